@@ -1,0 +1,187 @@
+//! Configuration: the only reader of the environment.
+//!
+//! Every setting is an environment variable, or a line in `.env` that the environment overrides;
+//! `.env.example` documents all of them and a test compares the two. Reading collects *all*
+//! faults, so `coinslot check` can name each in a line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+use url::Url;
+
+use crate::money::Msat;
+
+/// A string that must not be printed.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(String);
+
+/// Everything the node was told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: Server,
+    pub info: Info,
+    pub storage: Storage,
+    pub upstream: Option<Upstream>,
+    pub mints: Mints,
+    pub pricing: Pricing,
+    pub admin: Admin,
+    pub log: Log,
+}
+
+/// Where the node listens, and what it takes.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// `HOST`, 127.0.0.1.
+    pub host: IpAddr,
+    /// `PORT`, 8000. 0 picks a free one.
+    pub port: u16,
+    /// `CORS_ORIGINS`, comma list; empty means any.
+    pub cors_origins: Vec<String>,
+    /// `MAX_BODY_BYTES`, 32 MiB.
+    pub max_body_bytes: usize,
+    /// `SHUTDOWN_TIMEOUT_SECONDS`, 30: how long running streams may go on after a stop signal.
+    pub shutdown_timeout: Duration,
+}
+
+/// What the node says about itself.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// `NAME`
+    pub name: String,
+    /// `DESCRIPTION`
+    pub description: String,
+    /// `NPUB`
+    pub npub: String,
+    /// `HTTP_URL`
+    pub http_url: String,
+    /// `ONION_URL`
+    pub onion_url: String,
+}
+
+/// Where things are kept.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// `DATA_DIR`, ./data
+    pub data_dir: PathBuf,
+    /// `DATABASE_URL`; SQLite in the data directory when absent.
+    pub database_url: Option<Secret>,
+    /// `DURABILITY=strict`: every commit is synced.
+    pub strict: bool,
+    /// `SECRET_KEY` or the contents of `SECRET_KEY_FILE`.
+    pub secret_key: Option<Secret>,
+}
+
+/// The API behind the node.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// `UPSTREAM_BASE_URL`
+    pub base_url: Url,
+    /// `UPSTREAM_API_KEY`
+    pub api_key: Option<Secret>,
+    /// `UPSTREAM_CONNECT_TIMEOUT_SECONDS`, 10
+    pub connect_timeout: Duration,
+    /// `UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS`, 120
+    pub first_byte_timeout: Duration,
+    /// `UPSTREAM_IDLE_TIMEOUT_SECONDS`, 120
+    pub idle_timeout: Duration,
+}
+
+/// The mints whose ecash is taken.
+#[derive(Clone, Debug)]
+pub struct Mints {
+    /// `CASHU_MINTS` (comma list; `MINT`), canonical, first is the primary.
+    pub urls: Vec<String>,
+    /// `PRIMARY_MINT_UNIT`, sat (`CURRENCY`).
+    pub unit: MintUnit,
+    /// `MINT_OPERATION_TIMEOUT_SECONDS`, 30
+    pub timeout: Duration,
+    /// `MINT_MAX_CONCURRENCY`, 4 (`MINT_OPERATION_CONCURRENCY`)
+    pub max_concurrency: usize,
+}
+
+/// Unit of a mint's ecash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MintUnit {
+    #[default]
+    Sat,
+    Msat,
+}
+
+/// How dollars become sats.
+#[derive(Clone, Debug)]
+pub struct Pricing {
+    /// `MODELS_PATH`, models.json
+    pub models_path: PathBuf,
+    /// `MODEL_BASED_PRICING` (inverse: `FIXED_PRICING`); `None`: yes when models are known.
+    pub model_based: Option<bool>,
+    /// `COST_PER_REQUEST` in sats (`FIXED_COST_PER_REQUEST`)
+    pub cost_per_request: Decimal,
+    /// `COST_PER_1K_INPUT_TOKENS` in sats (`FIXED_PER_1K_INPUT_TOKENS`)
+    pub cost_per_1k_input: Decimal,
+    /// `COST_PER_1K_OUTPUT_TOKENS` in sats (`FIXED_PER_1K_OUTPUT_TOKENS`)
+    pub cost_per_1k_output: Decimal,
+    /// `EXCHANGE_FEE`, 1.005
+    pub exchange_fee: Decimal,
+    /// `UPSTREAM_PROVIDER_FEE`, 1.05
+    pub provider_fee: Decimal,
+    /// `TOLERANCE_PERCENTAGE`, 1
+    pub tolerance_percent: Decimal,
+    /// `MIN_REQUEST_MSAT`, 1
+    pub min_request: Msat,
+    /// `MISSING_USAGE`, estimate
+    pub missing_usage: MissingUsage,
+    /// `BTC_USD_FIXED`
+    pub btc_usd_fixed: Option<Decimal>,
+    /// `BTC_USD_FEEDS`: `kraken=<url>,coinbase=<url>,…`; a bare name takes the feed's own URL.
+    pub feeds: Vec<Feed>,
+    /// `BTC_USD_MAX_AGE`, seconds, 600
+    pub max_age: Duration,
+    /// `PRICING_REFRESH_INTERVAL_SECONDS` (`PRICING_REFRESH_INTERVAL`), 120
+    pub refresh_interval: Duration,
+}
+
+/// One source of the BTC/USD rate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feed {
+    pub kind: FeedKind,
+    /// Replaces the feed's own URL.
+    pub url: Option<Url>,
+}
+
+/// Selects the parser, and the default URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FeedKind {
+    Kraken,
+    Coinbase,
+    Binance,
+    Bitstamp,
+    Mempool,
+}
+
+/// What to charge when an upstream reports no usage on a success.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissingUsage {
+    /// Count the text, never above the hold.
+    #[default]
+    Estimate,
+    /// The whole hold.
+    Max,
+    /// Nothing.
+    Free,
+}
+
+/// The operator's pages.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// `ADMIN_PASSWORD`; generated and printed once when none was ever set.
+    pub password: Option<Secret>,
+}
+
+/// `LOG_LEVEL`, `LOG_FORMAT`
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub level: String,
+    pub json: bool,
+}

@@ -1,0 +1,171 @@
+//! The one shape in which an error leaves a domain module.
+//!
+//! A [`Failure`] always says who is to blame, whether trying again can help, and what happened to
+//! the money. What it looks like on the wire is decided in one place, `http::envelope`, in the
+//! client's own dialect.
+
+use crate::money::Msat;
+
+/// Who has to do something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The request is wrong.
+    Client,
+    /// The payment is missing, insufficient or no good.
+    Payment,
+    /// The API behind this node failed.
+    Upstream,
+    /// This node, its mint or its price feed failed.
+    Node,
+}
+
+/// Whether the same request may succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    Never,
+    /// Seconds to wait.
+    After(u64),
+}
+
+/// What happened to the client's money.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Funds {
+    /// Nothing was taken; a token that came along is still the client's and spendable.
+    Untouched,
+    /// All of it is back on the key that paid.
+    OnAccount,
+    /// All of it (or what was left) comes back as this token.
+    Returned(String),
+    /// It is the node's to give back, and can be fetched from the refund endpoint.
+    Claimable,
+    /// The mint has not said yet whether it took the token. The operation with this id finds out.
+    Pending(String),
+}
+
+/// What went wrong, as a program reads it. `http::envelope` gives each its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    MissingApiKey,
+    Unauthorized,
+    InvalidApiKey,
+    KeyNotFound,
+    PaymentRequired,
+    InsufficientBalance,
+    InvalidRequest,
+    InvalidJson,
+    InvalidModel,
+    PayloadTooLarge,
+    InvalidToken,
+    UntrustedMint,
+    TokenAlreadySpent,
+    TokenZeroValue,
+    TokenRedemptionFailed,
+    TokenFeesExceedAmount,
+    MintUnreachable,
+    MintRateLimited,
+    RedemptionPending,
+    PriceUnavailable,
+    UpstreamUnavailable,
+    UpstreamFailed,
+    UpstreamRejected,
+    UpstreamRateLimited,
+    RefundNotFound,
+    RefundPending,
+    RefundNothing,
+    RefundTooSmall,
+    RefundOngoing,
+    NotFound,
+    MethodNotAllowed,
+    UpgradeRequired,
+    TooManyRequests,
+    ShuttingDown,
+    Internal,
+}
+
+/// What a client must pay, where that is the problem.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PaymentHint {
+    pub required: Msat,
+    pub available: Option<Msat>,
+    pub model: Option<String>,
+}
+
+/// An error that may be shown to the client. Causes are logged where they happen, never carried.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub blame: Blame,
+    pub retry: Retry,
+    pub funds: Funds,
+    pub code: Code,
+    /// Whole sentence for a person. Never contains a secret or a foreign address.
+    pub message: String,
+    pub payment: Option<Box<PaymentHint>>,
+    /// Status, type and code of the upstream, where its own answer is passed on.
+    pub upstream: Option<Box<UpstreamAnswer>>,
+}
+
+/// An upstream's refusal, as far as the client may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamAnswer {
+    pub status: u16,
+    pub kind: Option<String>,
+    pub code: Option<String>,
+    pub param: Option<String>,
+}
+
+impl Failure {
+    fn with(blame: Blame, retry: Retry, code: Code, message: impl Into<String>) -> Self {
+        Self {
+            blame,
+            retry,
+            funds: Funds::Untouched,
+            code,
+            message: message.into(),
+            payment: None,
+            upstream: None,
+        }
+    }
+
+    /// The request is wrong; nothing was taken.
+    #[must_use]
+    pub fn client(code: Code, message: impl Into<String>) -> Self {
+        Self::with(Blame::Client, Retry::Never, code, message)
+    }
+
+    /// The payment is no good; nothing was taken.
+    #[must_use]
+    pub fn payment(code: Code, message: impl Into<String>) -> Self {
+        Self::with(Blame::Payment, Retry::Never, code, message)
+    }
+
+    /// The upstream failed.
+    #[must_use]
+    pub fn upstream(code: Code, message: impl Into<String>) -> Self {
+        Self::with(Blame::Upstream, Retry::Never, code, message)
+    }
+
+    /// This node cannot serve right now.
+    #[must_use]
+    pub fn unavailable(code: Code, message: impl Into<String>, retry_after_secs: u64) -> Self {
+        Self::with(Blame::Node, Retry::After(retry_after_secs), code, message)
+    }
+
+    /// Something broke in this node. The cause belongs in the log, under the request id.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::with(Blame::Node, Retry::Never, Code::Internal, "The node could not do this. The operator's log has the reason under this request id.")
+    }
+
+    #[must_use]
+    pub fn funds(mut self, funds: Funds) -> Self {
+        self.funds = funds;
+        self
+    }
+
+    #[must_use]
+    pub fn needing(mut self, hint: PaymentHint) -> Self {
+        self.payment = Some(Box::new(hint));
+        self
+    }
+}

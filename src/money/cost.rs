@@ -1,0 +1,196 @@
+//! The price of one request, taken apart for the receipt.
+
+use rust_decimal::Decimal;
+
+use super::amount::Msat;
+use super::usage::Usage;
+
+/// What a request cost. The parts add up to `total` to the msat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cost {
+    pub total: Msat,
+    /// Fixed price, images, searches, and what lifts the total to the minimum.
+    pub base: Msat,
+    pub input: Msat,
+    pub cache_read: Msat,
+    pub cache_write: Msat,
+    pub output: Msat,
+    /// The same at list price in USD, where the prices are in USD.
+    pub usd: Option<Decimal>,
+    pub usage: Usage,
+}
+
+/// The parts of a [`Cost`], in the order in which they are added up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Base,
+    Input,
+    CacheRead,
+    CacheWrite,
+    Output,
+}
+
+impl Cost {
+    #[must_use]
+    pub fn new(usage: Usage, usd: Option<Decimal>) -> Self {
+        Self {
+            total: Msat::ZERO,
+            base: Msat::ZERO,
+            input: Msat::ZERO,
+            cache_read: Msat::ZERO,
+            cache_write: Msat::ZERO,
+            output: Msat::ZERO,
+            usd,
+            usage,
+        }
+    }
+
+    /// Raises the total to `total` and books the difference on `part`. Rounding cumulative sums,
+    /// not parts, is what makes the parts add up while only the total is ever rounded.
+    pub(super) fn grow_to(&mut self, part: Part, total: Msat) -> Option<()> {
+        let step = total.checked_sub(self.total)?;
+        let slot = match part {
+            Part::Base => &mut self.base,
+            Part::Input => &mut self.input,
+            Part::CacheRead => &mut self.cache_read,
+            Part::CacheWrite => &mut self.cache_write,
+            Part::Output => &mut self.output,
+        };
+        *slot = slot.checked_add(step)?;
+        self.total = total;
+        Some(())
+    }
+
+    /// The same cost, bounded by what was held; the second value is what the operator writes off.
+    #[must_use]
+    pub fn bounded_by(mut self, hold: Msat) -> (Self, Msat) {
+        let shortfall = self.total.excess_over(hold);
+        if !shortfall.is_zero() {
+            let mut left = shortfall;
+            for part in [
+                &mut self.output,
+                &mut self.input,
+                &mut self.cache_write,
+                &mut self.cache_read,
+                &mut self.base,
+            ] {
+                let cut = left.min(*part);
+                *part = part.excess_over(cut);
+                left = left.excess_over(cut);
+            }
+            self.total = hold;
+        }
+        (self, shortfall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rate::{Exchange, Prices, RateCard};
+    use super::super::usage::Usage;
+    use super::*;
+
+    fn card(prompt: &str, completion: &str, btc_usd: u64) -> RateCard {
+        RateCard {
+            prices: Prices {
+                prompt: prompt.parse().unwrap(),
+                completion: completion.parse().unwrap(),
+                ..Prices::default()
+            },
+            exchange: Exchange::Usd {
+                btc_usd: Decimal::from(btc_usd),
+                exchange_fee: "1.005".parse().unwrap(),
+                provider_fee: "1.05".parse().unwrap(),
+            },
+            minimum: Msat::new(1).unwrap(),
+        }
+    }
+
+    fn usage(input: u64, output: u64) -> Usage {
+        Usage { input, output, ..Usage::default() }
+    }
+
+    /// usd × 1.005 × 1.05 × 10¹¹ ÷ btc_usd, worked out by hand.
+    #[test]
+    fn worked_examples() {
+        for (prompt, completion, input, output, btc, msat) in [
+            // 1000×0.00000015 + 500×0.0000006 = 0.00045 USD; ×1.05525 = 0.0004748625;
+            // ×10¹¹ = 47486250; ÷ 100000 = 474.8625
+            ("0.00000015", "0.0000006", 1000, 500, 100_000, 475),
+            // 0.01 × 1.05525 × 10¹¹ ÷ 50000 = 21105 exactly: no rounding
+            ("0.00001", "0", 1000, 0, 50_000, 21_105),
+            // one token of a cheap model: 0.0000001 × 1.05525 × 10¹¹ ÷ 100000 = 0.105525
+            ("0.0000001", "0", 1, 0, 100_000, 1),
+            // nothing used: the minimum
+            ("0.0000001", "0", 0, 0, 100_000, 1),
+        ] {
+            let cost = card(prompt, completion, btc).price(&usage(input, output)).unwrap();
+            assert_eq!(cost.total.get(), msat, "{prompt} {completion} {input} {output} {btc}");
+        }
+    }
+
+    #[test]
+    fn every_bucket_has_its_own_price() {
+        let mut card = card("0.00001", "0.00002", 100_000);
+        card.prices.input_cache_read = Some("0.000001".parse().unwrap());
+        card.prices.input_cache_write = Some("0.0000125".parse().unwrap());
+        card.prices.internal_reasoning = Some("0.00003".parse().unwrap());
+        card.prices.request = "0.001".parse().unwrap();
+        card.prices.image = "0.002".parse().unwrap();
+        card.prices.web_search = "0.01".parse().unwrap();
+        let all = Usage {
+            input: 100, cache_read: 1000, cache_write: 400, output: 50, reasoning: 20,
+            images: 3, web_searches: 2, ..Usage::default()
+        };
+        // 0.001 + 0.001 + 0.005 + 0.001 + 0.0006 + 0.001 + 0.006 + 0.02 = 0.0356 USD
+        // × 1.05525 × 10⁶ = 37566.9
+        assert_eq!(card.price(&all).unwrap().total.get(), 37_567);
+        assert_eq!(card.price(&all).unwrap().usd, Some("0.03738".parse().unwrap()));
+    }
+
+    #[test]
+    fn static_prices_are_in_sats_and_carry_no_fee() {
+        let card = RateCard {
+            prices: Prices {
+                request: Decimal::from(2),
+                prompt: Decimal::new(1, 3),
+                completion: Decimal::new(3, 3),
+                ..Prices::default()
+            },
+            exchange: Exchange::Sat,
+            minimum: Msat::new(1).unwrap(),
+        };
+        // 2 sat + 1500 × 1/1000 sat + 10 × 3/1000 sat = 3.53 sat
+        let cost = card.price(&usage(1500, 10)).unwrap();
+        assert_eq!((cost.total.get(), cost.usd), (3530, None));
+    }
+
+    #[test]
+    fn a_bounded_cost_still_adds_up() {
+        let cost = card("0.00001", "0.00002", 100_000).price(&usage(100, 100)).unwrap();
+        let hold = Msat::new(1500).unwrap();
+        let (bounded, shortfall) = cost.clone().bounded_by(hold);
+        assert_eq!(bounded.total, hold);
+        assert_eq!(shortfall, cost.total.checked_sub(hold).unwrap());
+        let parts = [bounded.base, bounded.input, bounded.cache_read, bounded.cache_write, bounded.output];
+        assert_eq!(parts.iter().map(|p| p.get()).sum::<u64>(), 1500);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn parts_add_up_and_cost_never_falls_with_usage(
+            input in 0u64..2_000_000, cached in 0u64..2_000_000, output in 0u64..200_000,
+            prompt in 0u32..100_000, completion in 0u32..100_000, btc in 1_000u64..1_000_000,
+        ) {
+            let mut card = card("0", "0", btc);
+            card.prices.prompt = Decimal::new(i64::from(prompt), 10);
+            card.prices.completion = Decimal::new(i64::from(completion), 10);
+            let used = Usage { input, cache_read: cached, output, ..Usage::default() };
+            let cost = card.price(&used).unwrap();
+            let parts = [cost.base, cost.input, cost.cache_read, cost.cache_write, cost.output];
+            proptest::prop_assert_eq!(parts.iter().map(|p| p.get()).sum::<u64>(), cost.total.get());
+            let more = card.price(&Usage { output: output + 1, ..used }).unwrap();
+            proptest::prop_assert!(more.total >= cost.total);
+        }
+    }
+}
