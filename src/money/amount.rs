@@ -96,6 +96,57 @@ impl Sat {
     }
 }
 
+/// Unit of a mint's ecash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MintUnit {
+    #[default]
+    Sat,
+    Msat,
+}
+
+impl MintUnit {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sat => "sat",
+            Self::Msat => "msat",
+        }
+    }
+
+    /// The unit of that name, as tokens and mints write it.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Sat, Self::Msat].into_iter().find(|unit| unit.as_str().eq_ignore_ascii_case(name))
+    }
+
+    /// `count` units in msat. Exact; `None` when out of range.
+    #[must_use]
+    pub fn to_msat(self, count: u64) -> Option<Msat> {
+        match self {
+            Self::Sat => Sat::new(count).map(Sat::to_msat),
+            Self::Msat => Msat::new(count),
+        }
+    }
+
+    /// Whole units in `amount`; what is below one unit is dropped.
+    #[must_use]
+    pub const fn floor(self, amount: Msat) -> u64 {
+        match self {
+            Self::Sat => amount.floor_sat().get(),
+            Self::Msat => amount.get(),
+        }
+    }
+
+    /// Fewest whole units that cover `amount`.
+    #[must_use]
+    pub const fn ceil(self, amount: Msat) -> u64 {
+        match self {
+            Self::Sat => amount.ceil_sat().get(),
+            Self::Msat => amount.get(),
+        }
+    }
+}
+
 impl fmt::Display for Msat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} msat", self.0)

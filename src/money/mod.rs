@@ -10,7 +10,7 @@ pub mod cost;
 pub mod rate;
 pub mod usage;
 
-pub use amount::{Msat, Sat};
+pub use amount::{MintUnit, Msat, Sat};
 pub use cost::Cost;
 pub use rate::{Prices, RateCard};
 pub use usage::{Usage, UsageSource};

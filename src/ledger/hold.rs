@@ -1,0 +1,105 @@
+//! Money set aside for one request, as a value with one owner.
+//!
+//! ```text
+//!            ┌── capture(cost) ──► captured   charged ≤ held, the rest available again
+//!   open ────┼── release() ──────► released   all available again
+//!            └── drop ───────────► released   by the writer, behind everything queued before
+//! ```
+//!
+//! Both ends consume the hold, so a second one does not compile:
+//!
+//! ```compile_fail
+//! # async fn twice(hold: coinslot::ledger::Hold, cost: coinslot::money::Cost) {
+//! let _ = hold.capture(cost).await;
+//! let _ = hold.release().await; // use of moved value
+//! # }
+//! ```
+//!
+//! and the database refuses to end a hold that is not open. A hold whose process died is released
+//! when a process starts (its own) or finds it dead (another's).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::account::AccountId;
+use super::{Inner, SettleError, bounded};
+use crate::money::{Cost, Msat};
+
+/// How long an answer waits for the ledger to confirm. The entry stays queued beyond it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An open hold.
+#[must_use = "a hold must be captured or released"]
+#[derive(Debug)]
+pub struct Hold {
+    id: i64,
+    account: AccountId,
+    amount: Msat,
+    ledger: Option<Arc<Inner>>,
+}
+
+/// How a hold ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// What was charged, never more than was held.
+    pub charged: Cost,
+    /// What the request cost beyond the hold: the operator's loss.
+    pub shortfall: Msat,
+    /// Available on the account afterwards.
+    pub remaining: Msat,
+}
+
+impl Hold {
+    pub(super) fn new(id: i64, account: AccountId, amount: Msat, ledger: Arc<Inner>) -> Self {
+        Self { id, account, amount, ledger: Some(ledger) }
+    }
+
+    /// What is set aside.
+    #[must_use]
+    pub fn amount(&self) -> Msat {
+        self.amount
+    }
+
+    #[must_use]
+    pub fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// Charges what the request cost, as far as the hold covers it, and frees the rest.
+    ///
+    /// # Errors
+    /// When the ledger has not confirmed in time; it goes on trying.
+    pub async fn capture(mut self, cost: Cost, request: &str) -> Result<Settlement, SettleError> {
+        let (charged, shortfall) = bounded(cost, self.amount);
+        let balance = self.end(charged.total, request).await?;
+        Ok(Settlement { charged, shortfall, remaining: balance.available() })
+    }
+
+    /// Frees all of it.
+    ///
+    /// # Errors
+    /// When the ledger has not confirmed in time; it goes on trying.
+    pub async fn release(mut self) -> Result<Msat, SettleError> {
+        Ok(self.end(Msat::ZERO, "").await?.available())
+    }
+
+    /// For a hold that was never placed.
+    pub(super) fn forget(mut self) {
+        self.ledger = None;
+    }
+
+    async fn end(&mut self, charge: Msat, request: &str) -> Result<super::Balance, SettleError> {
+        let Some(ledger) = self.ledger.take() else {
+            return Err(SettleError::AlreadyEnded);
+        };
+        ledger.end(self.id, self.account, self.amount, charge, request).await
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(ledger) = self.ledger.take() {
+            ledger.abandon(self.id, self.account, self.amount);
+        }
+    }
+}

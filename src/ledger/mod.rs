@@ -1,0 +1,186 @@
+//! Double-entry books over the database.
+//!
+//! * A *transfer* moves an amount from one account to another and is never changed. The sum of all
+//!   accounts is always zero; an account's `posted` is the sum of its transfers, cached and
+//!   verified ([`books`]).
+//! * A *hold* sets money aside for one request. It is a row with an owner and one end: captured
+//!   (charged) or released. [`hold::Hold`] is consumed by either, and posts itself for release
+//!   when it is dropped.
+//! * `available = posted − held`. There is no other definition.
+//! * The database is the authority, so several processes can share it. Each process has one
+//!   [`writer`] that folds whatever queued up into a few statements and one commit.
+#![deny(clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+pub mod account;
+pub mod books;
+pub mod hold;
+pub mod ids;
+pub mod repo;
+mod writer;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::SharedClock;
+use crate::money::{Cost, Msat};
+use crate::store::{Store, StoreError};
+
+pub use account::{Account, AccountId, AccountKind, Balance};
+pub use hold::{Hold, Settlement};
+use ids::Ids;
+use writer::Entry;
+pub use writer::WriterStats;
+
+/// Why money could not be set aside.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// Less is available than asked for.
+    #[error("{available} available")]
+    Insufficient { available: Msat },
+    #[error("no such account")]
+    UnknownAccount,
+    /// The database did not answer; nothing is known to be held, and what may be is released.
+    #[error(transparent)]
+    Store(#[from] Arc<StoreError>),
+    #[error("the node is shutting down")]
+    Closed,
+}
+
+/// Why the end of a hold is not confirmed. The writer keeps trying; the hold is not lost.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    #[error("the ledger has not confirmed the settlement yet")]
+    Unconfirmed,
+    #[error("the hold had already ended")]
+    AlreadyEnded,
+}
+
+/// The books, open for writing.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    store: Store,
+    clock: SharedClock,
+    /// Names this process on its holds and operations.
+    owner: String,
+    ids: Ids,
+    queue: mpsc::UnboundedSender<Entry>,
+    stats: Arc<WriterStats>,
+    house: account::House,
+}
+
+impl Ledger {
+    /// Opens the books and returns the writer's loop, which the caller runs as a task. It ends
+    /// when the last handle and the last hold are gone.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn open(
+        store: Store,
+        clock: SharedClock,
+        owner: String,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), StoreError> {
+        let ids = Ids::new(&owner);
+        let house = account::House::ensure(&store, &ids, clock.now_ms()).await?;
+        let (queue, entries) = mpsc::unbounded_channel();
+        let stats = Arc::new(WriterStats::default());
+        let loop_ = writer::run(store.clone(), Arc::clone(&clock), owner.clone(), house, entries, Arc::clone(&stats));
+        let inner = Inner { store, clock, owner, ids, queue, stats, house };
+        Ok((Self { inner: Arc::new(inner) }, loop_))
+    }
+
+    /// Sets `amount` aside for `request`, in one atomic statement.
+    ///
+    /// # Errors
+    /// [`HoldError::Insufficient`] when less is available.
+    pub async fn hold(&self, account: AccountId, amount: Msat, request: &str) -> Result<Hold, HoldError> {
+        let id = self.inner.ids.next(self.inner.clock.now_ms());
+        let hold = Hold::new(id, account, amount, Arc::clone(&self.inner));
+        let (reply, answer) = oneshot::channel();
+        let entry = Entry::Place { id, account, amount, request: request.to_owned(), reply };
+        // From here on a dropped future drops `hold`, which posts its release behind this entry.
+        let outcome = match self.inner.queue.send(entry) {
+            Ok(()) => answer.await.unwrap_or(Err(HoldError::Closed)),
+            Err(_) => Err(HoldError::Closed),
+        };
+        match outcome {
+            Ok(()) => Ok(hold),
+            Err(HoldError::Store(error)) => Err(HoldError::Store(error)),
+            Err(refused) => {
+                hold.forget();
+                Err(refused)
+            }
+        }
+    }
+
+    /// Releases the open holds that `owner` left behind. Returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn release_orphans(&self, owner: &str) -> Result<u64, StoreError> {
+        repo::release_orphans(&self.inner.store, owner, self.inner.clock.now_ms()).await
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> &SharedClock {
+        &self.inner.clock
+    }
+
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.inner.owner
+    }
+
+    #[must_use]
+    pub fn house(&self) -> account::House {
+        self.inner.house
+    }
+
+    /// A new id for a row.
+    #[must_use]
+    pub fn next_id(&self) -> i64 {
+        self.inner.ids.next(self.inner.clock.now_ms())
+    }
+
+    /// How many entries and commits the writer has made.
+    #[must_use]
+    pub fn stats(&self) -> &WriterStats {
+        &self.inner.stats
+    }
+}
+
+impl Inner {
+    async fn end(&self, id: i64, account: AccountId, held: Msat, charge: Msat, request: &str) -> Result<Balance, SettleError> {
+        let (reply, answer) = oneshot::channel();
+        let transfer = self.ids.next(self.clock.now_ms());
+        let end = writer::End { id, account, held, charge, transfer, reference: request.to_owned() };
+        self.queue
+            .send(Entry::End { end, reply: Some(reply) })
+            .map_err(|_| SettleError::Unconfirmed)?;
+        match tokio::time::timeout(hold::PATIENCE, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(SettleError::Unconfirmed),
+        }
+    }
+
+    fn abandon(&self, id: i64, account: AccountId, held: Msat) {
+        let end = writer::End { id, account, held, charge: Msat::ZERO, transfer: 0, reference: String::new() };
+        // A closed queue means the process is ending; the next start releases the hold.
+        let _closed = self.queue.send(Entry::End { end, reply: None });
+    }
+}
+
+/// A charge, as far as the hold covers it, and what it does not.
+fn bounded(cost: Cost, hold: Msat) -> (Cost, Msat) {
+    cost.bounded_by(hold)
+}

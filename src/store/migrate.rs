@@ -1,0 +1,136 @@
+//! Embedded, ordered, forward-only migrations.
+//!
+//! A database newer than the program is refused. Before the first pending migration of an
+//! existing SQLite file, a copy is taken beside it, readable by the owner alone.
+
+use std::path::Path;
+
+use sqlx::{AnyConnection, AssertSqlSafe, Executor, Row};
+
+use super::{Durability, Location, Store, StoreError, open};
+
+/// Portable text, and what only one of the databases understands.
+struct Migration {
+    version: i64,
+    common: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        common: include_str!("../migrations/0001_ledger.sql"),
+        sqlite: include_str!("../migrations/0001_ledger.sqlite.sql"),
+        postgres: include_str!("../migrations/0001_ledger.postgres.sql"),
+    },
+    Migration {
+        version: 2,
+        common: include_str!("../migrations/0002_wallet.sql"),
+        sqlite: "",
+        postgres: "",
+    },
+    Migration {
+        version: 3,
+        common: include_str!("../migrations/0003_admin.sql"),
+        sqlite: "",
+        postgres: "",
+    },
+];
+
+/// The schema version that this program needs.
+#[must_use]
+pub fn latest_version() -> i64 {
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
+}
+
+/// Brings the database to [`latest_version`].
+pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
+    let found = current_version(store).await?;
+    let known = latest_version();
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
+    }
+    if found == known {
+        return Ok(());
+    }
+    if let (Location::Sqlite(path), true) = (&store.location, found > 0) {
+        backup(store, path, found).await?;
+    }
+    let mut tx = store.begin(Durability::Full).await?;
+    if matches!(store.location, Location::Postgres(_)) {
+        tx.execute("SELECT pg_advisory_xact_lock(7011741)").await?;
+    }
+    tx.execute(
+        "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)",
+    )
+    .await?;
+    // Another process may have migrated while this one waited for the lock.
+    let found = version_in(&mut tx).await?;
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+        let (common, own) = match store.location {
+            Location::Sqlite(_) => (migration.common.to_owned(), migration.sqlite),
+            Location::Postgres(_) => (for_postgres(migration.common), migration.postgres),
+        };
+        sqlx::raw_sql(AssertSqlSafe(common)).execute(&mut *tx).await?;
+        if !own.is_empty() {
+            sqlx::raw_sql(own).execute(&mut *tx).await?;
+        }
+        sqlx::query("INSERT INTO schema_version (version) VALUES ($1)")
+            .bind(migration.version)
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await
+}
+
+/// Migrations are written in SQLite's strict dialect; PostgreSQL differs in two words.
+fn for_postgres(sql: &str) -> String {
+    sql.replace(") STRICT;", ");").replace(" INTEGER", " BIGINT")
+}
+
+async fn current_version(store: &Store) -> Result<i64, StoreError> {
+    let probe = match store.location {
+        Location::Sqlite(_) => {
+            "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'"
+        }
+        Location::Postgres(_) => {
+            "SELECT COUNT(*) FROM information_schema.tables \
+             WHERE table_name = 'schema_version' AND table_schema = current_schema()"
+        }
+    };
+    let tables: i64 = sqlx::query(probe).fetch_one(&store.full).await?.try_get(0)?;
+    if tables == 0 {
+        return Ok(0);
+    }
+    let mut connection = store.full.acquire().await?;
+    version_in(&mut connection).await
+}
+
+async fn version_in(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+    let row = sqlx::query("SELECT COALESCE(MAX(version), 0) FROM schema_version")
+        .fetch_one(connection)
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+async fn backup(store: &Store, path: &Path, version: i64) -> Result<(), StoreError> {
+    let io = |error: std::io::Error| StoreError::Io(format!("backup before migration: {error}"));
+    let mut copy = path.to_owned();
+    let mut attempt = 0_u32;
+    loop {
+        let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
+        copy.set_extension(format!("db.backup-v{version}{suffix}"));
+        if !copy.exists() {
+            break;
+        }
+        attempt = attempt.saturating_add(1);
+    }
+    sqlx::query("VACUUM INTO $1")
+        .bind(copy.display().to_string())
+        .execute(&store.full)
+        .await?;
+    open::restrict(&copy, 0o600).map_err(io)?;
+    tracing::info!(copy = %copy.display(), "copied the database before migrating it");
+    Ok(())
+}

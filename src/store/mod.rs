@@ -1,0 +1,171 @@
+//! The database: SQLite embedded in a file, or PostgreSQL. The same queries run on both.
+//!
+//! Two durability classes, and the transaction says which (see [`Durability`]). On SQLite they are
+//! two connections of one WAL file, and a process-wide *gate* lets one write transaction run at a
+//! time, so that writers queue fairly instead of polling a busy database; the ecash store of the
+//! wallet takes the same gate. On PostgreSQL they are two pools that differ in
+//! `synchronous_commit`, and there is no gate.
+//!
+//! No transaction is ever open while the node talks to a mint, an upstream or a client.
+
+mod lock;
+mod migrate;
+mod open;
+
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sqlx::{Any, AnyConnection, AnyPool};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+pub use migrate::latest_version;
+
+/// How sure a commit must be before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Synced: survives power loss. For whatever creates or destroys value outside this database.
+    Full,
+    /// Committed, not synced: survives the death of the process; a power loss may undo the last
+    /// milliseconds, in the client's favour. For holds and settlements.
+    ProcessSafe,
+}
+
+/// What went wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("database: {0}")]
+    Sql(#[from] sqlx::Error),
+    #[error("{0}")]
+    Io(String),
+    /// Another process has the SQLite file.
+    #[error("another process is using {0}; only one node may run on a SQLite file")]
+    InUse(String),
+    #[error("the database is at schema version {found}, which is newer than this program's {known}; use a newer coinslot")]
+    TooNew { found: i64, known: i64 },
+    /// A row holds something that cannot be.
+    #[error("inconsistent row in {table}: {what}")]
+    Inconsistent { table: &'static str, what: String },
+}
+
+impl StoreError {
+    /// Whether the statement broke a uniqueness rule.
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+
+    /// Whether the statement broke a rule of the schema: trying again cannot help.
+    #[must_use]
+    pub fn is_constraint(&self) -> bool {
+        use sqlx::error::ErrorKind;
+        match self {
+            Self::Sql(sqlx::Error::Database(error)) => !matches!(error.kind(), ErrorKind::Other),
+            Self::Inconsistent { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// Where the data is, for the one other component that opens it itself: the ecash store.
+#[derive(Clone)]
+pub enum Location {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+/// The open database.
+#[derive(Clone)]
+pub struct Store {
+    full: AnyPool,
+    fast: AnyPool,
+    read: AnyPool,
+    gate: Option<Arc<Mutex<()>>>,
+    location: Location,
+    begin: &'static str,
+    _lock: Option<Arc<lock::FileLock>>,
+}
+
+/// A write transaction. Rolls back when dropped without [`Tx::commit`].
+pub struct Tx {
+    inner: sqlx::Transaction<'static, Any>,
+    _gate: Option<OwnedMutexGuard<()>>,
+}
+
+impl Store {
+    /// Starts a write transaction.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn begin(&self, durability: Durability) -> Result<Tx, StoreError> {
+        let gate = match &self.gate {
+            Some(gate) => Some(Arc::clone(gate).lock_owned().await),
+            None => None,
+        };
+        let pool = match durability {
+            Durability::Full => &self.full,
+            Durability::ProcessSafe => &self.fast,
+        };
+        let inner = pool.begin_with(self.begin).await?;
+        Ok(Tx { inner, _gate: gate })
+    }
+
+    /// A pool for queries that change nothing.
+    #[must_use]
+    pub fn read(&self) -> &AnyPool {
+        &self.read
+    }
+
+    /// The write gate, where there is one.
+    #[must_use]
+    pub fn gate(&self) -> Option<Arc<Mutex<()>>> {
+        self.gate.clone()
+    }
+
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Closes all connections; on SQLite this also folds the write-ahead log into the file.
+    pub async fn close(&self) {
+        self.read.close().await;
+        self.fast.close().await;
+        self.full.close().await;
+    }
+}
+
+impl Tx {
+    /// Makes the transaction's changes permanent.
+    ///
+    /// # Errors
+    /// When the commit was not acknowledged; its outcome is then unknown.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.inner.commit().await?;
+        Ok(())
+    }
+}
+
+impl Deref for Tx {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.inner
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.location {
+            Location::Sqlite(_) => "sqlite",
+            Location::Postgres(_) => "postgres",
+        };
+        f.debug_struct("Store").field("kind", &kind).finish_non_exhaustive()
+    }
+}

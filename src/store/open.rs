@@ -1,0 +1,154 @@
+//! Opening the database: files and modes, connection settings, migrations.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyPool, Executor};
+use tokio::sync::Mutex;
+
+use super::lock::FileLock;
+use super::{Location, Store, StoreError, migrate};
+
+/// Longest wait for a connection of a pool, or for SQLite's own lock.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Store {
+    /// Opens (and creates or migrates) the database at `url`, or `coinslot.db` in `data_dir`.
+    ///
+    /// # Errors
+    /// When the file is in use, too new, or not to be opened.
+    pub async fn open(data_dir: &Path, url: Option<&str>, strict: bool) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        private_dir(data_dir)?;
+        match url {
+            Some(url) if url.starts_with("postgres") => Self::open_postgres(url, strict).await,
+            Some(url) => {
+                let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
+                let path = path.split('?').next().unwrap_or(path);
+                Self::open_sqlite(Path::new(path), strict).await
+            }
+            None => Self::open_sqlite(&data_dir.join("coinslot.db"), strict).await,
+        }
+    }
+
+    async fn open_sqlite(path: &Path, strict: bool) -> Result<Self, StoreError> {
+        let lock = FileLock::take(&path.with_extension("lock"), &path.display().to_string())?;
+        private_file(path)?;
+        let url = format!("sqlite://{}", path.display());
+        let full = sqlite_pool(&url, 1, "FULL").await?;
+        let fast = sqlite_pool(&url, 1, if strict { "FULL" } else { "NORMAL" }).await?;
+        let read = sqlite_pool(&url, 4, "NORMAL").await?;
+        let store = Self {
+            full,
+            fast,
+            read,
+            gate: Some(Arc::new(Mutex::new(()))),
+            location: Location::Sqlite(path.to_owned()),
+            begin: "BEGIN IMMEDIATE",
+            _lock: Some(Arc::new(lock)),
+        };
+        migrate::run(&store).await?;
+        Ok(store)
+    }
+
+    async fn open_postgres(url: &str, strict: bool) -> Result<Self, StoreError> {
+        let full = postgres_pool(url, 8, "on").await?;
+        let fast = postgres_pool(url, 2, if strict { "on" } else { "off" }).await?;
+        let read = postgres_pool(url, 8, "on").await?;
+        let store = Self {
+            full,
+            fast,
+            read,
+            gate: None,
+            location: Location::Postgres(url.to_owned()),
+            begin: "BEGIN",
+            _lock: None,
+        };
+        migrate::run(&store).await?;
+        Ok(store)
+    }
+}
+
+async fn sqlite_pool(url: &str, size: u32, synchronous: &'static str) -> Result<AnyPool, StoreError> {
+    let options = AnyConnectOptions::from_str(url)?;
+    let pool = AnyPoolOptions::new()
+        .max_connections(size)
+        .min_connections(1)
+        .acquire_timeout(PATIENCE)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                connection.execute("PRAGMA journal_mode = WAL").await?;
+                connection.execute("PRAGMA busy_timeout = 30000").await?;
+                connection.execute("PRAGMA foreign_keys = ON").await?;
+                connection.execute("PRAGMA temp_store = MEMORY").await?;
+                connection
+                    .execute(match synchronous {
+                        "FULL" => "PRAGMA synchronous = FULL",
+                        _ => "PRAGMA synchronous = NORMAL",
+                    })
+                    .await?;
+                Ok(())
+            })
+        })
+        .connect_with(options)
+        .await?;
+    Ok(pool)
+}
+
+async fn postgres_pool(url: &str, size: u32, synchronous: &'static str) -> Result<AnyPool, StoreError> {
+    let options = AnyConnectOptions::from_str(url)?;
+    let pool = AnyPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(PATIENCE)
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                connection
+                    .execute(match synchronous {
+                        "off" => "SET synchronous_commit = off",
+                        _ => "SET synchronous_commit = on",
+                    })
+                    .await?;
+                connection.execute("SET lock_timeout = '30s'").await?;
+                Ok(())
+            })
+        })
+        .connect_with(options)
+        .await?;
+    Ok(pool)
+}
+
+/// Creates the directory, for its owner alone.
+fn private_dir(path: &Path) -> Result<(), StoreError> {
+    let io = |error: std::io::Error| StoreError::Io(format!("{}: {error}", path.display()));
+    std::fs::create_dir_all(path).map_err(io)?;
+    restrict(path, 0o700).map_err(io)
+}
+
+/// Creates the file empty when it is absent, for its owner alone, before SQLite can create it
+/// with the process's umask. SQLite gives its side files the mode of the main one.
+fn private_file(path: &Path) -> Result<(), StoreError> {
+    let io = |error: std::io::Error| StoreError::Io(format!("{}: {error}", path.display()));
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(io)?;
+    }
+    std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
+    restrict(path, 0o600).map_err(io)
+}
+
+#[cfg(unix)]
+pub(super) fn restrict(path: &Path, mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+pub(super) fn restrict(_path: &Path, _mode: u32) -> std::io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! Keysets and keys of one mint, cached in memory and in the ecash store.
+//!
+//! A request never waits for them in the normal case. An unknown keyset causes one refresh, at
+//! most once in [`COOLDOWN_MS`], shared by everybody who wants it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cdk::Amount;
+use cdk::mint_url::MintUrl;
+use cdk::nuts::{Id, KeySetInfo, Keys};
+use std::str::FromStr;
+use tokio::sync::{Mutex, RwLock};
+
+use super::mint::HttpMint;
+use super::refusal::MintError;
+use super::{EcashStore, WalletError};
+use crate::clock::SharedClock;
+use crate::money::MintUnit;
+
+/// Shortest time between two refreshes that clients can cause.
+const COOLDOWN_MS: i64 = 10_000;
+/// Fee rates above this are not believed: 10 % of a 1-sat proof is 100 ppk; this is 10 sat.
+const MAX_FEE_PPK: u64 = 10_000;
+
+/// What is known of a mint's keysets.
+#[derive(Debug)]
+pub struct Keysets {
+    mint: Arc<HttpMint>,
+    ecash: EcashStore,
+    clock: SharedClock,
+    infos: RwLock<Vec<KeySetInfo>>,
+    keys: RwLock<HashMap<Id, Arc<Keys>>>,
+    /// When the last refresh was tried; the lock makes it single-flight.
+    refreshed_ms: Mutex<i64>,
+}
+
+/// A keyset that signs, with its keys.
+#[derive(Clone, Debug)]
+pub struct ActiveKeyset {
+    pub id: Id,
+    pub keys: Arc<Keys>,
+    /// Amounts that it has keys for, ascending.
+    pub amounts: Vec<u64>,
+}
+
+impl Keysets {
+    /// Starts with what the ecash store remembers.
+    pub async fn load(mint: Arc<HttpMint>, ecash: EcashStore, clock: SharedClock) -> Result<Self, WalletError> {
+        let url = MintUrl::from_str(mint.url()).map_err(|error| WalletError::Ecash(error.to_string()))?;
+        let infos = ecash.get_mint_keysets(url).await?.unwrap_or_default();
+        Ok(Self {
+            mint,
+            ecash,
+            clock,
+            infos: RwLock::new(infos),
+            keys: RwLock::new(HashMap::new()),
+            refreshed_ms: Mutex::new(i64::MIN),
+        })
+    }
+
+    /// Everything known, active or not.
+    pub async fn infos(&self) -> Vec<KeySetInfo> {
+        self.infos.read().await.clone()
+    }
+
+    /// Whether the mint's keysets have ever been seen.
+    pub async fn is_warm(&self) -> bool {
+        !self.infos.read().await.is_empty()
+    }
+
+    /// Asks the mint for its keysets now, unless somebody did within the cool-down.
+    ///
+    /// # Errors
+    /// When the mint does not answer.
+    pub async fn refresh_if_due(&self) -> Result<(), WalletError> {
+        let mut refreshed_ms = self.refreshed_ms.lock().await;
+        let now_ms = self.clock.now_ms();
+        if now_ms.saturating_sub(*refreshed_ms) < COOLDOWN_MS {
+            return Ok(());
+        }
+        *refreshed_ms = now_ms;
+        self.fetch().await
+    }
+
+    /// Asks the mint for its keysets now.
+    ///
+    /// # Errors
+    /// When the mint does not answer.
+    pub async fn refresh(&self) -> Result<(), WalletError> {
+        let mut refreshed_ms = self.refreshed_ms.lock().await;
+        *refreshed_ms = self.clock.now_ms();
+        self.fetch().await
+    }
+
+    async fn fetch(&self) -> Result<(), WalletError> {
+        let answer = self.mint.keysets().await?;
+        let believed: Vec<KeySetInfo> = answer
+            .keysets
+            .into_iter()
+            .filter(|keyset| keyset.input_fee_ppk <= MAX_FEE_PPK)
+            .filter(|keyset| MintUnit::parse(&keyset.unit.to_string()).is_some())
+            .collect();
+        let url = MintUrl::from_str(self.mint.url()).map_err(|error| WalletError::Ecash(error.to_string()))?;
+        self.ecash.add_mint(url.clone(), None).await?;
+        self.ecash.add_mint_keysets(url, believed.clone()).await?;
+        let mut infos = self.infos.write().await;
+        // A keyset that the mint stopped listing stays known: its proofs may still be spendable.
+        let gone: Vec<KeySetInfo> =
+            infos.iter().filter(|old| believed.iter().all(|new| new.id != old.id)).cloned().collect();
+        *infos = believed;
+        infos.extend(gone.into_iter().map(|old| KeySetInfo { active: false, ..old }));
+        Ok(())
+    }
+
+    /// The active keyset of a unit with the lowest fee, with its keys.
+    ///
+    /// # Errors
+    /// When none is known and the mint does not answer.
+    pub async fn active(&self, unit: MintUnit) -> Result<ActiveKeyset, WalletError> {
+        if !self.is_warm().await {
+            self.refresh_if_due().await?;
+        }
+        let id = self
+            .infos
+            .read()
+            .await
+            .iter()
+            .filter(|keyset| keyset.active && MintUnit::parse(&keyset.unit.to_string()) == Some(unit))
+            .min_by_key(|keyset| keyset.input_fee_ppk)
+            .map(|keyset| keyset.id)
+            .ok_or(WalletError::Mint(MintError::Unknown("the mint has no active keyset of this unit".into())))?;
+        let keys = self.keys(id).await?;
+        let amounts = keys.iter().map(|(amount, _)| amount.to_u64()).collect();
+        Ok(ActiveKeyset { id, keys, amounts })
+    }
+
+    /// The keys of a keyset: from memory, the store, or the mint.
+    ///
+    /// # Errors
+    /// When they are nowhere and the mint does not answer.
+    pub async fn keys(&self, id: Id) -> Result<Arc<Keys>, WalletError> {
+        if let Some(keys) = self.keys.read().await.get(&id) {
+            return Ok(Arc::clone(keys));
+        }
+        let keys = match self.ecash.get_keys(&id).await? {
+            Some(keys) => keys,
+            None => {
+                let keyset = self.mint.keys(id).await?;
+                self.ecash.add_keys(keyset.clone()).await?;
+                keyset.keys
+            }
+        };
+        let keys = Arc::new(keys);
+        self.keys.write().await.insert(id, Arc::clone(&keys));
+        Ok(keys)
+    }
+
+    /// NUT-02 input fee of spending proofs of these keysets in one transaction, in units.
+    pub async fn input_fee(&self, ids: impl IntoIterator<Item = Id>) -> u64 {
+        let infos = self.infos.read().await;
+        let ppk: u64 = ids
+            .into_iter()
+            .map(|id| infos.iter().find(|keyset| keyset.id == id).map_or(0, |keyset| keyset.input_fee_ppk))
+            .fold(0, u64::saturating_add);
+        ppk.div_ceil(1000)
+    }
+}
+
+/// `total` in as few of the keyset's amounts as possible, ascending.
+#[must_use]
+pub fn split_few(total: u64, amounts: &[u64]) -> Vec<u64> {
+    let mut left = total;
+    let mut parts = Vec::new();
+    for amount in amounts.iter().rev().filter(|amount| **amount > 0) {
+        while left >= *amount && parts.len() < super::token::MAX_PROOFS {
+            parts.push(*amount);
+            left = left.saturating_sub(*amount);
+        }
+    }
+    parts.reverse();
+    parts
+}
+
+/// `total` so that *any* smaller amount can be paid out of the parts without another swap: the
+/// powers of two as far as they go, then the rest in as few parts as possible.
+#[must_use]
+pub fn split_ladder(total: u64, amounts: &[u64]) -> Vec<u64> {
+    let mut left = total;
+    let mut parts = Vec::new();
+    for amount in amounts {
+        if left < *amount {
+            break;
+        }
+        parts.push(*amount);
+        left = left.saturating_sub(*amount);
+    }
+    parts.extend(split_few(left, amounts));
+    parts.sort_unstable();
+    parts
+}
+
+/// Sum of parts; the splits above must come out at their total.
+#[must_use]
+pub fn sum(parts: &[u64]) -> u64 {
+    parts.iter().fold(0, |sum: u64, part| sum.saturating_add(*part))
+}
+
+/// As cdk's amount.
+#[must_use]
+pub fn amount(units: u64) -> Amount {
+    Amount::from(units)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ladder_pays_any_smaller_amount() {
+        let amounts: Vec<u64> = (0..32).map(|bit| 1_u64 << bit).collect();
+        for total in [1, 2, 3, 10, 100, 255, 256, 1000] {
+            let parts = split_ladder(total, &amounts);
+            assert_eq!(sum(&parts), total);
+            assert_eq!(sum(&split_few(total, &amounts)), total);
+            let mut reachable = std::collections::HashSet::from([0]);
+            for part in &parts {
+                let more: Vec<u64> = reachable.iter().map(|sum| sum + part).collect();
+                reachable.extend(more);
+            }
+            assert!((0..=total).all(|wanted| reachable.contains(&wanted)), "{total}");
+        }
+    }
+}

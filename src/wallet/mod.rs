@@ -1,0 +1,238 @@
+//! Ecash: the only importer of cdk.
+//!
+//! cdk brings the cryptography, the wire types and the ecash store, which lives in the node's own
+//! database ([`cdk_db`]). The swaps are driven from here, not by cdk's wallet, because the journal
+//! must own inputs and outputs from before the mint hears of them until the money is booked: cdk's
+//! own sagas drop inputs on a failure, and commit apart from the ledger.
+//!
+//! Invariants:
+//! * A secret is claimed in the database before the mint is asked, and credited at most once.
+//! * The credit is what the node really received, input fees deducted.
+//! * Change and refunds leave the account in the same transaction that writes the operation which
+//!   makes the token, and the token is stored before anybody sees it.
+//! * At rest, the ledger's `mint` accounts equal the unspent proofs in the ecash store.
+#![deny(clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+pub mod cdk_db;
+mod change;
+mod journal;
+mod keysets;
+pub mod mint;
+mod redeem;
+mod refusal;
+mod request;
+mod swap;
+pub mod token;
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use cdk::mint_url::MintUrl;
+use cdk::nuts::{CurrencyUnit, State};
+use cdk_common::database::WalletDatabase;
+
+use crate::clock::SharedClock;
+use crate::ledger::Ledger;
+use crate::money::{MintUnit, Msat};
+use crate::store::{Store, StoreError};
+
+pub use change::{Change, RefundError};
+use keysets::Keysets;
+use mint::HttpMint;
+pub use redeem::RedeemError;
+pub use refusal::{MintError, Refusal};
+pub use request::PaymentRequest;
+pub use token::{Token, TokenFault};
+
+/// cdk's proof store.
+pub type EcashStore = Arc<dyn WalletDatabase<cdk_common::database::Error> + Send + Sync>;
+
+/// The wallet's seed: all blinded secrets derive from it.
+#[derive(Clone)]
+pub struct Seed([u8; 64]);
+
+impl Seed {
+    #[must_use]
+    pub fn new(bytes: [u8; 64]) -> Self {
+        Self(bytes)
+    }
+
+    fn expose(&self) -> &[u8; 64] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seed(…)")
+    }
+}
+
+/// Something that is nobody's decision: a store or a mint that does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum WalletError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("ecash store: {0}")]
+    Ecash(String),
+    #[error(transparent)]
+    Mint(#[from] MintError),
+}
+
+impl From<cdk_common::database::Error> for WalletError {
+    fn from(error: cdk_common::database::Error) -> Self {
+        Self::Ecash(error.to_string())
+    }
+}
+
+impl From<sqlx::Error> for WalletError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(StoreError::Sql(error))
+    }
+}
+
+/// One mint that is trusted, with its keysets.
+#[derive(Debug)]
+struct Trusted {
+    http: Arc<HttpMint>,
+    keysets: Keysets,
+    url: MintUrl,
+    /// Selecting and reserving proofs is one step; held for database work only.
+    selecting: tokio::sync::Mutex<()>,
+}
+
+/// The node's ecash at all its mints.
+#[derive(Clone, Debug)]
+pub struct Wallet {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    mints: HashMap<String, Trusted>,
+    /// In the order of the configuration.
+    order: Vec<String>,
+    unit: MintUnit,
+    ecash: EcashStore,
+    ledger: Ledger,
+    seed: Seed,
+    /// One redemption of a token at a time.
+    redeeming: redeem::Lanes,
+}
+
+/// What [`Wallet::open`] needs.
+#[derive(Debug)]
+pub struct Options {
+    /// Canonical URLs, the primary first.
+    pub mints: Vec<String>,
+    pub unit: MintUnit,
+    pub timeout: std::time::Duration,
+    pub concurrency: usize,
+    pub seed: Seed,
+}
+
+impl Wallet {
+    /// Opens the ecash store in the ledger's database. Asks no mint.
+    ///
+    /// # Errors
+    /// When the store cannot be opened.
+    pub async fn open(ledger: Ledger, options: Options, client: &reqwest::Client) -> Result<Self, WalletError> {
+        let ecash = cdk_db::open(ledger.store()).await?;
+        let mut mints = HashMap::new();
+        for url in &options.mints {
+            let http = Arc::new(HttpMint::new(url.clone(), client.clone(), options.timeout, options.concurrency));
+            let keysets = Keysets::load(Arc::clone(&http), Arc::clone(&ecash), Arc::clone(ledger.clock())).await?;
+            let parsed = MintUrl::from_str(url).map_err(|error| WalletError::Ecash(error.to_string()))?;
+            mints.insert(url.clone(), Trusted { http, keysets, url: parsed, selecting: tokio::sync::Mutex::default() });
+        }
+        let inner = Inner {
+            mints,
+            order: options.mints,
+            unit: options.unit,
+            ecash,
+            ledger,
+            seed: options.seed,
+            redeeming: redeem::Lanes::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// URLs of the mints whose ecash is taken, the primary first.
+    #[must_use]
+    pub fn mints(&self) -> &[String] {
+        &self.inner.order
+    }
+
+    /// The unit that the node asks to be paid in.
+    #[must_use]
+    pub fn unit(&self) -> MintUnit {
+        self.inner.unit
+    }
+
+    /// Asks every mint for its keysets. Returns those that did not answer.
+    pub async fn refresh(&self) -> Vec<(String, WalletError)> {
+        let mut failed = Vec::new();
+        for (url, mint) in &self.inner.mints {
+            let warm = async {
+                mint.keysets.refresh().await?;
+                mint.keysets.active(self.inner.unit).await
+            };
+            if let Err(error) = warm.await {
+                failed.push((url.clone(), error));
+            }
+        }
+        failed
+    }
+
+    /// Whether the keysets of this mint are known, so that its tokens can be judged.
+    pub async fn knows(&self, url: &str) -> bool {
+        match self.inner.mints.get(url) {
+            Some(mint) => mint.keysets.is_warm().await,
+            None => false,
+        }
+    }
+
+    /// Unspent ecash by mint and unit, from the proofs in the store.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn ecash(&self) -> Result<HashMap<(String, MintUnit), Msat>, WalletError> {
+        let mut held = HashMap::new();
+        for (url, mint) in &self.inner.mints {
+            for unit in [MintUnit::Sat, MintUnit::Msat] {
+                let units = self
+                    .inner
+                    .ecash
+                    .get_balance(Some(mint.url.clone()), Some(currency(unit)), Some(vec![State::Unspent]))
+                    .await?;
+                let amount = unit
+                    .to_msat(units)
+                    .ok_or_else(|| WalletError::Ecash(format!("{units} {} is absurd", unit.as_str())))?;
+                if !amount.is_zero() {
+                    held.insert((url.clone(), unit), amount);
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    fn store(&self) -> &Store {
+        self.inner.ledger.store()
+    }
+
+    fn clock(&self) -> &SharedClock {
+        self.inner.ledger.clock()
+    }
+
+    fn trusted(&self, url: &str) -> Option<&Trusted> {
+        self.inner.mints.get(url)
+    }
+}
+
+fn currency(unit: MintUnit) -> CurrencyUnit {
+    match unit {
+        MintUnit::Sat => CurrencyUnit::Sat,
+        MintUnit::Msat => CurrencyUnit::Msat,
+    }
+}

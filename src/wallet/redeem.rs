@@ -1,0 +1,376 @@
+//! A client's token becomes the node's ecash and the client's credit. One token, one credit.
+//!
+//! 1. In one synced transaction: the token's secrets are claimed (a secret that was claimed before
+//!    ends it here), its account is created, and the operation is written with the swap it plans.
+//! 2. The swap is sent. No transaction is open.
+//! 3. The new proofs are stored, marked with the operation.
+//! 4. In one synced transaction: the operation is done, and what was received is credited.
+//!
+//! A process that dies after 1 leaves an operation that [`Wallet::resume`] finishes from evidence.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use cdk::mint_url::MintUrl;
+use cdk::nuts::{Proof, State as ProofState};
+use cdk_common::wallet::ProofInfo;
+use uuid::Uuid;
+
+use super::journal::{self, Kind, Operation, State};
+use super::keysets::{split_few, split_ladder, sum};
+use super::refusal::{MintError, Refusal};
+use super::swap::{self, Plan, Standing};
+use super::token::{Token, TokenFault};
+use super::{Trusted, Wallet, WalletError, currency};
+use crate::ledger::repo::{self as books, Transfer};
+use crate::ledger::{Account, AccountKind};
+use crate::ledger::account::house_account;
+use crate::money::{MintUnit, Msat};
+use crate::store::{Durability, StoreError, Tx};
+
+/// Why a token was not credited.
+#[derive(Debug, thiserror::Error)]
+pub enum RedeemError {
+    /// Found out without asking the mint. The token is untouched.
+    #[error(transparent)]
+    Token(#[from] TokenFault),
+    #[error("the mint is not on this node's list")]
+    Untrusted,
+    /// It, or one of its proofs, was accepted here before.
+    #[error("the token was accepted before")]
+    Known(Box<Account>),
+    #[error("some of its proofs were accepted before, in another token")]
+    Overlap,
+    /// Spent at the mint, by somebody else.
+    #[error("the token was spent before")]
+    Spent,
+    /// The mint's input fee eats all of it.
+    #[error("the mint's fee exceeds the token")]
+    FeesExceed,
+    /// The mint refused it. The token is untouched, for what it is worth.
+    #[error("the mint refused the token: {0}")]
+    Refused(String),
+    #[error("the mint limits its callers; wait {0} s")]
+    RateLimited(u64),
+    /// The mint cannot be reached. The token is untouched.
+    #[error("the mint cannot be reached")]
+    Unreachable,
+    /// The mint may have taken it. The operation with this id finds out.
+    #[error("the mint's answer is not known yet")]
+    Pending(String),
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+}
+
+impl From<StoreError> for RedeemError {
+    fn from(error: StoreError) -> Self {
+        Self::Wallet(WalletError::Store(error))
+    }
+}
+
+impl From<cdk_common::database::Error> for RedeemError {
+    fn from(error: cdk_common::database::Error) -> Self {
+        Self::Wallet(error.into())
+    }
+}
+
+/// What a token would be worth after its mint's input fee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appraisal {
+    pub net: Msat,
+    pub fee: Msat,
+}
+
+/// Locks per token, so that requests which race with one fresh token make one redemption.
+#[derive(Debug, Default)]
+pub(super) struct Lanes(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Lanes {
+    fn lane(&self, token_hash: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(token_hash).and_then(Weak::upgrade) {
+            return lane;
+        }
+        lanes.retain(|_, lane| lane.strong_count() > 0);
+        let lane = Arc::new(tokio::sync::Mutex::default());
+        lanes.insert(token_hash.to_owned(), Arc::downgrade(&lane));
+        lane
+    }
+}
+
+impl Wallet {
+    /// What a token is worth here, from cached keysets; an unknown keyset is looked up once.
+    ///
+    /// # Errors
+    /// When the token cannot be taken. It is untouched.
+    pub async fn appraise(&self, token: &Token) -> Result<Appraisal, RedeemError> {
+        let trusted = self.trusted(&token.mint).ok_or(RedeemError::Untrusted)?;
+        let (_, fee) = self.open_token(trusted, token).await?;
+        let fee = token.unit.to_msat(fee).ok_or(RedeemError::FeesExceed)?;
+        match token.face.checked_sub(fee) {
+            Some(net) if !net.is_zero() => Ok(Appraisal { net, fee }),
+            _ => Err(RedeemError::FeesExceed),
+        }
+    }
+
+    /// The token's proofs and the fee of spending them, in units.
+    async fn open_token(&self, trusted: &Trusted, token: &Token) -> Result<(Vec<Proof>, u64), RedeemError> {
+        let mut proofs = token.proofs(&trusted.keysets.infos().await);
+        if matches!(proofs, Err(TokenFault::UnknownKeyset)) {
+            match trusted.keysets.refresh_if_due().await {
+                Ok(()) => proofs = token.proofs(&trusted.keysets.infos().await),
+                Err(WalletError::Mint(MintError::Refused(Refusal::RateLimited(secs)))) => {
+                    return Err(RedeemError::RateLimited(secs));
+                }
+                Err(WalletError::Mint(_)) => return Err(RedeemError::Unreachable),
+                Err(error) => return Err(error.into()),
+            }
+            if proofs.is_err() && !trusted.keysets.is_warm().await {
+                return Err(RedeemError::Unreachable);
+            }
+        }
+        let proofs = proofs?;
+        let fee = trusted.keysets.input_fee(proofs.iter().map(|proof| proof.keyset_id)).await;
+        Ok((proofs, fee))
+    }
+
+    /// Redeems a token and credits its account, whose key hash is `key_hash`.
+    ///
+    /// A token that was credited before is [`RedeemError::Known`], with the account as it is now.
+    /// The caller must not drop this future: run it in a task of its own.
+    ///
+    /// # Errors
+    /// See [`RedeemError`].
+    pub async fn redeem(&self, token: &Token, kind: AccountKind, key_hash: &str) -> Result<Account, RedeemError> {
+        let lane = self.inner.redeeming.lane(key_hash);
+        let _turn = lane.lock().await;
+        let trusted = self.trusted(&token.mint).ok_or(RedeemError::Untrusted)?;
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        if let Some(known) = journal::find_by_token(&mut reader, key_hash).await? {
+            return Err(self.known(&known).await?);
+        }
+        drop(reader);
+        let plan = self.plan_redemption(trusted, token, kind).await?;
+        let operation = match self.write_redemption(token, kind, key_hash, &plan).await {
+            Ok(operation) => operation,
+            Err(RedeemError::Wallet(WalletError::Store(error))) if error.is_duplicate() => {
+                return Err(self.known_secrets(token).await?);
+            }
+            Err(error) => return Err(error),
+        };
+        let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await;
+        self.finish_redemption(trusted, &operation, &plan, standing?, true).await
+    }
+
+    async fn plan_redemption(&self, trusted: &Trusted, token: &Token, kind: AccountKind) -> Result<Plan, RedeemError> {
+        let (mut inputs, fee) = self.open_token(trusted, token).await?;
+        for proof in &mut inputs {
+            // Sent along it would tell the mint which issuance this was.
+            proof.dleq = None;
+            let keys = self.inner_keys(trusted, proof).await?;
+            if keys.amount_key(proof.amount).is_none() {
+                return Err(TokenFault::Malformed("its keyset has no such amount").into());
+            }
+        }
+        let net = token.unit.floor(token.face).checked_sub(fee).filter(|net| *net > 0).ok_or(RedeemError::FeesExceed)?;
+        let active = trusted.keysets.active(token.unit).await.map_err(unreachable)?;
+        // A token that rides on one request wants change: receive it in amounts that can pay any.
+        let outputs = match kind {
+            AccountKind::Token => split_ladder(net, &active.amounts),
+            _ => split_few(net, &active.amounts),
+        };
+        if sum(&outputs) != net {
+            return Err(TokenFault::Malformed("its value cannot be received").into());
+        }
+        let counter = self.reserve_counters(active.id, outputs.len()).await?;
+        Ok(Plan { inputs, keyset: active.id.to_string(), counter, outputs, send: Vec::new(), fee })
+    }
+
+    async fn inner_keys(&self, trusted: &Trusted, proof: &Proof) -> Result<Arc<cdk::nuts::Keys>, RedeemError> {
+        trusted.keysets.keys(proof.keyset_id).await.map_err(unreachable)
+    }
+
+    /// Takes `count` NUT-13 counters that nobody else will use. Returns the first.
+    pub(super) async fn reserve_counters(&self, keyset: cdk::nuts::Id, count: usize) -> Result<u32, WalletError> {
+        let count = u32::try_from(count).map_err(|_| WalletError::Ecash("too many outputs".into()))?;
+        let end = self.inner.ecash.increment_keyset_counter(&keyset, count).await?;
+        end.checked_sub(count).ok_or_else(|| WalletError::Ecash("the counter went backwards".into()))
+    }
+
+    async fn write_redemption(&self, token: &Token, kind: AccountKind, key_hash: &str, plan: &Plan) -> Result<Operation, RedeemError> {
+        let now_ms = self.clock().now_ms();
+        let ledger = &self.inner.ledger;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let unit = token.unit.as_str();
+        let account = books::ensure_client(&mut tx, ledger.next_id(), kind, key_hash, &token.mint, unit, now_ms).await?;
+        let net: u64 = sum(&plan.outputs);
+        let operation = Operation {
+            id: Uuid::new_v4().to_string(),
+            kind: Kind::Redeem,
+            state: State::Acting,
+            account: account.id,
+            mint: token.mint.clone(),
+            unit: token.unit,
+            amount: token.unit.to_msat(net).ok_or(RedeemError::FeesExceed)?,
+            plan: serde_json::to_string(plan).map_err(|error| WalletError::Ecash(error.to_string()))?,
+            result: String::new(),
+            owner: ledger.owner().to_owned(),
+            updated_at: now_ms,
+        };
+        journal::insert(&mut tx, &operation, Some(key_hash)).await?;
+        journal::claim_secrets(&mut tx, &operation.id, &token.secret_hashes).await?;
+        tx.commit().await?;
+        Ok(operation)
+    }
+
+    /// Books the outcome of a redemption's swap.
+    pub(super) async fn finish_redemption(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        plan: &Plan,
+        standing: Standing,
+        first: bool,
+    ) -> Result<Account, RedeemError> {
+        match standing {
+            Standing::Done(proofs) => {
+                self.keep_proofs(trusted, operation, plan, proofs, first).await?;
+                self.credit(operation).await
+            }
+            Standing::Unknown(MintError::NotSent) if first => {
+                self.refuse(operation, "unreachable").await?;
+                Err(RedeemError::Unreachable)
+            }
+            Standing::Unknown(error) => {
+                tracing::warn!(operation = %operation.id, %error, "a redemption is not decided yet");
+                Err(RedeemError::Pending(operation.id.clone()))
+            }
+            Standing::Refused(refusal) => {
+                self.refuse(operation, &format!("{refusal:?}")).await?;
+                Err(match refusal {
+                    Refusal::Spent => RedeemError::Spent,
+                    Refusal::RateLimited(secs) => RedeemError::RateLimited(secs),
+                    Refusal::Pending => RedeemError::Refused("its proofs are pending at the mint".into()),
+                    Refusal::Keyset => RedeemError::Refused("its keyset is not accepted any more".into()),
+                    Refusal::OutputsSigned => RedeemError::Refused("the outputs were signed before".into()),
+                    Refusal::Other(why) => RedeemError::Refused(why),
+                })
+            }
+        }
+    }
+
+    /// Stores the proofs that a redemption brought. After a restart some may be there already, or
+    /// may even be spent again: then the mint says which are still worth something.
+    async fn keep_proofs(&self, trusted: &Trusted, operation: &Operation, plan: &Plan, proofs: Vec<Proof>, first: bool) -> Result<(), RedeemError> {
+        let mut infos = proof_infos(&trusted.url, operation, plan, proofs)?;
+        if !first {
+            let ys: Vec<_> = infos.iter().map(|info| info.y).collect();
+            let stored = self.inner.ecash.get_proofs_by_ys(ys.clone()).await?;
+            let states = trusted.http.states(ys).await.map_err(WalletError::Mint)?;
+            let unspent: Vec<bool> = states.iter().map(|state| *state == ProofState::Unspent).collect();
+            let mut fresh = unspent.into_iter();
+            infos.retain(|info| fresh.next() == Some(true) && stored.iter().all(|old| old.y != info.y));
+        }
+        self.inner.ecash.update_proofs(infos, Vec::new()).await?;
+        Ok(())
+    }
+
+    async fn credit(&self, operation: &Operation) -> Result<Account, RedeemError> {
+        let now_ms = self.clock().now_ms();
+        let ledger = &self.inner.ledger;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        if journal::advance(&mut tx, &operation.id, State::Done, "", "", now_ms).await? {
+            let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
+            let transfer = Transfer {
+                id: ledger.next_id(),
+                debit: mint,
+                credit: operation.account,
+                amount: operation.amount,
+                kind: "redeem",
+                reference: &operation.id,
+            };
+            books::transfer(&mut tx, transfer, now_ms).await?;
+        }
+        let account = books::find(&mut tx, operation.account).await?;
+        tx.commit().await?;
+        account.ok_or_else(|| WalletError::Ecash("the account is gone".into()).into())
+    }
+
+    pub(super) async fn mint_account(&self, tx: &mut Tx, mint: &str, unit: MintUnit, now_ms: i64) -> Result<crate::ledger::AccountId, StoreError> {
+        house_account(tx, self.inner.ledger.next_id(), AccountKind::Mint, mint, unit.as_str(), now_ms).await
+    }
+
+    /// Ends a redemption that did not happen, and gives its token free.
+    async fn refuse(&self, operation: &Operation, why: &str) -> Result<(), RedeemError> {
+        let now_ms = self.clock().now_ms();
+        let mut tx = self.store().begin(Durability::Full).await?;
+        if journal::advance(&mut tx, &operation.id, State::Refused, "", why, now_ms).await? {
+            journal::release_claim(&mut tx, &operation.id).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// What a repeated token gets: its account, or word that it is still undecided.
+    async fn known(&self, operation: &Operation) -> Result<RedeemError, RedeemError> {
+        if matches!(operation.state, State::Planned | State::Acting) {
+            return Ok(RedeemError::Pending(operation.id.clone()));
+        }
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let account = books::find(&mut reader, operation.account).await?;
+        account
+            .map(|account| RedeemError::Known(Box::new(account)))
+            .ok_or_else(|| WalletError::Ecash("the account is gone".into()).into())
+    }
+
+    /// Proofs of this token were claimed before. All of them by one operation and nothing else:
+    /// the same money in another encoding. Otherwise it is refused whole.
+    async fn known_secrets(&self, token: &Token) -> Result<RedeemError, RedeemError> {
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let mut same: Option<Operation> = None;
+        for hash in &token.secret_hashes {
+            match journal::find_by_secret(&mut reader, hash).await? {
+                Some((operation, count))
+                    if count == token.secret_hashes.len()
+                        && same.as_ref().is_none_or(|same| same.id == operation.id) =>
+                {
+                    same = Some(operation);
+                }
+                _ => return Ok(RedeemError::Overlap),
+            }
+        }
+        drop(reader);
+        match same {
+            Some(operation) => self.known(&operation).await,
+            None => Ok(RedeemError::Overlap),
+        }
+    }
+}
+
+fn unreachable(error: WalletError) -> RedeemError {
+    match error {
+        WalletError::Mint(MintError::Refused(Refusal::RateLimited(secs))) => RedeemError::RateLimited(secs),
+        WalletError::Mint(_) => RedeemError::Unreachable,
+        other => RedeemError::Wallet(other),
+    }
+}
+
+/// New proofs as the ecash store keeps them, marked with the operation that brought them.
+pub(super) fn proof_infos(
+    url: &MintUrl,
+    operation: &Operation,
+    plan: &Plan,
+    proofs: Vec<Proof>,
+) -> Result<Vec<ProofInfo>, WalletError> {
+    let id = Uuid::parse_str(&operation.id).map_err(|error| WalletError::Ecash(error.to_string()))?;
+    let unit = currency(operation.unit);
+    proofs
+        .into_iter()
+        .zip(plan.counter..)
+        .map(|(proof, counter)| {
+            ProofInfo::new_with_operations(proof, url.clone(), ProofState::Unspent, unit.clone(), None, Some(id))
+                .map(|info| info.with_derivation_index(counter))
+                .map_err(|error| WalletError::Ecash(error.to_string()))
+        })
+        .collect()
+}

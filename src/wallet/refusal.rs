@@ -1,0 +1,102 @@
+//! The one place that reads what a mint's answer means for the money.
+//!
+//! The question that matters is not *what* failed but *whether the mint acted*. Three answers:
+//! it surely did not ([`MintError::Refused`], [`MintError::NotSent`]), it surely did (a
+//! well-formed reply), or nobody knows ([`MintError::Unknown`]). Nothing is ever guessed from
+//! `Unknown`: the journal keeps the operation until evidence decides it.
+
+/// Why a mint did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MintError {
+    /// The mint answered that it did not act, and why.
+    #[error("the mint refused: {0:?}")]
+    Refused(Refusal),
+    /// The request never reached the mint.
+    #[error("the mint cannot be reached")]
+    NotSent,
+    /// The request may have been acted on: a timeout, a cut connection, a 5xx, a garbled reply.
+    #[error("the mint's answer was lost or unusable: {0}")]
+    Unknown(String),
+}
+
+/// What a mint says when it surely did not act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// An input was spent before (NUT error 11001).
+    Spent,
+    /// An input is being spent in another request (11002).
+    Pending,
+    /// The keyset is unknown or no longer signs (12001, 12002, 12003).
+    Keyset,
+    /// An output was signed before (10002, 11003 and what older mints say): our own earlier request
+    /// may have succeeded, so this is evidence to look at, not a refusal to pass on.
+    OutputsSigned,
+    /// Too many requests; wait this many seconds.
+    RateLimited(u64),
+    /// Anything else: a forged proof, a wrong sum, a locked token.
+    Other(String),
+}
+
+/// Reads the body of a 4xx answer.
+#[must_use]
+pub fn read_refusal(status: u16, retry_after: Option<u64>, body: &[u8]) -> MintError {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        #[serde(default)]
+        code: serde_json::Value,
+        #[serde(default)]
+        detail: serde_json::Value,
+        #[serde(default)]
+        error: serde_json::Value,
+    }
+    match status {
+        429 => return MintError::Refused(Refusal::RateLimited(retry_after.unwrap_or(60))),
+        // A time-out or a premature request of some proxy on the way: it says nothing of the mint.
+        408 | 425 => return MintError::Unknown(format!("status {status}")),
+        _ => {}
+    }
+    let Ok(body) = serde_json::from_slice::<Body>(body) else {
+        return MintError::Refused(Refusal::Other(format!("status {status}")));
+    };
+    let code = body.code.as_i64().or_else(|| body.code.as_str().and_then(|text| text.parse().ok()));
+    let text = body.detail.as_str().or_else(|| body.error.as_str()).unwrap_or_default();
+    let lower = text.to_ascii_lowercase();
+    MintError::Refused(match code {
+        Some(11001) => Refusal::Spent,
+        Some(11002) => Refusal::Pending,
+        Some(12001..=12003) => Refusal::Keyset,
+        Some(10002 | 11003) => Refusal::OutputsSigned,
+        // Before the codes were agreed on, mints had only words.
+        _ if lower.contains("already spent") => Refusal::Spent,
+        _ if lower.contains("already signed") || lower.contains("already been signed") => {
+            Refusal::OutputsSigned
+        }
+        _ if lower.contains("pending") => Refusal::Pending,
+        _ => Refusal::Other(text.chars().filter(|c| !c.is_control()).take(200).collect()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_apart() {
+        let refused = |refusal| MintError::Refused(refusal);
+        for (status, body, expected) in [
+            (400, r#"{"code":11001,"detail":"Token is already spent."}"#, refused(Refusal::Spent)),
+            (400, r#"{"detail":"Token already spent.","code":0}"#, refused(Refusal::Spent)),
+            (400, r#"{"code":11002,"detail":"proofs are pending"}"#, refused(Refusal::Pending)),
+            (400, r#"{"code":12001,"detail":"keyset"}"#, refused(Refusal::Keyset)),
+            (400, r#"{"code":11003,"detail":"x"}"#, refused(Refusal::OutputsSigned)),
+            (400, r#"{"code":10002,"detail":"outputs have already been signed"}"#, refused(Refusal::OutputsSigned)),
+            (400, r#"{"code":"11001","error":"x"}"#, refused(Refusal::Spent)),
+            (400, r#"{"code":10001,"detail":"bad proof"}"#, refused(Refusal::Other("bad proof".into()))),
+            (404, "<html>", refused(Refusal::Other("status 404".into()))),
+            (429, "", refused(Refusal::RateLimited(60))),
+            (408, "", MintError::Unknown("status 408".into())),
+        ] {
+            assert_eq!(read_refusal(status, None, body.as_bytes()), expected, "{status} {body}");
+        }
+    }
+}

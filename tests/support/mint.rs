@@ -1,0 +1,206 @@
+//! cdk's own mint in this process: real keys, real signatures, a real HTTP port, invoices that pay
+//! themselves at once.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use cdk::mint::{Mint, MintBuilder, MintMeltLimits};
+use cdk::nuts::{CurrencyUnit, PaymentMethod};
+use cdk::types::{FeeReserve, QuoteTTL};
+use cdk_fake_wallet::FakeWallet;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::store::{SqliteMintDb, TempStore};
+
+/// What a [`TestMint`] shall be like.
+#[derive(Clone, Debug, Default)]
+pub struct MintOptions {
+    /// Input fee in thousandths of the unit per proof.
+    pub fee_ppk: u64,
+    /// Whether there is a keyset in msat beside the one in sat.
+    pub msat: bool,
+    /// `Some(false)` makes the old short keyset ids, as most mints still have them.
+    pub keyset_v2: Option<bool>,
+}
+
+type Calls = Arc<Mutex<BTreeMap<String, u64>>>;
+
+/// A mint that serves on a loopback port until it is dropped.
+pub struct TestMint {
+    mint: Arc<Mint>,
+    address: SocketAddr,
+    router: Router,
+    server: Option<JoinHandle<()>>,
+    calls: Calls,
+    _store: TempStore,
+}
+
+impl TestMint {
+    /// A mint for sat without fees.
+    pub async fn start() -> Self {
+        Self::with_options(MintOptions::default()).await
+    }
+
+    /// A mint for sat with an input fee.
+    pub async fn with_fee_ppk(fee_ppk: u64) -> Self {
+        Self::with_options(MintOptions {
+            fee_ppk,
+            ..Default::default()
+        })
+        .await
+    }
+
+    pub async fn with_options(options: MintOptions) -> Self {
+        let store = TempStore::new();
+        let mint = Arc::new(build(&store, &options).await);
+        mint.set_quote_ttl(QuoteTTL::new(10_000, 10_000))
+            .await
+            .expect("quote ttl");
+        mint.start().await.expect("mint start");
+        let calls = Calls::default();
+        let router = cdk_axum::create_mint_router(mint.clone(), vec!["bolt11".into()])
+            .await
+            .expect("mint router")
+            .layer(from_fn_with_state(calls.clone(), count));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a free port");
+        let address = listener.local_addr().expect("address");
+        let server = Some(tokio::spawn(serve(listener, router.clone())));
+        Self {
+            mint,
+            address,
+            router,
+            server,
+            calls,
+            _store: store,
+        }
+    }
+
+    /// The URL by which wallets and tokens name this mint.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The mint itself, to look into or to rotate its keysets.
+    pub fn mint(&self) -> &Arc<Mint> {
+        &self.mint
+    }
+
+    /// Cuts every connection and refuses new ones. What the mint knows stays.
+    pub async fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.abort();
+            // The listener and the connections are closed once the task is really gone.
+            let _cancelled = server.await;
+        }
+    }
+
+    /// Serves again, on the same port.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        let listener = TcpListener::bind(self.address)
+            .await
+            .expect("the same port again");
+        self.server = Some(tokio::spawn(serve(listener, self.router.clone())));
+    }
+
+    /// How often a path was called, for example `/v1/swap`.
+    pub fn calls(&self, path: &str) -> u64 {
+        self.calls
+            .lock()
+            .expect("calls")
+            .get(path)
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// All calls so far, by path.
+    pub fn all_calls(&self) -> BTreeMap<String, u64> {
+        self.calls.lock().expect("calls").clone()
+    }
+
+    /// Starts counting anew.
+    pub fn reset_calls(&self) {
+        self.calls.lock().expect("calls").clear();
+    }
+}
+
+impl Drop for TestMint {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.abort();
+        }
+    }
+}
+
+async fn build(store: &TempStore, options: &MintOptions) -> Mint {
+    let db = Arc::new(SqliteMintDb::new(store.config()).await.expect("mint store"));
+    let mut builder = MintBuilder::new(db.clone())
+        .with_name("test mint".to_owned())
+        .with_description("pays its own invoices".to_owned())
+        .with_keyset_v2(options.keyset_v2);
+    let mut units = vec![CurrencyUnit::Sat];
+    if options.msat {
+        units.push(CurrencyUnit::Msat);
+    }
+    for unit in units {
+        let fees = FeeReserve {
+            min_fee_reserve: 1.into(),
+            percent_fee_reserve: 0.0,
+        };
+        let payments = FakeWallet::new(fees, HashMap::new(), HashSet::new(), 0, unit.clone());
+        let limits = MintMeltLimits::new(1, 1_000_000_000_000);
+        builder
+            .add_payment_processor(
+                unit.clone(),
+                PaymentMethod::BOLT11,
+                limits,
+                Arc::new(payments),
+            )
+            .await
+            .expect("payment processor");
+        builder.set_unit_fee(&unit, options.fee_ppk).expect("fee");
+    }
+    builder
+        .build_with_seed(db, &rand::random::<[u8; 64]>())
+        .await
+        .expect("mint")
+}
+
+async fn count(State(calls): State<Calls>, request: Request, next: Next) -> Response {
+    *calls
+        .lock()
+        .expect("calls")
+        .entry(request.uri().path().to_owned())
+        .or_insert(0) += 1;
+    next.run(request).await
+}
+
+/// Serves until the task is aborted; then the connections end with it.
+async fn serve(listener: TcpListener, router: Router) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _peer)) = listener.accept().await else {
+            continue;
+        };
+        stream.set_nodelay(true).ok();
+        let service = TowerToHyperService::new(router.clone());
+        connections.spawn(async move {
+            let http = Builder::new(TokioExecutor::new());
+            http.serve_connection_with_upgrades(TokioIo::new(stream), service)
+                .await
+                .ok();
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}

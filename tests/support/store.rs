@@ -1,0 +1,88 @@
+//! Throw-away databases for tests: a SQLite file of its own, or a PostgreSQL schema of its own.
+
+use std::path::PathBuf;
+
+use cdk_sql_common::SQLMintDatabase;
+use coinslot::wallet::cdk_db::{Adapter, CdkPostgresConfig, CdkSqliteConfig, Postgres, Sqlite};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tempfile::TempDir;
+
+/// cdk's mint database on SQLite.
+pub type SqliteMintDb = SQLMintDatabase<Adapter<Sqlite>>;
+/// cdk's mint database on PostgreSQL.
+pub type PostgresMintDb = SQLMintDatabase<Adapter<Postgres>>;
+
+/// A directory that is removed with this value, and room for one database file in it.
+pub struct TempStore {
+    dir: TempDir,
+}
+
+impl TempStore {
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("coinslot-")
+            .tempdir()
+            .expect("a temporary directory");
+        Self { dir }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("test.sqlite3")
+    }
+
+    /// Settings with a write gate of its own, as the node uses it.
+    pub fn config(&self) -> CdkSqliteConfig {
+        let gate = Some(std::sync::Arc::new(tokio::sync::Mutex::new(())));
+        CdkSqliteConfig {
+            path: self.path(),
+            gate,
+        }
+    }
+}
+
+/// A PostgreSQL schema of its own.
+pub struct TempSchema {
+    server: String,
+    name: String,
+}
+
+impl TempSchema {
+    /// Makes a schema, or says that the test is skipped when `TEST_POSTGRES_URL` is not set.
+    pub async fn create() -> Option<Self> {
+        let Ok(server) = std::env::var("TEST_POSTGRES_URL") else {
+            eprintln!("SKIPPED: set TEST_POSTGRES_URL to run this test on PostgreSQL");
+            return None;
+        };
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let schema = Self { server, name };
+        schema.admin(format!("CREATE SCHEMA {}", schema.name)).await;
+        Some(schema)
+    }
+
+    async fn admin(&self, sql: String) {
+        let mut connection = PgConnection::connect(&self.server)
+            .await
+            .expect("TEST_POSTGRES_URL");
+        connection
+            .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
+            .await
+            .expect("schema statement");
+        connection.close().await.expect("close");
+    }
+
+    /// The server's URL with this schema as search path.
+    pub fn url(&self) -> String {
+        let mark = if self.server.contains('?') { '&' } else { '?' };
+        format!("{}{mark}options[search_path]={}", self.server, self.name)
+    }
+
+    pub fn config(&self) -> CdkPostgresConfig {
+        CdkPostgresConfig { url: self.url() }
+    }
+
+    /// Removes the schema. After a failed test it stays, to be looked at.
+    pub async fn remove(self) {
+        self.admin(format!("DROP SCHEMA {} CASCADE", self.name))
+            .await;
+    }
+}
