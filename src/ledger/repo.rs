@@ -140,16 +140,14 @@ pub(super) async fn place_holds(
             placed.extend(places);
             continue;
         }
-        // Together they are too much (or it is one alone): first come, first served.
-        let mut alone = places.len() > 1;
+        // Several together are too much: first come, first served. One alone was refused already.
+        let several = places.len() > 1;
         for place in places {
-            let fits = alone && !hold_one(tx, place).await?.is_empty();
-            if fits {
+            if several && !hold_one(tx, place).await?.is_empty() {
                 placed.push(place);
             } else {
                 refused.push((place.id, balance_of(tx, account).await?));
             }
-            alone |= fits;
         }
     }
     for (sql, chunk) in INSERT_HOLDS.chunks(&placed) {

@@ -189,7 +189,7 @@ mod tests {
             let cost = card.price(&used).unwrap();
             let parts = [cost.base, cost.input, cost.cache_read, cost.cache_write, cost.output];
             proptest::prop_assert_eq!(parts.iter().map(|p| p.get()).sum::<u64>(), cost.total.get());
-            let more = card.price(&Usage { output: output + 1, ..used }).unwrap();
+            let more = card.price(&Usage { output: output.saturating_add(1), ..used }).unwrap();
             proptest::prop_assert!(more.total >= cost.total);
         }
     }

@@ -11,6 +11,7 @@
 mod lock;
 mod migrate;
 mod open;
+mod settings;
 
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use sqlx::{Any, AnyConnection, AnyPool};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+pub use lock::FileLock;
 pub use migrate::latest_version;
 
 /// How sure a commit must be before it is acknowledged.

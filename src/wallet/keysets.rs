@@ -35,11 +35,10 @@ pub struct Keysets {
     refreshed_ms: Mutex<i64>,
 }
 
-/// A keyset that signs, with its keys.
+/// A keyset that signs.
 #[derive(Clone, Debug)]
 pub struct ActiveKeyset {
     pub id: Id,
-    pub keys: Arc<Keys>,
     /// Amounts that it has keys for, ascending.
     pub amounts: Vec<u64>,
 }
@@ -132,7 +131,7 @@ impl Keysets {
             .ok_or(WalletError::Mint(MintError::Unknown("the mint has no active keyset of this unit".into())))?;
         let keys = self.keys(id).await?;
         let amounts = keys.iter().map(|(amount, _)| amount.to_u64()).collect();
-        Ok(ActiveKeyset { id, keys, amounts })
+        Ok(ActiveKeyset { id, amounts })
     }
 
     /// The keys of a keyset: from memory, the store, or the mint.

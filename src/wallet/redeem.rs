@@ -50,6 +50,9 @@ pub enum RedeemError {
     /// The mint refused it. The token is untouched, for what it is worth.
     #[error("the mint refused the token: {0}")]
     Refused(String),
+    /// The mint refused because its keysets or fees are not what this node believes.
+    #[error("the mint's keysets have changed")]
+    Stale,
     #[error("the mint limits its callers; wait {0} s")]
     RateLimited(u64),
     /// The mint cannot be reached. The token is untouched.
@@ -86,7 +89,7 @@ pub struct Appraisal {
 pub(super) struct Lanes(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl Lanes {
-    fn lane(&self, token_hash: &str) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn lane(&self, token_hash: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lane) = lanes.get(token_hash).and_then(Weak::upgrade) {
             return lane;
@@ -145,6 +148,18 @@ impl Wallet {
         let lane = self.inner.redeeming.lane(key_hash);
         let _turn = lane.lock().await;
         let trusted = self.trusted(&token.mint).ok_or(RedeemError::Untrusted)?;
+        match self.redeem_once(trusted, token, kind, key_hash).await {
+            Err(RedeemError::Stale) => {
+                // The mint rotated its keysets or changed a fee. The token is untouched: look, and
+                // try once more.
+                trusted.keysets.refresh().await.map_err(unreachable)?;
+                self.redeem_once(trusted, token, kind, key_hash).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn redeem_once(&self, trusted: &Trusted, token: &Token, kind: AccountKind, key_hash: &str) -> Result<Account, RedeemError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         if let Some(known) = journal::find_by_token(&mut reader, key_hash).await? {
             return Err(self.known(&known).await?);
@@ -251,7 +266,7 @@ impl Wallet {
                     Refusal::Spent => RedeemError::Spent,
                     Refusal::RateLimited(secs) => RedeemError::RateLimited(secs),
                     Refusal::Pending => RedeemError::Refused("its proofs are pending at the mint".into()),
-                    Refusal::Keyset => RedeemError::Refused("its keyset is not accepted any more".into()),
+                    Refusal::Stale => RedeemError::Stale,
                     Refusal::OutputsSigned => RedeemError::Refused("the outputs were signed before".into()),
                     Refusal::Other(why) => RedeemError::Refused(why),
                 })

@@ -26,8 +26,9 @@ pub enum Refusal {
     Spent,
     /// An input is being spent in another request (11002).
     Pending,
-    /// The keyset is unknown or no longer signs (12001, 12002, 12003).
-    Keyset,
+    /// A keyset is unknown or no longer signs (12001, 12002, 12003), or the sum is off (11005), as
+    /// it is when a fee changed: what is known of the mint's keysets is out of date.
+    Stale,
     /// An output was signed before (10002, 11003 and what older mints say): our own earlier request
     /// may have succeeded, so this is evidence to look at, not a refusal to pass on.
     OutputsSigned,
@@ -64,7 +65,7 @@ pub fn read_refusal(status: u16, retry_after: Option<u64>, body: &[u8]) -> MintE
     MintError::Refused(match code {
         Some(11001) => Refusal::Spent,
         Some(11002) => Refusal::Pending,
-        Some(12001..=12003) => Refusal::Keyset,
+        Some(11005 | 12001..=12003) => Refusal::Stale,
         Some(10002 | 11003) => Refusal::OutputsSigned,
         // Before the codes were agreed on, mints had only words.
         _ if lower.contains("already spent") => Refusal::Spent,
@@ -87,7 +88,7 @@ mod tests {
             (400, r#"{"code":11001,"detail":"Token is already spent."}"#, refused(Refusal::Spent)),
             (400, r#"{"detail":"Token already spent.","code":0}"#, refused(Refusal::Spent)),
             (400, r#"{"code":11002,"detail":"proofs are pending"}"#, refused(Refusal::Pending)),
-            (400, r#"{"code":12001,"detail":"keyset"}"#, refused(Refusal::Keyset)),
+            (400, r#"{"code":12001,"detail":"keyset"}"#, refused(Refusal::Stale)),
             (400, r#"{"code":11003,"detail":"x"}"#, refused(Refusal::OutputsSigned)),
             (400, r#"{"code":10002,"detail":"outputs have already been signed"}"#, refused(Refusal::OutputsSigned)),
             (400, r#"{"code":"11001","error":"x"}"#, refused(Refusal::Spent)),

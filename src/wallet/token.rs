@@ -5,8 +5,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use cdk::nuts::{Id, KeySetInfo, Proof, Token as CdkToken, TokenV3, TokenV4};
 use sha2::{Digest, Sha256};
 
-use crate::config::address;
+use crate::config::mint_url;
 use crate::money::{MintUnit, Msat};
+use crate::vault::hex;
 
 /// Longest token, in characters.
 pub const MAX_CHARS: usize = 16 * 1024;
@@ -65,14 +66,6 @@ pub fn looks_like_token(text: &str) -> bool {
 #[must_use]
 pub fn token_id(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut text, byte| {
-        let _ok = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Decodes a token: cheap checks first, no I/O at all.
@@ -185,7 +178,7 @@ fn mint_of(token: &CdkToken) -> Result<String, TokenFault> {
         CdkToken::TokenV3(token) => token.token.iter().map(|entry| entry.mint.to_string()).collect(),
         CdkToken::TokenV4(token) => vec![token.mint_url.to_string()],
     };
-    let mut mints = urls.iter().map(|url| address::mint_url(url).map_err(|_| URL));
+    let mut mints = urls.iter().map(|url| mint_url(url).map_err(|_| URL));
     let first = mints.next().ok_or(TokenFault::ZeroValue)??;
     for mint in mints {
         if mint? != first {

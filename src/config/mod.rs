@@ -1,9 +1,22 @@
 //! Configuration: the only reader of the environment.
 //!
-//! Every setting is an environment variable, or a line in `.env` that the environment overrides;
-//! `.env.example` documents all of them and a test compares the two. Reading collects *all*
-//! faults, so `coinslot check` can name each in a line.
+//! Every setting is an environment variable, or a line in `.env` that the environment overrides.
+//! [`SETTINGS`] names them all, with older spellings and defaults; `.env.example` documents them
+//! and a test compares the two. Reading collects *all* faults, so `coinslot check` can name each
+//! in a line. A fault never repeats what was given: it may be a secret, or one pasted into the
+//! wrong line.
 
+mod address;
+mod fault;
+mod read;
+mod secret;
+mod settings;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,11 +24,13 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 use url::Url;
 
+pub use crate::money::MintUnit;
 use crate::money::Msat;
 
-/// A string that must not be printed.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
+pub use address::mint_url;
+pub use fault::{Fault, Faults};
+pub use secret::Secret;
+pub use settings::{NOT_USED_YET, SETTINGS, Setting};
 
 /// Everything the node was told.
 #[derive(Clone, Debug)]
@@ -28,6 +43,43 @@ pub struct Config {
     pub pricing: Pricing,
     pub admin: Admin,
     pub log: Log,
+    /// Names out of [`NOT_USED_YET`] that were given and ask for something.
+    pub not_used: Vec<&'static str>,
+}
+
+impl Config {
+    /// Reads `.env` in the working directory and the environment over it.
+    pub fn from_process() -> Result<Self, Faults> {
+        let (vars, mut faults) = sources::gather();
+        match Self::from_vars(&vars) {
+            Ok(config) if faults.is_empty() => Ok(config),
+            Ok(_) => Err(Faults(faults)),
+            Err(Faults(more)) => {
+                faults.extend(more);
+                Err(Faults(faults))
+            }
+        }
+    }
+
+    /// What `vars` say. Reads nothing else but the file that `SECRET_KEY_FILE` names.
+    pub fn from_vars(vars: &BTreeMap<String, String>) -> Result<Self, Faults> {
+        read::config(vars)
+    }
+
+    /// One line for each thing that keeps the node from selling, or that was asked for in vain.
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.upstream.is_none() {
+            lines.push("no upstream: set UPSTREAM_BASE_URL".to_owned());
+        }
+        if self.mints.urls.is_empty() {
+            lines.push("no mint: set CASHU_MINTS".to_owned());
+        }
+        let unused = |name| format!("{name} is set, but this version does not use it yet");
+        lines.extend(self.not_used.iter().map(unused));
+        lines
+    }
 }
 
 /// Where the node listens, and what it takes.
@@ -37,7 +89,7 @@ pub struct Server {
     pub host: IpAddr,
     /// `PORT`, 8000. 0 picks a free one.
     pub port: u16,
-    /// `CORS_ORIGINS`, comma list; empty means any.
+    /// `CORS_ORIGINS`, comma list; empty (or `*` among them) means any.
     pub cors_origins: Vec<String>,
     /// `MAX_BODY_BYTES`, 32 MiB.
     pub max_body_bytes: usize,
@@ -65,9 +117,9 @@ pub struct Info {
 pub struct Storage {
     /// `DATA_DIR`, ./data
     pub data_dir: PathBuf,
-    /// `DATABASE_URL`; SQLite in the data directory when absent.
+    /// `DATABASE_URL`, `sqlite:…` or `postgres://…`; SQLite in the data directory when absent.
     pub database_url: Option<Secret>,
-    /// `DURABILITY=strict`: every commit is synced.
+    /// `DURABILITY=strict` (else `normal`): every commit is synced.
     pub strict: bool,
     /// `SECRET_KEY` or the contents of `SECRET_KEY_FILE`.
     pub secret_key: Option<Secret>,
@@ -76,7 +128,7 @@ pub struct Storage {
 /// The API behind the node.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// `UPSTREAM_BASE_URL`
+    /// `UPSTREAM_BASE_URL`, with or without `/v1` as given, no slash at the end of a path.
     pub base_url: Url,
     /// `UPSTREAM_API_KEY`
     pub api_key: Option<Secret>,
@@ -91,7 +143,8 @@ pub struct Upstream {
 /// The mints whose ecash is taken.
 #[derive(Clone, Debug)]
 pub struct Mints {
-    /// `CASHU_MINTS` (comma list; `MINT`), canonical, first is the primary.
+    /// `CASHU_MINTS` (comma list; `MINT`) as [`mint_url`] writes them, without duplicates. The
+    /// first is the primary; `PRIMARY_MINT_URL` puts one there.
     pub urls: Vec<String>,
     /// `PRIMARY_MINT_UNIT`, sat (`CURRENCY`).
     pub unit: MintUnit,
@@ -99,14 +152,6 @@ pub struct Mints {
     pub timeout: Duration,
     /// `MINT_MAX_CONCURRENCY`, 4 (`MINT_OPERATION_CONCURRENCY`)
     pub max_concurrency: usize,
-}
-
-/// Unit of a mint's ecash.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum MintUnit {
-    #[default]
-    Sat,
-    Msat,
 }
 
 /// How dollars become sats.
@@ -158,6 +203,27 @@ pub enum FeedKind {
     Binance,
     Bitstamp,
     Mempool,
+}
+
+impl FeedKind {
+    pub const ALL: [Self; 5] =
+        [Self::Kraken, Self::Coinbase, Self::Binance, Self::Bitstamp, Self::Mempool];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kraken => "kraken",
+            Self::Coinbase => "coinbase",
+            Self::Binance => "binance",
+            Self::Bitstamp => "bitstamp",
+            Self::Mempool => "mempool",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(text))
+    }
 }
 
 /// What to charge when an upstream reports no usage on a success.

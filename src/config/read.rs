@@ -1,0 +1,265 @@
+//! From names and texts to a [`Config`].
+
+use std::collections::BTreeMap;
+
+use super::fault::{Fault, Faults};
+use super::settings::{NOT_USED_YET, SETTINGS, Setting};
+use super::sources::is_blank;
+use super::{
+    Admin, Config, Info, Log, Mints, Pricing, Secret, Server, Storage, Upstream, address, values,
+};
+
+/// Reads everything and fails with all faults at once.
+pub(super) fn config(vars: &BTreeMap<String, String>) -> Result<Config, Faults> {
+    let mut reader = Reader::new(vars);
+    match reader.config() {
+        Some(config) if reader.faults.is_empty() => Ok(config),
+        _ => Err(Faults(reader.faults)),
+    }
+}
+
+/// Looks settings up and collects faults. Every method that answers `None` (the outer one, where
+/// there are two) has added a fault, and reading goes on to find the others.
+pub(super) struct Reader<'a> {
+    vars: &'a BTreeMap<String, String>,
+    faults: Vec<Fault>,
+    /// Names asked for, so that a test can compare them with the table.
+    pub(super) asked: Vec<&'static str>,
+}
+
+/// A setting's text and the name it was given under.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    spelling: &'static str,
+    text: &'a str,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) const fn new(vars: &'a BTreeMap<String, String>) -> Self {
+        Self { vars, faults: Vec::new(), asked: Vec::new() }
+    }
+
+    pub(super) fn config(&mut self) -> Option<Config> {
+        let server = self.server();
+        let info = self.info();
+        let storage = self.storage();
+        let upstream = self.upstream();
+        let mints = self.mints();
+        let pricing = self.pricing();
+        let admin = self.admin();
+        let log = self.log();
+        Some(Config {
+            server: server?,
+            info: info?,
+            storage: storage?,
+            upstream: upstream?,
+            mints: mints?,
+            pricing: pricing?,
+            admin: admin?,
+            log: log?,
+            not_used: self.not_used(),
+        })
+    }
+
+    fn server(&mut self) -> Option<Server> {
+        let host = self.get("HOST", values::host);
+        let port = self.get("PORT", values::port);
+        let cors_origins = self.get("CORS_ORIGINS", values::origins);
+        let max_body_bytes = self.get("MAX_BODY_BYTES", values::body_limit);
+        let shutdown_timeout = self.get("SHUTDOWN_TIMEOUT_SECONDS", values::seconds);
+        Some(Server {
+            host: host?,
+            port: port?,
+            cors_origins: cors_origins?,
+            max_body_bytes: max_body_bytes?,
+            shutdown_timeout: shutdown_timeout?,
+        })
+    }
+
+    fn info(&mut self) -> Option<Info> {
+        let name = self.get("NAME", values::text);
+        let description = self.get("DESCRIPTION", values::text);
+        let npub = self.optional("NPUB", values::npub);
+        let http_url = self.get("HTTP_URL", values::text);
+        let onion_url = self.get("ONION_URL", values::text);
+        Some(Info {
+            name: name?,
+            description: description?,
+            npub: npub?.unwrap_or_default(),
+            http_url: http_url?,
+            onion_url: onion_url?,
+        })
+    }
+
+    fn storage(&mut self) -> Option<Storage> {
+        let data_dir = self.get("DATA_DIR", values::text);
+        let database_url = self.optional("DATABASE_URL", values::database_url);
+        let strict = self.get("DURABILITY", values::durability);
+        let secret_key = self.secret_key();
+        Some(Storage {
+            data_dir: data_dir?.into(),
+            database_url: database_url?,
+            strict: strict?,
+            secret_key: secret_key?,
+        })
+    }
+
+    /// Two keys are a fault: with the wrong one, nothing that was stored could be read.
+    fn secret_key(&mut self) -> Option<Option<Secret>> {
+        let direct = self.given("SECRET_KEY");
+        let file = self.given("SECRET_KEY_FILE");
+        if let (Some(_), Some(file)) = (direct, file) {
+            let problem = "is given along with SECRET_KEY; expected one of the two";
+            return self.fault(file.spelling, problem);
+        }
+        let direct = self.parse(direct, values::secret)?;
+        let file = self.parse(file, values::secret_file)?;
+        Some(direct.or(file))
+    }
+
+    fn upstream(&mut self) -> Option<Option<Upstream>> {
+        let base_url = self.optional("UPSTREAM_BASE_URL", address::base);
+        let api_key = self.optional("UPSTREAM_API_KEY", values::api_key);
+        let connect = self.get("UPSTREAM_CONNECT_TIMEOUT_SECONDS", values::seconds);
+        let first_byte = self.get("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", values::seconds);
+        let idle = self.get("UPSTREAM_IDLE_TIMEOUT_SECONDS", values::seconds);
+        let Some(base_url) = base_url? else { return Some(None) };
+        Some(Some(Upstream {
+            base_url,
+            api_key: api_key?,
+            connect_timeout: connect?,
+            first_byte_timeout: first_byte?,
+            idle_timeout: idle?,
+        }))
+    }
+
+    fn mints(&mut self) -> Option<Mints> {
+        let listed = self.get("CASHU_MINTS", values::mint_urls);
+        let primary = self.optional("PRIMARY_MINT_URL", address::mint_url);
+        let unit = self.get("PRIMARY_MINT_UNIT", values::unit);
+        let timeout = self.get("MINT_OPERATION_TIMEOUT_SECONDS", values::seconds);
+        let max_concurrency = self.get("MINT_MAX_CONCURRENCY", values::concurrency);
+        let mut urls = listed?;
+        if let Some(primary) = primary? {
+            urls.retain(|url| *url != primary);
+            urls.insert(0, primary);
+        }
+        Some(Mints { urls, unit: unit?, timeout: timeout?, max_concurrency: max_concurrency? })
+    }
+
+    fn pricing(&mut self) -> Option<Pricing> {
+        let models_path = self.get("MODELS_PATH", values::text);
+        let model_based = self.model_based();
+        let cost_per_request = self.get("COST_PER_REQUEST", values::price);
+        let cost_per_1k_input = self.get("COST_PER_1K_INPUT_TOKENS", values::price);
+        let cost_per_1k_output = self.get("COST_PER_1K_OUTPUT_TOKENS", values::price);
+        let exchange_fee = self.get("EXCHANGE_FEE", values::fee);
+        let provider_fee = self.get("UPSTREAM_PROVIDER_FEE", values::fee);
+        let tolerance_percent = self.get("TOLERANCE_PERCENTAGE", values::tolerance);
+        let min_request = self.get("MIN_REQUEST_MSAT", values::msat);
+        let missing_usage = self.get("MISSING_USAGE", values::missing_usage);
+        let btc_usd_fixed = self.optional("BTC_USD_FIXED", values::btc_usd);
+        let feeds = self.get("BTC_USD_FEEDS", values::feeds);
+        let max_age = self.get("BTC_USD_MAX_AGE", values::seconds);
+        let refresh_interval = self.get("PRICING_REFRESH_INTERVAL_SECONDS", values::seconds);
+        Some(Pricing {
+            models_path: models_path?.into(),
+            model_based: model_based?,
+            cost_per_request: cost_per_request?,
+            cost_per_1k_input: cost_per_1k_input?,
+            cost_per_1k_output: cost_per_1k_output?,
+            exchange_fee: exchange_fee?,
+            provider_fee: provider_fee?,
+            tolerance_percent: tolerance_percent?,
+            min_request: min_request?,
+            missing_usage: missing_usage?,
+            btc_usd_fixed: btc_usd_fixed?,
+            feeds: feeds?,
+            max_age: max_age?,
+            refresh_interval: refresh_interval?,
+        })
+    }
+
+    /// The older spelling asks the opposite question.
+    fn model_based(&mut self) -> Option<Option<bool>> {
+        let given = self.given("MODEL_BASED_PRICING");
+        let inverse = given.is_some_and(|given| given.spelling == "FIXED_PRICING");
+        let answer = self.parse(given, values::boolean)?;
+        Some(answer.map(|yes| yes != inverse))
+    }
+
+    fn admin(&mut self) -> Option<Admin> {
+        let password = self.optional("ADMIN_PASSWORD", values::secret);
+        Some(Admin { password: password? })
+    }
+
+    fn log(&mut self) -> Option<Log> {
+        let level = self.get("LOG_LEVEL", values::log_level);
+        let json = self.get("LOG_FORMAT", values::log_format);
+        Some(Log { level: level?, json: json? })
+    }
+
+    /// Those that ask for something: `TOR=false` is what this version does.
+    fn not_used(&self) -> Vec<&'static str> {
+        let asks = |name: &&str| {
+            let text = self.vars.get(*name).map(|text| text.trim().to_ascii_lowercase());
+            text.is_some_and(|text| !matches!(text.as_str(), "" | "0" | "false" | "no" | "off"))
+        };
+        NOT_USED_YET.iter().copied().filter(asks).collect()
+    }
+
+    /// The setting, or else its default.
+    fn get<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let default = self.setting(name)?.default;
+        let given = self.given(name).unwrap_or(Given { spelling: name, text: default });
+        self.parse(Some(given), parse)?
+    }
+
+    /// The setting, if it was given.
+    fn optional<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<Option<T>> {
+        let given = self.given(name);
+        self.parse(given, parse)
+    }
+
+    fn parse<T>(
+        &mut self,
+        given: Option<Given<'_>>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<Option<T>> {
+        match given.map(|given| (given.spelling, parse(given.text))) {
+            None => Some(None),
+            Some((_, Ok(value))) => Some(Some(value)),
+            Some((spelling, Err(problem))) => self.fault(spelling, problem),
+        }
+    }
+
+    fn fault<T>(&mut self, name: &str, problem: impl Into<String>) -> Option<T> {
+        self.faults.push(Fault::new(name, problem));
+        None
+    }
+
+    /// The first spelling that was given. A password is taken as it is, all else is trimmed.
+    fn given(&mut self, name: &'static str) -> Option<Given<'a>> {
+        let setting = self.setting(name)?;
+        self.asked.push(name);
+        let (spelling, text) = setting.spellings().find_map(|spelling| {
+            let text = self.vars.get(spelling).filter(|text| !is_blank(text))?;
+            Some((spelling, text.as_str()))
+        })?;
+        let text = if name == "ADMIN_PASSWORD" { text } else { text.trim() };
+        Some(Given { spelling, text })
+    }
+
+    fn setting(&mut self, name: &'static str) -> Option<&'static Setting> {
+        let found = SETTINGS.iter().find(|setting| setting.name == name);
+        found.or_else(|| self.fault(name, "is missing in the table of settings; expected there"))
+    }
+}

@@ -1,0 +1,204 @@
+//! The table of all settings. The reader looks names up here, and `.env.example` is compared
+//! with it, so a setting exists once it is listed and read.
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub name: &'static str,
+    /// Older spellings, which count where the name itself is absent.
+    pub aliases: &'static [&'static str],
+    /// As it would be written; empty: none.
+    pub default: &'static str,
+    /// The comment over it in `.env.example`.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// The name, then the aliases.
+    pub fn spellings(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
+    #[must_use]
+    pub fn is_spelled(&self, name: &str) -> bool {
+        self.spellings().any(|spelling| spelling == name)
+    }
+}
+
+const fn setting(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { name, aliases, default, help }
+}
+
+/// Every setting that this version acts on, in the order of `.env.example`.
+#[rustfmt::skip]
+pub const SETTINGS: &[Setting] = &[
+    setting("UPSTREAM_BASE_URL", &[], "",
+        "The OpenAI-compatible API to sell, e.g. https://api.openai.com/v1. The /v1 may be left out."),
+    setting("UPSTREAM_API_KEY", &[], "",
+        "Your key for it. Without one, requests go upstream without an Authorization header."),
+    setting("UPSTREAM_CONNECT_TIMEOUT_SECONDS", &[], "10",
+        "How long connecting to it may take."),
+    setting("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", &[], "120",
+        "How long it may think before the answer begins."),
+    setting("UPSTREAM_IDLE_TIMEOUT_SECONDS", &[], "120",
+        "How long it may pause in the middle of an answer."),
+
+    setting("CASHU_MINTS", &["MINT"], "",
+        "Mints whose ecash you take, separated by commas. You hold their ecash, so name mints you trust."),
+    setting("PRIMARY_MINT_URL", &[], "",
+        "The mint that clients are pointed to first. The first of CASHU_MINTS when absent."),
+    setting("PRIMARY_MINT_UNIT", &["CURRENCY"], "sat",
+        "Unit of the ecash taken: sat or msat."),
+    setting("MINT_OPERATION_TIMEOUT_SECONDS", &[], "30",
+        "How long one call to a mint may take."),
+    setting("MINT_MAX_CONCURRENCY", &["MINT_OPERATION_CONCURRENCY"], "4",
+        "How many calls to one mint may run at a time. Public mints limit their callers."),
+
+    setting("MODELS_PATH", &[], "models.json",
+        "List of models and prices in USD per token, in the shape of OpenRouter's /api/v1/models."),
+    setting("MODEL_BASED_PRICING", &["FIXED_PRICING"], "",
+        "true: prices from the list of models. false: the three fixed prices below, for any model. \
+         When absent: true if the list has models. (FIXED_PRICING means the opposite.)"),
+    setting("COST_PER_REQUEST", &["FIXED_COST_PER_REQUEST"], "1",
+        "Fixed pricing: sats for each request."),
+    setting("COST_PER_1K_INPUT_TOKENS", &["FIXED_PER_1K_INPUT_TOKENS"], "0",
+        "Fixed pricing: sats for 1000 tokens sent."),
+    setting("COST_PER_1K_OUTPUT_TOKENS", &["FIXED_PER_1K_OUTPUT_TOKENS"], "0",
+        "Fixed pricing: sats for 1000 tokens received."),
+    setting("EXCHANGE_FEE", &[], "1.005",
+        "Factor on prices in USD for changing them into sats. 1.005 adds half a percent."),
+    setting("UPSTREAM_PROVIDER_FEE", &[], "1.05",
+        "Factor on prices in USD for your service. 1.05 adds five percent."),
+    setting("TOLERANCE_PERCENTAGE", &[], "1",
+        "By how many percent a payment may fall short of the dearest possible answer, 0 to 50."),
+    setting("MIN_REQUEST_MSAT", &[], "1",
+        "What a served request costs at least, in msat (1/1000 sat)."),
+    setting("MISSING_USAGE", &[], "estimate",
+        "When the upstream does not say what it used: estimate (count the text), max (charge all \
+         that was held) or free."),
+
+    setting("BTC_USD_FEEDS", &[], "kraken,coinbase,binance,bitstamp,mempool",
+        "Sources of the BTC/USD rate, separated by commas. kraken=https://… asks another address \
+         in the same format."),
+    setting("BTC_USD_FIXED", &[], "",
+        "A fixed rate in USD for one bitcoin; no source is asked then."),
+    setting("BTC_USD_MAX_AGE", &[], "600",
+        "Seconds after which a rate is too old to sell at."),
+    setting("PRICING_REFRESH_INTERVAL_SECONDS", &["PRICING_REFRESH_INTERVAL"], "120",
+        "Seconds between two looks at the rate."),
+
+    setting("ADMIN_PASSWORD", &[], "",
+        "Password for the operator's pages. Generated and printed once when none was ever set."),
+    setting("SECRET_KEY", &["ROUTSTR_SECRET_KEY"], "",
+        "Encrypts secrets in the database. Generated into DATA_DIR when absent; keep a copy."),
+    setting("SECRET_KEY_FILE", &["ROUTSTR_SECRET_KEY_FILE"], "",
+        "The same, read from a file, e.g. /run/secrets/coinslot. Give one of the two."),
+
+    setting("DATA_DIR", &[], "./data",
+        "Where the node keeps its files. It holds money: back it up."),
+    setting("DATABASE_URL", &[], "",
+        "sqlite:path or postgres://user:password@host/name. SQLite in DATA_DIR when absent."),
+    setting("DURABILITY", &[], "normal",
+        "normal: what moves ecash is synced to disk at once, single charges shortly after. \
+         strict: everything is synced at once."),
+
+    setting("HOST", &[], "127.0.0.1",
+        "Address to listen on. 0.0.0.0 for all interfaces."),
+    setting("PORT", &[], "8000",
+        "Port to listen on. 0 picks a free one."),
+    setting("CORS_ORIGINS", &[], "*",
+        "Web sites whose scripts may call the API, separated by commas, e.g. https://chat.example."),
+    setting("MAX_BODY_BYTES", &[], "33554432",
+        "Largest request taken, in bytes."),
+    setting("SHUTDOWN_TIMEOUT_SECONDS", &[], "30",
+        "How long running answers may go on after a stop signal."),
+
+    setting("NAME", &[], "coinslot",
+        "Name of the node, for people."),
+    setting("DESCRIPTION", &[], "",
+        "What it offers, in a sentence."),
+    setting("NPUB", &[], "",
+        "Your public Nostr key, npub1…"),
+    setting("HTTP_URL", &[], "",
+        "Where the node can be reached on the web."),
+    setting("ONION_URL", &[], "",
+        "Where the node can be reached in Tor."),
+
+    setting("LOG_LEVEL", &[], "info",
+        "off, error, warn, info, debug or trace, or a filter such as info,coinslot=debug."),
+    setting("LOG_FORMAT", &[], "pretty",
+        "pretty for people, json for machines."),
+];
+
+/// Settings of the network's other nodes, and of later versions, that nothing acts on yet. The
+/// operator is told when one is given.
+#[rustfmt::skip]
+pub const NOT_USED_YET: &[&str] = &[
+    "UPSTREAMS", "CHAT_COMPLETIONS_API_VERSION",
+    "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENROUTER_API_KEY", "GROQ_API_KEY", "GEMINI_API_KEY",
+    "PERPLEXITY_API_KEY", "FIREWORKS_API_KEY", "XAI_API_KEY", "TINFOIL_API_KEY",
+    "OLLAMA_BASE_URL", "OLLAMA_API_KEY",
+    "RECEIVE_LN_ADDRESS", "MINIMUM_PAYOUT", "MIN_PAYOUT_SAT",
+    "PAYOUT_INTERVAL", "PAYOUT_INTERVAL_SECONDS", "REFUND_PROCESSING_INTERVAL",
+    "DEVS_DONATION_RATE", "CHILD_KEY_COST", "MINT_RETRY_MAX_ATTEMPTS",
+    "NSEC", "RELAYS", "PROVIDER_ID", "PROVIDERS_REFRESH_INTERVAL_SECONDS",
+    "ENABLE_ANALYTICS_SHARING", "MODELS_REFRESH_INTERVAL_SECONDS",
+    "TOR", "TOR_CONFIG", "TOR_PROXY_URL",
+    "ADMIN_LISTEN",
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_name_means_two_things() {
+        let mut names: Vec<_> = SETTINGS.iter().flat_map(Setting::spellings).collect();
+        names.extend(NOT_USED_YET);
+        let unique: BTreeSet<_> = names.iter().collect();
+        assert_eq!(unique.len(), names.len());
+    }
+
+    /// Comment and line of each setting in `.env.example`, in order.
+    fn example() -> Vec<(String, String)> {
+        let text = include_str!("../../.env.example");
+        let mut found = Vec::new();
+        for block in text.split("\n\n").map(str::trim).filter(|block| !block.is_empty()) {
+            let lines: Vec<_> = block.lines().collect();
+            let (last, above) = lines.split_last().unwrap();
+            let line = last.trim_start_matches("# ");
+            let name = line.split('=').next().unwrap();
+            if name.is_empty()
+                || name
+                    .contains(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_')
+            {
+                continue;
+            }
+            let comment = above.iter().map(|line| line.strip_prefix("# ").unwrap());
+            found.push((comment.collect::<Vec<_>>().join(" "), line.to_owned()));
+        }
+        found
+    }
+
+    #[test]
+    fn the_example_file_documents_the_table_and_nothing_else() {
+        let listed: Vec<_> = SETTINGS
+            .iter()
+            .map(|setting| {
+                (setting.help.to_owned(), format!("{}={}", setting.name, setting.default))
+            })
+            .collect();
+        assert_eq!(example(), listed);
+        // As it stands it changes nothing: only lines without a value are not comments.
+        let active = include_str!("../../.env.example").lines();
+        let mut active = active.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        assert!(active.all(|line| line.ends_with('=')));
+    }
+}

@@ -1,0 +1,321 @@
+//! The reader as a whole: one row per setting, one row per fault.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+use super::read::Reader;
+use super::{Config, SETTINGS};
+
+fn vars(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn read(pairs: &[(&str, &str)]) -> Config {
+    Config::from_vars(&vars(pairs)).unwrap()
+}
+
+fn lines(pairs: &[(&str, &str)]) -> Vec<String> {
+    let faults = Config::from_vars(&vars(pairs)).unwrap_err();
+    faults.to_string().lines().map(str::to_owned).collect()
+}
+
+fn show(value: &dyn Debug) -> String {
+    format!("{value:?}")
+}
+
+/// Spelling, value given, field it ends up in, what the field then shows.
+type Row = (&'static str, &'static str, fn(&Config) -> String, &'static str);
+
+fn secret(secret: Option<&super::Secret>) -> String {
+    secret.unwrap().expose().to_owned()
+}
+
+macro_rules! field {
+    ($($path:ident).+) => {
+        |config| show(&config.$($path).+)
+    };
+}
+
+const NPUB: &str = "npub1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq";
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    ("HOST", "::1", field!(server.host), "::1"),
+    ("HOST", "localhost", field!(server.host), "127.0.0.1"),
+    ("PORT", " 0 ", field!(server.port), "0"),
+    ("CORS_ORIGINS", "https://A.example/, app://x", field!(server.cors_origins), r#"["https://a.example", "app://x"]"#),
+    ("CORS_ORIGINS", "https://a.example,*", field!(server.cors_origins), "[]"),
+    ("MAX_BODY_BYTES", "1024", field!(server.max_body_bytes), "1024"),
+    ("SHUTDOWN_TIMEOUT_SECONDS", "1", field!(server.shutdown_timeout), "1s"),
+    ("NAME", "My node", field!(info.name), "\"My node\""),
+    ("DESCRIPTION", "sells", field!(info.description), "\"sells\""),
+    ("NPUB", NPUB, |config| config.info.npub.clone(), NPUB),
+    ("HTTP_URL", "https://n.example", field!(info.http_url), "\"https://n.example\""),
+    ("ONION_URL", "http://n.onion", field!(info.onion_url), "\"http://n.onion\""),
+    ("DATA_DIR", "/d", field!(storage.data_dir), "\"/d\""),
+    ("DATABASE_URL", "sqlite://x.db", |config| secret(config.storage.database_url.as_ref()), "sqlite://x.db"),
+    ("DATABASE_URL", "postgresql://u:p@h/n", |config| secret(config.storage.database_url.as_ref()), "postgresql://u:p@h/n"),
+    ("DURABILITY", "strict", field!(storage.strict), "true"),
+    ("SECRET_KEY", "k", |config| secret(config.storage.secret_key.as_ref()), "k"),
+    ("ROUTSTR_SECRET_KEY", "k", |config| secret(config.storage.secret_key.as_ref()), "k"),
+    ("UPSTREAM_CONNECT_TIMEOUT_SECONDS", "3", |config| show(&config.upstream.as_ref().unwrap().connect_timeout), "3s"),
+    ("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "4", |config| show(&config.upstream.as_ref().unwrap().first_byte_timeout), "4s"),
+    ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "5", |config| show(&config.upstream.as_ref().unwrap().idle_timeout), "5s"),
+    ("UPSTREAM_BASE_URL", "https://API.example/v1/", |config| config.upstream.as_ref().unwrap().base_url.to_string(), "https://api.example/v1"),
+    ("UPSTREAM_API_KEY", "sk-1", |config| secret(config.upstream.as_ref().unwrap().api_key.as_ref()), "sk-1"),
+    ("CASHU_MINTS", "https://a.example/,https://A.example,, https://b.example/B", field!(mints.urls), r#"["https://a.example", "https://b.example/B"]"#),
+    ("MINT", "https://a.example", field!(mints.urls), r#"["https://a.example"]"#),
+    ("PRIMARY_MINT_URL", "https://p.example", field!(mints.urls), r#"["https://p.example"]"#),
+    ("PRIMARY_MINT_UNIT", "msat", field!(mints.unit), "Msat"),
+    ("CURRENCY", "MSAT", field!(mints.unit), "Msat"),
+    ("MINT_OPERATION_TIMEOUT_SECONDS", "7", field!(mints.timeout), "7s"),
+    ("MINT_MAX_CONCURRENCY", "8", field!(mints.max_concurrency), "8"),
+    ("MINT_OPERATION_CONCURRENCY", "9", field!(mints.max_concurrency), "9"),
+    ("MODELS_PATH", "m.json", field!(pricing.models_path), "\"m.json\""),
+    ("MODEL_BASED_PRICING", "Yes", field!(pricing.model_based), "Some(true)"),
+    ("MODEL_BASED_PRICING", "off", field!(pricing.model_based), "Some(false)"),
+    ("FIXED_PRICING", "true", field!(pricing.model_based), "Some(false)"),
+    ("FIXED_PRICING", "0", field!(pricing.model_based), "Some(true)"),
+    ("COST_PER_REQUEST", "0.5", field!(pricing.cost_per_request), "0.5"),
+    ("FIXED_COST_PER_REQUEST", "2", field!(pricing.cost_per_request), "2"),
+    ("COST_PER_1K_INPUT_TOKENS", "3", field!(pricing.cost_per_1k_input), "3"),
+    ("FIXED_PER_1K_INPUT_TOKENS", "4", field!(pricing.cost_per_1k_input), "4"),
+    ("COST_PER_1K_OUTPUT_TOKENS", "5", field!(pricing.cost_per_1k_output), "5"),
+    ("FIXED_PER_1K_OUTPUT_TOKENS", "6", field!(pricing.cost_per_1k_output), "6"),
+    ("EXCHANGE_FEE", "0.99", field!(pricing.exchange_fee), "0.99"),
+    ("UPSTREAM_PROVIDER_FEE", "100", field!(pricing.provider_fee), "100"),
+    ("TOLERANCE_PERCENTAGE", "0", field!(pricing.tolerance_percent), "0"),
+    ("MIN_REQUEST_MSAT", "0", field!(pricing.min_request), "Msat(0)"),
+    ("MISSING_USAGE", "max", field!(pricing.missing_usage), "Max"),
+    ("MISSING_USAGE", "free", field!(pricing.missing_usage), "Free"),
+    ("BTC_USD_FIXED", "64000.5", field!(pricing.btc_usd_fixed), "Some(64000.5)"),
+    ("BTC_USD_FEEDS", "mempool, Kraken = http://127.0.0.1:9/t?pair=XBTUSD", |config| {
+        let show = |feed: &super::Feed| format!("{} {}", feed.kind.name(), feed.url.as_ref().map_or("-", |url| url.as_str()));
+        config.pricing.feeds.iter().map(show).collect::<Vec<_>>().join("; ")
+    }, "mempool -; kraken http://127.0.0.1:9/t?pair=XBTUSD"),
+    ("BTC_USD_MAX_AGE", "10", field!(pricing.max_age), "10s"),
+    ("PRICING_REFRESH_INTERVAL_SECONDS", "11", field!(pricing.refresh_interval), "11s"),
+    ("PRICING_REFRESH_INTERVAL", "12", field!(pricing.refresh_interval), "12s"),
+    ("ADMIN_PASSWORD", " pass word ", |config| secret(config.admin.password.as_ref()), " pass word "),
+    ("LOG_LEVEL", "WARNING", field!(log.level), "\"warn\""),
+    ("LOG_LEVEL", "info,coinslot=debug", field!(log.level), "\"info,coinslot=debug\""),
+    ("LOG_FORMAT", "json", field!(log.json), "true"),
+];
+
+#[test]
+fn every_setting_reaches_its_field() {
+    for (name, value, field, expected) in ROWS {
+        let mut given = vars(&[("UPSTREAM_BASE_URL", "https://u.example"), (name, value)]);
+        given.insert((*name).to_owned(), (*value).to_owned());
+        let config = Config::from_vars(&given).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(field(&config), *expected, "{name}={value}");
+    }
+    let covered: BTreeSet<_> = ROWS.iter().map(|row| row.0).chain(tested_apart()).collect();
+    let listed = SETTINGS.iter().flat_map(super::Setting::spellings).collect();
+    assert_eq!(covered, listed);
+}
+
+/// They need a file: [`a_key_may_come_from_a_file`].
+fn tested_apart() -> [&'static str; 2] {
+    ["SECRET_KEY_FILE", "ROUTSTR_SECRET_KEY_FILE"]
+}
+
+#[test]
+fn the_reader_asks_for_exactly_the_settings_of_the_table() {
+    let nothing = BTreeMap::new();
+    let mut reader = Reader::new(&nothing);
+    assert!(reader.config().is_some());
+    let asked: BTreeSet<_> = reader.asked.iter().copied().collect();
+    let listed: BTreeSet<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+    assert_eq!(asked, listed);
+}
+
+#[test]
+fn without_settings_the_documented_defaults_hold() {
+    let config = read(&[]);
+    assert_eq!(
+        show(&config.server),
+        "Server { host: 127.0.0.1, port: 8000, cors_origins: [], max_body_bytes: 33554432, shutdown_timeout: 30s }"
+    );
+    assert_eq!(
+        show(&config.storage),
+        r#"Storage { data_dir: "./data", database_url: None, strict: false, secret_key: None }"#
+    );
+    assert_eq!(
+        show(&config.mints),
+        "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4 }"
+    );
+    assert_eq!(show(&config.admin), "Admin { password: None }");
+    assert_eq!(show(&config.log), r#"Log { level: "info", json: false }"#);
+    assert!(config.upstream.is_none());
+    let pricing = &config.pricing;
+    assert_eq!(
+        show(&(pricing.exchange_fee, pricing.provider_fee, pricing.tolerance_percent)),
+        "(1.005, 1.05, 1)"
+    );
+    assert_eq!(
+        show(&(pricing.cost_per_request, pricing.cost_per_1k_input, pricing.cost_per_1k_output)),
+        "(1, 0, 0)"
+    );
+    assert_eq!(
+        show(&(pricing.max_age, pricing.refresh_interval, pricing.min_request)),
+        "(600s, 120s, Msat(1))"
+    );
+    let names: Vec<_> = pricing.feeds.iter().map(|feed| feed.kind.name()).collect();
+    assert_eq!(names, ["kraken", "coinbase", "binance", "bitstamp", "mempool"]);
+    assert!(pricing.feeds.iter().all(|feed| feed.url.is_none()));
+}
+
+#[test]
+fn the_name_wins_over_an_older_spelling_and_empty_is_absent() {
+    let two = [("CASHU_MINTS", "https://a.example"), ("MINT", "https://b.example")];
+    assert_eq!(read(&two).mints.urls, ["https://a.example"]);
+    let empty = [("CASHU_MINTS", ""), ("MINT", "https://b.example"), ("PORT", " ")];
+    assert_eq!(read(&empty).mints.urls, ["https://b.example"]);
+    let primary = [
+        ("CASHU_MINTS", "https://a.example,https://b.example"),
+        ("PRIMARY_MINT_URL", "https://b.example/"),
+    ];
+    assert_eq!(read(&primary).mints.urls, ["https://b.example", "https://a.example"]);
+}
+
+#[test]
+fn a_key_may_come_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    let path = path.to_str().unwrap();
+    for name in tested_apart() {
+        std::fs::write(path, " hunter2\n").unwrap();
+        let config = read(&[(name, path)]);
+        assert_eq!(config.storage.secret_key.unwrap().expose(), "hunter2");
+        std::fs::write(path, "\n").unwrap();
+        assert_eq!(
+            lines(&[(name, path)]),
+            [format!("{name}: the file is empty; expected the key in it")]
+        );
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(
+            lines(&[(name, path)]),
+            [format!(
+                "{name}: the file cannot be read (entity not found); expected the path of a text file"
+            )]
+        );
+    }
+}
+
+/// Name, value, and how the line goes on after the name.
+#[rustfmt::skip]
+const FAULTS: &[(&str, &str, &str)] = &[
+    ("HOST", "example.com", "is not an IP address"),
+    ("PORT", "65536", "is not a whole number in range; expected 0 to 65535"),
+    ("PORT", "-1", "is not a whole number in range"),
+    ("CORS_ORIGINS", "https://a.example,https://b.example/path", "entry 2 is not an origin"),
+    ("CORS_ORIGINS", "https://*.example", "entry 1 is not an origin"),
+    ("CORS_ORIGINS", "b.example", "entry 1 is not an origin"),
+    ("MAX_BODY_BYTES", "1023", "is not a whole number in range"),
+    ("SHUTDOWN_TIMEOUT_SECONDS", "0", "is not a whole number in range; expected 1 to "),
+    ("NPUB", "nsec1qqqq", "is not a public Nostr key"),
+    ("DATABASE_URL", "sqlite+aiosqlite:///keys.db", "is an address for the Python node"),
+    ("DATABASE_URL", "sqlite://", "names no file"),
+    ("DATABASE_URL", "sqlite::memory:", "would forget all money"),
+    ("DATABASE_URL", "mysql://u:hunter2@h/n", "is not a database address"),
+    ("DATABASE_URL", "postgres://u:hunter2@h:port/n", "is not a database address"),
+    ("DURABILITY", "lax", "is neither of the two; expected normal or strict"),
+    ("UPSTREAM_BASE_URL", "http://api.example/v1", "is plain http to a public host"),
+    ("UPSTREAM_BASE_URL", "https://u:hunter2@api.example", "carries a user name or password"),
+    ("UPSTREAM_API_KEY", "Bearer hunter2", "holds a space"),
+    ("UPSTREAM_CONNECT_TIMEOUT_SECONDS", "1.5", "is not a whole number in range"),
+    ("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "2m", "is not a whole number in range"),
+    ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "99999999999", "is not a whole number in range"),
+    ("CASHU_MINTS", "https://a.example,http://b.example", "entry 2 is plain http"),
+    ("MINT", "a.example", "entry 1 is not a web address"),
+    ("PRIMARY_MINT_URL", "https://a.example?x", "carries a ?query"),
+    ("CURRENCY", "usd", "is not a unit; expected sat or msat"),
+    ("MINT_OPERATION_TIMEOUT_SECONDS", "+1", "is not a whole number in range"),
+    ("MINT_MAX_CONCURRENCY", "0", "is not a whole number in range; expected 1 to 1024"),
+    ("FIXED_PRICING", "maybe", "is neither yes nor no; expected true or false"),
+    ("COST_PER_REQUEST", "-1", "is not a number in range"),
+    ("COST_PER_1K_INPUT_TOKENS", "1e3", "is not a number in range"),
+    ("COST_PER_1K_OUTPUT_TOKENS", ".", "is not a number in range"),
+    ("EXCHANGE_FEE", "0", "is not a number in range; expected more than 0, up to 100"),
+    ("UPSTREAM_PROVIDER_FEE", "100.1", "is not a number in range"),
+    ("TOLERANCE_PERCENTAGE", "51", "is not a number in range; expected 0 to 50"),
+    ("MIN_REQUEST_MSAT", "2100000000000000001", "is not a whole number in range"),
+    ("MISSING_USAGE", "guess", "is not one of the three"),
+    ("BTC_USD_FIXED", "0", "is not a number in range"),
+    ("BTC_USD_FEEDS", "kraken,mtgox", "entry 2 is not a known source"),
+    ("BTC_USD_FEEDS", "kraken=http://api.example", "entry 1 is plain http"),
+    ("BTC_USD_FEEDS", ",", "names no source"),
+    ("BTC_USD_MAX_AGE", "x", "is not a whole number in range"),
+    ("PRICING_REFRESH_INTERVAL", "0", "is not a whole number in range"),
+    ("LOG_LEVEL", "verbose", "is not a log level"),
+    ("LOG_LEVEL", "coinslot=loud", "is not a log level"),
+    ("LOG_FORMAT", "xml", "is neither of the two; expected pretty or json"),
+];
+
+#[test]
+fn every_fault_is_one_line_that_names_the_setting_and_what_is_expected() {
+    for (name, value, problem) in FAULTS {
+        let found = lines(&[(name, value)]);
+        let [line] = found.as_slice() else { panic!("{name}={value}: {found:?}") };
+        assert!(line.starts_with(&format!("{name}: {problem}")), "{name}={value}: {line}");
+        assert!(line.contains("; expected "), "{line}");
+        assert!(!line.contains("hunter2"), "{line}");
+    }
+}
+
+#[test]
+fn all_faults_are_found_at_once() {
+    let mut worst: BTreeMap<&str, &str> = BTreeMap::new();
+    worst.extend(FAULTS.iter().map(|(name, value, _)| (*name, *value)));
+    worst.extend([("SECRET_KEY", "hunter2"), ("SECRET_KEY_FILE", "hunter2")]);
+    let pairs: Vec<_> = worst.iter().map(|(name, value)| (*name, *value)).collect();
+    let found = lines(&pairs);
+    // CASHU_MINTS hides its older spelling, and two keys are one fault.
+    assert_eq!(found.len(), pairs.len() - 2, "{found:#?}");
+    assert!(
+        found.iter().any(|line| line
+            == "SECRET_KEY_FILE: is given along with SECRET_KEY; expected one of the two")
+    );
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let config = read(&[
+        ("UPSTREAM_BASE_URL", "https://u.example"),
+        ("UPSTREAM_API_KEY", "hunter2"),
+        ("ADMIN_PASSWORD", "hunter2"),
+        ("SECRET_KEY", "hunter2"),
+        ("DATABASE_URL", "postgres://u:hunter2@h/n"),
+        ("NSEC", "hunter2"),
+        ("OPENAI_API_KEY", "hunter2"),
+    ]);
+    let shown = format!("{config:?} {config:#?} {:?}", config.notices());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(shown.matches("Secret(…)").count(), 8);
+    // Nor when one is pasted into the wrong line.
+    for setting in SETTINGS {
+        if let Err(faults) = Config::from_vars(&vars(&[(setting.name, "hunter2 \u{7}")])) {
+            assert!(!format!("{faults} {faults:?}").contains("hunter2"), "{faults}");
+        }
+    }
+}
+
+#[test]
+fn notices_name_what_is_missing_and_what_has_no_effect_yet() {
+    assert_eq!(
+        read(&[]).notices(),
+        ["no upstream: set UPSTREAM_BASE_URL", "no mint: set CASHU_MINTS"]
+    );
+    let config = read(&[
+        ("UPSTREAM_BASE_URL", "https://u.example"),
+        ("MINT", "https://m.example"),
+        ("TOR", "true"),
+        ("NSEC", "nsec1x"),
+        ("RELAYS", ""),
+        ("DEVS_DONATION_RATE", "0"),
+    ]);
+    let expected =
+        ["NSEC", "TOR"].map(|name| format!("{name} is set, but this version does not use it yet"));
+    assert_eq!(config.notices(), expected);
+}

@@ -1,0 +1,268 @@
+//! Parsers of single values. Each gets the text and says what is wrong, never repeating it.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use super::{Feed, FeedKind, MintUnit, MissingUsage, Secret, address};
+use crate::money::Msat;
+use crate::money::amount::MAX_MSAT;
+
+type Parsed<T> = Result<T, String>;
+
+/// A year: enough for any wait, and far from where clocks overflow.
+const MAX_SECONDS: u64 = 31_536_000;
+
+pub(super) fn text(text: &str) -> Parsed<String> {
+    Ok(text.to_owned())
+}
+
+pub(super) fn secret(text: &str) -> Parsed<Secret> {
+    Ok(Secret::new(text.to_owned()))
+}
+
+/// Sent in an HTTP header.
+pub(super) fn api_key(text: &str) -> Parsed<Secret> {
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return secret(text);
+    }
+    Err("holds a space, a line break or a non-ASCII letter; expected the key alone".to_owned())
+}
+
+/// The contents of the file, without the spaces and line breaks around them.
+pub(super) fn secret_file(path: &str) -> Parsed<Secret> {
+    let contents = std::fs::read_to_string(path).map_err(|error| {
+        format!("the file cannot be read ({}); expected the path of a text file", error.kind())
+    })?;
+    match contents.trim() {
+        "" => Err("the file is empty; expected the key in it".to_owned()),
+        key => secret(key),
+    }
+}
+
+pub(super) fn database_url(text: &str) -> Parsed<Secret> {
+    let expected = "expected sqlite:path or postgres://user:password@host/name";
+    if text.starts_with("sqlite+") {
+        return Err(format!(
+            "is an address for the Python node, whose database coinslot cannot use; {expected}, \
+             or nothing for SQLite in DATA_DIR"
+        ));
+    }
+    if let Some(path) = text.strip_prefix("sqlite:") {
+        if path.contains(":memory:") || path.contains("mode=memory") {
+            return Err(format!("would forget all money at a restart; {expected}"));
+        }
+        let named = !path.trim_start_matches('/').is_empty();
+        return if named { secret(text) } else { Err(format!("names no file; {expected}")) };
+    }
+    let postgres = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    if postgres && Url::parse(text).is_ok() {
+        return secret(text);
+    }
+    Err(format!("is not a database address; {expected}"))
+}
+
+pub(super) fn host(text: &str) -> Parsed<IpAddr> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let address = if bare == "localhost" { "127.0.0.1" } else { bare };
+    address.parse().map_err(|_| {
+        "is not an IP address; expected e.g. 127.0.0.1, or 0.0.0.0 for all interfaces".to_owned()
+    })
+}
+
+pub(super) fn boolean(text: &str) -> Parsed<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("is neither yes nor no; expected true or false".to_owned()),
+    }
+}
+
+fn whole<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Parsed<T> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if digits { text.parse().ok() } else { None };
+    number.filter(|number| range.contains(number)).and_then(|n| T::try_from(n).ok()).ok_or_else(
+        || {
+            let (low, high) = (range.start(), range.end());
+            format!("is not a whole number in range; expected {low} to {high}")
+        },
+    )
+}
+
+pub(super) fn port(text: &str) -> Parsed<u16> {
+    whole(text, 0..=65_535)
+}
+
+pub(super) fn body_limit(text: &str) -> Parsed<usize> {
+    whole(text, 1024..=1 << 40)
+}
+
+pub(super) fn concurrency(text: &str) -> Parsed<usize> {
+    whole(text, 1..=1024)
+}
+
+pub(super) fn seconds(text: &str) -> Parsed<Duration> {
+    whole(text, 1..=MAX_SECONDS).map(Duration::from_secs)
+}
+
+pub(super) fn msat(text: &str) -> Parsed<Msat> {
+    whole(text, 0..=MAX_MSAT).map(|number| Msat::new(number).unwrap_or_default())
+}
+
+fn decimal(text: &str) -> Option<Decimal> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if plain { Decimal::from_str_exact(text).ok() } else { None }
+}
+
+fn from_zero(text: &str, high: u64) -> Parsed<Decimal> {
+    decimal(text)
+        .filter(|number| *number <= Decimal::from(high))
+        .ok_or_else(|| format!("is not a number in range; expected 0 to {high}"))
+}
+
+fn above_zero(text: &str, high: u64) -> Parsed<Decimal> {
+    decimal(text)
+        .filter(|number| *number > Decimal::ZERO && *number <= Decimal::from(high))
+        .ok_or_else(|| format!("is not a number in range; expected more than 0, up to {high}"))
+}
+
+/// Sats, with a fraction if need be.
+pub(super) fn price(text: &str) -> Parsed<Decimal> {
+    from_zero(text, 100_000_000)
+}
+
+/// A factor.
+pub(super) fn fee(text: &str) -> Parsed<Decimal> {
+    above_zero(text, 100)
+}
+
+pub(super) fn tolerance(text: &str) -> Parsed<Decimal> {
+    from_zero(text, 50)
+}
+
+pub(super) fn btc_usd(text: &str) -> Parsed<Decimal> {
+    above_zero(text, 1_000_000_000_000)
+}
+
+pub(super) fn unit(text: &str) -> Parsed<MintUnit> {
+    MintUnit::parse(text).ok_or_else(|| "is not a unit; expected sat or msat".to_owned())
+}
+
+pub(super) fn missing_usage(text: &str) -> Parsed<MissingUsage> {
+    match text {
+        "estimate" => Ok(MissingUsage::Estimate),
+        "max" => Ok(MissingUsage::Max),
+        "free" => Ok(MissingUsage::Free),
+        _ => Err("is not one of the three; expected estimate, max or free".to_owned()),
+    }
+}
+
+/// Whether everything is synced.
+pub(super) fn durability(text: &str) -> Parsed<bool> {
+    match text {
+        "strict" => Ok(true),
+        "normal" => Ok(false),
+        _ => Err("is neither of the two; expected normal or strict".to_owned()),
+    }
+}
+
+/// A secret key pasted here would be published.
+pub(super) fn npub(text: &str) -> Parsed<String> {
+    let key = text.strip_prefix("npub1").unwrap_or_default();
+    if key.len() == 58 && key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Ok(text.to_owned());
+    }
+    Err("is not a public Nostr key; expected npub1 and 58 letters and digits".to_owned())
+}
+
+/// Python's names of the levels are understood too.
+pub(super) fn log_level(text: &str) -> Parsed<String> {
+    let lower = text.to_ascii_lowercase();
+    let valid = match lower.as_str() {
+        "off" | "error" | "warn" | "info" | "debug" | "trace" => return Ok(lower),
+        "warning" => return Ok("warn".to_owned()),
+        "critical" => return Ok("error".to_owned()),
+        // A single other word would be taken for the name of a module, and silence the rest.
+        filter if filter.contains(['=', ',']) => {
+            EnvFilter::builder().with_regex(false).parse(text).is_ok()
+        }
+        _ => false,
+    };
+    if valid {
+        return Ok(text.to_owned());
+    }
+    Err("is not a log level; expected off, error, warn, info, debug, trace, or a filter such as \
+         info,coinslot=debug"
+        .to_owned())
+}
+
+/// Whether JSON.
+pub(super) fn log_format(text: &str) -> Parsed<bool> {
+    match text {
+        "json" => Ok(true),
+        "pretty" => Ok(false),
+        _ => Err("is neither of the two; expected pretty or json".to_owned()),
+    }
+}
+
+/// The entries of a comma list; a fault says which entry it is in.
+fn list<T: PartialEq>(text: &str, parse: impl Fn(&str) -> Parsed<T>) -> Parsed<Vec<T>> {
+    let mut found = Vec::new();
+    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    for (number, entry) in (1..).zip(entries) {
+        let item = parse(entry).map_err(|problem| format!("entry {number} {problem}"))?;
+        if !found.contains(&item) {
+            found.push(item);
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn mint_urls(text: &str) -> Parsed<Vec<String>> {
+    list(text, address::mint_url)
+}
+
+pub(super) fn feeds(text: &str) -> Parsed<Vec<Feed>> {
+    let feeds = list(text, |entry| {
+        let (name, url) = match entry.split_once('=') {
+            Some((name, url)) => (name.trim_end(), Some(url.trim_start())),
+            None => (entry, None),
+        };
+        let kind = FeedKind::parse(name).ok_or_else(|| {
+            let known = FeedKind::ALL.map(FeedKind::name).join(", ");
+            format!("is not a known source; expected {known}, each alone or with =https://…")
+        })?;
+        Ok(Feed { kind, url: url.map(address::parse).transpose()? })
+    })?;
+    if feeds.is_empty() {
+        return Err("names no source; expected at least one, e.g. kraken".to_owned());
+    }
+    Ok(feeds)
+}
+
+/// Empty when any origin may call.
+pub(super) fn origins(text: &str) -> Parsed<Vec<String>> {
+    let origins =
+        list(text, |entry| if entry == "*" { Ok("*".to_owned()) } else { origin(entry) })?;
+    Ok(if origins.iter().any(|origin| origin == "*") { Vec::new() } else { origins })
+}
+
+/// As browsers send it: scheme, host and port. Apps have schemes of their own.
+fn origin(text: &str) -> Parsed<String> {
+    let url = Url::parse(text).ok().filter(|url| {
+        let bare = matches!(url.path(), "" | "/") && url.query().is_none();
+        let nobody = url.username().is_empty() && url.password().is_none();
+        bare && nobody
+            && url.fragment().is_none()
+            && url.has_host()
+            && text.contains("://")
+            && !text.contains('*')
+    });
+    let url =
+        url.ok_or("is not an origin; expected scheme://host[:port] without a path, or * alone")?;
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}

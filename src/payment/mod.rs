@@ -1,0 +1,129 @@
+//! How a request is paid: read from its headers, and ended early. Behind [`payer::Payer`] nobody
+//! knows any more whether a key or a token paid.
+
+pub mod payer;
+
+use crate::failure::{Code, Failure};
+use crate::wallet::token::{self, Token};
+use crate::wallet::TokenFault;
+
+/// What the headers say about payment. Raw values, as they came.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Credentials<'a> {
+    /// `Authorization`, whole.
+    pub authorization: Option<&'a str>,
+    /// `x-api-key`
+    pub api_key: Option<&'a str>,
+    /// `X-Cashu`; `Some("")` when present and empty.
+    pub cashu: Option<&'a str>,
+    /// `Accept-Payment` names cashu.
+    pub accepts_cashu: bool,
+}
+
+/// How a request is to be paid.
+#[derive(Clone, Debug)]
+pub enum Payment {
+    /// `sk-…`: the hex behind it.
+    Key(String),
+    /// A token used as a key: redeemed at first sight, then the name of its balance.
+    TokenKey(Box<Token>),
+    /// A token that rides on this request alone.
+    OneShot(Box<Token>),
+    /// Not at all, but the client says that it can pay ecash.
+    Asking,
+}
+
+/// Reads the payment from the headers and checks what is free to check.
+///
+/// # Errors
+/// Missing, malformed or contradicting credentials.
+pub fn read(credentials: Credentials<'_>) -> Result<Payment, Failure> {
+    let bearer = credentials.authorization.map(bearer_of);
+    let keys: Vec<&str> = [bearer, credentials.api_key.map(str::trim)]
+        .into_iter()
+        .flatten()
+        .filter(|key| !key.is_empty())
+        .collect();
+    if let Some(cashu) = credentials.cashu.map(str::trim).filter(|cashu| !cashu.is_empty()) {
+        // SDKs insist on sending some key; only one that could pay contradicts the token.
+        if keys.iter().any(|key| is_credential(key) && *key != cashu) {
+            return Err(two_credentials());
+        }
+        return Ok(Payment::OneShot(Box::new(read_token(cashu)?)));
+    }
+    let mut keys = keys.into_iter();
+    let Some(key) = keys.next() else {
+        return unpaid(credentials, bearer.is_some());
+    };
+    if keys.any(|other| other != key) {
+        return Err(two_credentials());
+    }
+    read_key(key)
+}
+
+/// Reads a key or a token used as one.
+///
+/// # Errors
+/// When it is neither.
+pub fn read_key(key: &str) -> Result<Payment, Failure> {
+    if token::looks_like_token(key) {
+        return Ok(Payment::TokenKey(Box::new(read_token(key)?)));
+    }
+    match key.strip_prefix("sk-").filter(|hex| is_key_hex(hex)) {
+        Some(hex) => Ok(Payment::Key(hex.to_ascii_lowercase())),
+        None => Err(Failure::payment(
+            Code::InvalidApiKey,
+            "Invalid API key: send a Cashu token (cashuA…, cashuB…) or a key of this node (sk-…).",
+        )),
+    }
+}
+
+/// Reads a token.
+///
+/// # Errors
+/// When it is no good as far as can be told without asking anybody.
+pub fn read_token(text: &str) -> Result<Token, Failure> {
+    token::read(text).map_err(|fault| token_failure(&fault))
+}
+
+/// The failure that a client sees for a token's fault.
+#[must_use]
+pub fn token_failure(fault: &TokenFault) -> Failure {
+    let code = match fault {
+        TokenFault::ZeroValue => Code::TokenZeroValue,
+        _ => Code::InvalidToken,
+    };
+    Failure::payment(code, fault.to_string())
+}
+
+fn unpaid(credentials: Credentials<'_>, empty_bearer: bool) -> Result<Payment, Failure> {
+    if credentials.cashu.is_some() || credentials.accepts_cashu {
+        return Ok(Payment::Asking);
+    }
+    Err(if empty_bearer {
+        Failure::payment(Code::MissingApiKey, "API key or Cashu token required")
+    } else {
+        Failure::payment(Code::Unauthorized, "Unauthorized")
+    })
+}
+
+fn two_credentials() -> Failure {
+    Failure::client(Code::InvalidRequest, "Send one payment credential: this request carries two different ones.")
+}
+
+fn bearer_of(header: &str) -> &str {
+    let header = header.trim();
+    match header.split_once(' ') {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
+        None if header.eq_ignore_ascii_case("bearer") => "",
+        _ => header,
+    }
+}
+
+fn is_credential(key: &str) -> bool {
+    token::looks_like_token(key) || key.strip_prefix("sk-").is_some_and(is_key_hex)
+}
+
+fn is_key_hex(hex: &str) -> bool {
+    hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+}

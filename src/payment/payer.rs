@@ -1,0 +1,226 @@
+//! A payment becomes an account with enough on it.
+
+use crate::failure::{Code, Failure, Funds, PaymentHint, Retry};
+use crate::ledger::{Account, AccountId, AccountKind};
+use crate::money::Msat;
+use crate::vault::Vault;
+use crate::wallet::token::{Token, token_id};
+use crate::wallet::{RedeemError, TokenFault, Wallet};
+
+use super::{Payment, token_failure};
+
+/// Who pays, and what happens to what is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payer {
+    pub account: AccountId,
+    /// What is left goes back with the answer, rather than staying on the account.
+    pub one_shot: bool,
+}
+
+/// Turns payments into payers.
+#[derive(Clone, Debug)]
+pub struct Till {
+    wallet: Wallet,
+    vault: Vault,
+}
+
+impl Till {
+    #[must_use]
+    pub fn new(wallet: Wallet, vault: Vault) -> Self {
+        Self { wallet, vault }
+    }
+
+    #[must_use]
+    pub fn wallet(&self) -> &Wallet {
+        &self.wallet
+    }
+
+    /// Admits a payment that must cover `required`. A token is redeemed here, last of all checks.
+    ///
+    /// The caller must not drop this future.
+    ///
+    /// # Errors
+    /// With the token untouched, unless the failure says otherwise.
+    pub async fn admit(&self, payment: Payment, required: Msat, model: &str) -> Result<Payer, Failure> {
+        let (account, one_shot) = match payment {
+            Payment::Key(hex) => (self.by_key(&hex).await?, false),
+            Payment::TokenKey(token) => (self.by_token(&token, required, model).await?, false),
+            Payment::OneShot(token) => (self.one_shot(&token, required, model).await?, true),
+            Payment::Asking => return Err(Failure::payment(Code::PaymentRequired, "Payment required")),
+        };
+        Ok(Payer { account, one_shot })
+    }
+
+    /// The account behind a key or token, creating it from a token never seen before.
+    ///
+    /// # Errors
+    /// When there is none and the token is no good.
+    pub async fn open(&self, payment: Payment) -> Result<(Account, String), Failure> {
+        match payment {
+            Payment::Key(hex) => {
+                let account = self.look_up(&hex).await?.ok_or_else(unknown_key)?;
+                Ok((account, hex))
+            }
+            Payment::TokenKey(token) | Payment::OneShot(token) => {
+                let id = token.id.clone();
+                let account = match self.look_up(&id).await? {
+                    Some(account) if !account.balance.posted.is_zero() || account.requests > 0 => account,
+                    _ => {
+                        self.appraise(&token).await?;
+                        self.redeem(&token, AccountKind::Key).await?
+                    }
+                };
+                Ok((account, id))
+            }
+            Payment::Asking => Err(Failure::payment(Code::Unauthorized, "Unauthorized")),
+        }
+    }
+
+    /// The account of a key, if there is one; never redeems.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn look_up(&self, key_hex: &str) -> Result<Option<Account>, Failure> {
+        self.wallet.account(&self.vault.key_hash(key_hex)).await.map_err(|error| {
+            tracing::error!(%error, "an account could not be looked up");
+            Failure::internal()
+        })
+    }
+
+    /// Credits a token to an existing account.
+    ///
+    /// # Errors
+    /// See [`Till::admit`].
+    pub async fn top_up(&self, account: &Account, token: &Token) -> Result<Msat, Failure> {
+        self.appraise(token).await?;
+        let key_hash = self.vault.key_hash(&token.id);
+        self.wallet.top_up(token, &key_hash, account.id).await.map_err(|error| redeem_failure(error, None))
+    }
+
+    /// What the database knows a token by.
+    #[must_use]
+    pub fn token_hash(&self, text: &str) -> String {
+        self.vault.key_hash(&token_id(text))
+    }
+
+    async fn by_key(&self, hex: &str) -> Result<AccountId, Failure> {
+        Ok(self.look_up(hex).await?.ok_or_else(unknown_key)?.id)
+    }
+
+    async fn by_token(&self, token: &Token, required: Msat, model: &str) -> Result<AccountId, Failure> {
+        if !self.wallet.mints().contains(&token.mint) {
+            return Err(redeem_failure(RedeemError::Untrusted, None));
+        }
+        match self.look_up(&token.id).await? {
+            // An account without any movement belongs to a redemption that was refused or runs.
+            Some(account) if !account.balance.posted.is_zero() || account.requests > 0 => Ok(account.id),
+            _ => {
+                self.check_value(token, required, model).await?;
+                Ok(self.redeem(token, AccountKind::Key).await?.id)
+            }
+        }
+    }
+
+    async fn one_shot(&self, token: &Token, required: Msat, model: &str) -> Result<AccountId, Failure> {
+        self.check_value(token, required, model).await?;
+        let key_hash = self.vault.key_hash(&token.id);
+        match self.wallet.redeem(token, AccountKind::Token, &key_hash).await {
+            Ok(account) => Ok(account.id),
+            Err(error) => Err(redeem_failure(error, None)),
+        }
+    }
+
+    async fn check_value(&self, token: &Token, required: Msat, model: &str) -> Result<(), Failure> {
+        let net = self.appraise(token).await?;
+        if net < required {
+            return Err(insufficient(required, net, model));
+        }
+        Ok(())
+    }
+
+    async fn appraise(&self, token: &Token) -> Result<Msat, Failure> {
+        let appraisal = self.wallet.appraise(token).await;
+        appraisal.map(|appraisal| appraisal.net).map_err(|error| redeem_failure(error, None))
+    }
+
+    async fn redeem(&self, token: &Token, kind: AccountKind) -> Result<Account, Failure> {
+        let key_hash = self.vault.key_hash(&token.id);
+        match self.wallet.redeem(token, kind, &key_hash).await {
+            Ok(account) => Ok(account),
+            // Presented again, or raced: the same money, the same key.
+            Err(RedeemError::Known(account)) => Ok(*account),
+            Err(error) => Err(redeem_failure(error, None)),
+        }
+    }
+}
+
+fn unknown_key() -> Failure {
+    Failure::payment(Code::InvalidApiKey, "Invalid API key: this node has no such key.")
+}
+
+/// 402 with what is needed and what is there.
+#[must_use]
+pub fn insufficient(required: Msat, available: Msat, model: &str) -> Failure {
+    let message = format!(
+        "Insufficient balance: {} mSats required. {} available.",
+        required.get(),
+        available.get()
+    );
+    Failure::payment(Code::InsufficientBalance, message).needing(PaymentHint {
+        required,
+        available: Some(available),
+        model: (!model.is_empty()).then(|| model.to_owned()),
+    })
+}
+
+/// The failure that a client sees for a redemption that did not happen.
+#[must_use]
+pub fn redeem_failure(error: RedeemError, _model: Option<&str>) -> Failure {
+    match error {
+        RedeemError::Token(TokenFault::UnknownKeyset) => token_failure(&TokenFault::UnknownKeyset),
+        RedeemError::Token(fault) => token_failure(&fault),
+        RedeemError::Untrusted => Failure::payment(
+            Code::UntrustedMint,
+            "This node does not take ecash of that mint. GET /v1/info lists the mints it takes.",
+        ),
+        RedeemError::Known(_) => Failure::payment(
+            Code::TokenAlreadySpent,
+            "This Cashu token was used here before. Fetch its change with POST /v1/wallet/refund.",
+        ),
+        RedeemError::Overlap => Failure::payment(
+            Code::TokenAlreadySpent,
+            "Some proofs of this Cashu token were used here before, in another token. None was taken now.",
+        ),
+        RedeemError::Spent => Failure::payment(Code::TokenAlreadySpent, "This Cashu token has already been spent."),
+        RedeemError::FeesExceed => {
+            Failure::payment(Code::TokenFeesExceedAmount, "The mint's fee exceeds the value of this Cashu token.")
+        }
+        RedeemError::Refused(why) => {
+            Failure::payment(Code::TokenRedemptionFailed, format!("The mint refused this Cashu token: {why}"))
+        }
+        RedeemError::Stale => {
+            Failure::payment(Code::TokenRedemptionFailed, "The mint refused this Cashu token: its keyset is not accepted.")
+        }
+        RedeemError::RateLimited(secs) => {
+            Failure::unavailable(Code::MintRateLimited, "The mint limits its callers. The token is untouched; try again.", secs)
+        }
+        RedeemError::Unreachable => {
+            Failure::unavailable(Code::MintUnreachable, "The mint cannot be reached. The token is untouched; try again.", 5)
+        }
+        RedeemError::Pending(id) => {
+            let mut failure = Failure::unavailable(
+                Code::RedemptionPending,
+                "The mint has not said yet whether it took this token. Send the same token again: it is credited once.",
+                2,
+            );
+            failure.funds = Funds::Pending(id);
+            failure
+        }
+        RedeemError::Wallet(error) => {
+            tracing::error!(%error, "a token could not be redeemed");
+            let mut failure = Failure::internal();
+            failure.retry = Retry::After(5);
+            failure
+        }
+    }
+}

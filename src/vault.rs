@@ -1,0 +1,168 @@
+//! Secrets at rest: one key, from the environment or a file in the data directory, from which the
+//! others derive.
+//!
+//! * Keys of clients are stored as an HMAC, so a stolen database opens no account.
+//! * The wallet's seed is stored sealed (XChaCha20-Poly1305).
+//!
+//! Losing the key means losing both: it belongs into the backup, apart from the database.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use crate::config::Secret;
+
+const FILE: &str = "secret.key";
+const NONCE: usize = 24;
+
+/// What went wrong with the secrets.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    #[error("{0}")]
+    Io(String),
+    #[error("{FILE} does not hold 64 hexadecimal digits")]
+    Malformed,
+    #[error("the secret key is not the one that this database was made with")]
+    WrongKey,
+}
+
+/// The derived keys.
+#[derive(Clone)]
+pub struct Vault {
+    hashing: [u8; 32],
+    sealing: [u8; 32],
+}
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Vault(…)")
+    }
+}
+
+impl Vault {
+    /// Uses the configured key, or the file's, or makes the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or made.
+    pub fn open(data_dir: &Path, configured: Option<&Secret>) -> Result<Self, VaultError> {
+        let master = match configured {
+            Some(secret) => secret.expose().as_bytes().to_vec(),
+            None => file_key(&data_dir.join(FILE))?,
+        };
+        Ok(Self {
+            hashing: mac(&master, b"coinslot key hash v1"),
+            sealing: mac(&master, b"coinslot sealing v1"),
+        })
+    }
+
+    /// What the database knows of a client's key.
+    #[must_use]
+    pub fn key_hash(&self, key: &str) -> String {
+        hex(&mac(&self.hashing, key.as_bytes()))
+    }
+
+    /// Encrypts, bound to the name under which it is stored.
+    ///
+    /// # Errors
+    /// Never in practice: the cipher refuses only absurd lengths.
+    pub fn seal(&self, name: &str, plain: &[u8]) -> Result<String, VaultError> {
+        let nonce: [u8; NONCE] = rand::random();
+        let payload = Payload { msg: plain, aad: name.as_bytes() };
+        let sealed = self
+            .cipher()
+            .encrypt(XNonce::from_slice(&nonce), payload)
+            .map_err(|_| VaultError::WrongKey)?;
+        Ok(STANDARD.encode([&nonce[..], &sealed].concat()))
+    }
+
+    /// Decrypts what [`Vault::seal`] made under the same name.
+    ///
+    /// # Errors
+    /// [`VaultError::WrongKey`] when it does not authenticate.
+    pub fn unseal(&self, name: &str, sealed: &str) -> Result<Vec<u8>, VaultError> {
+        let bytes = STANDARD.decode(sealed).map_err(|_| VaultError::WrongKey)?;
+        let (nonce, sealed) = bytes.split_at_checked(NONCE).ok_or(VaultError::WrongKey)?;
+        let payload = Payload { msg: sealed, aad: name.as_bytes() };
+        self.cipher().decrypt(XNonce::from_slice(nonce), payload).map_err(|_| VaultError::WrongKey)
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(&self.sealing.into())
+    }
+}
+
+fn mac(key: &[u8], message: &[u8]) -> [u8; 32] {
+    // HMAC takes keys of any length.
+    let Ok(mut mac) = <Hmac<Sha256> as Mac>::new_from_slice(key) else {
+        return [0; 32];
+    };
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut text, byte| {
+        let _ok = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn file_key(path: &Path) -> Result<Vec<u8>, VaultError> {
+    let io = |error: std::io::Error| VaultError::Io(format!("{}: {error}", path.display()));
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let text = text.trim();
+            let whole = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if whole { Ok(text.as_bytes().to_vec()) } else { Err(VaultError::Malformed) }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text = hex(&rand::random::<[u8; 32]>());
+            write_private(path, &text).map_err(io)?;
+            Ok(text.into_bytes())
+        }
+        Err(error) => Err(io(error)),
+    }
+}
+
+/// Writes a new file that only its owner can read, and syncs it.
+pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_secret_opens_under_its_key_and_name_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::open(dir.path(), None).unwrap();
+        let again = Vault::open(dir.path(), None).unwrap();
+        let other = Vault::open(dir.path(), Some(&Secret::new("another".to_owned()))).unwrap();
+        let sealed = vault.seal("seed", b"plain").unwrap();
+        assert!(!sealed.contains("plain"));
+        assert_eq!(again.unseal("seed", &sealed).unwrap(), b"plain");
+        assert!(again.unseal("other", &sealed).is_err());
+        assert!(other.unseal("seed", &sealed).is_err());
+        assert_eq!(vault.key_hash("k"), again.key_hash("k"));
+        assert_ne!(vault.key_hash("k"), other.key_hash("k"));
+    }
+}

@@ -1,0 +1,487 @@
+//! Money goes back as a token: change of one request, or the balance of a key.
+//!
+//! 1. In one synced transaction the amount leaves the account and the operation is written: from
+//!    then on it is owed, and can be fetched however the process fares.
+//! 2. Proofs are chosen and reserved. If they fit exactly, no mint is asked. Otherwise one swap is
+//!    planned, written, and sent.
+//! 3. In one synced transaction the token is stored and the ecash leaves the books. Only then does
+//!    anybody see the token, and anybody entitled sees the same one again.
+
+use cdk::Amount;
+use cdk::nuts::{Proof, State as ProofState, Token as CdkToken};
+use cdk_common::wallet::ProofInfo;
+use uuid::Uuid;
+
+use super::journal::{self, Kind, Operation, State};
+use super::keysets::{split_few, sum};
+use super::refusal::{MintError, Refusal};
+use super::swap::{self, Plan, Standing};
+use super::{Trusted, Wallet, WalletError, currency, redeem};
+use crate::ledger::repo::{self as books, Transfer};
+use crate::ledger::{Account, AccountId, AccountKind};
+use crate::money::Msat;
+use crate::store::{Durability, StoreError};
+
+/// Money on its way back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Less than the smallest coin of the mint is left: it stays on the account.
+    Nothing,
+    /// Here it is. `amount` is what the token is worth, which a mint's fee may have made smaller
+    /// than what was owed.
+    Token { token: String, amount: Msat },
+    /// It is owed, and will be made; the refund endpoint gives it out.
+    Owed,
+}
+
+/// Why a balance cannot be paid back now.
+#[derive(Debug, thiserror::Error)]
+pub enum RefundError {
+    /// Requests are running on this key.
+    #[error("requests are running on this key")]
+    Ongoing,
+    #[error("there is nothing on it")]
+    Nothing,
+    /// Less than the smallest coin of the mint.
+    #[error("the balance is smaller than one coin")]
+    TooSmall,
+    /// The token was never accepted here.
+    #[error("nothing is known of this token")]
+    Unknown,
+    /// It is being made; ask again.
+    #[error("it is being made")]
+    Pending,
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+}
+
+impl From<StoreError> for RefundError {
+    fn from(error: StoreError) -> Self {
+        Self::Wallet(WalletError::Store(error))
+    }
+}
+
+impl Wallet {
+    /// Gives back what is left on the account of a token that rode on one request.
+    ///
+    /// # Errors
+    /// Only before anything was written: then the money is still on the account.
+    pub async fn give_change(&self, account: AccountId) -> Result<Change, RefundError> {
+        match self.write_operation(account, Kind::Change).await {
+            Ok(operation) => Ok(self.perform(&operation).await),
+            Err(RefundError::Nothing | RefundError::TooSmall) => Ok(Change::Nothing),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Pays back the balance of a key. With nothing on it, the last refund is given out again,
+    /// unless money came in after it.
+    ///
+    /// # Errors
+    /// See [`RefundError`].
+    pub async fn refund(&self, account: &Account) -> Result<Change, RefundError> {
+        if let Some(last) = self.last_return(account.id).await? {
+            match last.state {
+                // It was begun before: finish that one, so that a repeated call gets one answer.
+                State::Planned | State::Acting => return pending_if_owed(self.perform(&last).await),
+                _ if account.balance.posted.is_zero() => return Ok(returned(&last)),
+                _ => {}
+            }
+        }
+        let operation = self.write_operation(account.id, Kind::Refund).await?;
+        pending_if_owed(self.perform(&operation).await)
+    }
+
+    /// Looks up the change of the token whose key hash this is, making it now if it is still owed.
+    ///
+    /// # Errors
+    /// [`RefundError::Unknown`] for a token never seen, [`RefundError::Pending`] while its request
+    /// runs or the mint has not answered, [`RefundError::Nothing`] when nothing was left.
+    pub async fn claim(&self, key_hash: &str) -> Result<Change, RefundError> {
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let account = books::find_by_key(&mut reader, key_hash).await?.ok_or(RefundError::Unknown)?;
+        let redeemed = journal::find_by_token(&mut reader, key_hash).await?;
+        let newest = journal::newest(&mut reader, account.id).await?;
+        drop(reader);
+        match (redeemed, newest) {
+            (None, None) => Err(RefundError::Unknown),
+            (_, Some(last)) if last.kind == Kind::Redeem && last.state == State::Acting => Err(RefundError::Pending),
+            (_, Some(last)) if last.kind != Kind::Redeem => match last.state {
+                State::Planned | State::Acting => pending_if_owed(self.perform(&last).await),
+                _ => Ok(returned(&last)),
+            },
+            _ if !account.balance.held.is_zero() => Err(RefundError::Pending),
+            _ => match self.give_change(account.id).await? {
+                Change::Nothing => Err(RefundError::Nothing),
+                Change::Owed => Err(RefundError::Pending),
+                token @ Change::Token { .. } => Ok(token),
+            },
+        }
+    }
+
+    async fn last_return(&self, account: AccountId) -> Result<Option<Operation>, RefundError> {
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let newest = journal::newest(&mut reader, account).await?;
+        Ok(newest.filter(|operation| operation.kind != Kind::Redeem))
+    }
+
+    /// Step 1: the amount leaves the account, and is owed.
+    async fn write_operation(&self, account: AccountId, kind: Kind) -> Result<Operation, RefundError> {
+        let now_ms = self.clock().now_ms();
+        let ledger = &self.inner.ledger;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let found = books::find(&mut tx, account).await?.ok_or(RefundError::Unknown)?;
+        if !found.balance.held.is_zero() {
+            return Err(RefundError::Ongoing);
+        }
+        let unit = crate::money::MintUnit::parse(&found.unit)
+            .ok_or_else(|| WalletError::Ecash(format!("account {} has no unit", account.get())))?;
+        let owed = unit.to_msat(unit.floor(found.balance.available())).unwrap_or_default();
+        if owed.is_zero() {
+            return Err(if found.balance.posted.is_zero() { RefundError::Nothing } else { RefundError::TooSmall });
+        }
+        let operation = Operation {
+            id: Uuid::new_v4().to_string(),
+            kind,
+            state: State::Planned,
+            account,
+            mint: found.mint,
+            unit,
+            amount: owed,
+            plan: String::new(),
+            result: String::new(),
+            owner: ledger.owner().to_owned(),
+            updated_at: now_ms,
+        };
+        let transfer = Transfer {
+            id: ledger.next_id(),
+            debit: account,
+            credit: ledger.house().change,
+            amount: owed,
+            kind: kind.as_str(),
+            reference: &operation.id,
+        };
+        books::transfer(&mut tx, transfer, now_ms).await?;
+        journal::insert(&mut tx, &operation, None).await?;
+        tx.commit().await?;
+        Ok(operation)
+    }
+
+    /// Steps 2 and 3. What fails here stays owed; the next attempt finishes it.
+    pub(super) async fn perform(&self, operation: &Operation) -> Change {
+        let Some(trusted) = self.trusted(&operation.mint) else {
+            tracing::error!(operation = %operation.id, mint = %operation.mint, "owed at a mint that is not configured any more");
+            return Change::Owed;
+        };
+        // One attempt at a time in this process; the reservation in the store guards the rest.
+        let lane = self.inner.redeeming.lane(&operation.id);
+        let _turn = lane.lock().await;
+        match self.make_token(trusted, operation).await {
+            Ok(change) => change,
+            Err(error) => {
+                tracing::warn!(operation = %operation.id, %error, "change could not be made yet");
+                Change::Owed
+            }
+        }
+    }
+
+    async fn make_token(&self, trusted: &Trusted, operation: &Operation) -> Result<Change, WalletError> {
+        let mut reader = self.store().read().acquire().await?;
+        let now = journal::find(&mut reader, &operation.id).await?;
+        drop(reader);
+        let Some(operation) = now else {
+            return Err(WalletError::Ecash("the operation is gone".into()));
+        };
+        if matches!(operation.state, State::Done | State::Refused) {
+            return Ok(returned(&operation));
+        }
+        if !operation.plan.is_empty() {
+            let plan = read_plan(&operation)?;
+            let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+            return self.finish_swap(trusted, &operation, &plan, standing, false).await;
+        }
+        let id = operation_uuid(&operation)?;
+        let reserved = self.inner.ecash.get_reserved_proofs(&id).await?;
+        let owed = operation.unit.floor(operation.amount);
+        if sum_infos(&reserved) == owed {
+            return self.finish(trusted, &operation, plain(reserved), 0).await;
+        }
+        self.inner.ecash.release_proofs(&id).await?;
+        let chosen = self.choose(trusted, &operation, owed).await?;
+        if sum_infos(&chosen) == owed {
+            return self.finish(trusted, &operation, plain(chosen), 0).await;
+        }
+        let plan = self.plan_swap(trusted, &operation, chosen, owed).await?;
+        let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+        self.finish_swap(trusted, &operation, &plan, standing, true).await
+    }
+
+    /// Chooses proofs worth at least what is owed, exactly if possible, and reserves them.
+    async fn choose(&self, trusted: &Trusted, operation: &Operation, owed: u64) -> Result<Vec<ProofInfo>, WalletError> {
+        let _selecting = trusted.selecting.lock().await;
+        let unspent = self
+            .inner
+            .ecash
+            .get_proofs(Some(trusted.url.clone()), Some(currency(operation.unit)), Some(vec![ProofState::Unspent]), None)
+            .await?;
+        let chosen = match select_exact(&unspent, owed) {
+            Some(exact) => exact,
+            None => select_enough(unspent, owed)
+                .ok_or_else(|| WalletError::Ecash("there is not enough ecash at this mint".into()))?,
+        };
+        let ys = chosen.iter().map(|info| info.y).collect();
+        self.inner.ecash.reserve_proofs(ys, &operation_uuid(operation)?).await?;
+        Ok(chosen)
+    }
+
+    /// Plans one swap into what is owed, less the fee of this swap, and the rest; writes it down.
+    async fn plan_swap(&self, trusted: &Trusted, operation: &Operation, chosen: Vec<ProofInfo>, owed: u64) -> Result<Plan, WalletError> {
+        let active = trusted.keysets.active(operation.unit).await?;
+        let fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
+        let total = sum_infos(&chosen);
+        let send = owed.checked_sub(fee).unwrap_or(0);
+        let keep = total.checked_sub(owed).ok_or_else(|| WalletError::Ecash("too little was chosen".into()))?;
+        let mut outputs: Vec<(u64, bool)> = split_few(send, &active.amounts).into_iter().map(|part| (part, true)).collect();
+        outputs.extend(split_few(keep, &active.amounts).into_iter().map(|part| (part, false)));
+        outputs.sort_unstable();
+        let counter = self.reserve_counters(active.id, outputs.len()).await?;
+        let plan = Plan {
+            inputs: plain(chosen),
+            keyset: active.id.to_string(),
+            counter,
+            send: outputs.iter().enumerate().filter(|(_, (_, sent))| *sent).map(|(at, _)| at).collect(),
+            outputs: outputs.into_iter().map(|(part, _)| part).collect(),
+            fee: owed.checked_sub(send).unwrap_or(0),
+        };
+        let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let ours = journal::advance(&mut tx, &operation.id, State::Acting, &text, "", self.clock().now_ms()).await?;
+        tx.commit().await?;
+        if ours { Ok(plan) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
+    }
+
+    async fn finish_swap(&self, trusted: &Trusted, operation: &Operation, plan: &Plan, standing: Standing, first: bool) -> Result<Change, WalletError> {
+        let proofs = match standing {
+            Standing::Done(proofs) => proofs,
+            Standing::Unknown(MintError::NotSent) if first => {
+                self.replan(operation).await?;
+                return Err(MintError::NotSent.into());
+            }
+            Standing::Refused(Refusal::Spent) => {
+                // Proofs that the books say are ours were spent: never silently.
+                tracing::error!(operation = %operation.id, mint = %operation.mint, "ecash of this wallet was spent elsewhere");
+                self.inner.ecash.update_proofs_state(plan.input_ys()?, ProofState::Spent).await?;
+                self.replan(operation).await?;
+                return Err(MintError::Refused(Refusal::Spent).into());
+            }
+            Standing::Refused(refusal) => {
+                self.replan(operation).await?;
+                if refusal == Refusal::Stale {
+                    trusted.keysets.refresh_if_due().await?;
+                }
+                return Err(MintError::Refused(refusal).into());
+            }
+            Standing::Unknown(error) => return Err(error.into()),
+        };
+        let id = operation_uuid(operation)?;
+        let mut infos = redeem::proof_infos(&trusted.url, operation, plan, proofs.clone())?;
+        for (at, info) in infos.iter_mut().enumerate() {
+            if plan.send.contains(&at) {
+                info.state = ProofState::Reserved;
+                info.used_by_operation = Some(id);
+            }
+        }
+        if !first {
+            let ys: Vec<_> = infos.iter().map(|info| info.y).collect();
+            let stored = self.inner.ecash.get_proofs_by_ys(ys).await?;
+            infos.retain(|info| stored.iter().all(|old| old.y != info.y));
+        }
+        self.inner.ecash.update_proofs(infos, plan.input_ys()?).await?;
+        let sent = proofs.into_iter().enumerate().filter(|(at, _)| plan.send.contains(at)).map(|(_, proof)| proof);
+        self.finish(trusted, operation, sent.map(without_dleq).collect(), plan.fee).await
+    }
+
+    /// Forgets a swap that surely did not happen; the next attempt plans anew.
+    async fn replan(&self, operation: &Operation) -> Result<(), WalletError> {
+        self.inner.ecash.release_proofs(&operation_uuid(operation)?).await?;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        journal::advance(&mut tx, &operation.id, State::Planned, "", "", self.clock().now_ms()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Step 3: the token is stored and the ecash leaves the books.
+    async fn finish(&self, trusted: &Trusted, operation: &Operation, proofs: Vec<Proof>, fee: u64) -> Result<Change, WalletError> {
+        let token = if proofs.is_empty() {
+            String::new()
+        } else {
+            CdkToken::new(trusted.url.clone(), proofs, None, currency(operation.unit)).to_string()
+        };
+        let fee = operation.unit.to_msat(fee).unwrap_or_default();
+        let now_ms = self.clock().now_ms();
+        let ledger = &self.inner.ledger;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        if journal::advance(&mut tx, &operation.id, State::Done, &operation.plan, &token, now_ms).await? {
+            let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
+            for (amount, kind) in [(operation.amount.excess_over(fee), "paid_out"), (fee, "mint_fee")] {
+                let transfer = Transfer {
+                    id: ledger.next_id(),
+                    debit: ledger.house().change,
+                    credit: mint,
+                    amount,
+                    kind,
+                    reference: &operation.id,
+                };
+                books::transfer(&mut tx, transfer, now_ms).await?;
+            }
+        }
+        let stored = journal::find(&mut tx, &operation.id).await?;
+        tx.commit().await?;
+        stored.map(|stored| returned(&stored)).ok_or_else(|| WalletError::Ecash("the operation is gone".into()))
+    }
+
+    /// Finishes what an earlier process, or an unreachable mint, left unfinished. `idle_ms` is how
+    /// long an operation must have been untouched. Returns how many are still open.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn resume(&self, idle_ms: i64) -> Result<usize, WalletError> {
+        let before_ms = self.clock().now_ms().saturating_sub(idle_ms);
+        let mut reader = self.store().read().acquire().await?;
+        let unfinished = journal::unfinished(&mut reader, before_ms).await?;
+        let stranded = journal::stranded(&mut reader, before_ms).await?;
+        drop(reader);
+        let mut open: usize = 0;
+        for operation in unfinished {
+            let done = match operation.kind {
+                Kind::Redeem => self.resume_redemption(&operation).await,
+                Kind::Change | Kind::Refund => self.perform(&operation).await != Change::Owed,
+            };
+            open = open.saturating_add(usize::from(!done));
+        }
+        for account in stranded {
+            match self.give_change(account).await {
+                Ok(Change::Owed) => open = open.saturating_add(1),
+                Ok(_) | Err(RefundError::Ongoing) => {}
+                Err(error) => tracing::warn!(account = account.get(), %error, "stranded money could not be turned into change"),
+            }
+        }
+        Ok(open)
+    }
+
+    async fn resume_redemption(&self, operation: &Operation) -> bool {
+        let Some(trusted) = self.trusted(&operation.mint) else { return false };
+        let resumed = async {
+            let plan = read_plan(operation)?;
+            let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+            Ok::<_, WalletError>((plan, standing))
+        };
+        match resumed.await {
+            Ok((plan, standing)) => {
+                let outcome = self.finish_redemption(trusted, operation, &plan, standing, false).await;
+                !matches!(outcome, Err(redeem::RedeemError::Pending(_) | redeem::RedeemError::Wallet(_)))
+            }
+            Err(error) => {
+                tracing::warn!(operation = %operation.id, %error, "a redemption could not be resumed yet");
+                false
+            }
+        }
+    }
+
+    /// The kind of account that a key hash opens, for callers that only want to look.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn account(&self, key_hash: &str) -> Result<Option<Account>, StoreError> {
+        let mut reader = self.store().read().acquire().await?;
+        books::find_by_key(&mut reader, key_hash).await
+    }
+
+    /// Whether this is an account of a one-shot token.
+    #[must_use]
+    pub fn is_one_shot(account: &Account) -> bool {
+        account.kind == AccountKind::Token
+    }
+}
+
+fn pending_if_owed(change: Change) -> Result<Change, RefundError> {
+    match change {
+        Change::Owed => Err(RefundError::Pending),
+        change => Ok(change),
+    }
+}
+
+/// What a finished operation gave.
+fn returned(operation: &Operation) -> Change {
+    if operation.state != State::Done {
+        return Change::Owed;
+    }
+    if operation.result.is_empty() {
+        return Change::Nothing;
+    }
+    let fee = read_plan(operation).map_or(0, |plan| plan.fee);
+    let fee = operation.unit.to_msat(fee).unwrap_or_default();
+    Change::Token { token: operation.result.clone(), amount: operation.amount.excess_over(fee) }
+}
+
+fn read_plan(operation: &Operation) -> Result<Plan, WalletError> {
+    serde_json::from_str(&operation.plan)
+        .map_err(|_| WalletError::Ecash(format!("operation {} has an unreadable plan", operation.id)))
+}
+
+fn operation_uuid(operation: &Operation) -> Result<Uuid, WalletError> {
+    Uuid::parse_str(&operation.id).map_err(|error| WalletError::Ecash(error.to_string()))
+}
+
+fn sum_infos(infos: &[ProofInfo]) -> u64 {
+    let parts: Vec<u64> = infos.iter().map(|info| info.proof.amount.to_u64()).collect();
+    sum(&parts)
+}
+
+fn plain(infos: Vec<ProofInfo>) -> Vec<Proof> {
+    infos.into_iter().map(|info| without_dleq(info.proof)).collect()
+}
+
+/// A token need not say which issuance its proofs came from.
+fn without_dleq(mut proof: Proof) -> Proof {
+    proof.dleq = None;
+    proof
+}
+
+/// Proofs that are worth exactly `wanted`: largest first, which for powers of two finds a way
+/// whenever there is one.
+fn select_exact(unspent: &[ProofInfo], wanted: u64) -> Option<Vec<ProofInfo>> {
+    let mut sorted: Vec<&ProofInfo> = unspent.iter().collect();
+    sorted.sort_unstable_by_key(|info| std::cmp::Reverse(info.proof.amount));
+    let mut left = wanted;
+    let mut chosen = Vec::new();
+    for info in sorted {
+        let amount = info.proof.amount.to_u64();
+        if amount <= left && amount > 0 {
+            left = left.saturating_sub(amount);
+            chosen.push(info.clone());
+        }
+        if left == 0 {
+            return (chosen.len() <= super::token::MAX_PROOFS).then_some(chosen);
+        }
+    }
+    None
+}
+
+/// Proofs worth at least `wanted`: the smallest single one that is enough, or the largest ones.
+fn select_enough(mut unspent: Vec<ProofInfo>, wanted: u64) -> Option<Vec<ProofInfo>> {
+    unspent.sort_unstable_by_key(|info| info.proof.amount);
+    let target = Amount::from(wanted);
+    if let Some(one) = unspent.iter().find(|info| info.proof.amount >= target) {
+        return Some(vec![one.clone()]);
+    }
+    let mut chosen = Vec::new();
+    let mut total = 0_u64;
+    for info in unspent.into_iter().rev() {
+        total = total.saturating_add(info.proof.amount.to_u64());
+        chosen.push(info);
+        if total >= wanted {
+            return Some(chosen);
+        }
+    }
+    None
+}
