@@ -1,1 +1,3 @@
-
+pub mod dialect;
+pub mod failure;
+pub mod money;
