@@ -45,7 +45,10 @@ impl<'a> Lens<'a> {
     /// When `source` is not exactly one JSON object.
     pub fn parse(source: &'a [u8]) -> Result<Self, Unreadable> {
         let Members(members) = serde_json::from_slice(source).map_err(|error| {
-            if error.is_data() { Unreadable::NotObject } else { Unreadable::Syntax(error.to_string()) }
+            match error.is_data() {
+                true => Unreadable::NotObject,
+                false => Unreadable::Syntax(error.to_string()),
+            }
         })?;
         Ok(Self { source, members })
     }

@@ -43,7 +43,8 @@ impl Dialect for Chat {
             return Err(field(format!("{name} is given twice")));
         }
         let model = read_model(&lens)?;
-        let limits = [read_limit(&lens, "max_tokens")?, read_limit(&lens, "max_completion_tokens")?];
+        let limits =
+            [read_limit(&lens, "max_tokens")?, read_limit(&lens, "max_completion_tokens")?];
         let mut shape = Shape {
             model,
             stream: read_flag(&lens, "stream")?,

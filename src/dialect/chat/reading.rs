@@ -30,7 +30,9 @@ impl Content {
         let mut skipped: usize = 0;
         for token in Tokens::of(choices) {
             match token {
-                Token::Open if skipped > 0 || repeats_text(key) => skipped = skipped.saturating_add(1),
+                Token::Open if skipped > 0 || repeats_text(key) => {
+                    skipped = skipped.saturating_add(1);
+                }
                 Token::Close => skipped = skipped.saturating_sub(1),
                 Token::Key(name) if skipped == 0 => key = name,
                 Token::Text(text) if skipped == 0 && !text.is_empty() => content.take(key, text),
@@ -113,7 +115,8 @@ pub(super) fn usage_of<'a>(lens: &Lens<'a>) -> Option<(&'a RawValue, Option<Usag
         .and_then(Lens::of)
         .and_then(|choice| choice.get("usage"));
     let mut unusable = None;
-    for value in [top, groq, moonshot].into_iter().flatten().filter(|value| body::is_object(value)) {
+    let places = [top, groq, moonshot].into_iter().flatten();
+    for value in places.filter(|value| body::is_object(value)) {
         match Lens::of(value).and_then(|lens| read_usage(&lens)) {
             Some(usage) => return Some((value, Some(usage))),
             None => unusable = unusable.or(Some((value, None))),
