@@ -7,6 +7,7 @@
 
 pub mod body;
 pub mod chat;
+mod images;
 pub mod sse;
 
 use bytes::Bytes;

@@ -1,0 +1,162 @@
+//! Follows a stream of `chat.completion.chunk` objects.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::reading::{Content, error_of, usage_of};
+use super::receipt;
+use crate::dialect::body::{self, Lens, Patch};
+use crate::dialect::{Meter, Reading, Receipt, Shape, Step, sse};
+use crate::money::Usage;
+
+const DONE: &[u8] = b"[DONE]";
+
+/// What clients that did not ask for usage find instead of no choices at all, because many of
+/// them look at the first one without asking whether it exists.
+const IDLE_CHOICE: &str = r#"[{"index":0,"delta":{},"finish_reason":null}]"#;
+
+#[derive(Debug)]
+pub(super) struct ChatMeter {
+    /// The model as the client named it, as JSON.
+    model: String,
+    wants_usage: bool,
+    content: Content,
+    usage: Option<Usage>,
+    /// The event that the receipt joins, as it goes to the client but for that.
+    held: Option<Bytes>,
+    /// The latest object, for the id and the time of one that has to be made up.
+    last: Option<Bytes>,
+    is_done: bool,
+}
+
+impl ChatMeter {
+    pub(super) fn new(shape: &Shape) -> Self {
+        Self {
+            model: body::encode(&shape.model),
+            wants_usage: shape.wants_usage,
+            content: Content::default(),
+            usage: None,
+            held: None,
+            last: None,
+            is_done: false,
+        }
+    }
+
+    fn observe_object(&mut self, event: &Bytes, lens: &Lens<'_>) -> Step {
+        let choices = lens.get("choices").filter(|value| body::is_filled_array(value));
+        let content = choices.map(Content::of).unwrap_or_default();
+        if !content.seen
+            && let Some(message) = error_of(lens)
+        {
+            return Step::Error(message);
+        }
+        self.content.add(content);
+        self.last = Some(event.clone());
+        let report = usage_of(lens);
+        if let Some((_, Some(usage))) = report {
+            self.usage = Some(usage);
+        }
+        if report.is_none() || (choices.is_some() && !content.finished) {
+            return Step::Forward(self.rewrite(event, lens, false));
+        }
+        let held = self.rewrite(event, lens, choices.is_none() && !self.wants_usage);
+        match self.held.replace(held) {
+            Some(earlier) => Step::Forward(earlier),
+            None => Step::HoldBack,
+        }
+    }
+
+    /// The event under the client's name for the model, with an idle choice where that is wanted.
+    fn rewrite(&self, event: &Bytes, lens: &Lens<'_>, needs_choice: bool) -> Bytes {
+        let mut patch = Patch::new(lens);
+        if lens.get("model").is_some_and(|model| model.get() != self.model) {
+            patch.set("model", self.model.clone());
+        }
+        if needs_choice {
+            patch.set("choices", IDLE_CHOICE.to_owned());
+        }
+        patch.apply().map_or_else(|| event.clone(), |data| sse::with_data(event, &data))
+    }
+
+    /// An event for the receipt where the upstream sent none.
+    fn make_up(&self) -> Bytes {
+        let data = self.last.as_ref().and_then(|event| sse::data_of(event));
+        let lens = data.as_deref().and_then(|data| Lens::parse(data).ok());
+        let copy = |key: &str, otherwise: &'static str| {
+            let value = lens.as_ref().and_then(|lens| lens.present(key)).map(RawValue::get);
+            value.unwrap_or(otherwise).to_owned()
+        };
+        let choices = if self.wants_usage { "[]" } else { IDLE_CHOICE };
+        let members = [
+            ("id", copy("id", r#""chatcmpl-coinslot""#)),
+            ("object", body::encode("chat.completion.chunk")),
+            ("created", copy("created", "0")),
+            ("model", self.model.clone()),
+            ("choices", choices.to_owned()),
+        ];
+        let members = members.map(|(key, json)| format!("{}:{json}", body::encode(key)));
+        // A line end between tokens is no part of the data of one line.
+        let object = format!("{{{}}}", members.join(",")).replace(['\n', '\r'], " ");
+        sse::event_of(object.as_bytes())
+    }
+}
+
+impl Meter for ChatMeter {
+    fn observe(&mut self, event: &Bytes) -> Step {
+        let Some(data) = sse::data_of(event) else {
+            let is_comment = sse::is_comment(event);
+            return if is_comment { Step::HoldBack } else { Step::Forward(event.clone()) };
+        };
+        let data = data.trim_ascii();
+        if data == DONE {
+            self.is_done = true;
+            return Step::HoldBack;
+        }
+        match Lens::parse(data) {
+            Ok(lens) => self.observe_object(event, &lens),
+            Err(_) => Step::Forward(event.clone()),
+        }
+    }
+
+    fn has_content(&self) -> bool {
+        self.content.seen
+    }
+
+    fn is_complete(&self) -> bool {
+        self.is_done || self.content.finished
+    }
+
+    fn reading(&self) -> Reading {
+        match self.usage {
+            Some(usage) => Reading::Reported(usage),
+            None => Reading::Unreported { output_chars: self.content.output_chars() },
+        }
+    }
+
+    fn closing(&mut self, receipt: &Receipt) -> Bytes {
+        let event = self.held.take().unwrap_or_else(|| self.make_up());
+        let stamped = sse::data_of(&event).and_then(|data| {
+            let lens = Lens::parse(&data).ok()?;
+            let mut patch = Patch::new(&lens);
+            receipt::write(&mut patch, &lens, receipt);
+            Some(sse::with_data(&event, &patch.apply()?))
+        });
+        stamped.unwrap_or(event)
+    }
+
+    fn error_event(&self, message: &str, code: &str) -> Bytes {
+        let object = format!(
+            r#"{{"error":{{"message":{},"type":"upstream_error","code":{}}}}}"#,
+            body::encode(message),
+            body::encode(code),
+        );
+        sse::event_of(object.as_bytes())
+    }
+
+    fn terminator(&self) -> Bytes {
+        Bytes::from_static(b"data: [DONE]\n\n")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! What an answer says and what it consumed, whole or in pieces.
+
+use serde_json::value::RawValue;
+
+use crate::dialect::body::{self, Lens, Token, Tokens};
+use crate::money::Usage;
+
+/// More of anything than one request can consume.
+const MAX_COUNT: u64 = 1_000_000_000_000;
+
+/// How much of an upstream's error text is kept.
+const MAX_ERROR_CHARS: usize = 500;
+
+/// What `choices` contain: how much text, and whether it has come to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    chars: u64,
+    /// Hosts that send reasoning under both names send it twice.
+    reasoning: u64,
+    reasoning_content: u64,
+    /// There is something in it that a client waits for.
+    pub(super) seen: bool,
+    pub(super) finished: bool,
+}
+
+impl Content {
+    pub(super) fn of(choices: &RawValue) -> Self {
+        let mut content = Self::default();
+        let mut key: &[u8] = b"";
+        let mut skipped: usize = 0;
+        for token in Tokens::of(choices) {
+            match token {
+                Token::Open if skipped > 0 || repeats_text(key) => {
+                    skipped = skipped.saturating_add(1);
+                }
+                Token::Close => skipped = skipped.saturating_sub(1),
+                Token::Key(name) if skipped == 0 => key = name,
+                Token::Text(text) if skipped == 0 && !text.is_empty() => content.take(key, text),
+                _ => {}
+            }
+        }
+        content
+    }
+
+    fn take(&mut self, key: &[u8], text: &[u8]) {
+        let counter = match key {
+            b"finish_reason" => {
+                self.finished = true;
+                return;
+            }
+            b"content" | b"refusal" | b"arguments" | b"name" | b"input" | b"text" | b"thinking"
+            | b"transcript" => &mut self.chars,
+            b"reasoning" => &mut self.reasoning,
+            b"reasoning_content" => &mut self.reasoning_content,
+            // Audio and pictures.
+            b"data" | b"url" => {
+                self.seen = true;
+                return;
+            }
+            _ => return,
+        };
+        *counter = counter.saturating_add(body::count_chars(text));
+        self.seen = true;
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.chars = self.chars.saturating_add(other.chars);
+        self.reasoning = self.reasoning.saturating_add(other.reasoning);
+        self.reasoning_content = self.reasoning_content.saturating_add(other.reasoning_content);
+        self.seen |= other.seen;
+        self.finished |= other.finished;
+    }
+
+    pub(super) fn output_chars(&self) -> u64 {
+        self.chars.saturating_add(self.reasoning.max(self.reasoning_content))
+    }
+}
+
+/// Members whose text is also elsewhere, or is none of the model's.
+fn repeats_text(key: &[u8]) -> bool {
+    matches!(
+        key,
+        b"reasoning_details" | b"logprobs" | b"annotations" | b"content_filter_results" | b"usage"
+    )
+}
+
+/// The text of an error object or an error string.
+pub(super) fn error_of(lens: &Lens<'_>) -> Option<String> {
+    let error = lens.get("error")?;
+    let text = match Lens::of(error) {
+        Some(error) => ["message", "code", "type"]
+            .into_iter()
+            .find_map(|key| error.get(key).and_then(body::string))
+            .unwrap_or_else(|| "no reason given".to_owned()),
+        None => body::string(error)?,
+    };
+    Some(text.chars().take(MAX_ERROR_CHARS).collect())
+}
+
+/// The first element of an array.
+pub(super) fn first_of_array(source: &[u8]) -> Option<&RawValue> {
+    let elements: Vec<&RawValue> = serde_json::from_slice(source).ok()?;
+    elements.first().copied()
+}
+
+/// The usage object and what it says, wherever this host puts it: the first one that can be
+/// used, or else one that cannot.
+pub(super) fn usage_of<'a>(lens: &Lens<'a>) -> Option<(&'a RawValue, Option<Usage>)> {
+    let top = lens.get("usage");
+    let groq = lens.object("x_groq").and_then(|groq| groq.get("usage"));
+    let moonshot = lens
+        .get("choices")
+        .filter(|choices| memchr::memmem::find(choices.get().as_bytes(), b"\"usage\"").is_some())
+        .and_then(|choices| first_of_array(choices.get().as_bytes()))
+        .and_then(Lens::of)
+        .and_then(|choice| choice.get("usage"));
+    let mut unusable = None;
+    let places = [top, groq, moonshot].into_iter().flatten();
+    for value in places.filter(|value| body::is_object(value)) {
+        match Lens::of(value).and_then(|lens| read_usage(&lens)) {
+            Some(usage) => return Some((value, Some(usage))),
+            None => unusable = unusable.or(Some((value, None))),
+        }
+    }
+    unusable
+}
+
+/// A count that makes the whole report worthless.
+struct Absurd;
+
+/// A count; an integer may be written with a zero fraction.
+fn count(lens: &Lens<'_>, key: &str) -> Result<Option<u64>, Absurd> {
+    let Some(value) = lens.present(key) else {
+        return Ok(None);
+    };
+    let text = value.get();
+    let whole = match text.split_once('.') {
+        Some((whole, fraction)) if fraction.bytes().all(|byte| byte == b'0') => whole,
+        Some(_) => return Err(Absurd),
+        None => text,
+    };
+    match whole.parse::<u64>() {
+        Ok(count) if count <= MAX_COUNT => Ok(Some(count)),
+        _ => Err(Absurd),
+    }
+}
+
+/// A count of a part, which is nothing where it makes no sense.
+fn part(lens: Option<&Lens<'_>>, key: &str) -> Option<u64> {
+    lens.and_then(|lens| count(lens, key).ok().flatten())
+}
+
+/// The buckets of a usage object. Where its numbers contradict each other, the cheaper reading
+/// counts; `None` when it does not say how much went in and came out.
+fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
+    let prompt = count(lens, "prompt_tokens").ok()?;
+    let completion = count(lens, "completion_tokens").ok()?;
+    let total = part(Some(lens), "total_tokens").filter(|total| *total > 0);
+    let (prompt, completion) = match (prompt, completion, total) {
+        (Some(prompt), Some(completion), _) => (prompt, completion),
+        (Some(prompt), None, Some(total)) => (prompt, total.saturating_sub(prompt)),
+        (None, Some(completion), Some(total)) => (total.saturating_sub(completion), completion),
+        _ => return None,
+    };
+    let prompt_limit = total.unwrap_or(u64::MAX);
+    let input = prompt.min(prompt_limit);
+    let output = completion.min(prompt_limit.saturating_sub(input));
+    let mut usage = Usage::default();
+    split_input(lens, input, &mut usage);
+    split_output(lens, output, total.and_then(|total| total.checked_sub(prompt)), &mut usage);
+    Some(usage)
+}
+
+/// Cached parts are inside the input. A written part that does not fit is ordinary input.
+fn split_input(lens: &Lens<'_>, input: u64, usage: &mut Usage) {
+    let details = lens.object("prompt_tokens_details");
+    let details = details.as_ref();
+    let read = part(details, "cached_tokens")
+        .or_else(|| part(Some(lens), "prompt_cache_hit_tokens"))
+        .or_else(|| part(Some(lens), "cached_tokens"))
+        .unwrap_or(0);
+    let written = part(details, "cache_write_tokens")
+        .or_else(|| part(details, "cache_creation_tokens"))
+        .unwrap_or(0);
+    usage.cache_read = read.min(input);
+    let rest = input.saturating_sub(usage.cache_read);
+    usage.cache_write = if written <= rest { written } else { 0 };
+    usage.input = rest.saturating_sub(usage.cache_write);
+}
+
+/// Reasoning is inside the output, unless `not_prompt` (the total without the prompt) proves that
+/// it is beside it. Reasoning that does not fit is ordinary output.
+fn split_output(lens: &Lens<'_>, output: u64, not_prompt: Option<u64>, usage: &mut Usage) {
+    let details = lens.object("completion_tokens_details");
+    let reasoning = part(details.as_ref(), "reasoning_tokens").unwrap_or(0);
+    let is_beside = not_prompt.is_some() && output.checked_add(reasoning) == not_prompt;
+    usage.reasoning = if is_beside || reasoning <= output { reasoning } else { 0 };
+    usage.output = if is_beside { output } else { output.saturating_sub(usage.reasoning) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(input: u64, cache_read: u64, cache_write: u64, output: u64, reasoning: u64) -> Option<Usage> {
+        Some(Usage { input, cache_read, cache_write, output, reasoning, ..Usage::default() })
+    }
+
+    #[test]
+    fn every_place_and_shape_of_usage() {
+        for (answer, expected) in [
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}"#, usage(10, 0, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10.0,"completion_tokens":5}"#, usage(10, 0, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"total_tokens":15}"#, usage(10, 0, 0, 5, 0)),
+            (r#""usage":{"completion_tokens":5,"total_tokens":15}"#, usage(10, 0, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}"#, usage(6, 4, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":3}}"#, usage(3, 4, 3, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cache_creation_tokens":3}}"#, usage(7, 0, 3, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_cache_hit_tokens":4,"prompt_cache_miss_tokens":6}"#, usage(6, 4, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"cached_tokens":4}"#, usage(6, 4, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":null}"#, usage(10, 0, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":2}}"#, usage(10, 0, 0, 3, 2)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"completion_tokens_details":{"reasoning_tokens":2}}"#, usage(10, 0, 0, 3, 2)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":2}}"#, usage(10, 0, 0, 5, 2)),
+            (r#""usage":null,"x_groq":{"usage":{"prompt_tokens":10,"completion_tokens":5}}"#, usage(10, 0, 0, 5, 0)),
+            (r#""choices":[{"usage":{"prompt_tokens":10,"completion_tokens":5,"cached_tokens":1}}]"#, usage(9, 1, 0, 5, 0)),
+            // Contradictions: the cheaper reading.
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":40}}"#, usage(0, 10, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":30}}"#, usage(6, 4, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":-4}}"#, usage(10, 0, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":9}}"#, usage(10, 0, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":500,"total_tokens":15}"#, usage(10, 0, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":"x"}"#, usage(10, 0, 0, 5, 0)),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":0}"#, usage(10, 0, 0, 5, 0)),
+            // Worthless.
+            (r#""usage":{"prompt_tokens":-1,"completion_tokens":5}"#, None),
+            (r#""usage":{"prompt_tokens":1.5,"completion_tokens":5}"#, None),
+            (r#""usage":{"prompt_tokens":"10","completion_tokens":5}"#, None),
+            (r#""usage":{"prompt_tokens":1e3,"completion_tokens":5}"#, None),
+            (r#""usage":{"prompt_tokens":10,"completion_tokens":1000000000001}"#, None),
+            (r#""usage":{"prompt_tokens":99999999999999999999999,"completion_tokens":1}"#, None),
+            (r#""usage":{"prompt_tokens":10}"#, None),
+            (r#""usage":{}"#, None),
+            (r#""usage":[1]"#, None),
+            (r#""a":1"#, None),
+        ] {
+            let body = format!("{{{answer}}}");
+            let lens = Lens::parse(body.as_bytes()).unwrap();
+            assert_eq!(usage_of(&lens).and_then(|(_, usage)| usage), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn content_is_counted_once() {
+        for (choices, chars, seen, finished) in [
+            (r#"[{"delta":{"role":"assistant","content":""},"finish_reason":null}]"#, 0, false, false),
+            (r#"[{"delta":{"content":"abc"},"finish_reason":""}]"#, 3, true, false),
+            (r#"[{"delta":{"content":null,"reasoning_content":"ab"}}]"#, 2, true, false),
+            (r#"[{"delta":{"reasoning":"ab","reasoning_content":"ab","reasoning_details":[{"text":"ab"}]}}]"#, 2, true, false),
+            (r#"[{"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]}}]"#, 1, true, false),
+            (r#"[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\":\ud83d"}}]}}]"#, 6, true, false),
+            (r#"[{"delta":{"refusal":"no"}},{"delta":{"content":"yes"}}]"#, 5, true, false),
+            (r#"[{"message":{"content":[{"type":"text","text":"abc"}]},"finish_reason":"stop"}]"#, 3, true, true),
+            (r#"[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","text":"a"}]},"finish_reason":null}]"#, 1, true, false),
+            (r#"[{"delta":{"audio":{"data":"AAAA"}}}]"#, 0, true, false),
+            (r#"[{"delta":{},"content_filter_results":{"text":"safe"},"finish_reason":"stop"}]"#, 0, false, true),
+        ] {
+            let content = Content::of(serde_json::from_str(choices).unwrap());
+            assert_eq!((content.output_chars(), content.seen, content.finished), (chars, seen, finished), "{choices}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The bill, as it stands in an answer.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::reading::usage_of;
+use crate::dialect::Receipt;
+use crate::dialect::body::{self, Lens, Patch};
+use crate::money::UsageSource;
+
+#[derive(Serialize)]
+struct CostObject {
+    base_msats: u64,
+    input_msats: u64,
+    output_msats: u64,
+    total_msats: u64,
+    cache_read_input_tokens: u64,
+    cache_creation_input_tokens: u64,
+    cache_read_msats: u64,
+    cache_creation_msats: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_usd: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimated: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sats_cost: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remaining_balance_msats: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Routstr {
+    cost: CostObject,
+    sats_cost: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remaining_balance_msats: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct UsageObject {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
+}
+
+impl CostObject {
+    fn of(receipt: &Receipt) -> Self {
+        let cost = &receipt.cost;
+        Self {
+            base_msats: cost.base.get(),
+            input_msats: cost.input.get(),
+            output_msats: cost.output.get(),
+            total_msats: cost.total.get(),
+            cache_read_input_tokens: cost.usage.cache_read,
+            cache_creation_input_tokens: cost.usage.cache_write,
+            cache_read_msats: cost.cache_read.get(),
+            cache_creation_msats: cost.cache_write.get(),
+            // The decimal's own text: the number never becomes a float.
+            total_usd: cost.usd.and_then(|usd| RawValue::from_string(usd.to_string()).ok()),
+            estimated: (cost.usage.source == UsageSource::Estimated).then_some(true),
+            sats_cost: None,
+            remaining_balance_msats: None,
+        }
+    }
+}
+
+/// Writes the bill into an answer or into the last object of a stream.
+pub(super) fn write(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+    patch.set("usage", usage(lens, receipt));
+    let total = CostObject {
+        sats_cost: Some(receipt.cost.total.floor_sat().get()),
+        remaining_balance_msats: receipt.remaining.map(|left| left.get()),
+        ..CostObject::of(receipt)
+    };
+    patch.set("cost", body::encode(&total));
+    patch.set("metadata", metadata(lens, receipt));
+    if lens.present("provider").is_none() {
+        patch.set("provider", body::encode(&receipt.provider));
+    }
+}
+
+/// The upstream's usage object with the bill in it, or one of ours where that is of no use.
+fn usage(lens: &Lens<'_>, receipt: &Receipt) -> String {
+    let usage = &receipt.cost.usage;
+    let own = body::encode(&UsageObject {
+        prompt_tokens: usage.total_input(),
+        completion_tokens: usage.total_output(),
+        total_tokens: usage.total_input().saturating_add(usage.total_output()),
+    });
+    let base = match usage_of(lens) {
+        Some((value, Some(_))) => value.get(),
+        _ => own.as_str(),
+    };
+    let sats = body::encode(&receipt.cost.total.floor_sat().get());
+    let mut members = vec![("cost", body::encode(&CostObject::of(receipt))), ("cost_sats", sats)];
+    members.extend(remaining(base, receipt).map(|left| ("remaining_balance_msats", left)));
+    with_members(base, members)
+}
+
+fn metadata(lens: &Lens<'_>, receipt: &Receipt) -> String {
+    let routstr = body::encode(&Routstr {
+        cost: CostObject::of(receipt),
+        sats_cost: receipt.cost.total.floor_sat().get(),
+        remaining_balance_msats: receipt.remaining.map(|left| left.get()),
+    });
+    let base = lens.get("metadata").filter(|value| body::is_object(value));
+    with_members(base.map_or("{}", RawValue::get), vec![("routstr", routstr)])
+}
+
+/// What is left on the key. An upstream of the same kind has put the operator's own balance
+/// there; that is none of the client's business.
+fn remaining(base: &str, receipt: &Receipt) -> Option<String> {
+    match receipt.remaining {
+        Some(left) => Some(body::encode(&left.get())),
+        None => {
+            let lens = Lens::parse(base.as_bytes()).ok()?;
+            lens.get("remaining_balance_msats").map(|_| "null".to_owned())
+        }
+    }
+}
+
+fn with_members(object: &str, members: Vec<(&str, String)>) -> String {
+    let patched = Lens::parse(object.as_bytes()).ok().and_then(|lens| {
+        let mut patch = Patch::new(&lens);
+        for (key, json) in members {
+            patch.set(key, json);
+        }
+        String::from_utf8(patch.apply()?).ok()
+    });
+    patched.unwrap_or_else(|| object.to_owned())
+}
