@@ -1,0 +1,170 @@
+//! The models on offer, and what each can cost.
+//!
+//! A [`Catalog`] is an immutable snapshot: build a new one to change it. Every model in it has
+//! prices that can be charged. A name finds at most one model: names that could mean two find
+//! none, and nothing is ever matched by likeness.
+
+pub mod file;
+pub mod limits;
+pub mod listing;
+pub mod model;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+pub use limits::{Limits, Maxima, WorstCase, hold};
+pub use model::Model;
+
+/// All models, and the names they are served under.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    models: Vec<Arc<Model>>,
+    by_name: HashMap<String, Arc<Model>>,
+}
+
+impl Catalog {
+    /// A catalog of `models`, in their order, and a line for each that is left out or each name
+    /// that finds nothing because it could mean two models.
+    #[must_use]
+    pub fn new(models: Vec<Model>) -> (Self, Vec<String>) {
+        let mut problems = Vec::new();
+        let mut ids = HashSet::new();
+        let mut unique = Vec::new();
+        for model in models {
+            if ids.insert(model.id.clone()) {
+                unique.push(Arc::new(model));
+            } else {
+                problems.push(format!("{}: it is listed twice; the first entry counts", model.id));
+            }
+        }
+        let by_name = names(&unique, &mut problems);
+        (Self { models: unique, by_name }, problems)
+    }
+
+    /// The model on offer that this name means: a full id, an alias, or an id without its vendor.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Arc<Model>> {
+        self.by_name.get(name).cloned()
+    }
+
+    /// The models on offer, in the order of the list.
+    pub fn offered(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.models.iter().filter(|model| model.enabled)
+    }
+
+    /// All models, those that are switched off included.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<Model>] {
+        &self.models
+    }
+
+    /// Whether nothing is on offer.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+}
+
+/// Every name that finds a model. Ids come before aliases, aliases before ids without vendor.
+fn names(models: &[Arc<Model>], problems: &mut Vec<String>) -> HashMap<String, Arc<Model>> {
+    let offered = || models.iter().filter(|model| model.enabled);
+    let mut found: HashMap<String, Arc<Model>> =
+        offered().map(|model| (model.id.clone(), Arc::clone(model))).collect();
+    let aliases = offered().flat_map(|m| m.alias_ids.iter().map(move |alias| (alias.as_str(), m)));
+    for name in claim(&mut found, aliases) {
+        problems.push(format!("{name}: it is an alias of several models and so of none"));
+    }
+    // Several vendors may well use one name; that is no fault of the list.
+    claim(&mut found, offered().filter_map(|model| Some((model.bare_id()?, model))));
+    found
+}
+
+/// Gives each free name to the model that alone claims it. Returns the contested ones.
+fn claim<'a>(
+    found: &mut HashMap<String, Arc<Model>>,
+    claims: impl Iterator<Item = (&'a str, &'a Arc<Model>)>,
+) -> Vec<String> {
+    let mut claimed: HashMap<&str, Option<&Arc<Model>>> = HashMap::new();
+    for (name, model) in claims.filter(|(name, _)| !name.is_empty()) {
+        claimed
+            .entry(name)
+            .and_modify(|holder| *holder = holder.filter(|held| held.id == model.id))
+            .or_insert(Some(model));
+    }
+    let mut contested = Vec::new();
+    for (name, holder) in claimed {
+        if found.contains_key(name) {
+            continue;
+        }
+        match holder {
+            Some(model) => drop(found.insert(name.to_owned(), Arc::clone(model))),
+            None => contested.push(name.to_owned()),
+        }
+    }
+    contested.sort_unstable();
+    contested
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(id: &str, aliases: &[&str], enabled: bool) -> Model {
+        let entry = serde_json::json!({
+            "id": id, "alias_ids": aliases, "enabled": enabled,
+            "pricing": {"prompt": "0.000001", "completion": "0.000002"},
+        });
+        let raw = serde_json::value::to_raw_value(&entry).unwrap();
+        Model::from_entry(&raw).unwrap()
+    }
+
+    #[test]
+    fn exact_names_only() {
+        let (catalog, problems) = Catalog::new(vec![
+            model("openai/gpt-4o", &["omni", "both"], true),
+            model("openai/gpt-4o-mini", &["both"], true),
+            model("one/shared", &[], true),
+            model("two/shared", &[], true),
+            model("plain", &["one/shared"], true),
+            model("vendor/plain", &[], true),
+            model("off/gone", &["away"], false),
+            model("a/b/c", &[], true),
+        ]);
+        let id = |name: &str| catalog.find(name).map(|found| found.id.clone());
+        for (name, expected) in [
+            ("openai/gpt-4o", Some("openai/gpt-4o")),
+            ("gpt-4o", Some("openai/gpt-4o")),
+            ("omni", Some("openai/gpt-4o")),
+            // An id is never taken over by another model's alias, nor by a bare id.
+            ("one/shared", Some("one/shared")),
+            ("plain", Some("plain")),
+            ("b/c", Some("a/b/c")),
+            ("both", None),
+            ("shared", None),
+            ("off/gone", None),
+            ("gone", None),
+            ("away", None),
+            ("GPT-4o", None),
+            ("gpt-4", None),
+            (" gpt-4o", None),
+            ("c", None),
+            ("", None),
+        ] {
+            assert_eq!(id(name).as_deref(), expected, "{name}");
+        }
+        assert_eq!(problems, ["both: it is an alias of several models and so of none"]);
+        assert_eq!((catalog.offered().count(), catalog.all().len()), (7, 8));
+    }
+
+    #[test]
+    fn the_first_of_two_entries_counts() {
+        let mut second = model("m", &[], true);
+        second.name = "second".to_owned();
+        let (catalog, problems) = Catalog::new(vec![model("m", &["x", "x"], true), second]);
+        assert_eq!(catalog.find("m").unwrap().name, "m");
+        // The same alias twice on one model is still that model's.
+        assert_eq!(catalog.find("x").unwrap().name, "m");
+        assert_eq!(problems.len(), 1);
+        assert!(!catalog.is_empty() && Catalog::default().is_empty());
+    }
+}

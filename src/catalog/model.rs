@@ -1,0 +1,313 @@
+//! One model on offer, read from an entry in the shape of OpenRouter's list.
+//!
+//! Prices are decimals taken from the entry's text. An entry whose prices cannot be charged
+//! (missing, negative, absurd) is no model: reading it fails with a line for the operator. All
+//! else is decoration and read leniently; fields that are not known are kept and shown again.
+
+use std::collections::HashMap;
+
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::limits::Limits;
+use crate::money::rate::Exchange;
+use crate::money::{Msat, Prices, RateCard};
+use crate::price::decimal;
+
+/// Most USD for one unit of anything that is believed.
+const MAX_PRICE_USD: Decimal = Decimal::ONE_THOUSAND;
+
+/// What goes in and comes out of a model. Display only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Architecture {
+    pub modality: Option<String>,
+    pub input_modalities: Vec<String>,
+    pub output_modalities: Vec<String>,
+    pub tokenizer: Option<String>,
+    pub instruct_type: Option<String>,
+    /// Fields that are not known here, as they came.
+    pub extra: Map<String, Value>,
+}
+
+/// Limits of the upstream that serves the model best.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopProvider {
+    /// Tokens of input and output together; `None` when unknown.
+    pub context_length: Option<u64>,
+    /// Output tokens; `None` when unknown.
+    pub max_completion_tokens: Option<u64>,
+    pub is_moderated: Option<bool>,
+    /// Fields that are not known here, as they came.
+    pub extra: Map<String, Value>,
+}
+
+/// A model with prices that can be charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Name in full, like `openai/gpt-4o-mini`.
+    pub id: String,
+    pub name: String,
+    /// Seconds since the Unix epoch; 0 when unknown.
+    pub created: u64,
+    pub description: String,
+    /// Tokens of input and output together; `None` when unknown.
+    pub context_length: Option<u64>,
+    pub architecture: Architecture,
+    /// In USD per unit, at list price: no fee is included.
+    pub prices: Prices,
+    pub top_provider: Option<TopProvider>,
+    /// As it came, usually null.
+    pub per_request_limits: Value,
+    pub supported_parameters: Vec<String>,
+    pub hugging_face_id: Option<String>,
+    pub canonical_slug: Option<String>,
+    /// Further names that it is served under.
+    pub alias_ids: Vec<String>,
+    /// What the upstream calls it, where that differs from `id`.
+    pub forwarded_model_id: Option<String>,
+    /// Whether it is on offer.
+    pub enabled: bool,
+    /// Fields of the entry that are not known here, as they came.
+    pub extra: Map<String, Value>,
+}
+
+impl Model {
+    /// Reads one entry of a list.
+    ///
+    /// # Errors
+    /// With a line for the operator when the entry has no id, or its prices cannot be charged.
+    pub fn from_entry(entry: &RawValue) -> Result<Self, String> {
+        /// The prices once more, because a [`Value`] would turn them into floats.
+        #[derive(Deserialize)]
+        struct Priced<'a> {
+            #[serde(borrow, default)]
+            pricing: Option<HashMap<String, &'a RawValue>>,
+        }
+        let mut fields: Map<String, Value> = serde_json::from_str(entry.get())
+            .map_err(|_| "an entry is not a JSON object".to_owned())?;
+        let id = take_text(&mut fields, "id").ok_or("an entry has no id")?;
+        let priced: Priced<'_> = serde_json::from_str(entry.get())
+            .map_err(|_| format!("{id}: its pricing cannot be read"))?;
+        let pricing = priced.pricing.ok_or_else(|| format!("{id}: it has no pricing"))?;
+        let prices = read_prices(&pricing).map_err(|problem| format!("{id}: {problem}"))?;
+        fields.remove("pricing");
+        // Belongs to another node's rate and is reckoned anew.
+        fields.remove("sats_pricing");
+        Ok(Self {
+            name: take_text(&mut fields, "name").unwrap_or_else(|| id.clone()),
+            id,
+            created: take_count(&mut fields, "created").unwrap_or(0),
+            description: take_text(&mut fields, "description").unwrap_or_default(),
+            context_length: take_limit(&mut fields, "context_length"),
+            architecture: take_object(&mut fields, "architecture")
+                .map(Architecture::from_fields)
+                .unwrap_or_default(),
+            prices,
+            top_provider: take_object(&mut fields, "top_provider").map(TopProvider::from_fields),
+            per_request_limits: fields.remove("per_request_limits").unwrap_or(Value::Null),
+            supported_parameters: take_texts(&mut fields, "supported_parameters"),
+            hugging_face_id: take_text(&mut fields, "hugging_face_id"),
+            canonical_slug: take_text(&mut fields, "canonical_slug"),
+            alias_ids: take_texts(&mut fields, "alias_ids"),
+            forwarded_model_id: take_text(&mut fields, "forwarded_model_id"),
+            enabled: take_flag(&mut fields, "enabled").unwrap_or(true),
+            extra: fields,
+        })
+    }
+
+    /// The id without its vendor: `gpt-4o` of `openai/gpt-4o`. `None` when there is no vendor.
+    #[must_use]
+    pub fn bare_id(&self) -> Option<&str> {
+        let (vendor, bare) = self.id.split_once('/')?;
+        (!vendor.is_empty() && !bare.is_empty()).then_some(bare)
+    }
+
+    /// What the upstream calls this model.
+    #[must_use]
+    pub fn upstream_id(&self) -> &str {
+        self.forwarded_model_id.as_deref().unwrap_or(&self.id)
+    }
+
+    /// How much it can read and write at most, as far as known.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let top = self.top_provider.as_ref();
+        Limits {
+            context: top.and_then(|t| t.context_length).or(self.context_length),
+            max_completion: top.and_then(|t| t.max_completion_tokens),
+        }
+    }
+
+    /// Its prices at this rate; what a request is held and charged by.
+    #[must_use]
+    pub fn rate_card(&self, exchange: Exchange, minimum: Msat) -> RateCard {
+        RateCard { prices: self.prices.clone(), exchange, minimum }
+    }
+}
+
+impl Architecture {
+    fn from_fields(mut fields: Map<String, Value>) -> Self {
+        Self {
+            modality: take_text(&mut fields, "modality"),
+            input_modalities: take_texts(&mut fields, "input_modalities"),
+            output_modalities: take_texts(&mut fields, "output_modalities"),
+            tokenizer: take_text(&mut fields, "tokenizer"),
+            instruct_type: take_text(&mut fields, "instruct_type"),
+            extra: fields,
+        }
+    }
+}
+
+impl TopProvider {
+    fn from_fields(mut fields: Map<String, Value>) -> Self {
+        Self {
+            context_length: take_limit(&mut fields, "context_length"),
+            max_completion_tokens: take_limit(&mut fields, "max_completion_tokens"),
+            is_moderated: take_flag(&mut fields, "is_moderated"),
+            extra: fields,
+        }
+    }
+}
+
+fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {
+    let optional = |key: &str| -> Result<Option<Decimal>, String> {
+        let Some(raw) = pricing.get(key) else { return Ok(None) };
+        if matches!(raw.get(), "null" | "\"\"") {
+            return Ok(None);
+        }
+        let price = decimal::parse_json(raw)
+            .ok_or_else(|| format!("its {key} price is not a number"))?;
+        if price.is_sign_negative() && !price.is_zero() {
+            return Err(format!("its {key} price is negative ({price}), so it depends on the request"));
+        }
+        if price > MAX_PRICE_USD {
+            return Err(format!("its {key} price is absurd ({price} USD)"));
+        }
+        Ok(Some(price.normalize()))
+    };
+    let required = |key: &str| optional(key)?.ok_or_else(|| format!("it has no {key} price"));
+    Ok(Prices {
+        prompt: required("prompt")?,
+        completion: required("completion")?,
+        request: optional("request")?.unwrap_or_default(),
+        image: optional("image")?.unwrap_or_default(),
+        web_search: optional("web_search")?.unwrap_or_default(),
+        internal_reasoning: optional("internal_reasoning")?,
+        input_cache_read: optional("input_cache_read")?,
+        input_cache_write: optional("input_cache_write")?,
+    })
+}
+
+fn take_text(fields: &mut Map<String, Value>, key: &str) -> Option<String> {
+    match fields.remove(key) {
+        Some(Value::String(text)) if !text.trim().is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn take_texts(fields: &mut Map<String, Value>, key: &str) -> Vec<String> {
+    let Some(Value::Array(items)) = fields.remove(key) else { return Vec::new() };
+    let text = |item| match item {
+        Value::String(text) => Some(text),
+        _ => None,
+    };
+    items.into_iter().filter_map(text).collect()
+}
+
+fn take_flag(fields: &mut Map<String, Value>, key: &str) -> Option<bool> {
+    fields.remove(key)?.as_bool()
+}
+
+fn take_object(fields: &mut Map<String, Value>, key: &str) -> Option<Map<String, Value>> {
+    match fields.remove(key) {
+        Some(Value::Object(object)) => Some(object),
+        _ => None,
+    }
+}
+
+/// A whole number, also where the list writes it as `128000.0` or as a string.
+fn take_count(fields: &mut Map<String, Value>, key: &str) -> Option<u64> {
+    let text = match fields.remove(key)? {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text,
+        _ => return None,
+    };
+    decimal::parse(&text)?.trunc().to_u64()
+}
+
+/// A limit in tokens; zero means that it is not known.
+fn take_limit(fields: &mut Map<String, Value>, key: &str) -> Option<u64> {
+    take_count(fields, key).filter(|count| *count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Model, String> {
+        Model::from_entry(&serde_json::from_str::<Box<RawValue>>(text).unwrap())
+    }
+
+    #[test]
+    fn a_full_entry() {
+        let model = read(
+            r#"{"id":"openai/gpt-4o-mini","name":"GPT-4o-mini","created":1721260800,
+            "description":"small","context_length":128000,
+            "architecture":{"modality":"text+image->text","input_modalities":["text","image"],
+              "output_modalities":["text"],"tokenizer":"GPT","instruct_type":null,"new":1},
+            "pricing":{"prompt":"0.00000015","completion":6e-07,"request":"0","image":null,
+              "input_cache_read":0.000000075},
+            "top_provider":{"context_length":127000,"max_completion_tokens":16384.0,"is_moderated":true},
+            "per_request_limits":null,"supported_parameters":["tools"],"hugging_face_id":"",
+            "alias_ids":["mini"],"forwarded_model_id":"gpt-4o-mini-2024-07-18","knowledge":"2023-10"}"#,
+        )
+        .unwrap();
+        assert_eq!(model.prices.prompt, "0.00000015".parse().unwrap());
+        assert_eq!(model.prices.completion, "0.0000006".parse().unwrap());
+        assert_eq!(model.prices.input_cache_read, Some("0.000000075".parse().unwrap()));
+        assert_eq!(model.prices.input_cache_write, None);
+        assert_eq!(model.limits(), Limits { context: Some(127_000), max_completion: Some(16_384) });
+        assert_eq!(model.bare_id(), Some("gpt-4o-mini"));
+        assert_eq!(model.upstream_id(), "gpt-4o-mini-2024-07-18");
+        assert_eq!(model.extra.get("knowledge"), Some(&Value::from("2023-10")));
+        assert_eq!(model.architecture.extra.get("new"), Some(&Value::from(1)));
+        assert!(model.enabled && model.hugging_face_id.is_none() && model.extra.len() == 1);
+    }
+
+    #[test]
+    fn the_least_entry() {
+        let model = read(r#"{"id":"m","pricing":{"prompt":0,"completion":"0"}}"#).unwrap();
+        assert_eq!((model.name.as_str(), model.bare_id()), ("m", None));
+        assert_eq!(model.limits(), Limits { context: None, max_completion: None });
+        assert!(model.prices.prompt.is_zero());
+    }
+
+    #[test]
+    fn entries_that_cannot_be_charged_are_refused_with_the_reason() {
+        for (text, reason) in [
+            (r#"[]"#, "not a JSON object"),
+            (r#"{"pricing":{"prompt":"1","completion":"1"}}"#, "no id"),
+            (r#"{"id":""}"#, "no id"),
+            (r#"{"id":"m"}"#, "no pricing"),
+            (r#"{"id":"m","pricing":null}"#, "no pricing"),
+            (r#"{"id":"m","pricing":[]}"#, "pricing cannot be read"),
+            (r#"{"id":"m","pricing":{"completion":"1"}}"#, "no prompt price"),
+            (r#"{"id":"m","pricing":{"prompt":"1"}}"#, "no completion price"),
+            (r#"{"id":"m","pricing":{"prompt":"","completion":"1"}}"#, "no prompt price"),
+            (r#"{"id":"m","pricing":{"prompt":"-1","completion":"-1"}}"#, "prompt price is negative"),
+            (r#"{"id":"m","pricing":{"prompt":"1","completion":-0.1}}"#, "completion price is negative"),
+            (r#"{"id":"m","pricing":{"prompt":"1000.01","completion":"1"}}"#, "absurd"),
+            (r#"{"id":"m","pricing":{"prompt":"1e999","completion":"1"}}"#, "not a number"),
+            (r#"{"id":"m","pricing":{"prompt":"NaN","completion":"1"}}"#, "not a number"),
+            (r#"{"id":"m","pricing":{"prompt":"1","completion":"1","request":"x"}}"#, "request price is not"),
+            (r#"{"id":"m","pricing":{"prompt":"1","completion":"1","image":-1}}"#, "image price is negative"),
+        ] {
+            let problem = read(text).unwrap_err();
+            assert!(problem.contains(reason), "{text}: {problem}");
+        }
+        assert!(read(r#"{"id":"m","pricing":{"prompt":"1000","completion":"-0"}}"#).is_ok());
+    }
+}
