@@ -23,7 +23,7 @@ use super::swap::{self, Plan, Standing};
 use super::token::{Token, TokenFault};
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::ledger::repo::{self as books, Transfer};
-use crate::ledger::{Account, AccountKind};
+use crate::ledger::{Account, AccountId, AccountKind};
 use crate::ledger::account::house_account;
 use crate::money::{MintUnit, Msat};
 use crate::store::{Durability, StoreError, Tx};
@@ -75,6 +75,15 @@ impl From<cdk_common::database::Error> for RedeemError {
     fn from(error: cdk_common::database::Error) -> Self {
         Self::Wallet(error.into())
     }
+}
+
+/// Whose the credit is.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    /// The account that the token itself opens.
+    Own(AccountKind),
+    /// One that exists: a top-up.
+    Existing(AccountId),
 }
 
 /// What a token would be worth after its mint's input fee.
@@ -145,28 +154,49 @@ impl Wallet {
     /// # Errors
     /// See [`RedeemError`].
     pub async fn redeem(&self, token: &Token, kind: AccountKind, key_hash: &str) -> Result<Account, RedeemError> {
+        self.redeem_to(token, Target::Own(kind), key_hash).await
+    }
+
+    /// Redeems a token and credits it to an account that exists. Returns what was credited, also
+    /// when the same token was credited to the same account before.
+    ///
+    /// # Errors
+    /// See [`RedeemError`].
+    pub async fn top_up(&self, token: &Token, key_hash: &str, account: AccountId) -> Result<Msat, RedeemError> {
+        let outcome = self.redeem_to(token, Target::Existing(account), key_hash).await;
+        match outcome {
+            Ok(_) => {}
+            Err(RedeemError::Known(known)) if known.id == account => {}
+            Err(error) => return Err(error),
+        }
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let operation = journal::find_by_token(&mut reader, key_hash).await?;
+        operation.map(|operation| operation.amount).ok_or(RedeemError::Overlap)
+    }
+
+    async fn redeem_to(&self, token: &Token, target: Target, key_hash: &str) -> Result<Account, RedeemError> {
         let lane = self.inner.redeeming.lane(key_hash);
         let _turn = lane.lock().await;
         let trusted = self.trusted(&token.mint).ok_or(RedeemError::Untrusted)?;
-        match self.redeem_once(trusted, token, kind, key_hash).await {
+        match self.redeem_once(trusted, token, target, key_hash).await {
             Err(RedeemError::Stale) => {
                 // The mint rotated its keysets or changed a fee. The token is untouched: look, and
                 // try once more.
                 trusted.keysets.refresh().await.map_err(unreachable)?;
-                self.redeem_once(trusted, token, kind, key_hash).await
+                self.redeem_once(trusted, token, target, key_hash).await
             }
             outcome => outcome,
         }
     }
 
-    async fn redeem_once(&self, trusted: &Trusted, token: &Token, kind: AccountKind, key_hash: &str) -> Result<Account, RedeemError> {
+    async fn redeem_once(&self, trusted: &Trusted, token: &Token, target: Target, key_hash: &str) -> Result<Account, RedeemError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         if let Some(known) = journal::find_by_token(&mut reader, key_hash).await? {
             return Err(self.known(&known).await?);
         }
         drop(reader);
-        let plan = self.plan_redemption(trusted, token, kind).await?;
-        let operation = match self.write_redemption(token, kind, key_hash, &plan).await {
+        let plan = self.plan_redemption(trusted, token, target).await?;
+        let operation = match self.write_redemption(token, target, key_hash, &plan).await {
             Ok(operation) => operation,
             Err(RedeemError::Wallet(WalletError::Store(error))) if error.is_duplicate() => {
                 return Err(self.known_secrets(token).await?);
@@ -177,7 +207,7 @@ impl Wallet {
         self.finish_redemption(trusted, &operation, &plan, standing?, true).await
     }
 
-    async fn plan_redemption(&self, trusted: &Trusted, token: &Token, kind: AccountKind) -> Result<Plan, RedeemError> {
+    async fn plan_redemption(&self, trusted: &Trusted, token: &Token, target: Target) -> Result<Plan, RedeemError> {
         let (mut inputs, fee) = self.open_token(trusted, token).await?;
         for proof in &mut inputs {
             // Sent along it would tell the mint which issuance this was.
@@ -190,8 +220,8 @@ impl Wallet {
         let net = token.unit.floor(token.face).checked_sub(fee).filter(|net| *net > 0).ok_or(RedeemError::FeesExceed)?;
         let active = trusted.keysets.active(token.unit).await.map_err(unreachable)?;
         // A token that rides on one request wants change: receive it in amounts that can pay any.
-        let outputs = match kind {
-            AccountKind::Token => split_ladder(net, &active.amounts),
+        let outputs = match target {
+            Target::Own(AccountKind::Token) => split_ladder(net, &active.amounts),
             _ => split_few(net, &active.amounts),
         };
         if sum(&outputs) != net {
@@ -212,18 +242,23 @@ impl Wallet {
         end.checked_sub(count).ok_or_else(|| WalletError::Ecash("the counter went backwards".into()))
     }
 
-    async fn write_redemption(&self, token: &Token, kind: AccountKind, key_hash: &str, plan: &Plan) -> Result<Operation, RedeemError> {
+    async fn write_redemption(&self, token: &Token, target: Target, key_hash: &str, plan: &Plan) -> Result<Operation, RedeemError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
         let unit = token.unit.as_str();
-        let account = books::ensure_client(&mut tx, ledger.next_id(), kind, key_hash, &token.mint, unit, now_ms).await?;
+        let account = match target {
+            Target::Existing(account) => account,
+            Target::Own(kind) => {
+                books::ensure_client(&mut tx, ledger.next_id(), kind, key_hash, &token.mint, unit, now_ms).await?.id
+            }
+        };
         let net: u64 = sum(&plan.outputs);
         let operation = Operation {
             id: Uuid::new_v4().to_string(),
             kind: Kind::Redeem,
             state: State::Acting,
-            account: account.id,
+            account,
             mint: token.mint.clone(),
             unit: token.unit,
             amount: token.unit.to_msat(net).ok_or(RedeemError::FeesExceed)?,
@@ -311,7 +346,7 @@ impl Wallet {
         account.ok_or_else(|| WalletError::Ecash("the account is gone".into()).into())
     }
 
-    pub(super) async fn mint_account(&self, tx: &mut Tx, mint: &str, unit: MintUnit, now_ms: i64) -> Result<crate::ledger::AccountId, StoreError> {
+    pub(super) async fn mint_account(&self, tx: &mut Tx, mint: &str, unit: MintUnit, now_ms: i64) -> Result<AccountId, StoreError> {
         house_account(tx, self.inner.ledger.next_id(), AccountKind::Mint, mint, unit.as_str(), now_ms).await
     }
 
