@@ -239,7 +239,7 @@ impl Wallet {
         let active = trusted.keysets.active(operation.unit).await?;
         let fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
         let total = sum_infos(&chosen);
-        let send = owed.checked_sub(fee).unwrap_or(0);
+        let send = owed.saturating_sub(fee);
         let keep = total.checked_sub(owed).ok_or_else(|| WalletError::Ecash("too little was chosen".into()))?;
         let mut outputs: Vec<(u64, bool)> = split_few(send, &active.amounts).into_iter().map(|part| (part, true)).collect();
         outputs.extend(split_few(keep, &active.amounts).into_iter().map(|part| (part, false)));
@@ -251,7 +251,7 @@ impl Wallet {
             counter,
             send: outputs.iter().enumerate().filter(|(_, (_, sent))| *sent).map(|(at, _)| at).collect(),
             outputs: outputs.into_iter().map(|(part, _)| part).collect(),
-            fee: owed.checked_sub(send).unwrap_or(0),
+            fee: owed.saturating_sub(send),
         };
         let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
         let mut tx = self.store().begin(Durability::Full).await?;
