@@ -1,4 +1,5 @@
 //! coinslot
+pub mod admin;
 pub mod catalog;
 pub mod clock;
 pub mod config;
