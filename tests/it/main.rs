@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod bearer;
 mod cdk_conformance;
 mod cdk_db;
