@@ -12,3 +12,4 @@ mod bearer;
 mod cdk_conformance;
 mod cdk_db;
 mod purse;
+mod tidy;
