@@ -11,5 +11,6 @@ mod admin;
 mod bearer;
 mod cdk_conformance;
 mod cdk_db;
+mod licences;
 mod purse;
 mod tidy;
