@@ -127,19 +127,20 @@ impl Till {
     }
 
     async fn by_key(&self, hex: &str) -> Result<AccountId, Failure> {
-        self.credited(hex).await?.ok_or_else(unknown_key)
+        self.find(hex, |_| true).await?.ok_or_else(unknown_key)
     }
 
-    /// The account of a key that money was put on. One without any movement belongs to a redemption
-    /// that was refused or still runs.
-    async fn credited(&self, key_hex: &str) -> Result<Option<AccountId>, Failure> {
+    /// The account of a key, if it is one that `counts`.
+    async fn find(&self, key_hex: &str, counts: impl Fn(&Account) -> bool) -> Result<Option<AccountId>, Failure> {
         let key_hash = self.vault.key_hash(key_hex);
         if let Some(account) = self.known.get(&key_hash) {
             return Ok(Some(account));
         }
         match self.look_up(key_hex).await? {
-            Some(account) if is_credited(&account) => {
-                self.known.insert(key_hash, account.id);
+            Some(account) if counts(&account) => {
+                if is_credited(&account) {
+                    self.known.insert(key_hash, account.id);
+                }
                 Ok(Some(account.id))
             }
             _ => Ok(None),
@@ -147,7 +148,7 @@ impl Till {
     }
 
     async fn by_token(&self, token: &Token, required: Msat, model: &str) -> Result<AccountId, Failure> {
-        if let Some(account) = self.credited(&token.id).await? {
+        if let Some(account) = self.find(&token.id, is_credited).await? {
             return Ok(account);
         }
         self.check_value(token, required, model).await?;
@@ -187,6 +188,8 @@ impl Till {
     }
 }
 
+/// Whether money was ever put on it, as far as its figures show. An account without any movement
+/// belongs to a redemption that was refused or still runs, or was paid back untouched.
 fn is_credited(account: &Account) -> bool {
     !account.balance.posted.is_zero() || account.requests > 0
 }
