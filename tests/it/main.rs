@@ -11,4 +11,8 @@ mod admin;
 mod bearer;
 mod cdk_conformance;
 mod cdk_db;
+mod ledger;
+mod process;
 mod purse;
+mod storage;
+mod streams;
