@@ -115,11 +115,11 @@ async fn version_in(connection: &mut AnyConnection) -> Result<i64, StoreError> {
 }
 
 async fn backup(store: &Store, path: &Path, version: i64) -> Result<(), StoreError> {
-    let mut copy = path.to_owned();
+    let mut copy;
     let mut attempt = 0_u32;
     loop {
         let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
-        copy.set_extension(format!("db.backup-v{version}{suffix}"));
+        copy = path.with_extension(format!("db.backup-v{version}{suffix}"));
         if !copy.exists() {
             break;
         }

@@ -74,22 +74,27 @@ impl Wallet {
         }
     }
 
-    /// Pays back the balance of a key. With nothing on it, the last refund is given out again,
-    /// unless money came in after it.
+    /// Pays back the balance of a key. With less than a coin on it, the last refund is given out
+    /// again, unless money came in after it: a client whose answer was lost asks once more.
     ///
     /// # Errors
     /// See [`RefundError`].
-    pub async fn refund(&self, account: &Account) -> Result<Change, RefundError> {
-        if let Some(last) = self.last_return(account.id).await? {
-            match last.state {
-                // It was begun before: finish that one, so that a repeated call gets one answer.
-                State::Planned | State::Acting => return pending_if_owed(self.perform(&last).await),
-                _ if account.balance.posted.is_zero() => return Ok(returned(&last)),
-                _ => {}
+    pub async fn refund(&self, account: AccountId) -> Result<Change, RefundError> {
+        match self.last_return(account).await? {
+            // It was begun before: finish that one, so that a repeated call gets one answer.
+            Some(begun) if matches!(begun.state, State::Planned | State::Acting) => {
+                return pending_if_owed(self.perform(&begun).await);
             }
+            _ => {}
         }
-        let operation = self.write_operation(account.id, Kind::Refund).await?;
-        pending_if_owed(self.perform(&operation).await)
+        match self.write_operation(account, Kind::Refund).await {
+            Ok(operation) => pending_if_owed(self.perform(&operation).await),
+            Err(little @ (RefundError::Nothing | RefundError::TooSmall)) => match self.last_return(account).await? {
+                Some(last) => pending_if_owed(self.perform(&last).await),
+                None => Err(little),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// Looks up the change of the token whose key hash this is, making it now if it is still owed.
@@ -368,7 +373,7 @@ impl Wallet {
         Ok(open)
     }
 
-    async fn resume_redemption(&self, operation: &Operation) -> bool {
+    pub(super) async fn resume_redemption(&self, operation: &Operation) -> bool {
         let Some(trusted) = self.trusted(&operation.mint) else { return false };
         let resumed = async {
             let plan = read_plan(operation)?;
