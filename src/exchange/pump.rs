@@ -86,11 +86,12 @@ async fn read(job: &Job, answer: &mut Answer, meter: &mut dyn Meter, sink: &mut 
         }
         let size = chunk.len();
         framer.push(chunk);
-        let ready = match events(&mut framer, meter) {
-            Ok(ready) => ready,
-            Err(end) => return end,
-        };
+        let (ready, failed) = events(&mut framer, meter);
+        // What came before an error is delivered, however the network cut the stream.
         sink.send(ready, &job.exchange.drains).await;
+        if let Some(end) = failed {
+            return end;
+        }
         if !sink.allows(size) {
             return End::Abandoned;
         }
@@ -108,18 +109,21 @@ async fn read(job: &Job, answer: &mut Answer, meter: &mut dyn Meter, sink: &mut 
     End::Closed
 }
 
-/// Whatever the events that are whole give to send.
-fn events(framer: &mut Framer, meter: &mut dyn Meter) -> Result<Vec<Bytes>, End> {
+/// Whatever the events that are whole give to send, and why no more will come.
+fn events(framer: &mut Framer, meter: &mut dyn Meter) -> (Vec<Bytes>, Option<End>) {
     let mut ready = Vec::new();
     loop {
         match framer.next_event() {
             Ok(Some(event)) => match meter.observe(&event) {
                 Step::Forward(bytes) => ready.push(bytes),
                 Step::HoldBack => {}
-                Step::Error(said) => return Err(End::Reported(said)),
+                Step::Error(said) => return (ready, Some(End::Reported(said))),
             },
-            Ok(None) => return Ok(ready),
-            Err(_) => return Err(End::Reported("an event of its stream is too long".to_owned())),
+            Ok(None) => return (ready, None),
+            Err(_) => {
+                let said = "an event of its stream is too long".to_owned();
+                return (ready, Some(End::Reported(said)));
+            }
         }
     }
 }
