@@ -203,8 +203,18 @@ impl Wallet {
             }
             Err(error) => return Err(error),
         };
-        let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await;
-        self.finish_redemption(trusted, &operation, &plan, standing?, true).await
+        let outcome = match swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await {
+            Ok(standing) => self.finish_redemption(trusted, &operation, &plan, standing, true).await,
+            Err(error) => Err(error.into()),
+        };
+        outcome.map_err(|error| match error {
+            // The mint may have the token by now; the journal knows how to find out.
+            RedeemError::Wallet(error) => {
+                tracing::error!(operation = %operation.id, %error, "a redemption broke off and will be resumed");
+                RedeemError::Pending(operation.id.clone())
+            }
+            decided => decided,
+        })
     }
 
     async fn plan_redemption(&self, trusted: &Trusted, token: &Token, target: Target) -> Result<Plan, RedeemError> {

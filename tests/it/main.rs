@@ -10,4 +10,7 @@ mod support;
 mod bearer;
 mod cdk_conformance;
 mod cdk_db;
+mod child;
 mod purse;
+mod refusals;
+mod xcashu;
