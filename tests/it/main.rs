@@ -13,4 +13,5 @@ mod cdk_db;
 mod child;
 mod purse;
 mod refusals;
+mod secrets;
 mod xcashu;

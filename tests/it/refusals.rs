@@ -169,7 +169,7 @@ async fn a_bad_token_is_refused_without_asking_the_mint() {
         ("of an unknown version", text.replacen("cashuB", "cashuC", 1), invalid),
         ("cut", text[..text.len() - 7].to_owned(), invalid),
         ("cut in the middle", text[..text.len() / 2].to_owned(), invalid),
-        ("with other characters", text.replacen('a', "*", 3), invalid),
+        ("with other characters", format!("{}*{}", &text[..20], &text[21..]), invalid),
         ("with trailing CBOR", reencoded(&text, |bytes| bytes.push(0xf6)), invalid),
         ("with a trailing copy", reencoded(&text, |bytes| bytes.extend(bytes.clone())), invalid),
         ("too long", format!("cashuB{}", "A".repeat(17_000)), invalid),
