@@ -7,4 +7,5 @@ pub mod mint;
 pub mod node;
 pub mod purse;
 pub mod store;
+pub mod tokens;
 pub mod upstream;
