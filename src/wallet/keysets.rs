@@ -146,7 +146,11 @@ impl Keysets {
             Some(keys) => keys,
             None => {
                 let keyset = self.mint.keys(id).await?;
-                self.ecash.add_keys(keyset.clone()).await?;
+                match self.ecash.add_keys(keyset.clone()).await {
+                    // Somebody else asked at the same time. A keyset's keys never change.
+                    Ok(()) | Err(cdk_common::database::Error::Duplicate) => {}
+                    Err(error) => return Err(error.into()),
+                }
                 keyset.keys
             }
         };

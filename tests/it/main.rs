@@ -11,6 +11,7 @@ mod admin;
 mod bearer;
 mod cdk_conformance;
 mod cdk_db;
+mod crash;
 mod ledger;
 mod licences;
 mod process;
