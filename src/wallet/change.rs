@@ -148,7 +148,7 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let found = books::find(&mut tx, account).await?.ok_or(RefundError::Unknown)?;
+        let found = books::find_locked(&mut tx, account).await?.ok_or(RefundError::Unknown)?;
         if !found.balance.held.is_zero() {
             return Err(RefundError::Ongoing);
         }
