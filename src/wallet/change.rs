@@ -64,12 +64,18 @@ impl From<StoreError> for RefundError {
 impl Wallet {
     /// Gives back what is left on the account of a token that rode on one request.
     ///
+    /// The request itself and a client that asks for its change may come here at the same moment:
+    /// one of them finds the account empty, and gets what the other is giving.
+    ///
     /// # Errors
     /// Only before anything was written: then the money is still on the account.
     pub async fn give_change(&self, account: AccountId) -> Result<Change, RefundError> {
         match self.write_operation(account, Kind::Change).await {
             Ok(operation) => Ok(self.perform(&operation).await),
-            Err(RefundError::Nothing | RefundError::TooSmall) => Ok(Change::Nothing),
+            Err(RefundError::Nothing | RefundError::TooSmall) => match self.last_return(account).await? {
+                Some(given) => Ok(self.perform(&given).await),
+                None => Ok(Change::Nothing),
+            },
             Err(error) => Err(error),
         }
     }

@@ -147,11 +147,10 @@ impl Keysets {
             None => {
                 let keyset = self.mint.keys(id).await?;
                 match self.ecash.add_keys(keyset.clone()).await {
-                    // Somebody else asked at the same time. A keyset's keys never change.
-                    Ok(()) | Err(cdk_common::database::Error::Duplicate) => {}
+                    // Whoever asked at the same time got the same keys: the id is their hash.
+                    Ok(()) | Err(cdk_common::database::Error::Duplicate) => keyset.keys,
                     Err(error) => return Err(error.into()),
                 }
-                keyset.keys
             }
         };
         let keys = Arc::new(keys);
