@@ -400,6 +400,21 @@ pub async fn find(connection: &mut AnyConnection, id: AccountId) -> Result<Optio
     row.as_ref().map(read_account).transpose()
 }
 
+/// The account with this id, which nobody else changes before the transaction ends.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find_locked(tx: &mut Tx, id: AccountId) -> Result<Option<Account>, StoreError> {
+    let row = sqlx::query(
+        "UPDATE accounts SET held = held WHERE id = $1 \
+         RETURNING id, kind, posted, held, spent, requests, mint, unit",
+    )
+    .bind(id.get())
+    .fetch_optional(&mut **tx)
+    .await?;
+    row.as_ref().map(read_account).transpose()
+}
+
 fn read_account(row: &sqlx::any::AnyRow) -> Result<Account, StoreError> {
     let kind: String = row.try_get(1)?;
     let bad = |what: String| StoreError::Inconsistent { table: "accounts", what };
@@ -439,6 +454,9 @@ pub(super) async fn release_orphans(store: &Store, owner: &str, now_ms: i64) -> 
     tx.commit().await?;
     Ok(u64::try_from(ended.len()).unwrap_or(u64::MAX))
 }
+
+/// Silence after which a process is taken for dead, in ms.
+pub const DEAD_AFTER_MS: i64 = 90_000;
 
 /// Notes that a process is alive, and names those that were not seen since `dead_before_ms`.
 ///

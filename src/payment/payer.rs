@@ -227,6 +227,9 @@ pub fn redeem_failure(error: RedeemError) -> Failure {
             Code::TokenAlreadySpent,
             "This Cashu token was used here before. Fetch its change with POST /v1/wallet/refund.",
         ),
+        RedeemError::ToppedUp(_) => {
+            Failure::payment(Code::TokenAlreadySpent, "This Cashu token was used here before, to top up a key.")
+        }
         RedeemError::Overlap => Failure::payment(
             Code::TokenAlreadySpent,
             "Some proofs of this Cashu token were used here before, in another token. None was taken now.",

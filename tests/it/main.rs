@@ -12,6 +12,7 @@ mod bearer;
 mod cdk_conformance;
 mod cdk_db;
 mod child;
+mod crash;
 mod ledger;
 mod licences;
 mod prices;

@@ -19,6 +19,8 @@ pub enum Mode {
     DropReply,
     /// It is forwarded; the reply is kept back until the mode changes, and then lost.
     StallReply,
+    /// It waits until the mode changes; then it is forwarded, and so is its reply.
+    Hold,
     /// The connection is cut before anything is forwarded.
     Cut,
 }
@@ -104,16 +106,27 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
         let state = shared.state.lock().expect("state");
         state.modes.get(&path).or_else(|| state.modes.get("")).copied().unwrap_or(Mode::Pass)
     };
-    let reply = if mode == Mode::Cut { Vec::new() } else { forward(shared, &request)? };
-    let mut state = shared.state.lock().expect("state");
-    *state.hits.entry(path.clone()).or_default() += 1;
-    if mode == Mode::StallReply {
-        let waiting = |state: &mut State| state.modes.get(&path) == Some(&Mode::StallReply);
-        state = shared.changed.wait_while(state, waiting).expect("state");
-    }
-    drop(state);
-    if mode == Mode::Pass {
-        client.write_all(&reply)?;
+    let hit = || *shared.state.lock().expect("state").hits.entry(path.clone()).or_default() += 1;
+    let wait = || {
+        let waiting = |state: &mut State| state.modes.get(&path) == Some(&mode);
+        drop(shared.changed.wait_while(shared.state.lock().expect("state"), waiting).expect("state"));
+    };
+    match mode {
+        Mode::Cut => hit(),
+        Mode::Hold => {
+            hit();
+            wait();
+            client.write_all(&forward(shared, &request)?)?;
+        }
+        Mode::Pass | Mode::DropReply | Mode::StallReply => {
+            let reply = forward(shared, &request)?;
+            hit();
+            match mode {
+                Mode::Pass => client.write_all(&reply)?,
+                Mode::StallReply => wait(),
+                _ => {}
+            }
+        }
     }
     client.shutdown(Shutdown::Both)
 }
