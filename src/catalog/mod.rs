@@ -8,6 +8,7 @@ pub mod file;
 pub mod limits;
 pub mod listing;
 pub mod model;
+pub mod route;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

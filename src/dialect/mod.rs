@@ -144,6 +144,9 @@ pub trait Meter: Send {
     /// Whether the answer came to its regular end.
     fn is_complete(&self) -> bool;
 
+    /// Whether the stream's own terminator was seen: nothing can follow.
+    fn is_terminated(&self) -> bool;
+
     /// What was consumed, as far as seen.
     fn reading(&self) -> Reading;
 

@@ -45,6 +45,14 @@ impl Cost {
         }
     }
 
+    /// A cost of exactly `total`, whatever was used.
+    #[must_use]
+    pub fn fixed(usage: Usage, total: Msat) -> Option<Self> {
+        let mut cost = Self::new(usage, None);
+        cost.grow_to(Part::Base, total)?;
+        Some(cost)
+    }
+
     /// Raises the total to `total` and books the difference on `part`. Rounding cumulative sums,
     /// not parts, is what makes the parts add up while only the total is ever rounded.
     pub(super) fn grow_to(&mut self, part: Part, total: Msat) -> Option<()> {

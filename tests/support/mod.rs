@@ -1,6 +1,8 @@
-//! What several test binaries share. Each binary uses a part of it only.
-#![allow(dead_code)]
+//! What several test binaries, the demo and the benchmark share. Each uses a part of it only.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 pub mod mint;
+pub mod node;
 pub mod purse;
 pub mod store;
+pub mod upstream;

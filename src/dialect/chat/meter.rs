@@ -126,6 +126,10 @@ impl Meter for ChatMeter {
         self.is_done || self.content.finished
     }
 
+    fn is_terminated(&self) -> bool {
+        self.is_done
+    }
+
     fn reading(&self) -> Reading {
         match self.usage {
             Some(usage) => Reading::Reported(usage),

@@ -1,12 +1,11 @@
 //! The test mint and the test wallet together: what every money test relies on.
 
-mod support;
 
 use std::time::{Duration, Instant};
 
 use cdk::nuts::CurrencyUnit;
-use support::mint::{MintOptions, TestMint};
-use support::purse::Purse;
+use crate::support::mint::{MintOptions, TestMint};
+use crate::support::purse::Purse;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn money_moves_once() {

@@ -1,7 +1,6 @@
 //! What our connector promises beyond cdk's suites: the write gate, abandoned transactions, lost
 //! connections, and values that arrive whole or not at all.
 
-mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use cdk_sql_common::pool::Pool;
 use cdk_sql_common::stmt::query;
 use cdk_sql_common::value::Value;
 use coinslot::wallet::cdk_db::{Adapter, Driver, Postgres, Sqlite, open_postgres, open_sqlite};
-use support::store::{TempSchema, TempStore};
+use crate::support::store::{TempSchema, TempStore};
 
 type Gate = Arc<tokio::sync::Mutex<()>>;
 

@@ -1,0 +1,140 @@
+//! From a request to a candidate: which model, at which price, and how much must be set aside.
+
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+
+use super::Catalog;
+use super::limits::{self, Limits, WorstCase};
+use super::listing::{self, Terms};
+use crate::clock::SharedClock;
+use crate::config::Pricing;
+use crate::money::rate::Exchange;
+use crate::money::{Msat, Prices, RateCard};
+use crate::price::PriceBook;
+
+/// What serves a request, and on which terms. The rate card is frozen here.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The model as the upstream knows it.
+    pub forwarded: String,
+    pub rate_card: RateCard,
+    /// BTC/USD that was used, where prices are in USD.
+    pub btc_usd: Option<Decimal>,
+    /// What is set aside: the worst case of this request.
+    pub hold: Msat,
+}
+
+/// Why a request has no price.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    #[error("Model '{0}' not found")]
+    UnknownModel(String),
+    #[error("The price of bitcoin is not known well enough right now.")]
+    NoRate,
+    #[error("The cost of this request is out of range.")]
+    OutOfRange,
+}
+
+/// The price list and the rate.
+#[derive(Debug)]
+pub struct Market {
+    catalog: Catalog,
+    book: Arc<PriceBook>,
+    pricing: Pricing,
+    /// Prices are the list's; otherwise the operator's own per request and token.
+    model_based: bool,
+    clock: SharedClock,
+}
+
+impl Market {
+    #[must_use]
+    pub fn new(catalog: Catalog, book: Arc<PriceBook>, pricing: Pricing, clock: SharedClock) -> Self {
+        let model_based = pricing.model_based.unwrap_or(!catalog.is_empty());
+        Self { catalog, book, pricing, model_based, clock }
+    }
+
+    #[must_use]
+    pub fn book(&self) -> &Arc<PriceBook> {
+        &self.book
+    }
+
+    /// Whether a request could be priced now.
+    #[must_use]
+    pub fn is_priced(&self) -> bool {
+        !self.model_based || self.exchange().is_some()
+    }
+
+    /// Whether the node sells any model at all.
+    #[must_use]
+    pub fn has_models(&self) -> bool {
+        !self.model_based || !self.catalog.is_empty()
+    }
+
+    /// Finds and prices the model, and the worst case of this request.
+    ///
+    /// # Errors
+    /// See [`RouteError`].
+    pub fn route(&self, model: &str, worst: &WorstCase) -> Result<Candidate, RouteError> {
+        let found = self.catalog.find(model);
+        let limits = found.as_ref().map_or_else(Limits::default, |model| model.limits());
+        let forwarded = match &found {
+            Some(found) => found.upstream_id().to_owned(),
+            None if self.model_based => return Err(RouteError::UnknownModel(model.to_owned())),
+            None => model.to_owned(),
+        };
+        let (rate_card, btc_usd) = match &found {
+            Some(found) if self.model_based => {
+                let (exchange, btc_usd) = self.exchange().ok_or(RouteError::NoRate)?;
+                (found.rate_card(exchange, self.pricing.min_request), Some(btc_usd))
+            }
+            _ => (self.static_card().ok_or(RouteError::OutOfRange)?, None),
+        };
+        let hold = limits::hold(limits, &rate_card, worst, self.pricing.tolerance_percent)
+            .ok_or(RouteError::OutOfRange)?;
+        // A hold of nothing could not be told from no hold.
+        let hold = hold.max(Msat::new(1).unwrap_or_default());
+        Ok(Candidate { forwarded, rate_card, btc_usd, hold })
+    }
+
+    /// `/v1/models`, at the present rate.
+    #[must_use]
+    pub fn listing(&self, provider: &str) -> serde_json::Value {
+        let exchange = self.exchange().map(|(exchange, _)| exchange);
+        let prices = self.static_card().map(|card| card.prices);
+        let terms = Terms {
+            provider_fee: self.pricing.provider_fee,
+            exchange: exchange.as_ref(),
+            static_prices: if self.model_based { None } else { prices.as_ref() },
+            minimum: self.pricing.min_request,
+            provider,
+        };
+        let data: Vec<_> = self.catalog.offered().map(|model| listing::entry(model, &terms)).collect();
+        serde_json::json!({ "object": "list", "data": data })
+    }
+
+    fn exchange(&self) -> Option<(Exchange, Decimal)> {
+        let rate = self.book.current(self.clock.now_ms()).ok()?;
+        let exchange = Exchange::Usd {
+            btc_usd: rate.btc_usd,
+            exchange_fee: self.pricing.exchange_fee,
+            provider_fee: self.pricing.provider_fee,
+        };
+        Some((exchange, rate.btc_usd))
+    }
+
+    /// `COST_PER_REQUEST` and `COST_PER_1K_*`, in sats.
+    fn static_card(&self) -> Option<RateCard> {
+        let per_token = |per_1k: Decimal| per_1k.checked_div(Decimal::ONE_THOUSAND);
+        Some(RateCard {
+            prices: Prices {
+                request: self.pricing.cost_per_request,
+                prompt: per_token(self.pricing.cost_per_1k_input)?,
+                completion: per_token(self.pricing.cost_per_1k_output)?,
+                ..Prices::default()
+            },
+            exchange: Exchange::Sat,
+            minimum: self.pricing.min_request,
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! A streamed answer on its way to the client.
+//!
+//! The pump that reads the upstream and owns the hold is a plain future. While the client reads,
+//! its connection polls the pump, so a chunk crosses no task. When the client leaves, or stops
+//! reading, the pump moves into a task of its own and finishes there: settlement is never in the
+//! client's hands.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::{Reply, Whole};
+use crate::clock::SharedClock;
+use crate::dialect::Receipt;
+use crate::failure::Failure;
+use crate::wallet::Change;
+
+/// A buffered answer beyond this streams live after all; its change is fetched.
+const MAX_BUFFERED: usize = 32 * 1024 * 1024;
+
+/// One piece of a delivery.
+#[derive(Debug)]
+pub enum Out {
+    /// Bytes of the body.
+    Data(Bytes),
+    /// The bill is settled. Comes once, just before the last bytes.
+    Settled { receipt: Box<Receipt>, change: Option<Change> },
+}
+
+/// The stream ended early because its client had stopped reading.
+#[derive(Debug, thiserror::Error)]
+#[error("the client stopped reading")]
+pub struct Aborted;
+
+type Pump = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
+struct Lane {
+    /// `None` once it has finished.
+    pump: Option<Pump>,
+    failure: Option<Failure>,
+    pieces: mpsc::Receiver<Out>,
+}
+
+#[derive(Default)]
+struct Shared {
+    lane: Mutex<Option<Lane>>,
+    /// When the client last asked for more, in ms.
+    touched_ms: AtomicI64,
+}
+
+/// The deliveries that are running, for the job that looks after stalled ones.
+#[derive(Debug, Default)]
+pub struct Deliveries {
+    running: Mutex<Vec<Weak<Shared>>>,
+}
+
+/// One streamed answer.
+pub struct Delivery {
+    shared: Arc<Shared>,
+    head: Option<Out>,
+    tracker: TaskTracker,
+    clock: SharedClock,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Delivery")
+    }
+}
+
+impl Deliveries {
+    /// Starts a delivery around a pump. Nothing runs before it is polled.
+    pub(super) fn start<F>(&self, tracker: &TaskTracker, clock: &SharedClock, pump: impl FnOnce(mpsc::Sender<Out>) -> F) -> Delivery
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let (out, pieces) = mpsc::channel(1);
+        let lane = Lane { pump: Some(Box::pin(pump(out))), failure: None, pieces };
+        let shared = Arc::new(Shared { lane: Mutex::new(Some(lane)), touched_ms: AtomicI64::new(clock.now_ms()) });
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.len() == running.capacity() {
+            running.retain(|delivery| delivery.strong_count() > 0);
+        }
+        running.push(Arc::downgrade(&shared));
+        Delivery { shared, head: None, tracker: tracker.clone(), clock: Arc::clone(clock) }
+    }
+
+    /// Takes the pumps of deliveries whose client has not read since `before_ms`, and finishes
+    /// them without it. Returns how many.
+    pub fn take_stalled(&self, tracker: &TaskTracker, before_ms: i64) -> usize {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|delivery| delivery.strong_count() > 0);
+        let stalled: Vec<Arc<Shared>> = running
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|delivery| delivery.touched_ms.load(Ordering::Relaxed) < before_ms)
+            .collect();
+        drop(running);
+        stalled.iter().filter(|delivery| finish_alone(delivery, tracker)).count()
+    }
+}
+
+/// Moves an unfinished pump into a task. Returns whether there was one.
+fn finish_alone(shared: &Shared, tracker: &TaskTracker) -> bool {
+    let lane = shared.lane.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match lane {
+        Some(Lane { pump: Some(pump), pieces, .. }) => {
+            // The pump notices by its closed channel that nobody reads any more.
+            drop(pieces);
+            tracker.spawn(pump);
+            true
+        }
+        _ => false,
+    }
+}
+
+impl Delivery {
+    /// Runs until there is something to send. A pump that fails before that is a plain failure.
+    pub(super) async fn begin(&mut self) -> Result<(), Failure> {
+        match std::future::poll_fn(|cx| self.poll_piece(cx)).await {
+            Some(Ok(first)) => {
+                self.head = Some(first);
+                Ok(())
+            }
+            Some(Err(_)) | None => Err(self.failure()),
+        }
+    }
+
+    /// Runs to the end and buffers; an answer too large to buffer streams after all.
+    pub(super) async fn collect(mut self) -> Result<Reply, Failure> {
+        let mut body = BytesMut::new();
+        let mut bill = None;
+        while let Some(piece) = std::future::poll_fn(|cx| self.poll_piece(cx)).await {
+            match piece {
+                Ok(Out::Data(bytes)) => body.extend_from_slice(&bytes),
+                Ok(Out::Settled { receipt, change }) => bill = Some((receipt, change)),
+                Err(Aborted) => return Err(Failure::internal()),
+            }
+            if body.len() > MAX_BUFFERED && bill.is_none() {
+                self.head = Some(Out::Data(body.freeze()));
+                return Ok(Reply::Stream(self));
+            }
+        }
+        match bill {
+            Some((receipt, change)) => {
+                Ok(Reply::Whole(Whole { body: body.freeze(), event_stream: true, receipt: *receipt, change }))
+            }
+            None => Err(self.failure()),
+        }
+    }
+
+    fn failure(&self) -> Failure {
+        let mut lane = self.shared.lane.lock().unwrap_or_else(PoisonError::into_inner);
+        lane.as_mut().and_then(|lane| lane.failure.take()).unwrap_or_else(Failure::internal)
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Out, Aborted>>> {
+        if let Some(head) = self.head.take() {
+            return Poll::Ready(Some(Ok(head)));
+        }
+        self.shared.touched_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+        let mut guard = self.shared.lane.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(lane) = guard.as_mut() else {
+            return Poll::Ready(Some(Err(Aborted)));
+        };
+        loop {
+            if let Poll::Ready(piece) = lane.pieces.poll_recv(cx) {
+                return Poll::Ready(piece.map(Ok));
+            }
+            // Taken out while it runs, so that a pump that panics is dropped, and with it its hold.
+            let Some(mut pump) = lane.pump.take() else {
+                return Poll::Ready(None);
+            };
+            match pump.as_mut().poll(cx) {
+                Poll::Pending => {
+                    lane.pump = Some(pump);
+                    // It may have sent something before it had to wait.
+                    let piece = ready!(lane.pieces.poll_recv(cx));
+                    return Poll::Ready(piece.map(Ok));
+                }
+                Poll::Ready(Err(failure)) => lane.failure = Some(failure),
+                Poll::Ready(Ok(())) => {}
+            }
+        }
+    }
+}
+
+impl Stream for Delivery {
+    type Item = Result<Out, Aborted>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_piece(cx)
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        finish_alone(&self.shared, &self.tracker);
+    }
+}

@@ -1,0 +1,307 @@
+//! The one spine of every paid request.
+//!
+//! ```text
+//!   read ─► quote ─► admit ─► hold ─► forward ─► meter ─► settle ─► change ─► receipt
+//!   └──── costs nothing ────┘└─────────────── the money is the node's to account for ──┘
+//! ```
+//!
+//! Payment mode, dialect and delivery are values; there is no second pipeline. Once a payment is
+//! admitted, nothing the client does stops the rest: [`Exchange::serve`] runs in a task of its own,
+//! and a stream's [`Delivery`] hands its pump to one when the client leaves. Every failure after
+//! admission gives the hold free, and a token that rode on the request goes back.
+
+mod delivery;
+mod pump;
+mod settle;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::limits::WorstCase;
+use crate::catalog::route::{Candidate, Market, RouteError};
+use crate::config::MissingUsage;
+use crate::dialect::{BadRequest, Dialect, Receipt, Shape};
+use crate::failure::{Code, Failure, Funds, PaymentHint, Retry, UpstreamAnswer};
+use crate::ledger::{Hold, HoldError, Ledger};
+use crate::payment::payer::{Payer, Till, insufficient};
+use crate::payment::Payment;
+use crate::upstream::{Answer, ForwardError, Media, Refused, Upstream};
+use crate::wallet::Change;
+
+pub use delivery::{Aborted, Deliveries, Delivery, Out};
+
+/// Streams whose client left that are read to their end at the same time.
+const MAX_DRAINS: usize = 64;
+
+/// A request to be served.
+#[derive(Debug)]
+pub struct Call {
+    pub dialect: &'static dyn Dialect,
+    pub body: Bytes,
+    pub payment: Payment,
+    /// Change of a streamed answer comes in the stream, which then runs live.
+    pub change_in_stream: bool,
+    pub request_id: String,
+}
+
+/// A success.
+#[derive(Debug)]
+pub enum Reply {
+    Whole(Whole),
+    /// Runs live; its receipt is inside.
+    Stream(Delivery),
+}
+
+/// An answer that is complete, with its bill.
+#[derive(Debug)]
+pub struct Whole {
+    pub body: Bytes,
+    pub event_stream: bool,
+    pub receipt: Receipt,
+    pub change: Option<Change>,
+}
+
+/// Everything that serving takes.
+#[derive(Debug)]
+pub struct Exchange {
+    pub market: Market,
+    pub till: Till,
+    pub ledger: Ledger,
+    pub upstream: Option<Arc<Upstream>>,
+    pub missing_usage: MissingUsage,
+    pub tracker: TaskTracker,
+    pub deliveries: Deliveries,
+    pub drains: Arc<Semaphore>,
+}
+
+/// One admitted request: what is left to do with its money.
+pub(crate) struct Job {
+    exchange: Arc<Exchange>,
+    upstream: Arc<Upstream>,
+    dialect: &'static dyn Dialect,
+    shape: Shape,
+    candidate: Candidate,
+    payer: Payer,
+    hold: Hold,
+    request_id: String,
+    /// Nothing is sent before all is known: a cut stream is then a failure like any other.
+    whole: bool,
+}
+
+impl Exchange {
+    /// A semaphore for [`Exchange::drains`].
+    #[must_use]
+    pub fn drain_permits() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(MAX_DRAINS))
+    }
+
+    /// Serves one request. The caller must not drop this future: run it in a task of its own.
+    ///
+    /// # Errors
+    /// A failure that says what happened to the money.
+    pub async fn serve(self: Arc<Self>, call: Call) -> Result<Reply, Failure> {
+        let shape = call.dialect.read(&call.body).map_err(|bad| bad_request(&bad))?;
+        let candidate = self.quote(&shape)?;
+        if matches!(call.payment, Payment::Asking) {
+            return Err(asking(&shape, &candidate));
+        }
+        let upstream = self.upstream.clone().ok_or_else(no_upstream)?;
+        let body = call
+            .dialect
+            .forward(&call.body, &shape, &candidate.forwarded)
+            .map_err(|bad| bad_request(&bad))?;
+        let payer = self.till.admit(call.payment, candidate.hold, &shape.model).await?;
+        let hold = self.hold(payer, &candidate, &shape, &call.request_id).await?;
+        let whole = !shape.stream || (payer.one_shot && !call.change_in_stream);
+        let job = Job {
+            dialect: call.dialect,
+            request_id: call.request_id,
+            exchange: self,
+            upstream,
+            shape,
+            candidate,
+            payer,
+            hold,
+            whole,
+        };
+        match job.upstream.forward(job.dialect.path(), body, job.shape.stream).await {
+            Ok(answer) => job.deliver(answer).await,
+            Err(error) => {
+                let failure = job.forward_failure(error);
+                Err(job.undo(failure).await)
+            }
+        }
+    }
+
+    /// What a request would need at most, priced now.
+    ///
+    /// # Errors
+    /// When the model is unknown or has no price now.
+    pub fn quote(&self, shape: &Shape) -> Result<Candidate, Failure> {
+        let worst = WorstCase {
+            prompt_chars: shape.prompt_chars,
+            extra_chars: shape.extra_chars,
+            image_tokens: shape.image_tokens,
+            images: shape.images,
+            max_output: shape.max_output,
+            choices: shape.choices,
+        };
+        self.market.route(&shape.model, &worst).map_err(|error| match error {
+            RouteError::UnknownModel(_) => Failure::client(Code::InvalidModel, error.to_string()),
+            RouteError::NoRate => Failure::unavailable(Code::PriceUnavailable, error.to_string(), 30),
+            RouteError::OutOfRange => Failure::client(Code::InvalidRequest, error.to_string()),
+        })
+    }
+
+    async fn hold(&self, payer: Payer, candidate: &Candidate, shape: &Shape, request: &str) -> Result<Hold, Failure> {
+        let failure = match self.ledger.hold(payer.account, candidate.hold, request).await {
+            Ok(hold) => return Ok(hold),
+            Err(HoldError::Insufficient { available }) => insufficient(candidate.hold, available, &shape.model),
+            Err(HoldError::UnknownAccount) => Failure::internal(),
+            Err(HoldError::Closed) => Failure::unavailable(Code::ShuttingDown, "The node is shutting down.", 5),
+            Err(HoldError::Store(error)) => {
+                tracing::error!(%error, request, "a hold could not be placed");
+                let mut failure = Failure::internal();
+                failure.retry = Retry::After(1);
+                failure
+            }
+        };
+        Err(self.give_back(payer, failure).await)
+    }
+
+    /// Returns what a one-shot token still holds, and says so in the failure.
+    async fn give_back(&self, payer: Payer, failure: Failure) -> Failure {
+        if !payer.one_shot {
+            return failure.funds(Funds::OnAccount);
+        }
+        let funds = match self.till.wallet().give_change(payer.account).await {
+            Ok(Change::Token { token, .. }) => Funds::Returned(token),
+            Ok(Change::Owed | Change::Nothing) => Funds::Claimable,
+            Err(error) => {
+                tracing::error!(%error, "a refund waits for the next attempt");
+                Funds::Claimable
+            }
+        };
+        failure.funds(funds)
+    }
+}
+
+impl Job {
+    async fn deliver(self, answer: Answer) -> Result<Reply, Failure> {
+        match answer.media() {
+            Media::EventStream if self.shape.stream => {}
+            Media::Json | Media::EventStream => return self.answer_whole(answer).await,
+            // Some servers do not say what they send; it is judged by its content.
+            Media::Other if !self.shape.stream => return self.answer_whole(answer).await,
+            Media::Other => {
+                let failure = upstream_failed("The upstream answered with something that is not a stream.");
+                return Err(self.undo(failure).await);
+            }
+        }
+        let whole = self.whole;
+        let exchange = Arc::clone(&self.exchange);
+        let mut delivery = exchange.deliveries.start(&exchange.tracker, exchange.ledger.clock(), |out| {
+            pump::run(self, answer, out)
+        });
+        if whole { delivery.collect().await } else { delivery.begin().await.map(|()| Reply::Stream(delivery)) }
+    }
+
+    /// A JSON answer: read, judged, billed and stamped.
+    async fn answer_whole(self, answer: Answer) -> Result<Reply, Failure> {
+        let body = match answer.whole().await {
+            Ok(body) => body,
+            Err(error) => {
+                let failure = self.forward_failure(error);
+                return Err(self.undo(failure).await);
+            }
+        };
+        if self.upstream.leaks(&body) {
+            tracing::error!(request = %self.request_id, "the upstream echoed the node's key; its answer was discarded");
+            return Err(self.undo(upstream_failed("The upstream's answer could not be passed on.")).await);
+        }
+        match self.dialect.read_answer(&body) {
+            Ok(reading) => {
+                let (dialect, model) = (self.dialect, self.shape.model.clone());
+                let settled = self.settle(reading).await?;
+                let body = dialect.stamp(&body, &model, &settled.receipt);
+                Ok(Reply::Whole(Whole { body, event_stream: false, receipt: settled.receipt, change: settled.change }))
+            }
+            Err(bad) => {
+                let failure = upstream_failed(&self.upstream.scrub(&format!("The upstream failed: {bad}.")));
+                Err(self.undo(failure).await)
+            }
+        }
+    }
+
+    /// Frees the hold and gives the money back.
+    pub(crate) async fn undo(self, failure: Failure) -> Failure {
+        let Self { exchange, hold, payer, request_id, .. } = self;
+        if let Err(error) = hold.release().await {
+            tracing::error!(%error, request = %request_id, "a hold waits for its release");
+        }
+        exchange.give_back(payer, failure).await
+    }
+
+    pub(crate) fn forward_failure(&self, error: ForwardError) -> Failure {
+        match error {
+            ForwardError::Refused(refused) => refused_failure(refused),
+            ForwardError::Unreachable => upstream_failed("The upstream cannot be reached."),
+            ForwardError::TimedOut => upstream_failed("The upstream did not answer in time."),
+            ForwardError::Broken => upstream_failed("The connection to the upstream broke."),
+            ForwardError::TooLarge => upstream_failed("The upstream's answer is too large."),
+        }
+    }
+}
+
+/// A mistake of the client's is shown as the upstream put it; trouble of the operator's is not.
+fn refused_failure(refused: Refused) -> Failure {
+    let said = refused.message.clone().unwrap_or_default();
+    match refused.status {
+        401..=403 => upstream_failed("The upstream did not accept this node's account."),
+        429 => {
+            let mut failure = Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");
+            failure.retry = Retry::After(refused.retry_after.unwrap_or(5));
+            failure
+        }
+        400..=499 => {
+            let message = if said.is_empty() { format!("The upstream answered {}.", refused.status) } else { said };
+            let mut failure = Failure::upstream(Code::UpstreamRejected, message);
+            failure.upstream = Some(Box::new(UpstreamAnswer {
+                status: refused.status,
+                kind: refused.kind,
+                code: refused.code,
+                param: refused.param,
+            }));
+            failure
+        }
+        status => upstream_failed(&format!("The upstream answered {status}.")),
+    }
+}
+
+fn upstream_failed(message: &str) -> Failure {
+    Failure::upstream(Code::UpstreamFailed, message)
+}
+
+fn bad_request(bad: &BadRequest) -> Failure {
+    let code = match bad {
+        BadRequest::Json(_) => Code::InvalidJson,
+        BadRequest::Field(_) => Code::InvalidRequest,
+    };
+    Failure::client(code, bad.to_string())
+}
+
+fn no_upstream() -> Failure {
+    Failure::unavailable(Code::UpstreamUnavailable, "This node has no upstream to forward to.", 60)
+}
+
+fn asking(shape: &Shape, candidate: &Candidate) -> Failure {
+    let message = format!("Payment required: {} mSats at most for this request.", candidate.hold.get());
+    Failure::payment(Code::PaymentRequired, message).needing(PaymentHint {
+        required: candidate.hold,
+        available: None,
+        model: Some(shape.model.clone()),
+    })
+}

@@ -1,0 +1,234 @@
+//! Reads a streamed answer to its end, forwards it event by event, and settles.
+//!
+//! The pump owns the hold. Its client may leave at any time: then it reads on, within limits, to
+//! learn what the answer really cost, and settles without it.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
+
+use super::{Job, Out, upstream_failed};
+use crate::dialect::sse::Framer;
+use crate::dialect::{Meter, Step};
+use crate::failure::Failure;
+use crate::upstream::{Answer, ForwardError};
+use crate::wallet::Change;
+use std::sync::Arc;
+
+/// How long, and how much, is read after the client has left.
+const DRAIN_TIME: Duration = Duration::from_secs(60);
+const DRAIN_BYTES: usize = 4 * 1024 * 1024;
+
+/// Where the events go, and what is left to read once nobody takes them.
+struct Sink {
+    out: mpsc::Sender<Out>,
+    sent: bool,
+    /// The answer is buffered: whatever was "sent" is discarded by a failure.
+    whole: bool,
+    drain: Option<Drain>,
+}
+
+/// The limits of reading on without a client.
+struct Drain {
+    until: Instant,
+    bytes_left: usize,
+    /// `None`: too many are drained already; stop at once.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Why reading stopped.
+enum End {
+    /// The upstream closed the stream.
+    Closed,
+    /// The client is gone and the limits of draining are reached.
+    Abandoned,
+    Failed(ForwardError),
+    /// The upstream reported an error in its stream, or sent what is no stream.
+    Reported(String),
+}
+
+/// Runs one stream. An `Err` means that nothing was sent and the money went back.
+pub(super) async fn run(job: Job, mut answer: Answer, out: mpsc::Sender<Out>) -> Result<(), Failure> {
+    let mut meter = job.dialect.meter(&job.shape);
+    let mut sink = Sink { out, sent: false, whole: job.whole, drain: None };
+    let end = read(&job, &mut answer, meter.as_mut(), &mut sink).await;
+    let complete = meter.is_complete() && matches!(end, End::Closed | End::Abandoned);
+    if complete {
+        let outcome = finish(job, meter.as_mut(), &mut sink).await;
+        // The connection can be used again if nothing but its end is left to read.
+        let _rest = futures_util::FutureExt::now_or_never(answer.chunk());
+        return outcome;
+    }
+    drop(answer);
+    break_off(job, end, meter.as_mut(), &mut sink).await
+}
+
+async fn read(job: &Job, answer: &mut Answer, meter: &mut dyn Meter, sink: &mut Sink) -> End {
+    let mut framer = Framer::new();
+    loop {
+        let chunk = match sink.limits() {
+            None => answer.chunk().await,
+            Some(until) => match tokio::time::timeout_at(until, answer.chunk()).await {
+                Ok(chunk) => chunk,
+                Err(_) => return End::Abandoned,
+            },
+        };
+        let chunk = match chunk {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break,
+            Err(error) => return End::Failed(error),
+        };
+        if job.upstream.leaks(&chunk) {
+            tracing::error!(request = %job.request_id, "the upstream echoed the node's key; its stream was cut");
+            return End::Reported("its answer could not be passed on".to_owned());
+        }
+        let size = chunk.len();
+        framer.push(chunk);
+        let ready = match events(&mut framer, meter) {
+            Ok(ready) => ready,
+            Err(end) => return end,
+        };
+        sink.send(ready, &job.exchange.drains).await;
+        if !sink.allows(size) {
+            return End::Abandoned;
+        }
+        if meter.is_terminated() {
+            return End::Closed;
+        }
+    }
+    // A last event without its blank line counts only if it ends the answer.
+    if let Some(tail) = framer.finish() {
+        let step = meter.observe(&tail);
+        if let (Step::Forward(bytes), true) = (step, meter.is_complete()) {
+            sink.send(vec![bytes], &job.exchange.drains).await;
+        }
+    }
+    End::Closed
+}
+
+/// Whatever the events that are whole give to send.
+fn events(framer: &mut Framer, meter: &mut dyn Meter) -> Result<Vec<Bytes>, End> {
+    let mut ready = Vec::new();
+    loop {
+        match framer.next_event() {
+            Ok(Some(event)) => match meter.observe(&event) {
+                Step::Forward(bytes) => ready.push(bytes),
+                Step::HoldBack => {}
+                Step::Error(said) => return Err(End::Reported(said)),
+            },
+            Ok(None) => return Ok(ready),
+            Err(_) => return Err(End::Reported("an event of its stream is too long".to_owned())),
+        }
+    }
+}
+
+/// Settles a complete answer; then, and only then, its end goes out.
+async fn finish(job: Job, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
+    let request_id = job.request_id.clone();
+    match job.settle(meter.reading()).await {
+        Ok(settled) => {
+            let mut last = BytesMut::from(&meter.closing(&settled.receipt)[..]);
+            if let Some(Change::Token { token, .. }) = &settled.change {
+                last.extend_from_slice(format!(": x-cashu {token}\n\n").as_bytes());
+            }
+            last.extend_from_slice(&meter.terminator());
+            sink.put(Out::Settled { receipt: Box::new(settled.receipt), change: settled.change }).await;
+            sink.put(Out::Data(last.freeze())).await;
+            Ok(())
+        }
+        Err(failure) => sink.fail(meter, failure, &request_id).await,
+    }
+}
+
+/// Ends an answer that is not complete: charged for what was delivered, at most.
+async fn break_off(job: Job, end: End, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
+    let request_id = job.request_id.clone();
+    let failure = match end {
+        End::Failed(error) => job.forward_failure(error),
+        End::Reported(said) => upstream_failed(&job.upstream.scrub(&format!("The upstream failed: {said}"))),
+        End::Closed | End::Abandoned => {
+            upstream_failed("The upstream's stream ended before the answer was complete.")
+        }
+    };
+    let delivered = if job.whole { None } else { Job::charge_for_part(meter.reading(), meter.has_content() && sink.sent) };
+    let failure = match delivered {
+        None => job.undo(failure).await,
+        Some(reading) => match job.settle(reading).await {
+            Ok(settled) => {
+                sink.put(Out::Settled { receipt: Box::new(settled.receipt), change: settled.change.clone() }).await;
+                sink.change_comment(settled.change.as_ref()).await;
+                failure
+            }
+            Err(worse) => worse,
+        },
+    };
+    sink.fail(meter, failure, &request_id).await
+}
+
+impl Sink {
+    /// Until when to read, once the client is gone.
+    fn limits(&self) -> Option<Instant> {
+        self.drain.as_ref().map(|drain| drain.until)
+    }
+
+    /// Whether reading on is allowed after `size` more bytes.
+    fn allows(&mut self, size: usize) -> bool {
+        match &mut self.drain {
+            None => true,
+            Some(drain) => {
+                drain.bytes_left = drain.bytes_left.saturating_sub(size);
+                drain.permit.is_some() && drain.bytes_left > 0 && Instant::now() < drain.until
+            }
+        }
+    }
+
+    /// Sends what one read gave, as one piece.
+    async fn send(&mut self, ready: Vec<Bytes>, drains: &Arc<tokio::sync::Semaphore>) {
+        if self.drain.is_some() || ready.is_empty() {
+            return;
+        }
+        let mut pieces = ready.into_iter();
+        let data = match (pieces.next(), pieces.len()) {
+            (Some(only), 0) => only,
+            (first, _) => {
+                let mut joined = BytesMut::from(&first.unwrap_or_default()[..]);
+                pieces.for_each(|piece| joined.extend_from_slice(&piece));
+                joined.freeze()
+            }
+        };
+        if self.out.send(Out::Data(data)).await.is_ok() {
+            self.sent = true;
+        } else {
+            let permit = Arc::clone(drains).try_acquire_owned().ok();
+            self.drain = Some(Drain { until: Instant::now() + DRAIN_TIME, bytes_left: DRAIN_BYTES, permit });
+        }
+    }
+
+    /// Sends a piece if there is still somebody to take it.
+    async fn put(&mut self, piece: Out) {
+        if self.drain.is_none() && self.out.send(piece).await.is_ok() {
+            self.sent = true;
+        }
+    }
+
+    async fn change_comment(&mut self, change: Option<&Change>) {
+        if let Some(Change::Token { token, .. }) = change {
+            self.put(Out::Data(format!(": x-cashu {token}\n\n").into())).await;
+        }
+    }
+
+    /// Tells of a failure: in the stream if it has begun, as a plain failure otherwise.
+    async fn fail(&mut self, meter: &mut dyn Meter, failure: Failure, request_id: &str) -> Result<(), Failure> {
+        tracing::warn!(request = %request_id, %failure, "a stream failed");
+        if self.sent {
+            let event = meter.error_event(&failure.message, "upstream_error");
+            self.put(Out::Data(event)).await;
+            if !self.whole {
+                return Ok(());
+            }
+        }
+        Err(failure)
+    }
+}

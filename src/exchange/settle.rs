@@ -1,0 +1,108 @@
+//! The end of every served request: what it cost, what is charged, what goes back.
+
+use super::Job;
+use crate::config::MissingUsage;
+use crate::dialect::{Reading, Receipt};
+use crate::failure::{Code, Failure};
+use crate::ledger::SettleError;
+use crate::money::{Cost, Usage, UsageSource};
+use crate::wallet::Change;
+
+/// A request that was paid for.
+pub(super) struct Settled {
+    pub receipt: Receipt,
+    /// For a token that rode on the request.
+    pub change: Option<Change>,
+}
+
+impl Job {
+    /// Charges what the reading says, as far as the hold covers it, and gives the rest back.
+    ///
+    /// # Errors
+    /// When the cost cannot be reckoned: then nothing is charged, and the money goes back.
+    pub(super) async fn settle(self, reading: Reading) -> Result<Settled, Failure> {
+        let Some(cost) = self.cost(reading) else {
+            tracing::error!(request = %self.request_id, model = %self.shape.model, ?reading, "usage out of range; nothing is charged");
+            let failure = Failure::upstream(Code::UpstreamFailed, "The upstream reported a usage that cannot be.");
+            return Err(self.undo(failure).await);
+        };
+        let Self { exchange, upstream, shape, candidate, payer, hold, request_id, .. } = self;
+        let held = hold.amount();
+        let (charged, remaining) = match hold.capture(cost.clone(), &request_id).await {
+            Ok(settlement) => {
+                if !settlement.shortfall.is_zero() {
+                    tracing::warn!(
+                        request = %request_id, model = %shape.model, held = held.get(),
+                        shortfall = settlement.shortfall.get(),
+                        "a request cost more than was held; the difference is written off"
+                    );
+                }
+                (settlement.charged, Some(settlement.remaining))
+            }
+            Err(SettleError::Unconfirmed) => {
+                tracing::error!(request = %request_id, "a settlement waits for the database");
+                (cost.bounded_by(held).0, None)
+            }
+            Err(SettleError::AlreadyEnded) => {
+                // The hold was released under this process: it was taken for dead.
+                tracing::error!(request = %request_id, "a hold had ended before its request; nothing is charged");
+                (Cost::new(cost.usage, None), None)
+            }
+        };
+        let change = if payer.one_shot { Some(give_change(&exchange, payer.account).await) } else { None };
+        tracing::debug!(request = %request_id, model = %shape.model, msat = charged.total.get(), "served");
+        let receipt = Receipt {
+            cost: charged,
+            remaining: if payer.one_shot { None } else { remaining },
+            provider: upstream.label().to_owned(),
+            btc_usd: candidate.btc_usd,
+        };
+        Ok(Settled { receipt, change })
+    }
+
+    fn cost(&self, reading: Reading) -> Option<Cost> {
+        let card = &self.candidate.rate_card;
+        match reading {
+            Reading::Reported(usage) => {
+                let usage = Usage { images: self.shape.images, ..usage };
+                usage.is_plausible().then(|| card.price(&usage)).flatten()
+            }
+            Reading::Unreported { output_chars } => {
+                let usage = self.estimate(output_chars);
+                match self.exchange.missing_usage {
+                    MissingUsage::Estimate => card.price(&usage),
+                    MissingUsage::Free => Some(Cost::new(usage, None)),
+                    MissingUsage::Max => Cost::fixed(usage, self.hold.amount()),
+                }
+            }
+        }
+    }
+
+    /// Tokens counted from text: four characters each, on both sides.
+    fn estimate(&self, output_chars: u64) -> Usage {
+        let input_chars = self.shape.prompt_chars.saturating_add(self.shape.extra_chars);
+        Usage {
+            input: input_chars.div_ceil(4).saturating_add(self.shape.image_tokens),
+            output: output_chars.div_ceil(4),
+            images: self.shape.images,
+            source: UsageSource::Estimated,
+            ..Usage::default()
+        }
+    }
+
+    /// What a stream that broke off is charged: what was delivered, or nothing.
+    pub(super) fn charge_for_part(reading: Reading, has_content: bool) -> Option<Reading> {
+        match reading {
+            _ if !has_content => None,
+            Reading::Unreported { output_chars: 0 } => None,
+            reading => Some(reading),
+        }
+    }
+}
+
+async fn give_change(exchange: &super::Exchange, account: crate::ledger::AccountId) -> Change {
+    exchange.till.wallet().give_change(account).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "change waits for the next attempt");
+        Change::Owed
+    })
+}

@@ -1,0 +1,201 @@
+//! The one place that gives a failure its status and its shape.
+//!
+//! The envelope is OpenAI's, `{"error": {"message", "type", "code"}, "request_id"}`, with what the
+//! network's clients look for beside it: the same again under `detail` where its first
+//! implementation puts it, `error.refund_token` for money that comes back, and `error.payment`
+//! with what is needed where money is the problem.
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::headers;
+use crate::failure::{Blame, Code, Failure, Funds, Retry};
+use crate::wallet::PaymentRequest;
+
+/// Status, `type` and `code` of a failure.
+#[must_use]
+pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
+    const INVALID: &str = "invalid_request_error";
+    match code {
+        Code::MissingApiKey => (401, INVALID, "missing_api_key"),
+        Code::Unauthorized => (401, INVALID, "unauthorized"),
+        Code::InvalidApiKey => (401, INVALID, "invalid_api_key"),
+        Code::KeyNotFound => (401, INVALID, "key_not_found"),
+        Code::PaymentRequired => (402, "insufficient_quota", "payment_required"),
+        Code::InsufficientBalance => (402, "insufficient_quota", "insufficient_balance"),
+        Code::InvalidRequest => (400, INVALID, "invalid_request"),
+        Code::InvalidJson => (400, INVALID, "invalid_json"),
+        Code::InvalidModel => (400, INVALID, "invalid_model"),
+        Code::PayloadTooLarge => (413, INVALID, "payload_too_large"),
+        Code::InvalidToken => (400, "invalid_token", "invalid_cashu_token"),
+        Code::UntrustedMint => (400, "untrusted_mint", "cashu_untrusted_source_mint"),
+        Code::TokenAlreadySpent => (400, "token_already_spent", "cashu_token_already_spent"),
+        Code::TokenZeroValue => (400, "cashu_error", "cashu_token_zero_value"),
+        Code::TokenRedemptionFailed => (400, "cashu_error", "cashu_token_redemption_failed"),
+        Code::TokenFeesExceedAmount => (422, "mint_error", "cashu_token_swap_fees_exceed_amount"),
+        Code::MintUnreachable => (503, "mint_unreachable", "cashu_mint_unreachable"),
+        Code::MintRateLimited => (503, "mint_rate_limited", "cashu_mint_rate_limited"),
+        Code::RedemptionPending => (503, "mint_timeout", "cashu_mint_timeout"),
+        Code::PriceUnavailable => (503, "api_error", "price_unavailable"),
+        Code::UpstreamUnavailable => (503, "upstream_error", "upstream_unavailable"),
+        Code::UpstreamFailed => (502, "upstream_error", "upstream_error"),
+        Code::UpstreamRejected => (400, INVALID, "upstream_rejected"),
+        Code::UpstreamRateLimited => (429, "rate_limit_error", "UPSTREAM_RATE_LIMIT"),
+        Code::RefundNotFound => (404, INVALID, "refund_not_found"),
+        Code::RefundPending => (425, INVALID, "refund_pending"),
+        Code::RefundNothing => (400, INVALID, "no_balance"),
+        Code::RefundTooSmall => (400, INVALID, "balance_too_small"),
+        Code::RefundOngoing => (400, INVALID, "requests_ongoing"),
+        Code::NotFound => (404, "not_found", "not_found"),
+        Code::MethodNotAllowed => (405, INVALID, "method_not_allowed"),
+        Code::UpgradeRequired => (426, INVALID, "upgrade_required"),
+        Code::TooManyRequests => (429, "rate_limit_error", "rate_limit_exceeded"),
+        Code::ShuttingDown => (503, "api_error", "shutting_down"),
+        Code::Internal => (500, "api_error", "internal_error"),
+    }
+}
+
+/// What the envelope needs to know of the request.
+#[derive(Clone, Debug, Default)]
+pub struct Asked<'a> {
+    pub request_id: &'a str,
+    /// The token that rode on the request.
+    pub one_shot: Option<&'a str>,
+    /// A request for payment, for a client that said it can pay ecash.
+    pub payment_request: Option<PaymentRequest>,
+}
+
+/// The response that tells a client of a failure.
+#[must_use]
+pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
+    let (status, kind, code) = facts(failure.code);
+    let status = failure.upstream.as_ref().map_or(status, |answer| answer.status);
+    let mut error = error_object(failure, kind, code);
+    if let Funds::Returned(token) = &failure.funds {
+        error.insert("refund_token".into(), json!(token));
+    }
+    if let Some(payment) = payment_object(failure, asked) {
+        error.insert("payment".into(), payment);
+    }
+    let mut body = Map::new();
+    body.insert("error".into(), Value::Object(error.clone()));
+    if let Some(detail) = detail(failure, asked, error) {
+        body.insert("detail".into(), detail);
+    }
+    body.insert("request_id".into(), json!(asked.request_id));
+    let mut response = Response::new(Body::from(Value::Object(body).to_string()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let out = response.headers_mut();
+    out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers::put(out, headers::REQUEST_ID, asked.request_id);
+    headers::put(out, headers::X_REQUEST_ID, asked.request_id);
+    if let Retry::After(secs) = failure.retry {
+        out.insert(RETRY_AFTER, HeaderValue::from(secs));
+    }
+    let source = if failure.blame == Blame::Upstream { "upstream" } else { "proxy" };
+    headers::put(out, headers::ERROR_SOURCE, source);
+    if let Some(token) = cashu_header(failure, asked) {
+        headers::put(out, headers::X_CASHU, token);
+    }
+    if asked.one_shot.is_some() && failure.funds != Funds::Untouched {
+        // SDKs retry 5xx and 429 unasked; the token is gone, and a second try would only confuse.
+        headers::put(out, headers::SHOULD_RETRY, "false");
+    }
+    response
+}
+
+fn error_object(failure: &Failure, kind: &str, code: &str) -> Map<String, Value> {
+    let answer = failure.upstream.as_deref();
+    let mut error = Map::new();
+    error.insert("message".into(), json!(failure.message));
+    error.insert("type".into(), json!(answer.and_then(|answer| answer.kind.as_deref()).unwrap_or(kind)));
+    error.insert("param".into(), json!(answer.and_then(|answer| answer.param.as_deref())));
+    error.insert("code".into(), json!(answer.and_then(|answer| answer.code.as_deref()).unwrap_or(code)));
+    if let Funds::Pending(id) = &failure.funds {
+        error.insert("operation".into(), json!(id));
+    }
+    error
+}
+
+fn payment_object(failure: &Failure, asked: &Asked<'_>) -> Option<Value> {
+    let hint = failure.payment.as_deref()?;
+    let mut payment = Map::new();
+    payment.insert("required_msat".into(), json!(hint.required.get()));
+    payment.insert("balance_msat".into(), json!(hint.available.map(|available| available.get())));
+    if let Some(request) = &asked.payment_request {
+        payment.insert("amount".into(), json!(request.amount));
+        payment.insert("unit".into(), json!(request.unit.as_str()));
+        payment.insert("mints".into(), json!(request.mints));
+        payment.insert("request".into(), json!(request.encoded));
+    }
+    Some(Value::Object(payment))
+}
+
+/// What the first implementation of this network has under `detail`.
+fn detail(failure: &Failure, asked: &Asked<'_>, error: Map<String, Value>) -> Option<Value> {
+    match failure.code {
+        Code::Unauthorized => Some(json!("Unauthorized")),
+        Code::RefundNotFound
+        | Code::RefundPending
+        | Code::RefundNothing
+        | Code::RefundTooSmall
+        | Code::RefundOngoing
+        | Code::NotFound => Some(json!(failure.message)),
+        Code::InsufficientBalance if asked.one_shot.is_some() => {
+            let hint = failure.payment.as_deref();
+            Some(json!({
+                "reason": "Insufficient balance",
+                "amount_required_msat": hint.map(|hint| hint.required.get()),
+                "model": hint.and_then(|hint| hint.model.as_deref()),
+                "type": "minimum_balance_required",
+                "error": error,
+            }))
+        }
+        _ if failure.blame == Blame::Payment => Some(json!({ "error": error })),
+        _ => None,
+    }
+}
+
+/// The money header of a failure: what comes back, what is asked for, or the token itself while
+/// it is untouched and only the node is in trouble.
+fn cashu_header<'a>(failure: &'a Failure, asked: &'a Asked<'_>) -> Option<&'a str> {
+    match &failure.funds {
+        Funds::Returned(token) => Some(token),
+        Funds::Untouched => match &asked.payment_request {
+            Some(request) => Some(&request.encoded),
+            None if failure.blame == Blame::Node => asked.one_shot,
+            None => None,
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Money problems are 402 and nothing else is; retryable trouble of ours is 503.
+    #[test]
+    fn statuses_follow_the_rules() {
+        for code in [Code::PaymentRequired, Code::InsufficientBalance] {
+            assert_eq!(facts(code).0, 402);
+            assert_eq!(facts(code).1, "insufficient_quota");
+        }
+        for code in [Code::MintUnreachable, Code::RedemptionPending, Code::PriceUnavailable] {
+            assert_eq!(facts(code).0, 503);
+        }
+    }
+
+    #[test]
+    fn a_refund_is_in_header_and_body() {
+        let failure = Failure::upstream(Code::UpstreamFailed, "x").funds(Funds::Returned("cashuBx".into()));
+        let asked = Asked { request_id: "r", one_shot: Some("cashuBy"), payment_request: None };
+        let response = render(&failure, &asked);
+        assert_eq!(response.status(), 502);
+        assert_eq!(response.headers()[headers::X_CASHU], "cashuBx");
+        assert_eq!(response.headers()[headers::SHOULD_RETRY], "false");
+    }
+}

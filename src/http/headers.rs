@@ -1,0 +1,42 @@
+//! Names of the headers that this node reads and writes.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+pub const X_CASHU: HeaderName = HeaderName::from_static("x-cashu");
+pub const X_CASHU_CHANGE: HeaderName = HeaderName::from_static("x-cashu-change");
+pub const ACCEPT_PAYMENT: HeaderName = HeaderName::from_static("accept-payment");
+pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-routstr-request-id");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const COST_MSATS: HeaderName = HeaderName::from_static("x-routstr-cost-msats");
+pub const COST_USD: HeaderName = HeaderName::from_static("x-routstr-cost-usd");
+pub const INPUT_COST_MSATS: HeaderName = HeaderName::from_static("x-routstr-input-cost-msats");
+pub const OUTPUT_COST_MSATS: HeaderName = HeaderName::from_static("x-routstr-output-cost-msats");
+pub const PROVIDER: HeaderName = HeaderName::from_static("x-routstr-provider");
+pub const BALANCE_MSATS: HeaderName = HeaderName::from_static("x-routstr-balance-msats");
+pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("x-proxy-error-source");
+pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+pub const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// What a page of another origin may read.
+#[must_use]
+pub fn exposed() -> Vec<HeaderName> {
+    vec![
+        X_CASHU, REQUEST_ID, X_REQUEST_ID, COST_MSATS, COST_USD, INPUT_COST_MSATS,
+        OUTPUT_COST_MSATS, PROVIDER, BALANCE_MSATS, ERROR_SOURCE, SHOULD_RETRY,
+        axum::http::header::RETRY_AFTER,
+    ]
+}
+
+/// Sets a header, unless the value cannot be one.
+pub fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// A header's text, if it is text.
+#[must_use]
+pub fn text(headers: &HeaderMap, name: impl axum::http::header::AsHeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

@@ -1,0 +1,115 @@
+//! HTTP: parse, call, render. No policy lives here.
+
+mod balance;
+pub mod envelope;
+pub mod headers;
+mod health;
+mod info;
+mod models;
+mod proxy;
+pub mod serve;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, Response};
+use axum::routing::{any, get, post};
+use tokio_util::sync::CancellationToken;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+
+use crate::config;
+use crate::dialect::{self, Dialect};
+use crate::exchange::Exchange;
+use crate::failure::{Code, Failure};
+use envelope::Asked;
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub exchange: Arc<Exchange>,
+    pub info: Arc<config::Info>,
+    pub max_body_bytes: usize,
+    pub listing: Arc<models::Listing>,
+    /// Cancelled when the node stops accepting.
+    pub draining: CancellationToken,
+}
+
+impl Node {
+    #[must_use]
+    pub fn new(exchange: Arc<Exchange>, info: config::Info, max_body_bytes: usize, draining: CancellationToken) -> Self {
+        Self { exchange, info: Arc::new(info), max_body_bytes, listing: Arc::default(), draining }
+    }
+}
+
+/// Every public route of the node.
+pub fn router(node: Node, cors_origins: &[String]) -> Router {
+    let mut router = Router::new()
+        .route("/", get(info::root))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready));
+    for prefix in ["/v1", ""] {
+        let at = |path: &str| format!("{prefix}{path}");
+        router = router
+            .route(&at("/info"), get(info::info))
+            .route(&at("/models"), get(models::list))
+            .route(&at("/models/"), get(models::list))
+            .route(&at("/models/{*id}"), get(models::one));
+        for dialect in dialect::REGISTRY.iter().copied() {
+            router = router.route(&at(&format!("/{}", dialect.path())), paid(dialect));
+        }
+    }
+    for prefix in ["/v1/balance", "/v1/wallet"] {
+        let at = |path: &str| format!("{prefix}{path}");
+        router = router
+            .route(&at(""), get(balance::info))
+            .route(&at("/"), get(balance::info))
+            .route(&at("/info"), get(balance::info))
+            .route(&at("/create"), get(balance::create).post(balance::create))
+            .route(&at("/topup"), post(balance::top_up))
+            .route(&at("/refund"), post(balance::refund))
+            .route(&at("/{*other}"), any(balance::unknown));
+    }
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(node)
+        .layer(cors(cors_origins))
+}
+
+fn paid(dialect: &'static dyn Dialect) -> axum::routing::MethodRouter<Node> {
+    post(move |state: State<Node>, request: Request| proxy::serve(state, dialect, request))
+}
+
+async fn not_found(request: Request) -> Response<Body> {
+    let message = format!("There is no {} {} here.", request.method(), clean(request.uri().path()));
+    envelope::render(&Failure::client(Code::NotFound, message), &Asked::default())
+}
+
+async fn not_allowed(request: Request) -> Response<Body> {
+    if request.headers().contains_key(axum::http::header::UPGRADE) {
+        let failure = Failure::client(Code::UpgradeRequired, "This node speaks HTTP only.");
+        return envelope::render(&failure, &Asked::default());
+    }
+    let message = format!("{} is not allowed here.", request.method());
+    envelope::render(&Failure::client(Code::MethodNotAllowed, message), &Asked::default())
+}
+
+/// A path as an error may show it: short, and without anything that might be a credential.
+fn clean(path: &str) -> String {
+    if path.contains("cashu") || path.contains("sk-") {
+        return "such path".to_owned();
+    }
+    path.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+fn cors(origins: &[String]) -> CorsLayer {
+    let allowed: Vec<HeaderValue> = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    let origin = if allowed.is_empty() { AllowOrigin::any() } else { AllowOrigin::list(allowed) };
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods(AllowMethods::list([Method::GET, Method::POST, Method::OPTIONS]))
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(ExposeHeaders::list(headers::exposed()))
+}

@@ -1,0 +1,77 @@
+//! Background work: reconcilers without input, one file each.
+//!
+//! A job looks at the state of the world and brings it nearer to what it should be. It is run at
+//! start and then on its period, one activation at a time; the next activation is the retry, so a
+//! job has one code path after a crash as in normal life. A job that panics is logged and run
+//! again.
+
+mod heartbeat;
+mod refresh_keysets;
+mod refresh_price;
+mod rescue_stalled;
+mod resume_operations;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use heartbeat::Heartbeat;
+pub use refresh_keysets::RefreshKeysets;
+pub use refresh_price::RefreshPrice;
+pub use rescue_stalled::RescueStalled;
+pub use resume_operations::ResumeOperations;
+
+/// One kind of background work.
+#[async_trait]
+pub trait Job: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// Time between two activations, after a success.
+    fn period(&self) -> Duration;
+
+    /// Does what there is to do. An error is logged, and the next activation comes sooner.
+    ///
+    /// # Errors
+    /// What stood in the way, for the log.
+    async fn activate(&self) -> Result<(), String>;
+}
+
+/// Longest pause after a failed activation.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Starts a job; it ends when `stop` is cancelled, between two activations.
+pub fn start(tracker: &TaskTracker, stop: &CancellationToken, job: impl Job + 'static) {
+    let stop = stop.clone();
+    let job = Arc::new(job);
+    tracker.spawn(async move {
+        loop {
+            let activated = std::panic::AssertUnwindSafe(job.activate()).catch_unwind().await;
+            let pause = match activated {
+                Ok(Ok(())) => jittered(job.period()),
+                Ok(Err(error)) => {
+                    tracing::warn!(job = job.name(), %error, "a job failed");
+                    job.period().min(RETRY)
+                }
+                Err(_) => {
+                    tracing::error!(job = job.name(), "a job panicked");
+                    job.period().max(RETRY)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    });
+}
+
+/// Up to a tenth longer, so that many nodes do not ask the same server at the same moment.
+fn jittered(period: Duration) -> Duration {
+    let tenth = u64::try_from(period.as_millis() / 10).unwrap_or(u64::MAX);
+    let extra = if tenth == 0 { 0 } else { rand::random::<u64>() % tenth };
+    period.saturating_add(Duration::from_millis(extra))
+}

@@ -1,0 +1,33 @@
+//! Keeps the keysets of the mints at hand, so that no request has to wait for them.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Job;
+use crate::wallet::Wallet;
+
+/// Asks every mint for its keysets.
+pub struct RefreshKeysets {
+    pub wallet: Wallet,
+}
+
+#[async_trait]
+impl Job for RefreshKeysets {
+    fn name(&self) -> &'static str {
+        "refresh_keysets"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(600)
+    }
+
+    async fn activate(&self) -> Result<(), String> {
+        let failed = self.wallet.refresh().await;
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let failed: Vec<String> = failed.iter().map(|(mint, error)| format!("{mint}: {error}")).collect();
+        Err(failed.join("; "))
+    }
+}

@@ -1,0 +1,39 @@
+//! Finishes redemptions, change and refunds that a crash or a silent mint left unfinished, and
+//! gives back what is stranded on the account of a one-shot token.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Job;
+use crate::wallet::Wallet;
+
+/// How long an operation is left to whoever is working on it.
+const IDLE_MS: i64 = 30_000;
+
+/// Drives the journal.
+pub struct ResumeOperations {
+    pub wallet: Wallet,
+}
+
+#[async_trait]
+impl Job for ResumeOperations {
+    fn name(&self) -> &'static str {
+        "resume_operations"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    async fn activate(&self) -> Result<(), String> {
+        match self.wallet.resume(IDLE_MS).await {
+            Ok(0) => Ok(()),
+            Ok(open) => {
+                tracing::info!(open, "operations wait for their mint");
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The composition root: from a [`Config`] to a node that serves, and back down.
+//!
+//! Start: database, secrets, books (holds of the predecessor are released), wallet, prices,
+//! upstream, routes, jobs. Stop: no new connections; running exchanges finish and settle within the
+//! time limit; the ledger's queue is written out; the database is closed.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::{Catalog, file, route::Market};
+use crate::clock::SharedClock;
+use crate::config::{Config, Secret};
+use crate::exchange::{Deliveries, Exchange};
+use crate::http;
+use crate::jobs;
+use crate::ledger::Ledger;
+use crate::net::{self, ClientOptions, NetError};
+use crate::payment::payer::Till;
+use crate::price::PriceBook;
+use crate::store::{FileLock, Store, StoreError};
+use crate::upstream::Upstream;
+use crate::vault::{Vault, VaultError, hex, write_private};
+use crate::wallet::{Options, Seed, Wallet, WalletError};
+
+const SEED: &str = "wallet_seed";
+const NODE_ID: &str = "node.id";
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("{0}")]
+    Models(#[from] file::LoadError),
+    #[error("{0}")]
+    Io(String),
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: std::io::Error },
+}
+
+/// A node that serves.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    exchange: Arc<Exchange>,
+    drain: CancellationToken,
+    stop: CancellationToken,
+    exchanges: TaskTracker,
+    background: TaskTracker,
+    writer: JoinHandle<()>,
+    store: Store,
+    shutdown_timeout: Duration,
+    _lock: FileLock,
+}
+
+/// Starts a node.
+///
+/// # Errors
+/// When something that it cannot do without is not there.
+pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartError> {
+    net::install_crypto();
+    let data_dir = config.storage.data_dir.clone();
+    let url = config.storage.database_url.as_ref().map(Secret::expose);
+    let store = Store::open(&data_dir, url, config.storage.strict).await?;
+    let lock = FileLock::take(&data_dir.join("node.lock"), &data_dir.display().to_string())?;
+    let vault = Vault::open(&data_dir, config.storage.secret_key.as_ref())?;
+    let owner = node_id(&data_dir)?;
+
+    let (ledger, writing) = Ledger::open(store.clone(), Arc::clone(&clock), owner.clone()).await?;
+    let background = TaskTracker::new();
+    let writer = background.spawn(writing);
+    let released = ledger.release_orphans(&owner).await?;
+    if released > 0 {
+        tracing::warn!(released, "released the holds of the last run");
+    }
+
+    let wallet = open_wallet(&config, &vault, &ledger).await?;
+    let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);
+    let market = Market::new(load_catalog(&config)?, Arc::clone(&book), config.pricing.clone(), clock);
+    let exchanges = TaskTracker::new();
+    let exchange = Arc::new(Exchange {
+        market,
+        till: Till::new(wallet.clone(), vault),
+        ledger: ledger.clone(),
+        upstream: config.upstream.as_ref().map(Upstream::new).transpose()?.map(Arc::new),
+        missing_usage: config.pricing.missing_usage,
+        tracker: exchanges.clone(),
+        deliveries: Deliveries::default(),
+        drains: Exchange::drain_permits(),
+    });
+
+    let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+    let state = http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
+    let router = http::router(state, &config.server.cors_origins);
+    let wanted = SocketAddr::new(config.server.host, config.server.port);
+    let listen = |error| StartError::Listen { address: wanted, error };
+    let listener = TcpListener::bind(wanted).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+
+    // What the last run left unfinished is finished first, as far as the mints answer.
+    if let Err(error) = wallet.resume(0).await {
+        tracing::error!(%error, "the journal could not be read");
+    }
+    start_jobs(&background, &stop, &config, &exchange, book);
+    background.spawn(http::serve::run(listener, router, exchanges.clone(), drain.clone(), stop.clone()));
+    Ok(Running {
+        address,
+        exchange,
+        drain,
+        stop,
+        exchanges,
+        background,
+        writer,
+        store,
+        shutdown_timeout: config.server.shutdown_timeout,
+        _lock: lock,
+    })
+}
+
+fn start_jobs(tracker: &TaskTracker, stop: &CancellationToken, config: &Config, exchange: &Arc<Exchange>, book: Arc<PriceBook>) {
+    let wallet = exchange.till.wallet().clone();
+    let idle = config.upstream.as_ref().map_or(Duration::from_secs(120), |upstream| upstream.idle_timeout);
+    jobs::start(tracker, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
+    jobs::start(tracker, stop, jobs::RefreshKeysets { wallet: wallet.clone() });
+    jobs::start(tracker, stop, jobs::ResumeOperations { wallet });
+    jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
+    let patience = idle.saturating_mul(2).max(Duration::from_secs(240));
+    jobs::start(tracker, stop, jobs::RescueStalled { exchange: Arc::clone(exchange), patience });
+}
+
+impl Running {
+    /// Where the node listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What serves requests; for tests and tools that look inside.
+    #[must_use]
+    pub fn exchange(&self) -> &Arc<Exchange> {
+        &self.exchange
+    }
+
+    /// Stops the node. Running exchanges have the configured time to finish; `now` cuts it short.
+    pub async fn shutdown(self, now: impl Future<Output = ()>) {
+        let Self { exchange, drain, stop, exchanges, background, writer, store, shutdown_timeout, _lock, .. } = self;
+        drain.cancel();
+        exchanges.close();
+        tokio::select! {
+            () = exchanges.wait() => {}
+            () = tokio::time::sleep(shutdown_timeout) => {
+                tracing::warn!("some exchanges did not end in time; their holds are released at the next start");
+            }
+            () = now => {}
+        }
+        stop.cancel();
+        drop(exchange);
+        background.close();
+        let ended = async {
+            background.wait().await;
+            if writer.await.is_err() {
+                tracing::error!("the ledger's writer had failed");
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {
+            tracing::warn!("some background work did not end in time");
+        }
+        store.close().await;
+    }
+}
+
+async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<Wallet, StartError> {
+    let fresh: [u8; 64] = std::array::from_fn(|_| rand::random());
+    let sealed = vault.seal(SEED, &fresh)?;
+    let stored = ledger.store().setting_or_insert(SEED, &sealed, ledger.clock().now_ms()).await?;
+    let seed: [u8; 64] = vault.unseal(SEED, &stored)?.try_into().map_err(|_| VaultError::WrongKey)?;
+    let client = net::client(&ClientOptions {
+        connect_timeout: config.mints.timeout.min(Duration::from_secs(10)),
+        ..ClientOptions::default()
+    })?;
+    let options = Options {
+        mints: config.mints.urls.clone(),
+        unit: config.mints.unit,
+        timeout: config.mints.timeout,
+        concurrency: config.mints.max_concurrency,
+        seed: Seed::new(seed),
+    };
+    Ok(Wallet::open(ledger.clone(), options, &client).await?)
+}
+
+fn load_catalog(config: &Config) -> Result<Catalog, StartError> {
+    let loaded = file::load(&config.pricing.models_path)?;
+    for problem in &loaded.problems {
+        tracing::warn!(%problem, "a model is not offered");
+    }
+    Ok(loaded.catalog)
+}
+
+/// The name under which this data directory's node owns holds and operations.
+fn node_id(data_dir: &Path) -> Result<String, StartError> {
+    let path = data_dir.join(NODE_ID);
+    let io = |error: std::io::Error| StartError::Io(format!("{}: {error}", path.display()));
+    match std::fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        Ok(_) => Err(StartError::Io(format!("{} is empty", path.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let id = hex(&rand::random::<[u8; 8]>());
+            write_private(&path, &id).map_err(io)?;
+            Ok(id)
+        }
+        Err(error) => Err(io(error)),
+    }
+}

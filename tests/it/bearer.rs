@@ -1,0 +1,110 @@
+//! A token, or the key it became, as the API key.
+
+use serde_json::{Value, json};
+
+use crate::support::mint::TestMint;
+use crate::support::node::{MODEL, TestNode, UPSTREAM_KEY, ask, ask_streaming};
+use crate::support::purse::Purse;
+use crate::support::upstream::{Script, Upstream, completion, usage};
+
+pub async fn world(sats: u64) -> (TestMint, Purse, Upstream, TestNode) {
+    let mint = TestMint::start().await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(sats).await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::start(&mint, &upstream).await;
+    (mint, purse, upstream, node)
+}
+
+/// Takes back what is on a key, and checks at the mint that it is worth what was promised.
+pub async fn refund(node: &TestNode, purse: &Purse, key: &str) -> u64 {
+    let answer = node.post("/v1/wallet/refund").bearer_auth(key).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let answer: Value = answer.json().await.unwrap();
+    let worth = purse.receive(answer["token"].as_str().unwrap()).await.unwrap();
+    assert_eq!(answer["sats"], json!(worth.to_string()));
+    worth
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_a_key_that_is_charged_exactly() {
+    let (_mint, purse, upstream, node) = world(1000).await;
+    let token = purse.send(200).await;
+    let answer = node.chat(&ask("hello")).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    // 100 × 10 msat + 50 × 20 msat
+    assert_eq!(answer.headers()["x-routstr-cost-msats"], "2000");
+    assert_eq!(answer.headers()["x-routstr-input-cost-msats"], "1000");
+    assert_eq!(answer.headers()["x-routstr-output-cost-msats"], "1000");
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["choices"][0]["message"]["content"], "echo: hello");
+    assert_eq!(body["usage"]["cost"]["total_msats"], 2000);
+    assert_eq!(body["usage"]["remaining_balance_msats"], 198_000);
+    assert_eq!(body["model"], MODEL);
+    // The upstream saw the node's key and nothing of the client's.
+    let seen = upstream.last();
+    assert_eq!(seen.headers["authorization"], format!("Bearer {UPSTREAM_KEY}"));
+    // The same token is the same key, and the key of its hash too.
+    let answer = node.chat(&ask("again")).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(node.balance(&token).await, (196_000, 0, 4000));
+    let info: Value = node.get("/v1/balance/info").bearer_auth(&token).send().await.unwrap().json().await.unwrap();
+    let key = info["api_key"].as_str().unwrap().to_owned();
+    let answer = node.chat(&ask("third")).header("x-api-key", &key).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(node.balance(&key).await, (194_000, 0, 6000));
+    assert_eq!(refund(&node, &purse, &key).await, 194);
+    assert_eq!(purse.balance().await, 994);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_runs_live_and_ends_with_its_bill() {
+    let (_mint, purse, _upstream, node) = world(1000).await;
+    let token = purse.send(100).await;
+    let answer = node.chat(&ask_streaming("hi")).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    let text = answer.text().await.unwrap();
+    let events: Vec<&str> = text.split("\n\n").filter(|event| !event.is_empty()).collect();
+    assert_eq!(events.last(), Some(&"data: [DONE]"));
+    assert_eq!(text.matches("[DONE]").count(), 1);
+    let bill: Value = serde_json::from_str(events[events.len() - 2].strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(bill["usage"]["cost"]["total_msats"], 2000);
+    // It did not ask for usage: the extra chunk is one that a naive client can index.
+    assert_eq!(bill["choices"], json!([{ "index": 0, "delta": {}, "finish_reason": null }]));
+    // Settled before the last byte was sent.
+    assert_eq!(node.balance(&token).await, (98_000, 0, 2000));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_usage_is_estimated_and_says_so() {
+    let (_mint, purse, upstream, node) = world(1000).await;
+    let token = purse.send(100).await;
+    upstream.next(Script::Answer { status: 200, media: "application/json", body: completion(MODEL, &"x".repeat(400), None) });
+    let body: Value = node.chat(&ask("hello")).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
+    assert_eq!(body["usage"]["cost"]["estimated"], true);
+    assert_eq!(body["usage"]["completion_tokens"], 100);
+    assert_eq!(body["usage"]["cost"]["output_msats"], 2000);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_token_has_its_price() {
+    let (_mint, purse, upstream, node) = world(1000).await;
+    let token = purse.send(100).await;
+    let mut report = usage(1000, 100);
+    report["prompt_tokens_details"] = json!({ "cached_tokens": 600, "cache_write_tokens": 300 });
+    report["completion_tokens_details"] = json!({ "reasoning_tokens": 40 });
+    upstream.next(Script::Answer { status: 200, media: "application/json", body: completion("toy/cached", "x", Some(report)) });
+    let mut request = ask("hello");
+    request["model"] = json!("cached");
+    let body: Value = node.chat(&request).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
+    // 100×10 + 600×1 + 300×12.5 + 60×20 + 40×30
+    assert_eq!(body["usage"]["cost"]["total_msats"], 1000 + 600 + 3750 + 1200 + 1200);
+    assert_eq!(body["usage"]["cost"]["cache_read_msats"], 600);
+    assert_eq!(body["model"], "cached", "the answer has the name that was asked for");
+    assert_eq!(upstream.last().json()["model"], "toy/cached", "the upstream is sent the whole id");
+    node.finish().await;
+}

@@ -1,0 +1,13 @@
+//! Black-box tests: a started node over HTTP, in front of a real mint.
+//!
+//! On SQLite by default; on PostgreSQL with `TEST_DATABASE=postgres` and `TEST_POSTGRES_URL`. Every
+//! test of the node ends by proving the books.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bearer;
+mod cdk_conformance;
+mod cdk_db;
+mod purse;

@@ -1,0 +1,207 @@
+//! A node of its own for every test, on SQLite, or on PostgreSQL when `TEST_DATABASE=postgres`.
+//!
+//! [`TestNode::finish`] ends every test: it proves the books.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coinslot::clock::{SharedClock, SystemClock};
+use coinslot::config::Config;
+use coinslot::money::MintUnit;
+use coinslot::node::{self, Running};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::mint::TestMint;
+use super::store::TempSchema;
+use super::upstream::Upstream;
+
+/// The upstream's key in tests; must appear nowhere.
+pub const UPSTREAM_KEY: &str = "sk-upstream-secret-0123456789";
+
+/// 10 msat a prompt token, 20 msat a completion token at the test rate.
+pub const MODEL: &str = "toy/echo-1";
+
+/// A node, and all that it needs.
+pub struct TestNode {
+    running: Option<Running>,
+    settings: BTreeMap<String, String>,
+    clock: SharedClock,
+    dir: TempDir,
+    schema: Option<TempSchema>,
+    client: reqwest::Client,
+}
+
+/// The models that tests are sold.
+pub fn models() -> Value {
+    let model = |id: &str, prompt: &str, completion: &str| {
+        json!({
+            "id": id, "name": id, "created": 1, "description": "", "context_length": 10_000,
+            "architecture": { "modality": "text->text", "input_modalities": ["text"], "output_modalities": ["text"], "tokenizer": "Other", "instruct_type": null },
+            "pricing": { "prompt": prompt, "completion": completion, "request": "0", "image": "0", "web_search": "0", "internal_reasoning": "0" },
+            "top_provider": { "context_length": 10_000, "max_completion_tokens": 1_000, "is_moderated": false },
+            "per_request_limits": null, "supported_parameters": ["max_tokens"],
+        })
+    };
+    let mut cached = model("toy/cached", "0.00001", "0.00002");
+    cached["pricing"]["input_cache_read"] = json!("0.000001");
+    cached["pricing"]["input_cache_write"] = json!("0.0000125");
+    cached["pricing"]["internal_reasoning"] = json!("0.00003");
+    json!({ "models": [model(MODEL, "0.00001", "0.00002"), cached, model("toy/cheap", "0.0000000001", "0.0000000002")] })
+}
+
+impl TestNode {
+    /// A node in front of this upstream that takes this mint's ecash.
+    pub async fn start(mint: &TestMint, upstream: &Upstream) -> Self {
+        Self::with(mint, upstream, &[]).await
+    }
+
+    /// The same with further settings.
+    pub async fn with(mint: &TestMint, upstream: &Upstream, more: &[(&str, &str)]) -> Self {
+        let settings = [
+            ("CASHU_MINTS", mint.url()),
+            ("UPSTREAM_BASE_URL", upstream.url()),
+            ("UPSTREAM_API_KEY", UPSTREAM_KEY.to_owned()),
+        ];
+        let mut all: BTreeMap<String, String> = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        all.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Self::with_settings(all, Arc::new(SystemClock)).await
+    }
+
+    /// A node with these settings and the tests' own defaults.
+    pub async fn with_settings(more: BTreeMap<String, String>, clock: SharedClock) -> Self {
+        let dir = tempfile::Builder::new().prefix("coinslot-node-").tempdir().expect("a temporary directory");
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::write(dir.path().join("models.json"), models().to_string()).expect("models.json");
+        let schema = match std::env::var("TEST_DATABASE").as_deref() {
+            Ok("postgres") => Some(TempSchema::create().await.expect("TEST_POSTGRES_URL is set")),
+            _ => None,
+        };
+        let mut settings: BTreeMap<String, String> = [
+            ("PORT", "0".to_owned()),
+            ("DATA_DIR", path("data")),
+            ("MODELS_PATH", path("models.json")),
+            ("BTC_USD_FIXED", "100000".to_owned()),
+            ("EXCHANGE_FEE", "1".to_owned()),
+            ("UPSTREAM_PROVIDER_FEE", "1".to_owned()),
+            ("ADMIN_PASSWORD", "an admin password".to_owned()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        if let Some(schema) = &schema {
+            settings.insert("DATABASE_URL".to_owned(), schema.url());
+        }
+        settings.extend(more);
+        let mut node = Self { running: None, settings, clock, dir, schema, client: client() };
+        node.run().await;
+        node
+    }
+
+    async fn run(&mut self) {
+        let config = Config::from_vars(&self.settings).expect("settings");
+        self.running = Some(node::start(config, Arc::clone(&self.clock)).await.expect("the node starts"));
+    }
+
+    /// Stops the node and starts it again on the same data.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.run().await;
+    }
+
+    async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.shutdown(std::future::pending()).await;
+        }
+    }
+
+    pub fn running(&self) -> &Running {
+        self.running.as_ref().expect("the node runs")
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.running().address())
+    }
+
+    pub fn data_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn settings(&self) -> &BTreeMap<String, String> {
+        &self.settings
+    }
+
+    pub fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.get(format!("{}{path}", self.url()))
+    }
+
+    pub fn post(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.post(format!("{}{path}", self.url()))
+    }
+
+    /// A chat request for the test model.
+    pub fn chat(&self, body: &Value) -> reqwest::RequestBuilder {
+        self.post("/v1/chat/completions").json(body)
+    }
+
+    /// Balance, held, and spent of a key or token, in msat.
+    pub async fn balance(&self, key: &str) -> (u64, u64, u64) {
+        let info: Value = self.get("/v1/wallet/info").bearer_auth(key).send().await.expect("info").json().await.expect("JSON");
+        let field = |name: &str| info[name].as_u64().unwrap_or_else(|| panic!("no {name} in {info}"));
+        (field("balance"), field("reserved"), field("total_spent"))
+    }
+
+    /// Waits until no hold is open and nothing is left to finish.
+    pub async fn settled(&self) {
+        for _ in 0..500 {
+            let books = self.running().exchange().ledger.books().await.expect("books");
+            if books.open_holds == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("holds are still open after 5 s");
+    }
+
+    /// Proves the books: sums are zero, nothing is held, and the ledger's ecash is the wallet's.
+    pub async fn prove(&self) {
+        self.settled().await;
+        let exchange = self.running().exchange();
+        let books = exchange.ledger.books().await.expect("books");
+        assert_eq!(books.faults, Vec::<String>::new());
+        assert_eq!((books.held, books.open_holds), (0, 0), "nothing is held at rest");
+        let proofs = exchange.till.wallet().ecash().await.expect("ecash");
+        for ((mint, unit), ledger) in &books.ecash {
+            let unit = MintUnit::parse(unit).expect("unit");
+            let held = proofs.get(&(mint.clone(), unit)).map_or(0, |held| held.get());
+            assert_eq!(u64::try_from(*ledger), Ok(held), "the ledger's ecash at {mint} is what the wallet holds");
+        }
+        let total: i64 = books.ecash.values().sum();
+        assert_eq!(total, books.liabilities + books.earnings, "ecash is owed or earned");
+    }
+
+    /// Ends the test: proves the books and stops the node.
+    pub async fn finish(mut self) {
+        self.prove().await;
+        self.stop().await;
+        if let Some(schema) = self.schema.take() {
+            schema.remove().await;
+        }
+    }
+}
+
+/// A client that takes no proxy from the environment and follows nothing.
+pub fn client() -> reqwest::Client {
+    coinslot::net::client(&coinslot::net::ClientOptions::default()).expect("client")
+}
+
+/// A request body for the test model.
+pub fn ask(text: &str) -> Value {
+    json!({ "model": MODEL, "messages": [{ "role": "user", "content": text }] })
+}
+
+/// The same, streamed.
+pub fn ask_streaming(text: &str) -> Value {
+    json!({ "model": MODEL, "messages": [{ "role": "user", "content": text }], "stream": true })
+}
