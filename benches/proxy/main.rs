@@ -87,9 +87,11 @@ fn main() {
     }
     let begin = Instant::now();
     let groups = if plan.has("group") { group::measure(&[1, 4, 16, 64, 256], plan.each / 2) } else { Vec::new() };
+    // Its threads must not be started, nor ended, by the load's own runtime.
+    let bank = Bank::open();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let world = World::build(&plan, &mut report).await;
+        let world = World::build(&plan, &bank, &mut report).await;
         world.run(&plan, &mut report).await;
     });
     for line in groups {
@@ -105,9 +107,9 @@ fn main() {
 }
 
 /// Everyone who takes part.
-struct World {
+struct World<'a> {
     upstream: Upstream,
-    bank: Bank,
+    bank: &'a Bank,
     floor: Proxy,
     floor_address: SocketAddr,
     node: Node,
@@ -123,10 +125,9 @@ enum Peer {
     Coinslot,
 }
 
-impl World {
-    async fn build(plan: &Plan, report: &mut Report) -> Self {
+impl<'a> World<'a> {
+    async fn build(plan: &Plan, bank: &'a Bank, report: &mut Report) -> Self {
         let upstream = Upstream::start().await;
-        let bank = Bank::open();
         let myself = std::env::current_exe().expect("this program");
         let mut floor = Proxy::start(&myself, &["--floor", &upstream.base_url()], Path::new("."), &[]);
         let floor_address = floor.first_line().parse().expect("the floor's address");
