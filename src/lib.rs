@@ -1,4 +1,62 @@
-//! coinslot
+//! coinslot sells any OpenAI-compatible API for Cashu ecash: an axum reverse proxy with a
+//! double-entry ledger and an ecash wallet inside. This page is the map of the house.
+//!
+//! # One request, twelve steps
+//!
+//! | # | step | where | the money is |
+//! |---|---|---|---|
+//! | 1 | read the payment headers | [`payment::read`] | the client's |
+//! | 2 | look through the lens at model, limits, text | [`dialect::Dialect::read`] | the client's |
+//! | 3 | find model and price, freeze the rate, size the worst case | [`catalog::route`] | the client's |
+//! | 4 | redeem the token, once, last of all checks | [`wallet::Wallet::redeem`] | the node's, on an account |
+//! | 5 | set the worst case aside, in one atomic statement | [`ledger::Ledger::hold`] | held |
+//! | 6 | forward the body, and nothing else of the client's | [`upstream`] | held |
+//! | 7 | read the answer, event by event, and meter it | [`exchange`], [`dialect::Meter`] | held |
+//! | 8 | reckon the cost, rounded up once | [`money::RateCard::price`] | held |
+//! | 9 | charge it, free the rest | [`ledger::Hold::capture`] | earned, or on the account |
+//! | 10 | give change for a token that rode along | [`wallet::Wallet::give_change`] | the client's again |
+//! | 11 | write the receipt into the answer | [`dialect::Dialect::stamp`] | |
+//! | 12 | render an answer or a failure | [`http`] | |
+//!
+//! [`exchange`] is these steps in order, for every dialect, payment mode and delivery.
+//!
+//! # The tree
+//!
+//! * [`money`]: pure. Amounts with their unit, prices, usage, cost.
+//! * [`dialect`]: pure. One wire format a file; bodies are edited as bytes, through a lens.
+//! * [`failure`]: the one error shape: blame, retry, and what happened to the money.
+//! * [`config`]: the only reader of the environment. [`clock`]: the only reader of the time.
+//!   [`net`]: the only builder of HTTP clients. [`vault`]: secrets at rest.
+//! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
+//! * [`ledger`]: accounts, transfers, holds, the group-committing writer, the proof of the books.
+//! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal.
+//! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.
+//! * [`upstream`]: one attempt at the API behind the node.
+//! * [`payment`]: headers become a payment, a payment becomes a payer.
+//! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`node`]: composition.
+//!
+//! # Invariants
+//!
+//! 1. Amounts are unsigned integers with checked arithmetic; no float is near money.
+//! 2. Intent is synced before a mint is asked, the outcome after. What is unknown stays unknown
+//!    until evidence (NUT-07, NUT-09) decides it.
+//! 3. A proof is credited once, however it is encoded; a hold ends once; a charge never exceeds its
+//!    hold; no balance is below zero. The compiler says so where it can, the schema everywhere.
+//! 4. No transaction is open while the node waits for a mint, an upstream or a client.
+//! 5. Nothing a client does after admission, leaving included, stops settlement.
+//! 6. The ledger sums to zero and matches the ecash held; every test of a node ends by proving it.
+//! 7. No token, key, seed or prompt is in a log, an error, a URL or an upstream's request.
+//!
+//! # Walls
+//!
+//! Imports point down; a foreign crate has one home; SQL stays in its files. `tests/it/tidy.rs`
+//! checks that. Traits stand only where a foreign system begins, and at [`dialect::Dialect`].
+//!
+//! One decision differs from the first plan: swaps are driven by [`wallet`] itself over cdk's
+//! cryptography, types and store, not by cdk's wallet, because the journal must own inputs and
+//! outputs from before the mint hears of them until they are booked.
+
+pub mod admin;
 pub mod catalog;
 pub mod clock;
 pub mod config;

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::{self, AdminError, AdminState};
 use crate::catalog::{Catalog, file, route::Market};
 use crate::clock::SharedClock;
 use crate::config::{Config, Secret};
@@ -43,6 +44,8 @@ pub enum StartError {
     Wallet(#[from] WalletError),
     #[error(transparent)]
     Net(#[from] NetError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     #[error("{0}")]
     Models(#[from] file::LoadError),
     #[error("{0}")]
@@ -63,6 +66,7 @@ pub struct Running {
     writer: JoinHandle<()>,
     store: Store,
     shutdown_timeout: Duration,
+    admin_password: Option<Secret>,
     _lock: FileLock,
 }
 
@@ -104,7 +108,16 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
 
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let state = http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
-    let router = http::router(state, &config.server.cors_origins);
+    let admin = admin::ensure_password(&store, ledger.clock(), config.admin.password.as_ref()).await?;
+    let pages = admin::router(AdminState {
+        ledger,
+        wallet: wallet.clone(),
+        password: admin.password,
+        name: config.info.name.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        secure_cookies: config.info.http_url.starts_with("https://"),
+    });
+    let router = http::router(state, &config.server.cors_origins).merge(pages);
     let wanted = SocketAddr::new(config.server.host, config.server.port);
     let listen = |error| StartError::Listen { address: wanted, error };
     let listener = TcpListener::bind(wanted).await.map_err(listen)?;
@@ -126,6 +139,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         writer,
         store,
         shutdown_timeout: config.server.shutdown_timeout,
+        admin_password: admin.generated,
         _lock: lock,
     })
 }
@@ -146,6 +160,12 @@ impl Running {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The password of the operator's pages, if this start made it. It is nowhere else in clear.
+    #[must_use]
+    pub fn generated_password(&self) -> Option<&Secret> {
+        self.admin_password.as_ref()
     }
 
     /// What serves requests; for tests and tools that look inside.

@@ -135,7 +135,7 @@ async fn refund_key(node: &Node, payment: Payment) -> Result<(Change, MintUnit),
     // Never redeems: a token that was not used here is best kept as it is.
     let account = till.look_up(&key).await?.ok_or_else(|| Failure::payment(Code::KeyNotFound, "Key not found"))?;
     let unit = MintUnit::parse(&account.unit).unwrap_or_default();
-    let change = till.wallet().refund(&account).await.map_err(|error| match error {
+    let change = till.wallet().refund(account.id).await.map_err(|error| match error {
         RefundError::Ongoing => Failure::client(
             Code::RefundOngoing,
             "Cannot refund key. There are ongoing requests for this api key.",

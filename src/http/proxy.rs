@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -19,6 +20,9 @@ use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Whole};
 use crate::failure::{Code, Failure};
 use crate::payment::{self, Credentials};
 use crate::wallet::Change;
+
+/// How long a client may take to send a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Serves one request of a dialect.
 pub async fn serve(State(node): State<Node>, dialect: &'static dyn Dialect, request: Request) -> Response<Body> {
@@ -43,6 +47,7 @@ async fn answer(node: &Node, dialect: &'static dyn Dialect, headers: &HeaderMap,
         return Err(Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
     let payment = payment::read(credentials(headers)?)?;
+    node.exchange.till.check_mint(&payment).await?;
     let body = read_body(headers, body, node.max_body_bytes).await?;
     let call = Call {
         dialect,
@@ -103,11 +108,13 @@ pub(super) async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> 
     if declared.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
-    axum::body::to_bytes(body, limit).await.map_err(|error| {
+    let cut = || Failure::client(Code::InvalidRequest, "The request body was cut short.");
+    let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, limit)).await;
+    read.map_err(|_| cut())?.map_err(|error| {
         if is_length_limit(&error) {
             too_large()
         } else {
-            Failure::client(Code::InvalidRequest, "The request body was cut short.")
+            cut()
         }
     })
 }

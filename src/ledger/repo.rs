@@ -359,7 +359,7 @@ pub async fn ensure_client(
     .bind(now_ms)
     .execute(&mut **tx)
     .await?;
-    find_by_key(&mut **tx, key_hash).await?.ok_or_else(|| StoreError::Inconsistent {
+    find_by_key(tx, key_hash).await?.ok_or_else(|| StoreError::Inconsistent {
         table: "accounts",
         what: "an account is gone right after its insertion".into(),
     })

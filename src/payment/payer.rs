@@ -51,6 +51,21 @@ impl Till {
         Ok(Payer { account, one_shot })
     }
 
+    /// Refuses a token that can never be admitted, before the body is looked at: one of a mint that
+    /// is not on the list, unless it was credited while it was.
+    ///
+    /// # Errors
+    /// With the token untouched.
+    pub async fn check_mint(&self, payment: &Payment) -> Result<(), Failure> {
+        let (Payment::TokenKey(token) | Payment::OneShot(token)) = payment else {
+            return Ok(());
+        };
+        if self.wallet.mints().contains(&token.mint) || self.look_up(&token.id).await?.is_some() {
+            return Ok(());
+        }
+        Err(redeem_failure(RedeemError::Untrusted))
+    }
+
     /// The account behind a key or token, creating it from a token never seen before.
     ///
     /// # Errors
@@ -94,7 +109,7 @@ impl Till {
     pub async fn top_up(&self, account: &Account, token: &Token) -> Result<Msat, Failure> {
         self.appraise(token).await?;
         let key_hash = self.vault.key_hash(&token.id);
-        self.wallet.top_up(token, &key_hash, account.id).await.map_err(|error| redeem_failure(error, None))
+        self.wallet.top_up(token, &key_hash, account.id).await.map_err(redeem_failure)
     }
 
     /// What the database knows a token by.
@@ -108,9 +123,6 @@ impl Till {
     }
 
     async fn by_token(&self, token: &Token, required: Msat, model: &str) -> Result<AccountId, Failure> {
-        if !self.wallet.mints().contains(&token.mint) {
-            return Err(redeem_failure(RedeemError::Untrusted, None));
-        }
         match self.look_up(&token.id).await? {
             // An account without any movement belongs to a redemption that was refused or runs.
             Some(account) if !account.balance.posted.is_zero() || account.requests > 0 => Ok(account.id),
@@ -126,7 +138,7 @@ impl Till {
         let key_hash = self.vault.key_hash(&token.id);
         match self.wallet.redeem(token, AccountKind::Token, &key_hash).await {
             Ok(account) => Ok(account.id),
-            Err(error) => Err(redeem_failure(error, None)),
+            Err(error) => Err(redeem_failure(error)),
         }
     }
 
@@ -140,7 +152,7 @@ impl Till {
 
     async fn appraise(&self, token: &Token) -> Result<Msat, Failure> {
         let appraisal = self.wallet.appraise(token).await;
-        appraisal.map(|appraisal| appraisal.net).map_err(|error| redeem_failure(error, None))
+        appraisal.map(|appraisal| appraisal.net).map_err(redeem_failure)
     }
 
     async fn redeem(&self, token: &Token, kind: AccountKind) -> Result<Account, Failure> {
@@ -149,7 +161,7 @@ impl Till {
             Ok(account) => Ok(account),
             // Presented again, or raced: the same money, the same key.
             Err(RedeemError::Known(account)) => Ok(*account),
-            Err(error) => Err(redeem_failure(error, None)),
+            Err(error) => Err(redeem_failure(error)),
         }
     }
 }
@@ -175,7 +187,7 @@ pub fn insufficient(required: Msat, available: Msat, model: &str) -> Failure {
 
 /// The failure that a client sees for a redemption that did not happen.
 #[must_use]
-pub fn redeem_failure(error: RedeemError, _model: Option<&str>) -> Failure {
+pub fn redeem_failure(error: RedeemError) -> Failure {
     match error {
         RedeemError::Token(TokenFault::UnknownKeyset) => token_failure(&TokenFault::UnknownKeyset),
         RedeemError::Token(fault) => token_failure(&fault),

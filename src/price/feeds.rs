@@ -267,7 +267,7 @@ mod tests {
                 "<!doctype html><title>Just a moment...</title>",
                 r#"{"error":["EGeneral:Too many requests"]}"#,
                 r#"{"code":0,"msg":"Service unavailable from a restricted location"}"#,
-                &cut[..cut.len() / 2],
+                cut.split_at(cut.len() / 2).0,
             ] {
                 assert_eq!(parse(kind, hostile.as_bytes()), None, "{kind:?} {hostile}");
             }

@@ -21,6 +21,7 @@ impl FileLock {
             .write(true)
             .open(path)
             .map_err(io)?;
+        super::open::restrict(path, 0o600).map_err(io)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(what.to_owned())),

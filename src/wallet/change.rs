@@ -74,22 +74,27 @@ impl Wallet {
         }
     }
 
-    /// Pays back the balance of a key. With nothing on it, the last refund is given out again,
-    /// unless money came in after it.
+    /// Pays back the balance of a key. With less than a coin on it, the last refund is given out
+    /// again, unless money came in after it: a client whose answer was lost asks once more.
     ///
     /// # Errors
     /// See [`RefundError`].
-    pub async fn refund(&self, account: &Account) -> Result<Change, RefundError> {
-        if let Some(last) = self.last_return(account.id).await? {
-            match last.state {
-                // It was begun before: finish that one, so that a repeated call gets one answer.
-                State::Planned | State::Acting => return pending_if_owed(self.perform(&last).await),
-                _ if account.balance.posted.is_zero() => return Ok(returned(&last)),
-                _ => {}
+    pub async fn refund(&self, account: AccountId) -> Result<Change, RefundError> {
+        match self.last_return(account).await? {
+            // It was begun before: finish that one, so that a repeated call gets one answer.
+            Some(begun) if matches!(begun.state, State::Planned | State::Acting) => {
+                return pending_if_owed(self.perform(&begun).await);
             }
+            _ => {}
         }
-        let operation = self.write_operation(account.id, Kind::Refund).await?;
-        pending_if_owed(self.perform(&operation).await)
+        match self.write_operation(account, Kind::Refund).await {
+            Ok(operation) => pending_if_owed(self.perform(&operation).await),
+            Err(little @ (RefundError::Nothing | RefundError::TooSmall)) => match self.last_return(account).await? {
+                Some(last) => pending_if_owed(self.perform(&last).await),
+                None => Err(little),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// Looks up the change of the token whose key hash this is, making it now if it is still owed.
@@ -239,7 +244,7 @@ impl Wallet {
         let active = trusted.keysets.active(operation.unit).await?;
         let fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
         let total = sum_infos(&chosen);
-        let send = owed.checked_sub(fee).unwrap_or(0);
+        let send = owed.saturating_sub(fee);
         let keep = total.checked_sub(owed).ok_or_else(|| WalletError::Ecash("too little was chosen".into()))?;
         let mut outputs: Vec<(u64, bool)> = split_few(send, &active.amounts).into_iter().map(|part| (part, true)).collect();
         outputs.extend(split_few(keep, &active.amounts).into_iter().map(|part| (part, false)));
@@ -251,7 +256,7 @@ impl Wallet {
             counter,
             send: outputs.iter().enumerate().filter(|(_, (_, sent))| *sent).map(|(at, _)| at).collect(),
             outputs: outputs.into_iter().map(|(part, _)| part).collect(),
-            fee: owed.checked_sub(send).unwrap_or(0),
+            fee: owed.saturating_sub(send),
         };
         let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
         let mut tx = self.store().begin(Durability::Full).await?;
@@ -368,7 +373,7 @@ impl Wallet {
         Ok(open)
     }
 
-    async fn resume_redemption(&self, operation: &Operation) -> bool {
+    pub(super) async fn resume_redemption(&self, operation: &Operation) -> bool {
         let Some(trusted) = self.trusted(&operation.mint) else { return false };
         let resumed = async {
             let plan = read_plan(operation)?;

@@ -190,11 +190,16 @@ impl Wallet {
     }
 
     async fn redeem_once(&self, trusted: &Trusted, token: &Token, target: Target, key_hash: &str) -> Result<Account, RedeemError> {
-        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
-        if let Some(known) = journal::find_by_token(&mut reader, key_hash).await? {
-            return Err(self.known(&known).await?);
+        if let Some(known) = self.accepted(key_hash).await? {
+            if known.state == State::Acting {
+                // Its outcome was not known when it was last asked about: ask again. A refusal
+                // gives the token free, and then it is redeemed like any other.
+                self.resume_redemption(&known).await;
+            }
+            if let Some(known) = self.accepted(key_hash).await? {
+                return Err(self.known(&known).await?);
+            }
         }
-        drop(reader);
         let plan = self.plan_redemption(trusted, token, target).await?;
         let operation = match self.write_redemption(token, target, key_hash, &plan).await {
             Ok(operation) => operation,
@@ -203,8 +208,18 @@ impl Wallet {
             }
             Err(error) => return Err(error),
         };
-        let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await;
-        self.finish_redemption(trusted, &operation, &plan, standing?, true).await
+        let sent = async {
+            let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+            self.finish_redemption(trusted, &operation, &plan, standing, true).await
+        };
+        sent.await.map_err(|error| match error {
+            // The mint may have acted: what broke afterwards is finished by the journal.
+            RedeemError::Wallet(error) => {
+                tracing::error!(operation = %operation.id, %error, "a redemption is left to the journal");
+                RedeemError::Pending(operation.id.clone())
+            }
+            decided => decided,
+        })
     }
 
     async fn plan_redemption(&self, trusted: &Trusted, token: &Token, target: Target) -> Result<Plan, RedeemError> {
@@ -359,6 +374,12 @@ impl Wallet {
         }
         tx.commit().await?;
         Ok(())
+    }
+
+    /// The operation that accepted this token, if one did and it was not refused.
+    async fn accepted(&self, token_hash: &str) -> Result<Option<Operation>, RedeemError> {
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        Ok(journal::find_by_token(&mut reader, token_hash).await?)
     }
 
     /// What a repeated token gets: its account, or word that it is still undecided.

@@ -116,10 +116,10 @@ pub async fn resolve(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Pla
         Ok(states) => states,
         Err(error) => return Ok(Standing::Unknown(error)),
     };
-    if states.iter().any(|state| *state == State::Pending) {
+    if states.contains(&State::Pending) {
         return Ok(Standing::Unknown(MintError::Unknown("the inputs are pending at the mint".into())));
     }
-    if states.iter().any(|state| *state == State::Spent) {
+    if states.contains(&State::Spent) {
         // Either our swap was signed after the first look, or somebody else spent the inputs.
         return Ok(match restored(mint, keysets, seed, plan).await? {
             Some(standing) => standing,

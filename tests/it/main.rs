@@ -7,7 +7,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod bearer;
 mod cdk_conformance;
 mod cdk_db;
+mod licences;
 mod purse;
+mod tidy;

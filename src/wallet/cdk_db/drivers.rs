@@ -331,11 +331,11 @@ fn whole_numeric(bytes: &[u8]) -> Option<i64> {
     let mut words = words.iter().map(|word| u16::from_be_bytes(*word));
     let (_count, weight, sign, _scale) =
         (words.next()?, words.next()?, words.next()?, words.next()?);
-    let whole_digits = i32::from(weight.cast_signed()) + 1;
+    let whole_digits = i32::from(weight.cast_signed()).saturating_add(1);
     let mut total: i64 = 0;
     for _ in 0..whole_digits {
         let digit = i64::from(words.next().unwrap_or(0));
-        let digit = if sign == 0x4000 { -digit } else { digit };
+        let digit = if sign == 0x4000 { digit.saturating_neg() } else { digit };
         total = total.checked_mul(10_000)?.checked_add(digit)?;
     }
     (matches!(sign, 0 | 0x4000) && words.all(|digit| digit == 0)).then_some(total)

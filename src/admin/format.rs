@@ -1,0 +1,116 @@
+//! Figures as the pages write them.
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Msat as sat with thousands separated and all three decimals: `1,234.567`.
+pub(super) fn sat(msat: i64) -> String {
+    let magnitude = msat.unsigned_abs();
+    let sign = if msat < 0 { "−" } else { "" };
+    format!("{sign}{}.{:03}", grouped(magnitude / 1000), magnitude % 1000)
+}
+
+/// A number with thousands separated.
+pub(super) fn count(number: i64) -> String {
+    let sign = if number < 0 { "−" } else { "" };
+    format!("{sign}{}", grouped(number.unsigned_abs()))
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len().saturating_mul(2));
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && digits.len().saturating_sub(place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A time as ISO 8601 in UTC, to the second.
+pub(super) fn utc(time_ms: i64) -> String {
+    let (days, rest) = (time_ms.div_euclid(DAY_MS), time_ms.rem_euclid(DAY_MS) / 1000);
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+/// The date of a day since 1970-01-01, by Howard Hinnant's `civil_from_days`: years begin in
+/// March, so that the leap day is the last of its year.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days.saturating_add(719_468);
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// A span of time in its two largest units.
+pub(super) fn age(span_ms: i64) -> String {
+    let seconds = span_ms.max(0) / 1000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{} d {} h", grouped(days.unsigned_abs()), hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_sat_with_msat_precision() {
+        let rows = [
+            (0, "0.000"),
+            (1, "0.001"),
+            (-1, "−0.001"),
+            (999_999, "999.999"),
+            (1_000_000, "1,000.000"),
+            (1_234_567, "1,234.567"),
+            (-1_234_567_890, "−1,234,567.890"),
+            (i64::MIN, "−9,223,372,036,854,775.808"),
+        ];
+        for (msat, text) in rows {
+            assert_eq!(sat(msat), text);
+        }
+        assert_eq!(count(1_000), "1,000");
+        assert_eq!(count(-12), "−12");
+    }
+
+    #[test]
+    fn times_are_iso_in_utc() {
+        let rows = [
+            (0, "1970-01-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (951_782_400_000, "2000-02-29T00:00:00Z"),
+            (4_107_542_399_999, "2100-02-28T23:59:59Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00Z"),
+            (1_790_000_000_123, "2026-09-21T14:13:20Z"),
+            (1_735_689_599_000, "2024-12-31T23:59:59Z"),
+        ];
+        for (time_ms, text) in rows {
+            assert_eq!(utc(time_ms), text);
+        }
+        assert!(!utc(i64::MAX).is_empty() && !utc(i64::MIN).is_empty());
+    }
+
+    #[test]
+    fn ages_have_two_units() {
+        let rows = [
+            (-5, "0 s"),
+            (59_999, "59 s"),
+            (61_000, "1 min 1 s"),
+            (3_660_000, "1 h 1 min"),
+            (90_000_000, "1 d 1 h"),
+        ];
+        for (span_ms, text) in rows {
+            assert_eq!(age(span_ms), text);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The operator's pages, rendered here: plain forms, no script, nothing from elsewhere.
+//!
+//! Invariants:
+//! * Every page but the login needs a [`session`]; every POST comes from a page of this node (the
+//!   browser says so by `Origin` or `Sec-Fetch-Site`) *and* carries the token of its form.
+//! * A client's key appears as the start of its hash, never as itself.
+//! * Handlers hold no policy: they ask the ledger and the wallet, and render.
+
+mod format;
+mod login;
+mod overview;
+mod password;
+mod repo;
+mod session;
+mod throttle;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+
+use crate::ledger::Ledger;
+use crate::store::StoreError;
+use crate::wallet::{Wallet, WalletError};
+
+pub use password::{Password, PasswordState, ensure_password};
+
+/// Forms here are a password and a token.
+const MAX_FORM_BYTES: usize = 16 * 1024;
+
+const STYLE: &str = include_str!("../../templates/style.css");
+
+/// With `no-referrer`, browsers send `Origin: null` on POST, and a form of this node could not be
+/// told from a stranger's: hence `same-origin`, which tells other sites nothing either.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "same-origin"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+];
+
+/// What the pages know.
+#[derive(Clone, Debug)]
+pub struct AdminState {
+    pub ledger: Ledger,
+    pub wallet: Wallet,
+    /// As [`ensure_password`] gave it.
+    pub password: Password,
+    /// The node's name, for the headline.
+    pub name: String,
+    pub version: &'static str,
+    /// Whether the pages are reached by HTTPS, so that cookies may insist on it.
+    pub secure_cookies: bool,
+}
+
+impl AdminState {
+    fn now_ms(&self) -> i64 {
+        self.ledger.clock().now_ms()
+    }
+}
+
+/// All routes below `/admin`, to be merged into the node's.
+pub fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/admin", get(overview::show))
+        .route("/admin/", get(async || Redirect::to("/admin")))
+        .route("/admin/login", get(login::show).post(login::log_in))
+        .route("/admin/logout", post(login::log_out))
+        .route("/admin/style.css", get(style))
+        .route("/admin/{*rest}", get(async || (StatusCode::NOT_FOUND, "There is no such page.")))
+        .with_state(state)
+        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
+        .layer(middleware::from_fn(refuse_foreign_posts))
+        .layer(middleware::map_response(harden))
+}
+
+async fn style() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE)
+}
+
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn refuse_foreign_posts(request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if reads || is_from_here(request.headers(), request.uri()) {
+        return next.run(request).await;
+    }
+    (StatusCode::FORBIDDEN, "This request does not come from a page of this node.").into_response()
+}
+
+/// Whether the browser says that a page of this very host sent the request. Where a proxy rewrites
+/// `Host`, browsers on HTTPS still say so by `Sec-Fetch-Site`.
+fn is_from_here(headers: &HeaderMap, uri: &Uri) -> bool {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(header::HOST).or_else(|| uri.authority().map(|authority| authority.as_str()));
+    let origin = text(header::ORIGIN);
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    match (site, origin.and_then(|origin| origin.split_once("://")), host) {
+        (Some(site), _, _) if site != b"none" => site == b"same-origin",
+        (_, Some((_scheme, origin)), Some(host)) => origin.eq_ignore_ascii_case(host),
+        _ => false,
+    }
+}
+
+/// Why a page cannot be shown. Logged; the browser sees nothing of it.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    #[error("cookie: {0}")]
+    Cookie(String),
+    #[error("password hash: {0}")]
+    Hash(String),
+    #[error(transparent)]
+    Template(#[from] askama::Error),
+}
+
+impl From<sqlx::Error> for AdminError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(StoreError::Sql(error))
+    }
+}
+
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response {
+        tracing::error!(error = %self, "an admin page failed");
+        (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown now. The log says why.").into_response()
+    }
+}
+
+fn page(template: &impl askama::Template) -> Result<Html<String>, AdminError> {
+    Ok(Html(template.render()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_page_of_this_host_may_post() {
+        let rows: &[(&[(&str, &str)], bool)] = &[
+            (&[("host", "node:8000"), ("origin", "http://node:8000")], true),
+            (&[("host", "Node.example"), ("origin", "https://node.EXAMPLE")], true),
+            (&[("host", "node:8000"), ("origin", "http://node")], false),
+            (&[("host", "node"), ("origin", "http://node.evil")], false),
+            (&[("host", "node"), ("origin", "null")], false),
+            (&[("host", "node"), ("origin", "http://user@node")], false),
+            (&[("host", "node")], false),
+            (&[("origin", "http://node")], false),
+            (&[("host", "127.0.0.1:8000"), ("origin", "https://node"), ("sec-fetch-site", "same-origin")], true),
+            (&[("host", "node"), ("origin", "http://node"), ("sec-fetch-site", "cross-site")], false),
+            (&[("host", "node"), ("origin", "http://node"), ("sec-fetch-site", "same-site")], false),
+            (&[("host", "node"), ("origin", "http://node"), ("sec-fetch-site", "none")], true),
+            (&[("host", "node"), ("sec-fetch-site", "none")], false),
+        ];
+        for (pairs, allowed) in rows {
+            let headers: HeaderMap = pairs
+                .iter()
+                .map(|(name, value)| (HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap()))
+                .collect();
+            assert_eq!(is_from_here(&headers, &Uri::from_static("/admin/login")), *allowed, "{pairs:?}");
+        }
+        let headers = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("https://node"))]);
+        assert!(is_from_here(&headers, &Uri::from_static("https://node/admin/login")));
+    }
+}

@@ -1,0 +1,190 @@
+//! The operator's password: the configured one, or one that the node made for itself.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
+use argon2::{Argon2, password_hash};
+
+use super::AdminError;
+use super::throttle::Throttle;
+use crate::clock::SharedClock;
+use crate::config::Secret;
+use crate::store::Store;
+
+const SETTING: &str = "admin_password_hash";
+
+/// No letter that is easily taken for another. 32 of them: five bits each.
+const ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+/// 150 bits.
+const LETTERS: usize = 30;
+const GROUP: usize = 5;
+
+/// The password, and the one that was made just now.
+#[derive(Debug)]
+pub struct PasswordState {
+    pub password: Password,
+    /// To be shown to the operator, once: nobody can read it again.
+    pub generated: Option<Secret>,
+}
+
+/// What a login is compared with. Clones share the throttle.
+#[derive(Clone)]
+pub struct Password {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    clock: SharedClock,
+    /// Hash of the configured password; the database's counts when there is none.
+    configured: Option<String>,
+    throttle: Mutex<Throttle>,
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// What came of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Right,
+    Wrong,
+    /// Not looked at.
+    TooSoon(Duration),
+}
+
+/// Settles what the password is. The configured one wins; else the database's hash; else one is
+/// made, and of several processes that start together only the one whose hash was stored learns it.
+///
+/// # Errors
+/// When the database does not answer, or holds something that is no hash.
+pub async fn ensure_password(
+    store: &Store,
+    clock: &SharedClock,
+    configured: Option<&Secret>,
+) -> Result<PasswordState, AdminError> {
+    let mut generated = None;
+    let configured = match configured.filter(|secret| !secret.expose().is_empty()) {
+        Some(secret) => Some(hash(secret.clone()).await?),
+        None => {
+            let stored = match store.setting(SETTING).await? {
+                Some(stored) => stored,
+                None => {
+                    let secret = generate();
+                    let own = hash(secret.clone()).await?;
+                    let stored = store.setting_or_insert(SETTING, &own, clock.now_ms()).await?;
+                    generated = (stored == own).then_some(secret);
+                    stored
+                }
+            };
+            PasswordHash::new(&stored).map_err(bad_hash)?;
+            None
+        }
+    };
+    let inner = Inner { store: store.clone(), clock: Arc::clone(clock), configured, throttle: Mutex::default() };
+    Ok(PasswordState { password: Password { inner: Arc::new(inner) }, generated })
+}
+
+impl Password {
+    /// Compares in constant time, off the threads that serve requests.
+    pub(super) async fn check(&self, attempt: Secret) -> Result<Verdict, AdminError> {
+        if let Err(wait) = self.throttle(|throttle| throttle.admit(self.inner.clock.now_ms())) {
+            return Ok(Verdict::TooSoon(wait));
+        }
+        let hash = match &self.inner.configured {
+            Some(hash) => hash.clone(),
+            None => self
+                .inner
+                .store
+                .setting(SETTING)
+                .await?
+                .ok_or_else(|| AdminError::Hash("there is none in the database".into()))?,
+        };
+        if verify(attempt, hash).await? {
+            self.throttle(Throttle::succeeded);
+            Ok(Verdict::Right)
+        } else {
+            Ok(Verdict::Wrong)
+        }
+    }
+
+    fn throttle<T>(&self, change: impl FnOnce(&mut Throttle) -> T) -> T {
+        change(&mut self.inner.throttle.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+async fn hash(password: Secret) -> Result<String, AdminError> {
+    blocking(move || {
+        let salt = SaltString::encode_b64(&rand::random::<[u8; 16]>())?;
+        Ok(Argon2::default().hash_password(password.expose().as_bytes(), &salt)?.to_string())
+    })
+    .await
+}
+
+async fn verify(attempt: Secret, hash: String) -> Result<bool, AdminError> {
+    blocking(move || {
+        let hash = PasswordHash::new(&hash)?;
+        match Argon2::default().verify_password(attempt.expose().as_bytes(), &hash) {
+            Ok(()) => Ok(true),
+            Err(password_hash::Error::Password) => Ok(false),
+            Err(error) => Err(error),
+        }
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, password_hash::Error> + Send + 'static,
+) -> Result<T, AdminError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(bad_hash),
+        Err(error) => Err(AdminError::Hash(error.to_string())),
+    }
+}
+
+fn bad_hash(error: password_hash::Error) -> AdminError {
+    AdminError::Hash(error.to_string())
+}
+
+fn generate() -> Secret {
+    let mut text = String::with_capacity(LETTERS + LETTERS / GROUP);
+    for (place, byte) in rand::random::<[u8; LETTERS]>().into_iter().enumerate() {
+        if place > 0 && place % GROUP == 0 {
+            text.push('-');
+        }
+        text.extend(ALPHABET.get(usize::from(byte & 31)).map(|letter| char::from(*letter)));
+    }
+    Secret::new(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_password_is_long_and_legible() {
+        let (one, other) = (generate(), generate());
+        assert_ne!(one, other);
+        let groups: Vec<&str> = one.expose().split('-').collect();
+        assert_eq!(groups.len(), LETTERS / GROUP);
+        assert!(groups.iter().all(|group| group.len() == GROUP), "{groups:?}");
+        let distinct: std::collections::HashSet<&u8> = ALPHABET.iter().collect();
+        assert_eq!(distinct.len(), 32);
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_fits_its_hash() {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        let one = hash(secret("right")).await.unwrap();
+        assert!(one.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{one}");
+        assert_ne!(one, hash(secret("right")).await.unwrap());
+        assert!(verify(secret("right"), one.clone()).await.unwrap());
+        assert!(!verify(secret("wrong"), one.clone()).await.unwrap());
+        assert!(!verify(secret(""), one).await.unwrap());
+        assert!(verify(secret("right"), "nonsense".to_owned()).await.is_err());
+    }
+}

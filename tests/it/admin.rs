@@ -1,0 +1,448 @@
+//! The operator's pages, driven as a browser would.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use coinslot::admin::{AdminState, ensure_password, router};
+use coinslot::clock::{Clock, SharedClock};
+use coinslot::config::Secret;
+use coinslot::ledger::{AccountId, AccountKind, Ledger, account, repo};
+use coinslot::money::{Cost, MintUnit, Msat, Usage};
+use coinslot::net;
+use coinslot::store::{Durability, Store};
+use coinslot::wallet::{Options, Seed, Wallet};
+use sqlx::Row;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+const START_MS: i64 = 1_790_000_000_000;
+const PASSWORD: &str = "correct horse";
+const MINT: &str = "https://mint.example";
+const HOST: &str = "node.example:8000";
+
+#[derive(Debug)]
+struct Stepped(AtomicI64);
+
+impl Clock for Stepped {
+    fn now_ms(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A node's admin pages over a store of their own.
+struct House {
+    app: Router,
+    clock: Arc<Stepped>,
+    ledger: Ledger,
+    _tasks: JoinSet<()>,
+    _dir: TempDir,
+}
+
+/// What a request got.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    fn location(&self) -> &str {
+        self.headers[header::LOCATION].to_str().unwrap()
+    }
+
+    fn set_cookie(&self, name: &str) -> Option<&str> {
+        let mut lines = self.headers.get_all(header::SET_COOKIE).iter().map(|line| line.to_str().unwrap());
+        lines.find(|line| line.starts_with(&format!("{name}=")))
+    }
+
+    /// `name=value`, as the browser sends it back.
+    fn cookie(&self, name: &str) -> String {
+        self.set_cookie(name).expect(name).split(';').next().unwrap().to_owned()
+    }
+
+    fn csrf(&self) -> String {
+        let rest = self.text.split_once(r#"name="csrf" value=""#).expect("a form token").1;
+        rest.split_once('"').unwrap().0.to_owned()
+    }
+}
+
+impl House {
+    async fn open(configured: Option<&str>, secure_cookies: bool, name: &str) -> Self {
+        net::install_crypto();
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), None, false).await.unwrap();
+        let clock = Arc::new(Stepped(AtomicI64::new(START_MS)));
+        let shared: SharedClock = clock.clone();
+        let (ledger, writer) = Ledger::open(store.clone(), shared.clone(), "a node".into()).await.unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(writer);
+        let options = Options {
+            mints: vec![MINT.into()],
+            unit: MintUnit::Sat,
+            timeout: Duration::from_secs(1),
+            concurrency: 1,
+            seed: Seed::new([7; 64]),
+        };
+        let client = net::client(&net::ClientOptions::default()).unwrap();
+        let wallet = Wallet::open(ledger.clone(), options, &client).await.unwrap();
+        let secret = configured.map(|text| Secret::new(text.to_owned()));
+        let state = AdminState {
+            ledger: ledger.clone(),
+            wallet,
+            password: ensure_password(&store, &shared, secret.as_ref()).await.unwrap().password,
+            name: name.to_owned(),
+            version: "0.0.0-test",
+            secure_cookies,
+        };
+        Self { app: router(state), clock, ledger, _tasks: tasks, _dir: dir }
+    }
+
+    async fn usual() -> Self {
+        Self::open(Some(PASSWORD), false, "a node").await
+    }
+
+    fn step(&self, by: Duration) {
+        self.clock.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
+        for (name, value) in [
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "same-origin"),
+        ] {
+            assert_eq!(parts.headers[name], value);
+        }
+        let policy = parts.headers["content-security-policy"].to_str().unwrap();
+        for rule in ["default-src 'none'", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"] {
+            assert!(policy.contains(rule), "{policy}");
+        }
+        assert!(!policy.contains("unsafe") && !policy.contains("script"), "{policy}");
+        Answer { status: parts.status, headers: parts.headers, text }
+    }
+
+    async fn get(&self, path: &str, cookie: &str) -> Answer {
+        let request = Request::get(path).header(header::HOST, HOST).header(header::COOKIE, cookie);
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    async fn post(&self, path: &str, cookie: &str, form: &[(&str, &str)]) -> Answer {
+        self.post_from(&format!("http://{HOST}"), path, cookie, form).await
+    }
+
+    async fn post_from(&self, origin: &str, path: &str, cookie: &str, form: &[(&str, &str)]) -> Answer {
+        let mut body = url::form_urlencoded::Serializer::new(String::new());
+        body.extend_pairs(form);
+        let request = Request::post(path)
+            .header(header::HOST, HOST)
+            .header(header::ORIGIN, origin)
+            .header(header::COOKIE, cookie)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        self.send(request.body(Body::from(body.finish())).unwrap()).await
+    }
+
+    /// Fills in the login form.
+    async fn try_password(&self, password: &str) -> Answer {
+        let page = self.get("/admin/login", "").await;
+        let form = [("csrf", &*page.csrf()), ("password", password)];
+        self.post("/admin/login", &page.cookie("coinslot_login"), &form).await
+    }
+
+    /// The session's cookie.
+    async fn log_in(&self) -> String {
+        let answer = self.try_password(PASSWORD).await;
+        assert_eq!((answer.status, answer.location()), (StatusCode::SEE_OTHER, "/admin"));
+        answer.cookie("coinslot_session")
+    }
+
+    async fn sessions(&self) -> Vec<String> {
+        let rows = sqlx::query("SELECT id_hash FROM sessions").fetch_all(self.ledger.store().read()).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    async fn assert_logged_out(&self, cookie: &str) {
+        let answer = self.get("/admin", cookie).await;
+        assert_eq!((answer.status, answer.location()), (StatusCode::SEE_OTHER, "/admin/login"));
+    }
+
+    /// Posts to the ledger without any ecash behind it.
+    async fn credit(&self, key_hash: &str, mint: &str, msat: u64) -> AccountId {
+        let (ledger, now) = (&self.ledger, self.clock.now_ms());
+        let mut tx = ledger.store().begin(Durability::Full).await.unwrap();
+        let house = account::house_account(&mut tx, ledger.next_id(), AccountKind::Mint, mint, "sat", now);
+        let house = house.await.unwrap();
+        let id = ledger.next_id();
+        let client = repo::ensure_client(&mut tx, id, AccountKind::Key, key_hash, mint, "sat", now).await.unwrap();
+        let transfer = repo::Transfer {
+            id: ledger.next_id(),
+            debit: house,
+            credit: client.id,
+            amount: Msat::new(msat).unwrap(),
+            kind: "redeem",
+            reference: "a test",
+        };
+        repo::transfer(&mut tx, transfer, now).await.unwrap();
+        tx.commit().await.unwrap();
+        client.id
+    }
+
+    async fn charge(&self, account: AccountId, msat: u64) {
+        let hold = self.ledger.hold(account, Msat::new(msat).unwrap(), "a request").await.unwrap();
+        let mut cost = Cost::new(Usage::default(), None);
+        cost.total = Msat::new(msat).unwrap();
+        hold.capture(cost, "a request").await.unwrap();
+    }
+
+    async fn execute(&self, sql: &'static str) {
+        let mut tx = self.ledger.store().begin(Durability::Full).await.unwrap();
+        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_right_password_opens_the_overview_and_a_wrong_one_does_not() {
+    let house = House::usual().await;
+    house.assert_logged_out("").await;
+    house.assert_logged_out("coinslot_session=made-up").await;
+
+    let wrong = house.try_password("wrong").await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    assert!(wrong.set_cookie("coinslot_session").is_none());
+    assert!(wrong.text.contains("That is not the password."));
+    assert!(house.sessions().await.is_empty());
+
+    house.step(Duration::from_secs(1));
+    let right = house.try_password(PASSWORD).await;
+    let line = right.set_cookie("coinslot_session").unwrap();
+    for part in ["; HttpOnly", "; SameSite=Strict", "; Path=/admin", "; Max-Age=86400"] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(!line.contains("Secure"), "{line}");
+    let cookie = right.cookie("coinslot_session");
+    let value = cookie.split_once('=').unwrap().1;
+    assert!(house.sessions().await.iter().all(|hash| hash.len() == 64 && !hash.contains(value)));
+
+    assert_eq!(house.get("/admin", &cookie).await.status, StatusCode::OK);
+    let again = house.get("/admin/login", &cookie).await;
+    assert_eq!((again.status, again.location()), (StatusCode::SEE_OTHER, "/admin"));
+}
+
+#[tokio::test]
+async fn cookies_are_secure_where_the_pages_are() {
+    let house = House::open(Some(PASSWORD), true, "a node").await;
+    let answer = house.try_password(PASSWORD).await;
+    assert!(answer.set_cookie("coinslot_session").unwrap().ends_with("; Secure"));
+    let form = house.get("/admin/login", "").await;
+    assert!(form.set_cookie("coinslot_login").unwrap().ends_with("; Secure"));
+}
+
+#[tokio::test]
+async fn failures_make_the_next_attempt_wait_ever_longer() {
+    let house = House::usual().await;
+    for seconds in [1_u64, 2, 4, 8, 16, 32, 60, 60] {
+        assert_eq!(house.try_password("wrong").await.status, StatusCode::UNAUTHORIZED);
+        // The right one is not even looked at.
+        let locked = house.try_password(PASSWORD).await;
+        assert_eq!(locked.status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(locked.headers[header::RETRY_AFTER], seconds.to_string());
+        house.step(Duration::from_millis(seconds * 1000 - 1));
+        let locked = house.try_password(PASSWORD).await;
+        assert_eq!(locked.status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(locked.headers[header::RETRY_AFTER], "1");
+        house.step(Duration::from_millis(1));
+    }
+    house.log_in().await;
+    assert_eq!(house.try_password("wrong").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(house.try_password("wrong").await.headers[header::RETRY_AFTER], "1");
+}
+
+#[tokio::test]
+async fn attempts_that_arrive_together_are_not_free() {
+    let house = House::usual().await;
+    let attempts = (0..8).map(|_| house.try_password("wrong"));
+    let statuses: Vec<_> = futures_util::future::join_all(attempts).await.iter().map(|a| a.status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == StatusCode::UNAUTHORIZED).count(), 1, "{statuses:?}");
+}
+
+#[tokio::test]
+async fn a_form_without_its_token_is_refused() {
+    let house = House::usual().await;
+    let page = house.get("/admin/login", "").await;
+    let (cookie, csrf) = (page.cookie("coinslot_login"), page.csrf());
+    let other = house.get("/admin/login", "").await.csrf();
+    for (cookie, token) in [("", &*csrf), (&*cookie, ""), (&*cookie, &*other), ("coinslot_login=", "")] {
+        let answer = house.post("/admin/login", cookie, &[("csrf", token), ("password", PASSWORD)]).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{cookie} {token}");
+        assert!(answer.set_cookie("coinslot_session").is_none());
+    }
+    let missing = house.post("/admin/login", &cookie, &[("password", PASSWORD)]).await;
+    assert!(missing.status.is_client_error());
+
+    let session = house.log_in().await;
+    for form in [&[][..], &[("csrf", "")], &[("csrf", &*csrf)]] {
+        let answer = house.post("/admin/logout", &session, form).await;
+        assert!(answer.status.is_client_error(), "{form:?}");
+    }
+    assert_eq!(house.get("/admin", &session).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_form_from_elsewhere_is_refused() {
+    let house = House::usual().await;
+    let session = house.log_in().await;
+    let csrf = house.get("/admin", &session).await.csrf();
+    for origin in ["https://evil.example", "null", "http://node.example", "http://node.example:8000.evil"] {
+        let answer = house.post_from(origin, "/admin/logout", &session, &[("csrf", &csrf)]).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{origin}");
+        let page = house.get("/admin/login", "").await;
+        let form = [("csrf", &*page.csrf()), ("password", PASSWORD)];
+        let answer = house.post_from(origin, "/admin/login", &page.cookie("coinslot_login"), &form).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{origin}");
+    }
+    assert_eq!(house.get("/admin", &session).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn login_takes_no_session_id_from_the_browser() {
+    let house = House::usual().await;
+    let first = house.log_in().await;
+    let page = house.get("/admin/login", "").await;
+    let form = [("csrf", &*page.csrf()), ("password", PASSWORD)];
+    for planted in ["coinslot_session=planted", &first] {
+        let cookies = format!("{planted}; {}", page.cookie("coinslot_login"));
+        let answer = house.post("/admin/login", &cookies, &form).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER);
+        assert_ne!(answer.cookie("coinslot_session"), planted);
+        house.assert_logged_out(planted).await;
+    }
+    assert_eq!(house.sessions().await.len(), 2);
+}
+
+#[tokio::test]
+async fn logout_ends_the_session_on_the_server() {
+    let house = House::usual().await;
+    let (session, other) = (house.log_in().await, house.log_in().await);
+    let csrf = house.get("/admin", &session).await.csrf();
+    let answer = house.post("/admin/logout", &session, &[("csrf", &csrf)]).await;
+    assert_eq!((answer.status, answer.location()), (StatusCode::SEE_OTHER, "/admin/login"));
+    assert!(answer.set_cookie("coinslot_session").unwrap().contains("Max-Age=0"));
+    house.assert_logged_out(&session).await;
+    assert_eq!(house.get("/admin", &other).await.status, StatusCode::OK);
+    let again = house.post("/admin/logout", &session, &[("csrf", &csrf)]).await;
+    assert_eq!(again.location(), "/admin/login");
+}
+
+#[tokio::test]
+async fn a_session_ends_after_a_day_and_its_row_goes_at_the_next_login() {
+    let house = House::usual().await;
+    let session = house.log_in().await;
+    house.step(Duration::from_secs(24 * 3600 - 1));
+    assert_eq!(house.get("/admin", &session).await.status, StatusCode::OK);
+    house.step(Duration::from_secs(1));
+    house.assert_logged_out(&session).await;
+    assert_eq!(house.sessions().await.len(), 1);
+    house.log_in().await;
+    assert_eq!(house.sessions().await.len(), 1);
+    house.assert_logged_out(&session).await;
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_refused_with_the_same_headers() {
+    let house = House::usual().await;
+    assert_eq!(house.get("/admin/nothing/here", "").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(house.get("/admin/", "").await.location(), "/admin");
+    assert_eq!(house.get("/admin/logout", "").await.status, StatusCode::METHOD_NOT_ALLOWED);
+    let style = house.get("/admin/style.css", "").await;
+    assert_eq!(style.headers[header::CONTENT_TYPE], "text/css; charset=utf-8");
+    let long = "x".repeat(20_000);
+    let page = house.get("/admin/login", "").await;
+    let form = [("csrf", &*page.csrf()), ("password", &long)];
+    let answer = house.post("/admin/login", &page.cookie("coinslot_login"), &form).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn the_password_is_the_configured_one_or_one_made_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None, false).await.unwrap();
+    let clock: SharedClock = Arc::new(Stepped(AtomicI64::new(START_MS)));
+    let configured = Secret::new(PASSWORD.to_owned());
+    let state = ensure_password(&store, &clock, Some(&configured)).await.unwrap();
+    assert!(state.generated.is_none());
+    assert_eq!(store.setting("admin_password_hash").await.unwrap(), None);
+
+    // Processes that start together: one learns the password.
+    let starts = (0..3).map(|_| ensure_password(&store, &clock, None));
+    let made: Vec<_> = futures_util::future::join_all(starts).await.into_iter().map(Result::unwrap).collect();
+    let told: Vec<_> = made.iter().filter_map(|state| state.generated.clone()).collect();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].expose().len() >= 30);
+    let stored = store.setting("admin_password_hash").await.unwrap().unwrap();
+    assert!(stored.starts_with("$argon2id$") && !stored.contains(told[0].expose()));
+    let empty = Secret::new(String::new());
+    assert!(ensure_password(&store, &clock, Some(&empty)).await.unwrap().generated.is_none());
+
+    store.set_setting("admin_password_hash", "not a hash", START_MS).await.unwrap();
+    assert!(ensure_password(&store, &clock, None).await.is_err());
+}
+
+#[tokio::test]
+async fn the_overview_tells_how_the_node_stands() {
+    let house = House::open(Some(PASSWORD), false, "<script>alert('node')</script>").await;
+    let session = house.log_in().await;
+    let quiet = house.get("/admin", &session).await.text;
+    assert!(quiet.contains("The books are proven") && !quiet.contains("role=\"alert\""), "{quiet}");
+    assert!(quiet.contains("No client has a key yet.") && quiet.contains("None is unfinished."));
+
+    let rich = house.credit("abcdef0123456789", MINT, 5_000_000_000).await;
+    house.credit("0011223344556677", "https://\"><img src=x onerror=alert(1)>", 1_000).await;
+    house.charge(rich, 1_000_000).await;
+    house.step(Duration::from_secs(24 * 3600));
+    let session = house.log_in().await;
+    house.charge(rich, 234_567).await;
+    let hold = house.ledger.hold(rich, Msat::new(5_500).unwrap(), "running").await.unwrap();
+    house
+        .execute(
+            "INSERT INTO operations (id, kind, state, account, mint, unit, amount, owner, created_at, updated_at) \
+             SELECT 'op', 'redeem', 'acting', id, 'm', 'sat', 1, 'o', 1790000000000, 1790000000000 \
+             FROM accounts WHERE kind = 'income'",
+        )
+        .await;
+    let page = house.get("/admin", &session).await.text;
+    for shown in [
+        "abcdef01",
+        "4,998,765.433",
+        "1,234.567",
+        "234.567",
+        "5.500",
+        "running requests (1)",
+        "1 d 0 h",
+        "2026-09-22T14:13:20Z",
+        "is not configured, but the ledger says it holds 1.000 sat",
+        "The ecash does not cover what is owed",
+        "the proofs are worth 5,000,000.000 sat less",
+        "0.0.0-test",
+        "2 of 2",
+    ] {
+        assert!(page.contains(shown), "{shown} is not in {page}");
+    }
+    for hidden in ["abcdef012", "<script", "<img", "style=", "http-equiv"] {
+        assert!(!page.contains(hidden), "{hidden} is in {page}");
+    }
+    hold.release().await.unwrap();
+
+    house.execute("UPDATE accounts SET posted = posted + 5 WHERE key_hash = 'abcdef0123456789'").await;
+    let page = house.get("/admin", &session).await.text;
+    assert!(page.contains("The books are not proven") && page.contains("transfers say"), "{page}");
+    assert!(page.contains("all accounts together are 5, not 0"), "{page}");
+}

@@ -1,0 +1,205 @@
+//! The walls of the house, checked in the source: who imports whom, which folder may use which
+//! foreign crate, and how large a file may grow.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use syn::visit::Visit;
+
+/// Modules from the bottom up. One may import what is above it in this list or in its own line.
+const LAYERS: &[&[&str]] = &[
+    &["money"],
+    &["failure", "dialect"],
+    &["clock", "config", "vault", "net", "store"],
+    &["ledger", "price", "upstream"],
+    &["wallet", "catalog"],
+    &["payment"],
+    &["exchange"],
+    &["http", "admin", "jobs"],
+    &["node"],
+    &["main", "lib"],
+];
+
+/// Imports within a line that are allowed; all others are not.
+const NEIGHBOURS: &[(&str, &str)] = &[("dialect", "failure"), ("vault", "config"), ("store", "vault")];
+
+/// Foreign crates and the only modules that may name them.
+const FOREIGN: &[(&str, &[&str])] = &[
+    ("cdk", &["wallet"]),
+    ("cdk_common", &["wallet"]),
+    ("cdk_sql_common", &["wallet"]),
+    ("sqlx", &["store", "ledger", "wallet", "admin"]),
+    ("axum", &["http", "admin"]),
+    ("askama", &["admin"]),
+    ("reqwest", &["net", "upstream", "price", "wallet"]),
+    ("hyper_util", &["http"]),
+];
+
+/// Files that may hold SQL.
+const SQL: &[&str] = &["repo.rs", "journal.rs", "account.rs", "books.rs"];
+
+/// Longest file, without its tests.
+const MAX_LINES: usize = 600;
+
+struct Source {
+    path: PathBuf,
+    module: String,
+    text: String,
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    walk(&root, &mut paths);
+    paths.sort();
+    let sources = paths.into_iter().map(|path| {
+        let inside = path.strip_prefix(&root).unwrap();
+        let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+        let module = first.trim_end_matches(".rs").to_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        Source { path: inside.to_owned(), module, text }
+    });
+    sources.collect()
+}
+
+impl Source {
+    /// Tests may look wherever they like.
+    fn is_test(&self) -> bool {
+        self.path.file_name().is_some_and(|name| name.to_str().unwrap().ends_with("tests.rs"))
+    }
+}
+
+/// First segments of all paths, and second segments of those that start with `crate`.
+#[derive(Default)]
+struct Paths {
+    first: BTreeSet<String>,
+    own: BTreeSet<String>,
+}
+
+impl Paths {
+    fn of(source: &Source) -> Self {
+        let mut paths = Self::default();
+        paths.visit_file(&syn::parse_file(&source.text).unwrap());
+        paths
+    }
+
+    fn note(&mut self, segments: &[String]) {
+        if let [first, rest @ ..] = segments {
+            self.first.insert(first.clone());
+            if first == "crate" {
+                self.own.extend(rest.first().cloned());
+            }
+        }
+    }
+
+    fn note_tree(&mut self, before: &[String], tree: &syn::UseTree) {
+        let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
+        match tree {
+            syn::UseTree::Path(path) => self.note_tree(&with(&path.ident), &path.tree),
+            syn::UseTree::Name(name) => self.note(&with(&name.ident)),
+            syn::UseTree::Rename(rename) => self.note(&with(&rename.ident)),
+            syn::UseTree::Glob(_) => self.note(before),
+            syn::UseTree::Group(group) => group.items.iter().for_each(|item| self.note_tree(before, item)),
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Paths {
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        if !module.attrs.iter().any(|attribute| quoted(attribute).contains("test")) {
+            syn::visit::visit_item_mod(self, module);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.note_tree(&[], &item.tree);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        if segments.len() > 1 {
+            self.note(&segments);
+        }
+        syn::visit::visit_path(self, path);
+    }
+}
+
+fn quoted(attribute: &syn::Attribute) -> String {
+    match &attribute.meta {
+        syn::Meta::List(list) if list.path.is_ident("cfg") => list.tokens.to_string(),
+        _ => String::new(),
+    }
+}
+
+fn layer(module: &str) -> usize {
+    LAYERS.iter().position(|layer| layer.contains(&module)).unwrap_or_else(|| panic!("{module} has no layer"))
+}
+
+#[test]
+fn imports_point_down() {
+    let mut upward = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_test()) {
+        for target in Paths::of(source).own {
+            let known = LAYERS.iter().any(|layer| layer.contains(&target.as_str()));
+            let same = target == source.module;
+            let neighbour = NEIGHBOURS.contains(&(source.module.as_str(), target.as_str()));
+            if known && !same && !neighbour && layer(&target) >= layer(&source.module) {
+                upward.push(format!("{} imports crate::{target}", source.path.display()));
+            }
+        }
+    }
+    assert_eq!(upward, Vec::<String>::new());
+}
+
+#[test]
+fn a_foreign_crate_has_one_place() {
+    let mut astray = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_test()) {
+        let paths = Paths::of(source);
+        for (name, homes) in FOREIGN {
+            if paths.first.contains(*name) && !homes.contains(&source.module.as_str()) {
+                astray.push(format!("{} uses {name}", source.path.display()));
+            }
+        }
+    }
+    assert_eq!(astray, Vec::<String>::new());
+}
+
+#[test]
+fn sql_stays_in_its_files() {
+    for source in sources().iter().filter(|source| !source.is_test()) {
+        let name = source.path.file_name().unwrap().to_str().unwrap();
+        let home = SQL.contains(&name) || source.module == "store" || source.path.starts_with("wallet/cdk_db");
+        assert!(home || !source.text.contains("sqlx::query"), "{} holds SQL", source.path.display());
+    }
+}
+
+#[test]
+fn files_can_be_held_in_mind() {
+    for source in sources() {
+        let production = source.text.split("#[cfg(test)]").next().unwrap();
+        let lines = production.lines().count();
+        assert!(lines <= MAX_LINES, "{} has {lines} lines", source.path.display());
+        assert!(source.is_test() || source.text.starts_with("//!"), "{} does not say what it is for", source.path.display());
+    }
+}
+
+#[test]
+fn every_page_has_its_template() {
+    let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/admin");
+    for entry in std::fs::read_dir(&templates).unwrap() {
+        let name = entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/admin/{name}.rs"));
+        assert!(page.exists(), "templates/admin/{name}.html has no page");
+    }
+}
