@@ -22,6 +22,7 @@ fi
 [ -n "${COINSLOT_DEMO:-}" ] || cargo build --quiet --example demo
 
 # No proxy, key or address of the caller's shell may reach the SDK or the node.
+export PYTHONDONTWRITEBYTECODE=1
 unset OPENAI_API_KEY OPENAI_BASE_URL OPENAI_ORG_ID OPENAI_PROJECT_ID
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 exec "$cache/bin/python" -m pytest -p no:cacheprovider -q "$here" "$@"
