@@ -59,8 +59,8 @@ def test_plain(world):
     left = SATS * MSAT - cost
     assert answer.usage.model_extra["cost_sats"] == cost // MSAT
     assert answer.usage.model_extra["remaining_balance_msats"] == left
-    assert answer.to_dict()["metadata"]["routstr"]["cost"]["total_msats"] == cost
-    assert answer.to_dict()["cost"]["total_msats"] == cost
+    assert answer.metadata["routstr"]["cost"]["total_msats"] == cost
+    assert answer.model_extra["cost"]["total_msats"] == cost
     assert balance_of(world, client) == left
 
 
