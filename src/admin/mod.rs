@@ -1,7 +1,7 @@
 //! The operator's pages, rendered here: plain forms, no script, nothing from elsewhere.
 //!
 //! Invariants:
-//! * Every page but the login needs a [`session`]; every POST comes from a page of this node (the
+//! * Every page but the login needs a session; every POST comes from a page of this node (the
 //!   browser says so by `Origin` or `Sec-Fetch-Site`) *and* carries the token of its form.
 //! * A client's key appears as the start of its hash, never as itself.
 //! * Handlers hold no policy: they ask the ledger and the wallet, and render.

@@ -27,11 +27,11 @@ pub struct Terms<'a> {
     pub provider: &'a str,
 }
 
-/// The public entry of `model`.
+/// The public entry of `model`, which is also served under `aliases`.
 #[must_use]
-pub fn entry(model: &Model, terms: &Terms<'_>) -> Value {
+pub fn entry(model: &Model, aliases: &[String], terms: &Terms<'_>) -> Value {
     let vendor = model.id.split_once('/').map_or(terms.provider, |(vendor, _)| vendor);
-    let aliases = (!model.alias_ids.is_empty()).then_some(&model.alias_ids);
+    let aliases = (!aliases.is_empty()).then_some(aliases);
     let mut entry = Map::new();
     let mut put = |key: &str, value: Value| drop(entry.insert(key.to_owned(), value));
     put("id", json!(model.id));
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn numbers_by_hand() {
         let exchange = exchange();
-        let shown = entry(&model(MINI), &terms(Some(&exchange)));
+        let shown = entry(&model(MINI), &[], &terms(Some(&exchange)));
         let usd = &shown["pricing"];
         // 0.15 and 0.60 USD per million × 1.05
         assert_eq!(usd["prompt"].to_string(), "1.575e-7");
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_frame_of_an_entry() {
-        let shown = entry(&model(MINI), &terms(None));
+        let shown = entry(&model(MINI), &[], &terms(None));
         assert_eq!(shown["sats_pricing"], Value::Null);
         for (key, expected) in [
             ("id", json!("openai/gpt-4o-mini")),
@@ -238,7 +238,7 @@ mod tests {
         let free = model(r#"{"id":"m","pricing":{"prompt":"0","completion":"0"}}"#);
         let mut terms = terms(Some(&exchange));
         terms.minimum = Msat::new(2500).unwrap();
-        let sats = &entry(&free, &terms)["sats_pricing"];
+        let sats = &entry(&free, &[], &terms)["sats_pricing"];
         assert_eq!(sats["request"].to_string(), "2.5");
         assert_eq!(sats["max_cost"].to_string(), "2.5");
         assert_eq!(sats["prompt"].to_string(), "0");
@@ -253,7 +253,7 @@ mod tests {
         };
         let mut terms = terms(None);
         terms.static_prices = Some(&prices);
-        let sats = &entry(&model(MINI), &terms)["sats_pricing"];
+        let sats = &entry(&model(MINI), &[], &terms)["sats_pricing"];
         assert_eq!(sats["request"].to_string(), "2");
         assert_eq!(sats["prompt"].to_string(), "0.001");
         // 2 + (128000 − 16384) × 0.001

@@ -48,6 +48,14 @@ impl Catalog {
         self.by_name.get(name).cloned()
     }
 
+    /// The other names under which a model is served.
+    #[must_use]
+    pub fn aliases(&self, model: &Model) -> Vec<String> {
+        let bare = model.bare_id().map(str::to_owned);
+        let names = model.alias_ids.iter().cloned().chain(bare);
+        names.filter(|name| self.find(name).is_some_and(|found| found.id == model.id)).collect()
+    }
+
     /// The models on offer, in the order of the list.
     pub fn offered(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.models.iter().filter(|model| model.enabled)

@@ -109,8 +109,18 @@ impl Market {
             minimum: self.pricing.min_request,
             provider,
         };
-        let data: Vec<_> = self.catalog.offered().map(|model| listing::entry(model, &terms)).collect();
+        let data: Vec<_> = self
+            .catalog
+            .offered()
+            .map(|model| listing::entry(model, &self.catalog.aliases(model), &terms))
+            .collect();
         serde_json::json!({ "object": "list", "data": data })
+    }
+
+    /// The id of the model that this name, id or alias means.
+    #[must_use]
+    pub fn canonical(&self, name: &str) -> Option<String> {
+        self.catalog.find(name).map(|model| model.id.clone())
     }
 
     fn exchange(&self) -> Option<(Exchange, Decimal)> {

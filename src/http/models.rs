@@ -47,13 +47,10 @@ pub async fn list(State(node): State<Node>) -> Response<Body> {
 pub async fn one(State(node): State<Node>, Path(id): Path<String>) -> Response<Body> {
     let (_, listing) = node.listing.get(&node);
     let id = id.trim_end_matches('/');
+    let canonical = node.exchange.market.canonical(id);
     let models = listing.get("data").and_then(Value::as_array);
-    let found = models.and_then(|models| {
-        models.iter().find(|model| {
-            let named = |value: &Value| value.as_str() == Some(id);
-            model.get("id").is_some_and(named)
-                || model.get("alias_ids").and_then(Value::as_array).is_some_and(|all| all.iter().any(named))
-        })
+    let found = models.zip(canonical).and_then(|(models, id)| {
+        models.iter().find(|model| model.get("id").and_then(Value::as_str) == Some(&id))
     });
     match found {
         Some(model) => json(Body::from(model.to_string())),

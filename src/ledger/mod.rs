@@ -8,7 +8,7 @@
 //!   when it is dropped.
 //! * `available = posted − held`. There is no other definition.
 //! * The database is the authority, so several processes can share it. Each process has one
-//!   [`writer`] that folds whatever queued up into a few statements and one commit.
+//!   writer that folds whatever queued up into a few statements and one commit.
 #![deny(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 pub mod account;

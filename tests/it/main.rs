@@ -12,5 +12,6 @@ mod bearer;
 mod cdk_conformance;
 mod cdk_db;
 mod licences;
+mod prices;
 mod purse;
 mod tidy;

@@ -1,0 +1,174 @@
+//! The price list, the rate behind it, and what happens when there is none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use coinslot::clock::Clock;
+use serde_json::{Value, json};
+
+use crate::bearer::world;
+use crate::support::mint::TestMint;
+use crate::support::node::{MODEL, TestNode, ask};
+use crate::support::purse::Purse;
+use crate::support::upstream::Upstream;
+
+#[derive(Debug)]
+struct Stepped(AtomicI64);
+
+impl Clock for Stepped {
+    fn now_ms(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_price_list_is_what_is_charged() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let fees = [("EXCHANGE_FEE", "1.005"), ("UPSTREAM_PROVIDER_FEE", "1.05")];
+    let node = TestNode::with(&mint, &upstream, &fees).await;
+    let list: Value = node.get("/v1/models").send().await.unwrap().json().await.unwrap();
+    let model = list["data"].as_array().unwrap().iter().find(|model| model["id"] == MODEL).unwrap().clone();
+    assert_eq!(model["object"], "model");
+    // 0.00001 USD × 1.05; in sats × 1.005 × 10⁸ ÷ 100000 too.
+    assert_eq!(model["pricing"]["prompt"], json!(0.000_010_5));
+    assert_eq!(model["sats_pricing"]["prompt"], json!(0.010_552_5));
+    assert_eq!(model["sats_pricing"]["completion"], json!(0.021_105));
+    // (10000 − 1000) × prompt + 1000 × completion
+    assert_eq!(model["sats_pricing"]["max_cost"], json!(116.0775));
+    for alias in ["toy/echo-1", "echo-1"] {
+        let one: Value = node.get(&format!("/v1/models/{alias}")).send().await.unwrap().json().await.unwrap();
+        assert_eq!(one["id"], MODEL, "{alias}");
+    }
+    assert_eq!(node.get("/v1/models/nothing").send().await.unwrap().status(), 404);
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(200).await;
+    let token = purse.send(200).await;
+    let body: Value = node.chat(&ask("x")).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
+    // 100 × 10.5525 + 50 × 21.105 = 2110.5, rounded up once
+    assert_eq!(body["usage"]["cost"]["total_msats"], 2111);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hold_is_what_the_networks_clients_deposit() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::with(&mint, &upstream, &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "2")]).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(500).await;
+    let token = purse.send(500).await;
+    upstream.next(crate::support::upstream::Script::Hang);
+    let mut request = ask("hello there");
+    request["max_tokens"] = json!(100);
+    assert_eq!(node.balance(&token).await.0, 500_000, "the token has become a key");
+    let running = tokio::spawn(node.chat(&request).bearer_auth(&token).send());
+    // All characters of the messages, keys included: role user content "hello there" = 4+4+7+11 = 26; ÷ 3 = 8 tokens.
+    // max_cost 110000 × 0.99 = 108900; unused prompt 9000×10×0.99 − 8×10 = 89020; unused completion
+    // 1000×20×0.99 − 100×20 = 17800. 108900 − 89020 − 17800 = 2080.
+    let mut held = 0;
+    for _ in 0..500 {
+        held = node.balance(&token).await.1;
+        if held > 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(held, 2080);
+    assert_eq!(running.await.unwrap().unwrap().status(), 502);
+    assert_eq!(node.balance(&token).await, (500_000, 0, 0));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_fresh_rate_nothing_is_sold_and_refunds_stay_open() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let feed = axum::Router::new().route("/kraken", axum::routing::get(|| async { r#"{"error":[],"result":{"XXBTZUSD":{"c":["100000.0","1"]}}}"# }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let feeds = format!("kraken=http://{}/kraken", listener.local_addr().unwrap());
+    let feed = tokio::spawn(async move { axum::serve(listener, feed).await.unwrap() });
+    let clock = Arc::new(Stepped(AtomicI64::new(1_790_000_000_000)));
+    let settings = [
+        ("CASHU_MINTS", mint.url()),
+        ("UPSTREAM_BASE_URL", upstream.url()),
+        ("BTC_USD_FIXED", String::new()),
+        ("BTC_USD_FEEDS", feeds),
+        ("BTC_USD_MAX_AGE", "600".to_owned()),
+    ];
+    let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let node = TestNode::with_settings(settings, clock.clone()).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(300).await;
+    let token = purse.send(200).await;
+    let mut answer = node.chat(&ask("x")).bearer_auth(&token).send().await.unwrap();
+    for _ in 0..200 {
+        if answer.status() == 200 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        answer = node.chat(&ask("x")).bearer_auth(&token).send().await.unwrap();
+    }
+    assert_eq!(answer.status(), 200, "the feed is fetched at start");
+    feed.abort();
+    clock.0.fetch_add(601_000, Ordering::SeqCst);
+    let fresh = purse.send(50).await;
+    for paid in [&token, &fresh] {
+        let answer = node.chat(&ask("x")).bearer_auth(paid).send().await.unwrap();
+        assert_eq!(answer.status(), 503);
+        assert!(answer.headers().contains_key("retry-after"));
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["error"]["code"], "price_unavailable");
+    }
+    assert_eq!(purse.receive(&fresh).await.unwrap(), 50, "the fresh token is untouched");
+    assert_eq!(node.get("/readyz").send().await.unwrap().status(), 503);
+    assert_eq!(crate::bearer::refund(&node, &purse, &token).await, 198);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn static_prices_need_no_rate_and_no_list() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let settings = [
+        ("MODEL_BASED_PRICING", "false"),
+        ("COST_PER_REQUEST", "1"),
+        ("COST_PER_1K_INPUT_TOKENS", "5"),
+        ("COST_PER_1K_OUTPUT_TOKENS", "7"),
+    ];
+    let node = TestNode::with(&mint, &upstream, &settings).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(500).await;
+    let token = purse.send(400).await;
+    let request = json!({ "model": "never-heard-of", "max_tokens": 100, "messages": [{ "role": "user", "content": "x".repeat(400) }] });
+    let body: Value = node.chat(&request).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
+    // 1 sat + 100 × 5 msat + 50 × 7 msat
+    assert_eq!(body["usage"]["cost"]["total_msats"], 1850);
+    assert_eq!(body["usage"]["cost"].get("total_usd"), None);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_says_what_it_is() {
+    let (mint, _purse, _upstream, node) = world(10).await;
+    for path in ["/v1/info", "/"] {
+        let info: Value = node.get(path).send().await.unwrap().json().await.unwrap();
+        assert_eq!(info["mints"], json!([mint.url()]), "{path}");
+        for field in ["name", "description", "version", "npub", "http_url", "onion_url"] {
+            assert!(info[field].is_string(), "{path} {field}");
+        }
+    }
+    let root: Value = node.get("/").send().await.unwrap().json().await.unwrap();
+    assert_eq!(root["mint"], mint.url());
+    assert_eq!(root["models"].as_array().unwrap().len(), 3);
+    assert_eq!(node.get("/healthz").send().await.unwrap().status(), 200);
+    for _ in 0..200 {
+        let ready = node.get("/readyz").send().await.unwrap();
+        if ready.status() == 200 {
+            node.finish().await;
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the node never became ready");
+}
