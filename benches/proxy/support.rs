@@ -1,0 +1,9 @@
+//! The mint and the customer's wallet of the tests.
+#![allow(dead_code)]
+
+#[path = "../../tests/support/mint.rs"]
+pub mod mint;
+#[path = "../../tests/support/purse.rs"]
+pub mod purse;
+#[path = "../../tests/support/store.rs"]
+pub mod store;
