@@ -13,6 +13,7 @@ mod cdk_conformance;
 mod cdk_db;
 mod child;
 mod crash;
+mod invariants;
 mod ledger;
 mod licences;
 mod prices;
