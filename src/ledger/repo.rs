@@ -334,6 +334,16 @@ pub async fn transfer(tx: &mut Tx, transfer: Transfer<'_>, now_ms: i64) -> Resul
     Ok(())
 }
 
+/// Keeps an account as it is until the transaction ends, so that what is read of it next stays
+/// true. SQLite has locked everything by then; PostgreSQL locks the row here.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock(tx: &mut Tx, id: AccountId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE accounts SET posted = posted WHERE id = $1").bind(id.get()).execute(&mut **tx).await?;
+    Ok(())
+}
+
 /// Creates a client's account, or finds the one with this key hash.
 ///
 /// # Errors

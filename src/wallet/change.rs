@@ -136,6 +136,7 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
+        books::lock(&mut tx, account).await?;
         let found = books::find(&mut tx, account).await?.ok_or(RefundError::Unknown)?;
         if !found.balance.held.is_zero() {
             return Err(RefundError::Ongoing);
