@@ -76,11 +76,11 @@ impl Report {
         let mut out = String::from("\n| | direct | floor | coinslot | to the floor | target | |\n|---|---|---|---|---|---|---|\n");
         for row in &self.rows {
             let Row { what, direct, floor, coinslot, relation, target, verdict } = row;
-            let _ = writeln!(out, "| {what} | {direct} | {floor} | {coinslot} | {relation} | {target} | {verdict} |");
+            let _ok = writeln!(out, "| {what} | {direct} | {floor} | {coinslot} | {relation} | {target} | {verdict} |");
         }
         out.push('\n');
         for note in &self.notes {
-            let _ = writeln!(out, "- {note}");
+            let _ok = writeln!(out, "- {note}");
         }
         println!("{out}");
     }

@@ -34,6 +34,13 @@ pub enum Change {
     Owed,
 }
 
+/// Whether an operation was just written by the caller, or may have been worked on before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    First,
+    Later,
+}
+
 /// Why a balance cannot be paid back now.
 #[derive(Debug, thiserror::Error)]
 pub enum RefundError {
@@ -71,9 +78,9 @@ impl Wallet {
     /// Only before anything was written: then the money is still on the account.
     pub async fn give_change(&self, account: AccountId) -> Result<Change, RefundError> {
         match self.write_operation(account, Kind::Change).await {
-            Ok(operation) => Ok(self.perform(&operation).await),
+            Ok(operation) => Ok(self.perform(&operation, Attempt::First).await),
             Err(RefundError::Nothing | RefundError::TooSmall) => match self.last_return(account).await? {
-                Some(given) => Ok(self.perform(&given).await),
+                Some(given) => Ok(self.perform(&given, Attempt::Later).await),
                 None => Ok(Change::Nothing),
             },
             Err(error) => Err(error),
@@ -89,14 +96,14 @@ impl Wallet {
         match self.last_return(account).await? {
             // It was begun before: finish that one, so that a repeated call gets one answer.
             Some(begun) if matches!(begun.state, State::Planned | State::Acting) => {
-                return pending_if_owed(self.perform(&begun).await);
+                return pending_if_owed(self.perform(&begun, Attempt::Later).await);
             }
             _ => {}
         }
         match self.write_operation(account, Kind::Refund).await {
-            Ok(operation) => pending_if_owed(self.perform(&operation).await),
+            Ok(operation) => pending_if_owed(self.perform(&operation, Attempt::First).await),
             Err(little @ (RefundError::Nothing | RefundError::TooSmall)) => match self.last_return(account).await? {
-                Some(last) => pending_if_owed(self.perform(&last).await),
+                Some(last) => pending_if_owed(self.perform(&last, Attempt::Later).await),
                 None => Err(little),
             },
             Err(error) => Err(error),
@@ -120,7 +127,7 @@ impl Wallet {
                 self.claim_undecided(key_hash, &last).await
             }
             (_, Some(last)) if last.kind != Kind::Redeem => match last.state {
-                State::Planned | State::Acting => pending_if_owed(self.perform(&last).await),
+                State::Planned | State::Acting => pending_if_owed(self.perform(&last, Attempt::Later).await),
                 _ => Ok(returned(&last)),
             },
             _ if !account.balance.held.is_zero() => Err(RefundError::Pending),
@@ -192,7 +199,7 @@ impl Wallet {
     }
 
     /// Steps 2 and 3. What fails here stays owed; the next attempt finishes it.
-    pub(super) async fn perform(&self, operation: &Operation) -> Change {
+    async fn perform(&self, operation: &Operation, attempt: Attempt) -> Change {
         let Some(trusted) = self.trusted(&operation.mint) else {
             tracing::error!(operation = %operation.id, mint = %operation.mint, "owed at a mint that is not configured any more");
             return Change::Owed;
@@ -200,7 +207,7 @@ impl Wallet {
         // One attempt at a time in this process, and one process at a time.
         let lane = self.inner.redeeming.lane(&operation.id);
         let _turn = lane.lock().await;
-        match self.make_token(trusted, operation).await {
+        match self.make_token(trusted, operation, attempt).await {
             Ok(change) => change,
             Err(error) => {
                 tracing::warn!(operation = %operation.id, %error, "change could not be made yet");
@@ -209,7 +216,11 @@ impl Wallet {
         }
     }
 
-    async fn make_token(&self, trusted: &Trusted, operation: &Operation) -> Result<Change, WalletError> {
+    async fn make_token(&self, trusted: &Trusted, operation: &Operation, attempt: Attempt) -> Result<Change, WalletError> {
+        let owed = operation.unit.floor(operation.amount);
+        if attempt == Attempt::First {
+            return self.choose_and_make(trusted, operation, owed).await;
+        }
         let mut reader = self.store().read().acquire().await?;
         let now = journal::find(&mut reader, &operation.id).await?;
         drop(reader);
@@ -229,18 +240,21 @@ impl Wallet {
         }
         let id = operation_uuid(&operation)?;
         let reserved = self.inner.ecash.get_reserved_proofs(&id).await?;
-        let owed = operation.unit.floor(operation.amount);
         if sum_infos(&reserved) == owed {
             return self.finish(trusted, &operation, plain(reserved), 0).await;
         }
         self.inner.ecash.release_proofs(&id).await?;
-        let chosen = self.choose(trusted, &operation, owed).await?;
+        self.choose_and_make(trusted, &operation, owed).await
+    }
+
+    async fn choose_and_make(&self, trusted: &Trusted, operation: &Operation, owed: u64) -> Result<Change, WalletError> {
+        let chosen = self.choose(trusted, operation, owed).await?;
         if sum_infos(&chosen) == owed {
-            return self.finish(trusted, &operation, plain(chosen), 0).await;
+            return self.finish(trusted, operation, plain(chosen), 0).await;
         }
-        let plan = self.plan_swap(trusted, &operation, chosen, owed).await?;
+        let plan = self.plan_swap(trusted, operation, chosen, owed).await?;
         let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
-        self.finish_swap(trusted, &operation, &plan, standing, true).await
+        self.finish_swap(trusted, operation, &plan, standing, true).await
     }
 
     /// Chooses proofs worth at least what is owed, exactly if possible, and reserves them.
@@ -282,7 +296,7 @@ impl Wallet {
         };
         let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let ours = journal::advance(&mut tx, &operation.id, State::Acting, &text, "", self.clock().now_ms()).await?;
+        let ours = journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), State::Acting, &text, "", self.clock().now_ms()).await?;
         tx.commit().await?;
         if ours { Ok(plan) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
     }
@@ -332,7 +346,7 @@ impl Wallet {
     async fn replan(&self, operation: &Operation) -> Result<(), WalletError> {
         self.inner.ecash.release_proofs(&operation_uuid(operation)?).await?;
         let mut tx = self.store().begin(Durability::Full).await?;
-        journal::advance(&mut tx, &operation.id, State::Planned, "", "", self.clock().now_ms()).await?;
+        journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), State::Planned, "", "", self.clock().now_ms()).await?;
         Ok(tx.commit().await?)
     }
 
@@ -347,7 +361,7 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        if journal::advance(&mut tx, &operation.id, State::Done, &operation.plan, &token, now_ms).await? {
+        if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), State::Done, &operation.plan, &token, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             for (amount, kind) in [(operation.amount.excess_over(fee), "paid_out"), (fee, "mint_fee")] {
                 let transfer = Transfer {
@@ -366,13 +380,12 @@ impl Wallet {
         stored.map(|stored| returned(&stored)).ok_or_else(|| WalletError::Ecash("the operation is gone".into()))
     }
 
-    /// Finishes what an earlier process, or an unreachable mint, left unfinished. `idle_ms` is how
-    /// long an operation must have been untouched. Returns how many are still open.
+    /// Finishes what an earlier process, or an unreachable mint, left unfinished and untouched
+    /// since `before_ms`. Returns how many operations are still open.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn resume(&self, idle_ms: i64) -> Result<usize, WalletError> {
-        let before_ms = self.clock().now_ms().saturating_sub(idle_ms);
+    pub async fn resume(&self, before_ms: i64) -> Result<usize, WalletError> {
         let mut reader = self.store().read().acquire().await?;
         let unfinished = journal::unfinished(&mut reader, before_ms).await?;
         let owner = self.inner.ledger.owner();
@@ -382,7 +395,7 @@ impl Wallet {
         for operation in unfinished {
             let done = match operation.kind {
                 Kind::Redeem => self.resume_redemption(&operation).await,
-                Kind::Change | Kind::Refund => self.perform(&operation).await != Change::Owed,
+                Kind::Change | Kind::Refund => self.perform(&operation, Attempt::Later).await != Change::Owed,
             };
             open = open.saturating_add(usize::from(!done));
         }

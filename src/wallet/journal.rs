@@ -149,11 +149,12 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Moves an unfinished operation on. Returns whether it was unfinished until now: an outcome is
-/// recorded once, and only who records it may post it to the ledger.
+/// Moves an unfinished operation of `owner` on. Returns whether it was unfinished until now: an
+/// outcome is recorded once, and only who records it may post it to the ledger.
 pub(super) async fn advance(
     tx: &mut Tx,
     id: &str,
+    owner: &str,
     state: State,
     plan: &str,
     result: &str,
@@ -161,13 +162,14 @@ pub(super) async fn advance(
 ) -> Result<bool, StoreError> {
     let done = sqlx::query(
         "UPDATE operations SET state = $1, plan = $2, result = $3, updated_at = $4 \
-         WHERE id = $5 AND state IN ('planned', 'acting')",
+         WHERE id = $5 AND owner = $6 AND state IN ('planned', 'acting')",
     )
     .bind(state.as_str())
     .bind(plan)
     .bind(result)
     .bind(now_ms)
     .bind(id)
+    .bind(owner)
     .execute(&mut **tx)
     .await?;
     Ok(done.rows_affected() == 1)

@@ -350,7 +350,7 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        if journal::advance(&mut tx, &operation.id, State::Done, "", "", now_ms).await? {
+        if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), State::Done, "", "", now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             let transfer = Transfer {
                 id: ledger.next_id(),
@@ -375,7 +375,7 @@ impl Wallet {
     async fn refuse(&self, operation: &Operation, why: &str) -> Result<(), RedeemError> {
         let now_ms = self.clock().now_ms();
         let mut tx = self.store().begin(Durability::Full).await?;
-        if journal::advance(&mut tx, &operation.id, State::Refused, "", why, now_ms).await? {
+        if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), State::Refused, "", why, now_ms).await? {
             journal::release_claim(&mut tx, &operation.id).await?;
         }
         tx.commit().await?;

@@ -534,3 +534,48 @@ async fn a_client_that_leaves_before_the_answer_can_fetch_its_change() {
     }
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_for_change_at_whatever_moment_gets_the_same_token() {
+    // Invariant 8: one balance, one refund. The network's SDK sweeps tokens whose request still runs.
+    let (mint, purse, _upstream, node) = world(1000).await;
+    let payee = Purse::new(&mint).await;
+    for _ in 0..8 {
+        let token = purse.send(40).await;
+        let served = node.chat(&ask("hello")).header("X-Cashu", &token).send();
+        let sweep = async {
+            let mut found = Vec::new();
+            for _ in 0..40 {
+                let answer = node.post("/v1/wallet/refund").header("X-Cashu", &token).send().await.unwrap();
+                match answer.status().as_u16() {
+                    200 => found.push(header(&answer, "x-cashu").unwrap().to_owned()),
+                    // Not redeemed yet; or in flight.
+                    404 => assert!(found.is_empty()),
+                    425 => assert!(found.is_empty()),
+                    other => panic!("{other}: {:?}", answer.text().await),
+                }
+            }
+            found
+        };
+        let (served, first, second) = tokio::join!(served, sweep, async { claimed_once_seen(&node.url(), &token).await });
+        let served = served.unwrap();
+        let change = header(&served, "x-cashu").expect("change").to_owned();
+        // A sweep between redemption and hold takes all of it back; then nothing is served.
+        let cost = if served.status() == 200 { 2000 } else { 0 };
+        assert!(cost > 0 || served.status() == 402, "{}", served.status());
+        assert!(first.iter().chain([&second]).all(|found| *found == change), "one change for one token");
+        adds_up(&node, &payee, &token, &change, cost).await;
+    }
+    node.finish().await;
+}
+
+/// As [`claimed`], from before the token was ever seen.
+async fn claimed_once_seen(url: &str, token: &str) -> String {
+    for _ in 0..500 {
+        if claim(url, token).await.status() != 404 {
+            return claimed(url, token).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("the token was not redeemed within 5 s");
+}

@@ -60,6 +60,7 @@ const USAGE: &str = r#"data: {"id":"c1","created":7,"model":"m","choices":[],"us
 const STOP_USAGE: &str = r#"data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"!"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":4}}"#;
 const TEXT_USAGE: &str = r#"data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"!"}}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#;
 const GROQ: &str = r#"data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"x_groq":{"id":"r","usage":{"prompt_tokens":9,"completion_tokens":4}}}"#;
+const NAMELESS: &str = r#"data: {"choices":[{"index":0,"delta":{"content":"!"},"finish_reason":"stop"}]}"#;
 const DONE_EVENT: &str = "data: [DONE]";
 
 fn stream(events: &[&str]) -> String {
@@ -83,6 +84,7 @@ fn what_is_forwarded_and_what_is_known() {
         (&[ROLE, TEXT], &[ROLE, TEXT], unreported(3), true, false),
         (&[ROLE], &[ROLE], unreported(0), false, false),
         (&[DONE_EVENT], &[], unreported(0), false, false),
+        (&[ROLE, DONE_EVENT], &[ROLE], unreported(0), false, false),
         (&["data: {\"cut", "data: []", "event: x", "data:"], &["data: {\"cut", "data: []", "event: x", "data:"], unreported(0), false, false),
         (&["id: 3\nevent: message\n"], &["id: 3\nevent: message\n"], unreported(0), false, false),
     ] {
@@ -104,7 +106,7 @@ fn the_receipt_joins_the_usage_event() {
         (&[TEXT, STOP, USAGE], false, IDLE_CHOICE, "c1", 10),
         (&[TEXT, STOP], true, "[]", "c1", 0),
         (&[TEXT, STOP], false, IDLE_CHOICE, "c1", 0),
-        (&[r#"data: {"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}"#], true, "[]", "chatcmpl-coinslot", 0),
+        (&[NAMELESS], true, "[]", "chatcmpl-coinslot", 0),
         (&[GROQ], false, r#"[{"index":0,"delta":{},"finish_reason":"stop"}]"#, "c1", 9),
     ] {
         let object = last_object(&run(wants_usage, [stream(events).as_bytes()]).client);
