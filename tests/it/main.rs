@@ -11,7 +11,6 @@ mod admin;
 mod bearer;
 mod cdk_conformance;
 mod cdk_db;
-mod child;
 mod crash;
 mod invariants;
 mod ledger;

@@ -9,7 +9,7 @@ use cdk::nuts::Token;
 use serde_json::{Value, json};
 
 use crate::bearer::world;
-use crate::child::Program;
+use crate::process::Program;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, UPSTREAM_KEY, ask, client};
 use crate::support::purse::Purse;

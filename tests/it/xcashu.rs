@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::mint::TestMint;
 use crate::bearer::world;
-use crate::child::Program;
+use crate::process::Program;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming, client};
 use crate::support::purse::Purse;
 use crate::support::tokens::{self, account_key};
