@@ -111,7 +111,8 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     });
 
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
-    let state = http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
+    let state =
+        http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
     let admin = admin::ensure_password(&store, ledger.clock(), config.admin.password.as_ref()).await?;
     let pages = admin::router(AdminState {
         ledger,

@@ -121,11 +121,7 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
 }
 
 /// Writes a new operation. `token_hash` makes it the only one for that token.
-pub(super) async fn insert(
-    tx: &mut Tx,
-    operation: &Operation,
-    token_hash: Option<&str>,
-) -> Result<(), StoreError> {
+pub(super) async fn insert(tx: &mut Tx, operation: &Operation, token_hash: Option<&str>) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO operations (id, kind, state, account, mint, unit, amount, token_hash, plan, \
          result, owner, created_at, updated_at) \
@@ -215,7 +211,10 @@ pub(super) async fn release_claim(tx: &mut Tx, id: &str) -> Result<(), StoreErro
 }
 
 /// The operation that accepted a token.
-pub(super) async fn find_by_token(connection: &mut AnyConnection, token_hash: &str) -> Result<Option<Operation>, StoreError> {
+pub(super) async fn find_by_token(
+    connection: &mut AnyConnection,
+    token_hash: &str,
+) -> Result<Option<Operation>, StoreError> {
     one(connection, "token_hash = $1", token_hash).await
 }
 
@@ -236,7 +235,10 @@ pub(super) async fn opens_account(connection: &mut AnyConnection, id: &str) -> R
 }
 
 /// The operation that accepted a secret, and how many secrets it accepted in all.
-pub(super) async fn find_by_secret(connection: &mut AnyConnection, hash: &str) -> Result<Option<(Operation, usize)>, StoreError> {
+pub(super) async fn find_by_secret(
+    connection: &mut AnyConnection,
+    hash: &str,
+) -> Result<Option<(Operation, usize)>, StoreError> {
     let row = sqlx::query("SELECT operation FROM claimed_secrets WHERE secret_hash = $1")
         .bind(hash)
         .fetch_optional(&mut *connection)
@@ -253,7 +255,10 @@ pub(super) async fn find_by_secret(connection: &mut AnyConnection, hash: &str) -
 }
 
 /// The newest operation on an account of one of these kinds.
-pub(super) async fn newest(connection: &mut AnyConnection, account: AccountId) -> Result<Option<Operation>, StoreError> {
+pub(super) async fn newest(
+    connection: &mut AnyConnection,
+    account: AccountId,
+) -> Result<Option<Operation>, StoreError> {
     let sql = format!("{COLUMNS} WHERE account = $1 AND state <> 'refused' ORDER BY created_at DESC, id DESC LIMIT 1");
     let row = sqlx::query(AssertSqlSafe(sql)).bind(account.get()).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
@@ -261,9 +266,8 @@ pub(super) async fn newest(connection: &mut AnyConnection, account: AccountId) -
 
 /// All that is unfinished and was not touched since `before_ms`, oldest first.
 pub(super) async fn unfinished(connection: &mut AnyConnection, before_ms: i64) -> Result<Vec<Operation>, StoreError> {
-    let sql = format!(
-        "{COLUMNS} WHERE state IN ('planned', 'acting') AND updated_at <= $1 ORDER BY updated_at LIMIT 200"
-    );
+    let sql =
+        format!("{COLUMNS} WHERE state IN ('planned', 'acting') AND updated_at <= $1 ORDER BY updated_at LIMIT 200");
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(before_ms).fetch_all(connection).await?;
     rows.iter().map(read).collect()
 }

@@ -203,7 +203,9 @@ async fn a_swap_that_is_on_its_way_is_not_sent_by_another() {
     // On PostgreSQL there is another process on the same database.
     let url = node.settings().get("DATABASE_URL").cloned();
     let other = match &url {
-        Some(url) => Some(TestNode::with(&mint, &upstream, &[("CASHU_MINTS", &mint_url), key, ("DATABASE_URL", url)]).await),
+        Some(url) => {
+            Some(TestNode::with(&mint, &upstream, &[("CASHU_MINTS", &mint_url), key, ("DATABASE_URL", url)]).await)
+        }
         None => None,
     };
     for round in 0..6 {
@@ -350,8 +352,13 @@ async fn a_stop_signal_lets_the_answer_finish() {
     let token = purse.send(150).await;
     let after = vec![delta(MODEL, "second"), format!("data: {}\n\n", completion_end()), "data: [DONE]\n\n".into()];
     upstream.next(Script::Paused { before: vec![delta(MODEL, "first")], after });
-    let mut answer =
-        node.chat(&ask_streaming("hi")).header("x-cashu", &token).header("x-cashu-change", "stream").send().await.unwrap();
+    let mut answer = node
+        .chat(&ask_streaming("hi"))
+        .header("x-cashu", &token)
+        .header("x-cashu-change", "stream")
+        .send()
+        .await
+        .unwrap();
     assert!(answer.chunk().await.unwrap().is_some());
     let ended = tokio::spawn(async move {
         node.stop().await;

@@ -53,10 +53,8 @@ impl Program {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let said = Arc::new(Mutex::new(String::new()));
-        let readers = vec![
-            read(child.stdout.take().expect("stdout"), &said),
-            read(child.stderr.take().expect("stderr"), &said),
-        ];
+        let readers =
+            vec![read(child.stdout.take().expect("stdout"), &said), read(child.stderr.take().expect("stderr"), &said)];
         let mut program = Self { child, url: String::new(), said, readers };
         program.url = program.listening().await;
         program
@@ -182,7 +180,8 @@ impl ChildNode {
 
     /// Balance, held, and spent of a key or token, in msat.
     pub async fn balance(&self, key: &str) -> (u64, u64, u64) {
-        let info: Value = self.get("/v1/wallet/info").bearer_auth(key).send().await.expect("info").json().await.expect("JSON");
+        let info: Value =
+            self.get("/v1/wallet/info").bearer_auth(key).send().await.expect("info").json().await.expect("JSON");
         let field = |name: &str| info[name].as_u64().unwrap_or_else(|| panic!("no {name} in {info}"));
         (field("balance"), field("reserved"), field("total_spent"))
     }
