@@ -160,6 +160,7 @@ fn start_jobs(
     let clock = Arc::clone(exchange.ledger.clock());
     jobs::start(tracker, stop, jobs::ResumeOperations { wallet, clock, started_ms });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
+    jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
     let patience = idle.saturating_mul(2).max(Duration::from_secs(240));
     jobs::start(tracker, stop, jobs::RescueStalled { exchange: Arc::clone(exchange), patience });
 }

@@ -69,7 +69,7 @@ async fn bill(ledger: &Ledger, account: AccountId) {
     let mut cost = Cost::new(Usage::default(), None);
     cost.total = msat(35);
     cost.base = msat(35);
-    hold.capture(cost, "bench").await.expect("capture");
+    hold.capture(cost).await.expect("capture");
 }
 
 /// Accounts with enough on them for the whole run, booked as ecash of a mint.

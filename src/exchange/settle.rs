@@ -28,7 +28,7 @@ impl Job {
         };
         let Self { exchange, upstream, shape, candidate, payer, hold, request_id, .. } = self;
         let held = hold.amount();
-        let (charged, remaining) = match hold.capture(cost.clone(), &request_id).await {
+        let (charged, remaining) = match hold.capture(cost.clone()).await {
             Ok(settlement) => {
                 if !settlement.shortfall.is_zero() {
                     tracing::warn!(

@@ -5,6 +5,7 @@
 //! job has one code path after a crash as in normal life. A job that panics is logged and run
 //! again.
 
+mod checkpoint;
 mod heartbeat;
 mod refresh_keysets;
 mod refresh_price;
@@ -19,6 +20,7 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use checkpoint::Checkpoint;
 pub use heartbeat::Heartbeat;
 pub use refresh_keysets::RefreshKeysets;
 pub use refresh_price::RefreshPrice;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::AccountId;
+use super::writer::End;
 use super::{Inner, SettleError, bounded};
 use crate::money::{Cost, Msat};
 
@@ -69,10 +70,10 @@ impl Hold {
     ///
     /// # Errors
     /// When the ledger has not confirmed in time; it goes on trying.
-    pub async fn capture(mut self, cost: Cost, request: &str) -> Result<Settlement, SettleError> {
+    pub async fn capture(mut self, cost: Cost) -> Result<Settlement, SettleError> {
         let (charged, shortfall) = bounded(cost, self.amount);
-        let balance = self.end(charged.total, request).await?;
-        Ok(Settlement { charged, shortfall, remaining: balance.available() })
+        let remaining = self.end(charged.total).await?;
+        Ok(Settlement { charged, shortfall, remaining })
     }
 
     /// Frees all of it.
@@ -80,7 +81,7 @@ impl Hold {
     /// # Errors
     /// When the ledger has not confirmed in time; it goes on trying.
     pub async fn release(mut self) -> Result<Msat, SettleError> {
-        Ok(self.end(Msat::ZERO, "").await?.available())
+        self.end(Msat::ZERO).await
     }
 
     /// For a hold that was never placed.
@@ -88,18 +89,22 @@ impl Hold {
         self.ledger = None;
     }
 
-    async fn end(&mut self, charge: Msat, request: &str) -> Result<super::Balance, SettleError> {
-        let Some(ledger) = self.ledger.take() else {
-            return Err(SettleError::AlreadyEnded);
-        };
-        ledger.end(self.id, self.account, self.amount, charge, request).await
+    async fn end(&mut self, charge: Msat) -> Result<Msat, SettleError> {
+        match self.ledger.take() {
+            Some(ledger) => ledger.end(self.ended(charge)).await,
+            None => Err(SettleError::AlreadyEnded),
+        }
+    }
+
+    fn ended(&self, charge: Msat) -> End {
+        End { id: self.id, account: self.account, held: self.amount, charge }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         if let Some(ledger) = self.ledger.take() {
-            ledger.abandon(self.id, self.account, self.amount);
+            ledger.abandon(self.ended(Msat::ZERO));
         }
     }
 }

@@ -71,7 +71,7 @@ pub(crate) struct Inner {
     clock: SharedClock,
     /// Names this process on its holds and operations.
     owner: String,
-    ids: Arc<Ids>,
+    ids: Ids,
     queue: mpsc::UnboundedSender<Entry>,
     stats: Arc<WriterStats>,
     house: account::House,
@@ -88,19 +88,11 @@ impl Ledger {
         clock: SharedClock,
         owner: String,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), StoreError> {
-        let ids = Arc::new(Ids::new(&owner));
+        let ids = Ids::new(&owner);
         let house = account::House::ensure(&store, &ids, clock.now_ms()).await?;
         let (queue, entries) = mpsc::unbounded_channel();
         let stats = Arc::new(WriterStats::default());
-        let loop_ = writer::run(
-            store.clone(),
-            Arc::clone(&clock),
-            owner.clone(),
-            Arc::clone(&ids),
-            house,
-            entries,
-            Arc::clone(&stats),
-        );
+        let loop_ = writer::run(store.clone(), Arc::clone(&clock), owner.clone(), entries, Arc::clone(&stats));
         let inner = Inner { store, clock, owner, ids, queue, stats, house };
         Ok((Self { inner: Arc::new(inner) }, loop_))
     }
@@ -134,8 +126,8 @@ impl Ledger {
         };
         match outcome {
             Ok(()) => Ok(hold),
-            // It may have been placed: dropping `hold` releases it.
-            Err(HoldError::Store(error)) if !error.is_constraint() => Err(HoldError::Store(error)),
+            // It may have been placed: dropping `hold` releases it, if it is this process's.
+            Err(HoldError::Store(error)) => Err(HoldError::Store(error)),
             Err(refused) => {
                 hold.forget();
                 Err(refused)
@@ -185,17 +177,8 @@ impl Ledger {
 }
 
 impl Inner {
-    async fn end(
-        &self,
-        id: i64,
-        account: AccountId,
-        held: Msat,
-        charge: Msat,
-        request: &str,
-    ) -> Result<Balance, SettleError> {
+    async fn end(&self, end: writer::End) -> Result<Msat, SettleError> {
         let (reply, answer) = oneshot::channel();
-        let transfer = self.ids.next(self.clock.now_ms());
-        let end = writer::End { id, account, held, charge, transfer, reference: request.to_owned() };
         self.queue.send(Entry::End { end, reply: Some(reply) }).map_err(|_| SettleError::Unconfirmed)?;
         match tokio::time::timeout(hold::PATIENCE, answer).await {
             Ok(Ok(outcome)) => outcome,
@@ -203,8 +186,7 @@ impl Inner {
         }
     }
 
-    fn abandon(&self, id: i64, account: AccountId, held: Msat) {
-        let end = writer::End { id, account, held, charge: Msat::ZERO, transfer: 0, reference: String::new() };
+    fn abandon(&self, end: writer::End) {
         // A closed queue means the process is ending; the next start releases the hold.
         let _closed = self.queue.send(Entry::End { end, reply: None });
     }

@@ -1,12 +1,12 @@
 //! The statements of the ledger. All of them run on SQLite and PostgreSQL alike.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
-use super::account::{Account, AccountId, AccountKind, Balance, House};
+use super::account::{Account, AccountId, AccountKind, Balance};
 use super::writer::End;
 use crate::money::Msat;
 use crate::store::{Durability, Store, StoreError, Tx};
@@ -16,20 +16,14 @@ pub(super) struct Place<'a> {
     pub id: i64,
     pub account: AccountId,
     pub amount: Msat,
+    /// This amount and all that the same batch places on the account before it.
+    pub due: Msat,
     pub request: &'a str,
 }
 
-/// What ending a batch of holds did.
-#[derive(Default)]
-pub(super) struct Settled {
-    /// Whether the hold was open until now.
-    pub ended: HashMap<i64, bool>,
-    pub balances: HashMap<AccountId, Balance>,
-}
-
-/// Row counts for which a statement is prepared. A batch is cut into these, so that the database
-/// sees few different texts.
-const SIZES: [usize; 4] = [64, 16, 4, 1];
+/// Row counts for which a statement is prepared. A batch is filled up to the next of them with rows
+/// that match nothing, so that the database sees few different texts.
+const SIZES: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 
 /// A statement over a list of rows, once per size.
 struct Listed([String; SIZES.len()]);
@@ -53,215 +47,89 @@ impl Listed {
         }))
     }
 
-    /// Cuts `rows` into chunks for which there is a text.
-    fn chunks<'a, T>(&'a self, mut rows: &'a [T]) -> Vec<(&'a str, &'a [T])> {
-        let mut chunks = Vec::new();
-        for (size, sql) in SIZES.iter().zip(&self.0) {
-            while let Some((chunk, rest)) = rows.split_at_checked(*size).filter(|(c, _)| !c.is_empty()) {
-                chunks.push((sql.as_str(), chunk));
-                rows = rest;
-            }
-        }
-        chunks
+    /// The text for this many rows, and how many empty ones fill it up.
+    fn fitting(&self, rows: usize) -> Option<(&str, usize)> {
+        let sized = SIZES.iter().zip(&self.0).find(|(size, _)| **size >= rows);
+        sized.map(|(size, sql)| (sql.as_str(), size.saturating_sub(rows)))
     }
 }
 
-/// The atomic check-and-hold: the row changes only if enough is available.
-static ADD_HELD: LazyLock<Listed> = LazyLock::new(|| {
-    Listed::new(
-        "WITH d (id, amount) AS (VALUES ",
-        2,
-        ") UPDATE accounts SET held = accounts.held + d.amount FROM d WHERE accounts.id = d.id \
-         AND accounts.kind IN ('key', 'token') AND accounts.posted - accounts.held >= d.amount \
-         RETURNING accounts.id",
-    )
-});
+/// The atomic check-and-hold: a row comes into being only if enough is available, and a trigger
+/// sets it aside on the account.
+const PLACE: &str = "WITH v (id, account, amount, due, request, owner, created_at) AS (VALUES ";
+const PLACE_IF: &str = ") INSERT INTO holds (id, account, amount, request, owner, created_at) \
+    SELECT v.id, v.account, v.amount, v.request, v.owner, v.created_at FROM v \
+    JOIN accounts a ON a.id = v.account \
+    WHERE a.kind IN ('key', 'token') AND a.posted - a.held >= v.due ORDER BY a.id";
 
-static INSERT_HOLDS: LazyLock<Listed> =
-    LazyLock::new(|| Listed::new("INSERT INTO holds (id, account, amount, request, owner, created_at) VALUES ", 6, ""));
+static PLACE_HOLDS: LazyLock<Listed> = LazyLock::new(|| Listed::new(PLACE, 7, &format!("{PLACE_IF} RETURNING id")));
 
+/// The same where other processes write at the same time: what is read stays true.
+static PLACE_HOLDS_LOCKING: LazyLock<Listed> =
+    LazyLock::new(|| Listed::new(PLACE, 7, &format!("{PLACE_IF} FOR UPDATE OF a RETURNING id")));
+
+/// The end of holds; a trigger books it on the accounts. What was available is read as it was just
+/// before. The account and the owner are looked at too: should the ids of two processes ever meet,
+/// one must not end the other's hold.
 static END_HOLDS: LazyLock<Listed> = LazyLock::new(|| {
     Listed::new(
-        // The account and the owner are looked at too: should the ids of two processes ever meet,
-        // one must not end the other's hold.
         "WITH d (id, account, owner, charged, ended_at) AS (VALUES ",
         5,
         ") UPDATE holds SET charged = d.charged, ended_at = d.ended_at, \
          state = CASE WHEN d.charged > 0 THEN 'captured' ELSE 'released' END \
          FROM d WHERE holds.id = d.id AND holds.account = d.account AND holds.owner = d.owner \
-         AND holds.state = 'open' RETURNING holds.id",
+         AND holds.state = 'open' \
+         RETURNING holds.id, (SELECT a.posted - a.held FROM accounts a WHERE a.id = holds.account)",
     )
 });
 
-static INSERT_TRANSFERS: LazyLock<Listed> = LazyLock::new(|| {
-    Listed::new("INSERT INTO transfers (id, debit, credit, amount, kind, reference, created_at) VALUES ", 7, "")
-});
-
-static MOVE: LazyLock<Listed> = LazyLock::new(|| {
-    Listed::new(
-        "WITH d (id, posted, held, spent, requests) AS (VALUES ",
-        5,
-        ") UPDATE accounts SET posted = accounts.posted + d.posted, held = accounts.held + d.held, \
-         spent = accounts.spent + d.spent, requests = accounts.requests + d.requests \
-         FROM d WHERE accounts.id = d.id RETURNING accounts.id, accounts.posted, accounts.held",
-    )
-});
-
-/// Places the holds that their accounts can bear. Returns those refused, with the account's
-/// balance (`None`: there is no such account).
+/// Places the holds that their accounts can bear, at most 256. Returns the ids of those placed.
 pub(super) async fn place_holds(
-    tx: &mut Tx,
+    store: &Store,
     places: &[Place<'_>],
     owner: &str,
     now_ms: i64,
-) -> Result<Vec<(i64, Option<Balance>)>, StoreError> {
-    let mut by_account: BTreeMap<AccountId, Vec<&Place<'_>>> = BTreeMap::new();
-    for place in places {
-        by_account.entry(place.account).or_default().push(place);
-    }
-    let mut sums = Vec::with_capacity(by_account.len());
-    for (account, places) in &by_account {
-        let mut sum = Msat::ZERO;
-        for place in places {
-            sum = sum.checked_add(place.amount).ok_or_else(|| out_of_range("holds"))?;
-        }
-        sums.push((*account, sum));
-    }
-    let mut borne = HashSet::new();
-    for (sql, chunk) in ADD_HELD.chunks(&sums) {
-        borne.extend(add_held(tx, sql, chunk).await?);
-    }
-    let mut placed = Vec::with_capacity(places.len());
-    let mut refused = Vec::new();
-    for (account, places) in by_account {
-        if borne.contains(&account) {
-            placed.extend(places);
-            continue;
-        }
-        // Several together are too much: first come, first served. One alone was refused already.
-        let several = places.len() > 1;
-        for place in places {
-            if several && !hold_one(tx, place).await?.is_empty() {
-                placed.push(place);
-            } else {
-                refused.push((place.id, balance_of(tx, account).await?));
-            }
-        }
-    }
-    for (sql, chunk) in INSERT_HOLDS.chunks(&placed) {
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for place in chunk {
-            query = query
-                .bind(place.id)
-                .bind(place.account.get())
-                .bind(place.amount.to_db())
-                .bind(place.request)
-                .bind(owner)
-                .bind(now_ms);
-        }
-        query.execute(&mut **tx).await?;
-    }
-    Ok(refused)
-}
-
-async fn hold_one(tx: &mut Tx, place: &Place<'_>) -> Result<Vec<AccountId>, StoreError> {
-    let one = [(place.account, place.amount)];
-    match ADD_HELD.chunks(&one).first() {
-        Some((sql, chunk)) => add_held(tx, sql, chunk).await,
-        None => Ok(Vec::new()),
-    }
-}
-
-async fn add_held(tx: &mut Tx, sql: &str, rows: &[(AccountId, Msat)]) -> Result<Vec<AccountId>, StoreError> {
+) -> Result<HashSet<i64>, StoreError> {
+    let texts = if store.for_update() { &PLACE_HOLDS_LOCKING } else { &PLACE_HOLDS };
+    let (sql, empty) = texts.fitting(places.len()).ok_or_else(|| out_of_range("holds"))?;
     let mut query = sqlx::query(AssertSqlSafe(sql));
-    for (account, amount) in rows {
-        query = query.bind(account.get()).bind(amount.to_db());
+    for place in places {
+        query = query.bind(place.id).bind(place.account.get()).bind(place.amount.to_db()).bind(place.due.to_db());
+        query = query.bind(place.request).bind(owner).bind(now_ms);
     }
-    let rows = query.fetch_all(&mut **tx).await?;
-    rows.iter().map(|row| Ok(AccountId(row.try_get(0)?))).collect()
+    for _ in 0..empty {
+        query = query.bind(0_i64).bind(-1_i64).bind(1_i64).bind(1_i64).bind("").bind("").bind(0_i64);
+    }
+    let mut lone = store.lone(Durability::ProcessSafe).await?;
+    let rows = query.fetch_all(&mut *lone).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Ends the holds that are open, with their transfers to income.
+/// Ends the holds that are open, at most 256. Returns what is available afterwards, by hold.
 pub(super) async fn end_holds(
-    tx: &mut Tx,
+    store: &Store,
     ends: &[&End],
     owner: &str,
-    house: House,
     now_ms: i64,
-) -> Result<Settled, StoreError> {
-    let mut settled = Settled::default();
-    for (sql, chunk) in END_HOLDS.chunks(ends) {
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for end in chunk {
-            query = query.bind(end.id).bind(end.account.get()).bind(owner).bind(end.charge.to_db()).bind(now_ms);
-        }
-        for row in query.fetch_all(&mut **tx).await? {
-            settled.ended.insert(row.try_get(0)?, true);
-        }
-    }
-    let mut counted = HashSet::new();
-    let really: Vec<&&End> =
-        ends.iter().filter(|end| settled.ended.contains_key(&end.id) && counted.insert(end.id)).collect();
-    let charged: Vec<&&&End> = really.iter().filter(|end| !end.charge.is_zero()).collect();
-    for (sql, chunk) in INSERT_TRANSFERS.chunks(&charged) {
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for end in chunk {
-            query = query
-                .bind(end.transfer)
-                .bind(end.account.get())
-                .bind(house.income.get())
-                .bind(end.charge.to_db())
-                .bind("charge")
-                .bind(end.reference.as_str())
-                .bind(now_ms);
-        }
-        query.execute(&mut **tx).await?;
-    }
-    settled.balances = move_accounts(tx, &moves_of(&really, house)?).await?;
-    settled.balances.remove(&house.income);
-    Ok(settled)
-}
-
-/// Changes the cached figures of accounts. Returns their balances afterwards.
-async fn move_accounts(tx: &mut Tx, moves: &[(AccountId, Step)]) -> Result<HashMap<AccountId, Balance>, StoreError> {
-    let mut balances = HashMap::new();
-    for (sql, chunk) in MOVE.chunks(moves) {
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for (account, step) in chunk {
-            query = query.bind(account.get()).bind(step.posted).bind(step.held).bind(step.spent).bind(step.requests);
-        }
-        for row in query.fetch_all(&mut **tx).await? {
-            balances.insert(AccountId(row.try_get(0)?), read_balance(row.try_get(1)?, row.try_get(2)?)?);
-        }
-    }
-    Ok(balances)
-}
-
-/// Change of one account's cached figures.
-#[derive(Clone, Copy, Default)]
-struct Step {
-    posted: i64,
-    held: i64,
-    spent: i64,
-    requests: i64,
-}
-
-fn moves_of(ends: &[&&End], house: House) -> Result<Vec<(AccountId, Step)>, StoreError> {
-    let range = || out_of_range("settlements");
-    let mut steps: BTreeMap<AccountId, Step> = BTreeMap::new();
+) -> Result<HashMap<i64, Msat>, StoreError> {
+    let (sql, empty) = END_HOLDS.fitting(ends.len()).ok_or_else(|| out_of_range("holds"))?;
+    let mut query = sqlx::query(AssertSqlSafe(sql));
     for end in ends {
-        let charge = end.charge.to_db();
-        let step = steps.entry(end.account).or_default();
-        step.posted = step.posted.checked_sub(charge).ok_or_else(range)?;
-        step.held = step.held.checked_sub(end.held.to_db()).ok_or_else(range)?;
-        step.spent = step.spent.checked_add(charge).ok_or_else(range)?;
-        step.requests = step.requests.checked_add(i64::from(charge > 0)).ok_or_else(range)?;
-        if charge > 0 {
-            let income = steps.entry(house.income).or_default();
-            income.posted = income.posted.checked_add(charge).ok_or_else(range)?;
-        }
+        query = query.bind(end.id).bind(end.account.get()).bind(owner).bind(end.charge.to_db()).bind(now_ms);
     }
-    Ok(steps.into_iter().collect())
+    for _ in 0..empty {
+        query = query.bind(0_i64).bind(-1_i64).bind("").bind(0_i64).bind(0_i64);
+    }
+    let mut lone = store.lone(Durability::ProcessSafe).await?;
+    let rows = query.fetch_all(&mut *lone).await?;
+    let before: HashMap<i64, i64> =
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, StoreError>>()?;
+    let freed = |end: &&End| {
+        let before = before.get(&end.id)?;
+        let after = before.checked_add(end.held.to_db())?.checked_sub(end.charge.to_db())?;
+        Some((end.id, Msat::from_db(after)?))
+    };
+    Ok(ends.iter().filter_map(freed).collect())
 }
 
 fn out_of_range(table: &'static str) -> StoreError {
@@ -414,28 +282,17 @@ fn read_account(row: &sqlx::any::AnyRow) -> Result<Account, StoreError> {
     })
 }
 
-/// Releases the open holds of an owner that is dead. Should it not be dead after all, the holds that
-/// it ends meanwhile are not released twice: what is given free is what this statement ended.
+/// Releases the open holds of an owner that is dead. Should it not be dead after all, a hold that it
+/// ends meanwhile is not released: each ends once.
 pub(super) async fn release_orphans(store: &Store, owner: &str, now_ms: i64) -> Result<u64, StoreError> {
-    let mut tx = store.begin(Durability::Full).await?;
-    let ended = sqlx::query(
-        "UPDATE holds SET state = 'released', ended_at = $1 WHERE state = 'open' AND owner = $2 \
-         RETURNING account, amount",
-    )
-    .bind(now_ms)
-    .bind(owner)
-    .fetch_all(&mut *tx)
-    .await?;
-    let mut steps: BTreeMap<AccountId, Step> = BTreeMap::new();
-    for row in &ended {
-        let amount: i64 = row.try_get(1)?;
-        let step = steps.entry(AccountId(row.try_get(0)?)).or_default();
-        step.held = step.held.checked_sub(amount).ok_or_else(|| out_of_range("holds"))?;
-    }
-    let steps: Vec<(AccountId, Step)> = steps.into_iter().collect();
-    move_accounts(&mut tx, &steps).await?;
-    tx.commit().await?;
-    Ok(u64::try_from(ended.len()).unwrap_or(u64::MAX))
+    let mut lone = store.lone(Durability::Full).await?;
+    let ended =
+        sqlx::query("UPDATE holds SET state = 'released', ended_at = $1 WHERE state = 'open' AND owner = $2")
+            .bind(now_ms)
+            .bind(owner)
+            .execute(&mut *lone)
+            .await?;
+    Ok(ended.rows_affected())
 }
 
 /// Silence after which a process is taken for dead, in ms.

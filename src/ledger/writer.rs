@@ -1,11 +1,12 @@
 //! The one task of a process that places and ends holds.
 //!
-//! It takes whatever has queued up, at most [`BATCH`] entries, turns it into a handful of
-//! set-based statements and one commit, then answers everyone who waits. There is no timer: while
-//! one batch commits, the next one queues, so commits per request fall as concurrency rises.
+//! It takes whatever has queued up, at most [`BATCH`] entries, and writes it in two statements, each
+//! its own commit: one places all holds, one ends all. Then it answers everyone who waits. There is
+//! no timer: while one batch commits, the next one queues, so commits per request fall as
+//! concurrency rises.
 //!
-//! A batch that fails on the database's part is tried again. If the failure breaks a rule of the
-//! schema, its entries are applied one by one, so a bad entry fails alone. An end is never given
+//! A statement that fails on the database's part is tried again. If the failure breaks a rule of the
+//! schema, its entries are written one by one, so a bad entry fails alone. An end is never given
 //! up: it stays in line until it is written.
 
 use std::collections::{HashMap, VecDeque};
@@ -15,12 +16,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::account::{AccountId, Balance, House};
-use super::ids::Ids;
+use super::account::AccountId;
 use super::{HoldError, SettleError, repo};
 use crate::clock::SharedClock;
 use crate::money::Msat;
-use crate::store::{Durability, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Most entries in one commit.
 const BATCH: usize = 256;
@@ -31,7 +31,7 @@ const ATTEMPTS: u32 = 4;
 #[derive(Debug)]
 pub(super) enum Entry {
     Place { id: i64, account: AccountId, amount: Msat, request: String, reply: oneshot::Sender<Result<(), HoldError>> },
-    End { end: End, reply: Option<oneshot::Sender<Result<Balance, SettleError>>> },
+    End { end: End, reply: Option<oneshot::Sender<Result<Msat, SettleError>>> },
 }
 
 /// The end of one hold: what is charged of it (nothing: released).
@@ -41,9 +41,6 @@ pub(super) struct End {
     pub account: AccountId,
     pub held: Msat,
     pub charge: Msat,
-    /// Id of the transfer that the charge becomes.
-    pub transfer: i64,
-    pub reference: String,
 }
 
 /// How busy the writer has been, for metrics and the benchmark of group commit.
@@ -67,20 +64,18 @@ impl WriterStats {
     }
 }
 
-/// The outcome of a batch that was committed, by hold id.
+/// The outcome of entries that were written, by hold id.
 #[derive(Default)]
 struct Outcome {
     refused: HashMap<i64, HoldError>,
-    ended: HashMap<i64, bool>,
-    balances: HashMap<AccountId, Balance>,
+    /// What is available after the end of a hold that was open until then.
+    ended: HashMap<i64, Msat>,
 }
 
 struct Writer {
     store: Store,
     clock: SharedClock,
     owner: String,
-    ids: Arc<Ids>,
-    house: House,
     stats: Arc<WriterStats>,
 }
 
@@ -88,12 +83,10 @@ pub(super) async fn run(
     store: Store,
     clock: SharedClock,
     owner: String,
-    ids: Arc<Ids>,
-    house: House,
     mut entries: mpsc::UnboundedReceiver<Entry>,
     stats: Arc<WriterStats>,
 ) {
-    let writer = Writer { store, clock, owner, ids, house, stats };
+    let writer = Writer { store, clock, owner, stats };
     let mut line: VecDeque<Entry> = VecDeque::new();
     let mut batch = Vec::with_capacity(BATCH);
     loop {
@@ -110,7 +103,11 @@ pub(super) async fn run(
             }
         }
         batch.extend(line.drain(..line.len().min(BATCH)));
-        let left = writer.apply(std::mem::take(&mut batch)).await;
+        // Places go first, so that a hold abandoned in the same batch is there to be released.
+        let (places, ends): (Vec<Entry>, Vec<Entry>) =
+            std::mem::take(&mut batch).into_iter().partition(|entry| matches!(entry, Entry::Place { .. }));
+        let mut left = writer.apply(places).await;
+        left.extend(writer.apply(ends).await);
         for entry in left.into_iter().rev() {
             line.push_front(entry);
         }
@@ -118,8 +115,11 @@ pub(super) async fn run(
 }
 
 impl Writer {
-    /// Commits a batch and answers it. Returns the entries that have to be tried again.
+    /// Writes entries of one kind and answers them. Returns those that have to be tried again.
     async fn apply(&self, batch: Vec<Entry>) -> Vec<Entry> {
+        if batch.is_empty() {
+            return batch;
+        }
         let mut failure = None;
         for attempt in 0..ATTEMPTS {
             match self.commit(&batch).await {
@@ -145,12 +145,6 @@ impl Writer {
     /// One entry a commit, so that only the one that breaks a rule fails.
     async fn apply_singly(&self, batch: Vec<Entry>, error: StoreError) -> Vec<Entry> {
         if batch.len() == 1 {
-            let mut batch = batch;
-            if let (Some(Entry::End { end, .. }), true) = (batch.first_mut(), error.is_duplicate()) {
-                // Another process has made a transfer with this id: the charge gets another one.
-                end.transfer = self.ids.next(self.clock.now_ms());
-                return batch;
-            }
             tracing::error!(%error, "the ledger refused an entry");
             let error = Arc::new(error);
             for entry in refuse_places(batch, &error) {
@@ -184,36 +178,60 @@ impl Writer {
     }
 
     async fn commit(&self, batch: &[Entry]) -> Result<Outcome, StoreError> {
-        let now_ms = self.clock.now_ms();
-        let mut ends = Vec::new();
-        let mut places = Vec::new();
-        for entry in batch {
-            match entry {
-                Entry::Place { id, account, amount, request, .. } => {
-                    places.push(repo::Place { id: *id, account: *account, amount: *amount, request });
-                }
-                Entry::End { end, .. } => ends.push(end),
+        let mut outcome = Outcome::default();
+        let ends: Vec<&End> = batch.iter().filter_map(Entry::as_end).collect();
+        if !ends.is_empty() {
+            outcome.ended = repo::end_holds(&self.store, &ends, &self.owner, self.clock.now_ms()).await?;
+        }
+        let places = places_of(batch)?;
+        if places.is_empty() {
+            return Ok(outcome);
+        }
+        let placed = repo::place_holds(&self.store, &places, &self.owner, self.clock.now_ms()).await?;
+        for place in places.into_iter().filter(|place| !placed.contains(&place.id)) {
+            // With others before it it was too much; alone it may still fit.
+            let alone = repo::Place { due: place.amount, ..place };
+            let fits = place.due > place.amount
+                && !repo::place_holds(&self.store, &[alone], &self.owner, self.clock.now_ms()).await?.is_empty();
+            if !fits {
+                outcome.refused.insert(place.id, self.refusal(place.account).await?);
             }
         }
-        let mut outcome = Outcome::default();
-        let mut tx = self.store.begin(Durability::ProcessSafe).await?;
-        // Places go first, so that a hold abandoned in the same batch is there to be released.
-        let refused = repo::place_holds(&mut tx, &places, &self.owner, now_ms).await?;
-        for (id, balance) in refused {
-            outcome.refused.insert(
-                id,
-                match balance {
-                    Some(balance) => HoldError::Insufficient { available: balance.available() },
-                    None => HoldError::UnknownAccount,
-                },
-            );
-        }
-        let settled = repo::end_holds(&mut tx, &ends, &self.owner, self.house, now_ms).await?;
-        outcome.ended = settled.ended;
-        outcome.balances = settled.balances;
-        tx.commit().await?;
         Ok(outcome)
     }
+
+    async fn refusal(&self, account: AccountId) -> Result<HoldError, StoreError> {
+        let mut reader = self.store.read().acquire().await?;
+        Ok(match repo::balance_of(&mut reader, account).await? {
+            Some(balance) => HoldError::Insufficient { available: balance.available() },
+            None => HoldError::UnknownAccount,
+        })
+    }
+}
+
+impl Entry {
+    fn as_end(&self) -> Option<&End> {
+        match self {
+            Self::End { end, .. } => Some(end),
+            Self::Place { .. } => None,
+        }
+    }
+}
+
+/// The holds of a batch, each with what it and those before it on the same account need.
+fn places_of(batch: &[Entry]) -> Result<Vec<repo::Place<'_>>, StoreError> {
+    let mut due: HashMap<AccountId, Msat> = HashMap::new();
+    let mut places = Vec::with_capacity(batch.len());
+    for entry in batch {
+        let Entry::Place { id, account, amount, request, .. } = entry else { continue };
+        let sum = due.entry(*account).or_default();
+        *sum = sum.checked_add(*amount).ok_or_else(|| StoreError::Inconsistent {
+            table: "holds",
+            what: "amounts out of range".into(),
+        })?;
+        places.push(repo::Place { id: *id, account: *account, amount: *amount, due: *sum, request });
+    }
+    Ok(places)
 }
 
 /// Tells everyone who waits how the committed batch went.
@@ -226,9 +244,8 @@ fn answer(batch: Vec<Entry>, mut outcome: Outcome) {
                 let _gone = reply.send(verdict);
             }
             Entry::End { end, reply: Some(reply) } => {
-                let done = outcome.ended.get(&end.id).copied().unwrap_or(false);
-                let balance = outcome.balances.get(&end.account).copied().unwrap_or_default();
-                let _gone = reply.send(if done { Ok(balance) } else { Err(SettleError::AlreadyEnded) });
+                let ended = outcome.ended.remove(&end.id).ok_or(SettleError::AlreadyEnded);
+                let _gone = reply.send(ended);
             }
             Entry::End { reply: None, .. } => {}
         }

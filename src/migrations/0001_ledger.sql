@@ -37,7 +37,9 @@ CREATE TABLE transfers (
 CREATE INDEX transfers_by_debit ON transfers (debit);
 CREATE INDEX transfers_by_credit ON transfers (credit);
 
--- Money set aside for one request. Ends exactly once.
+-- Money set aside for one request. Ends exactly once. Triggers carry both ends of its life over to
+-- the accounts, so that placing a hold is one statement, ending it another, and neither can be done
+-- by halves. The transfer of a charge has the negated id of its hold.
 CREATE TABLE holds (
     id          INTEGER NOT NULL PRIMARY KEY,
     account     INTEGER NOT NULL REFERENCES accounts (id),

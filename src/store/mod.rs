@@ -96,21 +96,51 @@ pub struct Tx {
     _gate: Option<OwnedMutexGuard<()>>,
 }
 
+/// A connection for one writing statement, which is a transaction of its own.
+pub struct Lone {
+    inner: sqlx::pool::PoolConnection<Any>,
+    _gate: Option<OwnedMutexGuard<()>>,
+}
+
 impl Store {
+    /// A connection on which each statement commits by itself.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn lone(&self, durability: Durability) -> Result<Lone, StoreError> {
+        let gate = self.enter().await;
+        let inner = self.writers(durability).acquire().await?;
+        Ok(Lone { inner, _gate: gate })
+    }
+
+    /// Ends a query that reads rows which it must not lose to another process until it ends.
+    /// SQLite has one writer anyway, and does not know the words.
+    #[must_use]
+    pub fn for_update(&self) -> bool {
+        matches!(self.location, Location::Postgres(_))
+    }
+
+    async fn enter(&self) -> Option<OwnedMutexGuard<()>> {
+        match &self.gate {
+            Some(gate) => Some(Arc::clone(gate).lock_owned().await),
+            None => None,
+        }
+    }
+
+    fn writers(&self, durability: Durability) -> &AnyPool {
+        match durability {
+            Durability::Full => &self.full,
+            Durability::ProcessSafe => &self.fast,
+        }
+    }
+
     /// Starts a write transaction.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn begin(&self, durability: Durability) -> Result<Tx, StoreError> {
-        let gate = match &self.gate {
-            Some(gate) => Some(Arc::clone(gate).lock_owned().await),
-            None => None,
-        };
-        let pool = match durability {
-            Durability::Full => &self.full,
-            Durability::ProcessSafe => &self.fast,
-        };
-        let inner = pool.begin_with(self.begin).await?;
+        let gate = self.enter().await;
+        let inner = self.writers(durability).begin_with(self.begin).await?;
         Ok(Tx { inner, _gate: gate })
     }
 
@@ -131,6 +161,17 @@ impl Store {
         &self.location
     }
 
+    /// Moves what is in SQLite's write-ahead log to the database, without holding writers up.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        if let Location::Sqlite(_) = self.location {
+            sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&self.read).await?;
+        }
+        Ok(())
+    }
+
     /// Closes all connections; on SQLite this also folds the write-ahead log into the file.
     pub async fn close(&self) {
         self.read.close().await;
@@ -147,6 +188,20 @@ impl Tx {
     pub async fn commit(self) -> Result<(), StoreError> {
         self.inner.commit().await?;
         Ok(())
+    }
+}
+
+impl Deref for Lone {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Lone {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.inner
     }
 }
 

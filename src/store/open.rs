@@ -87,6 +87,8 @@ async fn sqlite_pool(url: &str, size: u32, synchronous: &'static str) -> Result<
                 connection.execute("PRAGMA busy_timeout = 30000").await?;
                 connection.execute("PRAGMA foreign_keys = ON").await?;
                 connection.execute("PRAGMA temp_store = MEMORY").await?;
+                // A job does it; in a writer it would make a request wait for its syncs.
+                connection.execute("PRAGMA wal_autocheckpoint = 0").await?;
                 connection
                     .execute(match synchronous {
                         "FULL" => "PRAGMA synchronous = FULL",

@@ -199,7 +199,7 @@ impl House {
         let hold = self.ledger.hold(account, Msat::new(msat).unwrap(), "a request").await.unwrap();
         let mut cost = Cost::new(Usage::default(), None);
         cost.total = Msat::new(msat).unwrap();
-        hold.capture(cost, "a request").await.unwrap();
+        hold.capture(cost).await.unwrap();
     }
 
     async fn execute(&self, sql: &'static str) {
