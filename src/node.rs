@@ -21,7 +21,7 @@ use crate::config::{Config, Secret};
 use crate::exchange::{Deliveries, Exchange};
 use crate::http;
 use crate::jobs;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, repo};
 use crate::net::{self, ClientOptions, NetError};
 use crate::payment::payer::Till;
 use crate::price::PriceBook;
@@ -90,6 +90,10 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     if released > 0 {
         tracing::warn!(released, "released the holds of the last run");
     }
+
+    // Before anything is begun that another process could take for a dead one's.
+    let now_ms = clock.now_ms();
+    repo::heartbeat(&store, &owner, now_ms, now_ms.saturating_sub(repo::DEAD_AFTER_MS)).await?;
 
     let wallet = open_wallet(&config, &vault, &ledger).await?;
     let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);

@@ -38,7 +38,7 @@ const fn setting(
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
     setting("UPSTREAM_BASE_URL", &[], "",
-        "The OpenAI-compatible API to sell, e.g. https://api.openai.com/v1. The /v1 may be left out."),
+        "The OpenAI-compatible API to sell, e.g. https://api.openai.com/v1."),
     setting("UPSTREAM_API_KEY", &[], "",
         "Your key for it. Without one, requests go upstream without an Authorization header."),
     setting("UPSTREAM_CONNECT_TIMEOUT_SECONDS", &[], "10",

@@ -80,17 +80,14 @@ async fn read(job: &Job, answer: &mut Answer, meter: &mut dyn Meter, sink: &mut 
             Ok(None) => break,
             Err(error) => return End::Failed(error),
         };
-        if job.upstream.leaks(&chunk) {
-            tracing::error!(request = %job.request_id, "the upstream echoed the node's key; its stream was cut");
-            return End::Reported("its answer could not be passed on".to_owned());
-        }
         let size = chunk.len();
         framer.push(chunk);
-        let ready = match events(&mut framer, meter) {
-            Ok(ready) => ready,
-            Err(end) => return end,
-        };
+        let (ready, failed) = events(job, &mut framer, meter);
+        // What came before an error is delivered, however the network cut the stream.
         sink.send(ready, &job.exchange.drains).await;
+        if let Some(end) = failed {
+            return end;
+        }
         if !sink.allows(size) {
             return End::Abandoned;
         }
@@ -100,6 +97,9 @@ async fn read(job: &Job, answer: &mut Answer, meter: &mut dyn Meter, sink: &mut 
     }
     // A last event without its blank line counts only if it ends the answer.
     if let Some(tail) = framer.finish() {
+        if let Some(end) = leak(job, &tail) {
+            return end;
+        }
         let step = meter.observe(&tail);
         if let (Step::Forward(bytes), true) = (step, meter.is_complete()) {
             sink.send(vec![bytes], &job.exchange.drains).await;
@@ -108,20 +108,36 @@ async fn read(job: &Job, answer: &mut Answer, meter: &mut dyn Meter, sink: &mut 
     End::Closed
 }
 
-/// Whatever the events that are whole give to send.
-fn events(framer: &mut Framer, meter: &mut dyn Meter) -> Result<Vec<Bytes>, End> {
+/// Whatever the events that are whole give to send, and why no more will come.
+fn events(job: &Job, framer: &mut Framer, meter: &mut dyn Meter) -> (Vec<Bytes>, Option<End>) {
     let mut ready = Vec::new();
     loop {
         match framer.next_event() {
-            Ok(Some(event)) => match meter.observe(&event) {
-                Step::Forward(bytes) => ready.push(bytes),
-                Step::HoldBack => {}
-                Step::Error(said) => return Err(End::Reported(said)),
-            },
-            Ok(None) => return Ok(ready),
-            Err(_) => return Err(End::Reported("an event of its stream is too long".to_owned())),
+            Ok(Some(event)) => {
+                if let Some(end) = leak(job, &event) {
+                    return (ready, Some(end));
+                }
+                match meter.observe(&event) {
+                    Step::Forward(bytes) => ready.push(bytes),
+                    Step::HoldBack => {}
+                    Step::Error(said) => return (ready, Some(End::Reported(said))),
+                }
+            }
+            Ok(None) => return (ready, None),
+            Err(_) => {
+                let said = "an event of its stream is too long".to_owned();
+                return (ready, Some(End::Reported(said)));
+            }
         }
     }
+}
+
+/// Ends a stream that contains the node's key. Whole events are looked at: reads may part it.
+fn leak(job: &Job, event: &[u8]) -> Option<End> {
+    job.upstream.leaks(event).then(|| {
+        tracing::error!(request = %job.request_id, "the upstream echoed the node's key; its stream was cut");
+        End::Reported("its answer could not be passed on".to_owned())
+    })
 }
 
 /// Settles a complete answer; then, and only then, its end goes out.

@@ -40,3 +40,10 @@ pub fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 pub fn text(headers: &HeaderMap, name: impl axum::http::header::AsHeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
+
+/// Whether the client wants to leave HTTP. Offers of HTTP/2 (`h2c`) may be ignored, and are.
+#[must_use]
+pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    text(headers, axum::http::header::UPGRADE)
+        .is_some_and(|protocols| protocols.split(',').any(|one| one.trim().eq_ignore_ascii_case("websocket")))
+}

@@ -84,16 +84,20 @@ fn paid(dialect: &'static dyn Dialect) -> axum::routing::MethodRouter<Node> {
 
 async fn not_found(request: Request) -> Response<Body> {
     let message = format!("There is no {} {} here.", request.method(), clean(request.uri().path()));
-    envelope::render(&Failure::client(Code::NotFound, message), &Asked::default())
+    refuse(&Failure::client(Code::NotFound, message))
 }
 
 async fn not_allowed(request: Request) -> Response<Body> {
-    if request.headers().contains_key(axum::http::header::UPGRADE) {
-        let failure = Failure::client(Code::UpgradeRequired, "This node speaks HTTP only.");
-        return envelope::render(&failure, &Asked::default());
+    if headers::asks_for_websocket(request.headers()) {
+        return refuse(&Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
-    let message = format!("{} is not allowed here.", request.method());
-    envelope::render(&Failure::client(Code::MethodNotAllowed, message), &Asked::default())
+    refuse(&Failure::client(Code::MethodNotAllowed, format!("{} is not allowed here.", request.method())))
+}
+
+/// A refusal that concerns no route.
+fn refuse(failure: &Failure) -> Response<Body> {
+    let request_id = uuid::Uuid::new_v4().to_string();
+    envelope::render(failure, &Asked { request_id: &request_id, ..Asked::default() })
 }
 
 /// A path as an error may show it: short, and without anything that might be a credential.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TE, TRAILER, UPGRADE};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TE, TRAILER};
 use axum::http::{HeaderMap, HeaderValue, Response};
 use futures_util::Stream;
 use http_body::Frame;
@@ -17,7 +17,7 @@ use super::{Node, headers};
 use crate::dialect::Dialect;
 use crate::dialect::Receipt;
 use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Whole};
-use crate::failure::{Code, Failure};
+use crate::failure::{Code, Failure, Funds};
 use crate::payment::{self, Credentials};
 use crate::wallet::Change;
 
@@ -43,7 +43,7 @@ pub async fn serve(State(node): State<Node>, dialect: &'static dyn Dialect, requ
 }
 
 async fn answer(node: &Node, dialect: &'static dyn Dialect, headers: &HeaderMap, body: Body, request_id: &str) -> Result<Response<Body>, Failure> {
-    if headers.contains_key(UPGRADE) {
+    if headers::asks_for_websocket(headers) {
         return Err(Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
     let payment = payment::read(credentials(headers)?)?;
@@ -62,8 +62,9 @@ async fn answer(node: &Node, dialect: &'static dyn Dialect, headers: &HeaderMap,
     let reply = match serving.await {
         Ok(reply) => reply?,
         Err(error) => {
+            // A token may have been redeemed before that: it must not be called untouched.
             tracing::error!(%error, request = request_id, "a request's task failed");
-            return Err(Failure::internal());
+            return Err(Failure::internal().funds(Funds::Claimable));
         }
     };
     Ok(match reply {

@@ -7,9 +7,6 @@ use async_trait::async_trait;
 use super::Job;
 use crate::ledger::{Ledger, repo};
 
-/// Silence after which a process is taken for dead.
-const DEAD_AFTER_MS: i64 = 90_000;
-
 /// One process among those that share the database.
 pub struct Heartbeat {
     pub ledger: Ledger,
@@ -27,7 +24,7 @@ impl Job for Heartbeat {
 
     async fn activate(&self) -> Result<(), String> {
         let now_ms = self.ledger.clock().now_ms();
-        let before_ms = now_ms.saturating_sub(DEAD_AFTER_MS);
+        let before_ms = now_ms.saturating_sub(repo::DEAD_AFTER_MS);
         let dead = repo::heartbeat(self.ledger.store(), self.ledger.owner(), now_ms, before_ms)
             .await
             .map_err(|error| error.to_string())?;

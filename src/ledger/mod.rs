@@ -56,6 +56,9 @@ pub enum SettleError {
     AlreadyEnded,
 }
 
+/// How many ids are tried for one hold.
+const ID_ATTEMPTS: u32 = 64;
+
 /// The books, open for writing.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -68,7 +71,7 @@ pub(crate) struct Inner {
     clock: SharedClock,
     /// Names this process on its holds and operations.
     owner: String,
-    ids: Ids,
+    ids: Arc<Ids>,
     queue: mpsc::UnboundedSender<Entry>,
     stats: Arc<WriterStats>,
     house: account::House,
@@ -85,11 +88,19 @@ impl Ledger {
         clock: SharedClock,
         owner: String,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), StoreError> {
-        let ids = Ids::new(&owner);
+        let ids = Arc::new(Ids::new(&owner));
         let house = account::House::ensure(&store, &ids, clock.now_ms()).await?;
         let (queue, entries) = mpsc::unbounded_channel();
         let stats = Arc::new(WriterStats::default());
-        let loop_ = writer::run(store.clone(), Arc::clone(&clock), owner.clone(), house, entries, Arc::clone(&stats));
+        let loop_ = writer::run(
+            store.clone(),
+            Arc::clone(&clock),
+            owner.clone(),
+            Arc::clone(&ids),
+            house,
+            entries,
+            Arc::clone(&stats),
+        );
         let inner = Inner { store, clock, owner, ids, queue, stats, house };
         Ok((Self { inner: Arc::new(inner) }, loop_))
     }
@@ -99,6 +110,19 @@ impl Ledger {
     /// # Errors
     /// [`HoldError::Insufficient`] when less is available.
     pub async fn hold(&self, account: AccountId, amount: Msat, request: &str) -> Result<Hold, HoldError> {
+        let mut attempts_left = ID_ATTEMPTS;
+        loop {
+            match self.try_hold(account, amount, request).await {
+                // Another process has a hold with this id.
+                Err(HoldError::Store(error)) if error.is_duplicate() && attempts_left > 0 => {
+                    attempts_left = attempts_left.saturating_sub(1);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_hold(&self, account: AccountId, amount: Msat, request: &str) -> Result<Hold, HoldError> {
         let id = self.inner.ids.next(self.inner.clock.now_ms());
         let hold = Hold::new(id, account, amount, Arc::clone(&self.inner));
         let (reply, answer) = oneshot::channel();
@@ -110,7 +134,8 @@ impl Ledger {
         };
         match outcome {
             Ok(()) => Ok(hold),
-            Err(HoldError::Store(error)) => Err(HoldError::Store(error)),
+            // It may have been placed: dropping `hold` releases it.
+            Err(HoldError::Store(error)) if !error.is_constraint() => Err(HoldError::Store(error)),
             Err(refused) => {
                 hold.forget();
                 Err(refused)

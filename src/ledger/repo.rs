@@ -83,11 +83,14 @@ static INSERT_HOLDS: LazyLock<Listed> = LazyLock::new(|| {
 
 static END_HOLDS: LazyLock<Listed> = LazyLock::new(|| {
     Listed::new(
-        "WITH d (id, charged, ended_at) AS (VALUES ",
-        3,
+        // The account and the owner are looked at too: should the ids of two processes ever meet,
+        // one must not end the other's hold.
+        "WITH d (id, account, owner, charged, ended_at) AS (VALUES ",
+        5,
         ") UPDATE holds SET charged = d.charged, ended_at = d.ended_at, \
          state = CASE WHEN d.charged > 0 THEN 'captured' ELSE 'released' END \
-         FROM d WHERE holds.id = d.id AND holds.state = 'open' RETURNING holds.id",
+         FROM d WHERE holds.id = d.id AND holds.account = d.account AND holds.owner = d.owner \
+         AND holds.state = 'open' RETURNING holds.id",
     )
 });
 
@@ -187,6 +190,7 @@ async fn add_held(tx: &mut Tx, sql: &str, rows: &[(AccountId, Msat)]) -> Result<
 pub(super) async fn end_holds(
     tx: &mut Tx,
     ends: &[&End],
+    owner: &str,
     house: House,
     now_ms: i64,
 ) -> Result<Settled, StoreError> {
@@ -194,7 +198,12 @@ pub(super) async fn end_holds(
     for (sql, chunk) in END_HOLDS.chunks(ends) {
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for end in chunk {
-            query = query.bind(end.id).bind(end.charge.to_db()).bind(now_ms);
+            query = query
+                .bind(end.id)
+                .bind(end.account.get())
+                .bind(owner)
+                .bind(end.charge.to_db())
+                .bind(now_ms);
         }
         for row in query.fetch_all(&mut **tx).await? {
             settled.ended.insert(row.try_get(0)?, true);
@@ -220,8 +229,15 @@ pub(super) async fn end_holds(
         }
         query.execute(&mut **tx).await?;
     }
-    let moves = moves_of(&really, house)?;
-    for (sql, chunk) in MOVE.chunks(&moves) {
+    settled.balances = move_accounts(tx, &moves_of(&really, house)?).await?;
+    settled.balances.remove(&house.income);
+    Ok(settled)
+}
+
+/// Changes the cached figures of accounts. Returns their balances afterwards.
+async fn move_accounts(tx: &mut Tx, moves: &[(AccountId, Step)]) -> Result<HashMap<AccountId, Balance>, StoreError> {
+    let mut balances = HashMap::new();
+    for (sql, chunk) in MOVE.chunks(moves) {
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for (account, step) in chunk {
             query = query
@@ -232,13 +248,10 @@ pub(super) async fn end_holds(
                 .bind(step.requests);
         }
         for row in query.fetch_all(&mut **tx).await? {
-            let account = AccountId(row.try_get(0)?);
-            if account != house.income {
-                settled.balances.insert(account, read_balance(row.try_get(1)?, row.try_get(2)?)?);
-            }
+            balances.insert(AccountId(row.try_get(0)?), read_balance(row.try_get(1)?, row.try_get(2)?)?);
         }
     }
-    Ok(settled)
+    Ok(balances)
 }
 
 /// Change of one account's cached figures.
@@ -387,6 +400,21 @@ pub async fn find(connection: &mut AnyConnection, id: AccountId) -> Result<Optio
     row.as_ref().map(read_account).transpose()
 }
 
+/// The account with this id, which nobody else changes before the transaction ends.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find_locked(tx: &mut Tx, id: AccountId) -> Result<Option<Account>, StoreError> {
+    let row = sqlx::query(
+        "UPDATE accounts SET held = held WHERE id = $1 \
+         RETURNING id, kind, posted, held, spent, requests, mint, unit",
+    )
+    .bind(id.get())
+    .fetch_optional(&mut **tx)
+    .await?;
+    row.as_ref().map(read_account).transpose()
+}
+
 fn read_account(row: &sqlx::any::AnyRow) -> Result<Account, StoreError> {
     let kind: String = row.try_get(1)?;
     let bad = |what: String| StoreError::Inconsistent { table: "accounts", what };
@@ -403,28 +431,32 @@ fn read_account(row: &sqlx::any::AnyRow) -> Result<Account, StoreError> {
     })
 }
 
-/// Releases the open holds of an owner that is dead.
+/// Releases the open holds of an owner that is dead. Should it not be dead after all, the holds that
+/// it ends meanwhile are not released twice: what is given free is what this statement ended.
 pub(super) async fn release_orphans(store: &Store, owner: &str, now_ms: i64) -> Result<u64, StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
-    sqlx::query(
-        "UPDATE accounts SET held = held - (SELECT COALESCE(SUM(holds.amount), 0) FROM holds \
-         WHERE holds.account = accounts.id AND holds.state = 'open' AND holds.owner = $1) \
-         WHERE id IN (SELECT account FROM holds WHERE state = 'open' AND owner = $2)",
-    )
-    .bind(owner)
-    .bind(owner)
-    .execute(&mut *tx)
-    .await?;
-    let done = sqlx::query(
-        "UPDATE holds SET state = 'released', ended_at = $1 WHERE state = 'open' AND owner = $2",
+    let ended = sqlx::query(
+        "UPDATE holds SET state = 'released', ended_at = $1 WHERE state = 'open' AND owner = $2 \
+         RETURNING account, amount",
     )
     .bind(now_ms)
     .bind(owner)
-    .execute(&mut *tx)
+    .fetch_all(&mut *tx)
     .await?;
+    let mut steps: BTreeMap<AccountId, Step> = BTreeMap::new();
+    for row in &ended {
+        let amount: i64 = row.try_get(1)?;
+        let step = steps.entry(AccountId(row.try_get(0)?)).or_default();
+        step.held = step.held.checked_sub(amount).ok_or_else(|| out_of_range("holds"))?;
+    }
+    let steps: Vec<(AccountId, Step)> = steps.into_iter().collect();
+    move_accounts(&mut tx, &steps).await?;
     tx.commit().await?;
-    Ok(done.rows_affected())
+    Ok(u64::try_from(ended.len()).unwrap_or(u64::MAX))
 }
+
+/// Silence after which a process is taken for dead, in ms.
+pub const DEAD_AFTER_MS: i64 = 90_000;
 
 /// Notes that a process is alive, and names those that were not seen since `dead_before_ms`.
 ///

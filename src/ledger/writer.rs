@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::account::{AccountId, Balance, House};
+use super::ids::Ids;
 use super::{HoldError, SettleError, repo};
 use crate::clock::SharedClock;
 use crate::money::Msat;
@@ -84,6 +85,7 @@ struct Writer {
     store: Store,
     clock: SharedClock,
     owner: String,
+    ids: Arc<Ids>,
     house: House,
     stats: Arc<WriterStats>,
 }
@@ -92,11 +94,12 @@ pub(super) async fn run(
     store: Store,
     clock: SharedClock,
     owner: String,
+    ids: Arc<Ids>,
     house: House,
     mut entries: mpsc::UnboundedReceiver<Entry>,
     stats: Arc<WriterStats>,
 ) {
-    let writer = Writer { store, clock, owner, house, stats };
+    let writer = Writer { store, clock, owner, ids, house, stats };
     let mut line: VecDeque<Entry> = VecDeque::new();
     let mut batch = Vec::with_capacity(BATCH);
     loop {
@@ -148,6 +151,12 @@ impl Writer {
     /// One entry a commit, so that only the one that breaks a rule fails.
     async fn apply_singly(&self, batch: Vec<Entry>, error: StoreError) -> Vec<Entry> {
         if batch.len() == 1 {
+            let mut batch = batch;
+            if let (Some(Entry::End { end, .. }), true) = (batch.first_mut(), error.is_duplicate()) {
+                // Another process has made a transfer with this id: the charge gets another one.
+                end.transfer = self.ids.next(self.clock.now_ms());
+                return batch;
+            }
             tracing::error!(%error, "the ledger refused an entry");
             let error = Arc::new(error);
             for entry in refuse_places(batch, &error) {
@@ -202,7 +211,7 @@ impl Writer {
                 None => HoldError::UnknownAccount,
             });
         }
-        let settled = repo::end_holds(&mut tx, &ends, self.house, now_ms).await?;
+        let settled = repo::end_holds(&mut tx, &ends, &self.owner, self.house, now_ms).await?;
         outcome.ended = settled.ended;
         outcome.balances = settled.balances;
         tx.commit().await?;

@@ -1,5 +1,7 @@
 //! A payment becomes an account with enough on it.
 
+use moka::sync::Cache;
+
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry};
 use crate::ledger::{Account, AccountId, AccountKind};
 use crate::money::Msat;
@@ -17,17 +19,23 @@ pub struct Payer {
     pub one_shot: bool,
 }
 
+/// Accounts whose keys are remembered.
+const KNOWN_KEYS: u64 = 100_000;
+
 /// Turns payments into payers.
 #[derive(Clone, Debug)]
 pub struct Till {
     wallet: Wallet,
     vault: Vault,
+    /// Key hash to account, of accounts that were credited. Neither ever changes; what is on the
+    /// account is always asked of the database.
+    known: Cache<String, AccountId>,
 }
 
 impl Till {
     #[must_use]
     pub fn new(wallet: Wallet, vault: Vault) -> Self {
-        Self { wallet, vault }
+        Self { wallet, vault, known: Cache::new(KNOWN_KEYS) }
     }
 
     #[must_use]
@@ -79,7 +87,7 @@ impl Till {
             Payment::TokenKey(token) | Payment::OneShot(token) => {
                 let id = token.id.clone();
                 let account = match self.look_up(&id).await? {
-                    Some(account) if !account.balance.posted.is_zero() || account.requests > 0 => account,
+                    Some(account) if is_credited(&account) => account,
                     _ => {
                         self.appraise(&token).await?;
                         self.redeem(&token, AccountKind::Key).await?
@@ -119,18 +127,32 @@ impl Till {
     }
 
     async fn by_key(&self, hex: &str) -> Result<AccountId, Failure> {
-        Ok(self.look_up(hex).await?.ok_or_else(unknown_key)?.id)
+        self.find(hex, |_| true).await?.ok_or_else(unknown_key)
+    }
+
+    /// The account of a key, if it is one that `counts`.
+    async fn find(&self, key_hex: &str, counts: impl Fn(&Account) -> bool) -> Result<Option<AccountId>, Failure> {
+        let key_hash = self.vault.key_hash(key_hex);
+        if let Some(account) = self.known.get(&key_hash) {
+            return Ok(Some(account));
+        }
+        match self.look_up(key_hex).await? {
+            Some(account) if counts(&account) => {
+                if is_credited(&account) {
+                    self.known.insert(key_hash, account.id);
+                }
+                Ok(Some(account.id))
+            }
+            _ => Ok(None),
+        }
     }
 
     async fn by_token(&self, token: &Token, required: Msat, model: &str) -> Result<AccountId, Failure> {
-        match self.look_up(&token.id).await? {
-            // An account without any movement belongs to a redemption that was refused or runs.
-            Some(account) if !account.balance.posted.is_zero() || account.requests > 0 => Ok(account.id),
-            _ => {
-                self.check_value(token, required, model).await?;
-                Ok(self.redeem(token, AccountKind::Key).await?.id)
-            }
+        if let Some(account) = self.find(&token.id, is_credited).await? {
+            return Ok(account);
         }
+        self.check_value(token, required, model).await?;
+        Ok(self.redeem(token, AccountKind::Key).await?.id)
     }
 
     async fn one_shot(&self, token: &Token, required: Msat, model: &str) -> Result<AccountId, Failure> {
@@ -166,6 +188,12 @@ impl Till {
     }
 }
 
+/// Whether money was ever put on it, as far as its figures show. An account without any movement
+/// belongs to a redemption that was refused or still runs, or was paid back untouched.
+fn is_credited(account: &Account) -> bool {
+    !account.balance.posted.is_zero() || account.requests > 0
+}
+
 fn unknown_key() -> Failure {
     Failure::payment(Code::InvalidApiKey, "Invalid API key: this node has no such key.")
 }
@@ -199,6 +227,9 @@ pub fn redeem_failure(error: RedeemError) -> Failure {
             Code::TokenAlreadySpent,
             "This Cashu token was used here before. Fetch its change with POST /v1/wallet/refund.",
         ),
+        RedeemError::ToppedUp(_) => {
+            Failure::payment(Code::TokenAlreadySpent, "This Cashu token was used here before, to top up a key.")
+        }
         RedeemError::Overlap => Failure::payment(
             Code::TokenAlreadySpent,
             "Some proofs of this Cashu token were used here before, in another token. None was taken now.",

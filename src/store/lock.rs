@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
 use super::StoreError;
+use super::open::restrict;
 
 /// An exclusive advisory lock on a file, held as long as the value lives.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ impl FileLock {
             .write(true)
             .open(path)
             .map_err(io)?;
-        super::open::restrict(path, 0o600).map_err(io)?;
+        restrict(path, 0o600).map_err(io)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(what.to_owned())),

@@ -115,22 +115,22 @@ async fn version_in(connection: &mut AnyConnection) -> Result<i64, StoreError> {
 }
 
 async fn backup(store: &Store, path: &Path, version: i64) -> Result<(), StoreError> {
-    let io = |error: std::io::Error| StoreError::Io(format!("backup before migration: {error}"));
-    let mut copy = path.to_owned();
+    let mut copy;
     let mut attempt = 0_u32;
     loop {
         let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
-        copy.set_extension(format!("db.backup-v{version}{suffix}"));
+        copy = path.with_extension(format!("db.backup-v{version}{suffix}"));
         if !copy.exists() {
             break;
         }
         attempt = attempt.saturating_add(1);
     }
+    // SQLite fills a file that is there and empty; it would create one with the process's umask.
+    open::private_file(&copy)?;
     sqlx::query("VACUUM INTO $1")
         .bind(copy.display().to_string())
         .execute(&store.full)
         .await?;
-    open::restrict(&copy, 0o600).map_err(io)?;
     tracing::info!(copy = %copy.display(), "copied the database before migrating it");
     Ok(())
 }

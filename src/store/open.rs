@@ -133,12 +133,16 @@ fn private_dir(path: &Path) -> Result<(), StoreError> {
 
 /// Creates the file empty when it is absent, for its owner alone, before SQLite can create it
 /// with the process's umask. SQLite gives its side files the mode of the main one.
-fn private_file(path: &Path) -> Result<(), StoreError> {
+pub(super) fn private_file(path: &Path) -> Result<(), StoreError> {
     let io = |error: std::io::Error| StoreError::Io(format!("{}: {error}", path.display()));
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(io)?;
     }
-    std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map_err(io)?;
     restrict(path, 0o600).map_err(io)
 }
 

@@ -170,16 +170,17 @@ impl Upstream {
     /// the upstream's address.
     #[must_use]
     pub fn scrub(&self, text: &str) -> String {
-        let mut text: String = text.chars().filter(|c| !c.is_control()).take(500).collect();
+        let mut text: String = text.chars().filter(|c| !c.is_control()).collect();
         if let Some(key) = &self.key
             && !key.expose().is_empty()
         {
             text = text.replace(key.expose(), "[removed]");
         }
-        match self.base.host_str() {
-            Some(host) => text.replace(host, "[removed]"),
-            None => text,
+        if let Some(host) = self.base.host_str() {
+            text = text.replace(host, "[removed]");
         }
+        // Last: a cut through the key would leave a part of it that is not found.
+        text.chars().take(500).collect()
     }
 
     /// Whether foreign bytes contain the node's key.

@@ -64,12 +64,18 @@ impl From<StoreError> for RefundError {
 impl Wallet {
     /// Gives back what is left on the account of a token that rode on one request.
     ///
+    /// The request itself and a client that asks for its change may come here at the same moment:
+    /// one of them finds the account empty, and gets what the other is giving.
+    ///
     /// # Errors
     /// Only before anything was written: then the money is still on the account.
     pub async fn give_change(&self, account: AccountId) -> Result<Change, RefundError> {
         match self.write_operation(account, Kind::Change).await {
             Ok(operation) => Ok(self.perform(&operation).await),
-            Err(RefundError::Nothing | RefundError::TooSmall) => Ok(Change::Nothing),
+            Err(RefundError::Nothing | RefundError::TooSmall) => match self.last_return(account).await? {
+                Some(given) => Ok(self.perform(&given).await),
+                None => Ok(Change::Nothing),
+            },
             Err(error) => Err(error),
         }
     }
@@ -110,7 +116,9 @@ impl Wallet {
         drop(reader);
         match (redeemed, newest) {
             (None, None) => Err(RefundError::Unknown),
-            (_, Some(last)) if last.kind == Kind::Redeem && last.state == State::Acting => Err(RefundError::Pending),
+            (_, Some(last)) if last.kind == Kind::Redeem && last.state == State::Acting => {
+                self.claim_undecided(key_hash, &last).await
+            }
             (_, Some(last)) if last.kind != Kind::Redeem => match last.state {
                 State::Planned | State::Acting => pending_if_owed(self.perform(&last).await),
                 _ => Ok(returned(&last)),
@@ -124,6 +132,17 @@ impl Wallet {
         }
     }
 
+    /// The mint had not said whether it took the token: asks again, unless a request is just
+    /// doing that.
+    async fn claim_undecided(&self, key_hash: &str, redemption: &Operation) -> Result<Change, RefundError> {
+        let lane = self.inner.redeeming.lane(key_hash);
+        let Ok(_turn) = lane.try_lock() else { return Err(RefundError::Pending) };
+        if !self.resume_redemption(redemption).await {
+            return Err(RefundError::Pending);
+        }
+        Box::pin(self.claim(key_hash)).await
+    }
+
     async fn last_return(&self, account: AccountId) -> Result<Option<Operation>, RefundError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         let newest = journal::newest(&mut reader, account).await?;
@@ -135,7 +154,7 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let found = books::find(&mut tx, account).await?.ok_or(RefundError::Unknown)?;
+        let found = books::find_locked(&mut tx, account).await?.ok_or(RefundError::Unknown)?;
         if !found.balance.held.is_zero() {
             return Err(RefundError::Ongoing);
         }
@@ -178,7 +197,7 @@ impl Wallet {
             tracing::error!(operation = %operation.id, mint = %operation.mint, "owed at a mint that is not configured any more");
             return Change::Owed;
         };
-        // One attempt at a time in this process; the reservation in the store guards the rest.
+        // One attempt at a time in this process, and one process at a time.
         let lane = self.inner.redeeming.lane(&operation.id);
         let _turn = lane.lock().await;
         match self.make_token(trusted, operation).await {
@@ -199,6 +218,9 @@ impl Wallet {
         };
         if matches!(operation.state, State::Done | State::Refused) {
             return Ok(returned(&operation));
+        }
+        if !self.adopt(&operation).await? {
+            return Ok(Change::Owed);
         }
         if !operation.plan.is_empty() {
             let plan = read_plan(&operation)?;
@@ -353,7 +375,8 @@ impl Wallet {
         let before_ms = self.clock().now_ms().saturating_sub(idle_ms);
         let mut reader = self.store().read().acquire().await?;
         let unfinished = journal::unfinished(&mut reader, before_ms).await?;
-        let stranded = journal::stranded(&mut reader, before_ms).await?;
+        let owner = self.inner.ledger.owner();
+        let stranded = journal::stranded(&mut reader, owner, before_ms, self.dead_before_ms()).await?;
         drop(reader);
         let mut open: usize = 0;
         for operation in unfinished {
@@ -373,15 +396,28 @@ impl Wallet {
         Ok(open)
     }
 
+    /// Finds out how a redemption stands, and books it. Returns whether it is decided.
     pub(super) async fn resume_redemption(&self, operation: &Operation) -> bool {
         let Some(trusted) = self.trusted(&operation.mint) else { return false };
+        let lane = self.inner.redeeming.lane(&operation.id);
+        let _turn = lane.lock().await;
         let resumed = async {
+            let mut reader = self.store().read().acquire().await?;
+            let now = journal::find(&mut reader, &operation.id).await?;
+            drop(reader);
+            if now.is_none_or(|now| now.state != State::Acting) {
+                return Ok(None);
+            }
+            if !self.adopt(operation).await? {
+                return Err(WalletError::Ecash("another process is working on it".into()));
+            }
             let plan = read_plan(operation)?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
-            Ok::<_, WalletError>((plan, standing))
+            Ok::<_, WalletError>(Some((plan, standing)))
         };
         match resumed.await {
-            Ok((plan, standing)) => {
+            Ok(None) => true,
+            Ok(Some((plan, standing))) => {
                 let outcome = self.finish_redemption(trusted, operation, &plan, standing, false).await;
                 !matches!(outcome, Err(redeem::RedeemError::Pending(_) | redeem::RedeemError::Wallet(_)))
             }
@@ -390,6 +426,18 @@ impl Wallet {
                 false
             }
         }
+    }
+
+    /// Whether this process may work on an operation; see [`journal::adopt`].
+    async fn adopt(&self, operation: &Operation) -> Result<bool, WalletError> {
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let ours = journal::adopt(&mut tx, &operation.id, self.inner.ledger.owner(), self.dead_before_ms()).await?;
+        tx.commit().await?;
+        Ok(ours)
+    }
+
+    fn dead_before_ms(&self) -> i64 {
+        self.clock().now_ms().saturating_sub(books::DEAD_AFTER_MS)
     }
 
     /// The kind of account that a key hash opens, for callers that only want to look.

@@ -173,6 +173,23 @@ pub(super) async fn advance(
     Ok(done.rows_affected() == 1)
 }
 
+/// Makes an unfinished operation this process's own, if it is already, or if its owner was not seen
+/// since `dead_before_ms`. Returns whether it is: nobody else works on it then. Two processes that
+/// sent the same swap would each take the other's success for somebody else's spending.
+pub(super) async fn adopt(tx: &mut Tx, id: &str, owner: &str, dead_before_ms: i64) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE operations SET owner = $1 WHERE id = $2 AND state IN ('planned', 'acting') AND (owner = $3 \
+         OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $4))",
+    )
+    .bind(owner)
+    .bind(id)
+    .bind(owner)
+    .bind(dead_before_ms)
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Claims the secrets of a token for an operation.
 ///
 /// # Errors
@@ -203,6 +220,17 @@ pub(super) async fn find_by_token(connection: &mut AnyConnection, token_hash: &s
 /// The operation with this id.
 pub(super) async fn find(connection: &mut AnyConnection, id: &str) -> Result<Option<Operation>, StoreError> {
     one(connection, "id = $1", id).await
+}
+
+/// Whether the token of this redemption opens the account that it was credited to.
+pub(super) async fn opens_account(connection: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
+    let row = sqlx::query(
+        "SELECT o.id FROM operations o JOIN accounts a ON a.id = o.account AND a.key_hash = o.token_hash WHERE o.id = $1",
+    )
+    .bind(id)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.is_some())
 }
 
 /// The operation that accepted a secret, and how many secrets it accepted in all.
@@ -239,16 +267,26 @@ pub(super) async fn unfinished(connection: &mut AnyConnection, before_ms: i64) -
 }
 
 /// Accounts of one-shot tokens that still have money, no open hold, and were last touched before
-/// `before_ms`: their request ended without giving change, or its process died.
-pub(super) async fn stranded(connection: &mut AnyConnection, before_ms: i64) -> Result<Vec<AccountId>, StoreError> {
+/// `before_ms`, by `owner` or by a process that was not seen since `dead_before_ms`: their request
+/// ended without giving change, or its process died.
+pub(super) async fn stranded(
+    connection: &mut AnyConnection,
+    owner: &str,
+    before_ms: i64,
+    dead_before_ms: i64,
+) -> Result<Vec<AccountId>, StoreError> {
     let rows = sqlx::query(
         "SELECT a.id FROM accounts a WHERE a.kind = 'token' AND a.held = 0 AND a.posted > 0 \
          AND NOT EXISTS (SELECT 1 FROM operations o WHERE o.account = a.id AND o.updated_at > $1) \
          AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.account = a.id AND h.ended_at > $2) \
+         AND NOT EXISTS (SELECT 1 FROM operations o JOIN nodes n ON n.id = o.owner \
+         WHERE o.account = a.id AND o.owner <> $3 AND n.seen_at >= $4) \
          AND a.posted >= CASE a.unit WHEN 'sat' THEN 1000 ELSE 1 END LIMIT 200",
     )
     .bind(before_ms)
     .bind(before_ms)
+    .bind(owner)
+    .bind(dead_before_ms)
     .fetch_all(connection)
     .await?;
     rows.iter().map(|row| Ok(AccountId(row.try_get(0)?))).collect()

@@ -146,8 +146,11 @@ impl Keysets {
             Some(keys) => keys,
             None => {
                 let keyset = self.mint.keys(id).await?;
-                self.ecash.add_keys(keyset.clone()).await?;
-                keyset.keys
+                match self.ecash.add_keys(keyset.clone()).await {
+                    // Whoever asked at the same time got the same keys: the id is their hash.
+                    Ok(()) | Err(cdk_common::database::Error::Duplicate) => keyset.keys,
+                    Err(error) => return Err(error.into()),
+                }
             }
         };
         let keys = Arc::new(keys);

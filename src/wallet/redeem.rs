@@ -39,6 +39,9 @@ pub enum RedeemError {
     /// It, or one of its proofs, was accepted here before.
     #[error("the token was accepted before")]
     Known(Box<Account>),
+    /// It was credited to an account that it does not open.
+    #[error("the token was accepted before, as a top-up")]
+    ToppedUp(Box<Account>),
     #[error("some of its proofs were accepted before, in another token")]
     Overlap,
     /// Spent at the mint, by somebody else.
@@ -166,7 +169,7 @@ impl Wallet {
         let outcome = self.redeem_to(token, Target::Existing(account), key_hash).await;
         match outcome {
             Ok(_) => {}
-            Err(RedeemError::Known(known)) if known.id == account => {}
+            Err(RedeemError::Known(known) | RedeemError::ToppedUp(known)) if known.id == account => {}
             Err(error) => return Err(error),
         }
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
@@ -208,6 +211,9 @@ impl Wallet {
             }
             Err(error) => return Err(error),
         };
+        // Whoever resumes this operation waits for the first attempt at it.
+        let lane = self.inner.redeeming.lane(&operation.id);
+        let _sending = lane.lock().await;
         let sent = async {
             let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
             self.finish_redemption(trusted, &operation, &plan, standing, true).await
@@ -389,9 +395,10 @@ impl Wallet {
         }
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         let account = books::find(&mut reader, operation.account).await?;
-        account
-            .map(|account| RedeemError::Known(Box::new(account)))
-            .ok_or_else(|| WalletError::Ecash("the account is gone".into()).into())
+        let account = account.map(Box::new).ok_or_else(|| WalletError::Ecash("the account is gone".into()))?;
+        // Whoever knows a token that filled somebody's key must not come into that key.
+        let opens = journal::opens_account(&mut reader, &operation.id).await?;
+        Ok(if opens { RedeemError::Known(account) } else { RedeemError::ToppedUp(account) })
     }
 
     /// Proofs of this token were claimed before. All of them by one operation and nothing else:

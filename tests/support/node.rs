@@ -1,6 +1,6 @@
 //! A node of its own for every test, on SQLite, or on PostgreSQL when `TEST_DATABASE=postgres`.
 //!
-//! [`TestNode::finish`] ends every test: it proves the books.
+//! [`TestNode::finish`] ends every test: it proves the books. `TEST_LOG=coinslot=debug` shows the log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,6 +71,10 @@ impl TestNode {
 
     /// A node with these settings and the tests' own defaults.
     pub async fn with_settings(more: BTreeMap<String, String>, clock: SharedClock) -> Self {
+        if let Ok(filter) = std::env::var("TEST_LOG") {
+            let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer();
+            subscriber.try_init().ok();
+        }
         let dir = tempfile::Builder::new().prefix("coinslot-node-").tempdir().expect("a temporary directory");
         let path = |name: &str| dir.path().join(name).display().to_string();
         std::fs::write(dir.path().join("models.json"), models().to_string()).expect("models.json");

@@ -97,6 +97,26 @@ impl Purse {
         token
     }
 
+    /// A token of so many proofs of one unit each.
+    pub async fn send_ones(&self, count: u64) -> Token {
+        let quote = self.wallet.mint_quote(PaymentMethod::BOLT11, Some(Amount::from(count)), None, None).await.expect("mint quote");
+        for _ in 0..1_000 {
+            if self.wallet.check_mint_quote_status(&quote.id).await.expect("quote state").state == MintQuoteState::Paid {
+                let proofs = self.wallet.mint(&quote.id, SplitTarget::Value(Amount::ONE), None).await.expect("mint");
+                return Token::new(self.wallet.mint_url.clone(), proofs, None, self.wallet.unit.clone());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("the invoice was not paid within 5 s");
+    }
+
+    /// A token that only the holder of this key can spend.
+    pub async fn send_locked(&self, amount: u64, key: cdk::nuts::PublicKey) -> String {
+        let options = SendOptions { conditions: Some(cdk::nuts::SpendingConditions::new_p2pk(key, None)), ..SendOptions::default() };
+        let prepared = self.wallet.prepare_send(Amount::from(amount), options).await.expect("send");
+        prepared.confirm(None).await.expect("confirm").to_string()
+    }
+
     /// A `cashuB` token.
     pub async fn send(&self, amount: u64) -> String {
         self.send_token(amount).await.to_string()

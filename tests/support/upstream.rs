@@ -90,6 +90,11 @@ impl Upstream {
         self.shared.inner.seen.lock().expect("seen").clone()
     }
 
+    /// Forgets what it was sent.
+    pub fn clear(&self) {
+        self.shared.inner.seen.lock().expect("seen").clear();
+    }
+
     pub fn last(&self) -> Seen {
         self.seen().last().cloned().expect("the upstream was asked")
     }

@@ -122,8 +122,9 @@ impl Meter for ChatMeter {
         self.content.seen
     }
 
+    /// A terminator alone ends no answer: there must have been one.
     fn is_complete(&self) -> bool {
-        self.is_done || self.content.finished
+        self.content.finished || (self.is_done && (self.content.seen || self.usage.is_some()))
     }
 
     fn is_terminated(&self) -> bool {

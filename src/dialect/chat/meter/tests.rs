@@ -82,7 +82,7 @@ fn what_is_forwarded_and_what_is_known() {
         (&[TEXT, GROQ, DONE_EVENT], &[TEXT], reported(9, 4), true, true),
         (&[ROLE, TEXT], &[ROLE, TEXT], unreported(3), true, false),
         (&[ROLE], &[ROLE], unreported(0), false, false),
-        (&[DONE_EVENT], &[], unreported(0), false, true),
+        (&[DONE_EVENT], &[], unreported(0), false, false),
         (&["data: {\"cut", "data: []", "event: x", "data:"], &["data: {\"cut", "data: []", "event: x", "data:"], unreported(0), false, false),
         (&["id: 3\nevent: message\n"], &["id: 3\nevent: message\n"], unreported(0), false, false),
     ] {
@@ -104,7 +104,7 @@ fn the_receipt_joins_the_usage_event() {
         (&[TEXT, STOP, USAGE], false, IDLE_CHOICE, "c1", 10),
         (&[TEXT, STOP], true, "[]", "c1", 0),
         (&[TEXT, STOP], false, IDLE_CHOICE, "c1", 0),
-        (&[DONE_EVENT], true, "[]", "chatcmpl-coinslot", 0),
+        (&[r#"data: {"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}"#], true, "[]", "chatcmpl-coinslot", 0),
         (&[GROQ], false, r#"[{"index":0,"delta":{},"finish_reason":"stop"}]"#, "c1", 9),
     ] {
         let object = last_object(&run(wants_usage, [stream(events).as_bytes()]).client);

@@ -1,0 +1,189 @@
+//! Promises that older implementations of this network broke, and that no other file here is named
+//! after. The numbers are those of the list that the other tests' comments use too.
+
+use coinslot::store::Durability;
+use serde_json::{Value, json};
+use sqlx::Executor;
+
+use crate::bearer::{refund, world};
+use crate::support::mint::{MintOptions, TestMint};
+use crate::support::node::{MODEL, TestNode, ask};
+use crate::support::purse::Purse;
+use crate::support::upstream::{Script, Upstream};
+use cdk::nuts::CurrencyUnit;
+
+async fn top_up(node: &TestNode, key: &str, token: &str) -> u64 {
+    let request = node.post("/v1/wallet/topup").bearer_auth(key).json(&json!({ "cashu_token": token }));
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let answer: Value = answer.json().await.unwrap();
+    answer["msats"].as_u64().unwrap()
+}
+
+async fn refund_token(node: &TestNode, key: &str) -> (u16, Value) {
+    let answer = node.post("/v1/wallet/refund").bearer_auth(key).send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+/// Invariant 8: a refund is given out again only while no money came in after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_refund_is_not_given_for_a_new_balance() {
+    let (_mint, purse, _upstream, node) = world(1000).await;
+    let key = purse.send(100).await;
+    assert_eq!(node.balance(&key).await.0, 100_000);
+    let (status, first) = refund_token(&node, &key).await;
+    assert_eq!((status, &first["sats"]), (200, &json!("100")));
+    assert_eq!(refund_token(&node, &key).await.1["token"], first["token"], "asked again, it is the same");
+    assert_eq!(top_up(&node, &key, &purse.send(30).await).await, 30_000);
+    let (status, second) = refund_token(&node, &key).await;
+    assert_eq!((status, &second["sats"]), (200, &json!("30")));
+    assert_ne!(second["token"], first["token"]);
+    for (token, worth) in [(&first, 100), (&second, 30)] {
+        assert_eq!(purse.receive(token["token"].as_str().unwrap()).await.unwrap(), worth);
+    }
+    node.finish().await;
+}
+
+/// Invariant 9: a top-up that races a refund is in the refund or on the key, never lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_top_up_may_race_a_refund() {
+    let (_mint, purse, _upstream, node) = world(2000).await;
+    for _ in 0..5 {
+        let key = purse.send(100).await;
+        assert_eq!(node.balance(&key).await.0, 100_000);
+        let more = purse.send(50).await;
+        let (credited, (status, answer)) = tokio::join!(top_up(&node, &key, &more), refund_token(&node, &key));
+        assert_eq!((credited, status), (50_000, 200));
+        let returned = purse.receive(answer["token"].as_str().unwrap()).await.unwrap();
+        let left = node.balance(&key).await.0 / 1000;
+        assert_eq!(returned + left, 150);
+    }
+    node.finish().await;
+}
+
+/// Invariant 12: an error of the database on the way of the money stops the request.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_books_the_node_serves_nothing() {
+    let (_mint, purse, upstream, node) = world(1000).await;
+    let key = purse.send(100).await;
+    assert_eq!(node.balance(&key).await.0, 100_000);
+    let store = node.running().exchange().ledger.store().clone();
+    let rename = async |sql| {
+        let mut tx = store.begin(Durability::Full).await.unwrap();
+        tx.execute(sql).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    rename("ALTER TABLE holds RENAME TO holds_gone").await;
+    let answer = node.chat(&ask("hello")).bearer_auth(&key).send().await.unwrap();
+    assert_eq!(answer.status(), 500);
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "internal_error");
+    assert!(upstream.seen().is_empty(), "nothing was forwarded");
+    rename("ALTER TABLE holds_gone RENAME TO holds").await;
+    assert_eq!(node.chat(&ask("hello")).bearer_auth(&key).send().await.unwrap().status(), 200);
+    node.finish().await;
+}
+
+/// Invariants 16 and 17: an amount has its unit, and money goes back to the mint and unit it came from.
+#[tokio::test(flavor = "multi_thread")]
+async fn money_keeps_its_unit_and_its_mint() {
+    let sats = TestMint::start().await;
+    let msats = TestMint::with_options(MintOptions { msat: true, ..MintOptions::default() }).await;
+    let upstream = Upstream::start().await;
+    let mints = format!("{},{}", sats.url(), msats.url());
+    let node = TestNode::with(&sats, &upstream, &[("CASHU_MINTS", &mints)]).await;
+    let purse = Purse::with_unit(&msats.url(), CurrencyUnit::Msat).await;
+    purse.mint_sats(500_000).await;
+    let token = purse.send(150_500).await;
+    let answer = node.chat(&ask("hello")).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(node.balance(&token).await, (148_500, 0, 2000));
+    let (status, answer) = refund_token(&node, &token).await;
+    assert_eq!((status, &answer["msats"]), (200, &json!("148500")), "in msat, to the msat");
+    assert_eq!(purse.receive(answer["token"].as_str().unwrap()).await.unwrap(), 148_500);
+    node.finish().await;
+}
+
+/// Invariant 21: a mint is not asked for its keysets by every request.
+#[tokio::test(flavor = "multi_thread")]
+async fn keysets_are_remembered() {
+    let (mint, purse, _upstream, node) = world(1000).await;
+    let first = purse.send(50).await;
+    assert_eq!(node.balance(&first).await.0, 50_000);
+    mint.reset_calls();
+    for _ in 0..5 {
+        let token = purse.send(50).await;
+        assert_eq!(node.chat(&ask("hello")).bearer_auth(&token).send().await.unwrap().status(), 200);
+    }
+    // The purse is a client of the mint too; it reads its own keysets at most once more.
+    assert_eq!(mint.calls("/v1/swap") - swaps_of_purse(&mint), 5);
+    assert!(mint.calls("/v1/keysets") <= 6, "{:?}", mint.all_calls());
+    node.finish().await;
+}
+
+/// The purse swaps only when it has no fitting proofs; each swap of its own is preceded by a look at the keysets.
+fn swaps_of_purse(mint: &TestMint) -> u64 {
+    mint.calls("/v1/swap").saturating_sub(5)
+}
+
+/// Invariant 26: cached tokens are billed at their own price (see also the usage tables of the dialects).
+#[tokio::test(flavor = "multi_thread")]
+async fn cached_tokens_are_not_billed_twice() {
+    let (_mint, purse, upstream, node) = world(1000).await;
+    let token = purse.send(100).await;
+    let usage = json!({ "prompt_tokens": 1000, "completion_tokens": 0, "total_tokens": 1000, "prompt_tokens_details": { "cached_tokens": 1000 } });
+    let body = crate::support::upstream::completion("toy/cached", "x", Some(usage));
+    upstream.next(Script::Answer { status: 200, media: "application/json", body });
+    let mut request = ask("hello");
+    request["model"] = json!("toy/cached");
+    let body: Value = node.chat(&request).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
+    assert_eq!(body["usage"]["cost"]["total_msats"], 1000);
+    node.finish().await;
+}
+
+/// Invariant 33: no transaction is open while an upstream thinks; others are served meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thinking_upstream_blocks_nobody() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::with(&mint, &upstream, &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "3")]).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(3000).await;
+    let slow = purse.send(1000).await;
+    assert_eq!(node.balance(&slow).await.0, 1_000_000);
+    let waiting: Vec<_> = (0..30)
+        .map(|_| {
+            upstream.next(Script::Hang);
+            tokio::spawn(node.chat(&ask("slow")).bearer_auth(&slow).send())
+        })
+        .collect();
+    while upstream.seen().len() < 30 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let fresh = purse.send(100).await;
+    assert_eq!(node.chat(&ask("quick")).bearer_auth(&fresh).send().await.unwrap().status(), 200);
+    assert_eq!(refund(&node, &purse, &fresh).await, 98);
+    for request in waiting {
+        assert_eq!(request.await.unwrap().unwrap().status(), 502);
+    }
+    assert_eq!(node.balance(&slow).await, (1_000_000, 0, 0));
+    node.finish().await;
+}
+
+/// Invariant 35: every surface names the same balance.
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_one_balance() {
+    let (_mint, purse, _upstream, node) = world(1000).await;
+    let token = purse.send(100).await;
+    let answer = node.chat(&ask("hello")).bearer_auth(&token).send().await.unwrap();
+    let header = answer.headers()["x-routstr-balance-msats"].to_str().unwrap().to_owned();
+    let body: Value = answer.json().await.unwrap();
+    let (balance, reserved, spent) = node.balance(&token).await;
+    assert_eq!((balance, reserved, spent), (98_000, 0, 2000));
+    assert_eq!(header, balance.to_string());
+    assert_eq!(body["usage"]["remaining_balance_msats"], balance);
+    assert_eq!(body["model"], MODEL);
+    let wallet: Value = node.get("/v1/wallet/").bearer_auth(&token).send().await.unwrap().json().await.unwrap();
+    assert_eq!((&wallet["balance"], &wallet["available"], &wallet["total"]), (&json!(balance), &json!(balance), &json!(balance)));
+    node.finish().await;
+}

@@ -1,0 +1,307 @@
+//! The database and the files around it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coinslot::clock::SystemClock;
+use coinslot::config::Config;
+use coinslot::node::{self, StartError};
+use coinslot::store::{Durability, FileLock, Store, StoreError, latest_version};
+use coinslot::vault::VaultError;
+use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+
+use crate::bearer::world;
+use crate::support::db::{TestDb, on_postgres};
+use crate::support::node::{ask, ask_streaming};
+
+async fn version(store: &Store) -> i64 {
+    sqlx::query("SELECT MAX(version) FROM schema_version").fetch_one(store.read()).await.unwrap().get(0)
+}
+
+#[cfg(unix)]
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// Everything below a directory.
+fn tree(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(tree(&path));
+        }
+        found.push(path);
+    }
+    found
+}
+
+/// The SQLite file of a node that knew nothing but the first migration, with a setting in it.
+async fn old_database(path: &Path) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let url = format!("sqlite://{}?mode=rwc", path.display());
+    let mut old = SqliteConnection::connect(&url).await.unwrap();
+    for sql in [
+        include_str!("../../src/migrations/0001_ledger.sql"),
+        include_str!("../../src/migrations/0001_ledger.sqlite.sql"),
+        "CREATE TABLE schema_version (version BIGINT NOT NULL PRIMARY KEY)",
+        "INSERT INTO schema_version (version) VALUES (1)",
+        "INSERT INTO settings (name, value, updated_at) VALUES ('kept', 'as it was', 1)",
+    ] {
+        sqlx::raw_sql(sql).execute(&mut old).await.unwrap();
+    }
+    old.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fresh_database_reaches_the_latest_version_and_stays_there() {
+    let db = TestDb::new().await;
+    for _ in 0..2 {
+        let store = db.open().await;
+        assert_eq!(version(&store).await, latest_version());
+        store.close().await;
+        // The file's lock goes with the last handle.
+        drop(store);
+    }
+    let copies = tree(&db.data_dir()).into_iter().filter(|path| path.display().to_string().contains("backup"));
+    assert_eq!(copies.count(), 0, "nothing was there to be copied");
+    db.remove().await;
+}
+
+#[tokio::test]
+async fn processes_that_start_together_migrate_once() {
+    if !on_postgres() {
+        return;
+    }
+    let db = TestDb::new().await;
+    let url = db.url();
+    let opening = (0..4).map(|_| async { Store::open(&db.data_dir(), url.as_deref(), false).await });
+    for store in futures_util::future::join_all(opening).await {
+        let store = store.unwrap();
+        assert_eq!(version(&store).await, latest_version());
+        store.close().await;
+    }
+    db.remove().await;
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_program_is_refused() {
+    let db = TestDb::new().await;
+    let store = db.open().await;
+    let newer = latest_version() + 1;
+    let mut tx = store.begin(Durability::Full).await.unwrap();
+    let sql = format!("INSERT INTO schema_version (version) VALUES ({newer})");
+    sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    store.close().await;
+    drop(store);
+    let refused = Store::open(&db.data_dir(), db.url().as_deref(), false).await.unwrap_err();
+    assert!(matches!(refused, StoreError::TooNew { found, known } if found == newer && known == latest_version()));
+    let line = refused.to_string();
+    assert!(line.contains(&newer.to_string()) && line.contains("use a newer coinslot"), "{line}");
+    db.remove().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_old_file_is_copied_before_it_is_migrated() {
+    if on_postgres() {
+        return;
+    }
+    let db = TestDb::new().await;
+    let path = db.data_dir().join("coinslot.db");
+    // In a directory of anybody's, where only the file's own mode protects it.
+    for name in [path.clone(), db.dir().join("elsewhere").join("money.db")] {
+        old_database(&name).await;
+        let url = (name != path).then(|| format!("sqlite:{}", name.display()));
+        let store = Store::open(&db.data_dir(), url.as_deref(), false).await.unwrap();
+        assert_eq!(version(&store).await, latest_version());
+        assert_eq!(store.setting("kept").await.unwrap().as_deref(), Some("as it was"));
+        store.close().await;
+        drop(store);
+        let copy = name.with_extension("db.backup-v1");
+        assert_eq!(mode(&copy), 0o600);
+        assert_eq!(mode(&name), 0o600);
+        let mut old = SqliteConnection::connect(&format!("sqlite://{}", copy.display())).await.unwrap();
+        let row = sqlx::query("SELECT (SELECT MAX(version) FROM schema_version), (SELECT value FROM settings)");
+        let row = row.fetch_one(&mut old).await.unwrap();
+        assert_eq!((row.get::<i64, _>(0), row.get::<String, _>(1)), (1, "as it was".to_owned()));
+        old.close().await.unwrap();
+        // A second attempt from the same version keeps the first copy.
+        std::fs::remove_file(&name).unwrap();
+        old_database(&name).await;
+        let store = Store::open(&db.data_dir(), url.as_deref(), false).await.unwrap();
+        store.close().await;
+        assert_eq!(mode(&name.with_extension("db.backup-v1-1")), 0o600);
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_file_is_refused() {
+    if on_postgres() {
+        return;
+    }
+    let db = TestDb::new().await;
+    let store = db.open().await;
+    let refused = Store::open(&db.data_dir(), None, false).await.unwrap_err();
+    assert!(matches!(refused, StoreError::InUse(_)));
+    let line = refused.to_string();
+    assert!(line.contains("another process is using") && line.contains("coinslot.db") && !line.contains('\n'), "{line}");
+    // The same file by another way.
+    let url = format!("sqlite:{}", db.data_dir().join("coinslot.db").display());
+    let refused = Store::open(&db.data_dir(), Some(&url), false).await.unwrap_err();
+    assert!(matches!(refused, StoreError::InUse(_)), "{refused}");
+    store.close().await;
+    drop(store);
+    db.open().await.close().await;
+}
+
+#[tokio::test]
+async fn two_nodes_do_not_share_a_data_directory() {
+    let db = TestDb::new().await;
+    std::fs::create_dir_all(db.data_dir()).unwrap();
+    let path = db.data_dir().join("node.lock");
+    let held = FileLock::take(&path, "the data directory").unwrap();
+    assert!(matches!(FileLock::take(&path, "the data directory"), Err(StoreError::InUse(_))));
+    drop(held);
+    FileLock::take(&path, "the data directory").unwrap();
+    db.remove().await;
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_owner_can_read_what_the_node_keeps() {
+    let (_mint, purse, _upstream, node) = world(200).await;
+    let token = purse.send(100).await;
+    node.chat(&ask("hello")).bearer_auth(&token).send().await.unwrap().text().await.unwrap();
+    node.chat(&ask_streaming("hello")).bearer_auth(&token).send().await.unwrap().text().await.unwrap();
+    assert_eq!(mode(&node.data_dir()), 0o700);
+    let files = tree(&node.data_dir());
+    assert!(files.iter().any(|path| path.ends_with("secret.key")), "{files:?}");
+    for path in files {
+        assert_eq!(mode(&path), if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
+    }
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn the_transaction_says_how_sure_a_commit_is() {
+    for strict in [false, true] {
+        let db = TestDb::new().await;
+        let store = db.open_with(strict).await;
+        for (durability, name) in [(Durability::Full, "full"), (Durability::ProcessSafe, "process-safe")] {
+            let synced = strict || durability == Durability::Full;
+            let mut tx = store.begin(durability).await.unwrap();
+            if on_postgres() {
+                let row = sqlx::query("SHOW synchronous_commit").fetch_one(&mut *tx).await.unwrap();
+                assert_eq!(row.get::<String, _>(0), if synced { "on" } else { "off" }, "{name}, strict {strict}");
+            } else {
+                let row = sqlx::query("PRAGMA synchronous").fetch_one(&mut *tx).await.unwrap();
+                assert_eq!(row.get::<i64, _>(0), if synced { 2 } else { 1 }, "{name}, strict {strict}");
+                let row = sqlx::query("PRAGMA journal_mode").fetch_one(&mut *tx).await.unwrap();
+                assert_eq!(row.get::<String, _>(0), "wal");
+                let row = sqlx::query("PRAGMA foreign_keys").fetch_one(&mut *tx).await.unwrap();
+                assert_eq!(row.get::<i64, _>(0), 1);
+            }
+            tx.commit().await.unwrap();
+        }
+        store.close().await;
+        db.remove().await;
+    }
+}
+
+/// A transaction that is dropped, or whose task is killed in the middle, leaves nothing and blocks
+/// nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abandoned_transaction_is_rolled_back() {
+    let db = TestDb::new().await;
+    let store = db.open().await;
+    let insert = "INSERT INTO settings (name, value, updated_at) VALUES ('x', 'y', 1)";
+    for _ in 0..20 {
+        let mut tx = store.begin(Durability::Full).await.unwrap();
+        sqlx::query(insert).execute(&mut *tx).await.unwrap();
+        drop(tx);
+        let other = store.clone();
+        let task = tokio::spawn(async move {
+            let mut tx = other.begin(Durability::ProcessSafe).await.unwrap();
+            sqlx::query(insert).execute(&mut *tx).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        tokio::task::yield_now().await;
+        task.abort();
+        let _killed = task.await;
+    }
+    assert_eq!(store.setting("x").await.unwrap(), None);
+    tokio::time::timeout(Duration::from_secs(10), store.set_setting("x", "z", 2)).await.expect("not blocked").unwrap();
+    assert_eq!(store.setting_or_insert("x", "other", 3).await.unwrap(), "z");
+    store.close().await;
+    db.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wrong_secret_key_does_not_start_a_node() {
+    let db = TestDb::new().await;
+    let mut settings: BTreeMap<String, String> = [
+        ("PORT", "0".to_owned()),
+        ("DATA_DIR", db.data_dir().display().to_string()),
+        ("MODELS_PATH", db.dir().join("models.json").display().to_string()),
+        ("BTC_USD_FIXED", "100000".to_owned()),
+        ("ADMIN_PASSWORD", "an admin password".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    if let Some(url) = db.url() {
+        settings.insert("DATABASE_URL".to_owned(), url);
+    }
+    std::fs::write(db.dir().join("models.json"), crate::support::node::models().to_string()).unwrap();
+    let start = async |settings: &BTreeMap<String, String>| {
+        let config = Config::from_vars(settings).unwrap();
+        // The predecessor's lock goes with its last task.
+        for _ in 0..500 {
+            match node::start(config.clone(), Arc::new(SystemClock)).await {
+                Err(StartError::Store(StoreError::InUse(_))) => tokio::time::sleep(Duration::from_millis(10)).await,
+                outcome => return outcome,
+            }
+        }
+        panic!("the lock is still held after 5 s");
+    };
+    settings.insert("SECRET_KEY".to_owned(), "the first secret key, long enough".to_owned());
+    start(&settings).await.unwrap().shutdown(std::future::pending()).await;
+    let mut wrong = settings.clone();
+    wrong.insert("SECRET_KEY".to_owned(), "another secret key, long enough".to_owned());
+    let refused = start(&wrong).await.unwrap_err();
+    assert!(matches!(refused, StartError::Vault(VaultError::WrongKey)), "{refused}");
+    assert!(refused.to_string().contains("secret key"), "{refused}");
+    wrong.remove("SECRET_KEY");
+    let refused = start(&wrong).await.unwrap_err();
+    assert!(matches!(refused, StartError::Vault(VaultError::WrongKey)), "a fresh key of the data directory: {refused}");
+    start(&settings).await.unwrap().shutdown(std::future::pending()).await;
+    db.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ecash_store_is_in_the_same_database() {
+    let (_mint, purse, _upstream, node) = world(200).await;
+    let token = purse.send(100).await;
+    node.chat(&ask("hello")).bearer_auth(&token).send().await.unwrap().text().await.unwrap();
+    let store = node.running().exchange().ledger.store();
+    // One query over both.
+    let row = sqlx::query(
+        "SELECT CAST((SELECT SUM(amount) FROM proof WHERE state = 'UNSPENT') AS BIGINT), \
+         CAST((SELECT -SUM(posted) FROM accounts WHERE kind = 'mint') AS BIGINT)",
+    )
+    .fetch_one(store.read())
+    .await
+    .unwrap();
+    assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (100, 100_000));
+    let databases = tree(&node.data_dir()).into_iter().filter(|path| path.extension().is_some_and(|end| end == "db"));
+    assert_eq!(databases.count(), usize::from(!on_postgres()));
+    // Invariant of the vault: neither a token nor a key is anywhere in the database in clear.
+    let hashes = sqlx::query("SELECT key_hash FROM accounts WHERE key_hash IS NOT NULL").fetch_all(store.read()).await.unwrap();
+    let id = coinslot::wallet::token::token_id(&token);
+    assert!(hashes.iter().all(|row| row.get::<String, _>(0) != id));
+    node.finish().await;
+}

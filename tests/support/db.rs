@@ -1,0 +1,79 @@
+//! An empty database of the kind under test, and the books in it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cdk::nuts::State;
+use coinslot::clock::SystemClock;
+use coinslot::ledger::Ledger;
+use coinslot::ledger::books::Books;
+use coinslot::store::Store;
+use tempfile::TempDir;
+
+use super::store::TempSchema;
+
+/// Room for one node's data: SQLite, or PostgreSQL when `TEST_DATABASE=postgres`.
+pub struct TestDb {
+    dir: TempDir,
+    schema: Option<TempSchema>,
+}
+
+/// Whether this run is on PostgreSQL.
+pub fn on_postgres() -> bool {
+    std::env::var("TEST_DATABASE").as_deref() == Ok("postgres")
+}
+
+impl TestDb {
+    pub async fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("coinslot-db-").tempdir().expect("a temporary directory");
+        let schema = if on_postgres() { Some(TempSchema::create().await.expect("TEST_POSTGRES_URL is set")) } else { None };
+        Self { dir, schema }
+    }
+
+    /// A directory for whatever the test wants to put beside the data.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// `DATABASE_URL`, where the default will not do.
+    pub fn url(&self) -> Option<String> {
+        self.schema.as_ref().map(TempSchema::url)
+    }
+
+    pub async fn open(&self) -> Store {
+        self.open_with(false).await
+    }
+
+    pub async fn open_with(&self, strict: bool) -> Store {
+        Store::open(&self.data_dir(), self.url().as_deref(), strict).await.expect("the database opens")
+    }
+
+    /// The books of a node that is not running, proven against its ecash.
+    pub async fn books(&self) -> Books {
+        let store = self.open().await;
+        let (ledger, writing) = Ledger::open(store.clone(), Arc::new(SystemClock), "the auditor".into()).await.expect("ledger");
+        let writer = tokio::spawn(writing);
+        let books = ledger.books().await.expect("books");
+        assert_eq!(books.faults, Vec::<String>::new());
+        let ecash = coinslot::wallet::cdk_db::open(&store).await.expect("ecash store");
+        let held = ecash.get_balance(None, None, Some(vec![State::Unspent])).await.expect("ecash");
+        let ledger_sum: i64 = books.ecash.values().sum();
+        assert_eq!(i64::try_from(held), Ok(ledger_sum / 1000), "the ledger's ecash is what the wallet holds");
+        assert_eq!(ledger_sum, books.liabilities + books.earnings, "ecash is owed or earned");
+        drop(ledger);
+        writer.await.expect("the writer ends");
+        drop(ecash);
+        store.close().await;
+        books
+    }
+
+    pub async fn remove(self) {
+        if let Some(schema) = self.schema {
+            schema.remove().await;
+        }
+    }
+}
