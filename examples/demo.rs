@@ -70,7 +70,8 @@ async fn start_node(dir: &std::path::Path, mint: &TestMint, upstream: &Upstream)
         ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ("NAME", "coinslot demo".to_owned()),
     ];
-    let settings: BTreeMap<String, String> = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let settings: BTreeMap<String, String> =
+        settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let config = Config::from_vars(&settings).expect("settings");
     node::start(config, Arc::new(SystemClock)).await.expect("the node starts")
 }
@@ -159,7 +160,8 @@ async fn serve_programs(node: &Running, mint: &TestMint, purse: Purse) {
             Err(error) => (StatusCode::BAD_REQUEST, error.to_string()),
         }
     }
-    let router = axum::Router::new().route("/token", get(token)).route("/receive", post(receive)).with_state(Arc::new(purse));
+    let router =
+        axum::Router::new().route("/token", get(token)).route("/receive", post(receive)).with_state(Arc::new(purse));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("address");
     tokio::spawn(async move { axum::serve(listener, router).await.expect("the bank serves") });

@@ -116,15 +116,7 @@ pub struct UpstreamAnswer {
 
 impl Failure {
     fn with(blame: Blame, retry: Retry, code: Code, message: impl Into<String>) -> Self {
-        Self {
-            blame,
-            retry,
-            funds: Funds::Untouched,
-            code,
-            message: message.into(),
-            payment: None,
-            upstream: None,
-        }
+        Self { blame, retry, funds: Funds::Untouched, code, message: message.into(), payment: None, upstream: None }
     }
 
     /// The request is wrong; nothing was taken.
@@ -154,7 +146,12 @@ impl Failure {
     /// Something broke in this node. The cause belongs in the log, under the request id.
     #[must_use]
     pub fn internal() -> Self {
-        Self::with(Blame::Node, Retry::Never, Code::Internal, "The node could not do this. The operator's log has the reason under this request id.")
+        Self::with(
+            Blame::Node,
+            Retry::Never,
+            Code::Internal,
+            "The node could not do this. The operator's log has the reason under this request id.",
+        )
     }
 
     #[must_use]

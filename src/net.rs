@@ -29,12 +29,7 @@ pub struct ClientOptions {
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(10),
-            read_timeout: None,
-            http1_only: true,
-            idle_per_host: 512,
-        }
+        Self { connect_timeout: Duration::from_secs(10), read_timeout: None, http1_only: true, idle_per_host: 512 }
     }
 }
 
@@ -129,9 +124,9 @@ pub fn check_url(url: &Url) -> Result<(), NetError> {
         (_, None) => Err(NetError::Address("the address must name a host")),
         ("https", Some(_)) => Ok(()),
         ("http", Some(host)) if may_be_plain(&host) => Ok(()),
-        ("http", Some(_)) => Err(NetError::Address(
-            "plain http is accepted for loopback and .onion hosts only; use https",
-        )),
+        ("http", Some(_)) => {
+            Err(NetError::Address("plain http is accepted for loopback and .onion hosts only; use https"))
+        }
         _ => Err(NetError::Address("the address must begin with https://")),
     }
 }
@@ -140,9 +135,9 @@ fn may_be_plain(host: &Host<&str>) -> bool {
     match host {
         Host::Domain(name) => {
             name.eq_ignore_ascii_case("localhost")
-                || name.rsplit_once('.').is_some_and(|(before, top)| {
-                    top.eq_ignore_ascii_case("onion") && !before.is_empty()
-                })
+                || name
+                    .rsplit_once('.')
+                    .is_some_and(|(before, top)| top.eq_ignore_ascii_case("onion") && !before.is_empty())
         }
         Host::Ipv4(address) => address.is_loopback(),
         Host::Ipv6(address) => address.is_loopback(),
@@ -153,10 +148,7 @@ fn may_be_plain(host: &Host<&str>) -> bool {
 ///
 /// # Errors
 /// [`NetError::TooLarge`] as soon as that is known; otherwise what broke the transfer.
-pub async fn read_limited(
-    mut response: reqwest::Response,
-    max_bytes: usize,
-) -> Result<Bytes, NetError> {
+pub async fn read_limited(mut response: reqwest::Response, max_bytes: usize) -> Result<Bytes, NetError> {
     let announced = response.content_length().map(usize::try_from);
     if let Some(length) = announced
         && length.is_ok_and(|bytes| bytes > max_bytes)

@@ -111,7 +111,8 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     });
 
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
-    let state = http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
+    let state =
+        http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
     let admin = admin::ensure_password(&store, ledger.clock(), config.admin.password.as_ref()).await?;
     let pages = admin::router(AdminState {
         ledger,
@@ -127,11 +128,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let listener = TcpListener::bind(wanted).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
 
-    // What the last run left unfinished is finished first, as far as the mints answer.
-    if let Err(error) = wallet.resume(0).await {
-        tracing::error!(%error, "the journal could not be read");
-    }
-    start_jobs(&background, &stop, &config, &exchange, book);
+    start_jobs(&background, &stop, &config, &exchange, book, now_ms);
     background.spawn(http::serve::run(listener, router, exchanges.clone(), drain.clone(), stop.clone()));
     Ok(Running {
         address,
@@ -148,12 +145,20 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     })
 }
 
-fn start_jobs(tracker: &TaskTracker, stop: &CancellationToken, config: &Config, exchange: &Arc<Exchange>, book: Arc<PriceBook>) {
+fn start_jobs(
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    config: &Config,
+    exchange: &Arc<Exchange>,
+    book: Arc<PriceBook>,
+    started_ms: i64,
+) {
     let wallet = exchange.till.wallet().clone();
     let idle = config.upstream.as_ref().map_or(Duration::from_secs(120), |upstream| upstream.idle_timeout);
     jobs::start(tracker, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
     jobs::start(tracker, stop, jobs::RefreshKeysets { wallet: wallet.clone() });
-    jobs::start(tracker, stop, jobs::ResumeOperations { wallet });
+    let clock = Arc::clone(exchange.ledger.clock());
+    jobs::start(tracker, stop, jobs::ResumeOperations { wallet, clock, started_ms });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
     let patience = idle.saturating_mul(2).max(Duration::from_secs(240));
     jobs::start(tracker, stop, jobs::RescueStalled { exchange: Arc::clone(exchange), patience });

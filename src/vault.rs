@@ -54,10 +54,7 @@ impl Vault {
             Some(secret) => secret.expose().as_bytes().to_vec(),
             None => file_key(&data_dir.join(FILE))?,
         };
-        Ok(Self {
-            hashing: mac(&master, b"coinslot key hash v1"),
-            sealing: mac(&master, b"coinslot sealing v1"),
-        })
+        Ok(Self { hashing: mac(&master, b"coinslot key hash v1"), sealing: mac(&master, b"coinslot sealing v1") })
     }
 
     /// What the database knows of a client's key.
@@ -73,10 +70,7 @@ impl Vault {
     pub fn seal(&self, name: &str, plain: &[u8]) -> Result<String, VaultError> {
         let nonce: [u8; NONCE] = rand::random();
         let payload = Payload { msg: plain, aad: name.as_bytes() };
-        let sealed = self
-            .cipher()
-            .encrypt(XNonce::from_slice(&nonce), payload)
-            .map_err(|_| VaultError::WrongKey)?;
+        let sealed = self.cipher().encrypt(XNonce::from_slice(&nonce), payload).map_err(|_| VaultError::WrongKey)?;
         Ok(STANDARD.encode([&nonce[..], &sealed].concat()))
     }
 

@@ -93,11 +93,11 @@ impl Report {
         );
         for row in &self.rows {
             let Row { what, direct, floor, coinslot, relation, target, verdict } = row;
-            let _written = writeln!(out, "| {what} | {direct} | {floor} | {coinslot} | {relation} | {target} | {verdict} |");
+            let _ok = writeln!(out, "| {what} | {direct} | {floor} | {coinslot} | {relation} | {target} | {verdict} |");
         }
         out.push('\n');
         for note in &self.notes {
-            let _written = writeln!(out, "- {note}");
+            let _ok = writeln!(out, "- {note}");
         }
         println!("{out}");
     }

@@ -102,13 +102,8 @@ mod tests {
 
     #[test]
     fn ages_have_two_units() {
-        let rows = [
-            (-5, "0 s"),
-            (59_999, "59 s"),
-            (61_000, "1 min 1 s"),
-            (3_660_000, "1 h 1 min"),
-            (90_000_000, "1 d 1 h"),
-        ];
+        let rows =
+            [(-5, "0 s"), (59_999, "59 s"), (61_000, "1 min 1 s"), (3_660_000, "1 h 1 min"), (90_000_000, "1 d 1 h")];
         for (span_ms, text) in rows {
             assert_eq!(age(span_ms), text);
         }

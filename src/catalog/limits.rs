@@ -142,12 +142,7 @@ impl Limits {
 /// operator's own; for those the hold is simply what the request asks for. `None`: out of range,
 /// the request must be refused.
 #[must_use]
-pub fn hold(
-    limits: Limits,
-    card: &RateCard,
-    shape: &WorstCase,
-    tolerance_percent: Decimal,
-) -> Option<Msat> {
+pub fn hold(limits: Limits, card: &RateCard, shape: &WorstCase, tolerance_percent: Decimal) -> Option<Msat> {
     let exchange = &card.exchange;
     let amount = if matches!(exchange, Exchange::Sat) {
         exchange.ceil_msat(static_worst_case(limits, &card.prices, shape)?)?
@@ -231,11 +226,7 @@ fn static_worst_case(limits: Limits, prices: &Prices, shape: &WorstCase) -> Opti
     let input = shape.prompt_tokens().saturating_add(shape.extra_tokens());
     let most = limits.max_completion.unwrap_or(DEFAULT_COMPLETION);
     let answer = times(shape.max_output.unwrap_or(most), prices.completion)?;
-    let rest = [
-        times(input, prices.prompt)?,
-        times(shape.choices.max(1), answer)?,
-        times(shape.images, prices.image)?,
-    ];
+    let rest = [times(input, prices.prompt)?, times(shape.choices.max(1), answer)?, times(shape.images, prices.image)?];
     sum(prices.request, &rest)
 }
 

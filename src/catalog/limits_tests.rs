@@ -17,11 +17,7 @@ fn usd(btc_usd: u64, exchange_fee: &str, provider_fee: &str) -> Exchange {
 /// At 100,000 USD and without fees one USD is 1,000,000 msat.
 fn card(prompt: &str, completion: &str) -> RateCard {
     RateCard {
-        prices: Prices {
-            prompt: decimal(prompt),
-            completion: decimal(completion),
-            ..Prices::default()
-        },
+        prices: Prices { prompt: decimal(prompt), completion: decimal(completion), ..Prices::default() },
         exchange: usd(100_000, "1", "1"),
         minimum: Msat::new(1).unwrap(),
     }
@@ -64,8 +60,7 @@ fn the_most_a_model_can_cost() {
         (0, 0, "1", "0.128", "12.23"),
     ] {
         let maxima = limits(ctx, most).maxima(&prices).unwrap();
-        let expected =
-            Maxima { prompt: decimal(prompt), completion: decimal(completion), total: decimal(total) };
+        let expected = Maxima { prompt: decimal(prompt), completion: decimal(completion), total: decimal(total) };
         assert_eq!(maxima, expected, "{ctx} {most}");
     }
     // A prompt dearer than the output: 100000 × 0.000004.
@@ -216,9 +211,7 @@ fn node_gate(limits: Limits, card: &RateCard, shape: &WorstCase) -> i128 {
 /// The other half of a client's deposit, which is the larger of the two: what it expects to pay.
 fn expected_cost(limits: Limits, card: &RateCard, shape: &WorstCase) -> i128 {
     let maxima = limits.maxima(&card.prices).unwrap();
-    let output = shape.max_output.map_or(maxima.completion, |limit| {
-        Decimal::from(limit) * card.prices.completion
-    });
+    let output = shape.max_output.map_or(maxima.completion, |limit| Decimal::from(limit) * card.prices.completion);
     let prompt = Decimal::from(shape.prompt_chars / 3) * card.prices.prompt;
     i128::from(card.exchange.floor_msat(prompt + output).unwrap().get())
 }
@@ -231,16 +224,14 @@ fn any_limits() -> impl proptest::strategy::Strategy<Value = Limits> {
 
 fn any_card() -> impl proptest::strategy::Strategy<Value = RateCard> {
     use proptest::prelude::*;
-    (0i64..200_000, 0i64..200_000, 1_000u64..1_000_000).prop_map(|(prompt, completion, btc)| {
-        RateCard {
-            prices: Prices {
-                prompt: Decimal::new(prompt, 10),
-                completion: Decimal::new(completion, 10),
-                ..Prices::default()
-            },
-            exchange: usd(btc, "1.005", "1.05"),
-            minimum: Msat::new(1).unwrap(),
-        }
+    (0i64..200_000, 0i64..200_000, 1_000u64..1_000_000).prop_map(|(prompt, completion, btc)| RateCard {
+        prices: Prices {
+            prompt: Decimal::new(prompt, 10),
+            completion: Decimal::new(completion, 10),
+            ..Prices::default()
+        },
+        exchange: usd(btc, "1.005", "1.05"),
+        minimum: Msat::new(1).unwrap(),
     })
 }
 

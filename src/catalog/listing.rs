@@ -96,11 +96,7 @@ fn pricing_sats(model: &Model, terms: &Terms<'_>) -> Option<Value> {
     let floor = Decimal::from(terms.minimum.get()).checked_div(Decimal::ONE_THOUSAND)?;
     if let Some(prices) = terms.static_prices {
         // The fixed price comes once; the network's blind guess of it has no place here.
-        let per_token = Prices {
-            prompt: prices.prompt,
-            completion: prices.completion,
-            ..Prices::default()
-        };
+        let per_token = Prices { prompt: prices.prompt, completion: prices.completion, ..Prices::default() };
         let mut maxima = model.limits().maxima(&per_token)?;
         maxima.total = maxima.total.checked_add(prices.request)?;
         return price_object(prices, &maxima, floor, Some);
@@ -246,11 +242,7 @@ mod tests {
 
     #[test]
     fn static_prices_need_no_rate() {
-        let prices = Prices {
-            request: Decimal::from(2),
-            prompt: "0.001".parse().unwrap(),
-            ..Prices::default()
-        };
+        let prices = Prices { request: Decimal::from(2), prompt: "0.001".parse().unwrap(), ..Prices::default() };
         let mut terms = terms(None);
         terms.static_prices = Some(&prices);
         let sats = &entry(&model(MINI), &[], &terms)["sats_pricing"];

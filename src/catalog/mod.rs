@@ -77,8 +77,7 @@ impl Catalog {
 /// Every name that finds a model. Ids come before aliases, aliases before ids without vendor.
 fn names(models: &[Arc<Model>], problems: &mut Vec<String>) -> HashMap<String, Arc<Model>> {
     let offered = || models.iter().filter(|model| model.enabled);
-    let mut found: HashMap<String, Arc<Model>> =
-        offered().map(|model| (model.id.clone(), Arc::clone(model))).collect();
+    let mut found: HashMap<String, Arc<Model>> = offered().map(|model| (model.id.clone(), Arc::clone(model))).collect();
     let aliases = offered().flat_map(|m| m.alias_ids.iter().map(move |alias| (alias.as_str(), m)));
     for name in claim(&mut found, aliases) {
         problems.push(format!("{name}: it is an alias of several models and so of none"));

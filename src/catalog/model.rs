@@ -86,11 +86,11 @@ impl Model {
             #[serde(borrow, default)]
             pricing: Option<HashMap<String, &'a RawValue>>,
         }
-        let mut fields: Map<String, Value> = serde_json::from_str(entry.get())
-            .map_err(|_| "an entry is not a JSON object".to_owned())?;
+        let mut fields: Map<String, Value> =
+            serde_json::from_str(entry.get()).map_err(|_| "an entry is not a JSON object".to_owned())?;
         let id = take_text(&mut fields, "id").ok_or("an entry has no id")?;
-        let priced: Priced<'_> = serde_json::from_str(entry.get())
-            .map_err(|_| format!("{id}: its pricing cannot be read"))?;
+        let priced: Priced<'_> =
+            serde_json::from_str(entry.get()).map_err(|_| format!("{id}: its pricing cannot be read"))?;
         let pricing = priced.pricing.ok_or_else(|| format!("{id}: it has no pricing"))?;
         let prices = read_prices(&pricing).map_err(|problem| format!("{id}: {problem}"))?;
         fields.remove("pricing");
@@ -102,9 +102,7 @@ impl Model {
             created: take_count(&mut fields, "created").unwrap_or(0),
             description: take_text(&mut fields, "description").unwrap_or_default(),
             context_length: take_limit(&mut fields, "context_length"),
-            architecture: take_object(&mut fields, "architecture")
-                .map(Architecture::from_fields)
-                .unwrap_or_default(),
+            architecture: take_object(&mut fields, "architecture").map(Architecture::from_fields).unwrap_or_default(),
             prices,
             top_provider: take_object(&mut fields, "top_provider").map(TopProvider::from_fields),
             per_request_limits: fields.remove("per_request_limits").unwrap_or(Value::Null),
@@ -178,8 +176,7 @@ fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {
         if matches!(raw.get(), "null" | "\"\"") {
             return Ok(None);
         }
-        let price = decimal::parse_json(raw)
-            .ok_or_else(|| format!("its {key} price is not a number"))?;
+        let price = decimal::parse_json(raw).ok_or_else(|| format!("its {key} price is not a number"))?;
         if price.is_sign_negative() && !price.is_zero() {
             return Err(format!("its {key} price is negative ({price}), so it depends on the request"));
         }

@@ -90,8 +90,8 @@ impl Market {
             }
             _ => (self.static_card().ok_or(RouteError::OutOfRange)?, None),
         };
-        let hold = limits::hold(limits, &rate_card, worst, self.pricing.tolerance_percent)
-            .ok_or(RouteError::OutOfRange)?;
+        let hold =
+            limits::hold(limits, &rate_card, worst, self.pricing.tolerance_percent).ok_or(RouteError::OutOfRange)?;
         // A hold of nothing could not be told from no hold.
         let hold = hold.max(Msat::new(1).unwrap_or_default());
         Ok(Candidate { forwarded, rate_card, btc_usd, hold })
@@ -109,11 +109,8 @@ impl Market {
             minimum: self.pricing.min_request,
             provider,
         };
-        let data: Vec<_> = self
-            .catalog
-            .offered()
-            .map(|model| listing::entry(model, &self.catalog.aliases(model), &terms))
-            .collect();
+        let data: Vec<_> =
+            self.catalog.offered().map(|model| listing::entry(model, &self.catalog.aliases(model), &terms)).collect();
         serde_json::json!({ "object": "list", "data": data })
     }
 

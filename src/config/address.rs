@@ -47,9 +47,7 @@ pub fn mint_url(text: &str) -> Result<String, String> {
 
 fn plain_is_safe(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => {
-            name == "localhost" || name.ends_with(".localhost") || name.ends_with(".onion")
-        }
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost") || name.ends_with(".onion"),
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.to_canonical().is_loopback(),
         None => false,

@@ -206,8 +206,7 @@ pub enum FeedKind {
 }
 
 impl FeedKind {
-    pub const ALL: [Self; 5] =
-        [Self::Kraken, Self::Coinbase, Self::Binance, Self::Bitstamp, Self::Mempool];
+    pub const ALL: [Self; 5] = [Self::Kraken, Self::Coinbase, Self::Binance, Self::Bitstamp, Self::Mempool];
 
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
-use super::{
-    Admin, Config, Info, Log, Mints, Pricing, Secret, Server, Storage, Upstream, address, values,
-};
+use super::{Admin, Config, Info, Log, Mints, Pricing, Secret, Server, Storage, Upstream, address, values};
 
 /// Reads everything and fails with all faults at once.
 pub(super) fn config(vars: &BTreeMap<String, String>) -> Result<Config, Faults> {
@@ -209,22 +207,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The setting, or else its default.
-    fn get<T>(
-        &mut self,
-        name: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
+    fn get<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let default = self.setting(name)?.default;
         let given = self.given(name).unwrap_or(Given { spelling: name, text: default });
         self.parse(Some(given), parse)?
     }
 
     /// The setting, if it was given.
-    fn optional<T>(
-        &mut self,
-        name: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<Option<T>> {
+    fn optional<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<Option<T>> {
         let given = self.given(name);
         self.parse(given, parse)
     }

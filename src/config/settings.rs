@@ -175,10 +175,7 @@ mod tests {
             let (last, above) = lines.split_last().unwrap();
             let line = last.trim_start_matches("# ");
             let name = line.split('=').next().unwrap();
-            if name.is_empty()
-                || name
-                    .contains(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_')
-            {
+            if name.is_empty() || name.contains(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_') {
                 continue;
             }
             let comment = above.iter().map(|line| line.strip_prefix("# ").unwrap());
@@ -191,9 +188,7 @@ mod tests {
     fn the_example_file_documents_the_table_and_nothing_else() {
         let listed: Vec<_> = SETTINGS
             .iter()
-            .map(|setting| {
-                (setting.help.to_owned(), format!("{}={}", setting.name, setting.default))
-            })
+            .map(|setting| (setting.help.to_owned(), format!("{}={}", setting.name, setting.default)))
             .collect();
         assert_eq!(example(), listed);
         // As it stands it changes nothing: only lines without a value are not comments.

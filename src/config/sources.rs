@@ -146,8 +146,7 @@ mod tests {
     #[test]
     fn a_line_that_cannot_be_read_is_named_by_its_number_only() {
         let long = "x".repeat(20_000);
-        let text =
-            format!("PORT=1\nLONG={long}\n\nADMIN_PASSWORD=hunter2 hunter3\nhunter4\nHOST=h\n");
+        let text = format!("PORT=1\nLONG={long}\n\nADMIN_PASSWORD=hunter2 hunter3\nhunter4\nHOST=h\n");
         let mut faults = Vec::new();
         let found = from_file(&text, &mut faults);
         assert_eq!(found, vars(&[("PORT", "1"), ("LONG", &long), ("HOST", "h")]));

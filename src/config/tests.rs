@@ -141,26 +141,14 @@ fn without_settings_the_documented_defaults_hold() {
         show(&config.storage),
         r#"Storage { data_dir: "./data", database_url: None, strict: false, secret_key: None }"#
     );
-    assert_eq!(
-        show(&config.mints),
-        "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4 }"
-    );
+    assert_eq!(show(&config.mints), "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4 }");
     assert_eq!(show(&config.admin), "Admin { password: None }");
     assert_eq!(show(&config.log), r#"Log { level: "info", json: false }"#);
     assert!(config.upstream.is_none());
     let pricing = &config.pricing;
-    assert_eq!(
-        show(&(pricing.exchange_fee, pricing.provider_fee, pricing.tolerance_percent)),
-        "(1.005, 1.05, 1)"
-    );
-    assert_eq!(
-        show(&(pricing.cost_per_request, pricing.cost_per_1k_input, pricing.cost_per_1k_output)),
-        "(1, 0, 0)"
-    );
-    assert_eq!(
-        show(&(pricing.max_age, pricing.refresh_interval, pricing.min_request)),
-        "(600s, 120s, Msat(1))"
-    );
+    assert_eq!(show(&(pricing.exchange_fee, pricing.provider_fee, pricing.tolerance_percent)), "(1.005, 1.05, 1)");
+    assert_eq!(show(&(pricing.cost_per_request, pricing.cost_per_1k_input, pricing.cost_per_1k_output)), "(1, 0, 0)");
+    assert_eq!(show(&(pricing.max_age, pricing.refresh_interval, pricing.min_request)), "(600s, 120s, Msat(1))");
     let names: Vec<_> = pricing.feeds.iter().map(|feed| feed.kind.name()).collect();
     assert_eq!(names, ["kraken", "coinbase", "binance", "bitstamp", "mempool"]);
     assert!(pricing.feeds.iter().all(|feed| feed.url.is_none()));
@@ -172,10 +160,7 @@ fn the_name_wins_over_an_older_spelling_and_empty_is_absent() {
     assert_eq!(read(&two).mints.urls, ["https://a.example"]);
     let empty = [("CASHU_MINTS", ""), ("MINT", "https://b.example"), ("PORT", " ")];
     assert_eq!(read(&empty).mints.urls, ["https://b.example"]);
-    let primary = [
-        ("CASHU_MINTS", "https://a.example,https://b.example"),
-        ("PRIMARY_MINT_URL", "https://b.example/"),
-    ];
+    let primary = [("CASHU_MINTS", "https://a.example,https://b.example"), ("PRIMARY_MINT_URL", "https://b.example/")];
     assert_eq!(read(&primary).mints.urls, ["https://b.example", "https://a.example"]);
 }
 
@@ -189,16 +174,11 @@ fn a_key_may_come_from_a_file() {
         let config = read(&[(name, path)]);
         assert_eq!(config.storage.secret_key.unwrap().expose(), "hunter2");
         std::fs::write(path, "\n").unwrap();
-        assert_eq!(
-            lines(&[(name, path)]),
-            [format!("{name}: the file is empty; expected the key in it")]
-        );
+        assert_eq!(lines(&[(name, path)]), [format!("{name}: the file is empty; expected the key in it")]);
         std::fs::remove_file(path).unwrap();
         assert_eq!(
             lines(&[(name, path)]),
-            [format!(
-                "{name}: the file cannot be read (entity not found); expected the path of a text file"
-            )]
+            [format!("{name}: the file cannot be read (entity not found); expected the path of a text file")]
         );
     }
 }
@@ -274,8 +254,7 @@ fn all_faults_are_found_at_once() {
     // CASHU_MINTS hides its older spelling, and two keys are one fault.
     assert_eq!(found.len(), pairs.len() - 2, "{found:#?}");
     assert!(
-        found.iter().any(|line| line
-            == "SECRET_KEY_FILE: is given along with SECRET_KEY; expected one of the two")
+        found.iter().any(|line| line == "SECRET_KEY_FILE: is given along with SECRET_KEY; expected one of the two")
     );
 }
 
@@ -303,10 +282,7 @@ fn secrets_are_never_shown() {
 
 #[test]
 fn notices_name_what_is_missing_and_what_has_no_effect_yet() {
-    assert_eq!(
-        read(&[]).notices(),
-        ["no upstream: set UPSTREAM_BASE_URL", "no mint: set CASHU_MINTS"]
-    );
+    assert_eq!(read(&[]).notices(), ["no upstream: set UPSTREAM_BASE_URL", "no mint: set CASHU_MINTS"]);
     let config = read(&[
         ("UPSTREAM_BASE_URL", "https://u.example"),
         ("MINT", "https://m.example"),
@@ -315,7 +291,6 @@ fn notices_name_what_is_missing_and_what_has_no_effect_yet() {
         ("RELAYS", ""),
         ("DEVS_DONATION_RATE", "0"),
     ]);
-    let expected =
-        ["NSEC", "TOR"].map(|name| format!("{name} is set, but this version does not use it yet"));
+    let expected = ["NSEC", "TOR"].map(|name| format!("{name} is set, but this version does not use it yet"));
     assert_eq!(config.notices(), expected);
 }

@@ -35,9 +35,8 @@ pub(super) fn api_key(text: &str) -> Parsed<Secret> {
 
 /// The contents of the file, without the spaces and line breaks around them.
 pub(super) fn secret_file(path: &str) -> Parsed<Secret> {
-    let contents = std::fs::read_to_string(path).map_err(|error| {
-        format!("the file cannot be read ({}); expected the path of a text file", error.kind())
-    })?;
+    let contents = std::fs::read_to_string(path)
+        .map_err(|error| format!("the file cannot be read ({}); expected the path of a text file", error.kind()))?;
     match contents.trim() {
         "" => Err("the file is empty; expected the key in it".to_owned()),
         key => secret(key),
@@ -69,9 +68,9 @@ pub(super) fn database_url(text: &str) -> Parsed<Secret> {
 pub(super) fn host(text: &str) -> Parsed<IpAddr> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     let address = if bare == "localhost" { "127.0.0.1" } else { bare };
-    address.parse().map_err(|_| {
-        "is not an IP address; expected e.g. 127.0.0.1, or 0.0.0.0 for all interfaces".to_owned()
-    })
+    address
+        .parse()
+        .map_err(|_| "is not an IP address; expected e.g. 127.0.0.1, or 0.0.0.0 for all interfaces".to_owned())
 }
 
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
@@ -85,12 +84,10 @@ pub(super) fn boolean(text: &str) -> Parsed<bool> {
 fn whole<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Parsed<T> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if digits { text.parse().ok() } else { None };
-    number.filter(|number| range.contains(number)).and_then(|n| T::try_from(n).ok()).ok_or_else(
-        || {
-            let (low, high) = (range.start(), range.end());
-            format!("is not a whole number in range; expected {low} to {high}")
-        },
-    )
+    number.filter(|number| range.contains(number)).and_then(|n| T::try_from(n).ok()).ok_or_else(|| {
+        let (low, high) = (range.start(), range.end());
+        format!("is not a whole number in range; expected {low} to {high}")
+    })
 }
 
 pub(super) fn port(text: &str) -> Parsed<u16> {
@@ -187,9 +184,7 @@ pub(super) fn log_level(text: &str) -> Parsed<String> {
         "warning" => return Ok("warn".to_owned()),
         "critical" => return Ok("error".to_owned()),
         // A single other word would be taken for the name of a module, and silence the rest.
-        filter if filter.contains(['=', ',']) => {
-            EnvFilter::builder().with_regex(false).parse(text).is_ok()
-        }
+        filter if filter.contains(['=', ',']) => EnvFilter::builder().with_regex(false).parse(text).is_ok(),
         _ => false,
     };
     if valid {
@@ -246,8 +241,7 @@ pub(super) fn feeds(text: &str) -> Parsed<Vec<Feed>> {
 
 /// Empty when any origin may call.
 pub(super) fn origins(text: &str) -> Parsed<Vec<String>> {
-    let origins =
-        list(text, |entry| if entry == "*" { Ok("*".to_owned()) } else { origin(entry) })?;
+    let origins = list(text, |entry| if entry == "*" { Ok("*".to_owned()) } else { origin(entry) })?;
     Ok(if origins.iter().any(|origin| origin == "*") { Vec::new() } else { origins })
 }
 
@@ -256,13 +250,8 @@ fn origin(text: &str) -> Parsed<String> {
     let url = Url::parse(text).ok().filter(|url| {
         let bare = matches!(url.path(), "" | "/") && url.query().is_none();
         let nobody = url.username().is_empty() && url.password().is_none();
-        bare && nobody
-            && url.fragment().is_none()
-            && url.has_host()
-            && text.contains("://")
-            && !text.contains('*')
+        bare && nobody && url.fragment().is_none() && url.has_host() && text.contains("://") && !text.contains('*')
     });
-    let url =
-        url.ok_or("is not an origin; expected scheme://host[:port] without a path, or * alone")?;
+    let url = url.ok_or("is not an origin; expected scheme://host[:port] without a path, or * alone")?;
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }

@@ -44,11 +44,9 @@ impl<'a> Lens<'a> {
     /// # Errors
     /// When `source` is not exactly one JSON object.
     pub fn parse(source: &'a [u8]) -> Result<Self, Unreadable> {
-        let Members(members) = serde_json::from_slice(source).map_err(|error| {
-            match error.is_data() {
-                true => Unreadable::NotObject,
-                false => Unreadable::Syntax(error.to_string()),
-            }
+        let Members(members) = serde_json::from_slice(source).map_err(|error| match error.is_data() {
+            true => Unreadable::NotObject,
+            false => Unreadable::Syntax(error.to_string()),
         })?;
         Ok(Self { source, members })
     }

@@ -21,15 +21,26 @@ const MAX_CHOICES: u64 = 128;
 const MAX_OUTPUT_TOKENS: u64 = 10_000_000;
 
 /// What is read or edited. Given twice, two parsers could see two requests, one of them unpaid.
-const READ: [&str; 7] = [
-    "model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens",
-];
+const READ: [&str; 7] = ["model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"];
 
 /// What the model never sees. Anything else that holds text counts as input.
 const NOT_INPUT: [&str; 16] = [
-    "model", "messages", "stream", "stream_options", "user", "metadata", "stop", "service_tier",
-    "safety_identifier", "prompt_cache_key", "logit_bias", "modalities", "reasoning_effort",
-    "verbosity", "audio", "provider",
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "user",
+    "metadata",
+    "stop",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "logit_bias",
+    "modalities",
+    "reasoning_effort",
+    "verbosity",
+    "audio",
+    "provider",
 ];
 
 impl Dialect for Chat {
@@ -43,8 +54,7 @@ impl Dialect for Chat {
             return Err(field(format!("{name} is given twice")));
         }
         let model = read_model(&lens)?;
-        let limits =
-            [read_limit(&lens, "max_tokens")?, read_limit(&lens, "max_completion_tokens")?];
+        let limits = [read_limit(&lens, "max_tokens")?, read_limit(&lens, "max_completion_tokens")?];
         let mut shape = Shape {
             model,
             stream: read_flag(&lens, "stream")?,

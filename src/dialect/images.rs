@@ -54,8 +54,7 @@ fn dimensions(url: &[u8]) -> Option<(u64, u64)> {
         return None;
     }
     // JSON may write `/` with a backslash in front.
-    let text: Vec<u8> =
-        data.iter().skip(1).filter(|byte| **byte != b'\\').take(PREFIX).copied().collect();
+    let text: Vec<u8> = data.iter().skip(1).filter(|byte| **byte != b'\\').take(PREFIX).copied().collect();
     let size = imagesize::blob_size(&ENGINE.decode(text).ok()?).ok()?;
     Some((u64::try_from(size.width).ok()?, u64::try_from(size.height).ok()?))
 }
@@ -75,14 +74,9 @@ mod tests {
 
     #[test]
     fn tiles_are_counted() {
-        for (width, height, tokens) in [
-            (512, 512, 255),
-            (1024, 1024, 765),
-            (2048, 4096, 1105),
-            (1, 1, 255),
-            (0, 0, 85),
-            (100, 4_000_000_000, 765),
-        ] {
+        for (width, height, tokens) in
+            [(512, 512, 255), (1024, 1024, 765), (2048, 4096, 1105), (1, 1, 255), (0, 0, 85), (100, 4_000_000_000, 765)]
+        {
             let url = png(width, height);
             assert_eq!(estimate_tokens(url.as_bytes(), false), tokens, "{width}×{height}");
             assert_eq!(estimate_tokens(url.replace('/', "\\/").as_bytes(), false), tokens);

@@ -74,7 +74,9 @@ pub enum BadAnswer {
 pub enum Reading {
     Reported(Usage),
     /// No usage report. So many characters of output were seen.
-    Unreported { output_chars: u64 },
+    Unreported {
+        output_chars: u64,
+    },
 }
 
 /// What the client is told about its bill; goes into the answer's body.

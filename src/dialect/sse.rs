@@ -66,11 +66,7 @@ impl Framer {
     /// or the chunks are joined by copying.
     pub fn push(&mut self, mut chunk: Bytes) {
         self.strip_bom(&mut chunk);
-        self.chunk = if self.chunk.is_empty() {
-            chunk
-        } else {
-            [self.chunk.as_ref(), chunk.as_ref()].concat().into()
-        };
+        self.chunk = if self.chunk.is_empty() { chunk } else { [self.chunk.as_ref(), chunk.as_ref()].concat().into() };
     }
 
     /// The next whole event with the blank line that ends it; `None` until more bytes come.
@@ -282,10 +278,7 @@ mod tests {
         ("\u{feff}data: a\n\n", &["data: a\n\n"]),
         ("data: \u{feff}\n\n", &["data: \u{feff}\n\n"]),
         ("\n\ndata: a\n\n\r\n\r\ndata: b\n\n\n", &["data: a\n\n", "data: b\n\n"]),
-        (": ping\n\nevent: x\nid: 7\ndata: a\ndata: b\n\n", &[
-            ": ping\n\n",
-            "event: x\nid: 7\ndata: a\ndata: b\n\n",
-        ]),
+        (": ping\n\nevent: x\nid: 7\ndata: a\ndata: b\n\n", &[": ping\n\n", "event: x\nid: 7\ndata: a\ndata: b\n\n"]),
         ("data: a\n\ndata: b", &["data: a\n\n", "data: b\n\n"]),
         ("data: a\n", &["data: a\n\n"]),
         ("data: a\r\n", &["data: a\r\n\n"]),

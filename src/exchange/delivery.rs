@@ -82,7 +82,12 @@ impl std::fmt::Debug for Delivery {
 
 impl Deliveries {
     /// Starts a delivery around a pump. Nothing runs before it is polled.
-    pub(super) fn start<F>(&self, tracker: &TaskTracker, clock: &SharedClock, pump: impl FnOnce(mpsc::Sender<Out>) -> F) -> Delivery
+    pub(super) fn start<F>(
+        &self,
+        tracker: &TaskTracker,
+        clock: &SharedClock,
+        pump: impl FnOnce(mpsc::Sender<Out>) -> F,
+    ) -> Delivery
     where
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {

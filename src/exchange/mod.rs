@@ -26,8 +26,8 @@ use crate::config::MissingUsage;
 use crate::dialect::{BadRequest, Dialect, Receipt, Shape};
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry, UpstreamAnswer};
 use crate::ledger::{Hold, HoldError, Ledger};
-use crate::payment::payer::{Payer, Till, insufficient};
 use crate::payment::Payment;
+use crate::payment::payer::{Payer, Till, insufficient};
 use crate::upstream::{Answer, ForwardError, Media, Refused, Upstream};
 use crate::wallet::Change;
 
@@ -109,10 +109,7 @@ impl Exchange {
             return Err(asking(&shape, &candidate));
         }
         let upstream = self.upstream.clone().ok_or_else(no_upstream)?;
-        let body = call
-            .dialect
-            .forward(&call.body, &shape, &candidate.forwarded)
-            .map_err(|bad| bad_request(&bad))?;
+        let body = call.dialect.forward(&call.body, &shape, &candidate.forwarded).map_err(|bad| bad_request(&bad))?;
         let payer = self.till.admit(call.payment, candidate.hold, &shape.model).await?;
         let hold = self.hold(payer, &candidate, &shape, &call.request_id).await?;
         let whole = !shape.stream || (payer.one_shot && !call.change_in_stream);
@@ -203,9 +200,8 @@ impl Job {
         }
         let whole = self.whole;
         let exchange = Arc::clone(&self.exchange);
-        let mut delivery = exchange.deliveries.start(&exchange.tracker, exchange.ledger.clock(), |out| {
-            pump::run(self, answer, out)
-        });
+        let mut delivery =
+            exchange.deliveries.start(&exchange.tracker, exchange.ledger.clock(), |out| pump::run(self, answer, out));
         if whole { delivery.collect().await } else { delivery.begin().await.map(|()| Reply::Stream(delivery)) }
     }
 
@@ -262,7 +258,8 @@ fn refused_failure(refused: Refused) -> Failure {
     match refused.status {
         401..=403 => upstream_failed("The upstream did not accept this node's account."),
         429 => {
-            let mut failure = Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");
+            let mut failure =
+                Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");
             failure.retry = Retry::After(refused.retry_after.unwrap_or(5));
             failure
         }

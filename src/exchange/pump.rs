@@ -164,11 +164,10 @@ async fn break_off(job: Job, end: End, meter: &mut dyn Meter, sink: &mut Sink) -
     let failure = match end {
         End::Failed(error) => job.forward_failure(error),
         End::Reported(said) => upstream_failed(&job.upstream.scrub(&format!("The upstream failed: {said}"))),
-        End::Closed | End::Abandoned => {
-            upstream_failed("The upstream's stream ended before the answer was complete.")
-        }
+        End::Closed | End::Abandoned => upstream_failed("The upstream's stream ended before the answer was complete."),
     };
-    let delivered = if job.whole { None } else { Job::charge_for_part(meter.reading(), meter.has_content() && sink.sent) };
+    let delivered =
+        if job.whole { None } else { Job::charge_for_part(meter.reading(), meter.has_content() && sink.sent) };
     let failure = match delivered {
         None => job.undo(failure).await,
         Some(reading) => match job.settle(reading).await {

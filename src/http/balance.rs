@@ -136,14 +136,11 @@ async fn refund_key(node: &Node, payment: Payment) -> Result<(Change, MintUnit),
     let account = till.look_up(&key).await?.ok_or_else(|| Failure::payment(Code::KeyNotFound, "Key not found"))?;
     let unit = MintUnit::parse(&account.unit).unwrap_or_default();
     let change = till.wallet().refund(account.id).await.map_err(|error| match error {
-        RefundError::Ongoing => Failure::client(
-            Code::RefundOngoing,
-            "Cannot refund key. There are ongoing requests for this api key.",
-        ),
-        RefundError::Nothing | RefundError::Unknown => Failure::client(Code::RefundNothing, "No balance to refund"),
-        RefundError::TooSmall => {
-            Failure::client(Code::RefundTooSmall, "Balance too small to refund (less than 1 sat)")
+        RefundError::Ongoing => {
+            Failure::client(Code::RefundOngoing, "Cannot refund key. There are ongoing requests for this api key.")
         }
+        RefundError::Nothing | RefundError::Unknown => Failure::client(Code::RefundNothing, "No balance to refund"),
+        RefundError::TooSmall => Failure::client(Code::RefundTooSmall, "Balance too small to refund (less than 1 sat)"),
         RefundError::Pending => {
             Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY)
         }
@@ -208,7 +205,8 @@ async fn read_json<T: Default + serde::de::DeserializeOwned>(request: Request) -
     if bytes.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(&bytes).map_err(|_| Failure::client(Code::InvalidJson, "The request body is not valid JSON."))
+    serde_json::from_slice(&bytes)
+        .map_err(|_| Failure::client(Code::InvalidJson, "The request body is not valid JSON."))
 }
 
 /// Runs what touches money in a task of its own: a client that hangs up does not interrupt it.

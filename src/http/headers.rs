@@ -22,8 +22,17 @@ pub const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-bufferi
 #[must_use]
 pub fn exposed() -> Vec<HeaderName> {
     vec![
-        X_CASHU, REQUEST_ID, X_REQUEST_ID, COST_MSATS, COST_USD, INPUT_COST_MSATS,
-        OUTPUT_COST_MSATS, PROVIDER, BALANCE_MSATS, ERROR_SOURCE, SHOULD_RETRY,
+        X_CASHU,
+        REQUEST_ID,
+        X_REQUEST_ID,
+        COST_MSATS,
+        COST_USD,
+        INPUT_COST_MSATS,
+        OUTPUT_COST_MSATS,
+        PROVIDER,
+        BALANCE_MSATS,
+        ERROR_SOURCE,
+        SHOULD_RETRY,
         axum::http::header::RETRY_AFTER,
     ]
 }

@@ -38,7 +38,12 @@ pub struct Node {
 
 impl Node {
     #[must_use]
-    pub fn new(exchange: Arc<Exchange>, info: config::Info, max_body_bytes: usize, draining: CancellationToken) -> Self {
+    pub fn new(
+        exchange: Arc<Exchange>,
+        info: config::Info,
+        max_body_bytes: usize,
+        draining: CancellationToken,
+    ) -> Self {
         Self { exchange, info: Arc::new(info), max_body_bytes, listing: Arc::default(), draining }
     }
 }
@@ -71,11 +76,7 @@ pub fn router(node: Node, cors_origins: &[String]) -> Router {
             .route(&at("/refund"), post(balance::refund))
             .route(&at("/{*other}"), any(balance::unknown));
     }
-    router
-        .fallback(not_found)
-        .method_not_allowed_fallback(not_allowed)
-        .with_state(node)
-        .layer(cors(cors_origins))
+    router.fallback(not_found).method_not_allowed_fallback(not_allowed).with_state(node).layer(cors(cors_origins))
 }
 
 fn paid(dialect: &'static dyn Dialect) -> axum::routing::MethodRouter<Node> {

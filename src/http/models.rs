@@ -8,8 +8,8 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, Response};
 use serde_json::Value;
 
-use super::envelope::{self, Asked};
 use super::Node;
+use super::envelope::{self, Asked};
 use crate::failure::{Code, Failure};
 
 /// How long a listing is served before it is made anew.
@@ -49,9 +49,9 @@ pub async fn one(State(node): State<Node>, Path(id): Path<String>) -> Response<B
     let id = id.trim_end_matches('/');
     let canonical = node.exchange.market.canonical(id);
     let models = listing.get("data").and_then(Value::as_array);
-    let found = models.zip(canonical).and_then(|(models, id)| {
-        models.iter().find(|model| model.get("id").and_then(Value::as_str) == Some(&id))
-    });
+    let found = models
+        .zip(canonical)
+        .and_then(|(models, id)| models.iter().find(|model| model.get("id").and_then(Value::as_str) == Some(&id)));
     match found {
         Some(model) => json(Body::from(model.to_string())),
         None => envelope::render(&Failure::client(Code::NotFound, "Model not found"), &Asked::default()),

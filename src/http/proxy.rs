@@ -32,17 +32,20 @@ pub async fn serve(State(node): State<Node>, dialect: &'static dyn Dialect, requ
     let outcome = answer(&node, dialect, &parts.headers, body, &request_id).await;
     outcome.unwrap_or_else(|failure| {
         let asks = one_shot.is_some() || accepts_cashu(&parts.headers);
-        let payment_request = failure
-            .payment
-            .as_deref()
-            .filter(|_| asks)
-            .map(|hint| node.exchange.till.wallet().request(hint.required));
+        let payment_request =
+            failure.payment.as_deref().filter(|_| asks).map(|hint| node.exchange.till.wallet().request(hint.required));
         let one_shot = one_shot.as_deref().filter(|token| !token.is_empty());
         envelope::render(&failure, &Asked { request_id: &request_id, one_shot, payment_request })
     })
 }
 
-async fn answer(node: &Node, dialect: &'static dyn Dialect, headers: &HeaderMap, body: Body, request_id: &str) -> Result<Response<Body>, Failure> {
+async fn answer(
+    node: &Node,
+    dialect: &'static dyn Dialect,
+    headers: &HeaderMap,
+    body: Body,
+    request_id: &str,
+) -> Result<Response<Body>, Failure> {
     if headers::asks_for_websocket(headers) {
         return Err(Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
@@ -99,9 +102,8 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
 }
 
 pub(super) async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Failure> {
-    let too_large = || {
-        Failure::client(Code::PayloadTooLarge, format!("The request body is larger than {limit} bytes."))
-    };
+    let too_large =
+        || Failure::client(Code::PayloadTooLarge, format!("The request body is larger than {limit} bytes."));
     if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err(Failure::client(Code::InvalidRequest, "Compressed request bodies are not taken."));
     }
@@ -111,13 +113,7 @@ pub(super) async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> 
     }
     let cut = || Failure::client(Code::InvalidRequest, "The request body was cut short.");
     let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, limit)).await;
-    read.map_err(|_| cut())?.map_err(|error| {
-        if is_length_limit(&error) {
-            too_large()
-        } else {
-            cut()
-        }
-    })
+    read.map_err(|_| cut())?.map_err(|error| if is_length_limit(&error) { too_large() } else { cut() })
 }
 
 fn is_length_limit(error: &axum::Error) -> bool {
@@ -166,7 +162,8 @@ fn start(out: &mut HeaderMap, media: &'static str, request_id: &str) {
 
 fn bill(out: &mut HeaderMap, receipt: &Receipt) {
     let cost = &receipt.cost;
-    let input = [cost.input, cost.cache_read, cost.cache_write].iter().fold(0_u64, |sum, part| sum.saturating_add(part.get()));
+    let input =
+        [cost.input, cost.cache_read, cost.cache_write].iter().fold(0_u64, |sum, part| sum.saturating_add(part.get()));
     out.insert(headers::COST_MSATS, HeaderValue::from(cost.total.get()));
     out.insert(headers::INPUT_COST_MSATS, HeaderValue::from(input));
     out.insert(headers::OUTPUT_COST_MSATS, HeaderValue::from(cost.output.get()));

@@ -19,13 +19,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `drain` is cancelled; then stops accepting, lets running exchanges end, and
 /// returns when all are done or `stop` is cancelled.
-pub async fn run(listener: TcpListener, router: Router, tracker: TaskTracker, drain: CancellationToken, stop: CancellationToken) {
+pub async fn run(
+    listener: TcpListener,
+    router: Router,
+    tracker: TaskTracker,
+    drain: CancellationToken,
+    stop: CancellationToken,
+) {
     let mut server = Builder::new(TokioExecutor::new());
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .keep_alive(true);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(true);
     server.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
     let graceful = GracefulShutdown::new();
     loop {

@@ -127,13 +127,11 @@ pub async fn house_account(
     .bind(now_ms)
     .execute(&mut *connection)
     .await?;
-    let row = sqlx::query(
-        "SELECT id FROM accounts WHERE kind = $1 AND mint = $2 AND unit = $3 AND key_hash IS NULL",
-    )
-    .bind(kind.as_str())
-    .bind(mint)
-    .bind(unit)
-    .fetch_one(connection)
-    .await?;
+    let row = sqlx::query("SELECT id FROM accounts WHERE kind = $1 AND mint = $2 AND unit = $3 AND key_hash IS NULL")
+        .bind(kind.as_str())
+        .bind(mint)
+        .bind(unit)
+        .fetch_one(connection)
+        .await?;
     Ok(AccountId(row.try_get(0)?))
 }

@@ -18,9 +18,7 @@ const MILLIS_MASK: i64 = (1 << 42) - 1;
 impl Ids {
     #[must_use]
     pub fn new(owner: &str) -> Self {
-        let sum = owner.bytes().fold(17_i64, |sum, byte| {
-            sum.wrapping_mul(31).wrapping_add(i64::from(byte))
-        });
+        let sum = owner.bytes().fold(17_i64, |sum, byte| sum.wrapping_mul(31).wrapping_add(i64::from(byte)));
         let start = i64::from(rand::random::<u16>());
         Self { process: sum & PROCESS_MASK, counter: AtomicI64::new(start) }
     }
@@ -29,9 +27,7 @@ impl Ids {
     /// back repeats an id only after 8,192 of them.
     pub fn next(&self, now_ms: i64) -> i64 {
         let count = self.counter.fetch_add(1, Ordering::Relaxed) & COUNTER_MASK;
-        ((now_ms & MILLIS_MASK) << (COUNTER_BITS + PROCESS_BITS))
-            | (self.process << COUNTER_BITS)
-            | count
+        ((now_ms & MILLIS_MASK) << (COUNTER_BITS + PROCESS_BITS)) | (self.process << COUNTER_BITS) | count
     }
 }
 

@@ -185,13 +185,18 @@ impl Ledger {
 }
 
 impl Inner {
-    async fn end(&self, id: i64, account: AccountId, held: Msat, charge: Msat, request: &str) -> Result<Balance, SettleError> {
+    async fn end(
+        &self,
+        id: i64,
+        account: AccountId,
+        held: Msat,
+        charge: Msat,
+        request: &str,
+    ) -> Result<Balance, SettleError> {
         let (reply, answer) = oneshot::channel();
         let transfer = self.ids.next(self.clock.now_ms());
         let end = writer::End { id, account, held, charge, transfer, reference: request.to_owned() };
-        self.queue
-            .send(Entry::End { end, reply: Some(reply) })
-            .map_err(|_| SettleError::Unconfirmed)?;
+        self.queue.send(Entry::End { end, reply: Some(reply) }).map_err(|_| SettleError::Unconfirmed)?;
         match tokio::time::timeout(hold::PATIENCE, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(SettleError::Unconfirmed),

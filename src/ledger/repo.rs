@@ -77,9 +77,8 @@ static ADD_HELD: LazyLock<Listed> = LazyLock::new(|| {
     )
 });
 
-static INSERT_HOLDS: LazyLock<Listed> = LazyLock::new(|| {
-    Listed::new("INSERT INTO holds (id, account, amount, request, owner, created_at) VALUES ", 6, "")
-});
+static INSERT_HOLDS: LazyLock<Listed> =
+    LazyLock::new(|| Listed::new("INSERT INTO holds (id, account, amount, request, owner, created_at) VALUES ", 6, ""));
 
 static END_HOLDS: LazyLock<Listed> = LazyLock::new(|| {
     Listed::new(
@@ -95,11 +94,7 @@ static END_HOLDS: LazyLock<Listed> = LazyLock::new(|| {
 });
 
 static INSERT_TRANSFERS: LazyLock<Listed> = LazyLock::new(|| {
-    Listed::new(
-        "INSERT INTO transfers (id, debit, credit, amount, kind, reference, created_at) VALUES ",
-        7,
-        "",
-    )
+    Listed::new("INSERT INTO transfers (id, debit, credit, amount, kind, reference, created_at) VALUES ", 7, "")
 });
 
 static MOVE: LazyLock<Listed> = LazyLock::new(|| {
@@ -198,22 +193,15 @@ pub(super) async fn end_holds(
     for (sql, chunk) in END_HOLDS.chunks(ends) {
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for end in chunk {
-            query = query
-                .bind(end.id)
-                .bind(end.account.get())
-                .bind(owner)
-                .bind(end.charge.to_db())
-                .bind(now_ms);
+            query = query.bind(end.id).bind(end.account.get()).bind(owner).bind(end.charge.to_db()).bind(now_ms);
         }
         for row in query.fetch_all(&mut **tx).await? {
             settled.ended.insert(row.try_get(0)?, true);
         }
     }
     let mut counted = HashSet::new();
-    let really: Vec<&&End> = ends
-        .iter()
-        .filter(|end| settled.ended.contains_key(&end.id) && counted.insert(end.id))
-        .collect();
+    let really: Vec<&&End> =
+        ends.iter().filter(|end| settled.ended.contains_key(&end.id) && counted.insert(end.id)).collect();
     let charged: Vec<&&&End> = really.iter().filter(|end| !end.charge.is_zero()).collect();
     for (sql, chunk) in INSERT_TRANSFERS.chunks(&charged) {
         let mut query = sqlx::query(AssertSqlSafe(sql));
@@ -240,12 +228,7 @@ async fn move_accounts(tx: &mut Tx, moves: &[(AccountId, Step)]) -> Result<HashM
     for (sql, chunk) in MOVE.chunks(moves) {
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for (account, step) in chunk {
-            query = query
-                .bind(account.get())
-                .bind(step.posted)
-                .bind(step.held)
-                .bind(step.spent)
-                .bind(step.requests);
+            query = query.bind(account.get()).bind(step.posted).bind(step.held).bind(step.spent).bind(step.requests);
         }
         for row in query.fetch_all(&mut **tx).await? {
             balances.insert(AccountId(row.try_get(0)?), read_balance(row.try_get(1)?, row.try_get(2)?)?);

@@ -30,13 +30,7 @@ const ATTEMPTS: u32 = 4;
 /// A hold to be placed, or ended.
 #[derive(Debug)]
 pub(super) enum Entry {
-    Place {
-        id: i64,
-        account: AccountId,
-        amount: Msat,
-        request: String,
-        reply: oneshot::Sender<Result<(), HoldError>>,
-    },
+    Place { id: i64, account: AccountId, amount: Msat, request: String, reply: oneshot::Sender<Result<(), HoldError>> },
     End { end: End, reply: Option<oneshot::Sender<Result<Balance, SettleError>>> },
 }
 
@@ -206,10 +200,13 @@ impl Writer {
         // Places go first, so that a hold abandoned in the same batch is there to be released.
         let refused = repo::place_holds(&mut tx, &places, &self.owner, now_ms).await?;
         for (id, balance) in refused {
-            outcome.refused.insert(id, match balance {
-                Some(balance) => HoldError::Insufficient { available: balance.available() },
-                None => HoldError::UnknownAccount,
-            });
+            outcome.refused.insert(
+                id,
+                match balance {
+                    Some(balance) => HoldError::Insufficient { available: balance.available() },
+                    None => HoldError::UnknownAccount,
+                },
+            );
         }
         let settled = repo::end_holds(&mut tx, &ends, &self.owner, self.house, now_ms).await?;
         outcome.ended = settled.ended;

@@ -75,13 +75,8 @@ impl Cost {
         let shortfall = self.total.excess_over(hold);
         if !shortfall.is_zero() {
             let mut left = shortfall;
-            for part in [
-                &mut self.output,
-                &mut self.input,
-                &mut self.cache_write,
-                &mut self.cache_read,
-                &mut self.base,
-            ] {
+            for part in [&mut self.output, &mut self.input, &mut self.cache_write, &mut self.cache_read, &mut self.base]
+            {
                 let cut = left.min(*part);
                 *part = part.excess_over(cut);
                 left = left.excess_over(cut);
@@ -147,8 +142,14 @@ mod tests {
         card.prices.image = "0.002".parse().unwrap();
         card.prices.web_search = "0.01".parse().unwrap();
         let all = Usage {
-            input: 100, cache_read: 1000, cache_write: 400, output: 50, reasoning: 20,
-            images: 3, web_searches: 2, ..Usage::default()
+            input: 100,
+            cache_read: 1000,
+            cache_write: 400,
+            output: 50,
+            reasoning: 20,
+            images: 3,
+            web_searches: 2,
+            ..Usage::default()
         };
         // 0.001 + 0.001 + 0.005 + 0.001 + 0.0006 + 0.001 + 0.006 + 0.02 = 0.0356 USD
         // × 1.05525 × 10⁶ = 37566.9

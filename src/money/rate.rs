@@ -67,9 +67,7 @@ impl Exchange {
     fn factor(&self) -> Option<(Decimal, Decimal)> {
         match self {
             Self::Usd { btc_usd, exchange_fee, provider_fee } => {
-                let numerator = exchange_fee
-                    .checked_mul(*provider_fee)?
-                    .checked_mul(Decimal::from(MSAT_PER_BTC))?;
+                let numerator = exchange_fee.checked_mul(*provider_fee)?.checked_mul(Decimal::from(MSAT_PER_BTC))?;
                 Some((numerator, *btc_usd))
             }
             Self::Sat => Some((Decimal::ONE_THOUSAND, Decimal::ONE)),
@@ -93,10 +91,7 @@ impl Exchange {
     #[must_use]
     pub fn to_sat_decimal(&self, amount: Decimal) -> Option<Decimal> {
         let (numerator, denominator) = self.factor()?;
-        amount
-            .checked_mul(numerator)?
-            .checked_div(denominator)?
-            .checked_div(Decimal::ONE_THOUSAND)
+        amount.checked_mul(numerator)?.checked_div(denominator)?.checked_div(Decimal::ONE_THOUSAND)
     }
 
     /// Whole quotient, and whether nothing was left over.
@@ -138,8 +133,7 @@ impl RateCard {
             .request
             .checked_add(times(usage.images, p.image)?)?
             .checked_add(times(usage.web_searches, p.web_search)?)?;
-        let output = times(usage.output, p.completion)?
-            .checked_add(times(usage.reasoning, p.reasoning())?)?;
+        let output = times(usage.output, p.completion)?.checked_add(times(usage.reasoning, p.reasoning())?)?;
         let parts = [
             (Part::Base, base),
             (Part::Input, times(usage.input, p.prompt)?),

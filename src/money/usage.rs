@@ -49,11 +49,8 @@ impl Usage {
     #[must_use]
     pub fn is_plausible(&self) -> bool {
         const LIMIT: u64 = 1_000_000_000_000;
-        [
-            self.input, self.cache_read, self.cache_write, self.output, self.reasoning,
-            self.images, self.web_searches,
-        ]
-        .iter()
-        .all(|count| *count <= LIMIT)
+        [self.input, self.cache_read, self.cache_write, self.output, self.reasoning, self.images, self.web_searches]
+            .iter()
+            .all(|count| *count <= LIMIT)
     }
 }

@@ -4,8 +4,8 @@
 pub mod payer;
 
 use crate::failure::{Code, Failure};
-use crate::wallet::token::{self, Token};
 use crate::wallet::TokenFault;
+use crate::wallet::token::{self, Token};
 
 /// What the headers say about payment. Raw values, as they came.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,11 +39,8 @@ pub enum Payment {
 /// Missing, malformed or contradicting credentials.
 pub fn read(credentials: Credentials<'_>) -> Result<Payment, Failure> {
     let bearer = credentials.authorization.map(bearer_of);
-    let keys: Vec<&str> = [bearer, credentials.api_key.map(str::trim)]
-        .into_iter()
-        .flatten()
-        .filter(|key| !key.is_empty())
-        .collect();
+    let keys: Vec<&str> =
+        [bearer, credentials.api_key.map(str::trim)].into_iter().flatten().filter(|key| !key.is_empty()).collect();
     if let Some(cashu) = credentials.cashu.map(str::trim).filter(|cashu| !cashu.is_empty()) {
         // SDKs insist on sending some key; only one that could pay contradicts the token.
         if keys.iter().any(|key| is_credential(key) && *key != cashu) {

@@ -201,11 +201,7 @@ fn unknown_key() -> Failure {
 /// 402 with what is needed and what is there.
 #[must_use]
 pub fn insufficient(required: Msat, available: Msat, model: &str) -> Failure {
-    let message = format!(
-        "Insufficient balance: {} mSats required. {} available.",
-        required.get(),
-        available.get()
-    );
+    let message = format!("Insufficient balance: {} mSats required. {} available.", required.get(), available.get());
     Failure::payment(Code::InsufficientBalance, message).needing(PaymentHint {
         required,
         available: Some(available),
@@ -241,15 +237,20 @@ pub fn redeem_failure(error: RedeemError) -> Failure {
         RedeemError::Refused(why) => {
             Failure::payment(Code::TokenRedemptionFailed, format!("The mint refused this Cashu token: {why}"))
         }
-        RedeemError::Stale => {
-            Failure::payment(Code::TokenRedemptionFailed, "The mint refused this Cashu token: its keyset is not accepted.")
-        }
-        RedeemError::RateLimited(secs) => {
-            Failure::unavailable(Code::MintRateLimited, "The mint limits its callers. The token is untouched; try again.", secs)
-        }
-        RedeemError::Unreachable => {
-            Failure::unavailable(Code::MintUnreachable, "The mint cannot be reached. The token is untouched; try again.", 5)
-        }
+        RedeemError::Stale => Failure::payment(
+            Code::TokenRedemptionFailed,
+            "The mint refused this Cashu token: its keyset is not accepted.",
+        ),
+        RedeemError::RateLimited(secs) => Failure::unavailable(
+            Code::MintRateLimited,
+            "The mint limits its callers. The token is untouched; try again.",
+            secs,
+        ),
+        RedeemError::Unreachable => Failure::unavailable(
+            Code::MintUnreachable,
+            "The mint cannot be reached. The token is untouched; try again.",
+            5,
+        ),
         RedeemError::Pending(id) => {
             let mut failure = Failure::unavailable(
                 Code::RedemptionPending,

@@ -11,8 +11,7 @@ const MAX_DIGITS: usize = 64;
 /// `None` for anything else: words, infinities, separators, more than a `Decimal` holds.
 #[must_use]
 pub fn parse(text: &str) -> Option<Decimal> {
-    let is_numeric =
-        |c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E');
+    let is_numeric = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E');
     if text.is_empty() || text.len() > MAX_DIGITS || !text.chars().all(is_numeric) {
         return None;
     }
@@ -39,11 +38,7 @@ fn scaled(mantissa: Decimal, exponent: i32) -> Option<Decimal> {
 #[must_use]
 pub fn parse_json(value: &RawValue) -> Option<Decimal> {
     let text = value.get();
-    if text.starts_with('"') {
-        parse(serde_json::from_str::<String>(text).ok()?.trim())
-    } else {
-        parse(text)
-    }
+    if text.starts_with('"') { parse(serde_json::from_str::<String>(text).ok()?.trim()) } else { parse(text) }
 }
 
 #[cfg(test)]

@@ -24,18 +24,10 @@ type Row = (&'static str, &'static str, fn(&[u8]) -> Option<Decimal>);
 
 const fn row(kind: FeedKind) -> Row {
     match kind {
-        FeedKind::Kraken => {
-            ("kraken", "https://api.kraken.com/0/public/Ticker?pair=XBTUSD", kraken)
-        }
-        FeedKind::Coinbase => {
-            ("coinbase", "https://api.coinbase.com/v2/prices/BTC-USD/spot", coinbase)
-        }
-        FeedKind::Binance => {
-            ("binance", "https://api.binance.com/api/v3/ticker/price?symbol=BTCUSDT", binance)
-        }
-        FeedKind::Bitstamp => {
-            ("bitstamp", "https://www.bitstamp.net/api/v2/ticker/btcusd/", bitstamp)
-        }
+        FeedKind::Kraken => ("kraken", "https://api.kraken.com/0/public/Ticker?pair=XBTUSD", kraken),
+        FeedKind::Coinbase => ("coinbase", "https://api.coinbase.com/v2/prices/BTC-USD/spot", coinbase),
+        FeedKind::Binance => ("binance", "https://api.binance.com/api/v3/ticker/price?symbol=BTCUSDT", binance),
+        FeedKind::Bitstamp => ("bitstamp", "https://www.bitstamp.net/api/v2/ticker/btcusd/", bitstamp),
         FeedKind::Mempool => ("mempool", "https://mempool.space/api/v1/prices", mempool),
     }
 }
@@ -185,13 +177,8 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::price::PriceBook;
 
-    const KINDS: [FeedKind; 5] = [
-        FeedKind::Kraken,
-        FeedKind::Coinbase,
-        FeedKind::Binance,
-        FeedKind::Bitstamp,
-        FeedKind::Mempool,
-    ];
+    const KINDS: [FeedKind; 5] =
+        [FeedKind::Kraken, FeedKind::Coinbase, FeedKind::Binance, FeedKind::Bitstamp, FeedKind::Mempool];
 
     /// An answer as the feed really writes it, with `price` for its price.
     fn body(kind: FeedKind, price: &str) -> String {
@@ -203,9 +190,7 @@ mod tests {
                 r#""t":[21554,69877],"l":["66417.60000","65850.00000"],"#,
                 r#""h":["67182.10000","67409.90000"],"o":"66846.00000"}}}"#,
             ),
-            FeedKind::Coinbase => {
-                r#"{"data":{"amount":PRICE,"base":"BTC","currency":"USD"}}"#
-            }
+            FeedKind::Coinbase => r#"{"data":{"amount":PRICE,"base":"BTC","currency":"USD"}}"#,
             FeedKind::Binance => r#"{"symbol":"BTCUSDT","price":PRICE}"#,
             FeedKind::Bitstamp => concat!(
                 r#"{"timestamp":"1763690000","open":"66846","high":"67410","low":"65850","#,
@@ -285,10 +270,7 @@ mod tests {
             let feed = HttpFeed::new(&Feed { kind, url: None }, client.clone()).unwrap();
             assert!(!feed.to_string().is_empty());
         }
-        let plain = Feed {
-            kind: FeedKind::Kraken,
-            url: Some("http://feeds.example.com/".parse().unwrap()),
-        };
+        let plain = Feed { kind: FeedKind::Kraken, url: Some("http://feeds.example.com/".parse().unwrap()) };
         assert!(matches!(HttpFeed::new(&plain, client), Err(NetError::Address(_))));
     }
 
@@ -316,8 +298,7 @@ mod tests {
 
     fn serve_text(head: &str, body: &str) -> Url {
         let length = body.len();
-        let text =
-            format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+        let text = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
         serve(move |mut stream| stream.write_all(text.as_bytes()).unwrap())
     }
 

@@ -33,9 +33,7 @@ pub fn robust_median(prices: Vec<Decimal>) -> Option<(Decimal, Vec<Decimal>)> {
         return Some((centre, prices));
     }
     let tolerated = centre.checked_div(TOLERATED_SHARE)?;
-    let is_near = |price: &Decimal| {
-        price.checked_sub(centre).is_some_and(|distance| distance.abs() <= tolerated)
-    };
+    let is_near = |price: &Decimal| price.checked_sub(centre).is_some_and(|distance| distance.abs() <= tolerated);
     let kept: Vec<Decimal> = prices.into_iter().filter(is_near).collect();
     Some((median(kept.clone())?, kept))
 }

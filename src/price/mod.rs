@@ -99,12 +99,7 @@ impl PriceBook {
     /// A book over `feeds`, whose answers are good for `max_age`. A `fixed` rate (USD for a
     /// bitcoin) replaces them all and never ages.
     #[must_use]
-    pub fn new(
-        feeds: Vec<Box<dyn PriceFeed>>,
-        fixed: Option<Decimal>,
-        max_age: Duration,
-        clock: SharedClock,
-    ) -> Self {
+    pub fn new(feeds: Vec<Box<dyn PriceFeed>>, fixed: Option<Decimal>, max_age: Duration, clock: SharedClock) -> Self {
         let quotes = RwLock::new(Arc::new(vec![None; feeds.len()]));
         let max_age_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
         Self { feeds, fixed: fixed.filter(|rate| is_sane(*rate)), max_age_ms, clock, quotes }
@@ -135,9 +130,7 @@ impl PriceBook {
         let answers = futures_util::future::join_all(asked).await;
         let mut quotes = Quotes::clone(&self.quotes());
         let mut faults = Vec::new();
-        for ((answer, at_ms), (feed, slot)) in
-            answers.into_iter().zip(self.feeds.iter().zip(quotes.iter_mut()))
-        {
+        for ((answer, at_ms), (feed, slot)) in answers.into_iter().zip(self.feeds.iter().zip(quotes.iter_mut())) {
             match answer {
                 Ok(btc_usd) if is_sane(btc_usd) => *slot = Some(Quote { btc_usd, at_ms }),
                 Ok(_) => faults.push(format!("{feed}: {}", FeedError::Unreadable)),

@@ -16,12 +16,7 @@ impl FileLock {
     /// Takes the lock, or says who cannot have it.
     pub fn take(path: &Path, what: &str) -> Result<Self, StoreError> {
         let io = |error: std::io::Error| StoreError::Io(format!("{}: {error}", path.display()));
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(io)?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(io)?;
         restrict(path, 0o600).map_err(io)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),

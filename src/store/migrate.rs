@@ -24,18 +24,8 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/0001_ledger.sqlite.sql"),
         postgres: include_str!("../migrations/0001_ledger.postgres.sql"),
     },
-    Migration {
-        version: 2,
-        common: include_str!("../migrations/0002_wallet.sql"),
-        sqlite: "",
-        postgres: "",
-    },
-    Migration {
-        version: 3,
-        common: include_str!("../migrations/0003_admin.sql"),
-        sqlite: "",
-        postgres: "",
-    },
+    Migration { version: 2, common: include_str!("../migrations/0002_wallet.sql"), sqlite: "", postgres: "" },
+    Migration { version: 3, common: include_str!("../migrations/0003_admin.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.
@@ -61,10 +51,7 @@ pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
     if matches!(store.location, Location::Postgres(_)) {
         tx.execute("SELECT pg_advisory_xact_lock(7011741)").await?;
     }
-    tx.execute(
-        "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)",
-    )
-    .await?;
+    tx.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)").await?;
     // Another process may have migrated while this one waited for the lock.
     let found = version_in(&mut tx).await?;
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
@@ -91,9 +78,7 @@ fn for_postgres(sql: &str) -> String {
 
 async fn current_version(store: &Store) -> Result<i64, StoreError> {
     let probe = match store.location {
-        Location::Sqlite(_) => {
-            "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'"
-        }
+        Location::Sqlite(_) => "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'",
         Location::Postgres(_) => {
             "SELECT COUNT(*) FROM information_schema.tables \
              WHERE table_name = 'schema_version' AND table_schema = current_schema()"
@@ -108,9 +93,7 @@ async fn current_version(store: &Store) -> Result<i64, StoreError> {
 }
 
 async fn version_in(connection: &mut AnyConnection) -> Result<i64, StoreError> {
-    let row = sqlx::query("SELECT COALESCE(MAX(version), 0) FROM schema_version")
-        .fetch_one(connection)
-        .await?;
+    let row = sqlx::query("SELECT COALESCE(MAX(version), 0) FROM schema_version").fetch_one(connection).await?;
     Ok(row.try_get(0)?)
 }
 
@@ -127,10 +110,7 @@ async fn backup(store: &Store, path: &Path, version: i64) -> Result<(), StoreErr
     }
     // SQLite fills a file that is there and empty; it would create one with the process's umask.
     open::private_file(&copy)?;
-    sqlx::query("VACUUM INTO $1")
-        .bind(copy.display().to_string())
-        .execute(&store.full)
-        .await?;
+    sqlx::query("VACUUM INTO $1").bind(copy.display().to_string()).execute(&store.full).await?;
     tracing::info!(copy = %copy.display(), "copied the database before migrating it");
     Ok(())
 }

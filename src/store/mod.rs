@@ -43,7 +43,9 @@ pub enum StoreError {
     /// Another process has the SQLite file.
     #[error("another process is using {0}; only one node may run on a SQLite file")]
     InUse(String),
-    #[error("the database is at schema version {found}, which is newer than this program's {known}; use a newer coinslot")]
+    #[error(
+        "the database is at schema version {found}, which is newer than this program's {known}; use a newer coinslot"
+    )]
     TooNew { found: i64, known: i64 },
     /// A row holds something that cannot be.
     #[error("inconsistent row in {table}: {what}")]

@@ -10,10 +10,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
-        let row = sqlx::query("SELECT value FROM settings WHERE name = $1")
-            .bind(name)
-            .fetch_optional(self.read())
-            .await?;
+        let row =
+            sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(self.read()).await?;
         row.map(|row| Ok(row.try_get(0)?)).transpose()
     }
 
@@ -24,14 +22,12 @@ impl Store {
     /// When the database does not answer.
     pub async fn setting_or_insert(&self, name: &str, value: &str, now_ms: i64) -> Result<String, StoreError> {
         let mut tx = self.begin(Durability::Full).await?;
-        sqlx::query(
-            "INSERT INTO settings (name, value, updated_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING",
-        )
-        .bind(name)
-        .bind(value)
-        .bind(now_ms)
-        .execute(&mut *tx)
-        .await?;
+        sqlx::query("INSERT INTO settings (name, value, updated_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING")
+            .bind(name)
+            .bind(value)
+            .bind(now_ms)
+            .execute(&mut *tx)
+            .await?;
         let row = sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_one(&mut *tx).await?;
         tx.commit().await?;
         Ok(row.try_get(0)?)

@@ -77,10 +77,8 @@ impl Upstream {
     /// # Errors
     /// When the HTTP client cannot be built, or the key cannot be a header.
     pub fn new(config: &config::Upstream) -> Result<Self, NetError> {
-        let client = net::client(&ClientOptions {
-            connect_timeout: config.connect_timeout,
-            ..ClientOptions::default()
-        })?;
+        let client =
+            net::client(&ClientOptions { connect_timeout: config.connect_timeout, ..ClientOptions::default() })?;
         let authorization = match &config.api_key {
             Some(key) => {
                 let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
@@ -153,9 +151,8 @@ impl Upstream {
         // Some vendors send an array, some put text where an object should be.
         let value = value.get(0).unwrap_or(&value);
         let error = value.get("error").unwrap_or(value);
-        let text = |value: Option<&serde_json::Value>| {
-            value.and_then(serde_json::Value::as_str).map(|text| self.scrub(text))
-        };
+        let text =
+            |value: Option<&serde_json::Value>| value.and_then(serde_json::Value::as_str).map(|text| self.scrub(text));
         Refused {
             status,
             retry_after,
@@ -188,9 +185,7 @@ impl Upstream {
     pub fn leaks(&self, bytes: &[u8]) -> bool {
         match &self.key {
             // Keys of a few characters are placeholders; they would be found everywhere.
-            Some(key) if key.expose().len() >= 8 => {
-                memchr::memmem::find(bytes, key.expose().as_bytes()).is_some()
-            }
+            Some(key) if key.expose().len() >= 8 => memchr::memmem::find(bytes, key.expose().as_bytes()).is_some(),
             _ => false,
         }
     }

@@ -103,9 +103,7 @@ impl DatabaseConfig for CdkPostgresConfig {
 /// When the database does not answer.
 pub async fn open(store: &Store) -> Result<WalletStore, Error> {
     match store.location() {
-        Location::Sqlite(path) => {
-            open_sqlite(CdkSqliteConfig { path: path.clone(), gate: store.gate() }).await
-        }
+        Location::Sqlite(path) => open_sqlite(CdkSqliteConfig { path: path.clone(), gate: store.gate() }).await,
         Location::Postgres(url) => open_postgres(CdkPostgresConfig { url: url.clone() }).await,
     }
 }
@@ -185,11 +183,7 @@ impl<D: Driver> Session<D> {
     }
 
     async fn control(&self, state: &mut State<D::Raw>, sql: &str) -> Result<(), Error> {
-        let call = Call {
-            sql: sql.to_owned(),
-            values: Vec::new(),
-            want: Want::Batch,
-        };
+        let call = Call { sql: sql.to_owned(), values: Vec::new(), want: Want::Batch };
         self.drive(state, call).await.map(drop)
     }
 
@@ -248,9 +242,7 @@ impl<D: Driver> DatabaseTransaction<Session<D>> for GatedTransaction {
         let session = &*session;
         let mut state = session.state.lock().await;
         if state.in_transaction {
-            return Err(Error::Internal(
-                "transaction inside a transaction".to_owned(),
-            ));
+            return Err(Error::Internal("transaction inside a transaction".to_owned()));
         }
         let guard = session.gate().await?;
         session.ready(&mut state).await?;
@@ -306,17 +298,8 @@ impl<D: Driver> DatabasePool for Adapter<D> {
         _timeout: Duration,
     ) -> Result<Session<D>, PoolError<Error>> {
         let used = Instant::now();
-        let state = State {
-            raw: None,
-            in_transaction: false,
-            guard: None,
-            used,
-        };
-        Ok(Session {
-            config: config.clone(),
-            stale,
-            state: Mutex::new(state),
-        })
+        let state = State { raw: None, in_transaction: false, guard: None, used };
+        Ok(Session { config: config.clone(), stale, state: Mutex::new(state) })
     }
 
     fn drop(session: Session<D>) {
@@ -339,11 +322,9 @@ fn writes(sql: &str) -> bool {
     let first = words.find(|word| !word.is_empty()).unwrap_or_default();
     match first.to_ascii_uppercase().as_str() {
         "SELECT" | "PRAGMA" => false,
-        "WITH" => words.any(|word| {
-            ["INSERT", "UPDATE", "DELETE", "REPLACE"]
-                .iter()
-                .any(|w| word.eq_ignore_ascii_case(w))
-        }),
+        "WITH" => {
+            words.any(|word| ["INSERT", "UPDATE", "DELETE", "REPLACE"].iter().any(|w| word.eq_ignore_ascii_case(w)))
+        }
         _ => true,
     }
 }
@@ -359,8 +340,7 @@ fn breaks_connection(error: &sqlx::Error) -> bool {
         sqlx::Error::WorkerCrashed => true,
         // The server goes down, or a cached plan outlived a change of its table.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            code.len() == 5
-                && (["57P", "08"].iter().any(|c| code.starts_with(c)) || code == "0A000")
+            code.len() == 5 && (["57P", "08"].iter().any(|c| code.starts_with(c)) || code == "0A000")
         }),
         _ => false,
     }
@@ -372,9 +352,7 @@ fn map_error(error: sqlx::Error) -> Error {
         sqlx::Error::Database(inner) => match inner.code().as_deref() {
             // SQLite: busy, locked (and their extended forms). PostgreSQL: a serialization
             // failure, a deadlock, a lock not available. Trying again may help.
-            Some("5" | "6" | "261" | "262" | "517" | "773" | "40001" | "40P01" | "55P03") => {
-                Error::Locked
-            }
+            Some("5" | "6" | "261" | "262" | "517" | "773" | "40001" | "40P01" | "55P03") => Error::Locked,
             _ => Error::Database(Box::new(error)),
         },
         sqlx::Error::Configuration(inner) => Error::InvalidConnectionSettings(inner.to_string()),

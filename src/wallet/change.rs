@@ -7,7 +7,6 @@
 //! 3. In one synced transaction the token is stored and the ecash leaves the books. Only then does
 //!    anybody see the token, and anybody entitled sees the same one again.
 
-use cdk::Amount;
 use cdk::nuts::{Proof, State as ProofState, Token as CdkToken};
 use cdk_common::wallet::ProofInfo;
 use uuid::Uuid;
@@ -16,7 +15,7 @@ use super::journal::{self, Kind, Operation, State};
 use super::keysets::{split_few, sum};
 use super::refusal::{MintError, Refusal};
 use super::swap::{self, Plan, Standing};
-use super::{Trusted, Wallet, WalletError, currency, redeem};
+use super::{Trusted, Wallet, WalletError, currency, redeem, select};
 use crate::ledger::repo::{self as books, Transfer};
 use crate::ledger::{Account, AccountId, AccountKind};
 use crate::money::Msat;
@@ -32,6 +31,13 @@ pub enum Change {
     Token { token: String, amount: Msat },
     /// It is owed, and will be made; the refund endpoint gives it out.
     Owed,
+}
+
+/// Whether an operation was just written by the caller, or may have been worked on before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    First,
+    Later,
 }
 
 /// Why a balance cannot be paid back now.
@@ -71,9 +77,9 @@ impl Wallet {
     /// Only before anything was written: then the money is still on the account.
     pub async fn give_change(&self, account: AccountId) -> Result<Change, RefundError> {
         match self.write_operation(account, Kind::Change).await {
-            Ok(operation) => Ok(self.perform(&operation).await),
+            Ok(operation) => Ok(self.perform(&operation, Attempt::First).await),
             Err(RefundError::Nothing | RefundError::TooSmall) => match self.last_return(account).await? {
-                Some(given) => Ok(self.perform(&given).await),
+                Some(given) => Ok(self.perform(&given, Attempt::Later).await),
                 None => Ok(Change::Nothing),
             },
             Err(error) => Err(error),
@@ -89,14 +95,14 @@ impl Wallet {
         match self.last_return(account).await? {
             // It was begun before: finish that one, so that a repeated call gets one answer.
             Some(begun) if matches!(begun.state, State::Planned | State::Acting) => {
-                return pending_if_owed(self.perform(&begun).await);
+                return pending_if_owed(self.perform(&begun, Attempt::Later).await);
             }
             _ => {}
         }
         match self.write_operation(account, Kind::Refund).await {
-            Ok(operation) => pending_if_owed(self.perform(&operation).await),
+            Ok(operation) => pending_if_owed(self.perform(&operation, Attempt::First).await),
             Err(little @ (RefundError::Nothing | RefundError::TooSmall)) => match self.last_return(account).await? {
-                Some(last) => pending_if_owed(self.perform(&last).await),
+                Some(last) => pending_if_owed(self.perform(&last, Attempt::Later).await),
                 None => Err(little),
             },
             Err(error) => Err(error),
@@ -120,7 +126,7 @@ impl Wallet {
                 self.claim_undecided(key_hash, &last).await
             }
             (_, Some(last)) if last.kind != Kind::Redeem => match last.state {
-                State::Planned | State::Acting => pending_if_owed(self.perform(&last).await),
+                State::Planned | State::Acting => pending_if_owed(self.perform(&last, Attempt::Later).await),
                 _ => Ok(returned(&last)),
             },
             _ if !account.balance.held.is_zero() => Err(RefundError::Pending),
@@ -192,7 +198,7 @@ impl Wallet {
     }
 
     /// Steps 2 and 3. What fails here stays owed; the next attempt finishes it.
-    pub(super) async fn perform(&self, operation: &Operation) -> Change {
+    pub(super) async fn perform(&self, operation: &Operation, attempt: Attempt) -> Change {
         let Some(trusted) = self.trusted(&operation.mint) else {
             tracing::error!(operation = %operation.id, mint = %operation.mint, "owed at a mint that is not configured any more");
             return Change::Owed;
@@ -200,7 +206,7 @@ impl Wallet {
         // One attempt at a time in this process, and one process at a time.
         let lane = self.inner.redeeming.lane(&operation.id);
         let _turn = lane.lock().await;
-        match self.make_token(trusted, operation).await {
+        match self.make_token(trusted, operation, attempt).await {
             Ok(change) => change,
             Err(error) => {
                 tracing::warn!(operation = %operation.id, %error, "change could not be made yet");
@@ -209,7 +215,16 @@ impl Wallet {
         }
     }
 
-    async fn make_token(&self, trusted: &Trusted, operation: &Operation) -> Result<Change, WalletError> {
+    async fn make_token(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        attempt: Attempt,
+    ) -> Result<Change, WalletError> {
+        let owed = operation.unit.floor(operation.amount);
+        if attempt == Attempt::First {
+            return self.choose_and_make(trusted, operation, owed).await;
+        }
         let mut reader = self.store().read().acquire().await?;
         let now = journal::find(&mut reader, &operation.id).await?;
         drop(reader);
@@ -229,18 +244,26 @@ impl Wallet {
         }
         let id = operation_uuid(&operation)?;
         let reserved = self.inner.ecash.get_reserved_proofs(&id).await?;
-        let owed = operation.unit.floor(operation.amount);
         if sum_infos(&reserved) == owed {
             return self.finish(trusted, &operation, plain(reserved), 0).await;
         }
         self.inner.ecash.release_proofs(&id).await?;
-        let chosen = self.choose(trusted, &operation, owed).await?;
+        self.choose_and_make(trusted, &operation, owed).await
+    }
+
+    async fn choose_and_make(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        owed: u64,
+    ) -> Result<Change, WalletError> {
+        let chosen = self.choose(trusted, operation, owed).await?;
         if sum_infos(&chosen) == owed {
-            return self.finish(trusted, &operation, plain(chosen), 0).await;
+            return self.finish(trusted, operation, plain(chosen), 0).await;
         }
-        let plan = self.plan_swap(trusted, &operation, chosen, owed).await?;
+        let plan = self.plan_swap(trusted, operation, chosen, owed).await?;
         let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
-        self.finish_swap(trusted, &operation, &plan, standing, true).await
+        self.finish_swap(trusted, operation, &plan, standing, true).await
     }
 
     /// Chooses proofs worth at least what is owed, exactly if possible, and reserves them.
@@ -249,11 +272,16 @@ impl Wallet {
         let unspent = self
             .inner
             .ecash
-            .get_proofs(Some(trusted.url.clone()), Some(currency(operation.unit)), Some(vec![ProofState::Unspent]), None)
+            .get_proofs(
+                Some(trusted.url.clone()),
+                Some(currency(operation.unit)),
+                Some(vec![ProofState::Unspent]),
+                None,
+            )
             .await?;
-        let chosen = match select_exact(&unspent, owed) {
+        let chosen = match select::exact(&unspent, owed) {
             Some(exact) => exact,
-            None => select_enough(unspent, owed)
+            None => select::enough(unspent, owed)
                 .ok_or_else(|| WalletError::Ecash("there is not enough ecash at this mint".into()))?,
         };
         let ys = chosen.iter().map(|info| info.y).collect();
@@ -262,13 +290,20 @@ impl Wallet {
     }
 
     /// Plans one swap into what is owed, less the fee of this swap, and the rest; writes it down.
-    async fn plan_swap(&self, trusted: &Trusted, operation: &Operation, chosen: Vec<ProofInfo>, owed: u64) -> Result<Plan, WalletError> {
+    async fn plan_swap(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        chosen: Vec<ProofInfo>,
+        owed: u64,
+    ) -> Result<Plan, WalletError> {
         let active = trusted.keysets.active(operation.unit).await?;
         let fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
         let total = sum_infos(&chosen);
         let send = owed.saturating_sub(fee);
         let keep = total.checked_sub(owed).ok_or_else(|| WalletError::Ecash("too little was chosen".into()))?;
-        let mut outputs: Vec<(u64, bool)> = split_few(send, &active.amounts).into_iter().map(|part| (part, true)).collect();
+        let mut outputs: Vec<(u64, bool)> =
+            split_few(send, &active.amounts).into_iter().map(|part| (part, true)).collect();
         outputs.extend(split_few(keep, &active.amounts).into_iter().map(|part| (part, false)));
         outputs.sort_unstable();
         let counter = self.reserve_counters(active.id, outputs.len()).await?;
@@ -282,12 +317,28 @@ impl Wallet {
         };
         let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let ours = journal::advance(&mut tx, &operation.id, State::Acting, &text, "", self.clock().now_ms()).await?;
+        let ours = journal::advance(
+            &mut tx,
+            &operation.id,
+            self.inner.ledger.owner(),
+            State::Acting,
+            &text,
+            "",
+            self.clock().now_ms(),
+        )
+        .await?;
         tx.commit().await?;
         if ours { Ok(plan) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
     }
 
-    async fn finish_swap(&self, trusted: &Trusted, operation: &Operation, plan: &Plan, standing: Standing, first: bool) -> Result<Change, WalletError> {
+    async fn finish_swap(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        plan: &Plan,
+        standing: Standing,
+        first: bool,
+    ) -> Result<Change, WalletError> {
         let proofs = match standing {
             Standing::Done(proofs) => proofs,
             Standing::Unknown(MintError::NotSent) if first => {
@@ -332,12 +383,27 @@ impl Wallet {
     async fn replan(&self, operation: &Operation) -> Result<(), WalletError> {
         self.inner.ecash.release_proofs(&operation_uuid(operation)?).await?;
         let mut tx = self.store().begin(Durability::Full).await?;
-        journal::advance(&mut tx, &operation.id, State::Planned, "", "", self.clock().now_ms()).await?;
+        journal::advance(
+            &mut tx,
+            &operation.id,
+            self.inner.ledger.owner(),
+            State::Planned,
+            "",
+            "",
+            self.clock().now_ms(),
+        )
+        .await?;
         Ok(tx.commit().await?)
     }
 
     /// Step 3: the token is stored and the ecash leaves the books.
-    async fn finish(&self, trusted: &Trusted, operation: &Operation, proofs: Vec<Proof>, fee: u64) -> Result<Change, WalletError> {
+    async fn finish(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        proofs: Vec<Proof>,
+        fee: u64,
+    ) -> Result<Change, WalletError> {
         let token = if proofs.is_empty() {
             String::new()
         } else {
@@ -347,7 +413,17 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        if journal::advance(&mut tx, &operation.id, State::Done, &operation.plan, &token, now_ms).await? {
+        if journal::advance(
+            &mut tx,
+            &operation.id,
+            self.inner.ledger.owner(),
+            State::Done,
+            &operation.plan,
+            &token,
+            now_ms,
+        )
+        .await?
+        {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             for (amount, kind) in [(operation.amount.excess_over(fee), "paid_out"), (fee, "mint_fee")] {
                 let transfer = Transfer {
@@ -364,80 +440,6 @@ impl Wallet {
         let stored = journal::find(&mut tx, &operation.id).await?;
         tx.commit().await?;
         stored.map(|stored| returned(&stored)).ok_or_else(|| WalletError::Ecash("the operation is gone".into()))
-    }
-
-    /// Finishes what an earlier process, or an unreachable mint, left unfinished. `idle_ms` is how
-    /// long an operation must have been untouched. Returns how many are still open.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn resume(&self, idle_ms: i64) -> Result<usize, WalletError> {
-        let before_ms = self.clock().now_ms().saturating_sub(idle_ms);
-        let mut reader = self.store().read().acquire().await?;
-        let unfinished = journal::unfinished(&mut reader, before_ms).await?;
-        let owner = self.inner.ledger.owner();
-        let stranded = journal::stranded(&mut reader, owner, before_ms, self.dead_before_ms()).await?;
-        drop(reader);
-        let mut open: usize = 0;
-        for operation in unfinished {
-            let done = match operation.kind {
-                Kind::Redeem => self.resume_redemption(&operation).await,
-                Kind::Change | Kind::Refund => self.perform(&operation).await != Change::Owed,
-            };
-            open = open.saturating_add(usize::from(!done));
-        }
-        for account in stranded {
-            match self.give_change(account).await {
-                Ok(Change::Owed) => open = open.saturating_add(1),
-                Ok(_) | Err(RefundError::Ongoing) => {}
-                Err(error) => tracing::warn!(account = account.get(), %error, "stranded money could not be turned into change"),
-            }
-        }
-        Ok(open)
-    }
-
-    /// Finds out how a redemption stands, and books it. Returns whether it is decided.
-    pub(super) async fn resume_redemption(&self, operation: &Operation) -> bool {
-        let Some(trusted) = self.trusted(&operation.mint) else { return false };
-        let lane = self.inner.redeeming.lane(&operation.id);
-        let _turn = lane.lock().await;
-        let resumed = async {
-            let mut reader = self.store().read().acquire().await?;
-            let now = journal::find(&mut reader, &operation.id).await?;
-            drop(reader);
-            if now.is_none_or(|now| now.state != State::Acting) {
-                return Ok(None);
-            }
-            if !self.adopt(operation).await? {
-                return Err(WalletError::Ecash("another process is working on it".into()));
-            }
-            let plan = read_plan(operation)?;
-            let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
-            Ok::<_, WalletError>(Some((plan, standing)))
-        };
-        match resumed.await {
-            Ok(None) => true,
-            Ok(Some((plan, standing))) => {
-                let outcome = self.finish_redemption(trusted, operation, &plan, standing, false).await;
-                !matches!(outcome, Err(redeem::RedeemError::Pending(_) | redeem::RedeemError::Wallet(_)))
-            }
-            Err(error) => {
-                tracing::warn!(operation = %operation.id, %error, "a redemption could not be resumed yet");
-                false
-            }
-        }
-    }
-
-    /// Whether this process may work on an operation; see [`journal::adopt`].
-    async fn adopt(&self, operation: &Operation) -> Result<bool, WalletError> {
-        let mut tx = self.store().begin(Durability::Full).await?;
-        let ours = journal::adopt(&mut tx, &operation.id, self.inner.ledger.owner(), self.dead_before_ms()).await?;
-        tx.commit().await?;
-        Ok(ours)
-    }
-
-    fn dead_before_ms(&self) -> i64 {
-        self.clock().now_ms().saturating_sub(books::DEAD_AFTER_MS)
     }
 
     /// The kind of account that a key hash opens, for callers that only want to look.
@@ -476,7 +478,7 @@ fn returned(operation: &Operation) -> Change {
     Change::Token { token: operation.result.clone(), amount: operation.amount.excess_over(fee) }
 }
 
-fn read_plan(operation: &Operation) -> Result<Plan, WalletError> {
+pub(super) fn read_plan(operation: &Operation) -> Result<Plan, WalletError> {
     serde_json::from_str(&operation.plan)
         .map_err(|_| WalletError::Ecash(format!("operation {} has an unreadable plan", operation.id)))
 }
@@ -498,43 +500,4 @@ fn plain(infos: Vec<ProofInfo>) -> Vec<Proof> {
 fn without_dleq(mut proof: Proof) -> Proof {
     proof.dleq = None;
     proof
-}
-
-/// Proofs that are worth exactly `wanted`: largest first, which for powers of two finds a way
-/// whenever there is one.
-fn select_exact(unspent: &[ProofInfo], wanted: u64) -> Option<Vec<ProofInfo>> {
-    let mut sorted: Vec<&ProofInfo> = unspent.iter().collect();
-    sorted.sort_unstable_by_key(|info| std::cmp::Reverse(info.proof.amount));
-    let mut left = wanted;
-    let mut chosen = Vec::new();
-    for info in sorted {
-        let amount = info.proof.amount.to_u64();
-        if amount <= left && amount > 0 {
-            left = left.saturating_sub(amount);
-            chosen.push(info.clone());
-        }
-        if left == 0 {
-            return (chosen.len() <= super::token::MAX_PROOFS).then_some(chosen);
-        }
-    }
-    None
-}
-
-/// Proofs worth at least `wanted`: the smallest single one that is enough, or the largest ones.
-fn select_enough(mut unspent: Vec<ProofInfo>, wanted: u64) -> Option<Vec<ProofInfo>> {
-    unspent.sort_unstable_by_key(|info| info.proof.amount);
-    let target = Amount::from(wanted);
-    if let Some(one) = unspent.iter().find(|info| info.proof.amount >= target) {
-        return Some(vec![one.clone()]);
-    }
-    let mut chosen = Vec::new();
-    let mut total = 0_u64;
-    for info in unspent.into_iter().rev() {
-        total = total.saturating_add(info.proof.amount.to_u64());
-        chosen.push(info);
-        if total >= wanted {
-            return Some(chosen);
-        }
-    }
-    None
 }

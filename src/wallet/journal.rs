@@ -121,11 +121,7 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
 }
 
 /// Writes a new operation. `token_hash` makes it the only one for that token.
-pub(super) async fn insert(
-    tx: &mut Tx,
-    operation: &Operation,
-    token_hash: Option<&str>,
-) -> Result<(), StoreError> {
+pub(super) async fn insert(tx: &mut Tx, operation: &Operation, token_hash: Option<&str>) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO operations (id, kind, state, account, mint, unit, amount, token_hash, plan, \
          result, owner, created_at, updated_at) \
@@ -149,11 +145,12 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Moves an unfinished operation on. Returns whether it was unfinished until now: an outcome is
-/// recorded once, and only who records it may post it to the ledger.
+/// Moves an unfinished operation of `owner` on. Returns whether it was unfinished until now: an
+/// outcome is recorded once, and only who records it may post it to the ledger.
 pub(super) async fn advance(
     tx: &mut Tx,
     id: &str,
+    owner: &str,
     state: State,
     plan: &str,
     result: &str,
@@ -161,13 +158,14 @@ pub(super) async fn advance(
 ) -> Result<bool, StoreError> {
     let done = sqlx::query(
         "UPDATE operations SET state = $1, plan = $2, result = $3, updated_at = $4 \
-         WHERE id = $5 AND state IN ('planned', 'acting')",
+         WHERE id = $5 AND owner = $6 AND state IN ('planned', 'acting')",
     )
     .bind(state.as_str())
     .bind(plan)
     .bind(result)
     .bind(now_ms)
     .bind(id)
+    .bind(owner)
     .execute(&mut **tx)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -213,7 +211,10 @@ pub(super) async fn release_claim(tx: &mut Tx, id: &str) -> Result<(), StoreErro
 }
 
 /// The operation that accepted a token.
-pub(super) async fn find_by_token(connection: &mut AnyConnection, token_hash: &str) -> Result<Option<Operation>, StoreError> {
+pub(super) async fn find_by_token(
+    connection: &mut AnyConnection,
+    token_hash: &str,
+) -> Result<Option<Operation>, StoreError> {
     one(connection, "token_hash = $1", token_hash).await
 }
 
@@ -234,7 +235,10 @@ pub(super) async fn opens_account(connection: &mut AnyConnection, id: &str) -> R
 }
 
 /// The operation that accepted a secret, and how many secrets it accepted in all.
-pub(super) async fn find_by_secret(connection: &mut AnyConnection, hash: &str) -> Result<Option<(Operation, usize)>, StoreError> {
+pub(super) async fn find_by_secret(
+    connection: &mut AnyConnection,
+    hash: &str,
+) -> Result<Option<(Operation, usize)>, StoreError> {
     let row = sqlx::query("SELECT operation FROM claimed_secrets WHERE secret_hash = $1")
         .bind(hash)
         .fetch_optional(&mut *connection)
@@ -251,7 +255,10 @@ pub(super) async fn find_by_secret(connection: &mut AnyConnection, hash: &str) -
 }
 
 /// The newest operation on an account of one of these kinds.
-pub(super) async fn newest(connection: &mut AnyConnection, account: AccountId) -> Result<Option<Operation>, StoreError> {
+pub(super) async fn newest(
+    connection: &mut AnyConnection,
+    account: AccountId,
+) -> Result<Option<Operation>, StoreError> {
     let sql = format!("{COLUMNS} WHERE account = $1 AND state <> 'refused' ORDER BY created_at DESC, id DESC LIMIT 1");
     let row = sqlx::query(AssertSqlSafe(sql)).bind(account.get()).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
@@ -259,9 +266,8 @@ pub(super) async fn newest(connection: &mut AnyConnection, account: AccountId) -
 
 /// All that is unfinished and was not touched since `before_ms`, oldest first.
 pub(super) async fn unfinished(connection: &mut AnyConnection, before_ms: i64) -> Result<Vec<Operation>, StoreError> {
-    let sql = format!(
-        "{COLUMNS} WHERE state IN ('planned', 'acting') AND updated_at <= $1 ORDER BY updated_at LIMIT 200"
-    );
+    let sql =
+        format!("{COLUMNS} WHERE state IN ('planned', 'acting') AND updated_at <= $1 ORDER BY updated_at LIMIT 200");
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(before_ms).fetch_all(connection).await?;
     rows.iter().map(read).collect()
 }

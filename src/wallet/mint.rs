@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use cdk::nuts::{
-    BlindedMessage, CheckStateRequest, CheckStateResponse, Id, KeySet, KeysResponse,
-    KeysetResponse, PublicKey, RestoreRequest, RestoreResponse, State, SwapRequest, SwapResponse,
+    BlindedMessage, CheckStateRequest, CheckStateResponse, Id, KeySet, KeysResponse, KeysetResponse, PublicKey,
+    RestoreRequest, RestoreResponse, State, SwapRequest, SwapResponse,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -122,7 +122,11 @@ impl HttpMint {
 async fn exchange(request: reqwest::RequestBuilder) -> Result<bytes::Bytes, MintError> {
     let response = request.send().await.map_err(|error| {
         // Only a failed connection attempt is sure not to have delivered anything.
-        if error.is_connect() || error.is_builder() { MintError::NotSent } else { MintError::Unknown("the connection broke".into()) }
+        if error.is_connect() || error.is_builder() {
+            MintError::NotSent
+        } else {
+            MintError::Unknown("the connection broke".into())
+        }
     })?;
     let status = response.status().as_u16();
     let retry_after = response

@@ -21,6 +21,8 @@ pub mod mint;
 mod redeem;
 mod refusal;
 mod request;
+mod resume;
+mod select;
 mod swap;
 pub mod token;
 

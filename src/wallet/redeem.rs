@@ -22,9 +22,9 @@ use super::refusal::{MintError, Refusal};
 use super::swap::{self, Plan, Standing};
 use super::token::{Token, TokenFault};
 use super::{Trusted, Wallet, WalletError, currency};
+use crate::ledger::account::house_account;
 use crate::ledger::repo::{self as books, Transfer};
 use crate::ledger::{Account, AccountId, AccountKind};
-use crate::ledger::account::house_account;
 use crate::money::{MintUnit, Msat};
 use crate::store::{Durability, StoreError, Tx};
 
@@ -192,7 +192,13 @@ impl Wallet {
         }
     }
 
-    async fn redeem_once(&self, trusted: &Trusted, token: &Token, target: Target, key_hash: &str) -> Result<Account, RedeemError> {
+    async fn redeem_once(
+        &self,
+        trusted: &Trusted,
+        token: &Token,
+        target: Target,
+        key_hash: &str,
+    ) -> Result<Account, RedeemError> {
         if let Some(known) = self.accepted(key_hash).await? {
             if known.state == State::Acting {
                 // Its outcome was not known when it was last asked about: ask again. A refusal
@@ -238,7 +244,8 @@ impl Wallet {
                 return Err(TokenFault::Malformed("its keyset has no such amount").into());
             }
         }
-        let net = token.unit.floor(token.face).checked_sub(fee).filter(|net| *net > 0).ok_or(RedeemError::FeesExceed)?;
+        let net =
+            token.unit.floor(token.face).checked_sub(fee).filter(|net| *net > 0).ok_or(RedeemError::FeesExceed)?;
         let active = trusted.keysets.active(token.unit).await.map_err(unreachable)?;
         // A token that rides on one request wants change: receive it in amounts that can pay any.
         let outputs = match target {
@@ -263,7 +270,13 @@ impl Wallet {
         end.checked_sub(count).ok_or_else(|| WalletError::Ecash("the counter went backwards".into()))
     }
 
-    async fn write_redemption(&self, token: &Token, target: Target, key_hash: &str, plan: &Plan) -> Result<Operation, RedeemError> {
+    async fn write_redemption(
+        &self,
+        token: &Token,
+        target: Target,
+        key_hash: &str,
+        plan: &Plan,
+    ) -> Result<Operation, RedeemError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
@@ -332,7 +345,14 @@ impl Wallet {
 
     /// Stores the proofs that a redemption brought. After a restart some may be there already, or
     /// may even be spent again: then the mint says which are still worth something.
-    async fn keep_proofs(&self, trusted: &Trusted, operation: &Operation, plan: &Plan, proofs: Vec<Proof>, first: bool) -> Result<(), RedeemError> {
+    async fn keep_proofs(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        plan: &Plan,
+        proofs: Vec<Proof>,
+        first: bool,
+    ) -> Result<(), RedeemError> {
         let mut infos = proof_infos(&trusted.url, operation, plan, proofs)?;
         if !first {
             let ys: Vec<_> = infos.iter().map(|info| info.y).collect();
@@ -350,7 +370,7 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        if journal::advance(&mut tx, &operation.id, State::Done, "", "", now_ms).await? {
+        if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), State::Done, "", "", now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             let transfer = Transfer {
                 id: ledger.next_id(),
@@ -367,7 +387,13 @@ impl Wallet {
         account.ok_or_else(|| WalletError::Ecash("the account is gone".into()).into())
     }
 
-    pub(super) async fn mint_account(&self, tx: &mut Tx, mint: &str, unit: MintUnit, now_ms: i64) -> Result<AccountId, StoreError> {
+    pub(super) async fn mint_account(
+        &self,
+        tx: &mut Tx,
+        mint: &str,
+        unit: MintUnit,
+        now_ms: i64,
+    ) -> Result<AccountId, StoreError> {
         house_account(tx, self.inner.ledger.next_id(), AccountKind::Mint, mint, unit.as_str(), now_ms).await
     }
 
@@ -375,7 +401,7 @@ impl Wallet {
     async fn refuse(&self, operation: &Operation, why: &str) -> Result<(), RedeemError> {
         let now_ms = self.clock().now_ms();
         let mut tx = self.store().begin(Durability::Full).await?;
-        if journal::advance(&mut tx, &operation.id, State::Refused, "", why, now_ms).await? {
+        if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), State::Refused, "", why, now_ms).await? {
             journal::release_claim(&mut tx, &operation.id).await?;
         }
         tx.commit().await?;

@@ -69,9 +69,7 @@ pub fn read_refusal(status: u16, retry_after: Option<u64>, body: &[u8]) -> MintE
         Some(10002 | 11003) => Refusal::OutputsSigned,
         // Before the codes were agreed on, mints had only words.
         _ if lower.contains("already spent") => Refusal::Spent,
-        _ if lower.contains("already signed") || lower.contains("already been signed") => {
-            Refusal::OutputsSigned
-        }
+        _ if lower.contains("already signed") || lower.contains("already been signed") => Refusal::OutputsSigned,
         _ if lower.contains("pending") => Refusal::Pending,
         _ => Refusal::Other(text.chars().filter(|c| !c.is_control()).take(200).collect()),
     })

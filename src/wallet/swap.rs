@@ -9,8 +9,7 @@ use std::str::FromStr;
 
 use cdk::dhke::construct_proofs;
 use cdk::nuts::{
-    BlindSignature, BlindedMessage, Id, PreMint, PreMintSecrets, Proof, PublicKey, SecretKey,
-    State, SwapRequest,
+    BlindSignature, BlindedMessage, Id, PreMint, PreMintSecrets, Proof, PublicKey, SecretKey, State, SwapRequest,
 };
 use cdk::secret::Secret;
 use serde::{Deserialize, Serialize};
@@ -149,7 +148,12 @@ async fn post(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) -> R
 }
 
 /// Asks for the signatures on the plan's outputs. `None`: the mint has made none.
-async fn restored(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) -> Result<Option<Standing>, WalletError> {
+async fn restored(
+    mint: &HttpMint,
+    keysets: &Keysets,
+    seed: &Seed,
+    plan: &Plan,
+) -> Result<Option<Standing>, WalletError> {
     let secrets = plan.derive(seed)?;
     let answer = match mint.restore(secrets.blinded_messages()).await {
         Ok(answer) => answer,

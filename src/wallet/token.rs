@@ -96,8 +96,7 @@ pub fn read(text: &str) -> Result<Token, TokenFault> {
             return Err(TokenFault::Locked);
         }
     }
-    let mut secret_hashes: Vec<String> =
-        secrets.iter().map(|secret| hex(&Sha256::digest(secret.as_bytes()))).collect();
+    let mut secret_hashes: Vec<String> = secrets.iter().map(|secret| hex(&Sha256::digest(secret.as_bytes()))).collect();
     secret_hashes.sort_unstable();
     if secret_hashes.windows(2).any(|pair| pair.first() == pair.last()) {
         return Err(TokenFault::Malformed("it contains the same proof twice"));
@@ -122,10 +121,7 @@ impl Token {
         }
         let proofs = self.inner.proofs(keysets).map_err(|_| TokenFault::UnknownKeyset)?;
         for proof in &proofs {
-            let keyset = keysets
-                .iter()
-                .find(|keyset| keyset.id == proof.keyset_id)
-                .ok_or(TokenFault::UnknownKeyset)?;
+            let keyset = keysets.iter().find(|keyset| keyset.id == proof.keyset_id).ok_or(TokenFault::UnknownKeyset)?;
             if MintUnit::parse(&keyset.unit.to_string()) != Some(self.unit) {
                 return Err(TokenFault::Unit);
             }
@@ -160,7 +156,8 @@ fn decode(text: &str) -> Result<CdkToken, TokenFault> {
     let engine = GeneralPurpose::new(&base64::alphabet::URL_SAFE, config);
     let bytes = engine.decode(payload).map_err(|_| TokenFault::Malformed(ENCODED))?;
     if v3 {
-        let token: TokenV3 = serde_json::from_slice(&bytes).map_err(|_| TokenFault::Malformed("its JSON is not a token"))?;
+        let token: TokenV3 =
+            serde_json::from_slice(&bytes).map_err(|_| TokenFault::Malformed("its JSON is not a token"))?;
         return Ok(CdkToken::TokenV3(token));
     }
     let mut rest: &[u8] = &bytes;

@@ -82,7 +82,11 @@ async fn a_stream_runs_live_and_ends_with_its_bill() {
 async fn missing_usage_is_estimated_and_says_so() {
     let (_mint, purse, upstream, node) = world(1000).await;
     let token = purse.send(100).await;
-    upstream.next(Script::Answer { status: 200, media: "application/json", body: completion(MODEL, &"x".repeat(400), None) });
+    upstream.next(Script::Answer {
+        status: 200,
+        media: "application/json",
+        body: completion(MODEL, &"x".repeat(400), None),
+    });
     let body: Value = node.chat(&ask("hello")).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
     assert_eq!(body["usage"]["cost"]["estimated"], true);
     assert_eq!(body["usage"]["completion_tokens"], 100);
@@ -97,7 +101,11 @@ async fn every_kind_of_token_has_its_price() {
     let mut report = usage(1000, 100);
     report["prompt_tokens_details"] = json!({ "cached_tokens": 600, "cache_write_tokens": 300 });
     report["completion_tokens_details"] = json!({ "reasoning_tokens": 40 });
-    upstream.next(Script::Answer { status: 200, media: "application/json", body: completion("toy/cached", "x", Some(report)) });
+    upstream.next(Script::Answer {
+        status: 200,
+        media: "application/json",
+        body: completion("toy/cached", "x", Some(report)),
+    });
     let mut request = ask("hello");
     request["model"] = json!("cached");
     let body: Value = node.chat(&request).bearer_auth(&token).send().await.unwrap().json().await.unwrap();

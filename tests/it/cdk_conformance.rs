@@ -7,7 +7,6 @@
 //! cdk's macros with one argument expand to the macro of the same name with the whole list of
 //! tests. The macros of that name here take the list over, so that it is always cdk's complete one.
 
-
 mod sqlite {
     use coinslot::wallet::cdk_db::SqliteWalletDb;
 

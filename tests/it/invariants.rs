@@ -184,6 +184,9 @@ async fn there_is_one_balance() {
     assert_eq!(body["usage"]["remaining_balance_msats"], balance);
     assert_eq!(body["model"], MODEL);
     let wallet: Value = node.get("/v1/wallet/").bearer_auth(&token).send().await.unwrap().json().await.unwrap();
-    assert_eq!((&wallet["balance"], &wallet["available"], &wallet["total"]), (&json!(balance), &json!(balance), &json!(balance)));
+    assert_eq!(
+        (&wallet["balance"], &wallet["available"], &wallet["total"]),
+        (&json!(balance), &json!(balance), &json!(balance))
+    );
     node.finish().await;
 }

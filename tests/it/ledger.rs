@@ -69,7 +69,8 @@ impl Books {
     async fn pay_out(&self, key: AccountId, amount: u64) -> Result<(), StoreError> {
         let mut tx = self.store.begin(Durability::Full).await.unwrap();
         let (id, change) = (self.ledger.next_id(), self.ledger.house().change);
-        let transfer = Transfer { id, debit: key, credit: change, amount: msat(amount), kind: "refund", reference: "t" };
+        let transfer =
+            Transfer { id, debit: key, credit: change, amount: msat(amount), kind: "refund", reference: "t" };
         repo::transfer(&mut tx, transfer, 1).await?;
         tx.commit().await
     }
@@ -116,15 +117,34 @@ async fn end(books: Books, db: TestDb) {
 
 #[derive(Clone, Debug)]
 enum Step {
-    TopUp { key: usize, amount: u64 },
-    PayOut { key: usize, amount: u64 },
-    Hold { key: usize, amount: u64 },
+    TopUp {
+        key: usize,
+        amount: u64,
+    },
+    PayOut {
+        key: usize,
+        amount: u64,
+    },
+    Hold {
+        key: usize,
+        amount: u64,
+    },
     /// Many holds at once.
-    Burst { key: usize, amounts: Vec<u64> },
+    Burst {
+        key: usize,
+        amounts: Vec<u64>,
+    },
     /// Charges this many percent of one hold.
-    Capture { which: prop::sample::Index, percent: u64 },
-    Release { which: prop::sample::Index },
-    Drop { which: prop::sample::Index },
+    Capture {
+        which: prop::sample::Index,
+        percent: u64,
+    },
+    Release {
+        which: prop::sample::Index,
+    },
+    Drop {
+        which: prop::sample::Index,
+    },
     Crash,
 }
 
@@ -193,22 +213,21 @@ async fn play(books: Books, steps: &[Step], mark: &str) -> Result<Books, TestCas
                     model.paid_out += amount;
                 }
             }
-            Step::Hold { key, amount } => {
-                match books.ledger.hold(keys[*key], msat(*amount), "r").await {
-                    Ok(hold) => {
-                        prop_assert!(*amount <= model.available(*key), "step {at} oversold");
-                        holds.push(hold);
-                        model.open.push((*key, *amount));
-                    }
-                    Err(HoldError::Insufficient { available }) => {
-                        prop_assert!(*amount > model.available(*key), "step {at} refused what is there");
-                        prop_assert_eq!(available.get(), model.available(*key));
-                    }
-                    Err(other) => return Err(TestCaseError::fail(format!("step {at}: {other}"))),
+            Step::Hold { key, amount } => match books.ledger.hold(keys[*key], msat(*amount), "r").await {
+                Ok(hold) => {
+                    prop_assert!(*amount <= model.available(*key), "step {at} oversold");
+                    holds.push(hold);
+                    model.open.push((*key, *amount));
                 }
-            }
+                Err(HoldError::Insufficient { available }) => {
+                    prop_assert!(*amount > model.available(*key), "step {at} refused what is there");
+                    prop_assert_eq!(available.get(), model.available(*key));
+                }
+                Err(other) => return Err(TestCaseError::fail(format!("step {at}: {other}"))),
+            },
             Step::Burst { key, amounts } => {
-                let placed = join_all(amounts.iter().map(|amount| books.ledger.hold(keys[*key], msat(*amount), "r"))).await;
+                let placed =
+                    join_all(amounts.iter().map(|amount| books.ledger.hold(keys[*key], msat(*amount), "r"))).await;
                 let mut refused = Vec::new();
                 for (amount, outcome) in amounts.iter().zip(placed) {
                     match outcome {
@@ -222,7 +241,10 @@ async fn play(books: Books, steps: &[Step], mark: &str) -> Result<Books, TestCas
                     }
                 }
                 // Less was available for each of them than it asked for, and what is left is less still.
-                prop_assert!(refused.iter().all(|amount| *amount > model.available(*key)), "step {at} refused what is there");
+                prop_assert!(
+                    refused.iter().all(|amount| *amount > model.available(*key)),
+                    "step {at} refused what is there"
+                );
             }
             Step::Capture { which, percent } => {
                 if !holds.is_empty() {
@@ -273,7 +295,13 @@ async fn play(books: Books, steps: &[Step], mark: &str) -> Result<Books, TestCas
         let proof = books.prove().await;
         prop_assert_eq!(proof.open_holds, i64::try_from(model.open.len()).unwrap(), "step {}", at);
         for (key, account) in keys.iter().enumerate() {
-            prop_assert_eq!(books.balance(*account).await, (model.posted[key], model.held(key)), "step {} {:?}", at, step);
+            prop_assert_eq!(
+                books.balance(*account).await,
+                (model.posted[key], model.held(key)),
+                "step {} {:?}",
+                at,
+                step
+            );
         }
         prop_assert_eq!(proof.earnings - start.earnings, i64::try_from(model.income).unwrap());
     }
@@ -447,7 +475,8 @@ async fn holds_of_the_dead_are_released_and_no_others() {
     let (ours, theirs) = (Books::open(&store, OWNER).await, Books::open(&store, "another node").await);
     let key = ours.key("shared").await;
     ours.top_up(key, 1_000).await;
-    let _lost = [ours.ledger.hold(key, msat(100), "r").await.unwrap(), ours.ledger.hold(key, msat(150), "r").await.unwrap()];
+    let _lost =
+        [ours.ledger.hold(key, msat(100), "r").await.unwrap(), ours.ledger.hold(key, msat(150), "r").await.unwrap()];
     let running = theirs.ledger.hold(key, msat(300), "r").await.unwrap();
     let ended = ours.ledger.hold(key, msat(50), "r").await.unwrap();
     ended.capture(cost(50), "r").await.unwrap();

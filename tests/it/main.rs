@@ -2,7 +2,15 @@
 //!
 //! On SQLite by default; on PostgreSQL with `TEST_DATABASE=postgres` and `TEST_POSTGRES_URL`. Every
 //! test of the node ends by proving the books.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice, clippy::too_many_lines, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::too_many_lines,
+    clippy::disallowed_methods
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,7 +19,6 @@ mod admin;
 mod bearer;
 mod cdk_conformance;
 mod cdk_db;
-mod child;
 mod crash;
 mod invariants;
 mod ledger;

@@ -84,7 +84,10 @@ async fn the_hold_is_what_the_networks_clients_deposit() {
 async fn without_a_fresh_rate_nothing_is_sold_and_refunds_stay_open() {
     let mint = TestMint::start().await;
     let upstream = Upstream::start().await;
-    let feed = axum::Router::new().route("/kraken", axum::routing::get(|| async { r#"{"error":[],"result":{"XXBTZUSD":{"c":["100000.0","1"]}}}"# }));
+    let feed = axum::Router::new().route(
+        "/kraken",
+        axum::routing::get(|| async { r#"{"error":[],"result":{"XXBTZUSD":{"c":["100000.0","1"]}}}"# }),
+    );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let feeds = format!("kraken=http://{}/kraken", listener.local_addr().unwrap());
     let feed = tokio::spawn(async move { axum::serve(listener, feed).await.unwrap() });

@@ -1,24 +1,131 @@
-//! The real program as a process of its own, to be killed.
+//! The built program as a process of its own: for what only a process has, its log and its death.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::db::TestDb;
+use crate::support::mint::TestMint;
 use crate::support::node::{UPSTREAM_KEY, client, models};
 use crate::support::upstream::Upstream;
+
+/// The settings of every program here. `DATA_DIR` and `MODELS_PATH` are the defaults in its folder.
+fn defaults(mint_url: &str, upstream: &Upstream) -> BTreeMap<String, String> {
+    [
+        ("CASHU_MINTS", mint_url),
+        ("UPSTREAM_BASE_URL", &upstream.url()),
+        ("UPSTREAM_API_KEY", UPSTREAM_KEY),
+        ("PORT", "0"),
+        ("BTC_USD_FIXED", "100000"),
+        ("EXCHANGE_FEE", "1"),
+        ("UPSTREAM_PROVIDER_FEE", "1"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// A running `coinslot`; killed when dropped.
+pub struct Program {
+    child: Child,
+    url: String,
+    said: Arc<Mutex<String>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Program {
+    /// Starts on the data in this directory, which a program before may have left.
+    pub async fn start(dir: &Path, mint: &TestMint, upstream: &Upstream, more: &[(&str, &str)]) -> Self {
+        let mut settings = defaults(&mint.url(), upstream);
+        settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Self::with_settings(dir, &settings).await
+    }
+
+    /// Starts with these settings and nothing of this process's environment.
+    async fn with_settings(dir: &Path, settings: &BTreeMap<String, String>) -> Self {
+        std::fs::write(dir.join("models.json"), models().to_string()).expect("models.json");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
+        command.env_clear().current_dir(dir).envs(settings);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let said = Arc::new(Mutex::new(String::new()));
+        let readers =
+            vec![read(child.stdout.take().expect("stdout"), &said), read(child.stderr.take().expect("stderr"), &said)];
+        let mut program = Self { child, url: String::new(), said, readers };
+        program.url = program.listening().await;
+        program
+    }
+
+    async fn listening(&mut self) -> String {
+        for _ in 0..6_000 {
+            if let Some((_, rest)) = self.said().split_once(" listens on ") {
+                return rest.lines().next().expect("a line").to_owned();
+            }
+            assert!(self.child.try_wait().expect("its state").is_none(), "it ended: {}", self.said());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it does not listen after 60 s: {}", self.said());
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// All that it wrote so far, to stdout and stderr.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("said").clone()
+    }
+
+    /// Kills it, as a power cut would.
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+
+    /// Asks it to stop, waits until it has, and gives all that it wrote.
+    pub async fn stop(mut self) -> String {
+        let asked = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().expect("kill");
+        assert!(asked.success());
+        for _ in 0..2_000 {
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                assert!(status.success(), "{status}: {}", self.said());
+                self.readers.drain(..).for_each(|reader| reader.join().expect("reader"));
+                return self.said();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it does not stop: {}", self.said());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn read(from: impl Read + Send + 'static, said: &Arc<Mutex<String>>) -> std::thread::JoinHandle<()> {
+    let said = Arc::clone(said);
+    std::thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            said.lock().expect("said").push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    })
+}
 
 /// A running `coinslot`, on data that outlives it.
 pub struct ChildNode {
     pub db: TestDb,
     settings: BTreeMap<String, String>,
-    child: Option<Child>,
-    url: String,
+    program: Option<Program>,
     client: reqwest::Client,
 }
 
@@ -26,95 +133,45 @@ impl ChildNode {
     /// Starts a node that takes the ecash of the mint at this URL.
     pub async fn start(mint_url: &str, upstream: &Upstream, more: &[(&str, &str)]) -> Self {
         let db = TestDb::new().await;
-        std::fs::write(db.dir().join("models.json"), models().to_string()).expect("models.json");
-        let path = |name: &str| db.dir().join(name).display().to_string();
-        let mut settings: BTreeMap<String, String> = [
-            ("PORT", "0".to_owned()),
-            ("DATA_DIR", path("data")),
-            ("MODELS_PATH", path("models.json")),
-            ("BTC_USD_FIXED", "100000".to_owned()),
-            ("EXCHANGE_FEE", "1".to_owned()),
-            ("UPSTREAM_PROVIDER_FEE", "1".to_owned()),
-            ("ADMIN_PASSWORD", "an admin password".to_owned()),
-            ("CASHU_MINTS", mint_url.to_owned()),
-            ("UPSTREAM_BASE_URL", upstream.url()),
-            ("UPSTREAM_API_KEY", UPSTREAM_KEY.to_owned()),
-            ("LOG_LEVEL", "warn".to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
+        let mut settings = defaults(mint_url, upstream);
         if let Some(url) = db.url() {
             settings.insert("DATABASE_URL".to_owned(), url);
         }
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let mut node = Self { db, settings, child: None, url: String::new(), client: client() };
-        node.run();
-        node
+        let program = Some(Program::with_settings(&db.dir(), &settings).await);
+        Self { db, settings, program, client: client() }
     }
 
-    fn run(&mut self) {
-        let log = File::options().create(true).append(true).open(self.db.dir().join("stderr.log")).expect("stderr.log");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_coinslot"))
-            .current_dir(self.db.dir())
-            .env_clear()
-            .envs(&self.settings)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the program starts");
-        let stdout = child.stdout.take().expect("stdout");
-        self.child = Some(child);
-        let (lines, said) = mpsc::channel();
-        std::thread::spawn(move || {
-            // Reads to the end, so that the node never waits for its reader.
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _gone = lines.send(line);
-            }
-        });
-        let end = Instant::now() + Duration::from_secs(60);
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let line = said.recv_timeout(left).unwrap_or_else(|_| panic!("the node does not start: {}", self.log()));
-            if let Some((_, url)) = line.split_once("listens on ") {
-                self.url = url.trim().to_owned();
-                return;
-            }
-        }
-    }
-
-    /// What it wrote to standard error, in all its lives.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.db.dir().join("stderr.log")).unwrap_or_default()
+    fn program(&mut self) -> Program {
+        self.program.take().expect("the node runs")
     }
 
     /// `kill -9`: no handler runs, nothing is flushed.
     pub fn kill(&mut self) {
-        let mut child = self.child.take().expect("the node runs");
-        child.kill().expect("kill");
-        child.wait().expect("wait");
+        self.program().kill();
     }
 
     /// Starts it again on the same data.
-    pub fn restart(&mut self) {
-        assert!(self.child.is_none(), "kill it first");
-        self.run();
+    pub async fn restart(&mut self) {
+        assert!(self.program.is_none(), "kill it first");
+        self.program = Some(Program::with_settings(&self.db.dir(), &self.settings).await);
     }
 
-    /// Asks it to stop, and waits until it is gone. Returns whether it ended well.
-    pub fn terminate(&mut self) -> bool {
-        let mut child = self.child.take().expect("the node runs");
-        let sent = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().expect("kill");
-        assert!(sent.success());
-        child.wait().expect("wait").success()
+    /// Asks it to stop, and waits until it has, well.
+    pub async fn stop(&mut self) {
+        self.program().stop().await;
+    }
+
+    fn url(&self) -> &str {
+        self.program.as_ref().expect("the node runs").url()
     }
 
     pub fn get(&self, path: &str) -> reqwest::RequestBuilder {
-        self.client.get(format!("{}{path}", self.url))
+        self.client.get(format!("{}{path}", self.url()))
     }
 
     pub fn post(&self, path: &str) -> reqwest::RequestBuilder {
-        self.client.post(format!("{}{path}", self.url))
+        self.client.post(format!("{}{path}", self.url()))
     }
 
     pub fn chat(&self, body: &Value) -> reqwest::RequestBuilder {
@@ -123,17 +180,9 @@ impl ChildNode {
 
     /// Balance, held, and spent of a key or token, in msat.
     pub async fn balance(&self, key: &str) -> (u64, u64, u64) {
-        let info: Value = self.get("/v1/wallet/info").bearer_auth(key).send().await.expect("info").json().await.expect("JSON");
+        let info: Value =
+            self.get("/v1/wallet/info").bearer_auth(key).send().await.expect("info").json().await.expect("JSON");
         let field = |name: &str| info[name].as_u64().unwrap_or_else(|| panic!("no {name} in {info}"));
         (field("balance"), field("reserved"), field("total_spent"))
-    }
-}
-
-impl Drop for ChildNode {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _gone = child.kill();
-            let _gone = child.wait();
-        }
     }
 }

@@ -1,11 +1,10 @@
 //! The test mint and the test wallet together: what every money test relies on.
 
-
 use std::time::{Duration, Instant};
 
-use cdk::nuts::CurrencyUnit;
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::purse::Purse;
+use cdk::nuts::CurrencyUnit;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn money_moves_once() {
@@ -43,23 +42,12 @@ async fn money_moves_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn old_token_format_and_old_keyset_ids() {
     for keyset_v2 in [Some(false), Some(true)] {
-        let mint = TestMint::with_options(MintOptions {
-            keyset_v2,
-            ..Default::default()
-        })
-        .await;
+        let mint = TestMint::with_options(MintOptions { keyset_v2, ..Default::default() }).await;
         let payer = Purse::new(&mint).await;
         payer.mint_sats(64).await;
         let token = payer.send_v3(21).await;
         assert!(token.starts_with("cashuA"));
-        assert_eq!(
-            Purse::new(&mint)
-                .await
-                .receive(&token)
-                .await
-                .expect("receive"),
-            21
-        );
+        assert_eq!(Purse::new(&mint).await.receive(&token).await.expect("receive"), 21);
     }
 }
 
@@ -69,21 +57,13 @@ async fn the_mint_takes_its_fee() {
     let payer = Purse::new(&mint).await;
     payer.mint_sats(1000).await;
     let token = payer.send(64).await;
-    let got = Purse::new(&mint)
-        .await
-        .receive(&token)
-        .await
-        .expect("receive");
+    let got = Purse::new(&mint).await.receive(&token).await.expect("receive");
     assert!(got < 64, "no fee was taken of {got}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn msat_and_large_amounts() {
-    let mint = TestMint::with_options(MintOptions {
-        msat: true,
-        ..Default::default()
-    })
-    .await;
+    let mint = TestMint::with_options(MintOptions { msat: true, ..Default::default() }).await;
     let payer = Purse::with_unit(&mint.url(), CurrencyUnit::Msat).await;
     payer.mint_sats(5_000_000_000).await;
     let token = payer.send(3_000_000_001).await;
@@ -103,9 +83,7 @@ async fn a_stopped_mint_refuses_and_comes_back() {
     let port = mint.url().trim_start_matches("http://").to_owned();
     assert!(tokio::net::TcpStream::connect(&port).await.is_err());
     let failing = tokio::time::timeout(Duration::from_secs(20), payee.receive(&token)).await;
-    failing
-        .expect("refused at once")
-        .expect_err("nobody is there");
+    failing.expect("refused at once").expect_err("nobody is there");
     mint.restart().await;
     assert_eq!(payee.receive(&token).await.expect("receive"), 10);
 }

@@ -30,7 +30,11 @@ const ORIGIN: &str = "https://chat.example";
 type Refusal = (u16, &'static str, &'static str);
 
 /// Sends a request as a page of another origin does, and checks all that every refusal has.
-async fn refused(what: &str, request: RequestBuilder, (status, kind, code): Refusal) -> (BTreeMap<String, String>, Value) {
+async fn refused(
+    what: &str,
+    request: RequestBuilder,
+    (status, kind, code): Refusal,
+) -> (BTreeMap<String, String>, Value) {
     let answer = request.header("Origin", ORIGIN).send().await.unwrap();
     let got = answer.status();
     let headers = headers(&answer);
@@ -59,10 +63,7 @@ fn headers(answer: &Response) -> BTreeMap<String, String> {
 
 /// Both ways in which a token can pay for a request.
 fn paying(node: &TestNode, body: &Value, token: &str) -> [(&'static str, RequestBuilder); 2] {
-    [
-        ("X-Cashu", node.chat(body).header("X-Cashu", token)),
-        ("Bearer", node.chat(body).bearer_auth(token)),
-    ]
+    [("X-Cashu", node.chat(body).header("X-Cashu", token)), ("Bearer", node.chat(body).bearer_auth(token))]
 }
 
 /// A request body with one more member, as text: what `json!` cannot write is tried too.
@@ -126,7 +127,9 @@ async fn a_bad_request_leaves_the_token_untouched() {
     let too_large = (413, INVALID, "payload_too_large");
     let huge = ask(&"x".repeat(20_000)).to_string();
     refused("huge", post(huge.clone()).header("X-Cashu", &token), too_large).await;
-    let pieces = futures_util::stream::iter(huge.into_bytes().chunks(1000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect::<Vec<_>>());
+    let pieces = futures_util::stream::iter(
+        huge.into_bytes().chunks(1000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect::<Vec<_>>(),
+    );
     let chunked = node.post("/v1/chat/completions").body(reqwest::Body::wrap_stream(pieces));
     refused("huge, of unknown length", chunked.bearer_auth(&token), too_large).await;
     let zipped = post(ask("hi").to_string()).header("content-encoding", "gzip").bearer_auth(&token);
@@ -138,7 +141,8 @@ async fn a_bad_request_leaves_the_token_untouched() {
 
 /// The token with something done to the bytes inside.
 fn reencoded(token: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
-    let mut bytes = BASE64.decode(token.strip_prefix("cashuB").expect("a cashuB token").trim_end_matches('=')).expect("base64url");
+    let mut bytes =
+        BASE64.decode(token.strip_prefix("cashuB").expect("a cashuB token").trim_end_matches('=')).expect("base64url");
     change(&mut bytes);
     format!("cashuB{}", BASE64.encode(bytes))
 }
@@ -325,7 +329,10 @@ async fn an_unpaid_request_is_told_the_price_and_the_price_is_enough() {
         assert_eq!(answer["error"]["payment"]["required_msat"], required);
         assert_eq!(answer["error"]["payment"]["balance_msat"], (price - 1) * 1000);
         let detail = &answer["detail"];
-        assert_eq!((&detail["reason"], &detail["type"]), (&json!("Insufficient balance"), &json!("minimum_balance_required")));
+        assert_eq!(
+            (&detail["reason"], &detail["type"]),
+            (&json!("Insufficient balance"), &json!("minimum_balance_required"))
+        );
         assert_eq!((&detail["amount_required_msat"], &detail["model"]), (&json!(required), &json!(MODEL)));
         let signalled = node.chat(&body).bearer_auth(&poor).header("Accept-Payment", "cashu");
         assert_eq!(payment_request(&refused("bearer, signalled", signalled, too_little).await.0, &mint), price);
@@ -387,7 +394,9 @@ async fn a_request_without_good_credentials_is_unauthorized() {
 async fn nothing_but_the_known_routes_is_forwarded() {
     let (mint, purse, upstream, node) = world(100).await;
     let token = purse.send(50).await;
-    let at = |method: Method, path: &str| client().request(method, format!("{}{path}", node.url())).header("X-Cashu", &token);
+    let at = |method: Method, path: &str| {
+        client().request(method, format!("{}{path}", node.url())).header("X-Cashu", &token)
+    };
     let not_allowed = (405, INVALID, "method_not_allowed");
     refused("GET", at(Method::GET, "/v1/chat/completions"), not_allowed).await;
     refused("PUT", at(Method::PUT, "/chat/completions"), not_allowed).await;
@@ -399,7 +408,14 @@ async fn nothing_but_the_known_routes_is_forwarded() {
         refused("WebSocket", websocket(method), (426, INVALID, "upgrade_required")).await;
     }
     let not_found = (404, "not_found", "not_found");
-    for path in ["/v1/fine_tuning/jobs", "/v1/chat", "/nothing", "/v1/chat/completions/x", "/admin/../v1/x", &format!("/{token}")] {
+    for path in [
+        "/v1/fine_tuning/jobs",
+        "/v1/chat",
+        "/nothing",
+        "/v1/chat/completions/x",
+        "/admin/../v1/x",
+        &format!("/{token}"),
+    ] {
         for method in [Method::GET, Method::POST] {
             let (_, body) = refused(path, at(method, path), not_found).await;
             assert_eq!(body["detail"], body["error"]["message"]);
@@ -439,7 +455,15 @@ async fn pages_of_other_origins_may_pay_and_read_their_change() {
     assert_eq!(answer.status(), 200);
     let headers = headers(&answer);
     let exposed: Vec<&str> = headers["access-control-expose-headers"].split(',').map(str::trim).collect();
-    let money = ["x-cashu", "x-routstr-request-id", "x-routstr-cost-msats", "x-routstr-cost-usd", "x-routstr-input-cost-msats", "x-routstr-output-cost-msats", "retry-after"];
+    let money = [
+        "x-cashu",
+        "x-routstr-request-id",
+        "x-routstr-cost-msats",
+        "x-routstr-cost-usd",
+        "x-routstr-input-cost-msats",
+        "x-routstr-output-cost-msats",
+        "retry-after",
+    ];
     for name in money {
         assert!(exposed.contains(&name), "{name} is not exposed: {exposed:?}");
     }
@@ -456,7 +480,8 @@ fn credentials(token: String) -> impl Strategy<Value = Vec<u8>> {
         "[ \\t]{0,3}(cashuB|sk-)[ ,;]{0,3}".prop_map(String::into_bytes),
         r#"\{"(token|unit|mint)":(\[\]|null|"usd"|\[\{"mint":"http://x","proofs":\[\{\}\]\}\])\}"#
             .prop_map(|json| format!("cashuA{}", BASE64.encode(json)).into_bytes()),
-        proptest::collection::vec(any::<u8>(), 0..200).prop_map(|bytes| format!("cashuB{}", BASE64.encode(bytes)).into_bytes()),
+        proptest::collection::vec(any::<u8>(), 0..200)
+            .prop_map(|bytes| format!("cashuB{}", BASE64.encode(bytes)).into_bytes()),
         proptest::collection::vec(prop_oneof![32_u8..127, 128_u8..=255], 0..100),
         any::<prop::sample::Index>().prop_map(move |at| cut.as_bytes()[..at.index(cut.len())].to_vec()),
         (any::<prop::sample::Index>(), "[A-Za-z0-9_-]").prop_map(move |(at, with)| {

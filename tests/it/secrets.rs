@@ -9,7 +9,7 @@ use cdk::nuts::Token;
 use serde_json::{Value, json};
 
 use crate::bearer::world;
-use crate::child::Program;
+use crate::process::Program;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, UPSTREAM_KEY, ask, client};
 use crate::support::purse::Purse;
@@ -68,17 +68,24 @@ async fn secrets_are_neither_logged_nor_passed_on() {
     purse.mint_sats(1000).await;
     let upstream = Upstream::start().await;
     let dir = tempfile::tempdir().unwrap();
-    let program = Program::start(dir.path(), &mint, &upstream, &[("LOG_LEVEL", "trace"), ("ADMIN_PASSWORD", PASSWORD)]).await;
+    let program =
+        Program::start(dir.path(), &mint, &upstream, &[("LOG_LEVEL", "trace"), ("ADMIN_PASSWORD", PASSWORD)]).await;
     let at = |path: &str| format!("{}{path}", program.url());
     let chat = |stream: bool| {
         let request = client().post(at("/v1/chat/completions")).json(&asking(stream));
         request.header("Cookie", COOKIE).header("X-Forwarded-For", "203.0.113.7").header("User-Agent", COOKIE)
     };
-    let fine = || Script::Answer { status: 200, media: "application/json", body: completion(MODEL, ANSWER, Some(usage(100, 50))) };
-    let refusal = |status| Script::Answer {
+    let fine = || Script::Answer {
+        status: 200,
+        media: "application/json",
+        body: completion(MODEL, ANSWER, Some(usage(100, 50))),
+    };
+    let refusal = |status| {
+        Script::Answer {
         status,
         media: "application/json",
         body: json!({ "error": { "message": format!("{PROMPT} with {UPSTREAM_KEY}"), "type": "x", "code": UPSTREAM_KEY } }).to_string(),
+    }
     };
 
     // Each entry: how often the caller's own secrets may be in the answer is no matter; what it
@@ -104,11 +111,17 @@ async fn secrets_are_neither_logged_nor_passed_on() {
     }
     for (stream, mode) in [(false, ""), (true, ""), (true, "stream")] {
         let token = purse.send(40).await;
-        upstream.next(if stream { Script::Stream { pieces: sse(MODEL, &[ANSWER], Some(usage(100, 50))), cut: false } } else { fine() });
-        let (status, text) = whole(chat(stream).header("X-Cashu", &token).header("X-Cashu-Change", mode).send().await.unwrap()).await;
+        upstream.next(if stream {
+            Script::Stream { pieces: sse(MODEL, &[ANSWER], Some(usage(100, 50))), cut: false }
+        } else {
+            fine()
+        });
+        let (status, text) =
+            whole(chat(stream).header("X-Cashu", &token).header("X-Cashu-Change", mode).send().await.unwrap()).await;
         assert_eq!(status, 200);
         keep(&token, text);
-        let (status, text) = whole(client().post(at("/v1/wallet/refund")).header("X-Cashu", &token).send().await.unwrap()).await;
+        let (status, text) =
+            whole(client().post(at("/v1/wallet/refund")).header("X-Cashu", &token).send().await.unwrap()).await;
         assert_eq!(status, 200);
         tokens.extend([token.clone(), money(&text)]);
         keep(&token, text);
@@ -177,7 +190,10 @@ async fn secrets_are_neither_logged_nor_passed_on() {
     for request in seen {
         let mut names: Vec<String> = request.headers.keys().map(ToString::to_string).collect();
         names.sort();
-        assert_eq!(names, ["accept", "accept-encoding", "authorization", "content-length", "content-type", "host", "user-agent"]);
+        assert_eq!(
+            names,
+            ["accept", "accept-encoding", "authorization", "content-length", "content-type", "host", "user-agent"]
+        );
         assert!(request.headers["user-agent"].to_str().unwrap().starts_with("coinslot"), "{:?}", request.headers);
         assert_eq!(request.headers["authorization"], format!("Bearer {UPSTREAM_KEY}"));
         let all = format!("{:?} {}", request.headers, String::from_utf8_lossy(&request.body));
@@ -227,7 +243,9 @@ async fn the_database_opens_no_account() {
 fn leaks() -> Vec<(&'static str, Script)> {
     let answer = |status, body: String| Script::Answer { status, media: "application/json", body };
     let authorization = format!("Bearer {UPSTREAM_KEY}");
-    let error = |message: &str| json!({ "error": { "message": message, "type": message, "code": message, "param": message } }).to_string();
+    let error = |message: &str| {
+        json!({ "error": { "message": message, "type": message, "code": message, "param": message } }).to_string()
+    };
     let chunk = delta(MODEL, &format!("your key is {UPSTREAM_KEY}, you said"));
     let (head, tail) = chunk.split_at(chunk.find(UPSTREAM_KEY).unwrap() + 9);
     let mut parted = sse(MODEL, &["x"], Some(usage(10, 10)));
@@ -245,8 +263,17 @@ fn leaks() -> Vec<(&'static str, Script)> {
         ("an error in 200", answer(200, error(&authorization))),
         ("an answer", answer(200, completion(MODEL, &authorization, Some(usage(10, 10))))),
         ("a stream", Script::Stream { pieces: sse(MODEL, &["a", &authorization], Some(usage(10, 10))), cut: false }),
-        ("an error in a stream", Script::Stream { pieces: vec![format!("data: {}\n\n", error(&authorization))], cut: false }),
-        ("a comment in a stream", Script::Stream { pieces: [vec![format!(": {authorization}\n\n")], sse(MODEL, &["a"], Some(usage(10, 10)))].concat(), cut: false }),
+        (
+            "an error in a stream",
+            Script::Stream { pieces: vec![format!("data: {}\n\n", error(&authorization))], cut: false },
+        ),
+        (
+            "a comment in a stream",
+            Script::Stream {
+                pieces: [vec![format!(": {authorization}\n\n")], sse(MODEL, &["a"], Some(usage(10, 10)))].concat(),
+                cut: false,
+            },
+        ),
         ("an event that arrives in parts", Script::Stream { pieces: parted, cut: false }),
     ]
 }

@@ -149,7 +149,10 @@ async fn a_second_process_on_the_same_file_is_refused() {
     let refused = Store::open(&db.data_dir(), None, false).await.unwrap_err();
     assert!(matches!(refused, StoreError::InUse(_)));
     let line = refused.to_string();
-    assert!(line.contains("another process is using") && line.contains("coinslot.db") && !line.contains('\n'), "{line}");
+    assert!(
+        line.contains("another process is using") && line.contains("coinslot.db") && !line.contains('\n'),
+        "{line}"
+    );
     // The same file by another way.
     let url = format!("sqlite:{}", db.data_dir().join("coinslot.db").display());
     let refused = Store::open(&db.data_dir(), Some(&url), false).await.unwrap_err();
@@ -300,7 +303,8 @@ async fn the_ecash_store_is_in_the_same_database() {
     let databases = tree(&node.data_dir()).into_iter().filter(|path| path.extension().is_some_and(|end| end == "db"));
     assert_eq!(databases.count(), usize::from(!on_postgres()));
     // Invariant of the vault: neither a token nor a key is anywhere in the database in clear.
-    let hashes = sqlx::query("SELECT key_hash FROM accounts WHERE key_hash IS NOT NULL").fetch_all(store.read()).await.unwrap();
+    let hashes =
+        sqlx::query("SELECT key_hash FROM accounts WHERE key_hash IS NOT NULL").fetch_all(store.read()).await.unwrap();
     let id = coinslot::wallet::token::token_id(&token);
     assert!(hashes.iter().all(|row| row.get::<String, _>(0) != id));
     node.finish().await;

@@ -42,7 +42,10 @@ const DONE: &str = "data: [DONE]\n\n";
 /// The data of every event.
 fn events(text: &str) -> Vec<String> {
     let text = text.replace("\r\n", "\n");
-    text.split("\n\n").filter(|event| !event.is_empty()).map(|event| event.trim_start_matches("data: ").to_owned()).collect()
+    text.split("\n\n")
+        .filter(|event| !event.is_empty())
+        .map(|event| event.trim_start_matches("data: ").to_owned())
+        .collect()
 }
 
 /// What the deltas of a stream say together.
@@ -228,10 +231,21 @@ async fn usage_counts_wherever_it_is_reported() {
             "on every chunk, growing",
             vec![chunk("a", usage(100, 1)), chunk("b", usage(100, 2)), finish_chunk(Some(usage(100, 50))), DONE.into()],
         ),
-        ("null until the last", vec![chunk("a", Value::Null), finish_chunk(None), sse(MODEL, &[], Some(usage(100, 50)))[2].clone(), DONE.into()]),
+        (
+            "null until the last",
+            vec![
+                chunk("a", Value::Null),
+                finish_chunk(None),
+                sse(MODEL, &[], Some(usage(100, 50)))[2].clone(),
+                DONE.into(),
+            ],
+        ),
         ("of DeepSeek", vec![delta(MODEL, "a"), finish_chunk(Some(deepseek)), DONE.into()]),
         ("of Groq", vec![delta(MODEL, "a"), format!("data: {groq}\n\n"), DONE.into()]),
-        ("after the last event, without its blank line", vec![delta(MODEL, "a"), finish_chunk(Some(usage(100, 50))).trim_end().into()]),
+        (
+            "after the last event, without its blank line",
+            vec![delta(MODEL, "a"), finish_chunk(Some(usage(100, 50))).trim_end().into()],
+        ),
     ];
     let count = u64::try_from(shapes.len()).unwrap();
     for (name, pieces) in shapes {
@@ -252,7 +266,9 @@ async fn what_nobody_knows_passes_untouched() {
     let (_mint, purse, upstream, node) = world(1000).await;
     let token = purse.send(500).await;
     let numbers = r#""a":0.10000000000000000001,"b":1e400,"c":-0.0,"d":123456789012345678901234567890,"e":1E+2,"f":"\u00e9\ud83d\ude00\/""#;
-    let body = format!(r#"{{  "z":1, "model":"{MODEL}",{numbers},"messages":[{{"role":"user","content":"hi","x":1.50}}],"a2":{{"k":[1.0,null]}} }}"#);
+    let body = format!(
+        r#"{{  "z":1, "model":"{MODEL}",{numbers},"messages":[{{"role":"user","content":"hi","x":1.50}}],"a2":{{"k":[1.0,null]}} }}"#
+    );
     let answer = format!(
         r#"{{"id":"c",{numbers},"choices":[{{"index":0,"message":{{"role":"assistant","content":"x","odd":1e400}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":100,"completion_tokens":50,"rate":1e400,"cost":0.000000000000000000001}}}}"#
     );
@@ -353,7 +369,12 @@ async fn bad_streams_are_said_to_be_bad_and_cost_at_most_what_came() {
     let cases = [
         bad("cut after some text", cut(vec![role.clone(), text.clone()]), 200, some),
         bad("ended after some text", stream(vec![role.clone(), text.clone()]), 200, some),
-        bad("half an event after some text", stream(vec![text.clone(), "data: {\"choices\":[{\"del".into()]), 200, some),
+        bad(
+            "half an event after some text",
+            stream(vec![text.clone(), "data: {\"choices\":[{\"del".into()]),
+            200,
+            some,
+        ),
         bad("an error after some text", stream(vec![text.clone(), error.clone()]), 200, some),
         bad("an error in the same piece as some text", stream(vec![format!("{text}{error}")]), 200, some),
         bad("an error in place of usage", stream(vec![text.clone(), error.clone(), DONE.into()]), 200, some),
@@ -371,7 +392,12 @@ async fn bad_streams_are_said_to_be_bad_and_cost_at_most_what_came() {
         bad("an empty object", answer(JSON, "{}"), 502, 0),
         bad("an empty body", answer(JSON, ""), 502, 0),
         bad("an empty body that calls itself a stream", answer(SSE, ""), 502, 0),
-        bad("no choices", answer(JSON, "{\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":9}}"), 502, 0),
+        bad(
+            "no choices",
+            answer(JSON, "{\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":9}}"),
+            502,
+            0,
+        ),
         bad("half of a JSON answer", answer(JSON, &completion(MODEL, "x", None)[..60]), 502, 0),
     ];
     for Bad { name, script, status, at_most } in cases {
@@ -418,7 +444,9 @@ async fn bad_whole_answers_cost_nothing() {
         let answer = node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap();
         assert_eq!(answer.status(), 502, "{media} {body}");
     }
-    for (status, expected) in [(400, 400), (401, 502), (403, 502), (404, 404), (418, 418), (429, 429), (500, 502), (503, 502)] {
+    for (status, expected) in
+        [(400, 400), (401, 502), (403, 502), (404, 404), (418, 418), (429, 429), (500, 502), (503, 502)]
+    {
         let body = json!({ "error": { "message": "no", "type": "t", "code": "c" } }).to_string();
         upstream.next(Script::Answer { status, media: JSON, body });
         let answer = node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap();
@@ -439,7 +467,8 @@ async fn nothing_delivered_is_free() {
         stream(sse(MODEL, &[], None)),
         Script::Answer { status: 200, media: JSON, body: completion(MODEL, "", None) },
     ] {
-        let body = if matches!(script, Script::Stream { .. }) { ask_streaming("a question") } else { ask("a question") };
+        let body =
+            if matches!(script, Script::Stream { .. }) { ask_streaming("a question") } else { ask("a question") };
         upstream.next(script);
         let answer = node.chat(&body).bearer_auth(&token).send().await.unwrap();
         let text = answer.text().await.unwrap();
@@ -452,7 +481,11 @@ async fn nothing_delivered_is_free() {
 async fn json_may_answer_a_request_for_a_stream() {
     let (_mint, purse, upstream, node) = world(1000).await;
     let token = purse.send(500).await;
-    upstream.next(Script::Answer { status: 200, media: JSON, body: completion(MODEL, "all at once", Some(usage(100, 50))) });
+    upstream.next(Script::Answer {
+        status: 200,
+        media: JSON,
+        body: completion(MODEL, "all at once", Some(usage(100, 50))),
+    });
     let answer = node.chat(&ask_streaming("hi")).bearer_auth(&token).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.headers()["content-type"], JSON);
@@ -522,7 +555,12 @@ async fn an_upstream_that_never_answers_costs_nothing() {
     let purse = Purse::new(&mint).await;
     purse.mint_sats(1000).await;
     let upstream = Upstream::start().await;
-    let node = TestNode::with(&mint, &upstream, &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "1"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "1")]).await;
+    let node = TestNode::with(
+        &mint,
+        &upstream,
+        &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "1"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "1")],
+    )
+    .await;
     let token = purse.send(500).await;
     for request in [ask("hi"), ask_streaming("hi")] {
         upstream.next(Script::Hang);
@@ -635,7 +673,8 @@ async fn fifty_requests_on_one_key_never_overspend() {
             (402, text) => {
                 let error: Value = serde_json::from_str(&text).unwrap();
                 assert_eq!(error["error"]["code"], "insufficient_balance");
-                let (needed, had) = (&error["error"]["payment"]["required_msat"], &error["error"]["payment"]["balance_msat"]);
+                let (needed, had) =
+                    (&error["error"]["payment"]["required_msat"], &error["error"]["payment"]["balance_msat"]);
                 assert!(needed.as_u64().unwrap() > had.as_u64().unwrap(), "{text}");
             }
             (status, text) => panic!("{status} {text}"),
@@ -688,7 +727,8 @@ async fn a_top_up_token_is_no_key_to_the_account() {
     let (token, gift) = (purse.send(100).await, purse.send(50).await);
     assert_eq!(node.balance(&token).await.0, 100_000);
     let body = json!({ "cashu_token": gift });
-    let topped: Value = node.post("/v1/wallet/topup").bearer_auth(&token).json(&body).send().await.unwrap().json().await.unwrap();
+    let topped: Value =
+        node.post("/v1/wallet/topup").bearer_auth(&token).json(&body).send().await.unwrap().json().await.unwrap();
     assert_eq!(topped["msats"], 50_000);
     let answer = node.chat(&ask("hi")).bearer_auth(&gift).send().await.unwrap();
     assert_eq!(answer.status(), 400, "{}", answer.text().await.unwrap());
@@ -700,7 +740,8 @@ async fn a_top_up_token_is_no_key_to_the_account() {
     assert!(answer.status().is_client_error());
     assert_eq!(node.balance(&token).await, (150_000, 0, 0));
     // The same top-up again answers the same, and adds nothing.
-    let again: Value = node.post("/v1/wallet/topup").bearer_auth(&token).json(&body).send().await.unwrap().json().await.unwrap();
+    let again: Value =
+        node.post("/v1/wallet/topup").bearer_auth(&token).json(&body).send().await.unwrap().json().await.unwrap();
     assert_eq!(again["msats"], 50_000);
     assert_eq!(node.balance(&token).await, (150_000, 0, 0));
     node.finish().await;

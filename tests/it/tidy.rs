@@ -190,7 +190,11 @@ fn files_can_be_held_in_mind() {
         let production = source.text.split("#[cfg(test)]").next().unwrap();
         let lines = production.lines().count();
         assert!(lines <= MAX_LINES, "{} has {lines} lines", source.path.display());
-        assert!(source.is_test() || source.text.starts_with("//!"), "{} does not say what it is for", source.path.display());
+        assert!(
+            source.is_test() || source.text.starts_with("//!"),
+            "{} does not say what it is for",
+            source.path.display()
+        );
     }
 }
 

@@ -9,10 +9,9 @@ use cdk::nuts::{CurrencyUnit, Token};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-
-use crate::support::mint::TestMint;
 use crate::bearer::world;
-use crate::child::Program;
+use crate::process::Program;
+use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming, client};
 use crate::support::purse::Purse;
 use crate::support::tokens::{self, account_key};
@@ -25,7 +24,11 @@ fn face(token: &str) -> u64 {
 
 /// A JSON answer with this usage.
 fn answer_with(prompt: u64, output: u64) -> Script {
-    Script::Answer { status: 200, media: "application/json", body: completion(MODEL, "fine", Some(usage(prompt, output))) }
+    Script::Answer {
+        status: 200,
+        media: "application/json",
+        body: completion(MODEL, "fine", Some(usage(prompt, output))),
+    }
 }
 
 fn header<'a>(answer: &'a reqwest::Response, name: &str) -> Option<&'a str> {
@@ -272,7 +275,11 @@ fn failures() -> Vec<(&'static str, Script, u16)> {
     let answer = |status, media, body: &str| Script::Answer { status, media, body: body.to_owned() };
     let json = "application/json";
     vec![
-        ("400", answer(400, json, r#"{"error":{"message":"bad temperature","type":"invalid_request_error","code":"x"}}"#), 400),
+        (
+            "400",
+            answer(400, json, r#"{"error":{"message":"bad temperature","type":"invalid_request_error","code":"x"}}"#),
+            400,
+        ),
         ("401", answer(401, json, r#"{"error":{"message":"Incorrect API key"}}"#), 502),
         ("429", answer(429, json, r#"{"error":{"message":"slow down"}}"#), 429),
         ("500", answer(500, json, r#"{"error":{"message":"boom"}}"#), 502),
@@ -281,10 +288,18 @@ fn failures() -> Vec<(&'static str, Script, u16)> {
         ("HTML that says JSON", answer(200, json, "<html>hello</html>"), 502),
         ("empty", answer(200, json, ""), 502),
         ("empty object", answer(200, json, "{}"), 502),
-        ("no choices", answer(200, json, r#"{"id":"x","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#), 502),
+        (
+            "no choices",
+            answer(200, json, r#"{"id":"x","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#),
+            502,
+        ),
         ("error in 200", answer(200, json, r#"{"error":{"message":"no credit"}}"#), 502),
         ("error in an array", answer(200, json, r#"[{"error":{"message":"no credit"}}]"#), 502),
-        ("an error in a stream", Script::Stream { pieces: vec!["data: {\"error\":{\"message\":\"no credit\"}}\n\n".into()], cut: false }, 502),
+        (
+            "an error in a stream",
+            Script::Stream { pieces: vec!["data: {\"error\":{\"message\":\"no credit\"}}\n\n".into()], cut: false },
+            502,
+        ),
         ("a cut stream", Script::Stream { pieces: sse(MODEL, &["one"], None)[..2].to_vec(), cut: true }, 502),
         ("a stream without end", Script::Stream { pieces: sse(MODEL, &["one"], None)[..2].to_vec(), cut: false }, 502),
         ("an empty stream", Script::Stream { pieces: vec![], cut: false }, 502),
@@ -293,7 +308,14 @@ fn failures() -> Vec<(&'static str, Script, u16)> {
 }
 
 /// A failed request gives all of the token back, in the header and in the body.
-async fn fully_refunded(node: &TestNode, payee: &Purse, token: &str, answer: reqwest::Response, status: u16, what: &str) {
+async fn fully_refunded(
+    node: &TestNode,
+    payee: &Purse,
+    token: &str,
+    answer: reqwest::Response,
+    status: u16,
+    what: &str,
+) {
     assert_eq!(answer.status(), status, "{what}");
     assert_eq!(header(&answer, "x-should-retry"), Some("false"), "{what}");
     assert_eq!(header(&answer, "x-proxy-error-source"), Some("upstream"), "{what}");
@@ -491,7 +513,8 @@ async fn a_node_that_dies_after_redemption_owes_the_money_and_pays_it() {
     let node = Program::start(dir.path(), &mint, &upstream, &[]).await;
     let token = purse.send(40).await;
     upstream.next(Script::Hang);
-    let request = client().post(format!("{}/v1/chat/completions", node.url())).json(&ask("hello")).header("X-Cashu", &token);
+    let request =
+        client().post(format!("{}/v1/chat/completions", node.url())).json(&ask("hello")).header("X-Cashu", &token);
     let waiting = tokio::spawn(request.send());
     asked(&upstream, 1).await;
     assert_eq!(claim(node.url(), &token).await.status(), 425);
@@ -533,4 +556,50 @@ async fn a_client_that_leaves_before_the_answer_can_fetch_its_change() {
         adds_up(&node, &payee, &token, &change, 2000).await;
     }
     node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_for_change_at_whatever_moment_gets_the_same_token() {
+    // Invariant 8: one balance, one refund. The network's SDK sweeps tokens whose request still runs.
+    let (mint, purse, _upstream, node) = world(1000).await;
+    let payee = Purse::new(&mint).await;
+    for _ in 0..8 {
+        let token = purse.send(40).await;
+        let served = node.chat(&ask("hello")).header("X-Cashu", &token).send();
+        let sweep = async {
+            let mut found = Vec::new();
+            for _ in 0..40 {
+                let answer = node.post("/v1/wallet/refund").header("X-Cashu", &token).send().await.unwrap();
+                match answer.status().as_u16() {
+                    200 => found.push(header(&answer, "x-cashu").unwrap().to_owned()),
+                    // Not redeemed yet; or in flight.
+                    404 => assert!(found.is_empty()),
+                    425 => assert!(found.is_empty()),
+                    other => panic!("{other}: {:?}", answer.text().await),
+                }
+            }
+            found
+        };
+        let (served, first, second) =
+            tokio::join!(served, sweep, async { claimed_once_seen(&node.url(), &token).await });
+        let served = served.unwrap();
+        let change = header(&served, "x-cashu").expect("change").to_owned();
+        // A sweep between redemption and hold takes all of it back; then nothing is served.
+        let cost = if served.status() == 200 { 2000 } else { 0 };
+        assert!(cost > 0 || served.status() == 402, "{}", served.status());
+        assert!(first.iter().chain([&second]).all(|found| *found == change), "one change for one token");
+        adds_up(&node, &payee, &token, &change, cost).await;
+    }
+    node.finish().await;
+}
+
+/// As [`claimed`], from before the token was ever seen.
+async fn claimed_once_seen(url: &str, token: &str) -> String {
+    for _ in 0..500 {
+        if claim(url, token).await.status() != 404 {
+            return claimed(url, token).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("the token was not redeemed within 5 s");
 }

@@ -26,7 +26,8 @@ pub fn on_postgres() -> bool {
 impl TestDb {
     pub async fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("coinslot-db-").tempdir().expect("a temporary directory");
-        let schema = if on_postgres() { Some(TempSchema::create().await.expect("TEST_POSTGRES_URL is set")) } else { None };
+        let schema =
+            if on_postgres() { Some(TempSchema::create().await.expect("TEST_POSTGRES_URL is set")) } else { None };
         Self { dir, schema }
     }
 
@@ -55,7 +56,8 @@ impl TestDb {
     /// The books of a node that is not running, proven against its ecash.
     pub async fn books(&self) -> Books {
         let store = self.open().await;
-        let (ledger, writing) = Ledger::open(store.clone(), Arc::new(SystemClock), "the auditor".into()).await.expect("ledger");
+        let (ledger, writing) =
+            Ledger::open(store.clone(), Arc::new(SystemClock), "the auditor".into()).await.expect("ledger");
         let writer = tokio::spawn(writing);
         let books = ledger.books().await.expect("books");
         assert_eq!(books.faults, Vec::<String>::new());

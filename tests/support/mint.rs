@@ -52,38 +52,23 @@ impl TestMint {
 
     /// A mint for sat with an input fee.
     pub async fn with_fee_ppk(fee_ppk: u64) -> Self {
-        Self::with_options(MintOptions {
-            fee_ppk,
-            ..Default::default()
-        })
-        .await
+        Self::with_options(MintOptions { fee_ppk, ..Default::default() }).await
     }
 
     pub async fn with_options(options: MintOptions) -> Self {
         let store = TempStore::new();
         let mint = Arc::new(build(&store, &options).await);
-        mint.set_quote_ttl(QuoteTTL::new(10_000, 10_000))
-            .await
-            .expect("quote ttl");
+        mint.set_quote_ttl(QuoteTTL::new(10_000, 10_000)).await.expect("quote ttl");
         mint.start().await.expect("mint start");
         let calls = Calls::default();
         let router = cdk_axum::create_mint_router(mint.clone(), vec!["bolt11".into()])
             .await
             .expect("mint router")
             .layer(from_fn_with_state(calls.clone(), count));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .expect("a free port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("address");
         let server = Some(tokio::spawn(serve(listener, router.clone())));
-        Self {
-            mint,
-            address,
-            router,
-            server,
-            calls,
-            _store: store,
-        }
+        Self { mint, address, router, server, calls, _store: store }
     }
 
     /// The URL by which wallets and tokens name this mint.
@@ -108,20 +93,13 @@ impl TestMint {
     /// Serves again, on the same port.
     pub async fn restart(&mut self) {
         self.stop().await;
-        let listener = TcpListener::bind(self.address)
-            .await
-            .expect("the same port again");
+        let listener = TcpListener::bind(self.address).await.expect("the same port again");
         self.server = Some(tokio::spawn(serve(listener, self.router.clone())));
     }
 
     /// How often a path was called, for example `/v1/swap`.
     pub fn calls(&self, path: &str) -> u64 {
-        self.calls
-            .lock()
-            .expect("calls")
-            .get(path)
-            .copied()
-            .unwrap_or(0)
+        self.calls.lock().expect("calls").get(path).copied().unwrap_or(0)
     }
 
     /// All calls so far, by path.
@@ -154,35 +132,20 @@ async fn build(store: &TempStore, options: &MintOptions) -> Mint {
         units.push(CurrencyUnit::Msat);
     }
     for unit in units {
-        let fees = FeeReserve {
-            min_fee_reserve: 1.into(),
-            percent_fee_reserve: 0.0,
-        };
+        let fees = FeeReserve { min_fee_reserve: 1.into(), percent_fee_reserve: 0.0 };
         let payments = FakeWallet::new(fees, HashMap::new(), HashSet::new(), 0, unit.clone());
         let limits = MintMeltLimits::new(1, 1_000_000_000_000);
         builder
-            .add_payment_processor(
-                unit.clone(),
-                PaymentMethod::BOLT11,
-                limits,
-                Arc::new(payments),
-            )
+            .add_payment_processor(unit.clone(), PaymentMethod::BOLT11, limits, Arc::new(payments))
             .await
             .expect("payment processor");
         builder.set_unit_fee(&unit, options.fee_ppk).expect("fee");
     }
-    builder
-        .build_with_seed(db, &rand::random::<[u8; 64]>())
-        .await
-        .expect("mint")
+    builder.build_with_seed(db, &rand::random::<[u8; 64]>()).await.expect("mint")
 }
 
 async fn count(State(calls): State<Calls>, request: Request, next: Next) -> Response {
-    *calls
-        .lock()
-        .expect("calls")
-        .entry(request.uri().path().to_owned())
-        .or_insert(0) += 1;
+    *calls.lock().expect("calls").entry(request.uri().path().to_owned()).or_insert(0) += 1;
     next.run(request).await
 }
 
@@ -197,9 +160,7 @@ async fn serve(listener: TcpListener, router: Router) {
         let service = TowerToHyperService::new(router.clone());
         connections.spawn(async move {
             let http = Builder::new(TokioExecutor::new());
-            http.serve_connection_with_upgrades(TokioIo::new(stream), service)
-                .await
-                .ok();
+            http.serve_connection_with_upgrades(TokioIo::new(stream), service).await.ok();
         });
         while connections.try_join_next().is_some() {}
     }

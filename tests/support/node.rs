@@ -64,7 +64,8 @@ impl TestNode {
             ("UPSTREAM_BASE_URL", upstream.url()),
             ("UPSTREAM_API_KEY", UPSTREAM_KEY.to_owned()),
         ];
-        let mut all: BTreeMap<String, String> = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut all: BTreeMap<String, String> =
+            settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         all.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         Self::with_settings(all, Arc::new(SystemClock)).await
     }
@@ -151,7 +152,8 @@ impl TestNode {
 
     /// Balance, held, and spent of a key or token, in msat.
     pub async fn balance(&self, key: &str) -> (u64, u64, u64) {
-        let info: Value = self.get("/v1/wallet/info").bearer_auth(key).send().await.expect("info").json().await.expect("JSON");
+        let info: Value =
+            self.get("/v1/wallet/info").bearer_auth(key).send().await.expect("info").json().await.expect("JSON");
         let field = |name: &str| info[name].as_u64().unwrap_or_else(|| panic!("no {name} in {info}"));
         (field("balance"), field("reserved"), field("total_spent"))
     }

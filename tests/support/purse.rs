@@ -37,10 +37,7 @@ impl Purse {
             .without_rate_limiting()
             .build()
             .expect("wallet");
-        Self {
-            wallet,
-            _store: store,
-        }
+        Self { wallet, _store: store }
     }
 
     /// cdk's wallet inside, for what this type has no word for.
@@ -51,25 +48,12 @@ impl Purse {
     /// Asks for an invoice, lets it pay itself and mints. The amount is in the purse's unit.
     pub async fn mint_sats(&self, amount: u64) {
         let wallet = &self.wallet;
-        let quote = wallet
-            .mint_quote(
-                PaymentMethod::BOLT11,
-                Some(Amount::from(amount)),
-                None,
-                None,
-            )
-            .await
-            .expect("mint quote");
+        let quote =
+            wallet.mint_quote(PaymentMethod::BOLT11, Some(Amount::from(amount)), None, None).await.expect("mint quote");
         for _ in 0..1_000 {
-            let now = wallet
-                .check_mint_quote_status(&quote.id)
-                .await
-                .expect("quote state");
+            let now = wallet.check_mint_quote_status(&quote.id).await.expect("quote state");
             if now.state == MintQuoteState::Paid {
-                wallet
-                    .mint(&quote.id, SplitTarget::default(), None)
-                    .await
-                    .expect("mint");
+                wallet.mint(&quote.id, SplitTarget::default(), None).await.expect("mint");
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -80,28 +64,22 @@ impl Purse {
     /// A token of exactly this face value.
     pub async fn send_token(&self, amount: u64) -> Token {
         let amount = Amount::from(amount);
-        let prepared = self
-            .wallet
-            .prepare_send(amount, SendOptions::default())
-            .await;
-        let token = prepared
-            .expect("send")
-            .confirm(None)
-            .await
-            .expect("confirm");
-        assert_eq!(
-            token.value().expect("value"),
-            amount,
-            "the token is not worth what was asked"
-        );
+        let prepared = self.wallet.prepare_send(amount, SendOptions::default()).await;
+        let token = prepared.expect("send").confirm(None).await.expect("confirm");
+        assert_eq!(token.value().expect("value"), amount, "the token is not worth what was asked");
         token
     }
 
     /// A token of so many proofs of one unit each.
     pub async fn send_ones(&self, count: u64) -> Token {
-        let quote = self.wallet.mint_quote(PaymentMethod::BOLT11, Some(Amount::from(count)), None, None).await.expect("mint quote");
+        let quote = self
+            .wallet
+            .mint_quote(PaymentMethod::BOLT11, Some(Amount::from(count)), None, None)
+            .await
+            .expect("mint quote");
         for _ in 0..1_000 {
-            if self.wallet.check_mint_quote_status(&quote.id).await.expect("quote state").state == MintQuoteState::Paid {
+            if self.wallet.check_mint_quote_status(&quote.id).await.expect("quote state").state == MintQuoteState::Paid
+            {
                 let proofs = self.wallet.mint(&quote.id, SplitTarget::Value(Amount::ONE), None).await.expect("mint");
                 return Token::new(self.wallet.mint_url.clone(), proofs, None, self.wallet.unit.clone());
             }
@@ -112,7 +90,10 @@ impl Purse {
 
     /// A token that only the holder of this key can spend.
     pub async fn send_locked(&self, amount: u64, key: cdk::nuts::PublicKey) -> String {
-        let options = SendOptions { conditions: Some(cdk::nuts::SpendingConditions::new_p2pk(key, None)), ..SendOptions::default() };
+        let options = SendOptions {
+            conditions: Some(cdk::nuts::SpendingConditions::new_p2pk(key, None)),
+            ..SendOptions::default()
+        };
         let prepared = self.wallet.prepare_send(Amount::from(amount), options).await.expect("send");
         prepared.confirm(None).await.expect("confirm").to_string()
     }
@@ -129,10 +110,7 @@ impl Purse {
 
     /// Swaps a token at the mint; gives what is left of it after the mint's fee.
     pub async fn receive(&self, token: &str) -> Result<u64, cdk::Error> {
-        self.wallet
-            .receive(token, ReceiveOptions::default())
-            .await
-            .map(u64::from)
+        self.wallet.receive(token, ReceiveOptions::default()).await.map(u64::from)
     }
 
     /// What can be spent.

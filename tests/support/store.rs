@@ -19,10 +19,7 @@ pub struct TempStore {
 
 impl TempStore {
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("coinslot-")
-            .tempdir()
-            .expect("a temporary directory");
+        let dir = tempfile::Builder::new().prefix("coinslot-").tempdir().expect("a temporary directory");
         Self { dir }
     }
 
@@ -33,10 +30,7 @@ impl TempStore {
     /// Settings with a write gate of its own, as the node uses it.
     pub fn config(&self) -> CdkSqliteConfig {
         let gate = Some(std::sync::Arc::new(tokio::sync::Mutex::new(())));
-        CdkSqliteConfig {
-            path: self.path(),
-            gate,
-        }
+        CdkSqliteConfig { path: self.path(), gate }
     }
 }
 
@@ -60,13 +54,8 @@ impl TempSchema {
     }
 
     async fn admin(&self, sql: String) {
-        let mut connection = PgConnection::connect(&self.server)
-            .await
-            .expect("TEST_POSTGRES_URL");
-        connection
-            .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
-            .await
-            .expect("schema statement");
+        let mut connection = PgConnection::connect(&self.server).await.expect("TEST_POSTGRES_URL");
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.expect("schema statement");
         connection.close().await.expect("close");
     }
 
@@ -82,7 +71,6 @@ impl TempSchema {
 
     /// Removes the schema. After a failed test it stays, to be looked at.
     pub async fn remove(self) {
-        self.admin(format!("DROP SCHEMA {} CASCADE", self.name))
-            .await;
+        self.admin(format!("DROP SCHEMA {} CASCADE", self.name)).await;
     }
 }

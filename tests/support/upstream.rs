@@ -118,7 +118,8 @@ async fn chat(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> 
             response
         }
         Script::Stream { pieces, cut } => {
-            let mut pieces: Vec<Result<Bytes, std::io::Error>> = pieces.into_iter().map(|piece| Ok(piece.into())).collect();
+            let mut pieces: Vec<Result<Bytes, std::io::Error>> =
+                pieces.into_iter().map(|piece| Ok(piece.into())).collect();
             if cut {
                 pieces.push(Err(std::io::Error::other("cut")));
             }
@@ -126,7 +127,8 @@ async fn chat(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> 
         }
         Script::Paused { before, after } => {
             let resume = shared.resume.clone();
-            let first = futures_util::stream::iter(before.into_iter().map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece))));
+            let first =
+                futures_util::stream::iter(before.into_iter().map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece))));
             let rest = futures_util::stream::once(async move {
                 resume.acquire().await.expect("open").forget();
                 Ok(Bytes::from(after.concat()))
@@ -138,7 +140,9 @@ async fn chat(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> 
 }
 
 /// One piece a scheduler turn, so that pieces do not arrive as one.
-fn paced(pieces: Vec<Result<Bytes, std::io::Error>>) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> {
+fn paced(
+    pieces: Vec<Result<Bytes, std::io::Error>>,
+) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> {
     futures_util::StreamExt::then(futures_util::stream::iter(pieces), |piece| async move {
         tokio::time::sleep(Duration::from_millis(1)).await;
         piece
@@ -160,7 +164,11 @@ pub fn echo(request: &Value) -> Script {
         let asked = request["stream_options"]["include_usage"] == json!(true);
         return Script::Stream { pieces: sse(model, &["echo: ", text], asked.then(|| usage(100, 50))), cut: false };
     }
-    Script::Answer { status: 200, media: "application/json", body: completion(model, &format!("echo: {text}"), Some(usage(100, 50))) }
+    Script::Answer {
+        status: 200,
+        media: "application/json",
+        body: completion(model, &format!("echo: {text}"), Some(usage(100, 50))),
+    }
 }
 
 pub fn usage(prompt: u64, completion: u64) -> Value {
@@ -181,7 +189,11 @@ pub fn completion(model: &str, text: &str, usage: Option<Value>) -> String {
 
 /// The events of a streamed chat completion, one piece each, with `[DONE]`.
 pub fn sse(model: &str, texts: &[&str], usage: Option<Value>) -> Vec<String> {
-    let mut pieces = vec![event(model, json!([{ "index": 0, "delta": { "role": "assistant", "content": "" }, "finish_reason": null }]), None)];
+    let mut pieces = vec![event(
+        model,
+        json!([{ "index": 0, "delta": { "role": "assistant", "content": "" }, "finish_reason": null }]),
+        None,
+    )];
     pieces.extend(texts.iter().map(|text| delta(model, text)));
     pieces.push(event(model, json!([{ "index": 0, "delta": {}, "finish_reason": "stop" }]), None));
     if usage.is_some() {

@@ -48,8 +48,9 @@ impl Content {
                 self.finished = true;
                 return;
             }
-            b"content" | b"refusal" | b"arguments" | b"name" | b"input" | b"text" | b"thinking"
-            | b"transcript" => &mut self.chars,
+            b"content" | b"refusal" | b"arguments" | b"name" | b"input" | b"text" | b"thinking" | b"transcript" => {
+                &mut self.chars
+            }
             b"reasoning" => &mut self.reasoning,
             b"reasoning_content" => &mut self.reasoning_content,
             // Audio and pictures.
@@ -78,10 +79,7 @@ impl Content {
 
 /// Members whose text is also elsewhere, or is none of the model's.
 fn repeats_text(key: &[u8]) -> bool {
-    matches!(
-        key,
-        b"reasoning_details" | b"logprobs" | b"annotations" | b"content_filter_results" | b"usage"
-    )
+    matches!(key, b"reasoning_details" | b"logprobs" | b"annotations" | b"content_filter_results" | b"usage")
 }
 
 /// The text of an error object or an error string.
@@ -179,9 +177,7 @@ fn split_input(lens: &Lens<'_>, input: u64, usage: &mut Usage) {
         .or_else(|| part(Some(lens), "prompt_cache_hit_tokens"))
         .or_else(|| part(Some(lens), "cached_tokens"))
         .unwrap_or(0);
-    let written = part(details, "cache_write_tokens")
-        .or_else(|| part(details, "cache_creation_tokens"))
-        .unwrap_or(0);
+    let written = part(details, "cache_write_tokens").or_else(|| part(details, "cache_creation_tokens")).unwrap_or(0);
     usage.cache_read = read.min(input);
     let rest = input.saturating_sub(usage.cache_read);
     usage.cache_write = if written <= rest { written } else { 0 };
@@ -207,28 +203,68 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn every_place_and_shape_of_usage() {
         for (answer, expected) in [
             (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}"#, usage(10, 0, 0, 5, 0)),
             (r#""usage":{"prompt_tokens":10.0,"completion_tokens":5}"#, usage(10, 0, 0, 5, 0)),
             (r#""usage":{"prompt_tokens":10,"total_tokens":15}"#, usage(10, 0, 0, 5, 0)),
             (r#""usage":{"completion_tokens":5,"total_tokens":15}"#, usage(10, 0, 0, 5, 0)),
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}"#, usage(6, 4, 0, 5, 0)),
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":3}}"#, usage(3, 4, 3, 5, 0)),
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cache_creation_tokens":3}}"#, usage(7, 0, 3, 5, 0)),
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_cache_hit_tokens":4,"prompt_cache_miss_tokens":6}"#, usage(6, 4, 0, 5, 0)),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}"#,
+                usage(6, 4, 0, 5, 0),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":3}}"#,
+                usage(3, 4, 3, 5, 0),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cache_creation_tokens":3}}"#,
+                usage(7, 0, 3, 5, 0),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_cache_hit_tokens":4,"prompt_cache_miss_tokens":6}"#,
+                usage(6, 4, 0, 5, 0),
+            ),
             (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"cached_tokens":4}"#, usage(6, 4, 0, 5, 0)),
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":null}"#, usage(10, 0, 0, 5, 0)),
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":2}}"#, usage(10, 0, 0, 3, 2)),
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"completion_tokens_details":{"reasoning_tokens":2}}"#, usage(10, 0, 0, 3, 2)),
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":2}}"#, usage(10, 0, 0, 5, 2)),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":null}"#,
+                usage(10, 0, 0, 5, 0),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":2}}"#,
+                usage(10, 0, 0, 3, 2),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"completion_tokens_details":{"reasoning_tokens":2}}"#,
+                usage(10, 0, 0, 3, 2),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":2}}"#,
+                usage(10, 0, 0, 5, 2),
+            ),
             (r#""usage":null,"x_groq":{"usage":{"prompt_tokens":10,"completion_tokens":5}}"#, usage(10, 0, 0, 5, 0)),
-            (r#""choices":[{"usage":{"prompt_tokens":10,"completion_tokens":5,"cached_tokens":1}}]"#, usage(9, 1, 0, 5, 0)),
+            (
+                r#""choices":[{"usage":{"prompt_tokens":10,"completion_tokens":5,"cached_tokens":1}}]"#,
+                usage(9, 1, 0, 5, 0),
+            ),
             // Contradictions: the cheaper reading.
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":40}}"#, usage(0, 10, 0, 5, 0)),
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":30}}"#, usage(6, 4, 0, 5, 0)),
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":-4}}"#, usage(10, 0, 0, 5, 0)),
-            (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":9}}"#, usage(10, 0, 0, 5, 0)),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":40}}"#,
+                usage(0, 10, 0, 5, 0),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":30}}"#,
+                usage(6, 4, 0, 5, 0),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":-4}}"#,
+                usage(10, 0, 0, 5, 0),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":9}}"#,
+                usage(10, 0, 0, 5, 0),
+            ),
             (r#""usage":{"prompt_tokens":10,"completion_tokens":500,"total_tokens":15}"#, usage(10, 0, 0, 5, 0)),
             (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":"x"}"#, usage(10, 0, 0, 5, 0)),
             (r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":0}"#, usage(10, 0, 0, 5, 0)),
@@ -256,12 +292,27 @@ mod tests {
             (r#"[{"delta":{"role":"assistant","content":""},"finish_reason":null}]"#, 0, false, false),
             (r#"[{"delta":{"content":"abc"},"finish_reason":""}]"#, 3, true, false),
             (r#"[{"delta":{"content":null,"reasoning_content":"ab"}}]"#, 2, true, false),
-            (r#"[{"delta":{"reasoning":"ab","reasoning_content":"ab","reasoning_details":[{"text":"ab"}]}}]"#, 2, true, false),
-            (r#"[{"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]}}]"#, 1, true, false),
+            (
+                r#"[{"delta":{"reasoning":"ab","reasoning_content":"ab","reasoning_details":[{"text":"ab"}]}}]"#,
+                2,
+                true,
+                false,
+            ),
+            (
+                r#"[{"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]}}]"#,
+                1,
+                true,
+                false,
+            ),
             (r#"[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\":\ud83d"}}]}}]"#, 6, true, false),
             (r#"[{"delta":{"refusal":"no"}},{"delta":{"content":"yes"}}]"#, 5, true, false),
             (r#"[{"message":{"content":[{"type":"text","text":"abc"}]},"finish_reason":"stop"}]"#, 3, true, true),
-            (r#"[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","text":"a"}]},"finish_reason":null}]"#, 1, true, false),
+            (
+                r#"[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","text":"a"}]},"finish_reason":null}]"#,
+                1,
+                true,
+                false,
+            ),
             (r#"[{"delta":{"audio":{"data":"AAAA"}}}]"#, 0, true, false),
             (r#"[{"delta":{},"content_filter_results":{"text":"safe"},"finish_reason":"stop"}]"#, 0, false, true),
         ] {

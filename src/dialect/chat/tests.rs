@@ -24,17 +24,20 @@ fn a_request_is_read() {
         "tools":[{"type":"function"}],"response_format":{"type":"text"},
         "messages":[{"role":"user","content":[{"type":"text","text":"h\u00e4"},
         {"type":"image_url","image_url":{"url":"https://example.com/a.png"}}]}]}"#;
-    assert_eq!(Chat.read(body), Ok(Shape {
-        model: "gpt-4".into(),
-        stream: true,
-        wants_usage: true,
-        max_output: Some(9),
-        choices: 2,
-        prompt_chars: 54,
-        extra_chars: 20,
-        images: 1,
-        image_tokens: 85,
-    }));
+    assert_eq!(
+        Chat.read(body),
+        Ok(Shape {
+            model: "gpt-4".into(),
+            stream: true,
+            wants_usage: true,
+            max_output: Some(9),
+            choices: 2,
+            prompt_chars: 54,
+            extra_chars: 20,
+            images: 1,
+            image_tokens: 85,
+        })
+    );
     let shape = read(r#","n":null,"stream":null,"max_tokens":null,"stream_options":null"#).unwrap();
     assert_eq!((shape.choices, shape.stream, shape.max_output), (1, false, None));
 }
@@ -87,7 +90,8 @@ fn wrong_requests_are_refused_by_name() {
 
 #[test]
 fn forwarding_changes_only_what_it_must() {
-    const ODD: &str = r#""x" : 1.0e400,	"y":0.10000000000000000001,"z":1,"z":2,"ü":"\u00e4\ud83d\/", "messages" :[{"content":""}]"#;
+    const ODD: &str =
+        r#""x" : 1.0e400,	"y":0.10000000000000000001,"z":1,"z":2,"ü":"\u00e4\ud83d\/", "messages" :[{"content":""}]"#;
     for (head, model, tail) in [
         (r#"{"model" : "m", "#, "m", " }\n"),
         (r#"{"model" : "m", "#, "vendor/\"m\"", " }\n"),
@@ -132,10 +136,14 @@ fn answers_are_told_from_failures() {
         (r#"{"error":{}}"#, error("no reason given")),
         (r#"[{"error":{"message":"quota"}}]"#, error("quota")),
         (r#"{"choices":[{"message":{"content":"abc"}}],"error":null}"#, Ok(Reading::Unreported { output_chars: 3 })),
-        (r#"{"choices":[{"message":{"content":"abc","tool_calls":[{"function":{"arguments":"{}"}}]}}],"usage":{"prompt_tokens":-1}}"#,
-            Ok(Reading::Unreported { output_chars: 5 })),
-        (r#"{"choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
-            Ok(Reading::Reported(Usage { input: 3, output: 4, ..Usage::default() }))),
+        (
+            r#"{"choices":[{"message":{"content":"abc","tool_calls":[{"function":{"arguments":"{}"}}]}}],"usage":{"prompt_tokens":-1}}"#,
+            Ok(Reading::Unreported { output_chars: 5 }),
+        ),
+        (
+            r#"{"choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
+            Ok(Reading::Reported(Usage { input: 3, output: 4, ..Usage::default() })),
+        ),
     ] {
         assert_eq!(Chat.read_answer(body.as_bytes()), expected, "{body}");
     }
@@ -156,38 +164,47 @@ fn cost(extra: Value) -> Value {
 #[test]
 fn a_receipt_is_stamped_into_the_answer() {
     let used = Usage { input: 6, cache_read: 4, output: 5, ..Usage::default() };
-    let body = Bytes::from_static(br#"{"id": "a","model":"vendor/m","choices":[{"logprob":-1.0e-400}],
-        "usage":{"prompt_tokens":10,"completion_tokens":5,"cost":0.1,"x":1.50},"metadata":{"k":"v"}}"#);
+    let body = Bytes::from_static(
+        br#"{"id": "a","model":"vendor/m","choices":[{"logprob":-1.0e-400}],
+        "usage":{"prompt_tokens":10,"completion_tokens":5,"cost":0.1,"x":1.50},"metadata":{"k":"v"}}"#,
+    );
     let out = Chat.stamp(&body, "m", &receipt(used, Some(99)));
     let text = std::str::from_utf8(&out).unwrap();
     assert!(text.starts_with(r#"{"id": "a","model":"m","choices":[{"logprob":-1.0e-400}],"#), "{text}");
     assert!(text.contains(r#""total_usd":0.00045"#) && text.contains(r#""x":1.50"#), "{text}");
     let answer: Value = serde_json::from_str(text).unwrap();
-    assert_eq!(answer["usage"], json!({
-        "prompt_tokens": 10, "completion_tokens": 5, "x": 1.5, "cost": cost(json!({})),
-        "cost_sats": 2, "remaining_balance_msats": 99,
-    }));
+    assert_eq!(
+        answer["usage"],
+        json!({
+            "prompt_tokens": 10, "completion_tokens": 5, "x": 1.5, "cost": cost(json!({})),
+            "cost_sats": 2, "remaining_balance_msats": 99,
+        })
+    );
     assert_eq!(answer["cost"], cost(json!({"sats_cost": 2, "remaining_balance_msats": 99})));
-    assert_eq!(answer["metadata"], json!({
-        "k": "v",
-        "routstr": {"cost": cost(json!({})), "sats_cost": 2, "remaining_balance_msats": 99},
-    }));
+    assert_eq!(
+        answer["metadata"],
+        json!({
+            "k": "v",
+            "routstr": {"cost": cost(json!({})), "sats_cost": 2, "remaining_balance_msats": 99},
+        })
+    );
     assert_eq!(answer["provider"], "generic");
 }
 
 #[test]
 fn a_receipt_supplies_what_the_answer_lacks() {
-    let used = Usage {
-        input: 6, cache_read: 4, output: 5, reasoning: 2, source: UsageSource::Estimated,
-        ..Usage::default()
-    };
+    let used =
+        Usage { input: 6, cache_read: 4, output: 5, reasoning: 2, source: UsageSource::Estimated, ..Usage::default() };
     for usage in ["", r#","usage":null"#, r#","usage":{"prompt_tokens":-1}"#] {
         let body = Bytes::from(format!(r#"{{"model":"m","provider":"x","choices":[1]{usage}}}"#));
         let answer: Value = serde_json::from_slice(&Chat.stamp(&body, "m", &receipt(used, None))).unwrap();
-        assert_eq!(answer["usage"], json!({
-            "prompt_tokens": 10, "completion_tokens": 7, "total_tokens": 17,
-            "cost": cost(json!({"estimated": true})), "cost_sats": 2,
-        }));
+        assert_eq!(
+            answer["usage"],
+            json!({
+                "prompt_tokens": 10, "completion_tokens": 7, "total_tokens": 17,
+                "cost": cost(json!({"estimated": true})), "cost_sats": 2,
+            })
+        );
         assert_eq!(answer["provider"], "x");
         assert_eq!(answer["cost"], cost(json!({"estimated": true, "sats_cost": 2})));
     }
@@ -198,8 +215,7 @@ fn the_operators_balance_upstream_is_not_shown() {
     let body = Bytes::from_static(
         br#"{"choices":[1],"usage":{"prompt_tokens":1,"completion_tokens":1,"remaining_balance_msats":7}}"#,
     );
-    let answer: Value =
-        serde_json::from_slice(&Chat.stamp(&body, "m", &receipt(Usage::default(), None))).unwrap();
+    let answer: Value = serde_json::from_slice(&Chat.stamp(&body, "m", &receipt(Usage::default(), None))).unwrap();
     assert_eq!(answer["usage"]["remaining_balance_msats"], Value::Null);
 }
 
@@ -207,10 +223,31 @@ fn the_operators_balance_upstream_is_not_shown() {
 fn pieces() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
     use proptest::strategy::Strategy;
     let words = [
-        "{", "}", "[", "]", ",", ":", "\"", "\\", "\"model\":\"m\"", "\"messages\":[{\"content\":\"x\"}]",
-        "\"choices\":[{\"delta\":{\"content\":\"x\"}}]", "\"usage\":{", "\"prompt_tokens\":", "1e999",
-        "-1", "18446744073709551616", "\"error\":", "\"\\ud83d\"", "null", "\u{feff}", "\n", "data: ",
-        "\"image_url\":\"data:image/png;base64,iVBORw0KGgo", "\"max_tokens\":", "\"stream\":true",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"",
+        "\\",
+        "\"model\":\"m\"",
+        "\"messages\":[{\"content\":\"x\"}]",
+        "\"choices\":[{\"delta\":{\"content\":\"x\"}}]",
+        "\"usage\":{",
+        "\"prompt_tokens\":",
+        "1e999",
+        "-1",
+        "18446744073709551616",
+        "\"error\":",
+        "\"\\ud83d\"",
+        "null",
+        "\u{feff}",
+        "\n",
+        "data: ",
+        "\"image_url\":\"data:image/png;base64,iVBORw0KGgo",
+        "\"max_tokens\":",
+        "\"stream\":true",
     ];
     proptest::collection::vec(
         proptest::prop_oneof![

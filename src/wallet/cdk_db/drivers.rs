@@ -214,17 +214,12 @@ impl Postgres {
     /// Holds the migration lock of the schema on this connection until it is closed.
     pub(super) async fn take_turn(raw: &mut PgConnection) -> Result<(), Error> {
         let schema = "SELECT current_schema()::text";
-        let schema: Option<String> = sqlx::query_scalar(schema)
-            .fetch_one(&mut *raw)
-            .await
-            .map_err(map_error)?;
+        let schema: Option<String> = sqlx::query_scalar(schema).fetch_one(&mut *raw).await.map_err(map_error)?;
         let Some(schema) = schema else {
             let why = "the search_path names no schema that exists".to_owned();
             return Err(Error::InvalidConnectionSettings(why));
         };
-        raw.execute("SET lock_timeout = '60s'")
-            .await
-            .map_err(map_error)?;
+        raw.execute("SET lock_timeout = '60s'").await.map_err(map_error)?;
         sqlx::query("SELECT pg_advisory_lock(hashtextextended('cdk wallet ' || $1, 0))")
             .bind(schema)
             .execute(raw)
@@ -254,17 +249,11 @@ impl Postgres {
 }
 
 fn answer_affected(affected: u64) -> sqlx::Result<Answer> {
-    Ok(Answer {
-        affected,
-        rows: Vec::new(),
-    })
+    Ok(Answer { affected, rows: Vec::new() })
 }
 
 fn answer_rows(rows: impl Iterator<Item = sqlx::Result<Vec<Column>>>) -> sqlx::Result<Answer> {
-    Ok(Answer {
-        affected: 0,
-        rows: rows.collect::<Result<_, _>>()?,
-    })
+    Ok(Answer { affected: 0, rows: rows.collect::<Result<_, _>>()? })
 }
 
 fn sqlite_row(row: &SqliteRow) -> sqlx::Result<Vec<Column>> {
@@ -279,9 +268,7 @@ fn sqlite_row(row: &SqliteRow) -> sqlx::Result<Vec<Column>> {
             "REAL" => row.try_get_unchecked(at).map(Value::Real),
             "TEXT" => row.try_get_unchecked(at).map(Value::Text),
             "BLOB" => row.try_get_unchecked(at).map(Value::Blob),
-            other => Err(sqlx::Error::Decode(
-                format!("column of type {other}").into(),
-            )),
+            other => Err(sqlx::Error::Decode(format!("column of type {other}").into())),
         }
     };
     (0..row.len()).map(column).collect()
@@ -295,17 +282,11 @@ fn pg_row(row: &PgRow) -> sqlx::Result<Vec<Column>> {
         }
         let kind = raw.type_info();
         match kind.name() {
-            "BOOL" => row
-                .try_get_unchecked(at)
-                .map(|value: bool| Value::Integer(value.into())),
+            "BOOL" => row.try_get_unchecked(at).map(|value: bool| Value::Integer(value.into())),
             "INT2" | "INT4" | "INT8" => row.try_get_unchecked(at).map(Value::Integer),
-            "FLOAT4" => row
-                .try_get_unchecked(at)
-                .map(|value: f32| Value::Real(value.into())),
+            "FLOAT4" => row.try_get_unchecked(at).map(|value: f32| Value::Real(value.into())),
             "FLOAT8" => row.try_get_unchecked(at).map(Value::Real),
-            "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "UNKNOWN" => {
-                row.try_get_unchecked(at).map(Value::Text)
-            }
+            "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "UNKNOWN" => row.try_get_unchecked(at).map(Value::Text),
             "BYTEA" => row.try_get_unchecked(at).map(Value::Blob),
             "NUMERIC" => raw
                 .as_bytes()
@@ -314,9 +295,7 @@ fn pg_row(row: &PgRow) -> sqlx::Result<Vec<Column>> {
                 .map(Value::Integer)
                 .ok_or_else(|| sqlx::Error::Decode("not a whole 64-bit number".into())),
             "VOID" => Ok(Value::Null),
-            other => Err(sqlx::Error::Decode(
-                format!("column of type {other}").into(),
-            )),
+            other => Err(sqlx::Error::Decode(format!("column of type {other}").into())),
         }
     };
     (0..row.len()).map(column).collect()
@@ -329,8 +308,7 @@ fn whole_numeric(bytes: &[u8]) -> Option<i64> {
         return None;
     };
     let mut words = words.iter().map(|word| u16::from_be_bytes(*word));
-    let (_count, weight, sign, _scale) =
-        (words.next()?, words.next()?, words.next()?, words.next()?);
+    let (_count, weight, sign, _scale) = (words.next()?, words.next()?, words.next()?, words.next()?);
     let whole_digits = i32::from(weight.cast_signed()).saturating_add(1);
     let mut total: i64 = 0;
     for _ in 0..whole_digits {

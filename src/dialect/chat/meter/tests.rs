@@ -55,11 +55,14 @@ fn last_object(client: &str) -> Value {
 
 const ROLE: &str = r#"data: {"id":"c1","created":7,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],"usage":null}"#;
 const TEXT: &str = r#"data: {"id":"c1","created":7,"model":"m","choices":[{"index":0,"delta":{"content":"h😀\n"},"finish_reason":null}]}"#;
-const STOP: &str = r#"data: {"id":"c1","created":7,"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
-const USAGE: &str = r#"data: {"id":"c1","created":7,"model":"m","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}"#;
+const STOP: &str =
+    r#"data: {"id":"c1","created":7,"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+const USAGE: &str =
+    r#"data: {"id":"c1","created":7,"model":"m","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}"#;
 const STOP_USAGE: &str = r#"data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"!"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":4}}"#;
 const TEXT_USAGE: &str = r#"data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"!"}}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#;
 const GROQ: &str = r#"data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"x_groq":{"id":"r","usage":{"prompt_tokens":9,"completion_tokens":4}}}"#;
+const NAMELESS: &str = r#"data: {"choices":[{"index":0,"delta":{"content":"!"},"finish_reason":"stop"}]}"#;
 const DONE_EVENT: &str = "data: [DONE]";
 
 fn stream(events: &[&str]) -> String {
@@ -83,7 +86,14 @@ fn what_is_forwarded_and_what_is_known() {
         (&[ROLE, TEXT], &[ROLE, TEXT], unreported(3), true, false),
         (&[ROLE], &[ROLE], unreported(0), false, false),
         (&[DONE_EVENT], &[], unreported(0), false, false),
-        (&["data: {\"cut", "data: []", "event: x", "data:"], &["data: {\"cut", "data: []", "event: x", "data:"], unreported(0), false, false),
+        (&[ROLE, DONE_EVENT], &[ROLE], unreported(0), false, false),
+        (
+            &["data: {\"cut", "data: []", "event: x", "data:"],
+            &["data: {\"cut", "data: []", "event: x", "data:"],
+            unreported(0),
+            false,
+            false,
+        ),
         (&["id: 3\nevent: message\n"], &["id: 3\nevent: message\n"], unreported(0), false, false),
     ] {
         let outcome = run(true, [stream(events).as_bytes()]);
@@ -104,7 +114,7 @@ fn the_receipt_joins_the_usage_event() {
         (&[TEXT, STOP, USAGE], false, IDLE_CHOICE, "c1", 10),
         (&[TEXT, STOP], true, "[]", "c1", 0),
         (&[TEXT, STOP], false, IDLE_CHOICE, "c1", 0),
-        (&[r#"data: {"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}"#], true, "[]", "chatcmpl-coinslot", 0),
+        (&[NAMELESS], true, "[]", "chatcmpl-coinslot", 0),
         (&[GROQ], false, r#"[{"index":0,"delta":{},"finish_reason":"stop"}]"#, "c1", 9),
     ] {
         let object = last_object(&run(wants_usage, [stream(events).as_bytes()]).client);
@@ -153,18 +163,34 @@ fn errors_in_the_stream_are_found() {
         assert!(!outcome.is_complete);
     }
     let event = ChatMeter::new(&Shape::default()).error_event("cut \"off\"\n", "upstream_error");
-    assert_eq!(event, "data: {\"error\":{\"message\":\"cut \\\"off\\\"\\n\",\"type\":\"upstream_error\",\"code\":\"upstream_error\"}}\n\n");
+    assert_eq!(
+        event,
+        "data: {\"error\":{\"message\":\"cut \\\"off\\\"\\n\",\"type\":\"upstream_error\",\"code\":\"upstream_error\"}}\n\n"
+    );
 }
 
 /// Streams in all three line endings, with everything in them that the others have singly.
 fn fixtures() -> Vec<String> {
     let other = TEXT.replace(r#""model":"m""#, r#""model":"x""#);
     let events = [
-        ": ping", ROLE, TEXT, &other, "event: message\nid: 9\ndata: {\"choices\":\ndata: []}", TEXT_USAGE,
-        "data: {bad", STOP_USAGE, USAGE, DONE_EVENT,
+        ": ping",
+        ROLE,
+        TEXT,
+        &other,
+        "event: message\nid: 9\ndata: {\"choices\":\ndata: []}",
+        TEXT_USAGE,
+        "data: {bad",
+        STOP_USAGE,
+        USAGE,
+        DONE_EVENT,
     ];
     let lf = stream(&events);
-    vec![format!("\u{feff}{lf}"), lf.replace('\n', "\r\n"), lf.replace('\n', "\r"), stream(&[TEXT, STOP]).trim_end().into()]
+    vec![
+        format!("\u{feff}{lf}"),
+        lf.replace('\n', "\r\n"),
+        lf.replace('\n', "\r"),
+        stream(&[TEXT, STOP]).trim_end().into(),
+    ]
 }
 
 #[test]
