@@ -36,7 +36,14 @@ async fn forward(State(floor): State<Floor>, request: Request) -> Response {
         return StatusCode::BAD_REQUEST.into_response();
     };
     let url = format!("{}{}", floor.upstream, head.uri.path());
-    match floor.client.request(head.method, url).header(header::CONTENT_TYPE, "application/json").body(body).send().await {
+    match floor
+        .client
+        .request(head.method, url)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body)
+        .send()
+        .await
+    {
         Ok(answer) => pass_on(answer),
         Err(_) => StatusCode::BAD_GATEWAY.into_response(),
     }

@@ -75,7 +75,8 @@ async fn bill(ledger: &Ledger, account: AccountId) {
 /// Accounts with enough on them for the whole run, booked as ecash of a mint.
 async fn fund(ledger: &Ledger) -> Arc<Vec<AccountId>> {
     let mut tx = ledger.store().begin(Durability::Full).await.expect("transaction");
-    let mint = account::house_account(&mut tx, ledger.next_id(), AccountKind::Mint, "bench", "sat", 0).await.expect("mint");
+    let mint =
+        account::house_account(&mut tx, ledger.next_id(), AccountKind::Mint, "bench", "sat", 0).await.expect("mint");
     let mut accounts = Vec::with_capacity(ACCOUNTS);
     for index in 0..ACCOUNTS {
         let key = format!("key {index}");

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::machine::Proxy;
-use crate::upstream::{EVENTS, MARK, now_ns};
+use crate::upstream::{EVENTS, MARK, PACE, now_ns};
 use crate::wire::Connection;
 
 /// What is sent, by how many at once, for how long.
@@ -92,6 +92,11 @@ async fn run(load: &Load, streams: bool) -> Tally {
 }
 
 async fn client(load: &Load, index: usize, end: Instant, streams: bool, tally: &RefCell<Tally>) -> std::io::Result<()> {
+    if streams {
+        // Streams that begin together would also end and settle together, again and again.
+        let apart = PACE * u32::try_from(EVENTS / load.connections * index).unwrap_or(0);
+        tokio::time::sleep(apart).await;
+    }
     let mut connection = Connection::open(load.target).await?;
     let mut requests = load.requests.iter().cycle().skip(index * load.requests.len() / load.connections);
     while Instant::now() < end {

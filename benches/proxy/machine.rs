@@ -101,9 +101,10 @@ impl Used {
     /// CPU time since `earlier`. Threads that ended in between are missing from it; workers do
     /// not end.
     pub fn since(&self, earlier: &Self) -> Duration {
-        let nanos = self.by_thread.iter().map(|(thread, now)| {
-            now.saturating_sub(earlier.by_thread.get(thread).copied().unwrap_or(0))
-        });
+        let nanos = self
+            .by_thread
+            .iter()
+            .map(|(thread, now)| now.saturating_sub(earlier.by_thread.get(thread).copied().unwrap_or(0)));
         Duration::from_nanos(nanos.sum())
     }
 }

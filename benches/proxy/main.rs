@@ -14,7 +14,15 @@
 //!
 //! `cargo bench --bench proxy` takes under four minutes; `-- --quick` about 20 seconds and less
 //! care; `-- --only json` (or `latency`, `streams`, `models`, `x-cashu`, `group`) one part.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice, clippy::too_many_lines, clippy::float_arithmetic, clippy::float_cmp, clippy::disallowed_methods)]
+#![allow(
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::float_arithmetic,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 
 mod floor;
 mod group;
@@ -238,9 +246,19 @@ impl<'a> World<'a> {
         let of = |field| figure(&direct, &floor, &coinslot, field);
         let cpu = Figure { direct: None, floor: floor.cpu_us, coinslot: coinslot.cpu_us };
         report.compare("streams, 8 × 100 events: CPU per stream, µs", cpu, &Target::AtMost(1.25), "≤ 1.25 × floor");
-        report.compare("… event transit p50, µs", of(|sample| sample.transit_p50), &Target::Within(30.0), "≤ floor + 30");
+        report.compare(
+            "… event transit p50, µs",
+            of(|sample| sample.transit_p50),
+            &Target::Within(30.0),
+            "≤ floor + 30",
+        );
         report.compare("… event transit p99, µs", of(|sample| sample.transit_p99), &Target::None, "");
-        report.compare("… first byte p50, µs", of(|sample| sample.first_byte_p50), &Target::Within(150.0), "≤ floor + 150");
+        report.compare(
+            "… first byte p50, µs",
+            of(|sample| sample.first_byte_p50),
+            &Target::Within(150.0),
+            "≤ floor + 150",
+        );
 
         let [_, floor, coinslot] = self.rounds(plan, upstream::STREAMS, &cases("burst"), true).await;
         let cpu = Figure { direct: None, floor: floor.cpu_us, coinslot: coinslot.cpu_us };

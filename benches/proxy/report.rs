@@ -58,11 +58,26 @@ impl Report {
             _ => verdict(met),
         };
         let direct = direct.map_or_else(|| "–".to_owned(), shown);
-        self.rows.push(Row { what, direct, floor: shown(floor), coinslot: shown(coinslot), relation, target: wording, verdict });
+        self.rows.push(Row {
+            what,
+            direct,
+            floor: shown(floor),
+            coinslot: shown(coinslot),
+            relation,
+            target: wording,
+            verdict,
+        });
     }
 
     /// A number of coinslot's own.
-    pub fn absolute(&mut self, what: &'static str, beside: String, coinslot: String, wording: &'static str, met: Option<bool>) {
+    pub fn absolute(
+        &mut self,
+        what: &'static str,
+        beside: String,
+        coinslot: String,
+        wording: &'static str,
+        met: Option<bool>,
+    ) {
         let verdict = met.map_or("", verdict);
         let (direct, relation) = ("–".to_owned(), String::new());
         self.rows.push(Row { what, direct, floor: beside, coinslot, relation, target: wording, verdict });
@@ -73,7 +88,9 @@ impl Report {
     }
 
     pub fn print(&self) {
-        let mut out = String::from("\n| | direct | floor | coinslot | to the floor | target | |\n|---|---|---|---|---|---|---|\n");
+        let mut out = String::from(
+            "\n| | direct | floor | coinslot | to the floor | target | |\n|---|---|---|---|---|---|---|\n",
+        );
         for row in &self.rows {
             let Row { what, direct, floor, coinslot, relation, target, verdict } = row;
             let _ok = writeln!(out, "| {what} | {direct} | {floor} | {coinslot} | {relation} | {target} | {verdict} |");

@@ -199,8 +199,9 @@ fn event(model: &str) -> String {
 }
 
 fn with_length(body: &[u8]) -> Bytes {
-    let mut out = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len())
-        .into_bytes();
+    let mut out =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len())
+            .into_bytes();
     out.extend_from_slice(body);
     out.into()
 }
