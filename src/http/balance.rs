@@ -174,7 +174,7 @@ pub async fn unknown() -> Response<Body> {
 }
 
 fn paying(headers: &HeaderMap) -> Result<Payment, Failure> {
-    match payment::read(proxy::credentials(headers)?)? {
+    match payment::read(proxy::credentials(headers)?, |_| false)? {
         Payment::Asking => Err(Failure::payment(Code::Unauthorized, "Unauthorized")),
         payment => Ok(payment),
     }

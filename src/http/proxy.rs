@@ -49,8 +49,9 @@ async fn answer(
     if headers::asks_for_websocket(headers) {
         return Err(Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
-    let payment = payment::read(credentials(headers)?)?;
-    node.exchange.till.check_mint(&payment).await?;
+    let till = &node.exchange.till;
+    let payment = payment::read(credentials(headers)?, |id| till.remembers(id))?;
+    till.check_mint(&payment).await?;
     let body = read_body(headers, body, node.max_body_bytes).await?;
     let call = Call {
         dialect,

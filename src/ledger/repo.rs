@@ -286,12 +286,11 @@ fn read_account(row: &sqlx::any::AnyRow) -> Result<Account, StoreError> {
 /// ends meanwhile is not released: each ends once.
 pub(super) async fn release_orphans(store: &Store, owner: &str, now_ms: i64) -> Result<u64, StoreError> {
     let mut lone = store.lone(Durability::Full).await?;
-    let ended =
-        sqlx::query("UPDATE holds SET state = 'released', ended_at = $1 WHERE state = 'open' AND owner = $2")
-            .bind(now_ms)
-            .bind(owner)
-            .execute(&mut *lone)
-            .await?;
+    let ended = sqlx::query("UPDATE holds SET state = 'released', ended_at = $1 WHERE state = 'open' AND owner = $2")
+        .bind(now_ms)
+        .bind(owner)
+        .execute(&mut *lone)
+        .await?;
     Ok(ended.rows_affected())
 }
 

@@ -225,10 +225,9 @@ fn places_of(batch: &[Entry]) -> Result<Vec<repo::Place<'_>>, StoreError> {
     for entry in batch {
         let Entry::Place { id, account, amount, request, .. } = entry else { continue };
         let sum = due.entry(*account).or_default();
-        *sum = sum.checked_add(*amount).ok_or_else(|| StoreError::Inconsistent {
-            table: "holds",
-            what: "amounts out of range".into(),
-        })?;
+        *sum = sum
+            .checked_add(*amount)
+            .ok_or_else(|| StoreError::Inconsistent { table: "holds", what: "amounts out of range".into() })?;
         places.push(repo::Place { id: *id, account: *account, amount: *amount, due: *sum, request });
     }
     Ok(places)

@@ -59,6 +59,12 @@ impl Till {
         Ok(Payer { account, one_shot })
     }
 
+    /// Whether this is, for sure, the key of an account that was credited. Asks nobody.
+    #[must_use]
+    pub fn remembers(&self, key_hex: &str) -> bool {
+        self.known.contains_key(&self.vault.key_hash(key_hex))
+    }
+
     /// Refuses a token that can never be admitted, before the body is looked at: one of a mint that
     /// is not on the list, unless it was credited while it was.
     ///

@@ -15,7 +15,7 @@ use super::journal::{self, Kind, Operation, State};
 use super::keysets::{split_few, sum};
 use super::refusal::{MintError, Refusal};
 use super::swap::{self, Plan, Standing};
-use super::{Trusted, Wallet, WalletError, currency, redeem, select};
+use super::{Trusted, Wallet, WalletError, currency, redeem};
 use crate::ledger::repo::{self as books, Transfer};
 use crate::ledger::{Account, AccountId, AccountKind};
 use crate::money::Msat;
@@ -35,7 +35,7 @@ pub enum Change {
 
 /// Whether an operation was just written by the caller, or may have been worked on before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attempt {
+enum Attempt {
     First,
     Later,
 }
@@ -76,10 +76,10 @@ impl Wallet {
     /// # Errors
     /// Only before anything was written: then the money is still on the account.
     pub async fn give_change(&self, account: AccountId) -> Result<Change, RefundError> {
-        match self.write_operation(account, Kind::Change).await {
-            Ok(operation) => Ok(self.perform(&operation, Attempt::First).await),
+        match self.begin(account, Kind::Change).await {
+            Ok(change) => Ok(change),
             Err(RefundError::Nothing | RefundError::TooSmall) => match self.last_return(account).await? {
-                Some(given) => Ok(self.perform(&given, Attempt::Later).await),
+                Some(given) => Ok(self.perform(&given).await),
                 None => Ok(Change::Nothing),
             },
             Err(error) => Err(error),
@@ -95,14 +95,14 @@ impl Wallet {
         match self.last_return(account).await? {
             // It was begun before: finish that one, so that a repeated call gets one answer.
             Some(begun) if matches!(begun.state, State::Planned | State::Acting) => {
-                return pending_if_owed(self.perform(&begun, Attempt::Later).await);
+                return pending_if_owed(self.perform(&begun).await);
             }
             _ => {}
         }
-        match self.write_operation(account, Kind::Refund).await {
-            Ok(operation) => pending_if_owed(self.perform(&operation, Attempt::First).await),
+        match self.begin(account, Kind::Refund).await {
+            Ok(change) => pending_if_owed(change),
             Err(little @ (RefundError::Nothing | RefundError::TooSmall)) => match self.last_return(account).await? {
-                Some(last) => pending_if_owed(self.perform(&last, Attempt::Later).await),
+                Some(last) => pending_if_owed(self.perform(&last).await),
                 None => Err(little),
             },
             Err(error) => Err(error),
@@ -126,7 +126,7 @@ impl Wallet {
                 self.claim_undecided(key_hash, &last).await
             }
             (_, Some(last)) if last.kind != Kind::Redeem => match last.state {
-                State::Planned | State::Acting => pending_if_owed(self.perform(&last, Attempt::Later).await),
+                State::Planned | State::Acting => pending_if_owed(self.perform(&last).await),
                 _ => Ok(returned(&last)),
             },
             _ if !account.balance.held.is_zero() => Err(RefundError::Pending),
@@ -155,8 +155,18 @@ impl Wallet {
         Ok(newest.filter(|operation| operation.kind != Kind::Redeem))
     }
 
+    /// All three steps, for a new operation. Nobody else can come between: its lane is taken before
+    /// it is there to be seen.
+    async fn begin(&self, account: AccountId, kind: Kind) -> Result<Change, RefundError> {
+        let id = Uuid::new_v4().to_string();
+        let lane = self.inner.redeeming.lane(&id);
+        let _turn = lane.lock().await;
+        let operation = self.write_operation(id, account, kind).await?;
+        Ok(self.attempt(&operation, Attempt::First).await)
+    }
+
     /// Step 1: the amount leaves the account, and is owed.
-    async fn write_operation(&self, account: AccountId, kind: Kind) -> Result<Operation, RefundError> {
+    async fn write_operation(&self, id: String, account: AccountId, kind: Kind) -> Result<Operation, RefundError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
@@ -171,7 +181,7 @@ impl Wallet {
             return Err(if found.balance.posted.is_zero() { RefundError::Nothing } else { RefundError::TooSmall });
         }
         let operation = Operation {
-            id: Uuid::new_v4().to_string(),
+            id,
             kind,
             state: State::Planned,
             account,
@@ -197,15 +207,21 @@ impl Wallet {
         Ok(operation)
     }
 
-    /// Steps 2 and 3. What fails here stays owed; the next attempt finishes it.
-    pub(super) async fn perform(&self, operation: &Operation, attempt: Attempt) -> Change {
+    /// Steps 2 and 3 of an operation that may have been worked on before: one attempt at a time in
+    /// this process, and one process at a time.
+    pub(super) async fn perform(&self, operation: &Operation) -> Change {
+        let lane = self.inner.redeeming.lane(&operation.id);
+        let _turn = lane.lock().await;
+        self.attempt(operation, Attempt::Later).await
+    }
+
+    /// Steps 2 and 3, with the operation's lane taken. What fails here stays owed; the next attempt
+    /// finishes it.
+    async fn attempt(&self, operation: &Operation, attempt: Attempt) -> Change {
         let Some(trusted) = self.trusted(&operation.mint) else {
             tracing::error!(operation = %operation.id, mint = %operation.mint, "owed at a mint that is not configured any more");
             return Change::Owed;
         };
-        // One attempt at a time in this process, and one process at a time.
-        let lane = self.inner.redeeming.lane(&operation.id);
-        let _turn = lane.lock().await;
         match self.make_token(trusted, operation, attempt).await {
             Ok(change) => change,
             Err(error) => {
@@ -248,6 +264,7 @@ impl Wallet {
             return self.finish(trusted, &operation, plain(reserved), 0).await;
         }
         self.inner.ecash.release_proofs(&id).await?;
+        self.recount(trusted, operation.unit).await;
         self.choose_and_make(trusted, &operation, owed).await
     }
 
@@ -264,29 +281,6 @@ impl Wallet {
         let plan = self.plan_swap(trusted, operation, chosen, owed).await?;
         let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
         self.finish_swap(trusted, operation, &plan, standing, true).await
-    }
-
-    /// Chooses proofs worth at least what is owed, exactly if possible, and reserves them.
-    async fn choose(&self, trusted: &Trusted, operation: &Operation, owed: u64) -> Result<Vec<ProofInfo>, WalletError> {
-        let _selecting = trusted.selecting.lock().await;
-        let unspent = self
-            .inner
-            .ecash
-            .get_proofs(
-                Some(trusted.url.clone()),
-                Some(currency(operation.unit)),
-                Some(vec![ProofState::Unspent]),
-                None,
-            )
-            .await?;
-        let chosen = match select::exact(&unspent, owed) {
-            Some(exact) => exact,
-            None => select::enough(unspent, owed)
-                .ok_or_else(|| WalletError::Ecash("there is not enough ecash at this mint".into()))?,
-        };
-        let ys = chosen.iter().map(|info| info.y).collect();
-        self.inner.ecash.reserve_proofs(ys, &operation_uuid(operation)?).await?;
-        Ok(chosen)
     }
 
     /// Plans one swap into what is owed, less the fee of this swap, and the rest; writes it down.
@@ -342,18 +336,18 @@ impl Wallet {
         let proofs = match standing {
             Standing::Done(proofs) => proofs,
             Standing::Unknown(MintError::NotSent) if first => {
-                self.replan(operation).await?;
+                self.replan(trusted, operation).await?;
                 return Err(MintError::NotSent.into());
             }
             Standing::Refused(Refusal::Spent) => {
                 // Proofs that the books say are ours were spent: never silently.
                 tracing::error!(operation = %operation.id, mint = %operation.mint, "ecash of this wallet was spent elsewhere");
                 self.inner.ecash.update_proofs_state(plan.input_ys()?, ProofState::Spent).await?;
-                self.replan(operation).await?;
+                self.replan(trusted, operation).await?;
                 return Err(MintError::Refused(Refusal::Spent).into());
             }
             Standing::Refused(refusal) => {
-                self.replan(operation).await?;
+                self.replan(trusted, operation).await?;
                 if refusal == Refusal::Stale {
                     trusted.keysets.refresh_if_due().await?;
                 }
@@ -374,14 +368,16 @@ impl Wallet {
             let stored = self.inner.ecash.get_proofs_by_ys(ys).await?;
             infos.retain(|info| stored.iter().all(|old| old.y != info.y));
         }
-        self.inner.ecash.update_proofs(infos, plan.input_ys()?).await?;
+        self.inner.ecash.update_proofs(infos.clone(), plan.input_ys()?).await?;
+        self.stock(trusted, operation.unit, &infos).await;
         let sent = proofs.into_iter().enumerate().filter(|(at, _)| plan.send.contains(at)).map(|(_, proof)| proof);
         self.finish(trusted, operation, sent.map(without_dleq).collect(), plan.fee).await
     }
 
     /// Forgets a swap that surely did not happen; the next attempt plans anew.
-    async fn replan(&self, operation: &Operation) -> Result<(), WalletError> {
+    async fn replan(&self, trusted: &Trusted, operation: &Operation) -> Result<(), WalletError> {
         self.inner.ecash.release_proofs(&operation_uuid(operation)?).await?;
+        self.recount(trusted, operation.unit).await;
         let mut tx = self.store().begin(Durability::Full).await?;
         journal::advance(
             &mut tx,
@@ -483,7 +479,7 @@ pub(super) fn read_plan(operation: &Operation) -> Result<Plan, WalletError> {
         .map_err(|_| WalletError::Ecash(format!("operation {} has an unreadable plan", operation.id)))
 }
 
-fn operation_uuid(operation: &Operation) -> Result<Uuid, WalletError> {
+pub(super) fn operation_uuid(operation: &Operation) -> Result<Uuid, WalletError> {
     Uuid::parse_str(&operation.id).map_err(|error| WalletError::Ecash(error.to_string()))
 }
 

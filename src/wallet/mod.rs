@@ -101,7 +101,7 @@ struct Trusted {
     keysets: Keysets,
     url: MintUrl,
     /// Selecting and reserving proofs is one step; held for database work only.
-    selecting: tokio::sync::Mutex<()>,
+    inventories: tokio::sync::Mutex<HashMap<MintUnit, select::Inventory>>,
 }
 
 /// The node's ecash at all its mints.
@@ -146,7 +146,10 @@ impl Wallet {
             let http = Arc::new(HttpMint::new(url.clone(), client.clone(), options.timeout, options.concurrency));
             let keysets = Keysets::load(Arc::clone(&http), Arc::clone(&ecash), Arc::clone(ledger.clock())).await?;
             let parsed = MintUrl::from_str(url).map_err(|error| WalletError::Ecash(error.to_string()))?;
-            mints.insert(url.clone(), Trusted { http, keysets, url: parsed, selecting: tokio::sync::Mutex::default() });
+            mints.insert(
+                url.clone(),
+                Trusted { http, keysets, url: parsed, inventories: tokio::sync::Mutex::default() },
+            );
         }
         let inner = Inner {
             mints,

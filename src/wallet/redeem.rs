@@ -362,7 +362,8 @@ impl Wallet {
             let mut fresh = unspent.into_iter();
             infos.retain(|info| fresh.next() == Some(true) && stored.iter().all(|old| old.y != info.y));
         }
-        self.inner.ecash.update_proofs(infos, Vec::new()).await?;
+        self.inner.ecash.update_proofs(infos.clone(), Vec::new()).await?;
+        self.stock(trusted, operation.unit, &infos).await;
         Ok(())
     }
 

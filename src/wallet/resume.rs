@@ -3,7 +3,7 @@
 //! One process works on an operation at a time: the one that wrote it, or after its death the one
 //! that adopts it.
 
-use super::change::{Attempt, Change, RefundError, read_plan};
+use super::change::{Change, RefundError, read_plan};
 use super::journal::{self, Kind, Operation, State};
 use super::{Wallet, WalletError, redeem, swap};
 use crate::ledger::repo as books;
@@ -25,7 +25,7 @@ impl Wallet {
         for operation in unfinished {
             let done = match operation.kind {
                 Kind::Redeem => self.resume_redemption(&operation).await,
-                Kind::Change | Kind::Refund => self.perform(&operation, Attempt::Later).await != Change::Owed,
+                Kind::Change | Kind::Refund => self.perform(&operation).await != Change::Owed,
             };
             open = open.saturating_add(usize::from(!done));
         }

@@ -1,45 +1,147 @@
-//! Which proofs to pay with.
+//! Which proofs to pay with, chosen from an inventory of coins by amount.
+//!
+//! The inventory is a memory of what the ecash store holds, so that giving change does not read all
+//! proofs of the wallet. The store decides: a coin that is gone (another process took it) fails its
+//! reservation, and the inventory is read anew.
 
-use cdk::Amount;
+use std::collections::BTreeMap;
+
+use cdk::nuts::{PublicKey, State};
 use cdk_common::wallet::ProofInfo;
 
+use super::journal::Operation;
 use super::token::MAX_PROOFS;
+use super::{EcashStore, Trusted, Wallet, WalletError, currency};
+use crate::money::MintUnit;
 
-/// Proofs that are worth exactly `wanted`: largest first, which for powers of two finds a way
-/// whenever there is one.
-pub(super) fn exact(unspent: &[ProofInfo], wanted: u64) -> Option<Vec<ProofInfo>> {
-    let mut sorted: Vec<&ProofInfo> = unspent.iter().collect();
-    sorted.sort_unstable_by_key(|info| std::cmp::Reverse(info.proof.amount));
-    let mut left = wanted;
-    let mut chosen = Vec::new();
-    for info in sorted {
-        let amount = info.proof.amount.to_u64();
-        if amount <= left && amount > 0 {
-            left = left.saturating_sub(amount);
-            chosen.push(info.clone());
+/// Unspent proofs by amount. `None`: to be read from the store.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    coins: Option<BTreeMap<u64, Vec<PublicKey>>>,
+}
+
+/// Times that a choice is made again because its coins were gone.
+const ATTEMPTS: u32 = 3;
+
+impl Inventory {
+    async fn load(&mut self, ecash: &EcashStore, trusted: &Trusted, unit: MintUnit) -> Result<(), WalletError> {
+        if self.coins.is_none() {
+            let unspent = vec![State::Unspent];
+            let proofs = ecash.get_proofs(Some(trusted.url.clone()), Some(currency(unit)), Some(unspent), None).await?;
+            let mut coins: BTreeMap<u64, Vec<PublicKey>> = BTreeMap::new();
+            for info in proofs {
+                coins.entry(info.proof.amount.to_u64()).or_default().push(info.y);
+            }
+            self.coins = Some(coins);
         }
+        Ok(())
+    }
+
+    /// Takes coins worth exactly `wanted`, or else at least that much.
+    fn take(&mut self, wanted: u64) -> Option<Vec<PublicKey>> {
+        let coins = self.coins.as_mut()?;
+        let counts: BTreeMap<u64, usize> = coins.iter().map(|(amount, ys)| (*amount, ys.len())).collect();
+        let plan = exact(&counts, wanted).or_else(|| enough(&counts, wanted))?;
+        let mut taken = Vec::new();
+        for (amount, count) in plan {
+            let ys = coins.get_mut(&amount)?;
+            let kept = ys.len().saturating_sub(count);
+            taken.extend(ys.split_off(kept));
+        }
+        Some(taken)
+    }
+}
+
+impl Wallet {
+    /// Chooses proofs worth at least what is owed, exactly if possible, and reserves them.
+    pub(super) async fn choose(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        owed: u64,
+    ) -> Result<Vec<ProofInfo>, WalletError> {
+        let id = super::change::operation_uuid(operation)?;
+        let mut inventories = trusted.inventories.lock().await;
+        let inventory = inventories.entry(operation.unit).or_default();
+        for _ in 0..ATTEMPTS {
+            inventory.load(&self.inner.ecash, trusted, operation.unit).await?;
+            let Some(ys) = inventory.take(owed) else { break };
+            match self.inner.ecash.reserve_proofs(ys.clone(), &id).await {
+                Ok(()) => return Ok(self.inner.ecash.get_proofs_by_ys(ys).await?),
+                Err(error) => {
+                    tracing::debug!(%error, "chosen coins were gone; looking again");
+                    inventory.coins = None;
+                }
+            }
+        }
+        inventory.coins = None;
+        Err(WalletError::Ecash("there is not enough ecash at this mint".into()))
+    }
+
+    /// Remembers proofs that came in.
+    pub(super) async fn stock(&self, trusted: &Trusted, unit: MintUnit, infos: &[ProofInfo]) {
+        let mut inventories = trusted.inventories.lock().await;
+        let Some(coins) = inventories.entry(unit).or_default().coins.as_mut() else { return };
+        for info in infos.iter().filter(|info| info.state == State::Unspent) {
+            coins.entry(info.proof.amount.to_u64()).or_default().push(info.y);
+        }
+    }
+
+    /// Forgets the inventory: proofs were given free or found spent.
+    pub(super) async fn recount(&self, trusted: &Trusted, unit: MintUnit) {
+        trusted.inventories.lock().await.entry(unit).or_default().coins = None;
+    }
+}
+
+/// Coins that are worth exactly `wanted`: largest first, which for powers of two finds a way whenever
+/// there is one.
+fn exact(counts: &BTreeMap<u64, usize>, wanted: u64) -> Option<Vec<(u64, usize)>> {
+    let mut left = wanted;
+    let mut plan = Vec::new();
+    let mut coins = 0_usize;
+    for (amount, available) in counts.iter().rev().filter(|(amount, _)| **amount > 0) {
+        let fitting = usize::try_from(left.checked_div(*amount)?).unwrap_or(usize::MAX).min(*available);
+        if fitting > 0 {
+            left = left.checked_sub(amount.checked_mul(u64::try_from(fitting).ok()?)?)?;
+            coins = coins.saturating_add(fitting);
+            plan.push((*amount, fitting));
+        }
+    }
+    (left == 0 && coins <= MAX_PROOFS).then_some(plan)
+}
+
+/// Coins worth at least `wanted`: the smallest single one that is enough, or the largest ones.
+fn enough(counts: &BTreeMap<u64, usize>, wanted: u64) -> Option<Vec<(u64, usize)>> {
+    if let Some((amount, _)) = counts.range(wanted..).find(|(_, available)| **available > 0) {
+        return Some(vec![(*amount, 1)]);
+    }
+    let mut left = wanted;
+    let mut plan = Vec::new();
+    for (amount, available) in counts.iter().rev().filter(|(amount, _)| **amount > 0) {
+        let needed = usize::try_from(left.div_ceil(*amount)).unwrap_or(usize::MAX).min(*available);
+        plan.push((*amount, needed));
+        left = left.saturating_sub(amount.saturating_mul(u64::try_from(needed).ok()?));
         if left == 0 {
-            return (chosen.len() <= MAX_PROOFS).then_some(chosen);
+            return Some(plan);
         }
     }
     None
 }
 
-/// Proofs worth at least `wanted`: the smallest single one that is enough, or the largest ones.
-pub(super) fn enough(mut unspent: Vec<ProofInfo>, wanted: u64) -> Option<Vec<ProofInfo>> {
-    unspent.sort_unstable_by_key(|info| info.proof.amount);
-    let target = Amount::from(wanted);
-    if let Some(one) = unspent.iter().find(|info| info.proof.amount >= target) {
-        return Some(vec![one.clone()]);
-    }
-    let mut chosen = Vec::new();
-    let mut total = 0_u64;
-    for info in unspent.into_iter().rev() {
-        total = total.saturating_add(info.proof.amount.to_u64());
-        chosen.push(info);
-        if total >= wanted {
-            return Some(chosen);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exact_sum_is_found_or_else_enough() {
+        let counts = BTreeMap::from([(1, 2), (4, 1), (8, 3)]);
+        for (wanted, found) in
+            [(13, Some(vec![(8, 1), (4, 1), (1, 1)])), (24, Some(vec![(8, 3)])), (3, None), (31, None)]
+        {
+            assert_eq!(exact(&counts, wanted), found, "{wanted}");
         }
+        assert_eq!(enough(&counts, 3), Some(vec![(4, 1)]));
+        assert_eq!(enough(&counts, 27), Some(vec![(8, 3), (4, 1)]));
+        assert_eq!(enough(&counts, 31), None);
     }
-    None
 }
