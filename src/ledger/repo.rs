@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use super::account::{Account, AccountId, AccountKind, Balance};
 use super::writer::End;
 use crate::money::Msat;
-use crate::store::{Durability, Store, StoreError, Tx};
+use crate::store::{Durability, Location, Store, StoreError, Tx};
 
 /// A hold to be placed.
 pub(super) struct Place<'a> {
@@ -23,22 +23,39 @@ pub(super) struct Place<'a> {
 
 /// Row counts for which a statement is prepared. A batch is filled up to the next of them with rows
 /// that match nothing, so that the database sees few different texts.
-const SIZES: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
+const SIZES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+
+/// Most rows that one statement takes.
+pub(super) const MAX_ROWS: usize = 64;
 
 /// A statement over a list of rows, once per size.
 struct Listed([String; SIZES.len()]);
 
+/// How a database wants its parameters. Both know `$1`; but in SQLite that is a name, and looking up
+/// names makes binding quadratic in their number.
+#[derive(Clone, Copy)]
+enum Marks {
+    Question,
+    Dollar,
+}
+
 impl Listed {
-    fn new(before: &str, columns: usize, after: &str) -> Self {
+    fn new(marks: Marks, before: &str, columns: usize, after: &str) -> Self {
         Self(SIZES.map(|rows| {
             let mut sql = String::from(before);
+            let mut number = 0_usize;
             for row in 0..rows {
                 sql.push_str(if row == 0 { "(" } else { ", (" });
                 for column in 0..columns {
-                    let number = row.saturating_mul(columns).saturating_add(column).saturating_add(1);
-                    let comma = if column == 0 { "" } else { ", " };
-                    // Writing to a String cannot fail.
-                    let _ok = write!(sql, "{comma}${number}");
+                    sql.push_str(if column == 0 { "" } else { ", " });
+                    number = number.saturating_add(1);
+                    match marks {
+                        Marks::Question => sql.push('?'),
+                        Marks::Dollar => {
+                            // Writing to a String cannot fail.
+                            let _ok = write!(sql, "${number}");
+                        }
+                    }
                 }
                 sql.push(')');
             }
@@ -54,44 +71,65 @@ impl Listed {
     }
 }
 
-/// The atomic check-and-hold: a row comes into being only if enough is available, and a trigger
-/// sets it aside on the account.
-const PLACE: &str = "WITH v (id, account, amount, due, request, owner, created_at) AS (VALUES ";
-const PLACE_IF: &str = ") INSERT INTO holds (id, account, amount, request, owner, created_at) \
-    SELECT v.id, v.account, v.amount, v.request, v.owner, v.created_at FROM v \
-    JOIN accounts a ON a.id = v.account \
-    WHERE a.kind IN ('key', 'token') AND a.posted - a.held >= v.due ORDER BY a.id";
+/// The statements of the hot path, for one kind of database.
+struct Hot {
+    place: Listed,
+    end: Listed,
+}
 
-static PLACE_HOLDS: LazyLock<Listed> = LazyLock::new(|| Listed::new(PLACE, 7, &format!("{PLACE_IF} RETURNING id")));
+static SQLITE: LazyLock<Hot> = LazyLock::new(|| Hot::new(Marks::Question, ""));
 
-/// The same where other processes write at the same time: what is read stays true.
-static PLACE_HOLDS_LOCKING: LazyLock<Listed> =
-    LazyLock::new(|| Listed::new(PLACE, 7, &format!("{PLACE_IF} FOR UPDATE OF a RETURNING id")));
+/// Other processes may write at the same time: what is read stays true until it is written.
+static POSTGRES: LazyLock<Hot> = LazyLock::new(|| Hot::new(Marks::Dollar, " FOR UPDATE OF a"));
 
-/// The end of holds; a trigger books it on the accounts. What was available is read as it was just
-/// before. The account and the owner are looked at too: should the ids of two processes ever meet,
-/// one must not end the other's hold.
-static END_HOLDS: LazyLock<Listed> = LazyLock::new(|| {
-    Listed::new(
-        "WITH d (id, account, owner, charged, ended_at) AS (VALUES ",
-        5,
-        ") UPDATE holds SET charged = d.charged, ended_at = d.ended_at, \
-         state = CASE WHEN d.charged > 0 THEN 'captured' ELSE 'released' END \
-         FROM d WHERE holds.id = d.id AND holds.account = d.account AND holds.owner = d.owner \
-         AND holds.state = 'open' \
-         RETURNING holds.id, (SELECT a.posted - a.held FROM accounts a WHERE a.id = holds.account)",
-    )
-});
+impl Hot {
+    fn of(store: &Store) -> &'static Self {
+        match store.location() {
+            Location::Sqlite(_) => &SQLITE,
+            Location::Postgres(_) => &POSTGRES,
+        }
+    }
 
-/// Places the holds that their accounts can bear, at most 256. Returns the ids of those placed.
+    fn new(marks: Marks, locking: &str) -> Self {
+        // The atomic check-and-hold: a row comes into being only if enough is available, and a
+        // trigger sets it aside on the account.
+        let place = Listed::new(
+            marks,
+            "WITH v (id, account, amount, due, request, owner, created_at) AS (VALUES ",
+            7,
+            &format!(
+                ") INSERT INTO holds (id, account, amount, request, owner, created_at) \
+                 SELECT v.id, v.account, v.amount, v.request, v.owner, v.created_at FROM v \
+                 JOIN accounts a ON a.id = v.account \
+                 WHERE a.kind IN ('key', 'token') AND a.posted - a.held >= v.due ORDER BY a.id{locking}"
+            ),
+        );
+        // The end of holds; a trigger books it on the accounts. What was available is read as it was
+        // just before. The account and the owner are looked at too: should the ids of two processes
+        // ever meet, one must not end the other's hold.
+        let end = Listed::new(
+            marks,
+            "WITH d (id, account, owner, charged, ended_at) AS (VALUES ",
+            5,
+            ") UPDATE holds SET charged = d.charged, ended_at = d.ended_at, \
+             state = CASE WHEN d.charged > 0 THEN 'captured' ELSE 'released' END \
+             FROM d WHERE holds.id = d.id AND holds.account = d.account AND holds.owner = d.owner \
+             AND holds.state = 'open' \
+             RETURNING holds.id, (SELECT a.posted - a.held FROM accounts a WHERE a.id = holds.account)",
+        );
+        Self { place, end }
+    }
+}
+
+/// Places the holds that their accounts can bear, at most [`MAX_ROWS`]. Returns the ids of those that
+/// were not placed.
 pub(super) async fn place_holds(
     store: &Store,
     places: &[Place<'_>],
     owner: &str,
     now_ms: i64,
 ) -> Result<HashSet<i64>, StoreError> {
-    let texts = if store.for_update() { &PLACE_HOLDS_LOCKING } else { &PLACE_HOLDS };
-    let (sql, empty) = texts.fitting(places.len()).ok_or_else(|| out_of_range("holds"))?;
+    let (sql, empty) = Hot::of(store).place.fitting(places.len()).ok_or_else(|| out_of_range("holds"))?;
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for place in places {
         query = query.bind(place.id).bind(place.account.get()).bind(place.amount.to_db()).bind(place.due.to_db());
@@ -101,18 +139,33 @@ pub(super) async fn place_holds(
         query = query.bind(0_i64).bind(-1_i64).bind(1_i64).bind(1_i64).bind("").bind("").bind(0_i64);
     }
     let mut lone = store.lone(Durability::ProcessSafe).await?;
-    let rows = query.fetch_all(&mut *lone).await?;
-    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    let placed = query.execute(&mut *lone).await?.rows_affected();
+    let mut missing = HashSet::new();
+    if usize::try_from(placed) == Ok(places.len()) {
+        return Ok(missing);
+    }
+    for place in places {
+        let found = sqlx::query("SELECT id FROM holds WHERE id = $1 AND account = $2 AND owner = $3")
+            .bind(place.id)
+            .bind(place.account.get())
+            .bind(owner)
+            .fetch_optional(&mut *lone)
+            .await?;
+        if found.is_none() {
+            missing.insert(place.id);
+        }
+    }
+    Ok(missing)
 }
 
-/// Ends the holds that are open, at most 256. Returns what is available afterwards, by hold.
+/// Ends the holds that are open, at most [`MAX_ROWS`]. Returns what is available afterwards, by hold.
 pub(super) async fn end_holds(
     store: &Store,
     ends: &[&End],
     owner: &str,
     now_ms: i64,
 ) -> Result<HashMap<i64, Msat>, StoreError> {
-    let (sql, empty) = END_HOLDS.fitting(ends.len()).ok_or_else(|| out_of_range("holds"))?;
+    let (sql, empty) = Hot::of(store).end.fitting(ends.len()).ok_or_else(|| out_of_range("holds"))?;
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for end in ends {
         query = query.bind(end.id).bind(end.account.get()).bind(owner).bind(end.charge.to_db()).bind(now_ms);

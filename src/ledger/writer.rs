@@ -23,7 +23,7 @@ use crate::money::Msat;
 use crate::store::{Store, StoreError};
 
 /// Most entries in one commit.
-const BATCH: usize = 256;
+const BATCH: usize = repo::MAX_ROWS;
 /// Attempts at a batch before the holds in it are refused; ends stay in line beyond it.
 const ATTEMPTS: u32 = 4;
 
@@ -187,12 +187,12 @@ impl Writer {
         if places.is_empty() {
             return Ok(outcome);
         }
-        let placed = repo::place_holds(&self.store, &places, &self.owner, self.clock.now_ms()).await?;
-        for place in places.into_iter().filter(|place| !placed.contains(&place.id)) {
+        let missing = repo::place_holds(&self.store, &places, &self.owner, self.clock.now_ms()).await?;
+        for place in places.into_iter().filter(|place| missing.contains(&place.id)) {
             // With others before it it was too much; alone it may still fit.
-            let alone = repo::Place { due: place.amount, ..place };
+            let alone = [repo::Place { due: place.amount, ..place }];
             let fits = place.due > place.amount
-                && !repo::place_holds(&self.store, &[alone], &self.owner, self.clock.now_ms()).await?.is_empty();
+                && repo::place_holds(&self.store, &alone, &self.owner, self.clock.now_ms()).await?.is_empty();
             if !fits {
                 outcome.refused.insert(place.id, self.refusal(place.account).await?);
             }

@@ -113,13 +113,6 @@ impl Store {
         Ok(Lone { inner, _gate: gate })
     }
 
-    /// Ends a query that reads rows which it must not lose to another process until it ends.
-    /// SQLite has one writer anyway, and does not know the words.
-    #[must_use]
-    pub fn for_update(&self) -> bool {
-        matches!(self.location, Location::Postgres(_))
-    }
-
     async fn enter(&self) -> Option<OwnedMutexGuard<()>> {
         match &self.gate {
             Some(gate) => Some(Arc::clone(gate).lock_owned().await),
