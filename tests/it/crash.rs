@@ -260,7 +260,8 @@ async fn a_swap_that_is_on_its_way_is_not_sent_by_another() {
     node.finish().await;
 }
 
-/// Invariant 22: the mint swapped, its answer got lost, nobody died.
+/// Invariants 14 and 22: the mint swapped, its answer got lost, nobody died. The same outputs derive again,
+/// so the mint is asked for its signatures instead of being asked to sign twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_is_asked_for_again() {
     let (mint, chaos, purse, upstream) = mint_behind_chaos().await;

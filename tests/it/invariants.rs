@@ -1,15 +1,18 @@
 //! Promises that older implementations of this network broke, and that no other file here is named
 //! after. The numbers are those of the list that the other tests' comments use too.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use coinslot::store::Durability;
 use serde_json::{Value, json};
 use sqlx::Executor;
 
 use crate::bearer::{refund, world};
 use crate::support::mint::{MintOptions, TestMint};
-use crate::support::node::{MODEL, TestNode, ask};
+use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::purse::Purse;
-use crate::support::upstream::{Script, Upstream};
+use crate::support::upstream::{Script, Upstream, delta, sse, usage};
 use cdk::nuts::CurrencyUnit;
 
 async fn top_up(node: &TestNode, key: &str, token: &str) -> u64 {
@@ -110,20 +113,17 @@ async fn keysets_are_remembered() {
     let (mint, purse, _upstream, node) = world(1000).await;
     let first = purse.send(50).await;
     assert_eq!(node.balance(&first).await.0, 50_000);
-    mint.reset_calls();
+    let mut tokens = Vec::new();
     for _ in 0..5 {
-        let token = purse.send(50).await;
-        assert_eq!(node.chat(&ask("hello")).bearer_auth(&token).send().await.unwrap().status(), 200);
+        tokens.push(purse.send(50).await);
     }
-    // The purse is a client of the mint too; it reads its own keysets at most once more.
-    assert_eq!(mint.calls("/v1/swap") - swaps_of_purse(&mint), 5);
-    assert!(mint.calls("/v1/keysets") <= 6, "{:?}", mint.all_calls());
+    mint.reset_calls();
+    for token in &tokens {
+        assert_eq!(node.chat(&ask("hello")).bearer_auth(token).send().await.unwrap().status(), 200);
+    }
+    let calls: Vec<_> = mint.all_calls().into_iter().collect();
+    assert_eq!(calls, [("/v1/swap".to_owned(), 5)], "nothing but one swap for each token");
     node.finish().await;
-}
-
-/// The purse swaps only when it has no fitting proofs; each swap of its own is preceded by a look at the keysets.
-fn swaps_of_purse(mint: &TestMint) -> u64 {
-    mint.calls("/v1/swap").saturating_sub(5)
 }
 
 /// Invariant 26: cached tokens are billed at their own price (see also the usage tables of the dialects).
@@ -131,8 +131,8 @@ fn swaps_of_purse(mint: &TestMint) -> u64 {
 async fn cached_tokens_are_not_billed_twice() {
     let (_mint, purse, upstream, node) = world(1000).await;
     let token = purse.send(100).await;
-    let usage = json!({ "prompt_tokens": 1000, "completion_tokens": 0, "total_tokens": 1000, "prompt_tokens_details": { "cached_tokens": 1000 } });
-    let body = crate::support::upstream::completion("toy/cached", "x", Some(usage));
+    let report = json!({ "prompt_tokens": 1000, "completion_tokens": 0, "total_tokens": 1000, "prompt_tokens_details": { "cached_tokens": 1000 } });
+    let body = crate::support::upstream::completion("toy/cached", "x", Some(report));
     upstream.next(Script::Answer { status: 200, media: "application/json", body });
     let mut request = ask("hello");
     request["model"] = json!("toy/cached");
@@ -189,4 +189,51 @@ async fn there_is_one_balance() {
         (&json!(balance), &json!(balance), &json!(balance))
     );
     node.finish().await;
+}
+
+/// Invariant 27: a request is billed at the price it was admitted at, whatever changes meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rate_is_frozen_at_the_hold() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let price = Arc::new(AtomicU64::new(100_000));
+    let shown = Arc::clone(&price);
+    let feed = axum::routing::get(move || async move {
+        format!(r#"{{"data":{{"amount":"{}.00","base":"BTC","currency":"USD"}}}}"#, shown.load(Ordering::SeqCst))
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let feeds = format!("coinbase=http://{}/spot", listener.local_addr().unwrap());
+    let router = axum::Router::new().route("/spot", feed);
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let settings =
+        [("BTC_USD_FIXED", ""), ("BTC_USD_FEEDS", feeds.as_str()), ("PRICING_REFRESH_INTERVAL_SECONDS", "1")];
+    let node = TestNode::with(&mint, &upstream, &settings).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(500).await;
+    let token = purse.send(400).await;
+    shows_price(&node, 0.01).await;
+    upstream.next(Script::Paused {
+        before: vec![delta(MODEL, "slowly")],
+        after: sse(MODEL, &["said"], Some(usage(100, 50))),
+    });
+    let mut answer = node.chat(&ask_streaming("hi")).bearer_auth(&token).send().await.unwrap();
+    assert!(answer.chunk().await.unwrap().is_some());
+    price.store(10_000, Ordering::SeqCst);
+    shows_price(&node, 0.1).await;
+    upstream.resume();
+    answer.text().await.unwrap();
+    assert_eq!(node.balance(&token).await, (398_000, 0, 2000), "at the old rate");
+    node.finish().await;
+}
+
+/// Waits until a prompt token of the test model is listed at so many sats.
+async fn shows_price(node: &TestNode, sats: f64) {
+    for _ in 0..500 {
+        let list: Value = node.get("/v1/models").send().await.unwrap().json().await.unwrap();
+        if list["data"][0]["sats_pricing"]["prompt"] == json!(sats) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the price list does not show {sats}");
 }

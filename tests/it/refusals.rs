@@ -155,6 +155,7 @@ async fn a_bad_token_is_refused_without_asking_the_mint() {
     stranger.mint_sats(64).await;
     let good = purse.send_token(64).await;
     let (text, proofs) = (good.to_string(), tokens::proofs(&mint, &good));
+    // Invariant 20: no foreign mint's ecash is swapped; it is refused whole.
     let foreign = stranger.send(64).await;
     let lock = SecretKey::generate();
     let locked = purse.send_locked(64, lock.public_key()).await;
