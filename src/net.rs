@@ -144,6 +144,12 @@ fn may_be_plain(host: &Host<&str>) -> bool {
     }
 }
 
+/// The seconds that an answer asks its caller to wait, where it names seconds.
+#[must_use]
+pub fn retry_after(response: &reqwest::Response) -> Option<u64> {
+    response.headers().get("retry-after")?.to_str().ok()?.parse().ok()
+}
+
 /// The whole body of `response`, unless it is longer than `max_bytes`.
 ///
 /// # Errors

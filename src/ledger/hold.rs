@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use super::account::AccountId;
 use super::writer::End;
-use super::{Inner, SettleError, bounded};
+use super::{Inner, SettleError};
 use crate::money::{Cost, Msat};
 
 /// How long an answer waits for the ledger to confirm. The entry stays queued beyond it.
@@ -71,7 +71,7 @@ impl Hold {
     /// # Errors
     /// When the ledger has not confirmed in time; it goes on trying.
     pub async fn capture(mut self, cost: Cost) -> Result<Settlement, SettleError> {
-        let (charged, shortfall) = bounded(cost, self.amount);
+        let (charged, shortfall) = cost.bounded_by(self.amount);
         let remaining = self.end(charged.total).await?;
         Ok(Settlement { charged, shortfall, remaining })
     }

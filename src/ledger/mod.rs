@@ -8,7 +8,7 @@
 //!   when it is dropped.
 //! * `available = posted − held`. There is no other definition.
 //! * The database is the authority, so several processes can share it. Each process has one
-//!   writer that folds whatever queued up into a few statements and one commit.
+//!   writer that folds whatever queued up into one statement for all holds and one for all ends.
 #![deny(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 pub mod account;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::SharedClock;
-use crate::money::{Cost, Msat};
+use crate::money::Msat;
 use crate::store::{Store, StoreError};
 
 pub use account::{Account, AccountId, AccountKind, Balance};
@@ -190,9 +190,4 @@ impl Inner {
         // A closed queue means the process is ending; the next start releases the hold.
         let _closed = self.queue.send(Entry::End { end, reply: None });
     }
-}
-
-/// A charge, as far as the hold covers it, and what it does not.
-fn bounded(cost: Cost, hold: Msat) -> (Cost, Msat) {
-    cost.bounded_by(hold)
 }

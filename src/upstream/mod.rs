@@ -140,11 +140,7 @@ impl Upstream {
 
     async fn read_refusal(&self, response: reqwest::Response) -> Refused {
         let status = response.status().as_u16();
-        let retry_after = response
-            .headers()
-            .get("retry-after")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.parse().ok());
+        let retry_after = net::retry_after(&response);
         let body = tokio::time::timeout(self.idle_timeout, net::read_limited(response, MAX_ERROR)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();

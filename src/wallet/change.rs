@@ -17,7 +17,7 @@ use super::refusal::{MintError, Refusal};
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError, currency, redeem};
 use crate::ledger::repo::{self as books, Transfer};
-use crate::ledger::{Account, AccountId, AccountKind};
+use crate::ledger::{Account, AccountId};
 use crate::money::Msat;
 use crate::store::{Durability, StoreError};
 
@@ -445,12 +445,6 @@ impl Wallet {
     pub async fn account(&self, key_hash: &str) -> Result<Option<Account>, StoreError> {
         let mut reader = self.store().read().acquire().await?;
         books::find_by_key(&mut reader, key_hash).await
-    }
-
-    /// Whether this is an account of a one-shot token.
-    #[must_use]
-    pub fn is_one_shot(account: &Account) -> bool {
-        account.kind == AccountKind::Token
     }
 }
 

@@ -129,11 +129,7 @@ async fn exchange(request: reqwest::RequestBuilder) -> Result<bytes::Bytes, Mint
         }
     })?;
     let status = response.status().as_u16();
-    let retry_after = response
-        .headers()
-        .get("retry-after")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse().ok());
+    let retry_after = net::retry_after(&response);
     let body = net::read_limited(response, MAX_ANSWER).await;
     match status {
         200..=299 => body.map_err(|error| MintError::Unknown(error.to_string())),

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::db::TestDb;
 use crate::support::mint::TestMint;
-use crate::support::node::{UPSTREAM_KEY, client, models};
+use crate::support::node::{UPSTREAM_KEY, balance_of, client, models};
 use crate::support::upstream::Upstream;
 
 /// The settings of every program here. `DATA_DIR` and `MODELS_PATH` are the defaults in its folder.
@@ -178,11 +178,8 @@ impl ChildNode {
         self.post("/v1/chat/completions").json(body)
     }
 
-    /// Balance, held, and spent of a key or token, in msat.
+    /// See [`balance_of`].
     pub async fn balance(&self, key: &str) -> (u64, u64, u64) {
-        let info: Value =
-            self.get("/v1/wallet/info").bearer_auth(key).send().await.expect("info").json().await.expect("JSON");
-        let field = |name: &str| info[name].as_u64().unwrap_or_else(|| panic!("no {name} in {info}"));
-        (field("balance"), field("reserved"), field("total_spent"))
+        balance_of(self.get("/v1/wallet/info"), key).await
     }
 }

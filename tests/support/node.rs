@@ -150,12 +150,9 @@ impl TestNode {
         self.post("/v1/chat/completions").json(body)
     }
 
-    /// Balance, held, and spent of a key or token, in msat.
+    /// See [`balance_of`].
     pub async fn balance(&self, key: &str) -> (u64, u64, u64) {
-        let info: Value =
-            self.get("/v1/wallet/info").bearer_auth(key).send().await.expect("info").json().await.expect("JSON");
-        let field = |name: &str| info[name].as_u64().unwrap_or_else(|| panic!("no {name} in {info}"));
-        (field("balance"), field("reserved"), field("total_spent"))
+        balance_of(self.get("/v1/wallet/info"), key).await
     }
 
     /// Waits until no hold is open and nothing is left to finish.
@@ -195,6 +192,13 @@ impl TestNode {
             schema.remove().await;
         }
     }
+}
+
+/// Balance, held, and spent of a key or token, in msat.
+pub async fn balance_of(info: reqwest::RequestBuilder, key: &str) -> (u64, u64, u64) {
+    let info: Value = info.bearer_auth(key).send().await.expect("info").json().await.expect("JSON");
+    let field = |name: &str| info[name].as_u64().unwrap_or_else(|| panic!("no {name} in {info}"));
+    (field("balance"), field("reserved"), field("total_spent"))
 }
 
 /// A client that takes no proxy from the environment and follows nothing.
