@@ -62,6 +62,7 @@ pub mod clock;
 pub mod config;
 pub mod dialect;
 pub mod exchange;
+pub mod failpoint;
 pub mod failure;
 pub mod http;
 pub mod jobs;

@@ -157,8 +157,7 @@ fn start_jobs(
     let idle = config.upstream.as_ref().map_or(Duration::from_secs(120), |upstream| upstream.idle_timeout);
     jobs::start(tracker, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
     jobs::start(tracker, stop, jobs::RefreshKeysets { wallet: wallet.clone() });
-    let clock = Arc::clone(exchange.ledger.clock());
-    jobs::start(tracker, stop, jobs::ResumeOperations { wallet, clock, started_ms });
+    jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
     let patience = idle.saturating_mul(2).max(Duration::from_secs(240));

@@ -58,9 +58,10 @@ pub(super) struct Unfinished {
 }
 
 pub(super) async fn unfinished(store: &Store) -> Result<Unfinished, StoreError> {
-    let row = sqlx::query("SELECT COUNT(*), MIN(created_at) FROM operations WHERE state IN ('planned', 'acting')")
-        .fetch_one(store.read())
-        .await?;
+    let row =
+        sqlx::query("SELECT COUNT(*), MIN(created_at) FROM operations WHERE state IN ('planned', 'acting', 'unknown')")
+            .fetch_one(store.read())
+            .await?;
     Ok(Unfinished { count: row.try_get(0)?, oldest_ms: row.try_get(1)? })
 }
 

@@ -24,6 +24,7 @@ use crate::catalog::limits::WorstCase;
 use crate::catalog::route::{Candidate, Market, RouteError};
 use crate::config::MissingUsage;
 use crate::dialect::{BadRequest, Dialect, Receipt, Shape};
+use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry, UpstreamAnswer};
 use crate::ledger::{Hold, HoldError, Ledger};
 use crate::payment::Payment;
@@ -112,6 +113,7 @@ impl Exchange {
         let body = call.dialect.forward(&call.body, &shape, &candidate.forwarded).map_err(|bad| bad_request(&bad))?;
         let payer = self.till.admit(call.payment, candidate.hold, &shape.model).await?;
         let hold = self.hold(payer, &candidate, &shape, &call.request_id).await?;
+        failpoint!("exchange.held");
         let whole = !shape.stream || (payer.one_shot && !call.change_in_stream);
         let job = Job {
             dialect: call.dialect,
@@ -125,7 +127,10 @@ impl Exchange {
             whole,
         };
         match job.upstream.forward(job.dialect.path(), body, job.shape.stream).await {
-            Ok(answer) => job.deliver(answer).await,
+            Ok(answer) => {
+                failpoint!("exchange.answered");
+                job.deliver(answer).await
+            }
             Err(error) => {
                 let failure = job.forward_failure(error);
                 Err(job.undo(failure).await)

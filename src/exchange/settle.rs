@@ -3,6 +3,7 @@
 use super::Job;
 use crate::config::MissingUsage;
 use crate::dialect::{Reading, Receipt};
+use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure};
 use crate::ledger::SettleError;
 use crate::money::{Cost, Usage, UsageSource};
@@ -49,6 +50,7 @@ impl Job {
                 (Cost::new(cost.usage, None), None)
             }
         };
+        failpoint!("exchange.settled");
         let change = if payer.one_shot { Some(give_change(&exchange, payer.account).await) } else { None };
         tracing::debug!(request = %request_id, model = %shape.model, msat = charged.total.get(), "served");
         let receipt = Receipt {

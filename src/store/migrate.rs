@@ -26,6 +26,7 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 2, common: include_str!("../migrations/0002_wallet.sql"), sqlite: "", postgres: "" },
     Migration { version: 3, common: include_str!("../migrations/0003_admin.sql"), sqlite: "", postgres: "" },
+    Migration { version: 4, common: include_str!("../migrations/0004_operations.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

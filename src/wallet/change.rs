@@ -11,11 +11,12 @@ use cdk::nuts::{Proof, State as ProofState, Token as CdkToken};
 use cdk_common::wallet::ProofInfo;
 use uuid::Uuid;
 
-use super::journal::{self, Kind, Operation, State};
+use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{split_few, sum};
 use super::refusal::{MintError, Refusal};
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError, currency, redeem};
+use crate::failpoint::failpoint;
 use crate::ledger::repo::{self as books, Transfer};
 use crate::ledger::{Account, AccountId};
 use crate::money::Msat;
@@ -94,7 +95,7 @@ impl Wallet {
     pub async fn refund(&self, account: AccountId) -> Result<Change, RefundError> {
         match self.last_return(account).await? {
             // It was begun before: finish that one, so that a repeated call gets one answer.
-            Some(begun) if matches!(begun.state, State::Planned | State::Acting) => {
+            Some(begun) if begun.state.is_open() => {
                 return pending_if_owed(self.perform(&begun).await);
             }
             _ => {}
@@ -122,13 +123,16 @@ impl Wallet {
         drop(reader);
         match (redeemed, newest) {
             (None, None) => Err(RefundError::Unknown),
-            (_, Some(last)) if last.kind == Kind::Redeem && last.state == State::Acting => {
+            (_, Some(last)) if last.kind == Kind::Redeem && last.state.is_open() => {
                 self.claim_undecided(key_hash, &last).await
             }
-            (_, Some(last)) if last.kind != Kind::Redeem => match last.state {
-                State::Planned | State::Acting => pending_if_owed(self.perform(&last).await),
-                _ => Ok(returned(&last)),
-            },
+            (_, Some(last)) if last.kind != Kind::Redeem => {
+                if last.state.is_open() {
+                    pending_if_owed(self.perform(&last).await)
+                } else {
+                    Ok(returned(&last))
+                }
+            }
             _ if !account.balance.held.is_zero() => Err(RefundError::Pending),
             _ => match self.give_change(account.id).await? {
                 Change::Nothing => Err(RefundError::Nothing),
@@ -162,6 +166,7 @@ impl Wallet {
         let lane = self.inner.redeeming.lane(&id);
         let _turn = lane.lock().await;
         let operation = self.write_operation(id, account, kind).await?;
+        failpoint!("return.written");
         Ok(self.attempt(&operation, Attempt::First).await)
     }
 
@@ -180,19 +185,7 @@ impl Wallet {
         if owed.is_zero() {
             return Err(if found.balance.posted.is_zero() { RefundError::Nothing } else { RefundError::TooSmall });
         }
-        let operation = Operation {
-            id,
-            kind,
-            state: State::Planned,
-            account,
-            mint: found.mint,
-            unit,
-            amount: owed,
-            plan: String::new(),
-            result: String::new(),
-            owner: ledger.owner().to_owned(),
-            updated_at: now_ms,
-        };
+        let mut operation = Operation { id, ..Operation::planned(kind, account, &found.mint, unit, owed) };
         let transfer = Transfer {
             id: ledger.next_id(),
             debit: account,
@@ -202,7 +195,7 @@ impl Wallet {
             reference: &operation.id,
         };
         books::transfer(&mut tx, transfer, now_ms).await?;
-        journal::insert(&mut tx, &operation, None).await?;
+        journal::insert(&mut tx, &mut operation, None, ledger.owner(), now_ms).await?;
         tx.commit().await?;
         Ok(operation)
     }
@@ -247,7 +240,7 @@ impl Wallet {
         let Some(operation) = now else {
             return Err(WalletError::Ecash("the operation is gone".into()));
         };
-        if matches!(operation.state, State::Done | State::Refused) {
+        if !operation.state.is_open() {
             return Ok(returned(&operation));
         }
         if !self.adopt(&operation).await? {
@@ -275,11 +268,14 @@ impl Wallet {
         owed: u64,
     ) -> Result<Change, WalletError> {
         let chosen = self.choose(trusted, operation, owed).await?;
+        failpoint!("return.reserved");
         if sum_infos(&chosen) == owed {
             return self.finish(trusted, operation, plain(chosen), 0).await;
         }
         let plan = self.plan_swap(trusted, operation, chosen, owed).await?;
+        failpoint!("return.planned");
         let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+        failpoint!("return.swapped");
         self.finish_swap(trusted, operation, &plan, standing, true).await
     }
 
@@ -311,16 +307,9 @@ impl Wallet {
         };
         let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let ours = journal::advance(
-            &mut tx,
-            &operation.id,
-            self.inner.ledger.owner(),
-            State::Acting,
-            &text,
-            "",
-            self.clock().now_ms(),
-        )
-        .await?;
+        let acting = Step { state: State::Acting, plan: &text, result: "" };
+        let owner = self.inner.ledger.owner();
+        let ours = journal::advance(&mut tx, &operation.id, owner, acting, self.clock().now_ms()).await?;
         tx.commit().await?;
         if ours { Ok(plan) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
     }
@@ -353,7 +342,10 @@ impl Wallet {
                 }
                 return Err(MintError::Refused(refusal).into());
             }
-            Standing::Unknown(error) => return Err(error.into()),
+            Standing::Unknown(error) => {
+                self.postpone(operation, State::Unknown, &error.to_string()).await?;
+                return Err(error.into());
+            }
         };
         let id = operation_uuid(operation)?;
         let mut infos = redeem::proof_infos(&trusted.url, operation, plan, proofs.clone())?;
@@ -369,6 +361,7 @@ impl Wallet {
             infos.retain(|info| stored.iter().all(|old| old.y != info.y));
         }
         self.inner.ecash.update_proofs(infos.clone(), plan.input_ys()?).await?;
+        failpoint!("return.kept");
         self.stock(trusted, operation.unit, &infos).await;
         let sent = proofs.into_iter().enumerate().filter(|(at, _)| plan.send.contains(at)).map(|(_, proof)| proof);
         self.finish(trusted, operation, sent.map(without_dleq).collect(), plan.fee).await
@@ -379,16 +372,15 @@ impl Wallet {
         self.inner.ecash.release_proofs(&operation_uuid(operation)?).await?;
         self.recount(trusted, operation.unit).await;
         let mut tx = self.store().begin(Durability::Full).await?;
-        journal::advance(
-            &mut tx,
-            &operation.id,
-            self.inner.ledger.owner(),
-            State::Planned,
-            "",
-            "",
-            self.clock().now_ms(),
-        )
-        .await?;
+        let again = Step { state: State::Planned, plan: "", result: "" };
+        journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), again, self.clock().now_ms()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Notes that an attempt ended without an outcome; see [`journal::postpone`].
+    pub(super) async fn postpone(&self, operation: &Operation, state: State, why: &str) -> Result<(), WalletError> {
+        let mut tx = self.store().begin(Durability::Full).await?;
+        journal::postpone(&mut tx, operation, self.inner.ledger.owner(), state, why, self.clock().now_ms()).await?;
         Ok(tx.commit().await?)
     }
 
@@ -409,17 +401,8 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        if journal::advance(
-            &mut tx,
-            &operation.id,
-            self.inner.ledger.owner(),
-            State::Done,
-            &operation.plan,
-            &token,
-            now_ms,
-        )
-        .await?
-        {
+        let done = Step { state: State::Done, plan: &operation.plan, result: &token };
+        if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             for (amount, kind) in [(operation.amount.excess_over(fee), "paid_out"), (fee, "mint_fee")] {
                 let transfer = Transfer {
@@ -435,6 +418,7 @@ impl Wallet {
         }
         let stored = journal::find(&mut tx, &operation.id).await?;
         tx.commit().await?;
+        failpoint!("return.done");
         stored.map(|stored| returned(&stored)).ok_or_else(|| WalletError::Ecash("the operation is gone".into()))
     }
 

@@ -1,14 +1,19 @@
-//! The journal of everything that crosses to a mint.
+//! The journal of everything that crosses to a mint, a Lightning address or a client.
 //!
 //! ```text
 //!   planned ──► acting ──► done
-//!      │          └──────► refused     (the mint surely did not act)
+//!      │          ├──────► failed     (surely nothing happened)
+//!      │          └──► unknown ──► done | failed | planned again
 //!      └ nothing sent yet
 //! ```
 //!
 //! A row is written, and synced, before the act, with all that is needed to finish it; the outcome
-//! after. An operation whose outcome is unknown stays `acting` until evidence decides it: nothing
-//! is guessed. The ledger's side of an outcome is posted in the same transaction as the outcome.
+//! after. An operation whose outcome is unknown stays open until evidence decides it: nothing is
+//! guessed. The ledger's side of an outcome is posted in the same transaction as the outcome.
+//!
+//! A row has an owner, the process that works on it, and a lease: until `due_at` the owner is at
+//! work, or waits before the next attempt. After it, the owner takes the row up again; another
+//! process does so only when the owner is dead.
 
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
@@ -17,14 +22,22 @@ use crate::money::{MintUnit, Msat};
 use crate::store::{StoreError, Tx};
 
 /// What an operation does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A client's token becomes the node's ecash and the client's credit.
     Redeem,
+    /// A client's Lightning payment becomes ecash and credit (NUT-04).
+    TopUp,
     /// What is left of a token that rode on one request goes back.
     Change,
-    /// The balance of a key goes back.
+    /// The balance of a key goes back, because its owner asked.
     Refund,
+    /// The balance of a key goes back, because its time is over.
+    Expiry,
+    /// Earnings go to the operator.
+    Payout,
+    /// The node's ecash is exchanged for ecash in handier amounts.
+    Sweep,
 }
 
 /// How far it is.
@@ -32,30 +45,70 @@ pub enum Kind {
 pub enum State {
     Planned,
     Acting,
+    Unknown,
     Done,
-    Refused,
+    Failed,
 }
 
 impl Kind {
+    const ALL: [Self; 7] =
+        [Self::Redeem, Self::TopUp, Self::Change, Self::Refund, Self::Expiry, Self::Payout, Self::Sweep];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Redeem => "redeem",
+            Self::TopUp => "topup",
             Self::Change => "change",
             Self::Refund => "refund",
+            Self::Expiry => "expiry",
+            Self::Payout => "payout",
+            Self::Sweep => "sweep",
         }
+    }
+
+    /// Whether money leaves an account to its owner.
+    #[must_use]
+    pub fn is_return(self) -> bool {
+        matches!(self, Self::Change | Self::Refund | Self::Expiry | Self::Payout)
     }
 }
 
 impl State {
+    const ALL: [Self; 5] = [Self::Planned, Self::Acting, Self::Unknown, Self::Done, Self::Failed];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Planned => "planned",
             Self::Acting => "acting",
+            Self::Unknown => "unknown",
             Self::Done => "done",
-            Self::Refused => "refused",
+            Self::Failed => "failed",
         }
+    }
+
+    /// Whether there is still something to do.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Planned | Self::Acting | Self::Unknown)
+    }
+}
+
+/// The same in SQL.
+const OPEN: &str = "state IN ('planned', 'acting', 'unknown')";
+
+/// How long whoever writes a row has for its next step, in ms.
+pub(super) const LEASE_MS: i64 = 30_000;
+
+/// The pause after this many attempts without an outcome, in ms.
+pub(super) fn pause_ms(attempts: u32) -> i64 {
+    match attempts {
+        0 => 10_000,
+        1 => 30_000,
+        2 => 60_000,
+        3 => 120_000,
+        _ => 600_000,
     }
 }
 
@@ -68,14 +121,45 @@ pub struct Operation {
     pub account: AccountId,
     pub mint: String,
     pub unit: MintUnit,
-    /// Redeem: what was credited. Change and refund: what is owed.
+    /// Coming in: what is credited. Going out: what is owed.
     pub amount: Msat,
-    /// The swap, where one is needed.
+    /// A Lightning address or an LNURL; empty: it becomes a token.
+    pub recipient: String,
+    /// Of the Lightning invoice, where there is one.
+    pub payment_hash: String,
+    /// The act, where one is needed.
     pub plan: String,
-    /// Change and refund: the token. Redeem: why it was refused.
+    /// What came of it: the token, the proof of payment, or why it failed or is unknown.
     pub result: String,
     pub owner: String,
+    pub due_at: i64,
+    pub attempts: u32,
+    pub created_at: i64,
     pub updated_at: i64,
+}
+
+impl Operation {
+    /// A new one, planned now.
+    pub(super) fn planned(kind: Kind, account: AccountId, mint: &str, unit: MintUnit, amount: Msat) -> Self {
+        Self {
+            id: uuid::Uuid::new_v4().to_string(),
+            kind,
+            state: State::Planned,
+            account,
+            mint: mint.to_owned(),
+            unit,
+            amount,
+            recipient: String::new(),
+            payment_hash: String::new(),
+            plan: String::new(),
+            result: String::new(),
+            owner: String::new(),
+            due_at: 0,
+            attempts: 0,
+            created_at: 0,
+            updated_at: 0,
+        }
+    }
 }
 
 impl std::fmt::Debug for Operation {
@@ -90,8 +174,8 @@ impl std::fmt::Debug for Operation {
     }
 }
 
-const COLUMNS: &str =
-    "SELECT id, kind, state, account, mint, unit, amount, plan, result, owner, updated_at FROM operations";
+const COLUMNS: &str = "SELECT id, kind, state, account, mint, unit, amount, recipient, payment_hash, plan, result, owner, \
+     due_at, attempts, created_at, updated_at FROM operations";
 
 fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
     let bad = |what: String| StoreError::Inconsistent { table: "operations", what };
@@ -99,13 +183,11 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
     let state: String = row.try_get(2)?;
     let unit: String = row.try_get(5)?;
     let amount: i64 = row.try_get(6)?;
+    let attempts: i64 = row.try_get(13)?;
     Ok(Operation {
         id: row.try_get(0)?,
-        kind: [Kind::Redeem, Kind::Change, Kind::Refund]
-            .into_iter()
-            .find(|known| known.as_str() == kind)
-            .ok_or_else(|| bad(format!("kind {kind}")))?,
-        state: [State::Planned, State::Acting, State::Done, State::Refused]
+        kind: Kind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or_else(|| bad(format!("kind {kind}")))?,
+        state: State::ALL
             .into_iter()
             .find(|known| known.as_str() == state)
             .ok_or_else(|| bad(format!("state {state}")))?,
@@ -113,19 +195,34 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
         mint: row.try_get(4)?,
         unit: MintUnit::parse(&unit).ok_or_else(|| bad(format!("unit {unit}")))?,
         amount: Msat::from_db(amount).ok_or_else(|| bad(format!("amount {amount}")))?,
-        plan: row.try_get(7)?,
-        result: row.try_get(8)?,
-        owner: row.try_get(9)?,
-        updated_at: row.try_get(10)?,
+        recipient: row.try_get(7)?,
+        payment_hash: row.try_get(8)?,
+        plan: row.try_get(9)?,
+        result: row.try_get(10)?,
+        owner: row.try_get(11)?,
+        due_at: row.try_get(12)?,
+        attempts: u32::try_from(attempts).map_err(|_| bad(format!("attempts {attempts}")))?,
+        created_at: row.try_get(14)?,
+        updated_at: row.try_get(15)?,
     })
 }
 
-/// Writes a new operation. `token_hash` makes it the only one for that token.
-pub(super) async fn insert(tx: &mut Tx, operation: &Operation, token_hash: Option<&str>) -> Result<(), StoreError> {
+/// Writes a new operation of `owner`, leased to it. `token_hash` makes it the only one for that token.
+pub(super) async fn insert(
+    tx: &mut Tx,
+    operation: &mut Operation,
+    token_hash: Option<&str>,
+    owner: &str,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    owner.clone_into(&mut operation.owner);
+    operation.due_at = now_ms.saturating_add(LEASE_MS);
+    operation.created_at = now_ms;
+    operation.updated_at = now_ms;
     sqlx::query(
-        "INSERT INTO operations (id, kind, state, account, mint, unit, amount, token_hash, plan, \
-         result, owner, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        "INSERT INTO operations (id, kind, state, account, mint, unit, amount, token_hash, recipient, payment_hash, \
+         plan, result, owner, due_at, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(operation.id.as_str())
     .bind(operation.kind.as_str())
@@ -135,56 +232,94 @@ pub(super) async fn insert(tx: &mut Tx, operation: &Operation, token_hash: Optio
     .bind(operation.unit.as_str())
     .bind(operation.amount.to_db())
     .bind(token_hash)
+    .bind(operation.recipient.as_str())
+    .bind(operation.payment_hash.as_str())
     .bind(operation.plan.as_str())
     .bind(operation.result.as_str())
-    .bind(operation.owner.as_str())
-    .bind(operation.updated_at)
-    .bind(operation.updated_at)
+    .bind(owner)
+    .bind(operation.due_at)
+    .bind(now_ms)
+    .bind(now_ms)
     .execute(&mut **tx)
     .await?;
     Ok(())
 }
 
-/// Moves an unfinished operation of `owner` on. Returns whether it was unfinished until now: an
-/// outcome is recorded once, and only who records it may post it to the ledger.
+/// A step of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step<'a> {
+    pub state: State,
+    pub plan: &'a str,
+    pub result: &'a str,
+}
+
+/// Moves an open operation of `owner` on, and renews its lease. Returns whether it was open until
+/// now: an outcome is recorded once, and only who records it may post it to the ledger.
 pub(super) async fn advance(
     tx: &mut Tx,
     id: &str,
     owner: &str,
-    state: State,
-    plan: &str,
-    result: &str,
+    step: Step<'_>,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE operations SET state = $1, plan = $2, result = $3, updated_at = $4 \
-         WHERE id = $5 AND owner = $6 AND state IN ('planned', 'acting')",
-    )
-    .bind(state.as_str())
-    .bind(plan)
-    .bind(result)
-    .bind(now_ms)
-    .bind(id)
-    .bind(owner)
-    .execute(&mut **tx)
-    .await?;
+    let sql = format!(
+        "UPDATE operations SET state = $1, plan = $2, result = $3, due_at = $4, updated_at = $5 \
+         WHERE id = $6 AND owner = $7 AND {OPEN}"
+    );
+    let done = sqlx::query(AssertSqlSafe(sql))
+        .bind(step.state.as_str())
+        .bind(step.plan)
+        .bind(step.result)
+        .bind(now_ms.saturating_add(LEASE_MS))
+        .bind(now_ms)
+        .bind(id)
+        .bind(owner)
+        .execute(&mut **tx)
+        .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Makes an unfinished operation this process's own, if it is already, or if its owner was not seen
+/// Notes that an attempt ended without an outcome. `state` is what is known: unknown where
+/// something may have happened, planned where surely nothing did.
+pub(super) async fn postpone(
+    tx: &mut Tx,
+    operation: &Operation,
+    owner: &str,
+    state: State,
+    why: &str,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    let sql = format!(
+        "UPDATE operations SET state = $1, result = $2, attempts = attempts + 1, due_at = $3, updated_at = $4 \
+         WHERE id = $5 AND owner = $6 AND {OPEN}"
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(state.as_str())
+        .bind(why)
+        .bind(now_ms.saturating_add(pause_ms(operation.attempts)))
+        .bind(now_ms)
+        .bind(operation.id.as_str())
+        .bind(owner)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Makes an open operation this process's own, if it is already, or if its owner was not seen
 /// since `dead_before_ms`. Returns whether it is: nobody else works on it then. Two processes that
 /// sent the same swap would each take the other's success for somebody else's spending.
 pub(super) async fn adopt(tx: &mut Tx, id: &str, owner: &str, dead_before_ms: i64) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE operations SET owner = $1 WHERE id = $2 AND state IN ('planned', 'acting') AND (owner = $3 \
-         OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $4))",
-    )
-    .bind(owner)
-    .bind(id)
-    .bind(owner)
-    .bind(dead_before_ms)
-    .execute(&mut **tx)
-    .await?;
+    let sql = format!(
+        "UPDATE operations SET owner = $1 WHERE id = $2 AND {OPEN} AND (owner = $3 \
+         OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $4))"
+    );
+    let done = sqlx::query(AssertSqlSafe(sql))
+        .bind(owner)
+        .bind(id)
+        .bind(owner)
+        .bind(dead_before_ms)
+        .execute(&mut **tx)
+        .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -259,16 +394,22 @@ pub(super) async fn newest(
     connection: &mut AnyConnection,
     account: AccountId,
 ) -> Result<Option<Operation>, StoreError> {
-    let sql = format!("{COLUMNS} WHERE account = $1 AND state <> 'refused' ORDER BY created_at DESC, id DESC LIMIT 1");
+    let sql = format!(
+        "{COLUMNS} WHERE account = $1 AND state <> 'failed' AND kind <> 'topup' ORDER BY created_at DESC, id DESC LIMIT 1"
+    );
     let row = sqlx::query(AssertSqlSafe(sql)).bind(account.get()).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
 }
 
-/// All that is unfinished and was not touched since `before_ms`, oldest first.
-pub(super) async fn unfinished(connection: &mut AnyConnection, before_ms: i64) -> Result<Vec<Operation>, StoreError> {
-    let sql =
-        format!("{COLUMNS} WHERE state IN ('planned', 'acting') AND updated_at <= $1 ORDER BY updated_at LIMIT 200");
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(before_ms).fetch_all(connection).await?;
+/// All that is open and due, or was last touched before `started_ms`, when this process began;
+/// the longest due first.
+pub(super) async fn due(
+    connection: &mut AnyConnection,
+    now_ms: i64,
+    started_ms: i64,
+) -> Result<Vec<Operation>, StoreError> {
+    let sql = format!("{COLUMNS} WHERE {OPEN} AND (due_at <= $1 OR updated_at < $2) ORDER BY due_at LIMIT 200");
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(started_ms).fetch_all(connection).await?;
     rows.iter().map(read).collect()
 }
 

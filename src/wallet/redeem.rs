@@ -16,12 +16,13 @@ use cdk::nuts::{Proof, State as ProofState};
 use cdk_common::wallet::ProofInfo;
 use uuid::Uuid;
 
-use super::journal::{self, Kind, Operation, State};
+use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{split_few, split_ladder, sum};
 use super::refusal::{MintError, Refusal};
 use super::swap::{self, Plan, Standing};
 use super::token::{Token, TokenFault};
 use super::{Trusted, Wallet, WalletError, currency};
+use crate::failpoint::failpoint;
 use crate::ledger::account::house_account;
 use crate::ledger::repo::{self as books, Transfer};
 use crate::ledger::{Account, AccountId, AccountKind};
@@ -200,7 +201,7 @@ impl Wallet {
         key_hash: &str,
     ) -> Result<Account, RedeemError> {
         if let Some(known) = self.accepted(key_hash).await? {
-            if known.state == State::Acting {
+            if known.state.is_open() {
                 // Its outcome was not known when it was last asked about: ask again. A refusal
                 // gives the token free, and then it is redeemed like any other.
                 self.resume_redemption(&known).await;
@@ -217,11 +218,13 @@ impl Wallet {
             }
             Err(error) => return Err(error),
         };
+        failpoint!("redeem.written");
         // Whoever resumes this operation waits for the first attempt at it.
         let lane = self.inner.redeeming.lane(&operation.id);
         let _sending = lane.lock().await;
         let sent = async {
             let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+            failpoint!("redeem.swapped");
             self.finish_redemption(trusted, &operation, &plan, standing, true).await
         };
         sent.await.map_err(|error| match error {
@@ -288,20 +291,13 @@ impl Wallet {
             }
         };
         let net: u64 = sum(&plan.outputs);
-        let operation = Operation {
-            id: Uuid::new_v4().to_string(),
-            kind: Kind::Redeem,
+        let credit = token.unit.to_msat(net).ok_or(RedeemError::FeesExceed)?;
+        let mut operation = Operation {
             state: State::Acting,
-            account,
-            mint: token.mint.clone(),
-            unit: token.unit,
-            amount: token.unit.to_msat(net).ok_or(RedeemError::FeesExceed)?,
             plan: serde_json::to_string(plan).map_err(|error| WalletError::Ecash(error.to_string()))?,
-            result: String::new(),
-            owner: ledger.owner().to_owned(),
-            updated_at: now_ms,
+            ..Operation::planned(Kind::Redeem, account, &token.mint, token.unit, credit)
         };
-        journal::insert(&mut tx, &operation, Some(key_hash)).await?;
+        journal::insert(&mut tx, &mut operation, Some(key_hash), ledger.owner(), now_ms).await?;
         journal::claim_secrets(&mut tx, &operation.id, &token.secret_hashes).await?;
         tx.commit().await?;
         Ok(operation)
@@ -319,7 +315,10 @@ impl Wallet {
         match standing {
             Standing::Done(proofs) => {
                 self.keep_proofs(trusted, operation, plan, proofs, first).await?;
-                self.credit(operation).await
+                failpoint!("redeem.kept");
+                let account = self.credit(operation).await?;
+                failpoint!("redeem.credited");
+                Ok(account)
             }
             Standing::Unknown(MintError::NotSent) if first => {
                 self.refuse(operation, "unreachable").await?;
@@ -327,6 +326,7 @@ impl Wallet {
             }
             Standing::Unknown(error) => {
                 tracing::warn!(operation = %operation.id, %error, "a redemption is not decided yet");
+                self.postpone(operation, State::Unknown, &error.to_string()).await?;
                 Err(RedeemError::Pending(operation.id.clone()))
             }
             Standing::Refused(refusal) => {
@@ -371,7 +371,15 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), State::Done, "", "", now_ms).await? {
+        if journal::advance(
+            &mut tx,
+            &operation.id,
+            ledger.owner(),
+            Step { state: State::Done, plan: "", result: "" },
+            now_ms,
+        )
+        .await?
+        {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             let transfer = Transfer {
                 id: ledger.next_id(),
@@ -402,7 +410,8 @@ impl Wallet {
     async fn refuse(&self, operation: &Operation, why: &str) -> Result<(), RedeemError> {
         let now_ms = self.clock().now_ms();
         let mut tx = self.store().begin(Durability::Full).await?;
-        if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), State::Refused, "", why, now_ms).await? {
+        let failed = Step { state: State::Failed, plan: "", result: why };
+        if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), failed, now_ms).await? {
             journal::release_claim(&mut tx, &operation.id).await?;
         }
         tx.commit().await?;
@@ -417,7 +426,7 @@ impl Wallet {
 
     /// What a repeated token gets: its account, or word that it is still undecided.
     async fn known(&self, operation: &Operation) -> Result<RedeemError, RedeemError> {
-        if matches!(operation.state, State::Planned | State::Acting) {
+        if operation.state.is_open() {
             return Ok(RedeemError::Pending(operation.id.clone()));
         }
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;

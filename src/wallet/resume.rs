@@ -4,28 +4,32 @@
 //! that adopts it.
 
 use super::change::{Change, RefundError, read_plan};
-use super::journal::{self, Kind, Operation, State};
+use super::journal::{self, Kind, Operation};
 use super::{Wallet, WalletError, redeem, swap};
 use crate::ledger::repo as books;
 use crate::store::Durability;
 
 impl Wallet {
-    /// Finishes what an earlier process, or an unreachable mint, left unfinished and untouched
-    /// since `before_ms`. Returns how many operations are still open.
+    /// Finishes what an earlier process, or an unreachable mint, left open and is due; what was not
+    /// touched since this process began, at `started_ms`, is due at once. Returns how many
+    /// operations are still open.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn resume(&self, before_ms: i64) -> Result<usize, WalletError> {
+    pub async fn resume(&self, started_ms: i64) -> Result<usize, WalletError> {
+        let now_ms = self.clock().now_ms();
+        let before_ms = now_ms.saturating_sub(journal::LEASE_MS).max(started_ms);
         let mut reader = self.store().read().acquire().await?;
-        let unfinished = journal::unfinished(&mut reader, before_ms).await?;
+        let due = journal::due(&mut reader, now_ms, started_ms).await?;
         let owner = self.inner.ledger.owner();
         let stranded = journal::stranded(&mut reader, owner, before_ms, self.dead_before_ms()).await?;
         drop(reader);
         let mut open: usize = 0;
-        for operation in unfinished {
+        for operation in due {
             let done = match operation.kind {
                 Kind::Redeem => self.resume_redemption(&operation).await,
                 Kind::Change | Kind::Refund => self.perform(&operation).await != Change::Owed,
+                Kind::TopUp | Kind::Expiry | Kind::Payout | Kind::Sweep => false,
             };
             open = open.saturating_add(usize::from(!done));
         }
@@ -50,7 +54,7 @@ impl Wallet {
             let mut reader = self.store().read().acquire().await?;
             let now = journal::find(&mut reader, &operation.id).await?;
             drop(reader);
-            if now.is_none_or(|now| now.state != State::Acting) {
+            if now.is_none_or(|now| !now.state.is_open()) {
                 return Ok(None);
             }
             if !self.adopt(operation).await? {

@@ -413,8 +413,8 @@ async fn the_overview_tells_how_the_node_stands() {
     let hold = house.ledger.hold(rich, Msat::new(5_500).unwrap(), "running").await.unwrap();
     house
         .execute(
-            "INSERT INTO operations (id, kind, state, account, mint, unit, amount, owner, created_at, updated_at) \
-             SELECT 'op', 'redeem', 'acting', id, 'm', 'sat', 1, 'o', 1790000000000, 1790000000000 \
+            "INSERT INTO operations (id, kind, state, account, mint, unit, amount, owner, due_at, created_at, updated_at) \
+             SELECT 'op', 'redeem', 'acting', id, 'm', 'sat', 1, 'o', 1790000000000, 1790000000000, 1790000000000 \
              FROM accounts WHERE kind = 'income'",
         )
         .await;

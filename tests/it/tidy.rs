@@ -10,7 +10,7 @@ use syn::visit::Visit;
 const LAYERS: &[&[&str]] = &[
     &["money"],
     &["failure", "dialect"],
-    &["clock", "config", "vault", "net", "store"],
+    &["clock", "config", "vault", "net", "store", "failpoint"],
     &["ledger", "price", "upstream"],
     &["wallet", "catalog"],
     &["payment"],
