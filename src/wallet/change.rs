@@ -15,7 +15,7 @@ use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{split_few, sum};
 use super::refusal::{MintError, Refusal};
 use super::swap::{self, Plan, Standing};
-use super::{Trusted, Wallet, WalletError, currency, redeem};
+use super::{Trusted, Wallet, WalletError, currency, incoming};
 use crate::failpoint::failpoint;
 use crate::ledger::repo::{self as books, Transfer};
 use crate::ledger::{Account, AccountId};
@@ -348,7 +348,7 @@ impl Wallet {
             }
         };
         let id = operation_uuid(operation)?;
-        let mut infos = redeem::proof_infos(&trusted.url, operation, plan, proofs.clone())?;
+        let mut infos = incoming::proof_infos(&trusted.url, operation, plan.counter, proofs.clone())?;
         for (at, info) in infos.iter_mut().enumerate() {
             if plan.send.contains(&at) {
                 info.state = ProofState::Reserved;

@@ -15,6 +15,7 @@
 
 pub mod cdk_db;
 mod change;
+mod incoming;
 mod journal;
 mod keysets;
 pub mod mint;

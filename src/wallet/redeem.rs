@@ -11,23 +11,19 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use cdk::mint_url::MintUrl;
-use cdk::nuts::{Proof, State as ProofState};
-use cdk_common::wallet::ProofInfo;
-use uuid::Uuid;
+use cdk::nuts::Proof;
 
 use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{split_few, split_ladder, sum};
 use super::refusal::{MintError, Refusal};
 use super::swap::{self, Plan, Standing};
 use super::token::{Token, TokenFault};
-use super::{Trusted, Wallet, WalletError, currency};
+use super::{Trusted, Wallet, WalletError};
 use crate::failpoint::failpoint;
-use crate::ledger::account::house_account;
-use crate::ledger::repo::{self as books, Transfer};
+use crate::ledger::repo as books;
 use crate::ledger::{Account, AccountId, AccountKind};
-use crate::money::{MintUnit, Msat};
-use crate::store::{Durability, StoreError, Tx};
+use crate::money::Msat;
+use crate::store::{Durability, StoreError};
 
 /// Why a token was not credited.
 #[derive(Debug, thiserror::Error)]
@@ -314,7 +310,7 @@ impl Wallet {
     ) -> Result<Account, RedeemError> {
         match standing {
             Standing::Done(proofs) => {
-                self.keep_proofs(trusted, operation, plan, proofs, first).await?;
+                self.keep_incoming(trusted, operation, plan.counter, proofs, first).await?;
                 failpoint!("redeem.kept");
                 let account = self.credit(operation).await?;
                 failpoint!("redeem.credited");
@@ -341,69 +337,6 @@ impl Wallet {
                 })
             }
         }
-    }
-
-    /// Stores the proofs that a redemption brought. After a restart some may be there already, or
-    /// may even be spent again: then the mint says which are still worth something.
-    async fn keep_proofs(
-        &self,
-        trusted: &Trusted,
-        operation: &Operation,
-        plan: &Plan,
-        proofs: Vec<Proof>,
-        first: bool,
-    ) -> Result<(), RedeemError> {
-        let mut infos = proof_infos(&trusted.url, operation, plan, proofs)?;
-        if !first {
-            let ys: Vec<_> = infos.iter().map(|info| info.y).collect();
-            let stored = self.inner.ecash.get_proofs_by_ys(ys.clone()).await?;
-            let states = trusted.http.states(ys).await.map_err(WalletError::Mint)?;
-            let unspent: Vec<bool> = states.iter().map(|state| *state == ProofState::Unspent).collect();
-            let mut fresh = unspent.into_iter();
-            infos.retain(|info| fresh.next() == Some(true) && stored.iter().all(|old| old.y != info.y));
-        }
-        self.inner.ecash.update_proofs(infos.clone(), Vec::new()).await?;
-        self.stock(trusted, operation.unit, &infos).await;
-        Ok(())
-    }
-
-    async fn credit(&self, operation: &Operation) -> Result<Account, RedeemError> {
-        let now_ms = self.clock().now_ms();
-        let ledger = &self.inner.ledger;
-        let mut tx = self.store().begin(Durability::Full).await?;
-        if journal::advance(
-            &mut tx,
-            &operation.id,
-            ledger.owner(),
-            Step { state: State::Done, plan: "", result: "" },
-            now_ms,
-        )
-        .await?
-        {
-            let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
-            let transfer = Transfer {
-                id: ledger.next_id(),
-                debit: mint,
-                credit: operation.account,
-                amount: operation.amount,
-                kind: "redeem",
-                reference: &operation.id,
-            };
-            books::transfer(&mut tx, transfer, now_ms).await?;
-        }
-        let account = books::find(&mut tx, operation.account).await?;
-        tx.commit().await?;
-        account.ok_or_else(|| WalletError::Ecash("the account is gone".into()).into())
-    }
-
-    pub(super) async fn mint_account(
-        &self,
-        tx: &mut Tx,
-        mint: &str,
-        unit: MintUnit,
-        now_ms: i64,
-    ) -> Result<AccountId, StoreError> {
-        house_account(tx, self.inner.ledger.next_id(), AccountKind::Mint, mint, unit.as_str(), now_ms).await
     }
 
     /// Ends a redemption that did not happen, and gives its token free.
@@ -467,24 +400,4 @@ fn unreachable(error: WalletError) -> RedeemError {
         WalletError::Mint(_) => RedeemError::Unreachable,
         other => RedeemError::Wallet(other),
     }
-}
-
-/// New proofs as the ecash store keeps them, marked with the operation that brought them.
-pub(super) fn proof_infos(
-    url: &MintUrl,
-    operation: &Operation,
-    plan: &Plan,
-    proofs: Vec<Proof>,
-) -> Result<Vec<ProofInfo>, WalletError> {
-    let id = Uuid::parse_str(&operation.id).map_err(|error| WalletError::Ecash(error.to_string()))?;
-    let unit = currency(operation.unit);
-    proofs
-        .into_iter()
-        .zip(plan.counter..)
-        .map(|(proof, counter)| {
-            ProofInfo::new_with_operations(proof, url.clone(), ProofState::Unspent, unit.clone(), None, Some(id))
-                .map(|info| info.with_derivation_index(counter))
-                .map_err(|error| WalletError::Ecash(error.to_string()))
-        })
-        .collect()
 }
