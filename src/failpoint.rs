@@ -27,6 +27,7 @@ pub const POINTS: &[&str] = &[
     "topup.written",
     "topup.quoted",
     "topup.planned",
+    "topup.paid",
     "topup.issued",
     "topup.kept",
     "topup.credited",

@@ -67,6 +67,7 @@ pub mod failure;
 pub mod http;
 pub mod jobs;
 pub mod ledger;
+pub mod lnurl;
 pub mod money;
 pub mod net;
 pub mod node;

@@ -5,6 +5,8 @@
 //! cookies, reads proxy settings from the environment, repeats a request, or trusts a body to be
 //! short. A [`NetError`] never contains an address: addresses carry keys in their query.
 
+pub mod public;
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -89,6 +91,10 @@ pub fn install_crypto() {
 /// # Errors
 /// When the TLS backend does not start (no usable certificate store).
 pub fn client(options: &ClientOptions) -> Result<reqwest::Client, NetError> {
+    builder(options).build().map_err(|_| NetError::Other("the HTTP client could not be started"))
+}
+
+fn builder(options: &ClientOptions) -> reqwest::ClientBuilder {
     install_crypto();
     let mut builder = reqwest::Client::builder()
         .no_proxy()
@@ -105,7 +111,7 @@ pub fn client(options: &ClientOptions) -> Result<reqwest::Client, NetError> {
     if options.http1_only {
         builder = builder.http1_only();
     }
-    builder.build().map_err(|_| NetError::Other("the HTTP client could not be started"))
+    builder
 }
 
 /// Whether this node may talk to `url`: `https` anywhere, `http` on loopback and `.onion` hosts,
@@ -128,6 +134,17 @@ pub fn check_url(url: &Url) -> Result<(), NetError> {
             Err(NetError::Address("plain http is accepted for loopback and .onion hosts only; use https"))
         }
         _ => Err(NetError::Address("the address must begin with https://")),
+    }
+}
+
+/// Whether `url` names this machine.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::exchange::{Deliveries, Exchange};
 use crate::http;
 use crate::jobs;
 use crate::ledger::{Ledger, repo};
+use crate::net::public::Reach;
 use crate::net::{self, ClientOptions, NetError};
 use crate::payment::payer::Till;
 use crate::price::PriceBook;
@@ -157,6 +158,10 @@ fn start_jobs(
     let idle = config.upstream.as_ref().map_or(Duration::from_secs(120), |upstream| upstream.idle_timeout);
     jobs::start(tracker, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
     jobs::start(tracker, stop, jobs::RefreshKeysets { wallet: wallet.clone() });
+    if let Some(recipient) = config.payouts.recipient.clone() {
+        let (minimum, period) = (config.payouts.minimum, config.payouts.interval);
+        jobs::start(tracker, stop, jobs::PayOut { wallet: wallet.clone(), recipient, minimum, period });
+    }
     jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
@@ -226,8 +231,16 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         timeout: config.mints.timeout,
         concurrency: config.mints.max_concurrency,
         seed: Seed::new(seed),
+        lightning_fee_percent: config.payouts.max_fee_percent,
+        strangers: strangers_reach(&config.mints.urls),
     };
     Ok(Wallet::open(ledger.clone(), options, &client).await?)
+}
+
+/// On a node whose mints are all on loopback there is no money to be had, and a network to be tested.
+fn strangers_reach(mints: &[String]) -> Reach {
+    let local = |mint: &String| url::Url::parse(mint).is_ok_and(|url| net::is_loopback(&url));
+    if !mints.is_empty() && mints.iter().all(local) { Reach::Anywhere } else { Reach::Public }
 }
 
 fn load_catalog(config: &Config) -> Result<Catalog, StartError> {

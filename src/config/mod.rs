@@ -40,6 +40,7 @@ pub struct Config {
     pub storage: Storage,
     pub upstream: Option<Upstream>,
     pub mints: Mints,
+    pub payouts: Payouts,
     pub pricing: Pricing,
     pub admin: Admin,
     pub log: Log,
@@ -152,6 +153,21 @@ pub struct Mints {
     pub timeout: Duration,
     /// `MINT_MAX_CONCURRENCY`, 4 (`MINT_OPERATION_CONCURRENCY`)
     pub max_concurrency: usize,
+}
+
+/// What leaves the node over Lightning.
+#[derive(Clone, Debug)]
+pub struct Payouts {
+    /// `RECEIVE_LN_ADDRESS`: where earnings go; none: they stay.
+    pub recipient: Option<String>,
+    /// `MINIMUM_PAYOUT` in sats, 100 (`MIN_PAYOUT_SAT`)
+    pub minimum: Msat,
+    /// `PAYOUT_INTERVAL` in seconds, 300 (`PAYOUT_INTERVAL_SECONDS`)
+    pub interval: Duration,
+    /// `REFUND_PROCESSING_INTERVAL` in seconds, 3600; `None` (0): expired keys keep their money.
+    pub expiry_interval: Option<Duration>,
+    /// `LIGHTNING_MAX_FEE_PERCENT`, 3
+    pub max_fee_percent: u8,
 }
 
 /// How dollars become sats.

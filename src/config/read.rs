@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
-use super::{Admin, Config, Info, Log, Mints, Pricing, Secret, Server, Storage, Upstream, address, values};
+use super::{Admin, Config, Info, Log, Mints, Payouts, Pricing, Secret, Server, Storage, Upstream, address, values};
 
 /// Reads everything and fails with all faults at once.
 pub(super) fn config(vars: &BTreeMap<String, String>) -> Result<Config, Faults> {
@@ -43,6 +43,7 @@ impl<'a> Reader<'a> {
         let storage = self.storage();
         let upstream = self.upstream();
         let mints = self.mints();
+        let payouts = self.payouts();
         let pricing = self.pricing();
         let admin = self.admin();
         let log = self.log();
@@ -52,6 +53,7 @@ impl<'a> Reader<'a> {
             storage: storage?,
             upstream: upstream?,
             mints: mints?,
+            payouts: payouts?,
             pricing: pricing?,
             admin: admin?,
             log: log?,
@@ -143,6 +145,21 @@ impl<'a> Reader<'a> {
             urls.insert(0, primary);
         }
         Some(Mints { urls, unit: unit?, timeout: timeout?, max_concurrency: max_concurrency? })
+    }
+
+    fn payouts(&mut self) -> Option<Payouts> {
+        let recipient = self.optional("RECEIVE_LN_ADDRESS", values::recipient);
+        let minimum = self.get("MINIMUM_PAYOUT", values::sats);
+        let interval = self.get("PAYOUT_INTERVAL", values::seconds);
+        let expiry_interval = self.get("REFUND_PROCESSING_INTERVAL", values::seconds_or_never);
+        let max_fee_percent = self.get("LIGHTNING_MAX_FEE_PERCENT", values::percent);
+        Some(Payouts {
+            recipient: recipient?,
+            minimum: minimum?,
+            interval: interval?,
+            expiry_interval: expiry_interval?,
+            max_fee_percent: max_fee_percent?,
+        })
     }
 
     fn pricing(&mut self) -> Option<Pricing> {

@@ -92,6 +92,18 @@ pub const SETTINGS: &[Setting] = &[
     setting("PRICING_REFRESH_INTERVAL_SECONDS", &["PRICING_REFRESH_INTERVAL"], "120",
         "Seconds between two looks at the rate."),
 
+    setting("RECEIVE_LN_ADDRESS", &[], "",
+        "Where your earnings go: a Lightning address (you@example.com) or an LNURL. Empty: they stay in the node."),
+    setting("MINIMUM_PAYOUT", &["MIN_PAYOUT_SAT"], "100",
+        "Sats that must have been earned at a mint before they are sent."),
+    setting("PAYOUT_INTERVAL", &["PAYOUT_INTERVAL_SECONDS"], "300",
+        "Seconds between two looks at the earnings."),
+    setting("REFUND_PROCESSING_INTERVAL", &[], "3600",
+        "Seconds between two looks for keys whose time is over (Key-Expiry-Time); their money goes to \
+         their Refund-LNURL. 0: never."),
+    setting("LIGHTNING_MAX_FEE_PERCENT", &[], "3",
+        "The most that a Lightning payment of yours or of a client's may cost, in percent (at least 2 sats)."),
+
     setting("ADMIN_PASSWORD", &[], "",
         "Password for the operator's pages. Generated and printed once when none was ever set."),
     setting("SECRET_KEY", &["ROUTSTR_SECRET_KEY"], "",
@@ -143,8 +155,6 @@ pub const NOT_USED_YET: &[&str] = &[
     "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENROUTER_API_KEY", "GROQ_API_KEY", "GEMINI_API_KEY",
     "PERPLEXITY_API_KEY", "FIREWORKS_API_KEY", "XAI_API_KEY", "TINFOIL_API_KEY",
     "OLLAMA_BASE_URL", "OLLAMA_API_KEY",
-    "RECEIVE_LN_ADDRESS", "MINIMUM_PAYOUT", "MIN_PAYOUT_SAT",
-    "PAYOUT_INTERVAL", "PAYOUT_INTERVAL_SECONDS", "REFUND_PROCESSING_INTERVAL",
     "DEVS_DONATION_RATE", "CHILD_KEY_COST", "MINT_RETRY_MAX_ATTEMPTS",
     "NSEC", "RELAYS", "PROVIDER_ID", "PROVIDERS_REFRESH_INTERVAL_SECONDS",
     "ENABLE_ANALYTICS_SHARING", "MODELS_REFRESH_INTERVAL_SECONDS",

@@ -9,8 +9,9 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{Feed, FeedKind, MintUnit, MissingUsage, Secret, address};
-use crate::money::Msat;
+use crate::lnurl::Recipient;
 use crate::money::amount::MAX_MSAT;
+use crate::money::{Msat, Sat};
 
 type Parsed<T> = Result<T, String>;
 
@@ -104,6 +105,27 @@ pub(super) fn concurrency(text: &str) -> Parsed<usize> {
 
 pub(super) fn seconds(text: &str) -> Parsed<Duration> {
     whole(text, 1..=MAX_SECONDS).map(Duration::from_secs)
+}
+
+/// 0: never.
+pub(super) fn seconds_or_never(text: &str) -> Parsed<Option<Duration>> {
+    let seconds: u64 = whole(text, 0..=MAX_SECONDS)?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+pub(super) fn percent(text: &str) -> Parsed<u8> {
+    whole(text, 0..=100)
+}
+
+pub(super) fn sats(text: &str) -> Parsed<Msat> {
+    whole(text, 1..=MAX_MSAT / 1000).map(|sats| Sat::new(sats).unwrap_or_default().to_msat())
+}
+
+pub(super) fn recipient(text: &str) -> Parsed<String> {
+    match Recipient::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("is neither a Lightning address nor an LNURL; expected e.g. you@example.com".to_owned()),
+    }
 }
 
 pub(super) fn msat(text: &str) -> Parsed<Msat> {

@@ -181,7 +181,7 @@ impl Exchange {
         }
         let funds = match self.till.wallet().give_change(payer.account).await {
             Ok(Change::Token { token, .. }) => Funds::Returned(token),
-            Ok(Change::Owed | Change::Nothing) => Funds::Claimable,
+            Ok(_) => Funds::Claimable,
             Err(error) => {
                 tracing::error!(%error, "a refund waits for the next attempt");
                 Funds::Claimable

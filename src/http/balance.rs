@@ -13,7 +13,7 @@ use crate::failure::{Code, Failure, Funds};
 use crate::ledger::Account;
 use crate::money::MintUnit;
 use crate::payment::{self, Payment};
-use crate::wallet::{Change, RefundError};
+use crate::wallet::{Change, Destination, RefundError};
 
 /// Longest body of these calls.
 const MAX_BODY: usize = 64 * 1024;
@@ -118,6 +118,7 @@ async fn claim(node: &Node, token: &str) -> Result<Change, Failure> {
         RefundError::Nothing | RefundError::TooSmall => {
             Failure::payment(Code::TokenAlreadySpent, "This Cashu token was used up: no change is due.")
         }
+        RefundError::NoSuchMint | RefundError::Undeliverable(_) => Failure::internal().funds(Funds::Claimable),
         RefundError::Wallet(error) => {
             tracing::error!(%error, "change could not be looked up");
             Failure::internal().funds(Funds::Claimable)
@@ -135,7 +136,7 @@ async fn refund_key(node: &Node, payment: Payment) -> Result<(Change, MintUnit),
     // Never redeems: a token that was not used here is best kept as it is.
     let account = till.look_up(&key).await?.ok_or_else(|| Failure::payment(Code::KeyNotFound, "Key not found"))?;
     let unit = MintUnit::parse(&account.unit).unwrap_or_default();
-    let change = till.wallet().refund(account.id).await.map_err(|error| match error {
+    let change = till.wallet().refund(account.id, &Destination::default()).await.map_err(|error| match error {
         RefundError::Ongoing => {
             Failure::client(Code::RefundOngoing, "Cannot refund key. There are ongoing requests for this api key.")
         }
@@ -144,6 +145,7 @@ async fn refund_key(node: &Node, payment: Payment) -> Result<(Change, MintUnit),
         RefundError::Pending => {
             Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY)
         }
+        RefundError::NoSuchMint | RefundError::Undeliverable(_) => Failure::internal(),
         RefundError::Wallet(error) => {
             tracing::error!(%error, "a refund failed");
             Failure::internal()
@@ -154,7 +156,7 @@ async fn refund_key(node: &Node, payment: Payment) -> Result<(Change, MintUnit),
 
 fn refund_body(change: &Change, unit: MintUnit) -> Answer {
     match change {
-        Change::Token { token, amount } => {
+        Change::Token { token, amount, .. } => {
             let (name, units) = match unit {
                 MintUnit::Sat => ("sats", amount.floor_sat().get()),
                 MintUnit::Msat => ("msats", amount.get()),
@@ -162,7 +164,7 @@ fn refund_body(change: &Change, unit: MintUnit) -> Answer {
             Ok(json!({ "token": token, name: units.to_string(), "recipient": null }))
         }
         Change::Nothing => Err(Failure::client(Code::RefundNothing, "No balance to refund")),
-        Change::Owed => {
+        Change::Sent { .. } | Change::Failed(_) | Change::Owed => {
             Err(Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY))
         }
     }

@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod heartbeat;
+mod pay_out;
 mod refresh_keysets;
 mod refresh_price;
 mod rescue_stalled;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 pub use checkpoint::Checkpoint;
 pub use heartbeat::Heartbeat;
+pub use pay_out::PayOut;
 pub use refresh_keysets::RefreshKeysets;
 pub use refresh_price::RefreshPrice;
 pub use rescue_stalled::RescueStalled;

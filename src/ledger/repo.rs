@@ -284,6 +284,36 @@ pub async fn ensure_client(
 
 const ACCOUNT: &str = "SELECT id, kind, posted, held, spent, requests, mint, unit FROM accounts";
 
+/// Ecash at a mint, by the books, less what its clients have on their accounts. In msat; negative
+/// when clients of this mint are owed what is held at another.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn surplus_at(connection: &mut AnyConnection, mint: &str, unit: &str) -> Result<i64, StoreError> {
+    let row = sqlx::query(
+        "SELECT CAST(COALESCE(-SUM(posted), 0) AS BIGINT) \
+         FROM accounts WHERE mint = $1 AND unit = $2 AND kind IN ('mint', 'key', 'token')",
+    )
+    .bind(mint)
+    .bind(unit)
+    .fetch_one(connection)
+    .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// What was charged and not yet paid out, less the fees that mints took. In msat.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn earnings(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+    let row = sqlx::query(
+        "SELECT CAST(COALESCE(SUM(posted), 0) AS BIGINT) FROM accounts WHERE kind IN ('income', 'mint_fees')",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(row.try_get(0)?)
+}
+
 /// The account that a key opens.
 ///
 /// # Errors

@@ -1,4 +1,5 @@
-//! Money goes back as a token: change of one request, or the balance of a key.
+//! Money goes back: change of one request, the balance of a key, the operator's earnings. As a token
+//! it is made here; over Lightning, in [`super::pay`].
 //!
 //! 1. In one synced transaction the amount leaves the account and the operation is written: from
 //!    then on it is owed, and can be fetched however the process fares.
@@ -7,8 +8,9 @@
 //! 3. In one synced transaction the token is stored and the ecash leaves the books. Only then does
 //!    anybody see the token, and anybody entitled sees the same one again.
 
-use cdk::nuts::{Proof, State as ProofState, Token as CdkToken};
+use cdk::nuts::{Proof, PublicKey, State as ProofState, Token as CdkToken};
 use cdk_common::wallet::ProofInfo;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::journal::{self, Kind, Operation, State, Step};
@@ -19,8 +21,8 @@ use super::{Trusted, Wallet, WalletError, currency, incoming};
 use crate::failpoint::failpoint;
 use crate::ledger::repo::{self as books, Transfer};
 use crate::ledger::{Account, AccountId};
-use crate::money::Msat;
-use crate::store::{Durability, StoreError};
+use crate::money::{MintUnit, Msat};
+use crate::store::{Durability, StoreError, Tx};
 
 /// Money on its way back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,14 +31,45 @@ pub enum Change {
     Nothing,
     /// Here it is. `amount` is what the token is worth, which a mint's fee may have made smaller
     /// than what was owed.
-    Token { token: String, amount: Msat },
+    Token { token: String, amount: Msat, mint: String },
+    /// It was paid over Lightning. `amount` is what the recipient got.
+    Sent { recipient: String, amount: Msat, fee: Msat },
+    /// It could not be paid over Lightning, for this reason; it is back on the account.
+    Failed(String),
     /// It is owed, and will be made; the refund endpoint gives it out.
     Owed,
 }
 
+/// Where money is to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Destination {
+    /// A mint of the node's whose ecash is wanted; empty: the one that was paid at.
+    pub mint: String,
+    /// A Lightning address or an LNURL; empty: a token.
+    pub recipient: String,
+}
+
+/// How much is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// All that is on the account, in whole coins. What is less than a coin stays.
+    Balance,
+    /// All that the operator has earned of this unit at the mint, if it is worth it.
+    Earnings { unit: MintUnit, minimum: Msat },
+}
+
+/// What is kept of a Lightning payment when it is over, in msat.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Paid {
+    pub sent: u64,
+    pub fee: u64,
+    /// The mint's name for it.
+    pub quote: String,
+}
+
 /// Whether an operation was just written by the caller, or may have been worked on before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attempt {
+pub(super) enum Attempt {
     First,
     Later,
 }
@@ -58,6 +91,12 @@ pub enum RefundError {
     /// It is being made; ask again.
     #[error("it is being made")]
     Pending,
+    /// This node holds no ecash of that mint.
+    #[error("this node does not hold ecash of that mint")]
+    NoSuchMint,
+    /// The Lightning payment was not made; the money is where it was.
+    #[error("{0}")]
+    Undeliverable(String),
     #[error(transparent)]
     Wallet(#[from] WalletError),
 }
@@ -77,7 +116,7 @@ impl Wallet {
     /// # Errors
     /// Only before anything was written: then the money is still on the account.
     pub async fn give_change(&self, account: AccountId) -> Result<Change, RefundError> {
-        match self.begin(account, Kind::Change).await {
+        match self.begin(account, Kind::Change, &Destination::default(), Source::Balance).await {
             Ok(change) => Ok(change),
             Err(RefundError::Nothing | RefundError::TooSmall) => match self.last_return(account).await? {
                 Some(given) => Ok(self.perform(&given).await),
@@ -92,7 +131,7 @@ impl Wallet {
     ///
     /// # Errors
     /// See [`RefundError`].
-    pub async fn refund(&self, account: AccountId) -> Result<Change, RefundError> {
+    pub async fn refund(&self, account: AccountId, to: &Destination) -> Result<Change, RefundError> {
         match self.last_return(account).await? {
             // It was begun before: finish that one, so that a repeated call gets one answer.
             Some(begun) if begun.state.is_open() => {
@@ -100,13 +139,26 @@ impl Wallet {
             }
             _ => {}
         }
-        match self.begin(account, Kind::Refund).await {
+        match self.begin(account, Kind::Refund, to, Source::Balance).await {
             Ok(change) => pending_if_owed(change),
             Err(little @ (RefundError::Nothing | RefundError::TooSmall)) => match self.last_return(account).await? {
                 Some(last) => pending_if_owed(self.perform(&last).await),
                 None => Err(little),
             },
             Err(error) => Err(error),
+        }
+    }
+
+    /// Sends the balance of a key whose time is over to its owner's Lightning address.
+    ///
+    /// # Errors
+    /// See [`RefundError`].
+    pub async fn expire(&self, account: AccountId, recipient: &str) -> Result<Change, RefundError> {
+        let to = Destination { mint: String::new(), recipient: recipient.to_owned() };
+        match self.last_return(account).await? {
+            // Under way already; the journal's own schedule carries it on.
+            Some(begun) if begun.state.is_open() => Ok(Change::Owed),
+            _ => self.begin(account, Kind::Expiry, &to, Source::Balance).await,
         }
     }
 
@@ -126,7 +178,7 @@ impl Wallet {
             (_, Some(last)) if last.kind == Kind::Redeem && last.state.is_open() => {
                 self.claim_undecided(key_hash, &last).await
             }
-            (_, Some(last)) if last.kind != Kind::Redeem => {
+            (_, Some(last)) if last.kind.is_return() => {
                 if last.state.is_open() {
                     pending_if_owed(self.perform(&last).await)
                 } else {
@@ -136,8 +188,7 @@ impl Wallet {
             _ if !account.balance.held.is_zero() => Err(RefundError::Pending),
             _ => match self.give_change(account.id).await? {
                 Change::Nothing => Err(RefundError::Nothing),
-                Change::Owed => Err(RefundError::Pending),
-                token @ Change::Token { .. } => Ok(token),
+                change => pending_if_owed(change),
             },
         }
     }
@@ -156,36 +207,53 @@ impl Wallet {
     async fn last_return(&self, account: AccountId) -> Result<Option<Operation>, RefundError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         let newest = journal::newest(&mut reader, account).await?;
-        Ok(newest.filter(|operation| operation.kind != Kind::Redeem))
+        Ok(newest.filter(|operation| operation.kind.is_return()))
     }
 
     /// All three steps, for a new operation. Nobody else can come between: its lane is taken before
     /// it is there to be seen.
-    async fn begin(&self, account: AccountId, kind: Kind) -> Result<Change, RefundError> {
+    pub(super) async fn begin(
+        &self,
+        account: AccountId,
+        kind: Kind,
+        to: &Destination,
+        source: Source,
+    ) -> Result<Change, RefundError> {
         let id = Uuid::new_v4().to_string();
         let lane = self.inner.redeeming.lane(&id);
         let _turn = lane.lock().await;
-        let operation = self.write_operation(id, account, kind).await?;
+        let operation = self.write_operation(id, account, kind, to, source).await?;
         failpoint!("return.written");
         Ok(self.attempt(&operation, Attempt::First).await)
     }
 
     /// Step 1: the amount leaves the account, and is owed.
-    async fn write_operation(&self, id: String, account: AccountId, kind: Kind) -> Result<Operation, RefundError> {
+    async fn write_operation(
+        &self,
+        id: String,
+        account: AccountId,
+        kind: Kind,
+        to: &Destination,
+        source: Source,
+    ) -> Result<Operation, RefundError> {
+        if !to.mint.is_empty() && self.trusted(&to.mint).is_none() {
+            return Err(RefundError::NoSuchMint);
+        }
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let found = books::find_locked(&mut tx, account).await?.ok_or(RefundError::Unknown)?;
-        if !found.balance.held.is_zero() {
-            return Err(RefundError::Ongoing);
-        }
-        let unit = crate::money::MintUnit::parse(&found.unit)
-            .ok_or_else(|| WalletError::Ecash(format!("account {} has no unit", account.get())))?;
-        let owed = unit.to_msat(unit.floor(found.balance.available())).unwrap_or_default();
-        if owed.is_zero() {
-            return Err(if found.balance.posted.is_zero() { RefundError::Nothing } else { RefundError::TooSmall });
-        }
-        let mut operation = Operation { id, ..Operation::planned(kind, account, &found.mint, unit, owed) };
+        let (mint, unit, owed) = match source {
+            Source::Balance => balance_owed(&mut tx, account, to).await?,
+            Source::Earnings { unit, minimum } => {
+                let payable = self.payable(&mut tx, &to.mint, unit).await?;
+                if payable < minimum {
+                    return Err(RefundError::TooSmall);
+                }
+                (to.mint.clone(), unit, whole_units(unit, payable).ok_or(RefundError::TooSmall)?)
+            }
+        };
+        let recipient = to.recipient.clone();
+        let mut operation = Operation { id, recipient, ..Operation::planned(kind, account, &mint, unit, owed) };
         let transfer = Transfer {
             id: ledger.next_id(),
             debit: account,
@@ -215,13 +283,15 @@ impl Wallet {
             tracing::error!(operation = %operation.id, mint = %operation.mint, "owed at a mint that is not configured any more");
             return Change::Owed;
         };
-        match self.make_token(trusted, operation, attempt).await {
-            Ok(change) => change,
-            Err(error) => {
-                tracing::warn!(operation = %operation.id, %error, "change could not be made yet");
-                Change::Owed
-            }
-        }
+        let made = if operation.recipient.is_empty() {
+            self.make_token(trusted, operation, attempt).await
+        } else {
+            self.pay(trusted, operation, attempt).await
+        };
+        made.unwrap_or_else(|error| {
+            tracing::warn!(operation = %operation.id, %error, "money could not be given back yet");
+            Change::Owed
+        })
     }
 
     async fn make_token(
@@ -234,18 +304,9 @@ impl Wallet {
         if attempt == Attempt::First {
             return self.choose_and_make(trusted, operation, owed).await;
         }
-        let mut reader = self.store().read().acquire().await?;
-        let now = journal::find(&mut reader, &operation.id).await?;
-        drop(reader);
-        let Some(operation) = now else {
-            return Err(WalletError::Ecash("the operation is gone".into()));
+        let Some(operation) = self.reopen(operation).await? else {
+            return self.ended(&operation.id).await;
         };
-        if !operation.state.is_open() {
-            return Ok(returned(&operation));
-        }
-        if !self.adopt(&operation).await? {
-            return Ok(Change::Owed);
-        }
         if !operation.plan.is_empty() {
             let plan = read_plan(&operation)?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
@@ -256,8 +317,7 @@ impl Wallet {
         if sum_infos(&reserved) == owed {
             return self.finish(trusted, &operation, plain(reserved), 0).await;
         }
-        self.inner.ecash.release_proofs(&id).await?;
-        self.recount(trusted, operation.unit).await;
+        self.set_free(trusted, &operation).await?;
         self.choose_and_make(trusted, &operation, owed).await
     }
 
@@ -267,7 +327,10 @@ impl Wallet {
         operation: &Operation,
         owed: u64,
     ) -> Result<Change, WalletError> {
-        let chosen = self.choose(trusted, operation, owed).await?;
+        let chosen = match self.choose(trusted, operation, owed).await {
+            Err(WalletError::Short) => return self.go_elsewhere(operation, owed).await,
+            chosen => chosen?,
+        };
         failpoint!("return.reserved");
         if sum_infos(&chosen) == owed {
             return self.finish(trusted, operation, plain(chosen), 0).await;
@@ -277,6 +340,22 @@ impl Wallet {
         let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
         failpoint!("return.swapped");
         self.finish_swap(trusted, operation, &plan, standing, true).await
+    }
+
+    /// There is not enough ecash at the mint: it may have been filled at another one. The token is
+    /// made there then, at the next attempt.
+    async fn go_elsewhere(&self, operation: &Operation, owed: u64) -> Result<Change, WalletError> {
+        for (mint, trusted) in self.inner.mints.iter().filter(|(mint, _)| **mint != operation.mint) {
+            if self.in_stock(trusted, operation.unit).await? < owed {
+                continue;
+            }
+            let mut tx = self.store().begin(Durability::Full).await?;
+            journal::rehome(&mut tx, &operation.id, self.inner.ledger.owner(), mint).await?;
+            tx.commit().await?;
+            let Some(operation) = self.find_operation(&operation.id).await? else { break };
+            return Box::pin(self.make_token(trusted, &operation, Attempt::Later)).await;
+        }
+        Err(WalletError::Short)
     }
 
     /// Plans one swap into what is owed, less the fee of this swap, and the rest; writes it down.
@@ -325,18 +404,17 @@ impl Wallet {
         let proofs = match standing {
             Standing::Done(proofs) => proofs,
             Standing::Unknown(MintError::NotSent) if first => {
-                self.replan(trusted, operation).await?;
+                self.replan(trusted, operation, None).await?;
                 return Err(MintError::NotSent.into());
             }
             Standing::Refused(Refusal::Spent) => {
                 // Proofs that the books say are ours were spent: never silently.
                 tracing::error!(operation = %operation.id, mint = %operation.mint, "ecash of this wallet was spent elsewhere");
-                self.inner.ecash.update_proofs_state(plan.input_ys()?, ProofState::Spent).await?;
-                self.replan(trusted, operation).await?;
+                self.replan(trusted, operation, Some(plan.input_ys()?)).await?;
                 return Err(MintError::Refused(Refusal::Spent).into());
             }
             Standing::Refused(refusal) => {
-                self.replan(trusted, operation).await?;
+                self.replan(trusted, operation, None).await?;
                 if refusal == Refusal::Stale {
                     trusted.keysets.refresh_if_due().await?;
                 }
@@ -367,21 +445,30 @@ impl Wallet {
         self.finish(trusted, operation, sent.map(without_dleq).collect(), plan.fee).await
     }
 
-    /// Forgets a swap that surely did not happen; the next attempt plans anew.
-    async fn replan(&self, trusted: &Trusted, operation: &Operation) -> Result<(), WalletError> {
-        self.inner.ecash.release_proofs(&operation_uuid(operation)?).await?;
-        self.recount(trusted, operation.unit).await;
+    /// Forgets an act that surely did not happen; the next attempt plans anew. Proofs that were
+    /// `spent` elsewhere are not chosen again. The plan is forgotten before its proofs are free for
+    /// others: a plan that were carried out later could spend what others have by then.
+    pub(super) async fn replan(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        spent: Option<Vec<PublicKey>>,
+    ) -> Result<(), WalletError> {
         let mut tx = self.store().begin(Durability::Full).await?;
         let again = Step { state: State::Planned, plan: "", result: "" };
         journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), again, self.clock().now_ms()).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        if let Some(ys) = spent {
+            self.inner.ecash.update_proofs_state(ys, ProofState::Spent).await?;
+        }
+        self.set_free(trusted, operation).await
     }
 
-    /// Notes that an attempt ended without an outcome; see [`journal::postpone`].
-    pub(super) async fn postpone(&self, operation: &Operation, state: State, why: &str) -> Result<(), WalletError> {
-        let mut tx = self.store().begin(Durability::Full).await?;
-        journal::postpone(&mut tx, operation, self.inner.ledger.owner(), state, why, self.clock().now_ms()).await?;
-        Ok(tx.commit().await?)
+    /// Gives free what is reserved for an operation.
+    pub(super) async fn set_free(&self, trusted: &Trusted, operation: &Operation) -> Result<(), WalletError> {
+        self.inner.ecash.release_proofs(&operation_uuid(operation)?).await?;
+        self.recount(trusted, operation.unit).await;
+        Ok(())
     }
 
     /// Step 3: the token is stored and the ecash leaves the books.
@@ -432,24 +519,60 @@ impl Wallet {
     }
 }
 
+/// Mint, unit and amount of what an account can be paid back.
+async fn balance_owed(
+    tx: &mut Tx,
+    account: AccountId,
+    to: &Destination,
+) -> Result<(String, MintUnit, Msat), RefundError> {
+    let found = books::find_locked(tx, account).await?.ok_or(RefundError::Unknown)?;
+    if !found.balance.held.is_zero() {
+        return Err(RefundError::Ongoing);
+    }
+    let unit = MintUnit::parse(&found.unit)
+        .ok_or_else(|| WalletError::Ecash(format!("account {} has no unit", account.get())))?;
+    let little = if found.balance.posted.is_zero() { RefundError::Nothing } else { RefundError::TooSmall };
+    let owed = whole_units(unit, found.balance.available()).ok_or(little)?;
+    let mint = if to.mint.is_empty() { found.mint } else { to.mint.clone() };
+    Ok((mint, unit, owed))
+}
+
+/// The part of an amount that is whole coins, if there is any.
+fn whole_units(unit: MintUnit, amount: Msat) -> Option<Msat> {
+    unit.to_msat(unit.floor(amount)).filter(|whole| !whole.is_zero())
+}
+
 fn pending_if_owed(change: Change) -> Result<Change, RefundError> {
     match change {
         Change::Owed => Err(RefundError::Pending),
+        Change::Failed(why) => Err(RefundError::Undeliverable(why)),
         change => Ok(change),
     }
 }
 
-/// What a finished operation gave.
-fn returned(operation: &Operation) -> Change {
-    if operation.state != State::Done {
-        return Change::Owed;
+/// What an operation gave.
+pub(super) fn returned(operation: &Operation) -> Change {
+    match operation.state {
+        State::Done => {}
+        State::Failed => return Change::Failed(operation.result.clone()),
+        _ => return Change::Owed,
+    }
+    if !operation.recipient.is_empty() {
+        let recipient = operation.recipient.clone();
+        let paid = serde_json::from_str::<Paid>(&operation.plan).ok();
+        let msat = |of: fn(&Paid) -> u64| paid.as_ref().and_then(|paid| Msat::new(of(paid))).unwrap_or_default();
+        return Change::Sent { recipient, amount: msat(|paid| paid.sent), fee: msat(|paid| paid.fee) };
     }
     if operation.result.is_empty() {
         return Change::Nothing;
     }
     let fee = read_plan(operation).map_or(0, |plan| plan.fee);
     let fee = operation.unit.to_msat(fee).unwrap_or_default();
-    Change::Token { token: operation.result.clone(), amount: operation.amount.excess_over(fee) }
+    Change::Token {
+        token: operation.result.clone(),
+        amount: operation.amount.excess_over(fee),
+        mint: operation.mint.clone(),
+    }
 }
 
 pub(super) fn read_plan(operation: &Operation) -> Result<Plan, WalletError> {
@@ -461,12 +584,12 @@ pub(super) fn operation_uuid(operation: &Operation) -> Result<Uuid, WalletError>
     Uuid::parse_str(&operation.id).map_err(|error| WalletError::Ecash(error.to_string()))
 }
 
-fn sum_infos(infos: &[ProofInfo]) -> u64 {
+pub(super) fn sum_infos(infos: &[ProofInfo]) -> u64 {
     let parts: Vec<u64> = infos.iter().map(|info| info.proof.amount.to_u64()).collect();
     sum(&parts)
 }
 
-fn plain(infos: Vec<ProofInfo>) -> Vec<Proof> {
+pub(super) fn plain(infos: Vec<ProofInfo>) -> Vec<Proof> {
     infos.into_iter().map(|info| without_dleq(info.proof)).collect()
 }
 

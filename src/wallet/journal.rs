@@ -305,6 +305,34 @@ pub(super) async fn postpone(
     Ok(())
 }
 
+/// Notes that there is nothing to do before `due_at`.
+pub(super) async fn defer(tx: &mut Tx, id: &str, owner: &str, due_at: i64, now_ms: i64) -> Result<(), StoreError> {
+    let sql = format!("UPDATE operations SET due_at = $1, updated_at = $2 WHERE id = $3 AND owner = $4 AND {OPEN}");
+    sqlx::query(AssertSqlSafe(sql)).bind(due_at).bind(now_ms).bind(id).bind(owner).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Notes the invoice of an operation.
+pub(super) async fn set_payment_hash(tx: &mut Tx, id: &str, payment_hash: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE operations SET payment_hash = $1 WHERE id = $2")
+        .bind(payment_hash)
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Moves what is owed to another mint of the node's.
+pub(super) async fn rehome(tx: &mut Tx, id: &str, owner: &str, mint: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE operations SET mint = $1 WHERE id = $2 AND owner = $3 AND state = 'planned' AND plan = ''")
+        .bind(mint)
+        .bind(id)
+        .bind(owner)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 /// Makes an open operation this process's own, if it is already, or if its owner was not seen
 /// since `dead_before_ms`. Returns whether it is: nobody else works on it then. Two processes that
 /// sent the same swap would each take the other's success for somebody else's spending.
@@ -358,6 +386,66 @@ pub(super) async fn find(connection: &mut AnyConnection, id: &str) -> Result<Opt
     one(connection, "id = $1", id).await
 }
 
+/// The newest operation of this kind with this invoice.
+pub(super) async fn find_by_payment_hash(
+    connection: &mut AnyConnection,
+    kind: Kind,
+    payment_hash: &str,
+) -> Result<Option<Operation>, StoreError> {
+    let sql =
+        format!("{COLUMNS} WHERE payment_hash = $1 AND kind = $2 AND payment_hash <> '' ORDER BY created_at DESC");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(payment_hash).bind(kind.as_str()).fetch_optional(connection).await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// How many operations of a kind are open: at any account, or at one.
+pub(super) async fn count_open(
+    connection: &mut AnyConnection,
+    kind: Kind,
+    account: Option<AccountId>,
+) -> Result<u64, StoreError> {
+    let sql = format!("SELECT COUNT(*) FROM operations WHERE {OPEN} AND kind = $1 AND (account = $2 OR $3 = 1)");
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(kind.as_str())
+        .bind(account.map_or(0, AccountId::get))
+        .bind(i64::from(account.is_none()))
+        .fetch_one(connection)
+        .await?;
+    let count: i64 = row.try_get(0)?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Whether earnings are on their way out of a mint.
+pub(super) async fn payout_under_way(
+    connection: &mut AnyConnection,
+    mint: &str,
+    unit: MintUnit,
+) -> Result<bool, StoreError> {
+    let sql = format!("SELECT id FROM operations WHERE {OPEN} AND kind = 'payout' AND mint = $1 AND unit = $2");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(mint).bind(unit.as_str()).fetch_optional(connection).await?;
+    Ok(row.is_some())
+}
+
+/// What is owed at a mint, and not yet paid out, by open operations. In msat.
+pub(super) async fn owed_at(connection: &mut AnyConnection, mint: &str, unit: MintUnit) -> Result<i64, StoreError> {
+    let sql = format!(
+        "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM operations WHERE {OPEN} \
+         AND kind IN ('change', 'refund', 'expiry', 'payout') AND mint = $1 AND unit = $2"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(mint).bind(unit.as_str()).fetch_one(connection).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Operations that failed and whose proofs are still set aside for them.
+pub(super) async fn failed_with_proofs(connection: &mut AnyConnection) -> Result<Vec<Operation>, StoreError> {
+    let sql = format!(
+        "{COLUMNS} WHERE state = 'failed' AND id IN \
+         (SELECT used_by_operation FROM proof WHERE state = 'RESERVED' AND used_by_operation IS NOT NULL)"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await?;
+    rows.iter().map(read).collect()
+}
+
 /// Whether the token of this redemption opens the account that it was credited to.
 pub(super) async fn opens_account(connection: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
     let row = sqlx::query(
@@ -395,7 +483,8 @@ pub(super) async fn newest(
     account: AccountId,
 ) -> Result<Option<Operation>, StoreError> {
     let sql = format!(
-        "{COLUMNS} WHERE account = $1 AND state <> 'failed' AND kind <> 'topup' ORDER BY created_at DESC, id DESC LIMIT 1"
+        "{COLUMNS} WHERE account = $1 AND state <> 'failed' \
+         AND (kind <> 'topup' OR state = 'done') ORDER BY created_at DESC, id DESC LIMIT 1"
     );
     let row = sqlx::query(AssertSqlSafe(sql)).bind(account.get()).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use cdk::nuts::{
-    BlindedMessage, CheckStateRequest, CheckStateResponse, Id, KeySet, KeysResponse, KeysetResponse, PublicKey,
-    RestoreRequest, RestoreResponse, State, SwapRequest, SwapResponse,
+    BlindedMessage, CheckStateRequest, CheckStateResponse, Id, KeySet, KeysResponse, KeysetResponse,
+    MeltQuoteBolt11Request, MeltQuoteBolt11Response, MeltRequest, MintQuoteBolt11Request, MintQuoteBolt11Response,
+    MintRequest, MintResponse, PublicKey, RestoreRequest, RestoreResponse, State, SwapRequest, SwapResponse,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,6 +75,60 @@ impl HttpMint {
             .collect()
     }
 
+    /// NUT-04: an invoice whose payment lets ecash be minted.
+    ///
+    /// # Errors
+    /// When the mint does not answer. A quote that nobody has seen is worth nothing.
+    pub async fn quote_mint(
+        &self,
+        request: &MintQuoteBolt11Request,
+    ) -> Result<MintQuoteBolt11Response<String>, MintError> {
+        self.call("v1/mint/quote/bolt11", Some(request)).await
+    }
+
+    /// NUT-04: how far such an invoice is.
+    ///
+    /// # Errors
+    /// When the mint does not answer, or does not know it.
+    pub async fn mint_quote(&self, id: &str) -> Result<MintQuoteBolt11Response<String>, MintError> {
+        self.call(&format!("v1/mint/quote/bolt11/{}", path_part(id)?), None::<&()>).await
+    }
+
+    /// NUT-04: signatures for a quote that is paid, once.
+    ///
+    /// # Errors
+    /// [`MintError::Unknown`] when the mint may have made them.
+    pub async fn mint(&self, request: &MintRequest<String>) -> Result<MintResponse, MintError> {
+        self.call("v1/mint/bolt11", Some(request)).await
+    }
+
+    /// NUT-05: what it takes to pay an invoice.
+    ///
+    /// # Errors
+    /// When the mint does not answer, or cannot pay it.
+    pub async fn quote_melt(
+        &self,
+        request: &MeltQuoteBolt11Request,
+    ) -> Result<MeltQuoteBolt11Response<String>, MintError> {
+        self.call("v1/melt/quote/bolt11", Some(request)).await
+    }
+
+    /// NUT-05: how far a payment is.
+    ///
+    /// # Errors
+    /// When the mint does not answer, or does not know it.
+    pub async fn melt_quote_state(&self, id: &str) -> Result<MeltQuoteBolt11Response<String>, MintError> {
+        self.call(&format!("v1/melt/quote/bolt11/{}", path_part(id)?), None::<&()>).await
+    }
+
+    /// NUT-05: pays a quote with ecash, once.
+    ///
+    /// # Errors
+    /// [`MintError::Unknown`] when the mint may have paid it.
+    pub async fn melt(&self, request: &MeltRequest<String>) -> Result<MeltQuoteBolt11Response<String>, MintError> {
+        self.call("v1/melt/bolt11", Some(request)).await
+    }
+
     /// NUT-02: all keysets, active or not.
     ///
     /// # Errors
@@ -116,6 +171,16 @@ impl HttpMint {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(MintError::Unknown("no answer in time".into())),
         }
+    }
+}
+
+/// A mint's own name for something, as a part of a path: nothing that could lead elsewhere.
+fn path_part(id: &str) -> Result<&str, MintError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=');
+    if !id.is_empty() && id.len() <= 256 && id.bytes().all(plain) {
+        Ok(id)
+    } else {
+        Err(MintError::Refused(super::refusal::Refusal::Other("the quote has no usable id".into())))
     }
 }
 

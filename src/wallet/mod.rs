@@ -18,14 +18,21 @@ mod change;
 mod incoming;
 mod journal;
 mod keysets;
+mod melt;
 pub mod mint;
+mod outputs;
+mod pay;
+mod payout;
+mod quote;
 mod redeem;
 mod refusal;
 mod request;
 mod resume;
 mod select;
+mod steps;
 mod swap;
 pub mod token;
+mod topup;
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -38,15 +45,17 @@ use cdk_common::database::WalletDatabase;
 use crate::clock::SharedClock;
 use crate::ledger::Ledger;
 use crate::money::{MintUnit, Msat};
+use crate::net::public::Reach;
 use crate::store::{Store, StoreError};
 
-pub use change::{Change, RefundError};
+pub use change::{Change, Destination, RefundError};
 use keysets::Keysets;
 use mint::HttpMint;
 pub use redeem::RedeemError;
 pub use refusal::{MintError, Refusal};
 pub use request::PaymentRequest;
 pub use token::{Token, TokenFault};
+pub use topup::{Invoice, InvoiceError, InvoiceStatus};
 
 /// cdk's proof store.
 pub type EcashStore = Arc<dyn WalletDatabase<cdk_common::database::Error> + Send + Sync>;
@@ -79,6 +88,8 @@ pub enum WalletError {
     Store(#[from] StoreError),
     #[error("ecash store: {0}")]
     Ecash(String),
+    #[error("there is not enough ecash at this mint")]
+    Short,
     #[error(transparent)]
     Mint(#[from] MintError),
 }
@@ -120,6 +131,9 @@ struct Inner {
     ecash: EcashStore,
     ledger: Ledger,
     seed: Seed,
+    /// See [`Options`].
+    lightning_fee_percent: u8,
+    strangers: Reach,
     /// One redemption of a token at a time.
     redeeming: redeem::Lanes,
 }
@@ -133,6 +147,10 @@ pub struct Options {
     pub timeout: std::time::Duration,
     pub concurrency: usize,
     pub seed: Seed,
+    /// The most that a Lightning payment may cost, in percent of it.
+    pub lightning_fee_percent: u8,
+    /// Which addresses clients may name.
+    pub strangers: Reach,
 }
 
 impl Wallet {
@@ -159,6 +177,8 @@ impl Wallet {
             ecash,
             ledger,
             seed: options.seed,
+            lightning_fee_percent: options.lightning_fee_percent,
+            strangers: options.strangers,
             redeeming: redeem::Lanes::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -229,6 +249,11 @@ impl Wallet {
 
     fn clock(&self) -> &SharedClock {
         self.inner.ledger.clock()
+    }
+
+    /// Which addresses the recipient of an operation may have: the operator's own, any.
+    fn reach_of(&self, operation: &journal::Operation) -> Reach {
+        if operation.kind == journal::Kind::Payout { Reach::Anywhere } else { self.inner.strangers }
     }
 
     fn trusted(&self, url: &str) -> Option<&Trusted> {

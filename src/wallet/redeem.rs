@@ -333,6 +333,10 @@ impl Wallet {
                     Refusal::Pending => RedeemError::Refused("its proofs are pending at the mint".into()),
                     Refusal::Stale => RedeemError::Stale,
                     Refusal::OutputsSigned => RedeemError::Refused("the outputs were signed before".into()),
+                    Refusal::Signature => {
+                        RedeemError::Refused("it wants a signature that this node cannot give".into())
+                    }
+                    Refusal::Quote(_) | Refusal::UnknownQuote => RedeemError::Refused("it speaks of a quote".into()),
                     Refusal::Other(why) => RedeemError::Refused(why),
                 })
             }

@@ -9,7 +9,7 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
     /// The mint answered that it did not act, and why.
-    #[error("the mint refused: {0:?}")]
+    #[error("the mint refused: {0}")]
     Refused(Refusal),
     /// The request never reached the mint.
     #[error("the mint cannot be reached")]
@@ -32,10 +32,38 @@ pub enum Refusal {
     /// An output was signed before (10002, 11003 and what older mints say): our own earlier request
     /// may have succeeded, so this is evidence to look at, not a refusal to pass on.
     OutputsSigned,
+    /// The signature on a quote is not what the mint expects (20008).
+    Signature,
+    /// The quote is not paid, or is paid or issued already, or its payment is under way or failed
+    /// (20001 to 20007): a definite answer to this request. The quote's state says the rest.
+    Quote(u16),
+    /// The mint has no such quote.
+    UnknownQuote,
     /// Too many requests; wait this many seconds.
     RateLimited(u64),
     /// Anything else: a forged proof, a wrong sum, a locked token.
     Other(String),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Spent => f.write_str("the inputs were spent before"),
+            Self::Pending => f.write_str("the inputs are being spent"),
+            Self::Stale => f.write_str("the keyset is not accepted"),
+            Self::OutputsSigned => f.write_str("the outputs were signed before"),
+            Self::Signature => f.write_str("a signature is missing or wrong"),
+            Self::Quote(20_001) => f.write_str("the quote is not paid"),
+            Self::Quote(20_002) => f.write_str("the quote was issued before"),
+            Self::Quote(20_004) => f.write_str("the Lightning payment failed"),
+            Self::Quote(20_006) => f.write_str("the invoice was paid before"),
+            Self::Quote(20_007) => f.write_str("the quote has expired"),
+            Self::Quote(code) => write!(f, "the quote cannot be used (code {code})"),
+            Self::UnknownQuote => f.write_str("there is no such quote"),
+            Self::RateLimited(secs) => write!(f, "too many calls; wait {secs} s"),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
 }
 
 /// Reads the body of a 4xx answer.
@@ -67,9 +95,12 @@ pub fn read_refusal(status: u16, retry_after: Option<u64>, body: &[u8]) -> MintE
         Some(11002) => Refusal::Pending,
         Some(11005 | 12001..=12003) => Refusal::Stale,
         Some(10002 | 11003) => Refusal::OutputsSigned,
+        Some(20008) => Refusal::Signature,
+        Some(code @ 20001..=20009) => Refusal::Quote(u16::try_from(code).unwrap_or(0)),
         // Before the codes were agreed on, mints had only words.
         _ if lower.contains("already spent") => Refusal::Spent,
         _ if lower.contains("already signed") || lower.contains("already been signed") => Refusal::OutputsSigned,
+        _ if lower.contains("unknown quote") || lower.contains("quote not found") => Refusal::UnknownQuote,
         _ if lower.contains("pending") => Refusal::Pending,
         _ => Refusal::Other(text.chars().filter(|c| !c.is_control()).take(200).collect()),
     })

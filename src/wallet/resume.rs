@@ -3,11 +3,14 @@
 //! One process works on an operation at a time: the one that wrote it, or after its death the one
 //! that adopts it.
 
+use futures_util::StreamExt as _;
+
 use super::change::{Change, RefundError, read_plan};
 use super::journal::{self, Kind, Operation};
 use super::{Wallet, WalletError, redeem, swap};
-use crate::ledger::repo as books;
-use crate::store::Durability;
+
+/// Operations that are carried on at the same time.
+const AT_A_TIME: usize = 8;
 
 impl Wallet {
     /// Finishes what an earlier process, or an unreachable mint, left open and is due; what was not
@@ -24,15 +27,14 @@ impl Wallet {
         let owner = self.inner.ledger.owner();
         let stranded = journal::stranded(&mut reader, owner, before_ms, self.dead_before_ms()).await?;
         drop(reader);
-        let mut open: usize = 0;
-        for operation in due {
-            let done = match operation.kind {
-                Kind::Redeem => self.resume_redemption(&operation).await,
-                Kind::Change | Kind::Refund => self.perform(&operation).await != Change::Owed,
-                Kind::TopUp | Kind::Expiry | Kind::Payout | Kind::Sweep => false,
-            };
-            open = open.saturating_add(usize::from(!done));
-        }
+        self.free_leftovers().await?;
+        // Side by side: a silent mint must not keep the others' operations waiting.
+        let ended = futures_util::stream::iter(due)
+            .map(|operation| async move { self.resume_one(&operation).await })
+            .buffer_unordered(AT_A_TIME)
+            .filter(|ended| std::future::ready(!ended))
+            .count();
+        let mut open = ended.await;
         for account in stranded {
             match self.give_change(account).await {
                 Ok(Change::Owed) => open = open.saturating_add(1),
@@ -45,22 +47,37 @@ impl Wallet {
         Ok(open)
     }
 
+    /// Carries one operation on. Returns whether it has ended.
+    async fn resume_one(&self, operation: &Operation) -> bool {
+        match operation.kind {
+            Kind::Redeem => self.resume_redemption(operation).await,
+            Kind::TopUp => self.resume_topup(operation).await,
+            Kind::Change | Kind::Refund | Kind::Expiry | Kind::Payout => self.perform(operation).await != Change::Owed,
+            Kind::Sweep => false,
+        }
+    }
+
+    /// Gives free the proofs of operations that failed: a crash can come between the two.
+    async fn free_leftovers(&self) -> Result<(), WalletError> {
+        let mut reader = self.store().read().acquire().await?;
+        let failed = journal::failed_with_proofs(&mut reader).await?;
+        drop(reader);
+        for operation in failed {
+            if let Some(trusted) = self.trusted(&operation.mint) {
+                self.set_free(trusted, &operation).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Finds out how a redemption stands, and books it. Returns whether it is decided.
     pub(super) async fn resume_redemption(&self, operation: &Operation) -> bool {
         let Some(trusted) = self.trusted(&operation.mint) else { return false };
         let lane = self.inner.redeeming.lane(&operation.id);
         let _turn = lane.lock().await;
         let resumed = async {
-            let mut reader = self.store().read().acquire().await?;
-            let now = journal::find(&mut reader, &operation.id).await?;
-            drop(reader);
-            if now.is_none_or(|now| !now.state.is_open()) {
-                return Ok(None);
-            }
-            if !self.adopt(operation).await? {
-                return Err(WalletError::Ecash("another process is working on it".into()));
-            }
-            let plan = read_plan(operation)?;
+            let Some(operation) = self.reopen(operation).await? else { return Ok(None) };
+            let plan = read_plan(&operation)?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
             Ok::<_, WalletError>(Some((plan, standing)))
         };
@@ -75,17 +92,5 @@ impl Wallet {
                 false
             }
         }
-    }
-
-    /// Whether this process may work on an operation; see [`journal::adopt`].
-    pub(super) async fn adopt(&self, operation: &Operation) -> Result<bool, WalletError> {
-        let mut tx = self.store().begin(Durability::Full).await?;
-        let ours = journal::adopt(&mut tx, &operation.id, self.inner.ledger.owner(), self.dead_before_ms()).await?;
-        tx.commit().await?;
-        Ok(ours)
-    }
-
-    fn dead_before_ms(&self) -> i64 {
-        self.clock().now_ms().saturating_sub(books::DEAD_AFTER_MS)
     }
 }

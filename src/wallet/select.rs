@@ -75,7 +75,18 @@ impl Wallet {
             }
         }
         inventory.coins = None;
-        Err(WalletError::Ecash("there is not enough ecash at this mint".into()))
+        Err(WalletError::Short)
+    }
+
+    /// Unspent ecash of a unit at this mint, in units.
+    pub(super) async fn in_stock(&self, trusted: &Trusted, unit: MintUnit) -> Result<u64, WalletError> {
+        let mut inventories = trusted.inventories.lock().await;
+        let inventory = inventories.entry(unit).or_default();
+        inventory.load(&self.inner.ecash, trusted, unit).await?;
+        let coins = inventory.coins.iter().flatten();
+        Ok(coins.fold(0, |sum: u64, (amount, ys)| {
+            sum.saturating_add(amount.saturating_mul(u64::try_from(ys.len()).unwrap_or(u64::MAX)))
+        }))
     }
 
     /// Remembers proofs that came in.

@@ -1,21 +1,16 @@
 //! A swap (NUT-03) that can be finished whatever happens.
 //!
 //! Everything needed is in the [`Plan`], which the journal stores before the mint hears of it: the
-//! inputs, and the counters from which the outputs derive (NUT-13). Deriving them again gives the
-//! same blinded messages, so the mint can be asked for its signatures (NUT-09), and sending the
-//! same swap twice cannot pay twice.
+//! inputs, and the counters from which the outputs derive. Deriving them again gives the same
+//! blinded messages, so the mint can be asked for its signatures, and sending the same swap twice
+//! cannot pay twice.
 
-use std::str::FromStr;
-
-use cdk::dhke::construct_proofs;
-use cdk::nuts::{
-    BlindSignature, BlindedMessage, Id, PreMint, PreMintSecrets, Proof, PublicKey, SecretKey, State, SwapRequest,
-};
-use cdk::secret::Secret;
+use cdk::nuts::{Proof, PublicKey, State, SwapRequest};
 use serde::{Deserialize, Serialize};
 
-use super::keysets::{Keysets, amount};
+use super::keysets::Keysets;
 use super::mint::HttpMint;
+use super::outputs::{Outputs, Signed};
 use super::refusal::{MintError, Refusal};
 use super::{Seed, WalletError};
 
@@ -48,39 +43,29 @@ pub enum Standing {
 }
 
 impl Plan {
-    fn keyset_id(&self) -> Result<Id, WalletError> {
-        Id::from_str(&self.keyset).map_err(|error| WalletError::Ecash(error.to_string()))
-    }
-
     /// NUT-07 identifiers of the inputs.
     ///
     /// # Errors
     /// When a secret does not hash to a point.
     pub fn input_ys(&self) -> Result<Vec<PublicKey>, WalletError> {
-        self.inputs.iter().map(|proof| proof.y().map_err(crypto)).collect()
+        ys(&self.inputs)
     }
 
-    fn derive(&self, seed: &Seed) -> Result<PreMintSecrets, WalletError> {
-        let keyset = self.keyset_id()?;
-        let mut secrets = PreMintSecrets::new(keyset);
-        for (counter, units) in (self.counter..).zip(&self.outputs) {
-            let secret = Secret::from_seed(seed.expose(), keyset, counter).map_err(crypto)?;
-            let factor = SecretKey::from_seed(seed.expose(), keyset, counter).map_err(crypto)?;
-            let (blinded, r) = cdk::dhke::blind_message(&secret.to_bytes(), Some(factor)).map_err(crypto)?;
-            secrets.secrets.push(PreMint {
-                blinded_message: BlindedMessage::new(amount(*units), keyset, blinded),
-                secret,
-                r,
-                amount: amount(*units),
-                derivation_index: Some(counter),
-            });
-        }
-        Ok(secrets)
+    /// The outputs, derived anew.
+    ///
+    /// # Errors
+    /// See [`Outputs::derive`].
+    pub fn outputs(&self, seed: &Seed) -> Result<Outputs, WalletError> {
+        Outputs::derive(seed, &self.keyset, self.counter, &self.outputs)
     }
 }
 
-fn crypto(error: impl std::fmt::Display) -> WalletError {
-    WalletError::Ecash(error.to_string())
+/// NUT-07 identifiers of proofs.
+///
+/// # Errors
+/// When a secret does not hash to a point.
+pub fn ys(proofs: &[Proof]) -> Result<Vec<PublicKey>, WalletError> {
+    proofs.iter().map(|proof| proof.y().map_err(|error| WalletError::Ecash(error.to_string()))).collect()
 }
 
 /// Sends the swap for the first time.
@@ -138,75 +123,32 @@ pub async fn resolve(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Pla
 }
 
 async fn post(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) -> Result<Standing, WalletError> {
-    let secrets = plan.derive(seed)?;
-    let request = SwapRequest::new(plan.inputs.clone(), secrets.blinded_messages());
+    let outputs = plan.outputs(seed)?;
+    let request = SwapRequest::new(plan.inputs.clone(), outputs.messages());
     match mint.swap(&request).await {
-        Ok(answer) => Ok(finish(keysets, plan, &secrets, answer.signatures).await?),
+        Ok(answer) => Ok(standing(outputs.unblind(keysets, answer.signatures).await?)),
         Err(MintError::Refused(refusal)) => Ok(Standing::Refused(refusal)),
         Err(error) => Ok(Standing::Unknown(error)),
     }
 }
 
-/// Asks for the signatures on the plan's outputs. `None`: the mint has made none.
+/// What the mint has signed of the plan's outputs. `None`: nothing.
 async fn restored(
     mint: &HttpMint,
     keysets: &Keysets,
     seed: &Seed,
     plan: &Plan,
 ) -> Result<Option<Standing>, WalletError> {
-    let secrets = plan.derive(seed)?;
-    let answer = match mint.restore(secrets.blinded_messages()).await {
-        Ok(answer) => answer,
-        Err(error) => return Ok(Some(Standing::Unknown(error))),
-    };
-    if answer.signatures.is_empty() {
-        return Ok(None);
-    }
-    let mut signatures = Vec::with_capacity(secrets.secrets.len());
-    for wanted in &secrets.secrets {
-        let found = answer
-            .outputs
-            .iter()
-            .zip(&answer.signatures)
-            .find(|(output, _)| output.blinded_secret == wanted.blinded_message.blinded_secret);
-        match found {
-            Some((_, signature)) => signatures.push(signature.clone()),
-            None => {
-                let why = "the mint signed only some of the outputs";
-                return Ok(Some(Standing::Unknown(MintError::Unknown(why.into()))));
-            }
-        }
-    }
-    Ok(Some(finish(keysets, plan, &secrets, signatures).await?))
+    Ok(match plan.outputs(seed)?.restore(mint, keysets).await? {
+        Signed::None => None,
+        signed => Some(standing(signed)),
+    })
 }
 
-/// Unblinds the signatures. An answer that is not what was asked for is kept as unknown: the
-/// inputs are probably gone, and the plan is what can still get the outputs.
-async fn finish(
-    keysets: &Keysets,
-    plan: &Plan,
-    secrets: &PreMintSecrets,
-    signatures: Vec<BlindSignature>,
-) -> Result<Standing, WalletError> {
-    let unusable = |why: &str| Ok(Standing::Unknown(MintError::Unknown(why.to_owned())));
-    if signatures.len() != secrets.secrets.len() {
-        return unusable("the number of signatures is wrong");
-    }
-    let keys = keysets.keys(plan.keyset_id()?).await?;
-    for (signature, wanted) in signatures.iter().zip(&secrets.secrets) {
-        if signature.keyset_id != secrets.keyset_id || signature.amount != wanted.amount {
-            return unusable("a signature is for another amount");
-        }
-        let Some(key) = keys.amount_key(wanted.amount) else {
-            return unusable("a signature is for an amount without a key");
-        };
-        // NUT-12, where the mint proves its signatures: proves that they are by the announced key.
-        if signature.dleq.is_some() && signature.verify_dleq(key, wanted.blinded_message.blinded_secret).is_err() {
-            return unusable("a signature's proof does not hold");
-        }
-    }
-    match construct_proofs(signatures, secrets.rs(), secrets.secrets(), &keys) {
-        Ok(proofs) => Ok(Standing::Done(proofs)),
-        Err(_) => unusable("a signature does not unblind"),
+fn standing(signed: Signed) -> Standing {
+    match signed {
+        Signed::Proofs(proofs) => Standing::Done(proofs),
+        Signed::None => Standing::Unknown(MintError::Unknown("the mint signed nothing".into())),
+        Signed::Unknown(error) => Standing::Unknown(error),
     }
 }

@@ -10,7 +10,7 @@ use syn::visit::Visit;
 const LAYERS: &[&[&str]] = &[
     &["money"],
     &["failure", "dialect"],
-    &["clock", "config", "vault", "net", "store", "failpoint"],
+    &["clock", "config", "vault", "net", "store", "failpoint", "lnurl"],
     &["ledger", "price", "upstream"],
     &["wallet", "catalog"],
     &["payment"],
@@ -21,7 +21,8 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Imports within a line that are allowed; all others are not.
-const NEIGHBOURS: &[(&str, &str)] = &[("dialect", "failure"), ("vault", "config"), ("store", "vault")];
+const NEIGHBOURS: &[(&str, &str)] =
+    &[("dialect", "failure"), ("vault", "config"), ("store", "vault"), ("lnurl", "net"), ("config", "lnurl")];
 
 /// Foreign crates and the only modules that may name them.
 const FOREIGN: &[(&str, &[&str])] = &[

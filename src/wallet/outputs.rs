@@ -1,0 +1,145 @@
+//! Outputs that can be made again (NUT-13), and the mint's signatures on them.
+//!
+//! Secrets and blinding factors derive from the seed and a counter. Whoever knows the counter can
+//! ask the mint for its signatures again (NUT-09), so a lost answer loses no money.
+
+use std::str::FromStr;
+
+use cdk::dhke::construct_proofs;
+use cdk::nuts::{BlindSignature, BlindedMessage, Id, PreMint, PreMintSecrets, Proof, SecretKey};
+use cdk::secret::Secret;
+
+use super::keysets::{Keysets, amount};
+use super::mint::HttpMint;
+use super::refusal::MintError;
+use super::{Seed, WalletError};
+
+/// What became of outputs at the mint.
+#[derive(Debug)]
+pub enum Signed {
+    /// Here is the money.
+    Proofs(Vec<Proof>),
+    /// The mint has signed none of them.
+    None,
+    /// Nobody knows: no answer, or one that is not what was asked for. The counters keep what can
+    /// still get the money.
+    Unknown(MintError),
+}
+
+/// Blinded messages of one keyset, by their counters.
+#[derive(Debug)]
+pub struct Outputs {
+    keyset: Id,
+    secrets: PreMintSecrets,
+    /// NUT-08: the mint decides the amounts, and may leave some unsigned.
+    blank: bool,
+}
+
+impl Outputs {
+    /// Derives the outputs of these amounts from `counter` on. Amounts of zero are blank (NUT-08).
+    ///
+    /// # Errors
+    /// When the keyset's id is none, or a secret cannot be derived.
+    pub fn derive(seed: &Seed, keyset: &str, counter: u32, amounts: &[u64]) -> Result<Self, WalletError> {
+        let keyset = Id::from_str(keyset).map_err(unusable)?;
+        let mut secrets = PreMintSecrets::new(keyset);
+        for (counter, units) in (counter..).zip(amounts) {
+            let secret = Secret::from_seed(seed.expose(), keyset, counter).map_err(unusable)?;
+            let factor = SecretKey::from_seed(seed.expose(), keyset, counter).map_err(unusable)?;
+            let (blinded, r) = cdk::dhke::blind_message(&secret.to_bytes(), Some(factor)).map_err(unusable)?;
+            secrets.secrets.push(PreMint {
+                blinded_message: BlindedMessage::new(amount(*units), keyset, blinded),
+                secret,
+                r,
+                amount: amount(*units),
+                derivation_index: Some(counter),
+            });
+        }
+        Ok(Self { keyset, secrets, blank: amounts.contains(&0) })
+    }
+
+    /// As the mint is to sign them.
+    #[must_use]
+    pub fn messages(&self) -> Vec<BlindedMessage> {
+        self.secrets.blinded_messages()
+    }
+
+    /// Asks the mint for the signatures that it has made (NUT-09).
+    ///
+    /// # Errors
+    /// When the ecash store does not answer.
+    pub async fn restore(&self, mint: &HttpMint, keysets: &Keysets) -> Result<Signed, WalletError> {
+        if self.secrets.secrets.is_empty() {
+            return Ok(Signed::None);
+        }
+        let answer = match mint.restore(self.messages()).await {
+            Ok(answer) => answer,
+            Err(error) => return Ok(Signed::Unknown(error)),
+        };
+        if answer.signatures.is_empty() {
+            return Ok(Signed::None);
+        }
+        let found = self.secrets.secrets.iter().map(|wanted| {
+            let pair = answer
+                .outputs
+                .iter()
+                .zip(&answer.signatures)
+                .find(|(output, _)| output.blinded_secret == wanted.blinded_message.blinded_secret);
+            pair.map(|(_, signature)| signature.clone())
+        });
+        if self.blank {
+            // The mint signs as many as it needs, in order.
+            return self.unblind(keysets, found.map_while(|signature| signature).collect()).await;
+        }
+        match found.collect::<Option<Vec<_>>>() {
+            Some(signatures) => self.unblind(keysets, signatures).await,
+            None => unknown("the mint signed only some of the outputs"),
+        }
+    }
+
+    /// Turns signatures, in the order of the outputs, into proofs. An answer that is not what was
+    /// asked for is kept as unknown: the inputs are probably gone, and the counters are what can
+    /// still get the outputs.
+    ///
+    /// # Errors
+    /// When the ecash store does not answer.
+    pub async fn unblind(&self, keysets: &Keysets, signatures: Vec<BlindSignature>) -> Result<Signed, WalletError> {
+        let fits = if self.blank {
+            signatures.len() <= self.secrets.secrets.len()
+        } else {
+            signatures.len() == self.secrets.secrets.len()
+        };
+        if !fits {
+            return unknown("the number of signatures is wrong");
+        }
+        let keys = keysets.keys(self.keyset).await?;
+        for (signature, wanted) in signatures.iter().zip(&self.secrets.secrets) {
+            if signature.keyset_id != self.keyset || (!self.blank && signature.amount != wanted.amount) {
+                return unknown("a signature is for another amount");
+            }
+            let Some(key) = keys.amount_key(signature.amount) else {
+                return unknown("a signature is for an amount without a key");
+            };
+            // NUT-12, where the mint proves its signatures: proves that they are by the announced key.
+            if signature.dleq.is_some() && signature.verify_dleq(key, wanted.blinded_message.blinded_secret).is_err() {
+                return unknown("a signature's proof does not hold");
+            }
+        }
+        let count = signatures.len();
+        let rs = self.secrets.rs().into_iter().take(count).collect();
+        let secrets = self.secrets.secrets().into_iter().take(count).collect();
+        match construct_proofs(signatures, rs, secrets, &keys) {
+            Ok(proofs) => Ok(Signed::Proofs(proofs)),
+            Err(_) => unknown("a signature does not unblind"),
+        }
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape of its callers")]
+fn unknown(why: &str) -> Result<Signed, WalletError> {
+    Ok(Signed::Unknown(MintError::Unknown(why.to_owned())))
+}
+
+fn unusable(error: impl std::fmt::Display) -> WalletError {
+    WalletError::Ecash(error.to_string())
+}

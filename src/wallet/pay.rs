@@ -1,0 +1,332 @@
+//! Money goes back over Lightning: to a Lightning address or an LNURL (LUD-06, LUD-16), paid by the
+//! mint with the node's ecash (NUT-05, NUT-08).
+//!
+//! 1. The amount has left the account, and is owed (see [`super::change`]).
+//! 2. Proofs worth it are reserved; the recipient's server gives an invoice for what is left after
+//!    the mint's fees, which are bounded. Nothing was sent yet: whatever fails here puts the money
+//!    back on its account.
+//! 3. The payment is planned, written, and sent. From here on only evidence ends it.
+//! 4. What the payment used leaves the books; what is left of the fee reserve goes back to the
+//!    account.
+
+use std::str::FromStr;
+
+use cdk::Bolt11Invoice;
+use cdk::nuts::{MeltQuoteBolt11Request, Proof};
+use cdk_common::wallet::ProofInfo;
+
+use super::change::{Attempt, Change, plain, returned, sum_infos};
+use super::incoming::proof_infos;
+use super::journal::{self, Operation, State, Step};
+use super::melt::{self, Plan, Standing, blanks_for};
+use super::refusal::{MintError, Refusal};
+use super::{Trusted, Wallet, WalletError, currency, swap};
+use crate::failpoint::failpoint;
+use crate::ledger::AccountId;
+use crate::ledger::repo::{self as books, Transfer};
+use crate::lnurl::{self, LnurlError, Offer, Recipient};
+use crate::money::Msat;
+use crate::store::{Durability, Tx};
+
+/// How often a payment that was not made is tried before the money goes back.
+const ATTEMPTS: u32 = 4;
+/// Invoices that are asked for until one fits with its fees into what is owed.
+const FITTINGS: u32 = 4;
+/// The least that a payment's fee is bounded by, in sat.
+const LEAST_FEE_BOUND: u64 = 2;
+
+/// Why a payment did not get as far as the mint.
+#[derive(Debug, thiserror::Error)]
+enum Unsent {
+    #[error("the recipient cannot be paid: {0}")]
+    Recipient(#[from] LnurlError),
+    #[error("the recipient's invoice is not for the amount that was asked for")]
+    Invoice,
+    #[error("the mint would charge more for the payment than this node's limit")]
+    FeeTooHigh,
+    #[error("it is less than the payment would cost")]
+    TooSmall,
+    #[error("the mint does not make the payment: {0}")]
+    Mint(#[from] MintError),
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+}
+
+/// An invoice that fits, and what paying it takes.
+struct Quoted {
+    quote: String,
+    payment_hash: String,
+    amount: u64,
+}
+
+impl Wallet {
+    /// Steps 2 to 4, with the operation's lane taken.
+    pub(super) async fn pay(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        attempt: Attempt,
+    ) -> Result<Change, WalletError> {
+        if attempt == Attempt::First {
+            return self.start_payment(trusted, operation).await;
+        }
+        let Some(operation) = self.reopen(operation).await? else {
+            return self.ended(&operation.id).await;
+        };
+        if operation.plan.is_empty() {
+            self.set_free(trusted, &operation).await?;
+            return self.start_payment(trusted, &operation).await;
+        }
+        let plan = read_plan(&operation)?;
+        let seed = &self.inner.seed;
+        let standing = match melt::resolve(&trusted.http, &trusted.keysets, seed, &plan, None).await? {
+            Standing::Unpaid(_) => melt::send(&trusted.http, &trusted.keysets, seed, &plan).await?,
+            standing => standing,
+        };
+        self.finish_payment(trusted, &operation, &plan, standing, Attempt::Later).await
+    }
+
+    async fn start_payment(&self, trusted: &Trusted, operation: &Operation) -> Result<Change, WalletError> {
+        let plan = match self.plan_payment(trusted, operation).await {
+            Ok(plan) => plan,
+            Err(Unsent::Wallet(error @ (WalletError::Store(_) | WalletError::Ecash(_)))) => return Err(error),
+            Err(unsent) => return self.put_back(trusted, operation, &unsent.to_string()).await,
+        };
+        failpoint!("pay.planned");
+        let standing = melt::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+        failpoint!("pay.melted");
+        self.finish_payment(trusted, operation, &plan, standing, Attempt::First).await
+    }
+
+    async fn plan_payment(&self, trusted: &Trusted, operation: &Operation) -> Result<Plan, Unsent> {
+        let owed = operation.unit.floor(operation.amount);
+        let recipient = Recipient::parse(&operation.recipient)?;
+        let offer = lnurl::ask(&recipient, self.reach_of(operation)).await?;
+        let chosen = self.choose(trusted, operation, owed).await?;
+        let input_fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
+        let quoted = self.fit(trusted, operation, &offer, owed, input_fee).await?;
+        failpoint!("pay.invoiced");
+        Ok(self.write_payment(trusted, operation, chosen, input_fee, quoted).await?)
+    }
+
+    /// Asks for invoices until one fits, with the fee that the mint reserves for it, into what is owed.
+    async fn fit(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        offer: &Offer,
+        owed: u64,
+        input_fee: u64,
+    ) -> Result<Quoted, Unsent> {
+        let most_fee = self.most_fee(operation);
+        let spendable = owed.checked_sub(input_fee).ok_or(Unsent::TooSmall)?;
+        // Mints reserve about a percent; the quote tells.
+        let mut reserve = (spendable / 100).max(1).min(most_fee);
+        for _ in 0..FITTINGS {
+            let amount = spendable.checked_sub(reserve).filter(|amount| *amount > 0).ok_or(Unsent::TooSmall)?;
+            let msat = operation.unit.to_msat(amount).ok_or(Unsent::TooSmall)?;
+            let invoice = Bolt11Invoice::from_str(&offer.invoice(msat).await?).map_err(|_| Unsent::Invoice)?;
+            if invoice.amount_milli_satoshis() != Some(msat.get()) {
+                return Err(Unsent::Invoice);
+            }
+            let payment_hash = invoice.payment_hash().to_string();
+            let unit = currency(operation.unit);
+            let quote =
+                trusted.http.quote_melt(&MeltQuoteBolt11Request { request: invoice, unit, options: None }).await?;
+            let wanted = quote.amount.to_u64().saturating_add(quote.fee_reserve.to_u64());
+            let fee = wanted.saturating_sub(amount);
+            if fee > most_fee {
+                return Err(Unsent::FeeTooHigh);
+            }
+            if wanted <= spendable {
+                return Ok(Quoted { quote: quote.quote, payment_hash, amount });
+            }
+            reserve = fee;
+        }
+        Err(Unsent::FeeTooHigh)
+    }
+
+    /// The most that paying this may cost, in units.
+    fn most_fee(&self, operation: &Operation) -> u64 {
+        let percent = self.inner.lightning_fee_percent;
+        let share = operation.amount.get().saturating_mul(u64::from(percent)) / 100;
+        let least = crate::money::Sat::new(LEAST_FEE_BOUND).unwrap_or_default().to_msat();
+        operation.unit.floor(Msat::new(share).unwrap_or_default().max(least))
+    }
+
+    async fn write_payment(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        chosen: Vec<ProofInfo>,
+        input_fee: u64,
+        quoted: Quoted,
+    ) -> Result<Plan, WalletError> {
+        let active = trusted.keysets.active(operation.unit).await?;
+        let total = sum_infos(&chosen);
+        let most_change = total.saturating_sub(quoted.amount).saturating_sub(input_fee);
+        let blanks = blanks_for(most_change);
+        let plan = Plan {
+            quote: quoted.quote,
+            inputs: plain(chosen),
+            keyset: active.id.to_string(),
+            counter: self.reserve_counters(active.id, blanks).await?,
+            blanks,
+            amount: quoted.amount,
+            total,
+            input_fee,
+        };
+        let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let step = Step { state: State::Acting, plan: &text, result: "" };
+        let owner = self.inner.ledger.owner();
+        let ours = journal::advance(&mut tx, &operation.id, owner, step, self.clock().now_ms()).await?;
+        journal::set_payment_hash(&mut tx, &operation.id, &quoted.payment_hash).await?;
+        tx.commit().await?;
+        if ours { Ok(plan) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
+    }
+
+    async fn finish_payment(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        plan: &Plan,
+        standing: Standing,
+        attempt: Attempt,
+    ) -> Result<Change, WalletError> {
+        let (why, sent_in_vain) = match standing {
+            Standing::Paid { change, preimage } => {
+                return self.book_payment(trusted, operation, plan, change, &preimage).await;
+            }
+            Standing::Spent => {
+                // Proofs that the books say are ours were spent: never silently.
+                tracing::error!(operation = %operation.id, mint = %operation.mint, "ecash of this wallet was spent elsewhere");
+                self.replan(trusted, operation, Some(swap::ys(&plan.inputs)?)).await?;
+                return Err(MintError::Refused(Refusal::Spent).into());
+            }
+            // The mint's own answer to the only request that there was.
+            Standing::Unpaid(Some(refusal)) => (refusal.to_string(), attempt == Attempt::First),
+            Standing::Unpaid(None) => ("the payment did not come about".to_owned(), false),
+            Standing::Unknown(error @ (MintError::NotSent | MintError::Refused(_))) => {
+                (error.to_string(), attempt == Attempt::First)
+            }
+            Standing::Unknown(error) => {
+                self.postpone(operation, State::Unknown, &error.to_string()).await?;
+                return Err(error.into());
+            }
+        };
+        // An earlier request may still be under way: the same payment is sent again for a while,
+        // and given up only when the mint has said several times that it was not made.
+        if sent_in_vain || operation.attempts >= ATTEMPTS {
+            return self.put_back(trusted, operation, &why).await;
+        }
+        self.postpone(operation, State::Unknown, &why).await?;
+        Ok(Change::Owed)
+    }
+
+    /// Step 4.
+    async fn book_payment(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        plan: &Plan,
+        change: Vec<Proof>,
+        preimage: &str,
+    ) -> Result<Change, WalletError> {
+        let mut infos = proof_infos(&trusted.url, operation, plan.counter, change)?;
+        let came_back = sum_infos(&infos);
+        let stored = self.inner.ecash.get_proofs_by_ys(infos.iter().map(|info| info.y).collect()).await?;
+        infos.retain(|info| stored.iter().all(|old| old.y != info.y));
+        self.inner.ecash.update_proofs(infos.clone(), swap::ys(&plan.inputs)?).await?;
+        failpoint!("pay.kept");
+        self.stock(trusted, operation.unit, &infos).await;
+
+        let used = operation.unit.to_msat(plan.total.saturating_sub(came_back)).unwrap_or_default();
+        let sent = operation.unit.to_msat(plan.amount).unwrap_or_default();
+        let now_ms = self.clock().now_ms();
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let step = Step { state: State::Done, plan: &paid_plan(operation, plan, used)?, result: preimage };
+        if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), step, now_ms).await? {
+            self.post_payment(&mut tx, operation, sent, used, now_ms).await?;
+        }
+        tx.commit().await?;
+        failpoint!("pay.done");
+        self.ended(&operation.id).await
+    }
+
+    async fn post_payment(
+        &self,
+        tx: &mut Tx,
+        operation: &Operation,
+        sent: Msat,
+        used: Msat,
+        now_ms: i64,
+    ) -> Result<(), WalletError> {
+        let house = self.inner.ledger.house();
+        let mint = self.mint_account(tx, &operation.mint, operation.unit, now_ms).await?;
+        let sent = sent.min(used);
+        let fee = used.excess_over(sent).min(operation.amount.excess_over(sent));
+        let lost = used.excess_over(operation.amount);
+        if !lost.is_zero() {
+            tracing::error!(
+                operation = %operation.id, mint = %operation.mint, lost = lost.get(),
+                "a mint kept more of a payment than was agreed; the node bears it"
+            );
+        }
+        let moves: [(AccountId, AccountId, Msat, &str); 4] = [
+            (house.change, mint, sent, "paid_out"),
+            (house.change, mint, fee, "mint_fee"),
+            (house.change, operation.account, operation.amount.excess_over(used), "returned"),
+            (house.mint_fees, mint, lost, "mint_fee"),
+        ];
+        for (debit, credit, amount, kind) in moves {
+            let id = self.inner.ledger.next_id();
+            let transfer = Transfer { id, debit, credit, amount, kind, reference: &operation.id };
+            books::transfer(tx, transfer, now_ms).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends a payment that surely was not made: the money is back on its account.
+    async fn put_back(&self, trusted: &Trusted, operation: &Operation, why: &str) -> Result<Change, WalletError> {
+        let now_ms = self.clock().now_ms();
+        let ledger = &self.inner.ledger;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let step = Step { state: State::Failed, plan: "", result: why };
+        if journal::advance(&mut tx, &operation.id, ledger.owner(), step, now_ms).await? {
+            let transfer = Transfer {
+                id: ledger.next_id(),
+                debit: ledger.house().change,
+                credit: operation.account,
+                amount: operation.amount,
+                kind: "returned",
+                reference: &operation.id,
+            };
+            books::transfer(&mut tx, transfer, now_ms).await?;
+        }
+        tx.commit().await?;
+        tracing::warn!(operation = %operation.id, kind = operation.kind.as_str(), why, "a Lightning payment was not made");
+        self.set_free(trusted, operation).await?;
+        self.ended(&operation.id).await
+    }
+
+    /// What an operation that has ended gave.
+    pub(super) async fn ended(&self, id: &str) -> Result<Change, WalletError> {
+        let operation = self.find_operation(id).await?;
+        operation
+            .map(|operation| returned(&operation))
+            .ok_or_else(|| WalletError::Ecash("the operation is gone".into()))
+    }
+}
+
+/// What is kept of a payment: what it took, without the proofs.
+fn paid_plan(operation: &Operation, plan: &Plan, used: Msat) -> Result<String, WalletError> {
+    let sent = operation.unit.to_msat(plan.amount).unwrap_or_default();
+    let paid = super::change::Paid { sent: sent.get(), fee: used.excess_over(sent).get(), quote: plan.quote.clone() };
+    serde_json::to_string(&paid).map_err(|error| WalletError::Ecash(error.to_string()))
+}
+
+fn read_plan(operation: &Operation) -> Result<Plan, WalletError> {
+    serde_json::from_str(&operation.plan)
+        .map_err(|_| WalletError::Ecash(format!("operation {} has an unreadable plan", operation.id)))
+}

@@ -1,0 +1,65 @@
+//! The steps that all operations have in common, each one synced transaction.
+
+use super::journal::{self, Operation, State, Step};
+use super::{Wallet, WalletError};
+use crate::ledger::repo as books;
+use crate::store::Durability;
+
+impl Wallet {
+    /// Writes a new operation that moves no money yet.
+    pub(super) async fn write_plain(&self, mut operation: Operation) -> Result<Operation, WalletError> {
+        let mut tx = self.store().begin(Durability::Full).await?;
+        journal::insert(&mut tx, &mut operation, None, self.inner.ledger.owner(), self.clock().now_ms()).await?;
+        tx.commit().await?;
+        Ok(operation)
+    }
+
+    /// The operation as it is now.
+    pub(super) async fn find_operation(&self, id: &str) -> Result<Option<Operation>, WalletError> {
+        let mut reader = self.store().read().acquire().await?;
+        Ok(journal::find(&mut reader, id).await?)
+    }
+
+    /// The operation as it is now, to be worked on by this process. `None` when it has ended.
+    ///
+    /// # Errors
+    /// When another process works on it.
+    pub(super) async fn reopen(&self, operation: &Operation) -> Result<Option<Operation>, WalletError> {
+        let Some(now) = self.find_operation(&operation.id).await?.filter(|now| now.state.is_open()) else {
+            return Ok(None);
+        };
+        if self.adopt(&now).await? {
+            Ok(Some(now))
+        } else {
+            Err(WalletError::Ecash("another process is working on it".into()))
+        }
+    }
+
+    /// Whether this process may work on an operation; see [`journal::adopt`].
+    pub(super) async fn adopt(&self, operation: &Operation) -> Result<bool, WalletError> {
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let ours = journal::adopt(&mut tx, &operation.id, self.inner.ledger.owner(), self.dead_before_ms()).await?;
+        tx.commit().await?;
+        Ok(ours)
+    }
+
+    /// Ends an operation that moved no money, and surely will not.
+    pub(super) async fn fail(&self, operation: &Operation, why: &str) -> Result<(), WalletError> {
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let step = Step { state: State::Failed, plan: &operation.plan, result: why };
+        journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), step, self.clock().now_ms()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Notes that an attempt ended without an outcome; see [`journal::postpone`].
+    pub(super) async fn postpone(&self, operation: &Operation, state: State, why: &str) -> Result<(), WalletError> {
+        let mut tx = self.store().begin(Durability::Full).await?;
+        journal::postpone(&mut tx, operation, self.inner.ledger.owner(), state, why, self.clock().now_ms()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Processes that were not seen since then are dead.
+    pub(super) fn dead_before_ms(&self) -> i64 {
+        self.clock().now_ms().saturating_sub(books::DEAD_AFTER_MS)
+    }
+}
