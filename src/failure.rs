@@ -51,6 +51,13 @@ pub enum Code {
     KeyNotFound,
     PaymentRequired,
     InsufficientBalance,
+    /// The key's own limit, which more money does not raise.
+    BalanceLimitExceeded,
+    KeyExpired,
+    /// What only a top key may.
+    ChildKey,
+    NotYourChild,
+    ChildNotFound,
     InvalidRequest,
     InvalidJson,
     InvalidModel,

@@ -101,7 +101,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let exchanges = TaskTracker::new();
     let exchange = Arc::new(Exchange {
         market,
-        till: Till::new(wallet.clone(), vault),
+        till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost),
         ledger: ledger.clone(),
         upstream: config.upstream.as_ref().map(Upstream::new).transpose()?.map(Arc::new),
         missing_usage: config.pricing.missing_usage,

@@ -28,6 +28,11 @@ pub(super) fn parse(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// A URL under the common rule, for whoever reads addresses that clients bring.
+pub fn web_address(text: &str) -> Result<Url, String> {
+    parse(text)
+}
+
 /// A base that paths are joined to: no query, no slash at the end of the path.
 pub(super) fn base(text: &str) -> Result<Url, String> {
     let mut url = parse(text)?;

@@ -27,7 +27,7 @@ use url::Url;
 pub use crate::money::MintUnit;
 use crate::money::Msat;
 
-pub use address::mint_url;
+pub use address::{mint_url, web_address};
 pub use fault::{Fault, Faults};
 pub use secret::Secret;
 pub use settings::{NOT_USED_YET, SETTINGS, Setting};
@@ -175,6 +175,8 @@ pub struct Pricing {
     pub tolerance_percent: Decimal,
     /// `MIN_REQUEST_MSAT`, 1
     pub min_request: Msat,
+    /// `CHILD_KEY_COST`, 0
+    pub child_key_cost: Msat,
     /// `MISSING_USAGE`, estimate
     pub missing_usage: MissingUsage,
     /// `BTC_USD_FIXED`

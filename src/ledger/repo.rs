@@ -129,7 +129,7 @@ impl Hot {
              AND holds.state = 'open' \
              RETURNING holds.id, (SELECT a.posted - a.held FROM accounts a WHERE a.id = holds.account), \
              CASE WHEN holds.spender <> holds.account THEN (SELECT t.cap - t.held \
-             - CASE WHEN d.ended_at >= t.resets_at THEN 0 ELSE t.used END \
+             - CASE WHEN holds.ended_at >= t.resets_at THEN 0 ELSE t.used END \
              FROM key_terms t WHERE t.account = holds.spender) END",
         );
         Self { place, end }

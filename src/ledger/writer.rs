@@ -206,17 +206,18 @@ impl Writer {
     async fn refusal(&self, source: Source, amount: Msat) -> Result<HoldError, StoreError> {
         let now_ms = self.clock.now_ms();
         let mut reader = self.store.read().acquire().await?;
-        if let Some(terms) = terms::repo::find(&mut reader, source.spender, now_ms).await? {
-            if terms.limits.has_ended(now_ms) {
-                return Ok(HoldError::KeyExpired);
-            }
-            if let Some(left) = terms.left().filter(|left| *left < amount) {
-                return Ok(HoldError::LimitReached { left });
-            }
+        let Some(balance) = repo::balance_of(&mut reader, source.account).await? else {
+            return Ok(HoldError::UnknownAccount);
+        };
+        let available = balance.available();
+        let terms = terms::repo::find(&mut reader, source.spender, now_ms).await?;
+        if terms.as_ref().is_some_and(|terms| terms.limits.has_ended(now_ms)) {
+            return Ok(HoldError::KeyExpired);
         }
-        Ok(match repo::balance_of(&mut reader, source.account).await? {
-            Some(balance) => HoldError::Insufficient { available: balance.available() },
-            None => HoldError::UnknownAccount,
+        Ok(match terms.and_then(|terms| terms.left()) {
+            // The second: another process gave something free meanwhile.
+            Some(left) if left < amount || available >= amount => HoldError::LimitReached { left },
+            _ => HoldError::Insufficient { available },
         })
     }
 }
