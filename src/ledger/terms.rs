@@ -228,6 +228,10 @@ impl Ledger {
     pub async fn add_children(&self, wanted: Children<'_>) -> Result<Msat, ChildError> {
         let now_ms = self.clock().now_ms();
         let mut tx = self.store().begin(Durability::Full).await?;
+        if !wanted.cost.is_zero() {
+            // Before the parent, as where holds are charged: else each could wait for the other.
+            books::find_locked(&mut tx, self.house().income).await?;
+        }
         let parent = books::find_locked(&mut tx, wanted.parent).await?.ok_or(ChildError::NoParent)?;
         if parent.parent.is_some() {
             return Err(ChildError::NoParent);

@@ -247,6 +247,8 @@ fn places_of(batch: &[Entry]) -> Result<Vec<repo::Place<'_>>, StoreError> {
             request,
         });
     }
+    // Rows of keys are locked in this order, in every process the same.
+    places.sort_by_key(|place| place.source.spender);
     Ok(places)
 }
 

@@ -7,7 +7,7 @@ END $$;
 CREATE TRIGGER holds_set_aside_for_key AFTER INSERT ON holds
 FOR EACH ROW WHEN (NEW.state = 'open' AND NEW.spender IS NOT NULL) EXECUTE FUNCTION set_aside_for_key();
 
-CREATE FUNCTION book_hold_for_key() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION bill_hold_to_key() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE key_terms SET held = held - NEW.amount, spent = spent + NEW.charged,
         requests = requests + CASE WHEN NEW.charged > 0 THEN 1 ELSE 0 END,
@@ -23,5 +23,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER holds_are_booked_for_key AFTER UPDATE OF state ON holds
-FOR EACH ROW WHEN (OLD.state = 'open' AND NEW.state <> 'open' AND NEW.spender IS NOT NULL) EXECUTE FUNCTION book_hold_for_key();
+-- Its name puts it before holds_are_booked: the row of a key is locked before that of its account,
+-- as it is where holds are placed.
+CREATE TRIGGER holds_are_billed_to_key AFTER UPDATE OF state ON holds
+FOR EACH ROW WHEN (OLD.state = 'open' AND NEW.state <> 'open' AND NEW.spender IS NOT NULL) EXECUTE FUNCTION bill_hold_to_key();

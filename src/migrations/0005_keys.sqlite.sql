@@ -3,7 +3,7 @@ BEGIN
     UPDATE key_terms SET held = held + NEW.amount WHERE account = NEW.spender;
 END;
 
-CREATE TRIGGER holds_are_booked_for_key AFTER UPDATE OF state ON holds
+CREATE TRIGGER holds_are_billed_to_key AFTER UPDATE OF state ON holds
 WHEN OLD.state = 'open' AND NEW.state <> 'open' AND NEW.spender IS NOT NULL
 BEGIN
     UPDATE key_terms SET held = held - NEW.amount, spent = spent + NEW.charged, requests = requests + (NEW.charged > 0),

@@ -301,6 +301,12 @@ async fn a_child_sees_what_it_may_spend_and_nothing_of_its_parent() {
     assert_eq!((&listed[0]["balance_limit_reset"], &listed[0]["validity_date"]), (&json!("monthly"), &Value::Null));
     assert!(children.iter().all(|child| !info.to_string().contains(&child[3..])));
     assert_eq!(world.info(&world.parent).await["child_keys"], info["child_keys"]);
+    // Nothing on the disk opens a child key.
+    for entry in std::fs::read_dir(world.node.data_dir()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(children.iter().all(|child| !holds(&child[3..])));
+    }
     // What the parent has bounds what a child can spend.
     let rich = world.child(1_000_000).await;
     assert_eq!(world.info(&rich).await["balance"], json!(498_000));

@@ -503,6 +503,21 @@ async fn two_processes_never_pass_a_cap_together() {
         }
         one.prove().await;
     }
+    // Over and over: both at the same moment, where there is room for one.
+    for round in 0..80 {
+        let child = one.child(key, &format!("race {round}"), Some(150)).await;
+        let racing = nodes.iter().map(|node| {
+            let ledger = node.ledger.clone();
+            tokio::spawn(async move { ledger.hold(child, msat(100), "r").await })
+        });
+        let outcomes: Vec<_> = join_all(racing.collect::<Vec<_>>()).await;
+        let placed: Vec<Hold> = outcomes.into_iter().filter_map(|outcome| outcome.unwrap().ok()).collect();
+        assert_eq!(placed.len(), 1, "round {round}");
+        for hold in placed {
+            hold.release().await.unwrap();
+        }
+    }
+    one.prove().await;
     // A key can spend its parent's money only.
     let stranger = one.key("a stranger").await;
     one.top_up(stranger, 1_000).await;
