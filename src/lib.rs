@@ -28,11 +28,12 @@
 //! * [`config`]: the only reader of the environment. [`clock`]: the only reader of the time.
 //!   [`net`]: the only builder of HTTP clients. [`vault`]: secrets at rest.
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
-//! * [`ledger`]: accounts, transfers, holds, the group-committing writer, the proof of the books.
+//! * [`ledger`]: accounts, transfers, holds, the terms of keys, the group-committing writer, the proof
+//!   of the books.
 //! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.
 //! * [`upstream`]: one attempt at the API behind the node.
-//! * [`payment`]: headers become a payment, a payment becomes a payer.
+//! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
 //! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`node`]: composition.
 //!
 //! # Invariants
@@ -41,7 +42,8 @@
 //! 2. Intent is synced before a mint is asked, the outcome after. What is unknown stays unknown
 //!    until evidence (NUT-07, NUT-09) decides it.
 //! 3. A proof is credited once, however it is encoded; a hold ends once; a charge never exceeds its
-//!    hold; no balance is below zero. The compiler says so where it can, the schema everywhere.
+//!    hold; no balance is below zero; no key spends more than its limit. The compiler says so where
+//!    it can, the schema everywhere, one statement where a hold is placed.
 //! 4. No transaction is open while the node waits for a mint, an upstream or a client.
 //! 5. Nothing a client does after admission, leaving included, stops settlement.
 //! 6. The ledger sums to zero and matches the ecash held; every test of a node ends by proving it.

@@ -4,7 +4,7 @@
 //! says is bounded and checked. Whether the invoice is for the right amount is checked by whoever
 //! pays it.
 
-use bech32::Hrp;
+use bech32::Bech32;
 use bech32::primitives::decode::CheckedHrpstring;
 use serde::Deserialize;
 use url::Url;
@@ -63,7 +63,10 @@ impl Recipient {
 fn address_url(name: &str, host: &str) -> Option<Url> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.+".contains(&byte);
     let name = name.to_ascii_lowercase();
-    if name.is_empty() || !name.bytes().all(plain) || host.is_empty() || host.contains(['/', '?', '#', '@', '\\']) {
+    let host_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
+    // A single word is nobody's domain.
+    let has_domain = host.contains(['.', ':']) || host.eq_ignore_ascii_case("localhost");
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) || !host.bytes().all(host_part) || !has_domain {
         return None;
     }
     let path = |scheme: &str| Url::parse(&format!("{scheme}://{host}/.well-known/lnurlp/{name}")).ok();
@@ -71,26 +74,14 @@ fn address_url(name: &str, host: &str) -> Option<Url> {
     path("http").filter(|url| crate::net::check_url(url).is_ok()).or_else(|| path("https"))
 }
 
-/// LUD-01: a URL in bech32, of any length.
+/// LUD-01: a URL in bech32.
 fn lnurl_url(text: &str) -> Option<Url> {
-    let checked = CheckedHrpstring::new::<LnurlBech32>(text).ok()?;
-    if checked.hrp() != Hrp::parse("lnurl").ok()? {
+    let checked = CheckedHrpstring::new::<Bech32>(text).ok()?;
+    if !checked.hrp().as_str().eq_ignore_ascii_case("lnurl") {
         return None;
     }
     let bytes: Vec<u8> = checked.byte_iter().collect();
     Url::parse(std::str::from_utf8(&bytes).ok()?).ok()
-}
-
-/// Bech32 without its limit of 90 characters, which URLs exceed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum LnurlBech32 {}
-
-impl bech32::Checksum for LnurlBech32 {
-    type MidstateRepr = u32;
-    const CODE_LENGTH: usize = 2048;
-    const CHECKSUM_LENGTH: usize = bech32::Bech32::CHECKSUM_LENGTH;
-    const GENERATOR_SH: [u32; 5] = bech32::Bech32::GENERATOR_SH;
-    const TARGET_RESIDUE: u32 = bech32::Bech32::TARGET_RESIDUE;
 }
 
 /// What a recipient takes, as its server says (LUD-06).
@@ -186,6 +177,8 @@ mod tests {
             ("satoshi@example.com", "https://example.com/.well-known/lnurlp/satoshi"),
             ("Satoshi+tips@example.com", "https://example.com/.well-known/lnurlp/satoshi+tips"),
             ("lightning:me@pay.example.com", "https://pay.example.com/.well-known/lnurlp/me"),
+            ("Satoshi_N+tips@Pay.Example.org", "https://pay.example.org/.well-known/lnurlp/satoshi_n+tips"),
+            ("x@abc.onion", "http://abc.onion/.well-known/lnurlp/x"),
             ("me@127.0.0.1:3000", "http://127.0.0.1:3000/.well-known/lnurlp/me"),
             (lnurl, "https://service.com/api?q=3fc3645b439ce8e7f2553a69e5267081d96dcd340693afabe04be7b0ccd178df"),
         ] {

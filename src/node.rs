@@ -102,7 +102,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let exchanges = TaskTracker::new();
     let exchange = Arc::new(Exchange {
         market,
-        till: Till::new(wallet.clone(), vault),
+        till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost),
         ledger: ledger.clone(),
         upstream: config.upstream.as_ref().map(Upstream::new).transpose()?.map(Arc::new),
         missing_usage: config.pricing.missing_usage,
@@ -161,6 +161,9 @@ fn start_jobs(
     if let Some(recipient) = config.payouts.recipient.clone() {
         let (minimum, period) = (config.payouts.minimum, config.payouts.interval);
         jobs::start(tracker, stop, jobs::PayOut { wallet: wallet.clone(), recipient, minimum, period });
+    }
+    if let Some(period) = config.payouts.expiry_interval {
+        jobs::start(tracker, stop, jobs::RefundExpired { wallet: wallet.clone(), period });
     }
     jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });

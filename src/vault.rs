@@ -36,6 +36,7 @@ pub enum VaultError {
 pub struct Vault {
     hashing: [u8; 32],
     sealing: [u8; 32],
+    deriving: [u8; 32],
 }
 
 impl std::fmt::Debug for Vault {
@@ -54,13 +55,23 @@ impl Vault {
             Some(secret) => secret.expose().as_bytes().to_vec(),
             None => file_key(&data_dir.join(FILE))?,
         };
-        Ok(Self { hashing: mac(&master, b"coinslot key hash v1"), sealing: mac(&master, b"coinslot sealing v1") })
+        Ok(Self {
+            hashing: mac(&master, b"coinslot key hash v1"),
+            sealing: mac(&master, b"coinslot sealing v1"),
+            deriving: mac(&master, b"coinslot derived keys v1"),
+        })
     }
 
     /// What the database knows of a client's key.
     #[must_use]
     pub fn key_hash(&self, key: &str) -> String {
         hex(&mac(&self.hashing, key.as_bytes()))
+    }
+
+    /// The key of a client that belongs to this name: 64 hexadecimal digits that are stored nowhere.
+    #[must_use]
+    pub fn derived_key(&self, name: &str) -> String {
+        hex(&mac(&self.deriving, name.as_bytes()))
     }
 
     /// Encrypts, bound to the name under which it is stored.

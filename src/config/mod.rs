@@ -191,6 +191,8 @@ pub struct Pricing {
     pub tolerance_percent: Decimal,
     /// `MIN_REQUEST_MSAT`, 1
     pub min_request: Msat,
+    /// `CHILD_KEY_COST`, 0
+    pub child_key_cost: Msat,
     /// `MISSING_USAGE`, estimate
     pub missing_usage: MissingUsage,
     /// `BTC_USD_FIXED`

@@ -172,6 +172,7 @@ impl<'a> Reader<'a> {
         let provider_fee = self.get("UPSTREAM_PROVIDER_FEE", values::fee);
         let tolerance_percent = self.get("TOLERANCE_PERCENTAGE", values::tolerance);
         let min_request = self.get("MIN_REQUEST_MSAT", values::msat);
+        let child_key_cost = self.get("CHILD_KEY_COST", values::msat);
         let missing_usage = self.get("MISSING_USAGE", values::missing_usage);
         let btc_usd_fixed = self.optional("BTC_USD_FIXED", values::btc_usd);
         let feeds = self.get("BTC_USD_FEEDS", values::feeds);
@@ -187,6 +188,7 @@ impl<'a> Reader<'a> {
             provider_fee: provider_fee?,
             tolerance_percent: tolerance_percent?,
             min_request: min_request?,
+            child_key_cost: child_key_cost?,
             missing_usage: missing_usage?,
             btc_usd_fixed: btc_usd_fixed?,
             feeds: feeds?,

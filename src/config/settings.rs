@@ -78,6 +78,8 @@ pub const SETTINGS: &[Setting] = &[
         "By how many percent a payment may fall short of the dearest possible answer, 0 to 50."),
     setting("MIN_REQUEST_MSAT", &[], "1",
         "What a served request costs at least, in msat (1/1000 sat)."),
+    setting("CHILD_KEY_COST", &[], "0",
+        "What a client pays for each child key it makes, in msat."),
     setting("MISSING_USAGE", &[], "estimate",
         "When the upstream does not say what it used: estimate (count the text), max (charge all \
          that was held) or free."),
@@ -155,7 +157,7 @@ pub const NOT_USED_YET: &[&str] = &[
     "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENROUTER_API_KEY", "GROQ_API_KEY", "GEMINI_API_KEY",
     "PERPLEXITY_API_KEY", "FIREWORKS_API_KEY", "XAI_API_KEY", "TINFOIL_API_KEY",
     "OLLAMA_BASE_URL", "OLLAMA_API_KEY",
-    "DEVS_DONATION_RATE", "CHILD_KEY_COST", "MINT_RETRY_MAX_ATTEMPTS",
+    "DEVS_DONATION_RATE", "MINT_RETRY_MAX_ATTEMPTS",
     "NSEC", "RELAYS", "PROVIDER_ID", "PROVIDERS_REFRESH_INTERVAL_SECONDS",
     "ENABLE_ANALYTICS_SHARING", "MODELS_REFRESH_INTERVAL_SECONDS",
     "TOR", "TOR_CONFIG", "TOR_PROXY_URL",

@@ -86,6 +86,7 @@ const ROWS: &[Row] = &[
     ("UPSTREAM_PROVIDER_FEE", "100", field!(pricing.provider_fee), "100"),
     ("TOLERANCE_PERCENTAGE", "0", field!(pricing.tolerance_percent), "0"),
     ("MIN_REQUEST_MSAT", "0", field!(pricing.min_request), "Msat(0)"),
+    ("CHILD_KEY_COST", "7", field!(pricing.child_key_cost), "Msat(7)"),
     ("MISSING_USAGE", "max", field!(pricing.missing_usage), "Max"),
     ("MISSING_USAGE", "free", field!(pricing.missing_usage), "Free"),
     ("BTC_USD_FIXED", "64000.5", field!(pricing.btc_usd_fixed), "Some(64000.5)"),

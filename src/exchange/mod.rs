@@ -26,9 +26,10 @@ use crate::config::MissingUsage;
 use crate::dialect::{BadRequest, Dialect, Receipt, Shape};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry, UpstreamAnswer};
+use crate::ledger::terms::Expiry;
 use crate::ledger::{Hold, HoldError, Ledger};
 use crate::payment::Payment;
-use crate::payment::payer::{Payer, Till, insufficient};
+use crate::payment::payer::{Payer, Till, insufficient, key_expired, limit_reached};
 use crate::upstream::{Answer, ForwardError, Media, Refused, Upstream};
 use crate::wallet::Change;
 
@@ -43,6 +44,8 @@ pub struct Call {
     pub dialect: &'static dyn Dialect,
     pub body: Bytes,
     pub payment: Payment,
+    /// Where the client wants what is left on its key in the end.
+    pub expiry: Option<Expiry>,
     /// Change of a streamed answer comes in the stream, which then runs live.
     pub change_in_stream: bool,
     pub request_id: String,
@@ -111,7 +114,7 @@ impl Exchange {
         }
         let upstream = self.upstream.clone().ok_or_else(no_upstream)?;
         let body = call.dialect.forward(&call.body, &shape, &candidate.forwarded).map_err(|bad| bad_request(&bad))?;
-        let payer = self.till.admit(call.payment, candidate.hold, &shape.model).await?;
+        let payer = self.till.admit(call.payment, candidate.hold, &shape.model, call.expiry).await?;
         let hold = self.hold(payer, &candidate, &shape, &call.request_id).await?;
         failpoint!("exchange.held");
         let whole = !shape.stream || (payer.one_shot && !call.change_in_stream);
@@ -159,9 +162,11 @@ impl Exchange {
     }
 
     async fn hold(&self, payer: Payer, candidate: &Candidate, shape: &Shape, request: &str) -> Result<Hold, Failure> {
-        let failure = match self.ledger.hold(payer.account, candidate.hold, request).await {
+        let failure = match self.ledger.hold(payer.source(), candidate.hold, request).await {
             Ok(hold) => return Ok(hold),
             Err(HoldError::Insufficient { available }) => insufficient(candidate.hold, available, &shape.model),
+            Err(HoldError::LimitReached { left }) => limit_reached(candidate.hold, left),
+            Err(HoldError::KeyExpired) => key_expired(),
             Err(HoldError::UnknownAccount) => Failure::internal(),
             Err(HoldError::Closed) => Failure::unavailable(Code::ShuttingDown, "The node is shutting down.", 5),
             Err(HoldError::Store(error)) => {

@@ -25,6 +25,11 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::KeyNotFound => (401, INVALID, "key_not_found"),
         Code::PaymentRequired => (402, "insufficient_quota", "payment_required"),
         Code::InsufficientBalance => (402, "insufficient_quota", "insufficient_balance"),
+        Code::BalanceLimitExceeded => (402, "insufficient_quota", "balance_limit_exceeded"),
+        Code::KeyExpired => (403, INVALID, "key_expired"),
+        Code::ChildKey => (400, INVALID, "child_key"),
+        Code::NotYourChild => (403, INVALID, "not_your_child_key"),
+        Code::ChildNotFound => (404, INVALID, "child_key_not_found"),
         Code::InvalidRequest => (400, INVALID, "invalid_request"),
         Code::InvalidJson => (400, INVALID, "invalid_json"),
         Code::InvalidModel => (400, INVALID, "invalid_model"),
@@ -48,6 +53,12 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::RefundNothing => (400, INVALID, "no_balance"),
         Code::RefundTooSmall => (400, INVALID, "balance_too_small"),
         Code::RefundOngoing => (400, INVALID, "requests_ongoing"),
+        Code::LightningFailed => (502, "lightning_error", "lightning_payment_failed"),
+        Code::InvoiceNotFound => (404, INVALID, "invoice_not_found"),
+        Code::InvoiceFailed => (503, "mint_error", "invoice_creation_failed"),
+        Code::TopUpUnauthorized => (401, INVALID, "topup_authorization_required"),
+        Code::TopUpKeyFormat => (400, INVALID, "topup_invalid_api_key_format"),
+        Code::TopUpKeyNotFound => (404, INVALID, "topup_api_key_not_found"),
         Code::NotFound => (404, "not_found", "not_found"),
         Code::MethodNotAllowed => (405, INVALID, "method_not_allowed"),
         Code::UpgradeRequired => (426, INVALID, "upgrade_required"),
@@ -143,6 +154,10 @@ fn detail(failure: &Failure, asked: &Asked<'_>, error: Map<String, Value>) -> Op
         | Code::RefundNothing
         | Code::RefundTooSmall
         | Code::RefundOngoing
+        | Code::InvoiceNotFound
+        | Code::ChildKey
+        | Code::NotYourChild
+        | Code::ChildNotFound
         | Code::NotFound => Some(json!(failure.message)),
         Code::InsufficientBalance if asked.one_shot.is_some() => {
             let hint = failure.payment.as_deref();
@@ -180,7 +195,7 @@ mod tests {
     /// Money problems are 402 and nothing else is; retryable trouble of ours is 503.
     #[test]
     fn statuses_follow_the_rules() {
-        for code in [Code::PaymentRequired, Code::InsufficientBalance] {
+        for code in [Code::PaymentRequired, Code::InsufficientBalance, Code::BalanceLimitExceeded] {
             assert_eq!(facts(code).0, 402);
             assert_eq!(facts(code).1, "insufficient_quota");
         }

@@ -5,6 +5,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 pub const X_CASHU: HeaderName = HeaderName::from_static("x-cashu");
 pub const X_CASHU_CHANGE: HeaderName = HeaderName::from_static("x-cashu-change");
 pub const ACCEPT_PAYMENT: HeaderName = HeaderName::from_static("accept-payment");
+pub const REFUND_LNURL: HeaderName = HeaderName::from_static("refund-lnurl");
+pub const KEY_EXPIRY_TIME: HeaderName = HeaderName::from_static("key-expiry-time");
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-routstr-request-id");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

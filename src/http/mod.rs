@@ -5,6 +5,7 @@ pub mod envelope;
 pub mod headers;
 mod health;
 mod info;
+mod lightning;
 mod models;
 mod proxy;
 pub mod serve;
@@ -15,7 +16,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
@@ -65,17 +66,7 @@ pub fn router(node: Node, cors_origins: &[String]) -> Router {
             router = router.route(&at(&format!("/{}", dialect.path())), paid(dialect));
         }
     }
-    for prefix in ["/v1/balance", "/v1/wallet"] {
-        let at = |path: &str| format!("{prefix}{path}");
-        router = router
-            .route(&at(""), get(balance::info))
-            .route(&at("/"), get(balance::info))
-            .route(&at("/info"), get(balance::info))
-            .route(&at("/create"), get(balance::create).post(balance::create))
-            .route(&at("/topup"), post(balance::top_up))
-            .route(&at("/refund"), post(balance::refund))
-            .route(&at("/{*other}"), any(balance::unknown));
-    }
+    router = lightning::mount(balance::mount(router));
     router.fallback(not_found).method_not_allowed_fallback(not_allowed).with_state(node).layer(cors(cors_origins))
 }
 

@@ -50,13 +50,16 @@ async fn answer(
         return Err(Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
     let till = &node.exchange.till;
-    let payment = payment::read(credentials(headers)?, |id| till.remembers(id))?;
+    let credentials = credentials(headers)?;
+    let payment = payment::read(credentials, |id| till.remembers(id))?;
+    let expiry = payment::expiry::read(credentials, &payment)?;
     till.check_mint(&payment).await?;
     let body = read_body(headers, body, node.max_body_bytes).await?;
     let call = Call {
         dialect,
         body,
         payment,
+        expiry,
         change_in_stream: headers::text(headers, headers::X_CASHU_CHANGE)
             .is_some_and(|mode| mode.trim().eq_ignore_ascii_case("stream")),
         request_id: request_id.to_owned(),
@@ -90,6 +93,8 @@ pub(super) fn credentials(headers: &HeaderMap) -> Result<Credentials<'_>, Failur
         api_key: read(&headers::X_API_KEY)?,
         cashu: read(&headers::X_CASHU)?,
         accepts_cashu: accepts_cashu(headers),
+        refund_lnurl: read(&headers::REFUND_LNURL)?,
+        key_expiry: read(&headers::KEY_EXPIRY_TIME)?,
     })
 }
 

@@ -10,6 +10,7 @@ mod heartbeat;
 mod pay_out;
 mod refresh_keysets;
 mod refresh_price;
+mod refund_expired;
 mod rescue_stalled;
 mod resume_operations;
 
@@ -26,6 +27,7 @@ pub use heartbeat::Heartbeat;
 pub use pay_out::PayOut;
 pub use refresh_keysets::RefreshKeysets;
 pub use refresh_price::RefreshPrice;
+pub use refund_expired::{RefundExpired, refund_expired};
 pub use rescue_stalled::RescueStalled;
 pub use resume_operations::ResumeOperations;
 

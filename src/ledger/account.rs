@@ -82,6 +82,16 @@ pub struct Account {
     /// Mint and unit that its money came from, and goes back to.
     pub mint: String,
     pub unit: String,
+    /// Whose money a child key spends.
+    pub parent: Option<AccountId>,
+}
+
+impl Account {
+    /// The account whose money it is.
+    #[must_use]
+    pub fn purse(&self) -> AccountId {
+        self.parent.unwrap_or(self.id)
+    }
 }
 
 /// The node's own accounts that exist once.

@@ -72,6 +72,41 @@ impl Ledger {
         if sum != 0 {
             books.faults.push(format!("all accounts together are {sum}, not 0"));
         }
+        books.faults.extend(self.faults_of_terms().await?);
         Ok(books)
+    }
+
+    /// The figures of keys with terms, against their holds. Again one statement.
+    async fn faults_of_terms(&self) -> Result<Vec<String>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT t.account, t.held, t.used, t.spent, t.requests, \
+             CAST((SELECT COALESCE(SUM(amount), 0) FROM holds h WHERE h.spender = t.account AND h.state = 'open') AS BIGINT) AS open_amount, \
+             CAST((SELECT COALESCE(SUM(charged), 0) FROM holds h WHERE h.spender = t.account) AS BIGINT) AS charged, \
+             (SELECT COUNT(*) FROM holds h WHERE h.spender = t.account AND h.charged > 0) AS charges, \
+             (SELECT COUNT(*) FROM holds h WHERE h.spender = t.account AND h.account <> COALESCE(t.parent, t.account)) AS astray, \
+             CASE WHEN t.parent IS NULL THEN 0 ELSE a.posted END AS own \
+             FROM key_terms t JOIN accounts a ON a.id = t.account",
+        )
+        .fetch_all(self.store().read())
+        .await?;
+        let mut faults = Vec::new();
+        for row in &rows {
+            let read = |name: &str| row.try_get::<i64, _>(name);
+            let key = read("account")?;
+            let rules = [
+                ("held", read("held")?, "open holds say", read("open_amount")?),
+                ("spent", read("spent")?, "its holds say", read("charged")?),
+                ("requests", read("requests")?, "its holds say", read("charges")?),
+                ("holds on another's account", read("astray")?, "allowed are", 0),
+                ("balance of its own", read("own")?, "a child key has", 0),
+            ];
+            let broken = rules.iter().filter(|(_, is, _, should)| is != should);
+            faults.extend(broken.map(|(what, is, who, should)| format!("key {key}: {what} {is}, {who} {should}")));
+            let (used, spent) = (read("used")?, read("spent")?);
+            if used > spent {
+                faults.push(format!("key {key}: used {used} in its window, but spent {spent} in all"));
+            }
+        }
+        Ok(faults)
     }
 }

@@ -46,7 +46,8 @@ pub struct Settlement {
     pub charged: Cost,
     /// What the request cost beyond the hold: the operator's loss.
     pub shortfall: Msat,
-    /// Available on the account afterwards.
+    /// What the key can spend afterwards: what is available on the account, and to a child key no
+    /// more than its cap leaves.
     pub remaining: Msat,
 }
 

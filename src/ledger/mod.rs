@@ -7,6 +7,7 @@
 //!   (charged) or released. [`hold::Hold`] is consumed by either, and posts itself for release
 //!   when it is dropped.
 //! * `available = posted − held`. There is no other definition.
+//! * A key may have [`terms`]: a parent whose money it spends, a cap, an end.
 //! * The database is the authority, so several processes can share it. Each process has one
 //!   writer that folds whatever queued up into one statement for all holds and one for all ends.
 #![deny(clippy::arithmetic_side_effects, clippy::as_conversions)]
@@ -16,6 +17,7 @@ pub mod books;
 pub mod hold;
 pub mod ids;
 pub mod repo;
+pub mod terms;
 mod writer;
 
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use crate::store::{Store, StoreError};
 pub use account::{Account, AccountId, AccountKind, Balance};
 pub use hold::{Hold, Settlement};
 use ids::Ids;
+pub use terms::Source;
 use writer::Entry;
 pub use writer::WriterStats;
 
@@ -38,6 +41,12 @@ pub enum HoldError {
     /// Less is available than asked for.
     #[error("{available} available")]
     Insufficient { available: Msat },
+    /// The key's cap leaves less than was asked for.
+    #[error("{left} left of the key's limit")]
+    LimitReached { left: Msat },
+    /// The key's validity has ended.
+    #[error("the key's validity has ended")]
+    KeyExpired,
     #[error("no such account")]
     UnknownAccount,
     /// The database did not answer; nothing is known to be held, and what may be is released.
@@ -100,11 +109,13 @@ impl Ledger {
     /// Sets `amount` aside for `request`, in one atomic statement.
     ///
     /// # Errors
-    /// [`HoldError::Insufficient`] when less is available.
-    pub async fn hold(&self, account: AccountId, amount: Msat, request: &str) -> Result<Hold, HoldError> {
+    /// [`HoldError::Insufficient`] when less is available, [`HoldError::LimitReached`] or
+    /// [`HoldError::KeyExpired`] when the terms of the key forbid it.
+    pub async fn hold(&self, source: impl Into<Source>, amount: Msat, request: &str) -> Result<Hold, HoldError> {
+        let source = source.into();
         let mut attempts_left = ID_ATTEMPTS;
         loop {
-            match self.try_hold(account, amount, request).await {
+            match self.try_hold(source, amount, request).await {
                 // Another process has a hold with this id.
                 Err(HoldError::Store(error)) if error.is_duplicate() && attempts_left > 0 => {
                     attempts_left = attempts_left.saturating_sub(1);
@@ -114,11 +125,11 @@ impl Ledger {
         }
     }
 
-    async fn try_hold(&self, account: AccountId, amount: Msat, request: &str) -> Result<Hold, HoldError> {
+    async fn try_hold(&self, source: Source, amount: Msat, request: &str) -> Result<Hold, HoldError> {
         let id = self.inner.ids.next(self.inner.clock.now_ms());
-        let hold = Hold::new(id, account, amount, Arc::clone(&self.inner));
+        let hold = Hold::new(id, source.account, amount, Arc::clone(&self.inner));
         let (reply, answer) = oneshot::channel();
-        let entry = Entry::Place { id, account, amount, request: request.to_owned(), reply };
+        let entry = Entry::Place { id, source, amount, request: request.to_owned(), reply };
         // From here on a dropped future drops `hold`, which posts its release behind this entry.
         let outcome = match self.inner.queue.send(entry) {
             Ok(()) => answer.await.unwrap_or(Err(HoldError::Closed)),

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use super::account::{Account, AccountId, AccountKind, Balance};
+use super::terms::Source;
 use super::writer::End;
 use crate::money::Msat;
 use crate::store::{Durability, Location, Store, StoreError, Tx};
@@ -14,10 +15,12 @@ use crate::store::{Durability, Location, Store, StoreError, Tx};
 /// A hold to be placed.
 pub(super) struct Place<'a> {
     pub id: i64,
-    pub account: AccountId,
+    pub source: Source,
     pub amount: Msat,
     /// This amount and all that the same batch places on the account before it.
     pub due: Msat,
+    /// This amount and all that the same batch places before it for the same spender.
+    pub spender_due: Msat,
     pub request: &'a str,
 }
 
@@ -77,10 +80,14 @@ struct Hot {
     end: Listed,
 }
 
-static SQLITE: LazyLock<Hot> = LazyLock::new(|| Hot::new(Marks::Question, ""));
+static SQLITE: LazyLock<Hot> = LazyLock::new(|| Hot::new(Marks::Question, "key_terms t ON t.account = v.spender", ""));
 
-/// Other processes may write at the same time: what is read stays true until it is written.
-static POSTGRES: LazyLock<Hot> = LazyLock::new(|| Hot::new(Marks::Dollar, " FOR UPDATE OF a"));
+/// Other processes may write at the same time: what is read stays true until it is written. The side
+/// of an outer join that may be empty can only be locked by a query of its own.
+static POSTGRES: LazyLock<Hot> = LazyLock::new(|| {
+    let terms = "LATERAL (SELECT * FROM key_terms k WHERE k.account = v.spender FOR UPDATE) t ON true";
+    Hot::new(Marks::Dollar, terms, " FOR UPDATE OF a")
+});
 
 impl Hot {
     fn of(store: &Store) -> &'static Self {
@@ -90,22 +97,27 @@ impl Hot {
         }
     }
 
-    fn new(marks: Marks, locking: &str) -> Self {
-        // The atomic check-and-hold: a row comes into being only if enough is available, and a
-        // trigger sets it aside on the account.
+    fn new(marks: Marks, terms: &str, locking: &str) -> Self {
+        // The atomic check-and-hold: a row comes into being only if enough is available, and the
+        // terms of the key, where it has any, allow it. A trigger sets it aside on the account.
         let place = Listed::new(
             marks,
-            "WITH v (id, account, amount, due, request, owner, created_at) AS (VALUES ",
-            7,
+            "WITH v (id, account, spender, amount, due, spender_due, request, owner, created_at) AS (VALUES ",
+            9,
             &format!(
-                ") INSERT INTO holds (id, account, amount, request, owner, created_at) \
-                 SELECT v.id, v.account, v.amount, v.request, v.owner, v.created_at FROM v \
-                 JOIN accounts a ON a.id = v.account \
-                 WHERE a.kind IN ('key', 'token') AND a.posted - a.held >= v.due ORDER BY a.id{locking}"
+                ") INSERT INTO holds (id, account, amount, request, owner, created_at, spender) \
+                 SELECT v.id, v.account, v.amount, v.request, v.owner, v.created_at, t.account FROM v \
+                 JOIN accounts a ON a.id = v.account LEFT JOIN {terms} \
+                 WHERE a.kind IN ('key', 'token') AND a.posted - a.held >= v.due \
+                 AND (t.account IS NULL OR (COALESCE(t.parent, t.account) = v.account \
+                 AND (t.valid_until IS NULL OR t.valid_until * 1000 > v.created_at) \
+                 AND (t.cap IS NULL OR t.cap - t.held \
+                 - CASE WHEN v.created_at >= t.resets_at THEN 0 ELSE t.used END >= v.spender_due))) \
+                 ORDER BY a.id{locking}"
             ),
         );
-        // The end of holds; a trigger books it on the accounts. What was available is read as it was
-        // just before. The account and the owner are looked at too: should the ids of two processes
+        // The end of holds; a trigger books it on the accounts. What was available, and what a child
+        // key's cap had left, is read as it was just before. The account and the owner are looked at too: should the ids of two processes
         // ever meet, one must not end the other's hold.
         let end = Listed::new(
             marks,
@@ -115,7 +127,10 @@ impl Hot {
              state = CASE WHEN d.charged > 0 THEN 'captured' ELSE 'released' END \
              FROM d WHERE holds.id = d.id AND holds.account = d.account AND holds.owner = d.owner \
              AND holds.state = 'open' \
-             RETURNING holds.id, (SELECT a.posted - a.held FROM accounts a WHERE a.id = holds.account)",
+             RETURNING holds.id, (SELECT a.posted - a.held FROM accounts a WHERE a.id = holds.account), \
+             CASE WHEN holds.spender <> holds.account THEN (SELECT t.cap - t.held \
+             - CASE WHEN holds.ended_at >= t.resets_at THEN 0 ELSE t.used END \
+             FROM key_terms t WHERE t.account = holds.spender) END",
         );
         Self { place, end }
     }
@@ -132,11 +147,13 @@ pub(super) async fn place_holds(
     let (sql, empty) = Hot::of(store).place.fitting(places.len()).ok_or_else(|| out_of_range("holds"))?;
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for place in places {
-        query = query.bind(place.id).bind(place.account.get()).bind(place.amount.to_db()).bind(place.due.to_db());
-        query = query.bind(place.request).bind(owner).bind(now_ms);
+        let Place { id, source, amount, due, spender_due, request } = place;
+        query = query.bind(*id).bind(source.account.get()).bind(source.spender.get()).bind(amount.to_db());
+        query = query.bind(due.to_db()).bind(spender_due.to_db()).bind(*request).bind(owner).bind(now_ms);
     }
     for _ in 0..empty {
-        query = query.bind(0_i64).bind(-1_i64).bind(1_i64).bind(1_i64).bind("").bind("").bind(0_i64);
+        query = query.bind(0_i64).bind(-1_i64).bind(-1_i64).bind(1_i64).bind(1_i64).bind(1_i64);
+        query = query.bind("").bind("").bind(0_i64);
     }
     let mut lone = store.lone(Durability::ProcessSafe).await?;
     let placed = query.execute(&mut *lone).await?.rows_affected();
@@ -147,7 +164,7 @@ pub(super) async fn place_holds(
     for place in places {
         let found = sqlx::query("SELECT id FROM holds WHERE id = $1 AND account = $2 AND owner = $3")
             .bind(place.id)
-            .bind(place.account.get())
+            .bind(place.source.account.get())
             .bind(owner)
             .fetch_optional(&mut *lone)
             .await?;
@@ -175,12 +192,16 @@ pub(super) async fn end_holds(
     }
     let mut lone = store.lone(Durability::ProcessSafe).await?;
     let rows = query.fetch_all(&mut *lone).await?;
-    let before: HashMap<i64, i64> =
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, StoreError>>()?;
+    let mut before = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let (available, left): (i64, Option<i64>) = (row.try_get(1)?, row.try_get(2)?);
+        before.insert(row.try_get::<i64, _>(0)?, left.map_or(available, |left| left.min(available)));
+    }
     let freed = |end: &&End| {
         let before = before.get(&end.id)?;
         let after = before.checked_add(end.held.to_db())?.checked_sub(end.charge.to_db())?;
-        Some((end.id, Msat::from_db(after)?))
+        // A cap that was lowered meanwhile may leave less than nothing.
+        Some((end.id, Msat::from_db(after.max(0))?))
     };
     Ok(ends.iter().filter_map(freed).collect())
 }
@@ -282,7 +303,8 @@ pub async fn ensure_client(
     })
 }
 
-const ACCOUNT: &str = "SELECT id, kind, posted, held, spent, requests, mint, unit FROM accounts";
+const COLUMNS: &str = "id, kind, posted, held, spent, requests, mint, unit, \
+     (SELECT t.parent FROM key_terms t WHERE t.account = accounts.id)";
 
 /// Ecash at a mint, by the books, less what its clients have on their accounts. In msat; negative
 /// when clients of this mint are owed what is held at another.
@@ -319,7 +341,7 @@ pub async fn earnings(connection: &mut AnyConnection) -> Result<i64, StoreError>
 /// # Errors
 /// When the database does not answer.
 pub async fn find_by_key(connection: &mut AnyConnection, key_hash: &str) -> Result<Option<Account>, StoreError> {
-    static SQL: LazyLock<String> = LazyLock::new(|| format!("{ACCOUNT} WHERE key_hash = $1"));
+    static SQL: LazyLock<String> = LazyLock::new(|| format!("SELECT {COLUMNS} FROM accounts WHERE key_hash = $1"));
     let row = sqlx::query(AssertSqlSafe(SQL.as_str())).bind(key_hash).fetch_optional(connection).await?;
     row.as_ref().map(read_account).transpose()
 }
@@ -329,9 +351,18 @@ pub async fn find_by_key(connection: &mut AnyConnection, key_hash: &str) -> Resu
 /// # Errors
 /// When the database does not answer.
 pub async fn find(connection: &mut AnyConnection, id: AccountId) -> Result<Option<Account>, StoreError> {
-    static SQL: LazyLock<String> = LazyLock::new(|| format!("{ACCOUNT} WHERE id = $1"));
+    static SQL: LazyLock<String> = LazyLock::new(|| format!("SELECT {COLUMNS} FROM accounts WHERE id = $1"));
     let row = sqlx::query(AssertSqlSafe(SQL.as_str())).bind(id.get()).fetch_optional(connection).await?;
     row.as_ref().map(read_account).transpose()
+}
+
+/// The hash of the key that opens an account.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn key_hash(connection: &mut AnyConnection, id: AccountId) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query("SELECT key_hash FROM accounts WHERE id = $1").bind(id.get());
+    row.fetch_optional(connection).await?.map_or(Ok(None), |row| Ok(row.try_get(0)?))
 }
 
 /// The account with this id, which nobody else changes before the transaction ends.
@@ -339,13 +370,9 @@ pub async fn find(connection: &mut AnyConnection, id: AccountId) -> Result<Optio
 /// # Errors
 /// When the database does not answer.
 pub async fn find_locked(tx: &mut Tx, id: AccountId) -> Result<Option<Account>, StoreError> {
-    let row = sqlx::query(
-        "UPDATE accounts SET held = held WHERE id = $1 \
-         RETURNING id, kind, posted, held, spent, requests, mint, unit",
-    )
-    .bind(id.get())
-    .fetch_optional(&mut **tx)
-    .await?;
+    static SQL: LazyLock<String> =
+        LazyLock::new(|| format!("UPDATE accounts SET held = held WHERE id = $1 RETURNING {COLUMNS}"));
+    let row = sqlx::query(AssertSqlSafe(SQL.as_str())).bind(id.get()).fetch_optional(&mut **tx).await?;
     row.as_ref().map(read_account).transpose()
 }
 
@@ -362,6 +389,7 @@ fn read_account(row: &sqlx::any::AnyRow) -> Result<Account, StoreError> {
         requests: u64::try_from(requests).map_err(|_| bad(format!("requests {requests}")))?,
         mint: row.try_get(6)?,
         unit: row.try_get(7)?,
+        parent: row.try_get::<Option<i64>, _>(8)?.map(AccountId),
     })
 }
 

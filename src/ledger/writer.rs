@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::account::AccountId;
+use super::terms::{self, Source};
 use super::{HoldError, SettleError, repo};
 use crate::clock::SharedClock;
 use crate::money::Msat;
@@ -30,7 +31,7 @@ const ATTEMPTS: u32 = 4;
 /// A hold to be placed, or ended.
 #[derive(Debug)]
 pub(super) enum Entry {
-    Place { id: i64, account: AccountId, amount: Msat, request: String, reply: oneshot::Sender<Result<(), HoldError>> },
+    Place { id: i64, source: Source, amount: Msat, request: String, reply: oneshot::Sender<Result<(), HoldError>> },
     End { end: End, reply: Option<oneshot::Sender<Result<Msat, SettleError>>> },
 }
 
@@ -190,21 +191,33 @@ impl Writer {
         let missing = repo::place_holds(&self.store, &places, &self.owner, self.clock.now_ms()).await?;
         for place in places.into_iter().filter(|place| missing.contains(&place.id)) {
             // With others before it it was too much; alone it may still fit.
-            let alone = [repo::Place { due: place.amount, ..place }];
-            let fits = place.due > place.amount
+            let alone = [repo::Place { due: place.amount, spender_due: place.amount, ..place }];
+            let fits = place.due.max(place.spender_due) > place.amount
                 && repo::place_holds(&self.store, &alone, &self.owner, self.clock.now_ms()).await?.is_empty();
             if !fits {
-                outcome.refused.insert(place.id, self.refusal(place.account).await?);
+                outcome.refused.insert(place.id, self.refusal(place.source, place.amount).await?);
             }
         }
         Ok(outcome)
     }
 
-    async fn refusal(&self, account: AccountId) -> Result<HoldError, StoreError> {
+    /// What a hold that was not placed failed on. More money would not help a key whose terms forbid
+    /// it, so they come first.
+    async fn refusal(&self, source: Source, amount: Msat) -> Result<HoldError, StoreError> {
+        let now_ms = self.clock.now_ms();
         let mut reader = self.store.read().acquire().await?;
-        Ok(match repo::balance_of(&mut reader, account).await? {
-            Some(balance) => HoldError::Insufficient { available: balance.available() },
-            None => HoldError::UnknownAccount,
+        let Some(balance) = repo::balance_of(&mut reader, source.account).await? else {
+            return Ok(HoldError::UnknownAccount);
+        };
+        let available = balance.available();
+        let terms = terms::repo::find(&mut reader, source.spender, now_ms).await?;
+        if terms.as_ref().is_some_and(|terms| terms.limits.has_ended(now_ms)) {
+            return Ok(HoldError::KeyExpired);
+        }
+        Ok(match terms.and_then(|terms| terms.left()) {
+            // The second: another process gave something free meanwhile.
+            Some(left) if left < amount || available >= amount => HoldError::LimitReached { left },
+            _ => HoldError::Insufficient { available },
         })
     }
 }
@@ -218,19 +231,34 @@ impl Entry {
     }
 }
 
-/// The holds of a batch, each with what it and those before it on the same account need.
+/// The holds of a batch, each with what it and those before it need: on the same account, and for
+/// the same spender.
 fn places_of(batch: &[Entry]) -> Result<Vec<repo::Place<'_>>, StoreError> {
-    let mut due: HashMap<AccountId, Msat> = HashMap::new();
+    let (mut due, mut spender_due) = (HashMap::new(), HashMap::new());
     let mut places = Vec::with_capacity(batch.len());
     for entry in batch {
-        let Entry::Place { id, account, amount, request, .. } = entry else { continue };
-        let sum = due.entry(*account).or_default();
-        *sum = sum
-            .checked_add(*amount)
-            .ok_or_else(|| StoreError::Inconsistent { table: "holds", what: "amounts out of range".into() })?;
-        places.push(repo::Place { id: *id, account: *account, amount: *amount, due: *sum, request });
+        let Entry::Place { id, source, amount, request, .. } = entry else { continue };
+        places.push(repo::Place {
+            id: *id,
+            source: *source,
+            amount: *amount,
+            due: add(&mut due, source.account, *amount)?,
+            spender_due: add(&mut spender_due, source.spender, *amount)?,
+            request,
+        });
     }
+    // Rows of keys are locked in this order, in every process the same.
+    places.sort_by_key(|place| place.source.spender);
     Ok(places)
+}
+
+/// Adds to a sum and returns it.
+fn add(sums: &mut HashMap<AccountId, Msat>, of: AccountId, amount: Msat) -> Result<Msat, StoreError> {
+    let sum = sums.entry(of).or_default();
+    *sum = sum
+        .checked_add(amount)
+        .ok_or_else(|| StoreError::Inconsistent { table: "holds", what: "amounts out of range".into() })?;
+    Ok(*sum)
 }
 
 /// Tells everyone who waits how the committed batch went.

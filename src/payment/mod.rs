@@ -1,6 +1,9 @@
 //! How a request is paid: read from its headers, and ended early. Behind [`payer::Payer`] nobody
-//! knows any more whether a key or a token paid.
+//! knows any more whether a key or a token paid. What else a key's owner does is in [`keys`].
 
+pub mod expiry;
+pub mod keys;
+pub mod lightning;
 pub mod payer;
 
 use crate::failure::{Code, Failure};
@@ -18,6 +21,10 @@ pub struct Credentials<'a> {
     pub cashu: Option<&'a str>,
     /// `Accept-Payment` names cashu.
     pub accepts_cashu: bool,
+    /// `Refund-LNURL`
+    pub refund_lnurl: Option<&'a str>,
+    /// `Key-Expiry-Time`
+    pub key_expiry: Option<&'a str>,
 }
 
 /// How a request is to be paid.

@@ -1,9 +1,12 @@
 //! A payment becomes an account with enough on it.
 
+use std::time::Duration;
+
 use moka::sync::Cache;
 
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry};
-use crate::ledger::{Account, AccountId, AccountKind};
+use crate::ledger::terms::Expiry;
+use crate::ledger::{Account, AccountId, AccountKind, Source};
 use crate::money::Msat;
 use crate::vault::Vault;
 use crate::wallet::token::{Token, token_id};
@@ -14,28 +17,55 @@ use super::{Payment, token_failure};
 /// Who pays, and what happens to what is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payer {
+    /// The account that is charged.
     pub account: AccountId,
+    /// The key that was presented: that account itself, or a child of it.
+    pub spender: AccountId,
     /// What is left goes back with the answer, rather than staying on the account.
     pub one_shot: bool,
 }
 
+impl Payer {
+    #[must_use]
+    pub fn source(self) -> Source {
+        Source { account: self.account, spender: self.spender }
+    }
+}
+
 /// Accounts whose keys are remembered.
 const KNOWN_KEYS: u64 = 100_000;
+/// Accounts whose expiry is remembered, and for how long: another process may change it.
+const KNOWN_EXPIRIES: u64 = 10_000;
+const EXPIRY_MEMORY: Duration = Duration::from_secs(60);
 
 /// Turns payments into payers.
 #[derive(Clone, Debug)]
 pub struct Till {
     wallet: Wallet,
     vault: Vault,
-    /// Key hash to account, of accounts that were credited. Neither ever changes; what is on the
-    /// account is always asked of the database.
-    known: Cache<String, AccountId>,
+    /// Key hash to account, of accounts that were credited and of child keys. Neither ever changes;
+    /// what is on the account, and what a key may spend of it, is always asked of the database.
+    known: Cache<String, Source>,
+    /// What was noted lately.
+    expiries: Cache<AccountId, Expiry>,
+    child_key_cost: Msat,
 }
 
 impl Till {
     #[must_use]
-    pub fn new(wallet: Wallet, vault: Vault) -> Self {
-        Self { wallet, vault, known: Cache::new(KNOWN_KEYS) }
+    pub fn new(wallet: Wallet, vault: Vault, child_key_cost: Msat) -> Self {
+        let expiries = Cache::builder().max_capacity(KNOWN_EXPIRIES).time_to_live(EXPIRY_MEMORY).build();
+        Self { wallet, vault, known: Cache::new(KNOWN_KEYS), expiries, child_key_cost }
+    }
+
+    /// What a client pays for a child key.
+    #[must_use]
+    pub fn child_key_cost(&self) -> Msat {
+        self.child_key_cost
+    }
+
+    pub(super) fn expiries(&self) -> &Cache<AccountId, Expiry> {
+        &self.expiries
     }
 
     #[must_use]
@@ -43,20 +73,30 @@ impl Till {
         &self.wallet
     }
 
-    /// Admits a payment that must cover `required`. A token is redeemed here, last of all checks.
+    /// Admits a payment that must cover `required`. A token is redeemed here, last of all checks. An
+    /// `expiry` that came with it is noted on the key.
     ///
     /// The caller must not drop this future.
     ///
     /// # Errors
     /// With the token untouched, unless the failure says otherwise.
-    pub async fn admit(&self, payment: Payment, required: Msat, model: &str) -> Result<Payer, Failure> {
-        let (account, one_shot) = match payment {
+    pub async fn admit(
+        &self,
+        payment: Payment,
+        required: Msat,
+        model: &str,
+        expiry: Option<Expiry>,
+    ) -> Result<Payer, Failure> {
+        let (source, one_shot) = match payment {
             Payment::Key(hex) => (self.by_key(&hex).await?, false),
             Payment::TokenKey(token) => (self.by_token(&token, required, model).await?, false),
-            Payment::OneShot(token) => (self.one_shot(&token, required, model).await?, true),
+            Payment::OneShot(token) => (self.one_shot(&token, required, model).await?.into(), true),
             Payment::Asking => return Err(Failure::payment(Code::PaymentRequired, "Payment required")),
         };
-        Ok(Payer { account, one_shot })
+        if let Some(expiry) = expiry.filter(|_| !one_shot) {
+            self.note_expiry(source, expiry).await?;
+        }
+        Ok(Payer { account: source.account, spender: source.spender, one_shot })
     }
 
     /// Whether this is, for sure, the key of an account that was credited. Asks nobody.
@@ -80,11 +120,20 @@ impl Till {
         Err(redeem_failure(RedeemError::Untrusted))
     }
 
-    /// The account behind a key or token, creating it from a token never seen before.
+    /// The account behind a key or token, creating it from a token never seen before. An `expiry` that
+    /// came with it is noted.
     ///
     /// # Errors
     /// When there is none and the token is no good.
-    pub async fn open(&self, payment: Payment) -> Result<(Account, String), Failure> {
+    pub async fn open(&self, payment: Payment, expiry: Option<Expiry>) -> Result<(Account, String), Failure> {
+        let (account, key) = self.open_account(payment).await?;
+        if let Some(expiry) = expiry {
+            self.note_expiry(Source { account: account.purse(), spender: account.id }, expiry).await?;
+        }
+        Ok((account, key))
+    }
+
+    async fn open_account(&self, payment: Payment) -> Result<(Account, String), Failure> {
         match payment {
             Payment::Key(hex) => {
                 let account = self.look_up(&hex).await?.ok_or_else(unknown_key)?;
@@ -116,49 +165,59 @@ impl Till {
         })
     }
 
-    /// Credits a token to an existing account.
+    /// Credits a token to the account whose money a key spends.
     ///
     /// # Errors
     /// See [`Till::admit`].
     pub async fn top_up(&self, account: &Account, token: &Token) -> Result<Msat, Failure> {
         self.appraise(token).await?;
         let key_hash = self.vault.key_hash(&token.id);
-        self.wallet.top_up(token, &key_hash, account.id).await.map_err(redeem_failure)
+        self.wallet.top_up(token, &key_hash, account.purse()).await.map_err(redeem_failure)
     }
 
     /// What the database knows a token by.
     #[must_use]
     pub fn token_hash(&self, text: &str) -> String {
-        self.vault.key_hash(&token_id(text))
+        self.token_hash_of(&token_id(text))
     }
 
-    async fn by_key(&self, hex: &str) -> Result<AccountId, Failure> {
+    /// The same, by the token's id or a key's secret.
+    pub(super) fn token_hash_of(&self, id: &str) -> String {
+        self.vault.key_hash(id)
+    }
+
+    pub(super) fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    async fn by_key(&self, hex: &str) -> Result<Source, Failure> {
         self.find(hex, |_| true).await?.ok_or_else(unknown_key)
     }
 
-    /// The account of a key, if it is one that `counts`.
-    async fn find(&self, key_hex: &str, counts: impl Fn(&Account) -> bool) -> Result<Option<AccountId>, Failure> {
+    /// Whose money a key spends, if it is one that `counts`.
+    async fn find(&self, key_hex: &str, counts: impl Fn(&Account) -> bool) -> Result<Option<Source>, Failure> {
         let key_hash = self.vault.key_hash(key_hex);
-        if let Some(account) = self.known.get(&key_hash) {
-            return Ok(Some(account));
+        if let Some(source) = self.known.get(&key_hash) {
+            return Ok(Some(source));
         }
         match self.look_up(key_hex).await? {
             Some(account) if counts(&account) => {
-                if is_credited(&account) {
-                    self.known.insert(key_hash, account.id);
+                let source = Source { account: account.purse(), spender: account.id };
+                if is_credited(&account) || account.parent.is_some() {
+                    self.known.insert(key_hash, source);
                 }
-                Ok(Some(account.id))
+                Ok(Some(source))
             }
             _ => Ok(None),
         }
     }
 
-    async fn by_token(&self, token: &Token, required: Msat, model: &str) -> Result<AccountId, Failure> {
-        if let Some(account) = self.find(&token.id, is_credited).await? {
-            return Ok(account);
+    async fn by_token(&self, token: &Token, required: Msat, model: &str) -> Result<Source, Failure> {
+        if let Some(source) = self.find(&token.id, is_credited).await? {
+            return Ok(source);
         }
         self.check_value(token, required, model).await?;
-        Ok(self.redeem(token, AccountKind::Key).await?.id)
+        Ok(self.redeem(token, AccountKind::Key).await?.id.into())
     }
 
     async fn one_shot(&self, token: &Token, required: Msat, model: &str) -> Result<AccountId, Failure> {
@@ -178,7 +237,7 @@ impl Till {
         Ok(())
     }
 
-    async fn appraise(&self, token: &Token) -> Result<Msat, Failure> {
+    pub(super) async fn appraise(&self, token: &Token) -> Result<Msat, Failure> {
         let appraisal = self.wallet.appraise(token).await;
         appraisal.map(|appraisal| appraisal.net).map_err(redeem_failure)
     }
@@ -196,7 +255,7 @@ impl Till {
 
 /// Whether money was ever put on it, as far as its figures show. An account without any movement
 /// belongs to a redemption that was refused or still runs, or was paid back untouched.
-fn is_credited(account: &Account) -> bool {
+pub(super) fn is_credited(account: &Account) -> bool {
     !account.balance.posted.is_zero() || account.requests > 0
 }
 
@@ -213,6 +272,19 @@ pub fn insufficient(required: Msat, available: Msat, model: &str) -> Failure {
         available: Some(available),
         model: (!model.is_empty()).then(|| model.to_owned()),
     })
+}
+
+/// 402 that a top-up does not help.
+#[must_use]
+pub fn limit_reached(required: Msat, left: Msat) -> Failure {
+    let message = format!("Balance limit exceeded: {} mSats required. {} left of it.", required.get(), left.get());
+    Failure::payment(Code::BalanceLimitExceeded, message)
+}
+
+/// 403: the key is not valid any more.
+#[must_use]
+pub fn key_expired() -> Failure {
+    Failure::payment(Code::KeyExpired, "This key's validity has ended.")
 }
 
 /// The failure that a client sees for a redemption that did not happen.

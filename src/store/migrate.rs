@@ -27,6 +27,12 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, common: include_str!("../migrations/0002_wallet.sql"), sqlite: "", postgres: "" },
     Migration { version: 3, common: include_str!("../migrations/0003_admin.sql"), sqlite: "", postgres: "" },
     Migration { version: 4, common: include_str!("../migrations/0004_operations.sql"), sqlite: "", postgres: "" },
+    Migration {
+        version: 5,
+        common: include_str!("../migrations/0005_keys.sql"),
+        sqlite: include_str!("../migrations/0005_keys.sqlite.sql"),
+        postgres: include_str!("../migrations/0005_keys.postgres.sql"),
+    },
 ];
 
 /// The schema version that this program needs.

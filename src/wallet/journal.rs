@@ -528,6 +528,61 @@ pub(super) async fn stranded(
     rows.iter().map(|row| Ok(AccountId(row.try_get(0)?))).collect()
 }
 
+/// One movement of a client's money, as it may be shown: never a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Movement {
+    /// Of the transfer. Newer ones are higher.
+    pub id: i64,
+    /// Onto the account.
+    pub incoming: bool,
+    /// `redeem`, `refund`, `change`, `child_key`.
+    pub kind: String,
+    pub amount: Msat,
+    /// Of the ecash; empty where none was moved.
+    pub mint: String,
+    pub unit: MintUnit,
+    pub created_ms: i64,
+    /// Whether it is complete: of ecash that goes out, whether its token was made.
+    pub done: bool,
+}
+
+/// What came and went on an account with an id below `before`, newest first. The transfers of
+/// charges have negative ids, and are left out.
+pub(super) async fn movements(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<Movement>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT t.id, t.kind, t.amount, t.created_at, t.credit, o.mint, o.unit, o.state \
+         FROM transfers t LEFT JOIN operations o ON o.id = t.reference \
+         WHERE (t.debit = $1 OR t.credit = $2) AND t.id > 0 AND t.id < $3 ORDER BY t.id DESC LIMIT $4",
+    )
+    .bind(account.get())
+    .bind(account.get())
+    .bind(before)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    let movement = |row: &sqlx::any::AnyRow| {
+        let bad = |what: &str| StoreError::Inconsistent { table: "transfers", what: what.to_owned() };
+        let (unit, state): (Option<String>, Option<String>) = (row.try_get(6)?, row.try_get(7)?);
+        let unit = unit.map_or(Some(MintUnit::Msat), |unit| MintUnit::parse(&unit));
+        Ok(Movement {
+            id: row.try_get(0)?,
+            kind: row.try_get(1)?,
+            amount: Msat::from_db(row.try_get(2)?).ok_or_else(|| bad("amount"))?,
+            created_ms: row.try_get(3)?,
+            incoming: row.try_get::<i64, _>(4)? == account.get(),
+            mint: row.try_get::<Option<String>, _>(5)?.unwrap_or_default(),
+            unit: unit.ok_or_else(|| bad("unit"))?,
+            done: state.is_none_or(|state| state == State::Done.as_str()),
+        })
+    };
+    rows.iter().map(movement).collect()
+}
+
 async fn one(connection: &mut AnyConnection, condition: &str, value: &str) -> Result<Option<Operation>, StoreError> {
     let sql = format!("{COLUMNS} WHERE {condition}");
     let row = sqlx::query(AssertSqlSafe(sql)).bind(value).fetch_optional(connection).await?;

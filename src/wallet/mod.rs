@@ -43,12 +43,13 @@ use cdk::nuts::{CurrencyUnit, State};
 use cdk_common::database::WalletDatabase;
 
 use crate::clock::SharedClock;
-use crate::ledger::Ledger;
+use crate::ledger::{AccountId, Ledger};
 use crate::money::{MintUnit, Msat};
 use crate::net::public::Reach;
 use crate::store::{Store, StoreError};
 
 pub use change::{Change, Destination, RefundError};
+pub use journal::Movement;
 use keysets::Keysets;
 use mint::HttpMint;
 pub use redeem::RedeemError;
@@ -241,6 +242,22 @@ impl Wallet {
             }
         }
         Ok(held)
+    }
+
+    /// What came and went on an account with an id below `before`, newest first. Charges of requests
+    /// are left out.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn history(&self, account: AccountId, before: i64, limit: i64) -> Result<Vec<Movement>, StoreError> {
+        let mut reader = self.store().read().acquire().await?;
+        journal::movements(&mut reader, account, before, limit).await
+    }
+
+    /// The books that the ecash is in.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.inner.ledger
     }
 
     fn store(&self) -> &Store {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use coinslot::clock::{Clock, SharedClock, SystemClock};
 use coinslot::ledger::repo::{self, Transfer};
-use coinslot::ledger::{AccountId, AccountKind, Hold, HoldError, Ledger, SettleError, account};
+use coinslot::ledger::terms::{Children, Limits};
+use coinslot::ledger::{AccountId, AccountKind, Hold, HoldError, Ledger, SettleError, Source, account};
 use coinslot::money::{Cost, Msat, Usage};
 use coinslot::store::{Durability, Store, StoreError};
 use futures_util::future::join_all;
@@ -52,6 +53,17 @@ impl Books {
         let account = repo::ensure_client(&mut tx, id, AccountKind::Key, name, MINT, "sat", 1).await.unwrap();
         tx.commit().await.unwrap();
         account.id
+    }
+
+    /// A key that spends the money of `parent`, up to a cap.
+    async fn child(&self, parent: AccountId, name: &str, cap: Option<u64>) -> Source {
+        let limits = Limits { cap: cap.map(msat), ..Limits::default() };
+        let key_hashes = &[name.to_owned()];
+        let wanted = Children { parent, key_hashes, limits, cost: Msat::ZERO, reference: "t" };
+        self.ledger.add_children(wanted).await.unwrap();
+        let mut reader = self.store.read().acquire().await.unwrap();
+        let child = repo::find_by_key(&mut reader, name).await.unwrap().unwrap();
+        Source { account: parent, spender: child.id }
     }
 
     /// Money comes in from a mint.
@@ -127,12 +139,17 @@ enum Step {
     },
     Hold {
         key: usize,
+        spender: usize,
         amount: u64,
     },
-    /// Many holds at once.
+    /// Many holds at once, by the key itself and its children.
     Burst {
         key: usize,
-        amounts: Vec<u64>,
+        holds: Vec<(usize, u64)>,
+    },
+    /// The capped child may spend anew.
+    Forgive {
+        key: usize,
     },
     /// Charges this many percent of one hold.
     Capture {
@@ -149,6 +166,10 @@ enum Step {
 }
 
 const KEYS: usize = 3;
+/// Who spends a key's money: the key itself, a child with a cap, a child without.
+const SPENDERS: usize = 3;
+const CAPPED: usize = 1;
+const CAP: u64 = 2_500;
 
 fn step() -> impl Strategy<Value = Step> {
     let key = 0..KEYS;
@@ -157,8 +178,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (key.clone(), 1_u64..5_000).prop_map(|(key, amount)| Step::TopUp { key, amount }),
         2 => (key.clone(), amount.clone()).prop_map(|(key, amount)| Step::PayOut { key, amount }),
-        6 => (key.clone(), amount.clone()).prop_map(|(key, amount)| Step::Hold { key, amount }),
-        2 => (key, vec(amount, 2..12)).prop_map(|(key, amounts)| Step::Burst { key, amounts }),
+        6 => (key.clone(), 0..SPENDERS, amount.clone()).prop_map(|(key, spender, amount)| Step::Hold { key, spender, amount }),
+        2 => (key.clone(), vec((0..SPENDERS, amount), 2..12)).prop_map(|(key, holds)| Step::Burst { key, holds }),
+        1 => key.prop_map(|key| Step::Forgive { key }),
         5 => (which.clone(), prop_oneof![0_u64..100, Just(100), 101_u64..400]).prop_map(|(which, percent)| Step::Capture { which, percent }),
         2 => which.clone().prop_map(|which| Step::Release { which }),
         2 => which.prop_map(|which| Step::Drop { which }),
@@ -170,8 +192,11 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Model {
     posted: [u64; KEYS],
-    /// Open holds, oldest first: key and amount.
-    open: Vec<(usize, u64)>,
+    /// Open holds, oldest first: key, spender and amount.
+    open: Vec<(usize, usize, u64)>,
+    /// What each spender was charged, and what of it counts against its cap.
+    spent: [[u64; SPENDERS]; KEYS],
+    used: [[u64; SPENDERS]; KEYS],
     income: u64,
     paid_out: u64,
     captured: i64,
@@ -180,7 +205,21 @@ struct Model {
 
 impl Model {
     fn held(&self, key: usize) -> u64 {
-        self.open.iter().filter(|(owner, _)| *owner == key).map(|(_, amount)| amount).sum()
+        (0..SPENDERS).map(|spender| self.held_by(key, spender)).sum()
+    }
+
+    fn held_by(&self, key: usize, spender: usize) -> u64 {
+        self.open.iter().filter(|open| (open.0, open.1) == (key, spender)).map(|open| open.2).sum()
+    }
+
+    /// What the cap of a spender leaves.
+    fn left(&self, key: usize, spender: usize) -> u64 {
+        if spender == CAPPED { CAP - self.used[key][spender] - self.held_by(key, spender) } else { u64::MAX }
+    }
+
+    /// What a spender could hold.
+    fn spendable(&self, key: usize, spender: usize) -> u64 {
+        self.available(key).min(self.left(key, spender))
     }
 
     fn available(&self, key: usize) -> u64 {
@@ -193,8 +232,13 @@ async fn play(books: Books, steps: &[Step], mark: &str) -> Result<Books, TestCas
     let before = (books.number(CAPTURED).await, books.number(RELEASED).await);
     let start = books.prove().await;
     let mut keys = Vec::new();
+    let mut sources: Vec<[Source; SPENDERS]> = Vec::new();
     for key in 0..KEYS {
-        keys.push(books.key(&format!("{mark}-{key}")).await);
+        let account = books.key(&format!("{mark}-{key}")).await;
+        let capped = books.child(account, &format!("{mark}-{key}-capped"), Some(CAP)).await;
+        let free = books.child(account, &format!("{mark}-{key}-free"), None).await;
+        keys.push(account);
+        sources.push([account.into(), capped, free]);
     }
     let mut model = Model::default();
     let mut holds: Vec<Hold> = Vec::new();
@@ -213,61 +257,76 @@ async fn play(books: Books, steps: &[Step], mark: &str) -> Result<Books, TestCas
                     model.paid_out += amount;
                 }
             }
-            Step::Hold { key, amount } => match books.ledger.hold(keys[*key], msat(*amount), "r").await {
-                Ok(hold) => {
-                    prop_assert!(*amount <= model.available(*key), "step {at} oversold");
-                    holds.push(hold);
-                    model.open.push((*key, *amount));
+            Step::Hold { key, spender, amount } => {
+                match books.ledger.hold(sources[*key][*spender], msat(*amount), "r").await {
+                    Ok(hold) => {
+                        prop_assert!(*amount <= model.spendable(*key, *spender), "step {at} oversold");
+                        holds.push(hold);
+                        model.open.push((*key, *spender, *amount));
+                    }
+                    Err(HoldError::LimitReached { left }) => {
+                        prop_assert!(*amount > model.left(*key, *spender), "step {at} refused what is allowed");
+                        prop_assert_eq!(left.get(), model.left(*key, *spender));
+                    }
+                    Err(HoldError::Insufficient { available }) => {
+                        prop_assert!(*amount > model.available(*key), "step {at} refused what is there");
+                        prop_assert!(*amount <= model.left(*key, *spender), "step {at} should name the limit");
+                        prop_assert_eq!(available.get(), model.available(*key));
+                    }
+                    Err(other) => return Err(TestCaseError::fail(format!("step {at}: {other}"))),
                 }
-                Err(HoldError::Insufficient { available }) => {
-                    prop_assert!(*amount > model.available(*key), "step {at} refused what is there");
-                    prop_assert_eq!(available.get(), model.available(*key));
-                }
-                Err(other) => return Err(TestCaseError::fail(format!("step {at}: {other}"))),
-            },
-            Step::Burst { key, amounts } => {
-                let placed =
-                    join_all(amounts.iter().map(|amount| books.ledger.hold(keys[*key], msat(*amount), "r"))).await;
+            }
+            Step::Burst { key, holds: wanted } => {
+                let ledger = &books.ledger;
+                let placing = wanted.iter().map(|(who, amount)| ledger.hold(sources[*key][*who], msat(*amount), "r"));
                 let mut refused = Vec::new();
-                for (amount, outcome) in amounts.iter().zip(placed) {
+                for ((spender, amount), outcome) in wanted.iter().zip(join_all(placing).await) {
                     match outcome {
                         Ok(hold) => {
-                            prop_assert!(*amount <= model.available(*key), "step {at} oversold");
+                            prop_assert!(*amount <= model.spendable(*key, *spender), "step {at} oversold");
                             holds.push(hold);
-                            model.open.push((*key, *amount));
+                            model.open.push((*key, *spender, *amount));
                         }
-                        Err(HoldError::Insufficient { .. }) => refused.push(*amount),
+                        Err(HoldError::Insufficient { .. } | HoldError::LimitReached { .. }) => {
+                            refused.push((*spender, *amount));
+                        }
                         Err(other) => return Err(TestCaseError::fail(format!("step {at}: {other}"))),
                     }
                 }
-                // Less was available for each of them than it asked for, and what is left is less still.
+                // Less was there for each of them than it asked for, and what is left is less still.
                 prop_assert!(
-                    refused.iter().all(|amount| *amount > model.available(*key)),
+                    refused.iter().all(|(spender, amount)| *amount > model.spendable(*key, *spender)),
                     "step {at} refused what is there"
                 );
+            }
+            Step::Forgive { key } => {
+                books.ledger.zero_window(sources[*key][CAPPED].spender).await.unwrap();
+                model.used[*key][CAPPED] = 0;
             }
             Step::Capture { which, percent } => {
                 if !holds.is_empty() {
                     let index = which.index(holds.len());
-                    let (hold, (key, amount)) = (holds.remove(index), model.open.remove(index));
+                    let (hold, (key, spender, amount)) = (holds.remove(index), model.open.remove(index));
                     let wanted = amount * percent / 100;
                     let charged = wanted.min(amount);
                     let settled = hold.capture(cost(wanted)).await.unwrap();
                     model.posted[key] -= charged;
+                    model.spent[key][spender] += charged;
+                    model.used[key][spender] += charged;
                     model.income += charged;
                     *(if charged > 0 { &mut model.captured } else { &mut model.released }) += 1;
                     prop_assert_eq!(settled.charged.total.get(), charged, "step {}", at);
                     prop_assert_eq!(settled.shortfall.get(), wanted - charged, "step {}", at);
-                    prop_assert_eq!(settled.remaining.get(), model.available(key), "step {}", at);
+                    prop_assert_eq!(settled.remaining.get(), model.spendable(key, spender), "step {}", at);
                 }
             }
             Step::Release { which } => {
                 if !holds.is_empty() {
                     let index = which.index(holds.len());
-                    let (hold, (key, _)) = (holds.remove(index), model.open.remove(index));
+                    let (hold, (key, spender, _)) = (holds.remove(index), model.open.remove(index));
                     let available = hold.release().await.unwrap();
                     model.released += 1;
-                    prop_assert_eq!(available.get(), model.available(key), "step {}", at);
+                    prop_assert_eq!(available.get(), model.spendable(key, spender), "step {}", at);
                 }
             }
             Step::Drop { which } => {
@@ -304,6 +363,14 @@ async fn play(books: Books, steps: &[Step], mark: &str) -> Result<Books, TestCas
                 at,
                 step
             );
+        }
+        for (key, sources) in sources.iter().enumerate() {
+            for (spender, source) in sources.iter().enumerate().skip(CAPPED) {
+                let terms = books.ledger.terms(source.spender).await.unwrap().unwrap();
+                let figures = (terms.held.get(), terms.spent.get(), terms.used.get());
+                let expected = (model.held_by(key, spender), model.spent[key][spender], model.used[key][spender]);
+                prop_assert_eq!(figures, expected, "step {} {:?}", at, step);
+            }
         }
         prop_assert_eq!(proof.earnings - start.earnings, i64::try_from(model.income).unwrap());
     }
@@ -384,6 +451,116 @@ async fn concurrent_holds_never_oversell() {
         assert!(ended.iter().all(|end| end.as_ref().unwrap().charged.total.get() <= dearest));
         assert_eq!(books.balance(key).await, (balance - admitted, 0));
     }
+    books.prove().await;
+    end(books, db).await;
+}
+
+/// Invariant 29: neither do two processes pass the cap of a key together, nor what its parent has.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_never_pass_a_cap_together() {
+    let db = TestDb::new().await;
+    let store = db.open().await;
+    let nodes = [Books::open(&store, OWNER).await, Books::open(&store, "another node").await];
+    let [one, _] = &nodes;
+    let key = one.key("a parent").await;
+    one.top_up(key, 20_000).await;
+    // The cap, the cap again, and the parent's money are what ends it.
+    for (name, cap, amounts) in [("a", 1_050, [100, 70]), ("b", 2_000, [100, 100]), ("c", 1_000_000, [900, 700])] {
+        let child = one.child(key, name, Some(cap)).await;
+        let before = one.balance(key).await;
+        let tasks = (0..120_usize).map(|at| {
+            let (ledger, amount) = (nodes[at % 2].ledger.clone(), amounts[at / 2 % 2]);
+            tokio::spawn(async move {
+                let hold = ledger.hold(child, msat(amount), "r").await?;
+                // Some of them end while others are placed.
+                if at % 3 == 0 {
+                    hold.capture(cost(amount)).await.unwrap();
+                    return Ok::<_, HoldError>((amount, None));
+                }
+                Ok((0, Some(hold)))
+            })
+        });
+        let (mut charged, mut holds) = (0, Vec::new());
+        for task in tasks.collect::<Vec<_>>() {
+            match task.await.unwrap() {
+                Ok((amount, hold)) => {
+                    charged += amount;
+                    holds.extend(hold);
+                }
+                Err(HoldError::LimitReached { .. } | HoldError::Insufficient { .. }) => {}
+                Err(other) => panic!("{name}: {other}"),
+            }
+        }
+        let held: u64 = holds.iter().map(|hold| hold.amount().get()).sum();
+        let most = cap.min(before.0 - before.1);
+        assert!(held + charged <= most, "{name}: {held} + {charged} of {most}");
+        assert!(most - held - charged < amounts[0], "{name}: {held} + {charged} of {most}");
+        let terms = one.ledger.terms(child.spender).await.unwrap().unwrap();
+        assert_eq!((terms.held.get(), terms.used.get(), terms.spent.get()), (held, charged, charged));
+        one.prove().await;
+        for hold in holds {
+            hold.release().await.unwrap();
+        }
+        one.prove().await;
+    }
+    // Over and over: both at the same moment, where there is room for one.
+    for round in 0..80 {
+        let child = one.child(key, &format!("race {round}"), Some(150)).await;
+        let racing = nodes.iter().map(|node| {
+            let ledger = node.ledger.clone();
+            tokio::spawn(async move { ledger.hold(child, msat(100), "r").await })
+        });
+        let outcomes: Vec<_> = join_all(racing.collect::<Vec<_>>()).await;
+        let placed: Vec<Hold> = outcomes.into_iter().filter_map(|outcome| outcome.unwrap().ok()).collect();
+        assert_eq!(placed.len(), 1, "round {round}");
+        for hold in placed {
+            hold.release().await.unwrap();
+        }
+    }
+    one.prove().await;
+    // A key can spend its parent's money only.
+    let stranger = one.key("a stranger").await;
+    one.top_up(stranger, 1_000).await;
+    let child = one.child(key, "d", None).await;
+    let stolen = one.ledger.hold(Source { account: stranger, spender: child.spender }, msat(1), "r").await;
+    assert!(matches!(stolen, Err(HoldError::Insufficient { .. })), "{stolen:?}");
+    let [one, two] = nodes;
+    two.close().await;
+    end(one, db).await;
+}
+
+/// A figure of a key that its holds do not bear out is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_books_prove_what_keys_spent() {
+    let db = TestDb::new().await;
+    let store = db.open().await;
+    let books = Books::open(&store, OWNER).await;
+    let key = books.key("a parent").await;
+    books.top_up(key, 1_000).await;
+    let child = books.child(key, "a child", Some(500)).await;
+    books.ledger.hold(child, msat(100), "r").await.unwrap().capture(cost(60)).await.unwrap();
+    let running = books.ledger.hold(child, msat(200), "r").await.unwrap();
+    books.prove().await;
+    for (sql, says) in [
+        ("UPDATE key_terms SET held = held - 1", "held 199, open holds say 200"),
+        ("UPDATE key_terms SET spent = spent + 1", "spent 61, its holds say 60"),
+        ("UPDATE key_terms SET requests = 7", "requests 7, its holds say 1"),
+        ("UPDATE key_terms SET parent = NULL", "holds on another's account 2, allowed are 0"),
+    ] {
+        let before = books.ledger.terms(child.spender).await.unwrap().unwrap();
+        sqlx::query(sql).execute(&mut *store.lone(Durability::Full).await.unwrap()).await.unwrap();
+        let faults = books.ledger.books().await.unwrap().faults;
+        assert_eq!(faults, [format!("key {}: {says}", child.spender.get())]);
+        sqlx::query("UPDATE key_terms SET held = $1, spent = $2, requests = $3, parent = $4")
+            .bind(before.held.to_db())
+            .bind(before.spent.to_db())
+            .bind(i64::try_from(before.requests).unwrap())
+            .bind(key.get())
+            .execute(&mut *store.lone(Durability::Full).await.unwrap())
+            .await
+            .unwrap();
+    }
+    running.release().await.unwrap();
     books.prove().await;
     end(books, db).await;
 }

@@ -21,6 +21,7 @@ mod cdk_conformance;
 mod cdk_db;
 mod crash;
 mod invariants;
+mod keys;
 mod ledger;
 mod licences;
 mod prices;

@@ -1,0 +1,46 @@
+//! `GET /create?initial_balance_token=…`, `POST /create`: a key out of a token, with limits if wanted.
+
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::http::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{limits, read_json, respond, spawn};
+use crate::failure::{Code, Failure};
+use crate::http::{Node, proxy};
+use crate::payment::{self, Payment};
+
+#[derive(Debug, Default, Deserialize)]
+pub struct Create {
+    initial_balance_token: Option<String>,
+    balance_limit: Option<Value>,
+    balance_limit_reset: Option<Value>,
+    validity_date: Option<Value>,
+}
+
+/// Serves the call.
+pub async fn serve(State(node): State<Node>, Query(query): Query<Create>, request: Request) -> Response<Body> {
+    let headers = request.headers().clone();
+    let outcome = async {
+        let body: Create = read_json(request).await?;
+        let token = body
+            .initial_balance_token
+            .or(query.initial_balance_token)
+            .ok_or_else(|| Failure::client(Code::InvalidRequest, "An initial_balance_token is required."))?;
+        let limits = limits::read(
+            body.balance_limit.or(query.balance_limit).as_ref(),
+            body.balance_limit_reset.or(query.balance_limit_reset).as_ref(),
+            body.validity_date.or(query.validity_date).as_ref(),
+            node.exchange.ledger.clock().now_secs(),
+        )?;
+        let token = payment::read_token(token.trim())?;
+        let key = token.id.clone();
+        let credentials = proxy::credentials(&headers)?;
+        let expiry = payment::expiry::read(credentials, &Payment::TokenKey(Box::new(token.clone())))?;
+        let account =
+            spawn(&node, move |node| async move { node.exchange.till.create(token, limits, expiry).await }).await?;
+        Ok(json!({ "api_key": format!("sk-{key}"), "balance": account.balance.available().get() }))
+    };
+    respond(outcome.await)
+}

@@ -1,0 +1,102 @@
+//! `GET /`, `GET /info`: what a key can spend, and its terms. A fresh token becomes a key.
+//!
+//! Secrets of child keys are kept nowhere, so a parent sees each by an id, the first digits of its
+//! hash, under `child_keys[].api_key`; `POST /child-key/reset` takes it too. A child sees its parent
+//! by the first digits of the parent's hash.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Response};
+use serde_json::{Map, Value, json};
+
+use super::{paying, respond, spawn};
+use crate::http::Node;
+use crate::ledger::Account;
+use crate::ledger::terms::{Limits, Reset, Terms};
+use crate::money::Msat;
+use crate::payment::keys::{Statement, child_id};
+
+/// Serves the call.
+pub async fn serve(State(node): State<Node>, headers: HeaderMap) -> Response<Body> {
+    let outcome = async {
+        let (payment, expiry) = paying(&headers)?;
+        let now_ms = node.exchange.ledger.clock().now_ms();
+        spawn(&node, move |node| async move {
+            let till = &node.exchange.till;
+            let (account, key) = till.open(payment, expiry).await?;
+            let statement = till.statement(&account).await?;
+            Ok(describe(&account, &key, &statement, now_ms))
+        })
+        .await
+    };
+    respond(outcome.await)
+}
+
+fn describe(account: &Account, key: &str, statement: &Statement, now_ms: i64) -> Value {
+    let mut info = Map::new();
+    info.insert("api_key".into(), json!(format!("sk-{key}")));
+    let limits = match (&statement.parent, &statement.terms) {
+        (Some(parent), Some(terms)) => {
+            describe_child(&mut info, &statement.purse, parent, terms, now_ms);
+            terms.limits
+        }
+        (_, terms) => {
+            describe_top(&mut info, account, &statement.children);
+            terms.as_ref().map(|terms| terms.limits).unwrap_or_default()
+        }
+    };
+    insert_limits(&mut info, limits);
+    if let Some(expiry) = statement.terms.as_ref().and_then(|terms| terms.expiry.as_ref()) {
+        info.insert("refund_lnurl".into(), json!(expiry.address));
+        info.insert("key_expiry_time".into(), json!(expiry.at));
+    }
+    info.insert("mint".into(), json!(account.mint));
+    info.insert("unit".into(), json!(account.unit));
+    Value::Object(info)
+}
+
+fn describe_top(info: &mut Map<String, Value>, account: &Account, children: &[Terms]) {
+    let balance = account.balance;
+    insert_money(info, balance.available(), balance.held, balance.posted);
+    info.insert("is_child".into(), json!(false));
+    info.insert("total_requests".into(), json!(account.requests));
+    info.insert("total_spent".into(), json!(account.spent.get()));
+    if !children.is_empty() {
+        info.insert("child_keys".into(), children.iter().map(child).collect());
+    }
+}
+
+/// A child's balance is what it can spend now: of its parent's money, as far as its terms allow.
+fn describe_child(info: &mut Map<String, Value>, purse: &Account, parent: &str, terms: &Terms, now_ms: i64) {
+    let available = purse.balance.available();
+    let spendable = terms.left().map_or(available, |left| left.min(available));
+    let spendable = if terms.limits.has_ended(now_ms) { Msat::ZERO } else { spendable };
+    insert_money(info, spendable, terms.held, spendable.checked_add(terms.held).unwrap_or(spendable));
+    info.insert("is_child".into(), json!(true));
+    info.insert("parent_key_preview".into(), json!(parent));
+    info.insert("total_requests".into(), json!(terms.requests));
+    info.insert("total_spent".into(), json!(terms.spent.get()));
+}
+
+fn insert_money(info: &mut Map<String, Value>, available: Msat, held: Msat, total: Msat) {
+    info.insert("balance".into(), json!(available.get()));
+    info.insert("reserved".into(), json!(held.get()));
+    info.insert("available".into(), json!(available.get()));
+    info.insert("total".into(), json!(total.get()));
+}
+
+fn insert_limits(info: &mut Map<String, Value>, limits: Limits) {
+    info.insert("balance_limit".into(), json!(limits.cap.map(Msat::get)));
+    info.insert("balance_limit_reset".into(), json!(limits.reset.map(Reset::as_str)));
+    info.insert("validity_date".into(), json!(limits.valid_until));
+}
+
+fn child(terms: &Terms) -> Value {
+    let mut child = Map::new();
+    child.insert("api_key".into(), json!(child_id(terms)));
+    child.insert("total_requests".into(), json!(terms.requests));
+    child.insert("total_spent".into(), json!(terms.spent.get()));
+    child.insert("balance_limit_used".into(), json!(terms.used.get()));
+    insert_limits(&mut child, terms.limits);
+    Value::Object(child)
+}

@@ -1,0 +1,156 @@
+//! `POST /refund`: the balance of a key, as a token or over Lightning, or the change of a token that
+//! rode on a request.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::Response;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Answer, paying, read_json, respond, spawn};
+use crate::failure::{Code, Failure, Funds};
+use crate::http::{Node, headers};
+use crate::lnurl::Recipient;
+use crate::money::{MintUnit, Msat};
+use crate::payment::keys::child_key;
+use crate::payment::{self, Payment};
+use crate::wallet::{Change, Destination, RefundError};
+
+/// Seconds to wait for a refund that is being made.
+const REFUND_RETRY: u64 = 2;
+
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    /// A Lightning address or an LNURL; else a token.
+    lightning_address: Option<String>,
+    /// A mint of this node's whose token is wanted; else one of the mint that was paid at.
+    mint: Option<String>,
+}
+
+/// Serves the call.
+pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body> {
+    let headers = request.headers().clone();
+    let one_shot = headers::text(&headers, headers::X_CASHU).map(str::trim).filter(|token| !token.is_empty());
+    if let Some(token) = one_shot {
+        let token = token.to_owned();
+        let outcome = spawn(&node, move |node| async move {
+            let unit = payment::read_token(&token)?.unit;
+            claim(&node, &token).await.map(|change| (change, unit))
+        });
+        return match outcome.await {
+            Ok((change, unit)) => {
+                let mut response = respond(refund_body(&change, unit));
+                if let Change::Token { token, .. } = &change {
+                    headers::put(response.headers_mut(), headers::X_CASHU, token);
+                }
+                response
+            }
+            Err(failure) => respond(Err(failure)),
+        };
+    }
+    let outcome = async {
+        let (payment, _) = paying(&headers)?;
+        let to = read_destination(read_json(request).await?)?;
+        let (change, unit) = spawn(&node, move |node| async move { refund_key(&node, payment, &to).await }).await?;
+        refund_body(&change, unit)
+    };
+    respond(outcome.await)
+}
+
+fn read_destination(wanted: Wanted) -> Result<Destination, Failure> {
+    let text = |text: Option<String>| text.map(|text| text.trim().to_owned()).unwrap_or_default();
+    let bad = |message: &str| Failure::client(Code::InvalidRequest, message);
+    let recipient = text(wanted.lightning_address);
+    if !recipient.is_empty() && Recipient::parse(&recipient).is_err() {
+        return Err(bad("lightning_address must be a Lightning address (user@host) or an LNURL (lnurl1…)."));
+    }
+    let mint = text(wanted.mint);
+    let mint = if mint.is_empty() {
+        mint
+    } else {
+        crate::config::mint_url(&mint).map_err(|_| bad("mint is not the address of a mint."))?
+    };
+    Ok(Destination { mint, recipient })
+}
+
+async fn claim(node: &Node, token: &str) -> Result<Change, Failure> {
+    let till = &node.exchange.till;
+    till.wallet().claim(&till.token_hash(token)).await.map_err(|error| match error {
+        RefundError::Unknown => Failure::client(Code::RefundNotFound, "Refund not found"),
+        RefundError::Pending | RefundError::Ongoing => {
+            Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY)
+        }
+        // The network's clients stop asking, and forget the token, on exactly this.
+        RefundError::Nothing | RefundError::TooSmall => {
+            Failure::payment(Code::TokenAlreadySpent, "This Cashu token was used up: no change is due.")
+        }
+        RefundError::NoSuchMint | RefundError::Undeliverable(_) => Failure::internal().funds(Funds::Claimable),
+        RefundError::Wallet(error) => {
+            tracing::error!(%error, "change could not be looked up");
+            Failure::internal().funds(Funds::Claimable)
+        }
+    })
+}
+
+async fn refund_key(node: &Node, payment: Payment, to: &Destination) -> Result<(Change, MintUnit), Failure> {
+    let till = &node.exchange.till;
+    let key = match payment {
+        Payment::Key(key) => key,
+        Payment::TokenKey(token) | Payment::OneShot(token) => token.id.clone(),
+        Payment::Asking => return Err(Failure::payment(Code::Unauthorized, "Unauthorized")),
+    };
+    // Never redeems: a token that was not used here is best kept as it is.
+    let account = till.look_up(&key).await?.ok_or_else(|| Failure::payment(Code::KeyNotFound, "Key not found"))?;
+    if account.parent.is_some() {
+        return Err(child_key("A child key has no balance of its own; refund its parent."));
+    }
+    let unit = MintUnit::parse(&account.unit).unwrap_or_default();
+    let change = till.wallet().refund(account.id, to).await.map_err(|error| match error {
+        RefundError::Ongoing => {
+            Failure::client(Code::RefundOngoing, "Cannot refund key. There are ongoing requests for this api key.")
+        }
+        RefundError::Nothing | RefundError::Unknown => Failure::client(Code::RefundNothing, "No balance to refund"),
+        RefundError::TooSmall => Failure::client(Code::RefundTooSmall, "Balance too small to refund (less than 1 sat)"),
+        RefundError::Pending => {
+            Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY)
+        }
+        RefundError::NoSuchMint => Failure::client(
+            Code::InvalidRequest,
+            "This node holds no ecash of that mint. GET /v1/info lists its mints.",
+        ),
+        RefundError::Undeliverable(why) => {
+            let message = format!("The Lightning payment was not made: {why}. The balance is unchanged.");
+            Failure::upstream(Code::LightningFailed, message).funds(Funds::OnAccount)
+        }
+        RefundError::Wallet(error) => {
+            tracing::error!(%error, "a refund failed");
+            Failure::internal()
+        }
+    })?;
+    Ok((change, unit))
+}
+
+fn refund_body(change: &Change, unit: MintUnit) -> Answer {
+    match change {
+        Change::Token { token, amount, mint } => {
+            let (name, units) = counted(*amount, unit);
+            Ok(json!({ "token": token, name: units, "recipient": null, "mint": mint }))
+        }
+        Change::Sent { recipient, amount, fee } => {
+            let (name, units) = counted(*amount, unit);
+            Ok(json!({ "recipient": recipient, name: units, "fee_msats": fee.get() }))
+        }
+        Change::Nothing => Err(Failure::client(Code::RefundNothing, "No balance to refund")),
+        Change::Failed(_) | Change::Owed => {
+            Err(Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY))
+        }
+    }
+}
+
+/// An amount in the unit of its ecash, as a text, under its unit's name.
+fn counted(amount: Msat, unit: MintUnit) -> (&'static str, String) {
+    match unit {
+        MintUnit::Sat => ("sats", amount.floor_sat().get().to_string()),
+        MintUnit::Msat => ("msats", amount.get().to_string()),
+    }
+}

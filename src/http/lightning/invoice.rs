@@ -1,0 +1,98 @@
+//! `POST /invoice`: an invoice whose payment makes a key, or is added to one.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::failure::{Code, Failure};
+use crate::http::balance::limits::{self, whole};
+use crate::http::balance::{read_json, respond, spawn};
+use crate::http::{Node, proxy};
+use crate::ledger::AccountId;
+use crate::money::Sat;
+use crate::payment::{self, Payment};
+
+/// Most that one invoice may be for, in sat.
+const MAX_SATS: u64 = 1_000_000;
+
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    amount_sats: Option<Value>,
+    /// `create` or `topup`.
+    purpose: Option<String>,
+    api_key: Option<String>,
+    balance_limit: Option<Value>,
+    balance_limit_reset: Option<Value>,
+    validity_date: Option<Value>,
+}
+
+/// Serves the call.
+pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body> {
+    let headers = request.headers().clone();
+    let outcome = async {
+        let wanted: Wanted = read_json(request).await?;
+        let sats = read_amount(wanted.amount_sats.as_ref())?;
+        let limits = limits::read(
+            wanted.balance_limit.as_ref(),
+            wanted.balance_limit_reset.as_ref(),
+            wanted.validity_date.as_ref(),
+            node.exchange.ledger.clock().now_secs(),
+        )?;
+        let key = match wanted.purpose.as_deref() {
+            Some("create") => None,
+            Some("topup") => Some(key_to_fill(&node, &headers, wanted.api_key).await?),
+            _ => return Err(bad("purpose must be create or topup.")),
+        };
+        let made = spawn(&node, move |node| async move {
+            let till = &node.exchange.till;
+            match key {
+                Some(account) => till.invoice_for(account, sats).await,
+                None => till.invoice_for_key(sats, limits).await,
+            }
+        });
+        let invoice = made.await?;
+        Ok(json!({
+            "invoice_id": invoice.id,
+            "bolt11": invoice.bolt11,
+            "amount_sats": sats.get(),
+            "expires_at": invoice.expires_at,
+            "payment_hash": invoice.payment_hash,
+        }))
+    };
+    respond(outcome.await)
+}
+
+fn read_amount(value: Option<&Value>) -> Result<Sat, Failure> {
+    let sats = whole("amount_sats", value)?.filter(|sats| (1..=MAX_SATS).contains(sats)).and_then(Sat::new);
+    sats.ok_or_else(|| bad(&format!("amount_sats must be 1 to {MAX_SATS}.")))
+}
+
+/// The account that the payment is added to: that of the key in the body or in `Authorization`; for a
+/// child key, its parent's.
+async fn key_to_fill(node: &Node, headers: &HeaderMap, named: Option<String>) -> Result<AccountId, Failure> {
+    let payment = match named.filter(|key| !key.trim().is_empty()) {
+        Some(key) => payment::read_key(key.trim()).map_err(|_| {
+            Failure::client(
+                Code::TopUpKeyFormat,
+                "api_key must be a key of this node (sk-…) or the token it was made of.",
+            )
+        })?,
+        None => payment::read(proxy::credentials(headers)?, |_| false)
+            .map_err(|_| Failure::payment(Code::TopUpUnauthorized, "A top-up needs the key that it is for."))?,
+    };
+    let hex = match payment {
+        Payment::Key(hex) => hex,
+        Payment::TokenKey(token) => token.id.clone(),
+        _ => return Err(Failure::payment(Code::TopUpUnauthorized, "A top-up needs the key that it is for.")),
+    };
+    // Never redeems: the token that made a key is its name.
+    let found = node.exchange.till.look_up(&hex).await?;
+    let account = found.ok_or_else(|| Failure::client(Code::TopUpKeyNotFound, "This node has no such key."))?;
+    Ok(account.parent.unwrap_or(account.id))
+}
+
+fn bad(message: &str) -> Failure {
+    Failure::client(Code::InvalidRequest, message)
+}

@@ -1,0 +1,15 @@
+//! `GET /invoice/{id}/status`: how an invoice stands. Asks the mint, at most every other second.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::Response;
+
+use super::describe;
+use crate::http::Node;
+use crate::http::balance::{respond, spawn};
+
+/// Serves the call.
+pub async fn serve(State(node): State<Node>, Path(id): Path<String>) -> Response<Body> {
+    let looked = spawn(&node, move |node| async move { node.exchange.till.invoice_status(&id).await });
+    respond(looked.await.map(|billed| describe(&billed)))
+}

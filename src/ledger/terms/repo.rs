@@ -1,0 +1,181 @@
+//! The statements of keys' terms. All of them run on SQLite and PostgreSQL alike.
+
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
+
+use super::{ExpiredKey, Expiry, Limits, Reset, Terms};
+use crate::ledger::AccountId;
+use crate::money::Msat;
+use crate::store::{StoreError, Tx};
+
+/// When the window is over, what was used counts as nothing; so it does where holds are placed.
+const TERMS: &str = "SELECT t.account, a.key_hash, t.parent, t.cap, t.reset, t.valid_until, \
+     CASE WHEN $1 >= t.resets_at THEN 0 ELSE t.used END, t.held, t.spent, t.requests, t.refund_address, t.expires_at \
+     FROM key_terms t JOIN accounts a ON a.id = t.account";
+
+/// The terms of a key, where it has any.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    now_ms: i64,
+) -> Result<Option<Terms>, StoreError> {
+    let sql = format!("{TERMS} WHERE t.account = $2");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(account.get()).fetch_optional(connection).await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// The child keys of a parent, oldest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn children(
+    connection: &mut AnyConnection,
+    parent: AccountId,
+    now_ms: i64,
+) -> Result<Vec<Terms>, StoreError> {
+    let sql = format!("{TERMS} WHERE t.parent = $2 ORDER BY t.account");
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(parent.get()).fetch_all(connection).await?;
+    rows.iter().map(read).collect()
+}
+
+pub(super) async fn count_children(connection: &mut AnyConnection, parent: AccountId) -> Result<i64, StoreError> {
+    let row = sqlx::query("SELECT COUNT(*) FROM key_terms WHERE parent = $1").bind(parent.get());
+    Ok(row.fetch_one(connection).await?.try_get(0)?)
+}
+
+/// The window of a new row is over from the start: the first charge opens the next one.
+fn first_window(limits: Limits) -> Option<i64> {
+    limits.reset.map(|_| 0)
+}
+
+pub(super) async fn insert_child(
+    tx: &mut Tx,
+    child: AccountId,
+    parent: AccountId,
+    limits: Limits,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO key_terms (account, parent, cap, reset, resets_at, valid_until) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(child.get())
+    .bind(parent.get())
+    .bind(limits.cap.map(Msat::to_db))
+    .bind(limits.reset.map(Reset::as_str))
+    .bind(first_window(limits))
+    .bind(limits.valid_until)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Gives a key these limits instead of those it has. What it used so far counts on, unless the
+/// period is another.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn put_limits(tx: &mut Tx, account: AccountId, limits: Limits) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO key_terms (account, cap, reset, resets_at, valid_until) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (account) DO UPDATE SET cap = excluded.cap, reset = excluded.reset, \
+         resets_at = CASE WHEN excluded.reset = key_terms.reset THEN key_terms.resets_at ELSE excluded.resets_at END, \
+         valid_until = excluded.valid_until",
+    )
+    .bind(account.get())
+    .bind(limits.cap.map(Msat::to_db))
+    .bind(limits.reset.map(Reset::as_str))
+    .bind(first_window(limits))
+    .bind(limits.valid_until)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Notes where the balance of a top key goes, and when.
+///
+/// # Errors
+/// A constraint error for a child key.
+pub async fn put_expiry(tx: &mut Tx, account: AccountId, expiry: &Expiry) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO key_terms (account, refund_address, expires_at) VALUES ($1, $2, $3) \
+         ON CONFLICT (account) DO UPDATE SET refund_address = excluded.refund_address, \
+         expires_at = excluded.expires_at",
+    )
+    .bind(account.get())
+    .bind(expiry.address.as_str())
+    .bind(expiry.at)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Forgets what a key used in its window.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn zero_window(tx: &mut Tx, account: AccountId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE key_terms SET used = 0 WHERE account = $1").bind(account.get()).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Keys whose expiry has passed, that have money and nothing running, longest expired first.
+/// `now_secs`: Unix seconds.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn expired_keys(
+    connection: &mut AnyConnection,
+    now_secs: i64,
+    limit: i64,
+) -> Result<Vec<ExpiredKey>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT t.account, t.refund_address, t.expires_at, a.posted FROM key_terms t \
+         JOIN accounts a ON a.id = t.account WHERE t.expires_at < $1 AND t.refund_address IS NOT NULL \
+         AND a.posted > 0 AND a.held = 0 ORDER BY t.expires_at, t.account LIMIT $2",
+    )
+    .bind(now_secs)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    let expired = |row: &sqlx::any::AnyRow| {
+        Ok(ExpiredKey {
+            account: AccountId(row.try_get(0)?),
+            expiry: Expiry { address: row.try_get(1)?, at: row.try_get(2)? },
+            balance: amount(row.try_get(3)?)?,
+        })
+    };
+    rows.iter().map(expired).collect()
+}
+
+fn read(row: &sqlx::any::AnyRow) -> Result<Terms, StoreError> {
+    let reset: Option<String> = row.try_get(4)?;
+    let cap: Option<i64> = row.try_get(3)?;
+    let parent: Option<i64> = row.try_get(2)?;
+    let requests: i64 = row.try_get(9)?;
+    let address: Option<String> = row.try_get(10)?;
+    let at: Option<i64> = row.try_get(11)?;
+    Ok(Terms {
+        account: AccountId(row.try_get(0)?),
+        key_hash: row.try_get::<Option<String>, _>(1)?.unwrap_or_default(),
+        parent: parent.map(AccountId),
+        limits: Limits {
+            cap: cap.map(amount).transpose()?,
+            reset: reset.map(|name| Reset::parse(&name).ok_or_else(|| bad(format!("reset {name}")))).transpose()?,
+            valid_until: row.try_get(5)?,
+        },
+        used: amount(row.try_get(6)?)?,
+        held: amount(row.try_get(7)?)?,
+        spent: amount(row.try_get(8)?)?,
+        requests: u64::try_from(requests).map_err(|_| bad(format!("requests {requests}")))?,
+        expiry: address.zip(at).map(|(address, at)| Expiry { address, at }),
+    })
+}
+
+fn amount(value: i64) -> Result<Msat, StoreError> {
+    Msat::from_db(value).ok_or_else(|| bad(format!("amount {value}")))
+}
+
+fn bad(what: String) -> StoreError {
+    StoreError::Inconsistent { table: "key_terms", what }
+}

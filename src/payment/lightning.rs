@@ -1,0 +1,100 @@
+//! Keys that are filled over Lightning.
+
+use super::keys::broken;
+use super::payer::Till;
+use crate::failure::{Code, Failure};
+use crate::ledger::AccountId;
+use crate::ledger::terms::Limits;
+use crate::money::Sat;
+use crate::wallet::{Invoice, InvoiceError, InvoiceStatus};
+
+/// An invoice, and the key that its payment made.
+#[derive(Debug)]
+pub struct Billed {
+    pub invoice: Invoice,
+    /// Without `sk-`. Once it is paid, and only for an invoice that makes a key.
+    pub key: Option<String>,
+}
+
+impl Till {
+    /// An invoice whose payment makes a key, with limits if wanted. Whoever knows the invoice's id
+    /// gets the key once it is paid.
+    ///
+    /// # Errors
+    /// When no mint makes one.
+    pub async fn invoice_for_key(&self, sats: Sat, limits: Limits) -> Result<Invoice, Failure> {
+        let id = uuid::Uuid::new_v4().to_string();
+        let wallet = self.wallet();
+        let mint = wallet.mints().first().ok_or_else(no_mint)?;
+        let key_hash = self.token_hash_of(&self.vault().derived_key(&id));
+        let opened = wallet.ledger().open_limited(&key_hash, mint, wallet.unit().as_str(), limits).await;
+        wallet.invoice(id, opened.map_err(broken)?, sats).await.map_err(invoice_failure)
+    }
+
+    /// An invoice whose payment is added to a key.
+    ///
+    /// # Errors
+    /// When no mint makes one.
+    pub async fn invoice_for(&self, account: AccountId, sats: Sat) -> Result<Invoice, Failure> {
+        let id = uuid::Uuid::new_v4().to_string();
+        self.wallet().invoice(id, account, sats).await.map_err(invoice_failure)
+    }
+
+    /// How an invoice stands.
+    ///
+    /// # Errors
+    /// When there is none with this id.
+    pub async fn invoice_status(&self, id: &str) -> Result<Billed, Failure> {
+        let found = self.wallet().invoice_status(id).await;
+        let invoice = found.map_err(|error| invoice_failure(error.into()))?.ok_or_else(not_found)?;
+        if invoice.status != InvoiceStatus::Paid {
+            return Ok(Billed { invoice, key: None });
+        }
+        let key = self.vault().derived_key(id);
+        let opens = self.look_up(&key).await?.is_some_and(|account| account.id == invoice.account);
+        Ok(Billed { invoice, key: opens.then_some(key) })
+    }
+
+    /// How the invoice with this text stands.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn invoice_by_text(&self, bolt11: &str) -> Result<Billed, Failure> {
+        let found = self.wallet().invoice_by_text(bolt11).await;
+        let id = found.map_err(|error| invoice_failure(error.into()))?.ok_or_else(not_found)?;
+        self.invoice_status(&id).await
+    }
+}
+
+fn not_found() -> Failure {
+    Failure::client(Code::InvoiceNotFound, "Invoice not found")
+}
+
+fn no_mint() -> Failure {
+    invoice_failure(InvoiceError::NoMint)
+}
+
+fn invoice_failure(error: InvoiceError) -> Failure {
+    match error {
+        InvoiceError::NoMint => Failure::unavailable(Code::MintUnreachable, "This node has no mint.", 60),
+        InvoiceError::TooMany => {
+            let mut failure =
+                Failure::client(Code::TooManyRequests, "Too many invoices wait to be paid; pay them or let them end.");
+            failure.retry = crate::failure::Retry::After(60);
+            failure
+        }
+        InvoiceError::RateLimited(secs) => {
+            Failure::unavailable(Code::MintRateLimited, "The mint limits its callers; try again.", secs)
+        }
+        InvoiceError::Unreachable => {
+            Failure::unavailable(Code::MintUnreachable, "The mint cannot be reached; try again.", 5)
+        }
+        InvoiceError::Refused(why) => {
+            Failure::unavailable(Code::InvoiceFailed, format!("The mint makes no invoice for this: {why}"), 60)
+        }
+        InvoiceError::Wallet(error) => {
+            tracing::error!(%error, "an invoice could not be made or looked up");
+            Failure::internal()
+        }
+    }
+}
