@@ -10,7 +10,7 @@ use cdk::nuts::{Proof, State as ProofState};
 use cdk_common::wallet::ProofInfo;
 
 use super::change::operation_uuid;
-use super::journal::{self, Operation, State, Step};
+use super::journal::{self, Kind, Operation, State, Step};
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::ledger::account::house_account;
 use crate::ledger::repo::{self as books, Transfer};
@@ -56,7 +56,9 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let done = Step { state: State::Done, plan: "", result: "" };
+        // The inputs of a swap are worth nothing any more; of an invoice, its payer wants to read.
+        let plan = if operation.kind == Kind::TopUp { operation.plan.as_str() } else { "" };
+        let done = Step { state: State::Done, plan, result: "" };
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             let transfer = Transfer {

@@ -87,6 +87,8 @@ impl House {
             timeout: Duration::from_secs(1),
             concurrency: 1,
             seed: Seed::new([7; 64]),
+            lightning_fee_percent: 3,
+            strangers: net::public::Reach::Public,
         };
         let client = net::client(&net::ClientOptions::default()).unwrap();
         let wallet = Wallet::open(ledger.clone(), options, &client).await.unwrap();

@@ -24,6 +24,7 @@ mod invariants;
 mod keys;
 mod ledger;
 mod licences;
+mod lightning;
 mod prices;
 mod process;
 mod purse;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -12,6 +13,8 @@ use axum::response::Response;
 use cdk::mint::{Mint, MintBuilder, MintMeltLimits};
 use cdk::nuts::{CurrencyUnit, PaymentMethod};
 use cdk::types::{FeeReserve, QuoteTTL};
+use cdk::{Amount, Bolt11Invoice};
+use cdk_common::payment::{PaymentIdentifier, WaitPaymentResponse};
 use cdk_fake_wallet::FakeWallet;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -30,6 +33,8 @@ pub struct MintOptions {
     pub msat: bool,
     /// `Some(false)` makes the old short keyset ids, as most mints still have them.
     pub keyset_v2: Option<bool>,
+    /// Whether invoices wait for [`TestMint::pay`] instead of paying themselves.
+    pub unpaid: bool,
 }
 
 type Calls = Arc<Mutex<BTreeMap<String, u64>>>;
@@ -79,6 +84,18 @@ impl TestMint {
     /// The mint itself, to look into or to rotate its keysets.
     pub fn mint(&self) -> &Arc<Mint> {
         &self.mint
+    }
+
+    /// Pays an invoice of this mint's, so many units.
+    pub async fn pay(&self, bolt11: &str, units: u64) {
+        let invoice = Bolt11Invoice::from_str(bolt11).expect("an invoice");
+        let hash: [u8; 32] = *invoice.payment_hash().as_ref();
+        let payment = WaitPaymentResponse {
+            payment_identifier: PaymentIdentifier::PaymentHash(hash),
+            payment_amount: Amount::new(units, CurrencyUnit::Sat),
+            payment_id: invoice.payment_hash().to_string(),
+        };
+        self.mint.pay_mint_quote_for_request_id(payment).await.expect("the payment is noted");
     }
 
     /// Cuts every connection and refuses new ones. What the mint knows stays.
@@ -133,7 +150,9 @@ async fn build(store: &TempStore, options: &MintOptions) -> Mint {
     }
     for unit in units {
         let fees = FeeReserve { min_fee_reserve: 1.into(), percent_fee_reserve: 0.0 };
-        let payments = FakeWallet::new(fees, HashMap::new(), HashSet::new(), 0, unit.clone());
+        // Its delay also holds payments up that the mint makes, so it is for tests of invoices only.
+        let delay = if options.unpaid { 1_000_000 } else { 0 };
+        let payments = FakeWallet::new(fees, HashMap::new(), HashSet::new(), delay, unit.clone());
         let limits = MintMeltLimits::new(1, 1_000_000_000_000);
         builder
             .add_payment_processor(unit.clone(), PaymentMethod::BOLT11, limits, Arc::new(payments))

@@ -11,6 +11,7 @@
 
 pub mod chaos;
 pub mod db;
+pub mod lnurl;
 pub mod mint;
 pub mod node;
 pub mod purse;

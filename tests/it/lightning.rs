@@ -1,0 +1,363 @@
+//! Money in and out over Lightning: keys filled by invoices, refunds to Lightning addresses, keys
+//! whose time is over, and the operator's earnings. The mint is real, its Lightning network is not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use coinslot::clock::{Clock, SystemClock};
+use coinslot::money::Msat;
+use coinslot::wallet::Change;
+use serde_json::{Value, json};
+
+use crate::support::lnurl::{Mood, Recipient};
+use crate::support::mint::{MintOptions, TestMint};
+use crate::support::node::{TestNode, ask};
+use crate::support::purse::Purse;
+use crate::support::upstream::Upstream;
+
+/// The system's clock, set forward.
+#[derive(Debug, Default)]
+struct Ahead(AtomicI64);
+
+impl Clock for Ahead {
+    fn now_ms(&self) -> i64 {
+        SystemClock.now_ms() + self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Ahead {
+    fn step(&self, by: Duration) {
+        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+async fn node_ahead(mint: &TestMint, upstream: &Upstream, clock: &Arc<Ahead>, more: &[(&str, &str)]) -> TestNode {
+    let mut settings: BTreeMap<String, String> = [("CASHU_MINTS", mint.url()), ("UPSTREAM_BASE_URL", upstream.url())]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+    settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    TestNode::with_settings(settings, clock.clone()).await
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    let text = response.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}")))
+}
+
+async fn ok(request: reqwest::RequestBuilder) -> Value {
+    let (status, body) = answer(request).await;
+    assert_eq!(status, 200, "{body}");
+    body
+}
+
+/// Drives the journal until nothing is due, as the job does.
+async fn resume(node: &TestNode) -> usize {
+    node.running().exchange().till.wallet().resume(0).await.unwrap()
+}
+
+async fn status_until(node: &TestNode, id: &str, wanted: &str) -> Value {
+    for _ in 0..500 {
+        let body = ok(node.get(&format!("/lightning/invoice/{id}/status"))).await;
+        if body["status"] == wanted {
+            return body;
+        }
+        resume(node).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the invoice does not become {wanted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invoice_makes_a_key_that_works_and_refunds_exactly() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::start(&mint, &upstream).await;
+    let made = ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 500, "purpose": "create" }))).await;
+    assert!(made["bolt11"].as_str().unwrap().starts_with("lnbc"), "{made}");
+    assert_eq!(made["amount_sats"], 500);
+    assert_eq!(made["payment_hash"].as_str().unwrap().len(), 64, "{made}");
+    let id = made["invoice_id"].as_str().unwrap();
+    let paid = status_until(&node, id, "paid").await;
+    let key = paid["api_key"].as_str().unwrap().to_owned();
+    assert!(paid["paid_at"].as_i64().is_some(), "{paid}");
+    assert_eq!(node.balance(&key).await, (500_000, 0, 0));
+    ok(node.chat(&ask("hi")).bearer_auth(&key)).await;
+    let (balance, _, spent) = node.balance(&key).await;
+    assert_eq!(balance + spent, 500_000);
+    // Found again by its text, by whoever has only that.
+    let found = ok(node.post("/v1/balance/lightning/recover").json(&json!({ "bolt11": made["bolt11"] }))).await;
+    assert_eq!(found["api_key"], key.as_str());
+    let back = ok(node.post("/v1/wallet/refund").bearer_auth(&key)).await;
+    assert_eq!(back["mint"], mint.url().as_str(), "{back}");
+    let purse = Purse::new(&mint).await;
+    assert_eq!(purse.receive(back["token"].as_str().unwrap()).await.unwrap(), balance / 1000);
+    node.finish().await;
+}
+
+/// Invariant 13: the payment of an invoice is credited whether or not its client ever asks again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_is_credited_without_a_client_and_after_a_restart() {
+    let mint = TestMint::with_options(MintOptions { unpaid: true, ..MintOptions::default() }).await;
+    let upstream = Upstream::start().await;
+    let clock = Arc::new(Ahead::default());
+    let mut node = node_ahead(&mint, &upstream, &clock, &[]).await;
+    let wanted = json!({ "amount_sats": 30, "purpose": "create" });
+    let one = ok(node.post("/v1/balance/lightning/invoice").json(&wanted)).await;
+    let two = ok(node.post("/v1/balance/lightning/invoice").json(&wanted)).await;
+    let id = |made: &Value| made["invoice_id"].as_str().unwrap().to_owned();
+    let pending = ok(node.get(&format!("/lightning/invoice/{}/status", id(&one)))).await;
+    assert_eq!((pending["status"].as_str(), &pending["api_key"]), (Some("pending"), &Value::Null));
+
+    mint.pay(one["bolt11"].as_str().unwrap(), 30).await;
+    clock.step(Duration::from_secs(11));
+    resume(&node).await;
+    let paid = ok(node.get(&format!("/lightning/invoice/{}/status", id(&one)))).await;
+    assert_eq!(paid["status"], "paid");
+
+    // While the node is down, and long after the invoice's time, but within a day.
+    mint.pay(two["bolt11"].as_str().unwrap(), 30).await;
+    clock.step(Duration::from_secs(3600 * 20));
+    node.restart().await;
+    let paid = status_until(&node, &id(&two), "paid").await;
+    assert_eq!(node.balance(paid["api_key"].as_str().unwrap()).await, (30_000, 0, 0));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invoice_that_nobody_pays_ends() {
+    let mint = TestMint::with_options(MintOptions { unpaid: true, ..MintOptions::default() }).await;
+    let upstream = Upstream::start().await;
+    let clock = Arc::new(Ahead::default());
+    let node = node_ahead(&mint, &upstream, &clock, &[]).await;
+    let made = ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 1, "purpose": "create" }))).await;
+    let path = format!("/lightning/invoice/{}/status", made["invoice_id"].as_str().unwrap());
+    for (hours, status) in [(0, "pending"), (2, "expired"), (30, "cancelled")] {
+        clock.step(Duration::from_secs(3600 * hours));
+        resume(&node).await;
+        assert_eq!(ok(node.get(&path)).await["status"], status, "after {hours} h more");
+    }
+    assert_eq!(resume(&node).await, 0, "nothing waits any more");
+    node.finish().await;
+}
+
+/// Wire §1.4: a top-up names its key, and what is wrong costs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_topped_up_and_bad_requests_say_why() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::start(&mint, &upstream).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(100).await;
+    let token = purse.send(100).await;
+    let key = ok(node.get("/v1/wallet/info").bearer_auth(&token)).await["api_key"].as_str().unwrap().to_owned();
+    let wanted = json!({ "amount_sats": 50, "purpose": "topup" });
+    let made = ok(node.post("/lightning/invoice").json(&wanted).bearer_auth(&key)).await;
+    let paid = status_until(&node, made["invoice_id"].as_str().unwrap(), "paid").await;
+    assert_eq!(paid["api_key"], Value::Null, "whoever knows an invoice does not come into the key");
+    let named = json!({ "amount_sats": 7, "purpose": "topup", "api_key": key });
+    let made = ok(node.post("/lightning/invoice").json(&named)).await;
+    status_until(&node, made["invoice_id"].as_str().unwrap(), "paid").await;
+    assert_eq!(node.balance(&key).await.0, 157_000);
+
+    let nobody = format!("sk-{}", "0".repeat(64));
+    for (body, status, code) in [
+        (json!({ "amount_sats": 0, "purpose": "create" }), 400, "invalid_request"),
+        (json!({ "amount_sats": 1_000_001, "purpose": "create" }), 400, "invalid_request"),
+        (json!({ "amount_sats": -1, "purpose": "create" }), 400, "invalid_request"),
+        (json!({ "purpose": "create" }), 400, "invalid_request"),
+        (json!({ "amount_sats": 1, "purpose": "gift" }), 400, "invalid_request"),
+        (json!({ "amount_sats": 1, "purpose": "topup" }), 401, "topup_authorization_required"),
+        (json!({ "amount_sats": 1, "purpose": "topup", "api_key": "x" }), 400, "topup_invalid_api_key_format"),
+        (json!({ "amount_sats": 1, "purpose": "topup", "api_key": nobody }), 404, "topup_api_key_not_found"),
+    ] {
+        let (found, answer) = answer(node.post("/lightning/invoice").json(&body)).await;
+        assert_eq!((found, answer["error"]["code"].as_str()), (status, Some(code)), "{body}: {answer}");
+    }
+    let (status, body) = answer(node.get("/lightning/invoice/nothing/status")).await;
+    assert_eq!((status, &body["detail"]), (404, &json!("Invoice not found")));
+    let (status, _) = answer(node.post("/lightning/recover").json(&json!({ "bolt11": "lnbc1" }))).await;
+    assert_eq!(status, 404);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_invoices_wait_for_one_key() {
+    let mint = TestMint::with_options(MintOptions { unpaid: true, ..MintOptions::default() }).await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::start(&mint, &upstream).await;
+    let made = ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 9, "purpose": "create" }))).await;
+    mint.pay(made["bolt11"].as_str().unwrap(), 9).await;
+    let key = status_until(&node, made["invoice_id"].as_str().unwrap(), "paid").await["api_key"].clone();
+    let wanted = json!({ "amount_sats": 1, "purpose": "topup", "api_key": key });
+    for _ in 0..5 {
+        ok(node.post("/lightning/invoice").json(&wanted)).await;
+    }
+    let (status, body) = answer(node.post("/lightning/invoice").json(&wanted)).await;
+    assert_eq!((status, body["error"]["code"].as_str()), (429, Some("rate_limit_exceeded")));
+    node.finish().await;
+}
+
+/// The balance of a key goes to a Lightning address; what the fees did not need stays on the key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_goes_to_a_lightning_address() {
+    for fee_ppk in [0, 100] {
+        let mint = TestMint::with_fee_ppk(fee_ppk).await;
+        let upstream = Upstream::start().await;
+        let recipient = Recipient::start().await;
+        let node = TestNode::start(&mint, &upstream).await;
+        let purse = Purse::new(&mint).await;
+        purse.mint_sats(2_000).await;
+        let token = purse.send(1_000).await;
+        let (before, ..) = node.balance(&token).await;
+        let wanted = json!({ "lightning_address": recipient.name() });
+        let back = ok(node.post("/v1/wallet/refund").json(&wanted).bearer_auth(&token)).await;
+        assert_eq!(back["recipient"], recipient.name().as_str(), "{back}");
+        let sent: u64 = back["sats"].as_str().unwrap().parse().unwrap();
+        assert_eq!(*recipient.asked().last().unwrap(), sent * 1000);
+        let (left, held, _) = node.balance(&token).await;
+        let fee = back["fee_msats"].as_u64().unwrap();
+        assert_eq!(sent * 1000 + fee + left, before, "to the msat");
+        assert_eq!(held, 0);
+        assert!(fee <= 30_000 && sent >= 970, "{back}");
+        node.finish().await;
+    }
+}
+
+/// Whatever keeps a payment from being made, the money is where it was, and the client is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_cannot_be_made_changes_nothing() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let recipient = Recipient::start().await;
+    let node = TestNode::start(&mint, &upstream).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(300).await;
+    let token = purse.send(256).await;
+    node.balance(&token).await;
+    for mood in [Mood::Refuses, Mood::Greedy, Mood::Broken, Mood::Unpayable] {
+        recipient.set(mood);
+        let wanted = json!({ "lightning_address": recipient.name() });
+        let (status, body) = answer(node.post("/v1/wallet/refund").json(&wanted).bearer_auth(&token)).await;
+        assert_eq!(
+            (status, body["error"]["code"].as_str()),
+            (502, Some("lightning_payment_failed")),
+            "{mood:?} {body}"
+        );
+        assert_eq!(node.balance(&token).await, (256_000, 0, 0), "{mood:?}");
+    }
+    for address in ["nobody", "me@", "LNURL1", "me@10.0.0.1/x"] {
+        let wanted = json!({ "lightning_address": address });
+        let (status, body) = answer(node.post("/v1/wallet/refund").json(&wanted).bearer_auth(&token)).await;
+        assert_eq!((status, body["error"]["code"].as_str()), (400, Some("invalid_request")), "{address} {body}");
+    }
+    let (status, _) =
+        answer(node.post("/v1/wallet/refund").json(&json!({ "mint": "https://m.example" })).bearer_auth(&token)).await;
+    assert_eq!(status, 400, "a mint that the node does not hold ecash of");
+    // The coins are free again: the same money goes back as a token.
+    let back = ok(node.post("/v1/wallet/refund").bearer_auth(&token)).await;
+    assert_eq!(purse.receive(back["token"].as_str().unwrap()).await.unwrap(), 256);
+    node.finish().await;
+}
+
+/// Invariant 11: a payment under way is neither paid again nor taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_under_way_stays_under_way() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let recipient = Recipient::start().await;
+    let node = TestNode::start(&mint, &upstream).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(300).await;
+    let token = purse.send(256).await;
+    node.balance(&token).await;
+    recipient.set(Mood::Pending);
+    let wanted = json!({ "lightning_address": recipient.name() });
+    for _ in 0..3 {
+        let (status, body) = answer(node.post("/v1/wallet/refund").json(&wanted).bearer_auth(&token)).await;
+        assert_eq!((status, body["error"]["code"].as_str()), (425, Some("refund_pending")), "{body}");
+    }
+    assert_eq!(recipient.asked().len(), 1, "one payment, one invoice");
+    assert_eq!(node.balance(&token).await, (0, 0, 0));
+    assert_eq!(resume(&node).await, 0, "not due yet");
+    // Its ecash is reserved, neither spent nor free, for as long as the mint cannot say.
+    let books = node.running().exchange().ledger.books().await.unwrap();
+    assert_eq!(books.faults, Vec::<String>::new());
+    assert_eq!((books.liabilities, books.ecash.values().sum::<i64>()), (256_000, 256_000));
+}
+
+/// The seed's promise, which never worked over HTTP: a key with a date and an address pays itself out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_time_is_over_goes_to_its_owner() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let recipient = Recipient::start().await;
+    let clock = Arc::new(Ahead::default());
+    let node = node_ahead(&mint, &upstream, &clock, &[]).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(600).await;
+    let token = purse.send(500).await;
+    let ends = clock.now_ms() / 1000 + 3600;
+    let request = node.chat(&ask("hi")).bearer_auth(&token);
+    ok(request.header("refund-lnurl", recipient.name()).header("key-expiry-time", ends.to_string())).await;
+    let wallet = node.running().exchange().till.wallet().clone();
+    let sweep = || coinslot::jobs::refund_expired(&wallet);
+    assert_eq!(sweep().await.unwrap(), 0, "not yet");
+    clock.step(Duration::from_secs(3601));
+    recipient.set(Mood::Refuses);
+    sweep().await.unwrap();
+    let (before, _, spent) = node.balance(&token).await;
+    assert_eq!(before + spent, 500_000, "its server refused; the money stays");
+    recipient.set(Mood::Good);
+    let all = futures_util::future::join_all((0..4).map(|_| sweep())).await;
+    assert!(all.iter().all(Result::is_ok));
+    let (left, ..) = node.balance(&token).await;
+    assert!(left < 6_000, "the rest of the fee reserve at most: {left}");
+    let sent: u64 = recipient.asked().last().copied().unwrap();
+    assert!(sent + left <= before && sent > 480_000, "{sent} {left} {before}");
+    let paid = recipient.asked().len();
+    sweep().await.unwrap();
+    assert_eq!(recipient.asked().len(), paid, "never twice, and not for crumbs");
+    // The key is still there, and can be filled again.
+    let more = purse.send(50).await;
+    ok(node.post("/v1/wallet/topup").bearer_auth(&token).json(&json!({ "cashu_token": more }))).await;
+    node.finish().await;
+}
+
+/// Invariant 31: a payout takes what was earned and nothing else, however often it is tried.
+#[tokio::test(flavor = "multi_thread")]
+async fn earnings_are_paid_out_and_clients_money_is_not() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let recipient = Recipient::start().await;
+    let node = TestNode::with(&mint, &upstream, &[("MODEL_BASED_PRICING", "false"), ("COST_PER_REQUEST", "50")]).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(1_000).await;
+    let token = purse.send(900).await;
+    let wallet = node.running().exchange().till.wallet().clone();
+    let minimum = Msat::new(100_000).unwrap();
+    let pay_out = || wallet.pay_out(Box::leak(recipient.name().into_boxed_str()), minimum);
+    ok(node.chat(&ask("hi")).bearer_auth(&token)).await;
+    assert_eq!(pay_out().await.unwrap(), [], "50 sats are too little");
+    for _ in 0..3 {
+        ok(node.chat(&ask("hi")).bearer_auth(&token)).await;
+    }
+    let outcomes = futures_util::future::join_all((0..4).map(|_| pay_out())).await;
+    let sent: Vec<u64> = outcomes
+        .into_iter()
+        .flat_map(Result::unwrap)
+        .filter_map(|change| if let Change::Sent { amount, .. } = change { Some(amount.get()) } else { None })
+        .collect();
+    assert_eq!(sent.len(), 1, "once: {sent:?}");
+    assert!(sent[0] <= 200_000 && sent[0] >= 190_000, "{sent:?}");
+    assert_eq!(node.balance(&token).await.0, 700_000);
+    let books = node.running().exchange().ledger.books().await.unwrap();
+    assert!(books.earnings >= 0 && books.earnings <= 10_000, "{books:?}");
+    // All that clients have can still be paid back.
+    let back = ok(node.post("/v1/wallet/refund").bearer_auth(&token)).await;
+    assert_eq!(purse.receive(back["token"].as_str().unwrap()).await.unwrap(), 700);
+    node.finish().await;
+}
