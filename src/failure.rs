@@ -69,6 +69,11 @@ pub enum Code {
     UpstreamFailed,
     UpstreamRejected,
     UpstreamRateLimited,
+    ReceiptNotFound,
+    ReceiptPending,
+    IdempotencyKeyReused,
+    IdempotencyInProgress,
+    IdempotentOutcomeNotKept,
     RefundNotFound,
     RefundPending,
     RefundNothing,
@@ -103,6 +108,8 @@ pub struct Failure {
     pub payment: Option<Box<PaymentHint>>,
     /// Status, type and code of the upstream, where its own answer is passed on.
     pub upstream: Option<Box<UpstreamAnswer>>,
+    /// The request whose receipt tells more.
+    pub receipt: Option<Box<str>>,
 }
 
 /// An upstream's refusal, as far as the client may see it.
@@ -116,7 +123,16 @@ pub struct UpstreamAnswer {
 
 impl Failure {
     fn with(blame: Blame, retry: Retry, code: Code, message: impl Into<String>) -> Self {
-        Self { blame, retry, funds: Funds::Untouched, code, message: message.into(), payment: None, upstream: None }
+        Self {
+            blame,
+            retry,
+            funds: Funds::Untouched,
+            code,
+            message: message.into(),
+            payment: None,
+            upstream: None,
+            receipt: None,
+        }
     }
 
     /// The request is wrong; nothing was taken.
@@ -157,6 +173,18 @@ impl Failure {
     #[must_use]
     pub fn funds(mut self, funds: Funds) -> Self {
         self.funds = funds;
+        self
+    }
+
+    /// Whether a token was taken, so that the same request could not be made again.
+    #[must_use]
+    pub fn took_a_token(&self) -> bool {
+        matches!(self.funds, Funds::Returned(_) | Funds::Claimable)
+    }
+
+    #[must_use]
+    pub fn retrying(mut self, after_secs: u64) -> Self {
+        self.retry = Retry::After(after_secs);
         self
     }
 

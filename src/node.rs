@@ -18,11 +18,12 @@ use crate::admin::{self, AdminError, AdminState};
 use crate::catalog::{Catalog, file, route::Market};
 use crate::clock::SharedClock;
 use crate::config::{Config, Secret};
-use crate::exchange::{Deliveries, Exchange};
+use crate::exchange::{Deliveries, Exchange, Replays};
 use crate::http;
 use crate::jobs;
 use crate::ledger::{Ledger, repo};
 use crate::net::{self, ClientOptions, NetError};
+use crate::nostr::{Identity, IdentityError};
 use crate::payment::payer::Till;
 use crate::price::PriceBook;
 use crate::store::{FileLock, Store, StoreError};
@@ -44,6 +45,8 @@ pub enum StartError {
     Wallet(#[from] WalletError),
     #[error(transparent)]
     Net(#[from] NetError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error("{0}")]
@@ -67,6 +70,8 @@ pub struct Running {
     store: Store,
     shutdown_timeout: Duration,
     admin_password: Option<Secret>,
+    /// The public key of an identity that this start made.
+    npub: Option<String>,
     _lock: FileLock,
 }
 
@@ -98,9 +103,12 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let wallet = open_wallet(&config, &vault, &ledger).await?;
     let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);
     let market = Market::new(load_catalog(&config)?, Arc::clone(&book), config.pricing.clone(), clock);
+    let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;
     let exchanges = TaskTracker::new();
     let exchange = Arc::new(Exchange {
         market,
+        replays: Replays::new(ledger.clone(), vault.clone()),
+        identity,
         till: Till::new(wallet.clone(), vault),
         ledger: ledger.clone(),
         upstream: config.upstream.as_ref().map(Upstream::new).transpose()?.map(Arc::new),
@@ -130,6 +138,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
 
     start_jobs(&background, &stop, &config, &exchange, book, now_ms);
     background.spawn(http::serve::run(listener, router, exchanges.clone(), drain.clone(), stop.clone()));
+    let npub = is_new.then(|| exchange.identity.npub().to_owned());
     Ok(Running {
         address,
         exchange,
@@ -141,6 +150,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         store,
         shutdown_timeout: config.server.shutdown_timeout,
         admin_password: admin.generated,
+        npub,
         _lock: lock,
     })
 }
@@ -159,6 +169,7 @@ fn start_jobs(
     jobs::start(tracker, stop, jobs::RefreshKeysets { wallet: wallet.clone() });
     jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
+    jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
     let patience = idle.saturating_mul(2).max(Duration::from_secs(240));
     jobs::start(tracker, stop, jobs::RescueStalled { exchange: Arc::clone(exchange), patience });
@@ -175,6 +186,12 @@ impl Running {
     #[must_use]
     pub fn generated_password(&self) -> Option<&Secret> {
         self.admin_password.as_ref()
+    }
+
+    /// The public Nostr key of the node, if this start made it.
+    #[must_use]
+    pub fn generated_npub(&self) -> Option<&str> {
+        self.npub.as_deref()
     }
 
     /// What serves requests; for tests and tools that look inside.

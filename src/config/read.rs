@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
-use super::{Admin, Config, Info, Log, Mints, Pricing, Secret, Server, Storage, Upstream, address, values};
+use super::{Admin, Config, Info, Log, Mints, Nostr, Pricing, Secret, Server, Storage, Upstream, address, values};
 
 /// Reads everything and fails with all faults at once.
 pub(super) fn config(vars: &BTreeMap<String, String>) -> Result<Config, Faults> {
@@ -45,6 +45,7 @@ impl<'a> Reader<'a> {
         let mints = self.mints();
         let pricing = self.pricing();
         let admin = self.admin();
+        let nostr = self.nostr();
         let log = self.log();
         Some(Config {
             server: server?,
@@ -54,6 +55,7 @@ impl<'a> Reader<'a> {
             mints: mints?,
             pricing: pricing?,
             admin: admin?,
+            nostr: nostr?,
             log: log?,
             not_used: self.not_used(),
         })
@@ -189,6 +191,11 @@ impl<'a> Reader<'a> {
     fn admin(&mut self) -> Option<Admin> {
         let password = self.optional("ADMIN_PASSWORD", values::secret);
         Some(Admin { password: password? })
+    }
+
+    fn nostr(&mut self) -> Option<Nostr> {
+        let nsec = self.optional("NSEC", values::nsec);
+        Some(Nostr { nsec: nsec? })
     }
 
     fn log(&mut self) -> Option<Log> {

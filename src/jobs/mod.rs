@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod heartbeat;
+mod prune_replays;
 mod refresh_keysets;
 mod refresh_price;
 mod rescue_stalled;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 pub use checkpoint::Checkpoint;
 pub use heartbeat::Heartbeat;
+pub use prune_replays::PruneReplays;
 pub use refresh_keysets::RefreshKeysets;
 pub use refresh_price::RefreshPrice;
 pub use rescue_stalled::RescueStalled;

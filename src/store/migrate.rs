@@ -27,6 +27,8 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, common: include_str!("../migrations/0002_wallet.sql"), sqlite: "", postgres: "" },
     Migration { version: 3, common: include_str!("../migrations/0003_admin.sql"), sqlite: "", postgres: "" },
     Migration { version: 4, common: include_str!("../migrations/0004_operations.sql"), sqlite: "", postgres: "" },
+    Migration { version: 6, common: include_str!("../migrations/0006_receipts.sql"), sqlite: "", postgres: "" },
+    Migration { version: 7, common: include_str!("../migrations/0007_replays.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.
