@@ -74,6 +74,19 @@ async fn until_ended(request: impl Fn() -> RequestBuilder, key: &str) -> Answer 
     panic!("still in progress after 5 s");
 }
 
+/// The change of a token that rode along, once it is made.
+async fn refunded(node: &ChildNode, token: &str) -> String {
+    for _ in 0..1000 {
+        let answer = read(node.post("/v1/wallet/refund").header("X-Cashu", token).send().await.unwrap()).await;
+        if answer.status == 200 {
+            return answer.header("x-cashu").unwrap().to_owned();
+        }
+        assert_eq!(answer.status, 425, "{}", answer.body);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("no change after 10 s");
+}
+
 fn broken() -> Script {
     Script::Answer { status: 500, media: "application/json", body: "{}".to_owned() }
 }
@@ -373,10 +386,10 @@ async fn killed_between_settlement_and_keeping_it_is_not_paid_again() {
     purse.mint_sats(500).await;
     let upstream = Upstream::start().await;
     let point = [("COINSLOT_FAILPOINT", "exchange.settled")];
-    let (key, once) = (purse.send(100).await, purse.send(100).await);
-    for (name, value) in [("Authorization", format!("Bearer {key}")), ("X-Cashu", once.clone())] {
+    for (name, scheme) in [("Authorization", "Bearer "), ("X-Cashu", "")] {
         for stream in [false, true] {
             upstream.clear();
+            let value = format!("{scheme}{}", purse.send(50).await);
             let mut node = ChildNode::start(&mint.url(), &upstream, &point).await;
             let body = if stream { ask_streaming("hi") } else { ask("hi") };
             let request = |node: &ChildNode| node.chat(&body).header(name, &value).header("X-Cashu-Change", "stream");
@@ -389,6 +402,11 @@ async fn killed_between_settlement_and_keeping_it_is_not_paid_again() {
             let again = send(request(&node), "k").await;
             assert_eq!((again.status, again.code().as_str()), (409, "idempotent_outcome_not_kept"));
             assert_eq!(upstream.seen().len(), 1);
+            if scheme.is_empty() {
+                // Its change is not lost with the answer.
+                let back = refunded(&node, &value).await;
+                assert_eq!(purse.receive(&back).await.unwrap(), 48);
+            }
             node.kill();
             assert_eq!(node.db.books().await.earnings, 2000);
         }
