@@ -76,6 +76,11 @@ pub enum Code {
     UpstreamFailed,
     UpstreamRejected,
     UpstreamRateLimited,
+    ReceiptNotFound,
+    ReceiptPending,
+    IdempotencyKeyReused,
+    IdempotencyInProgress,
+    IdempotentOutcomeNotKept,
     RefundNotFound,
     RefundPending,
     RefundNothing,
@@ -116,6 +121,8 @@ pub struct Failure {
     pub payment: Option<Box<PaymentHint>>,
     /// Status, type and code of the upstream, where its own answer is passed on.
     pub upstream: Option<Box<UpstreamAnswer>>,
+    /// The request whose receipt tells more.
+    pub receipt: Option<Box<str>>,
 }
 
 /// An upstream's refusal, as far as the client may see it.
@@ -129,7 +136,16 @@ pub struct UpstreamAnswer {
 
 impl Failure {
     fn with(blame: Blame, retry: Retry, code: Code, message: impl Into<String>) -> Self {
-        Self { blame, retry, funds: Funds::Untouched, code, message: message.into(), payment: None, upstream: None }
+        Self {
+            blame,
+            retry,
+            funds: Funds::Untouched,
+            code,
+            message: message.into(),
+            payment: None,
+            upstream: None,
+            receipt: None,
+        }
     }
 
     /// The request is wrong; nothing was taken.
@@ -170,6 +186,18 @@ impl Failure {
     #[must_use]
     pub fn funds(mut self, funds: Funds) -> Self {
         self.funds = funds;
+        self
+    }
+
+    /// Whether a token was taken, so that the same request could not be made again.
+    #[must_use]
+    pub fn took_a_token(&self) -> bool {
+        matches!(self.funds, Funds::Returned(_) | Funds::Claimable)
+    }
+
+    #[must_use]
+    pub fn retrying(mut self, after_secs: u64) -> Self {
+        self.retry = Retry::After(after_secs);
         self
     }
 

@@ -18,6 +18,9 @@
 //! | 11 | write the receipt into the answer | [`dialect::Dialect::stamp`] | |
 //! | 12 | render an answer or a failure | [`http`] | |
 //!
+//! With an `Idempotency-Key`, the request is claimed before step 4 and its outcome kept after step 11
+//! ([`exchange::Once`]). Step 9 also writes what [`exchange::Exchange::receipt`] gives out, signed.
+//!
 //! [`exchange`] is these steps in order, for every dialect, payment mode and delivery.
 //!
 //! # The tree
@@ -31,6 +34,7 @@
 //! * [`ledger`]: accounts, transfers, holds, the terms of keys, the group-committing writer, the proof
 //!   of the books.
 //! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal.
+//! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.
 //! * [`upstream`]: one attempt at the API behind the node.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
@@ -73,6 +77,7 @@ pub mod lnurl;
 pub mod money;
 pub mod net;
 pub mod node;
+pub mod nostr;
 pub mod payment;
 pub mod price;
 pub mod store;

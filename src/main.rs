@@ -7,6 +7,7 @@ use std::sync::Arc;
 use coinslot::clock::SystemClock;
 use coinslot::config::{Config, Log};
 use coinslot::node;
+use coinslot::nostr::Identity;
 
 const USAGE: &str = "\
 coinslot: sells any OpenAI-compatible API for Cashu ecash
@@ -38,7 +39,11 @@ fn main() -> ExitCode {
 
 /// Reads the configuration, or says every fault of it in a line.
 fn configured() -> Result<Config, ExitCode> {
-    Config::from_process().map_err(|faults| {
+    let configured = Config::from_process().and_then(|config| {
+        Identity::configured(&config)?;
+        Ok(config)
+    });
+    configured.map_err(|faults| {
         eprintln!("{faults}");
         ExitCode::FAILURE
     })
@@ -104,6 +109,9 @@ async fn serve(config: Config) -> ExitCode {
     println!("operator's page: http://{}/admin", running.address());
     if let Some(password) = running.generated_password() {
         println!("its password, shown this once: {}", password.expose());
+    }
+    if let Some(npub) = running.generated_npub() {
+        println!("its Nostr identity, made now: {npub}");
     }
     for notice in notices {
         println!("{notice}");

@@ -18,12 +18,13 @@ use crate::admin::{self, AdminError, AdminState};
 use crate::catalog::{Catalog, file, route::Market};
 use crate::clock::SharedClock;
 use crate::config::{Config, Secret};
-use crate::exchange::{Deliveries, Exchange};
+use crate::exchange::{Deliveries, Exchange, Replays};
 use crate::http;
 use crate::jobs;
 use crate::ledger::{Ledger, repo};
 use crate::net::public::Reach;
 use crate::net::{self, ClientOptions, NetError};
+use crate::nostr::{Identity, IdentityError};
 use crate::payment::payer::Till;
 use crate::price::PriceBook;
 use crate::store::{FileLock, Store, StoreError};
@@ -45,6 +46,8 @@ pub enum StartError {
     Wallet(#[from] WalletError),
     #[error(transparent)]
     Net(#[from] NetError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error("{0}")]
@@ -68,6 +71,8 @@ pub struct Running {
     store: Store,
     shutdown_timeout: Duration,
     admin_password: Option<Secret>,
+    /// The public key of an identity that this start made.
+    npub: Option<String>,
     _lock: FileLock,
 }
 
@@ -99,9 +104,12 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let wallet = open_wallet(&config, &vault, &ledger).await?;
     let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);
     let market = Market::new(load_catalog(&config)?, Arc::clone(&book), config.pricing.clone(), clock);
+    let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;
     let exchanges = TaskTracker::new();
     let exchange = Arc::new(Exchange {
         market,
+        replays: Replays::new(ledger.clone(), vault.clone()),
+        identity,
         till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost),
         ledger: ledger.clone(),
         upstream: config.upstream.as_ref().map(Upstream::new).transpose()?.map(Arc::new),
@@ -131,6 +139,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
 
     start_jobs(&background, &stop, &config, &exchange, book, now_ms);
     background.spawn(http::serve::run(listener, router, exchanges.clone(), drain.clone(), stop.clone()));
+    let npub = is_new.then(|| exchange.identity.npub().to_owned());
     Ok(Running {
         address,
         exchange,
@@ -142,6 +151,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         store,
         shutdown_timeout: config.server.shutdown_timeout,
         admin_password: admin.generated,
+        npub,
         _lock: lock,
     })
 }
@@ -167,6 +177,7 @@ fn start_jobs(
     }
     jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
+    jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
     let patience = idle.saturating_mul(2).max(Duration::from_secs(240));
     jobs::start(tracker, stop, jobs::RescueStalled { exchange: Arc::clone(exchange), patience });
@@ -183,6 +194,12 @@ impl Running {
     #[must_use]
     pub fn generated_password(&self) -> Option<&Secret> {
         self.admin_password.as_ref()
+    }
+
+    /// The public Nostr key of the node, if this start made it.
+    #[must_use]
+    pub fn generated_npub(&self) -> Option<&str> {
+        self.npub.as_deref()
     }
 
     /// What serves requests; for tests and tools that look inside.

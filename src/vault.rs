@@ -2,7 +2,8 @@
 //! others derive.
 //!
 //! * Keys of clients are stored as an HMAC, so a stolen database opens no account.
-//! * The wallet's seed is stored sealed (XChaCha20-Poly1305).
+//! * The wallet's seed and the node's Nostr key are stored sealed (XChaCha20-Poly1305).
+//! * Answers that are kept for a client are sealed with its own credential as well.
 //!
 //! Losing the key means losing both: it belongs into the backup, apart from the database.
 
@@ -72,6 +73,39 @@ impl Vault {
     #[must_use]
     pub fn derived_key(&self, name: &str) -> String {
         hex(&mac(&self.deriving, name.as_bytes()))
+    }
+
+    /// What the database knows of several values together: their keyed hash.
+    #[must_use]
+    pub fn digest(&self, parts: &[&[u8]]) -> String {
+        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len().saturating_add(8)).sum());
+        for part in parts {
+            // With its length before it, no two lists of parts read the same.
+            bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            bytes.extend_from_slice(part);
+        }
+        hex(&mac(&self.hashing, &bytes))
+    }
+
+    /// Encrypts for the holder of a credential: it takes that, this vault and the name to open it.
+    ///
+    /// # Errors
+    /// Never in practice, see [`Vault::seal`].
+    pub fn seal_for(&self, credential: &str, name: &str, plain: &[u8]) -> Result<String, VaultError> {
+        self.shared_with(credential).seal(name, plain)
+    }
+
+    /// Decrypts what [`Vault::seal_for`] made for the same credential and name.
+    ///
+    /// # Errors
+    /// [`VaultError::WrongKey`] when it does not authenticate.
+    pub fn unseal_for(&self, credential: &str, name: &str, sealed: &str) -> Result<Vec<u8>, VaultError> {
+        self.shared_with(credential).unseal(name, sealed)
+    }
+
+    fn shared_with(&self, credential: &str) -> Self {
+        let sealing = mac(&mac(&self.sealing, b"coinslot sealing for a client v1"), credential.as_bytes());
+        Self { sealing, ..self.clone() }
     }
 
     /// Encrypts, bound to the name under which it is stored.
@@ -167,6 +201,12 @@ mod tests {
         assert_eq!(again.unseal("seed", &sealed).unwrap(), b"plain");
         assert!(again.unseal("other", &sealed).is_err());
         assert!(other.unseal("seed", &sealed).is_err());
+        let shared = vault.seal_for("alice", "answer", b"plain").unwrap();
+        assert_eq!(again.unseal_for("alice", "answer", &shared).unwrap(), b"plain");
+        assert!(again.unseal_for("bob", "answer", &shared).is_err());
+        assert!(again.unseal("answer", &shared).is_err());
+        assert!(other.unseal_for("alice", "answer", &shared).is_err());
+        assert_ne!(vault.digest(&[b"ab", b"c"]), vault.digest(&[b"a", b"bc"]));
         assert_eq!(vault.key_hash("k"), again.key_hash("k"));
         assert_ne!(vault.key_hash("k"), other.key_hash("k"));
     }

@@ -11,7 +11,7 @@ use crate::clock::SharedClock;
 use crate::config::Pricing;
 use crate::money::rate::Exchange;
 use crate::money::{Msat, Prices, RateCard};
-use crate::price::PriceBook;
+use crate::price::{PriceBook, Rate};
 
 /// What serves a request, and on which terms. The rate card is frozen here.
 #[derive(Clone, Debug)]
@@ -21,6 +21,9 @@ pub struct Candidate {
     pub rate_card: RateCard,
     /// BTC/USD that was used, where prices are in USD.
     pub btc_usd: Option<Decimal>,
+    /// How old that rate may be: when the oldest answer behind it was fetched, in ms since the Unix
+    /// epoch; `None` for one that the operator fixed.
+    pub btc_usd_as_of_ms: Option<i64>,
     /// What is set aside: the worst case of this request.
     pub hold: Msat,
 }
@@ -83,10 +86,10 @@ impl Market {
             None if self.model_based => return Err(RouteError::UnknownModel(model.to_owned())),
             None => model.to_owned(),
         };
-        let (rate_card, btc_usd) = match &found {
+        let (rate_card, rate) = match &found {
             Some(found) if self.model_based => {
-                let (exchange, btc_usd) = self.exchange().ok_or(RouteError::NoRate)?;
-                (found.rate_card(exchange, self.pricing.min_request), Some(btc_usd))
+                let (exchange, rate) = self.exchange().ok_or(RouteError::NoRate)?;
+                (found.rate_card(exchange, self.pricing.min_request), Some(rate))
             }
             _ => (self.static_card().ok_or(RouteError::OutOfRange)?, None),
         };
@@ -94,7 +97,9 @@ impl Market {
             limits::hold(limits, &rate_card, worst, self.pricing.tolerance_percent).ok_or(RouteError::OutOfRange)?;
         // A hold of nothing could not be told from no hold.
         let hold = hold.max(Msat::new(1).unwrap_or_default());
-        Ok(Candidate { forwarded, rate_card, btc_usd, hold })
+        let btc_usd = rate.map(|rate| rate.btc_usd);
+        let btc_usd_as_of_ms = rate.filter(|rate| rate.sources > 0).map(|rate| rate.as_of_ms);
+        Ok(Candidate { forwarded, rate_card, btc_usd, btc_usd_as_of_ms, hold })
     }
 
     /// `/v1/models`, at the present rate.
@@ -120,14 +125,14 @@ impl Market {
         self.catalog.find(name).map(|model| model.id.clone())
     }
 
-    fn exchange(&self) -> Option<(Exchange, Decimal)> {
+    fn exchange(&self) -> Option<(Exchange, Rate)> {
         let rate = self.book.current(self.clock.now_ms()).ok()?;
         let exchange = Exchange::Usd {
             btc_usd: rate.btc_usd,
             exchange_fee: self.pricing.exchange_fee,
             provider_fee: self.pricing.provider_fee,
         };
-        Some((exchange, rate.btc_usd))
+        Some((exchange, rate))
     }
 
     /// `COST_PER_REQUEST` and `COST_PER_1K_*`, in sats.

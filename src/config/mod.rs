@@ -43,6 +43,7 @@ pub struct Config {
     pub payouts: Payouts,
     pub pricing: Pricing,
     pub admin: Admin,
+    pub nostr: Nostr,
     pub log: Log,
     /// Names out of [`NOT_USED_YET`] that were given and ask for something.
     pub not_used: Vec<&'static str>,
@@ -260,6 +261,13 @@ pub enum MissingUsage {
 pub struct Admin {
     /// `ADMIN_PASSWORD`; generated and printed once when none was ever set.
     pub password: Option<Secret>,
+}
+
+/// Who the node is on Nostr.
+#[derive(Clone, Debug)]
+pub struct Nostr {
+    /// `NSEC`, nsec1… or 64 hexadecimal digits; made and kept in the database when absent.
+    pub nsec: Option<Secret>,
 }
 
 /// `LOG_LEVEL`, `LOG_FORMAT`

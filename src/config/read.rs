@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
-use super::{Admin, Config, Info, Log, Mints, Payouts, Pricing, Secret, Server, Storage, Upstream, address, values};
+use super::{
+    Admin, Config, Info, Log, Mints, Nostr, Payouts, Pricing, Secret, Server, Storage, Upstream, address, values,
+};
 
 /// Reads everything and fails with all faults at once.
 pub(super) fn config(vars: &BTreeMap<String, String>) -> Result<Config, Faults> {
@@ -46,6 +48,7 @@ impl<'a> Reader<'a> {
         let payouts = self.payouts();
         let pricing = self.pricing();
         let admin = self.admin();
+        let nostr = self.nostr();
         let log = self.log();
         Some(Config {
             server: server?,
@@ -56,6 +59,7 @@ impl<'a> Reader<'a> {
             payouts: payouts?,
             pricing: pricing?,
             admin: admin?,
+            nostr: nostr?,
             log: log?,
             not_used: self.not_used(),
         })
@@ -208,6 +212,11 @@ impl<'a> Reader<'a> {
     fn admin(&mut self) -> Option<Admin> {
         let password = self.optional("ADMIN_PASSWORD", values::secret);
         Some(Admin { password: password? })
+    }
+
+    fn nostr(&mut self) -> Option<Nostr> {
+        let nsec = self.optional("NSEC", values::nsec);
+        Some(Nostr { nsec: nsec? })
     }
 
     fn log(&mut self) -> Option<Log> {

@@ -198,6 +198,16 @@ pub(super) fn npub(text: &str) -> Parsed<String> {
     Err("is not a public Nostr key; expected npub1 and 58 letters and digits".to_owned())
 }
 
+/// Its letters only; whether it is a key is found out where keys are understood.
+pub(super) fn nsec(text: &str) -> Parsed<Secret> {
+    let hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let key = text.strip_prefix("nsec1").unwrap_or_default();
+    if hex || key.len() == 58 && key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return secret(text);
+    }
+    Err("is not a secret Nostr key; expected nsec1 and 58 letters and digits, or 64 hexadecimal digits".to_owned())
+}
+
 /// Python's names of the levels are understood too.
 pub(super) fn log_level(text: &str) -> Parsed<String> {
     let lower = text.to_ascii_lowercase();

@@ -9,9 +9,16 @@
 //! admitted, nothing the client does stops the rest: [`Exchange::serve`] runs in a task of its own,
 //! and a stream's [`Delivery`] hands its pump to one when the client leaves. Every failure after
 //! admission gives the hold free, and a token that rode on the request goes back.
+//!
+//! A request with an Idempotency-Key ([`Once`]) goes through the same steps, and leaves its outcome
+//! for repeats. Of every request the [`Exchange::receipt`] can be had afterwards.
 
 mod delivery;
 mod pump;
+mod receipts;
+mod record;
+mod replay;
+mod repo;
 mod settle;
 
 use std::sync::Arc;
@@ -28,12 +35,16 @@ use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry, UpstreamAnswer};
 use crate::ledger::terms::Expiry;
 use crate::ledger::{Hold, HoldError, Ledger};
+use crate::money::{Cost, Msat, Usage};
+use crate::nostr::Identity;
 use crate::payment::Payment;
 use crate::payment::payer::{Payer, Till, insufficient, key_expired, limit_reached};
 use crate::upstream::{Answer, ForwardError, Media, Refused, Upstream};
 use crate::wallet::Change;
 
 pub use delivery::{Aborted, Deliveries, Delivery, Out};
+pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
+pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays};
 
 /// Streams whose client left that are read to their end at the same time.
 const MAX_DRAINS: usize = 64;
@@ -49,6 +60,8 @@ pub struct Call {
     /// Change of a streamed answer comes in the stream, which then runs live.
     pub change_in_stream: bool,
     pub request_id: String,
+    /// The claim to make before the payment is admitted, for a request with an Idempotency-Key.
+    pub once: Option<Arc<Once>>,
 }
 
 /// A success.
@@ -79,6 +92,9 @@ pub struct Exchange {
     pub tracker: TaskTracker,
     pub deliveries: Deliveries,
     pub drains: Arc<Semaphore>,
+    pub replays: Arc<Replays>,
+    /// Signs receipts.
+    pub identity: Identity,
 }
 
 /// One admitted request: what is left to do with its money.
@@ -91,6 +107,7 @@ pub(crate) struct Job {
     payer: Payer,
     hold: Hold,
     request_id: String,
+    once: Option<Arc<Once>>,
     /// Nothing is sent before all is known: a cut stream is then a failure like any other.
     whole: bool,
 }
@@ -114,6 +131,10 @@ impl Exchange {
         }
         let upstream = self.upstream.clone().ok_or_else(no_upstream)?;
         let body = call.dialect.forward(&call.body, &shape, &candidate.forwarded).map_err(|bad| bad_request(&bad))?;
+        if let Some(once) = &call.once {
+            self.till.check_key(&call.payment).await?;
+            once.claim().await?;
+        }
         let payer = self.till.admit(call.payment, candidate.hold, &shape.model, call.expiry).await?;
         let hold = self.hold(payer, &candidate, &shape, &call.request_id).await?;
         failpoint!("exchange.held");
@@ -121,6 +142,7 @@ impl Exchange {
         let job = Job {
             dialect: call.dialect,
             request_id: call.request_id,
+            once: call.once,
             exchange: self,
             upstream,
             shape,
@@ -244,8 +266,9 @@ impl Job {
 
     /// Frees the hold and gives the money back.
     pub(crate) async fn undo(self, failure: Failure) -> Failure {
+        let record = self.record(&Cost::new(Usage::default(), None), Msat::ZERO);
         let Self { exchange, hold, payer, request_id, .. } = self;
-        if let Err(error) = hold.release().await {
+        if let Err(error) = hold.noting(record).release().await {
             tracing::error!(%error, request = %request_id, "a hold waits for its release");
         }
         exchange.give_back(payer, failure).await

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
+use super::replay::Tape;
 use super::{Job, Out, upstream_failed};
 use crate::dialect::sse::Framer;
 use crate::dialect::{Meter, Step};
@@ -28,6 +29,8 @@ struct Sink {
     /// The answer is buffered: whatever was "sent" is discarded by a failure.
     whole: bool,
     drain: Option<Drain>,
+    /// Runs along for a request that may be repeated.
+    tape: Option<Tape>,
 }
 
 /// The limits of reading on without a client.
@@ -52,7 +55,8 @@ enum End {
 /// Runs one stream. An `Err` means that nothing was sent and the money went back.
 pub(super) async fn run(job: Job, mut answer: Answer, out: mpsc::Sender<Out>) -> Result<(), Failure> {
     let mut meter = job.dialect.meter(&job.shape);
-    let mut sink = Sink { out, sent: false, whole: job.whole, drain: None };
+    let mut sink =
+        Sink { out, sent: false, whole: job.whole, drain: None, tape: job.once.as_ref().map(super::Once::tape) };
     let end = read(&job, &mut answer, meter.as_mut(), &mut sink).await;
     let complete = meter.is_complete() && matches!(end, End::Closed | End::Abandoned);
     if complete {
@@ -150,11 +154,12 @@ async fn finish(job: Job, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), 
                 last.extend_from_slice(format!(": x-cashu {token}\n\n").as_bytes());
             }
             last.extend_from_slice(&meter.terminator());
+            sink.end_tape(&last, true).await;
             sink.put(Out::Settled { receipt: Box::new(settled.receipt), change: settled.change }).await;
             sink.put(Out::Data(last.freeze())).await;
             Ok(())
         }
-        Err(failure) => sink.fail(meter, failure, &request_id).await,
+        Err(failure) => sink.fail(meter, failure, &request_id, false).await,
     }
 }
 
@@ -168,18 +173,18 @@ async fn break_off(job: Job, end: End, meter: &mut dyn Meter, sink: &mut Sink) -
     };
     let delivered =
         if job.whole { None } else { Job::charge_for_part(meter.reading(), meter.has_content() && sink.sent) };
-    let failure = match delivered {
-        None => job.undo(failure).await,
+    let (failure, charged) = match delivered {
+        None => (job.undo(failure).await, false),
         Some(reading) => match job.settle(reading).await {
             Ok(settled) => {
                 sink.put(Out::Settled { receipt: Box::new(settled.receipt), change: settled.change.clone() }).await;
                 sink.change_comment(settled.change.as_ref()).await;
-                failure
+                (failure, true)
             }
-            Err(worse) => worse,
+            Err(worse) => (worse, false),
         },
     };
-    sink.fail(meter, failure, &request_id).await
+    sink.fail(meter, failure, &request_id, charged).await
 }
 
 impl Sink {
@@ -201,6 +206,9 @@ impl Sink {
 
     /// Sends what one read gave, as one piece.
     async fn send(&mut self, ready: Vec<Bytes>, drains: &Arc<tokio::sync::Semaphore>) {
+        if let Some(tape) = &mut self.tape {
+            ready.iter().for_each(|piece| tape.record(piece));
+        }
         if self.drain.is_some() || ready.is_empty() {
             return;
         }
@@ -228,17 +236,43 @@ impl Sink {
         }
     }
 
+    /// Ends the recording, before the last bytes go out: a repeat gets what `counts`. An answer
+    /// that was buffered is kept with its headers by whoever gives it out.
+    async fn end_tape(&mut self, last: &[u8], counts: bool) {
+        let Some(mut tape) = self.tape.take() else { return };
+        if self.whole && !tape.is_full() {
+            return;
+        }
+        if counts {
+            tape.record(last);
+            tape.keep().await;
+        } else {
+            tape.forget().await;
+        }
+    }
+
     async fn change_comment(&mut self, change: Option<&Change>) {
         if let Some(Change::Token { token, .. }) = change {
-            self.put(Out::Data(format!(": x-cashu {token}\n\n").into())).await;
+            let comment = format!(": x-cashu {token}\n\n");
+            if let Some(tape) = &mut self.tape {
+                tape.record(comment.as_bytes());
+            }
+            self.put(Out::Data(comment.into())).await;
         }
     }
 
     /// Tells of a failure: in the stream if it has begun, as a plain failure otherwise.
-    async fn fail(&mut self, meter: &mut dyn Meter, failure: Failure, request_id: &str) -> Result<(), Failure> {
+    async fn fail(
+        &mut self,
+        meter: &mut dyn Meter,
+        failure: Failure,
+        request_id: &str,
+        charged: bool,
+    ) -> Result<(), Failure> {
         tracing::warn!(request = %request_id, %failure, "a stream failed");
         if self.sent {
             let event = meter.error_event(&failure.message, "upstream_error");
+            self.end_tape(&event, charged || failure.took_a_token()).await;
             self.put(Out::Data(event)).await;
             if !self.whole {
                 return Ok(());

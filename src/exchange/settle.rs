@@ -27,9 +27,12 @@ impl Job {
             let failure = Failure::upstream(Code::UpstreamFailed, "The upstream reported a usage that cannot be.");
             return Err(self.undo(failure).await);
         };
+        let held = self.hold.amount();
+        let (charged, shortfall) = cost.clone().bounded_by(held);
+        let record = self.record(&charged, shortfall);
         let Self { exchange, upstream, shape, candidate, payer, hold, request_id, .. } = self;
-        let held = hold.amount();
-        let (charged, remaining) = match hold.capture(cost.clone()).await {
+        let usage = cost.usage;
+        let (charged, remaining) = match hold.noting(record).capture(cost).await {
             Ok(settlement) => {
                 if !settlement.shortfall.is_zero() {
                     tracing::warn!(
@@ -42,12 +45,12 @@ impl Job {
             }
             Err(SettleError::Unconfirmed) => {
                 tracing::error!(request = %request_id, "a settlement waits for the database");
-                (cost.bounded_by(held).0, None)
+                (charged, None)
             }
             Err(SettleError::AlreadyEnded) => {
                 // The hold was released under this process: it was taken for dead.
                 tracing::error!(request = %request_id, "a hold had ended before its request; nothing is charged");
-                (Cost::new(cost.usage, None), None)
+                (Cost::new(usage, None), None)
             }
         };
         failpoint!("exchange.settled");

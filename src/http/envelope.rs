@@ -48,6 +48,11 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::UpstreamFailed => (502, "upstream_error", "upstream_error"),
         Code::UpstreamRejected => (400, INVALID, "upstream_rejected"),
         Code::UpstreamRateLimited => (429, "rate_limit_error", "UPSTREAM_RATE_LIMIT"),
+        Code::ReceiptNotFound => (404, INVALID, "receipt_not_found"),
+        Code::ReceiptPending => (425, INVALID, "receipt_pending"),
+        Code::IdempotencyKeyReused => (409, INVALID, "idempotency_key_reused"),
+        Code::IdempotencyInProgress => (409, INVALID, "idempotency_in_progress"),
+        Code::IdempotentOutcomeNotKept => (409, INVALID, "idempotent_outcome_not_kept"),
         Code::RefundNotFound => (404, INVALID, "refund_not_found"),
         Code::RefundPending => (425, INVALID, "refund_pending"),
         Code::RefundNothing => (400, INVALID, "no_balance"),
@@ -111,8 +116,9 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
     if let Some(token) = cashu_header(failure, asked) {
         headers::put(out, headers::X_CASHU, token);
     }
-    if asked.one_shot.is_some() && failure.funds != Funds::Untouched {
-        // SDKs retry 5xx and 429 unasked; the token is gone, and a second try would only confuse.
+    let decided = matches!(failure.code, Code::IdempotencyKeyReused | Code::IdempotentOutcomeNotKept);
+    if decided || asked.one_shot.is_some() && failure.funds != Funds::Untouched {
+        // SDKs retry 5xx, 409 and 429 unasked; here a second try could only confuse.
         headers::put(out, headers::SHOULD_RETRY, "false");
     }
     response
@@ -125,6 +131,9 @@ fn error_object(failure: &Failure, kind: &str, code: &str) -> Map<String, Value>
     error.insert("type".into(), json!(answer.and_then(|answer| answer.kind.as_deref()).unwrap_or(kind)));
     error.insert("param".into(), json!(answer.and_then(|answer| answer.param.as_deref())));
     error.insert("code".into(), json!(answer.and_then(|answer| answer.code.as_deref()).unwrap_or(code)));
+    if let Some(request) = &failure.receipt {
+        error.insert("receipt".into(), json!(format!("/v1/receipts/{request}")));
+    }
     if let Funds::Pending(id) = &failure.funds {
         error.insert("operation".into(), json!(id));
     }

@@ -18,6 +18,8 @@ pub const PROVIDER: HeaderName = HeaderName::from_static("x-routstr-provider");
 pub const BALANCE_MSATS: HeaderName = HeaderName::from_static("x-routstr-balance-msats");
 pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("x-proxy-error-source");
 pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What a page of another origin may read.
@@ -35,6 +37,7 @@ pub fn exposed() -> Vec<HeaderName> {
         BALANCE_MSATS,
         ERROR_SOURCE,
         SHOULD_RETRY,
+        IDEMPOTENT_REPLAYED,
         axum::http::header::RETRY_AFTER,
     ]
 }

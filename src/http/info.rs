@@ -32,6 +32,7 @@ fn about(node: &Node) -> Map<String, Value> {
     about.insert("description".into(), json!(info.description));
     about.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
     about.insert("npub".into(), json!(info.npub));
+    about.insert("receipt_pubkey".into(), json!(node.exchange.identity.pubkey()));
     about.insert("mints".into(), json!(wallet.mints()));
     about.insert("http_url".into(), json!(info.http_url));
     about.insert("onion_url".into(), json!(info.onion_url));

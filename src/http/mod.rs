@@ -4,10 +4,12 @@ mod balance;
 pub mod envelope;
 pub mod headers;
 mod health;
+mod idempotency;
 mod info;
 mod lightning;
 mod models;
 mod proxy;
+mod receipts;
 pub mod serve;
 
 use std::sync::Arc;
@@ -41,10 +43,13 @@ impl Node {
     #[must_use]
     pub fn new(
         exchange: Arc<Exchange>,
-        info: config::Info,
+        mut info: config::Info,
         max_body_bytes: usize,
         draining: CancellationToken,
     ) -> Self {
+        if info.npub.is_empty() {
+            exchange.identity.npub().clone_into(&mut info.npub);
+        }
         Self { exchange, info: Arc::new(info), max_body_bytes, listing: Arc::default(), draining }
     }
 }
@@ -61,7 +66,8 @@ pub fn router(node: Node, cors_origins: &[String]) -> Router {
             .route(&at("/info"), get(info::info))
             .route(&at("/models"), get(models::list))
             .route(&at("/models/"), get(models::list))
-            .route(&at("/models/{*id}"), get(models::one));
+            .route(&at("/models/{*id}"), get(models::one))
+            .route(&at("/receipts/{id}"), get(receipts::one));
         for dialect in dialect::REGISTRY.iter().copied() {
             router = router.route(&at(&format!("/{}", dialect.path())), paid(dialect));
         }
@@ -84,6 +90,12 @@ async fn not_allowed(request: Request) -> Response<Body> {
         return refuse(&Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
     refuse(&Failure::client(Code::MethodNotAllowed, format!("{} is not allowed here.", request.method())))
+}
+
+/// A new request id. Ids sort by time, so the index over them grows at its end.
+fn new_id(node: &Node) -> String {
+    let now_ms = u64::try_from(node.exchange.ledger.clock().now_ms()).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(now_ms, &rand::random()).into_uuid().to_string()
 }
 
 /// A refusal that concerns no route.

@@ -13,7 +13,7 @@ use futures_util::Stream;
 use http_body::Frame;
 
 use super::envelope::{self, Asked};
-use super::{Node, headers};
+use super::{Node, headers, idempotency};
 use crate::dialect::Dialect;
 use crate::dialect::Receipt;
 use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Whole};
@@ -24,19 +24,36 @@ use crate::wallet::Change;
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// What the answer to a request depends on beside its outcome.
+#[derive(Clone, Debug)]
+pub(super) struct Asks {
+    pub request_id: String,
+    /// The token that rode on the request.
+    one_shot: Option<String>,
+    accepts_cashu: bool,
+    trailers: bool,
+}
+
 /// Serves one request of a dialect.
 pub async fn serve(State(node): State<Node>, dialect: &'static dyn Dialect, request: Request) -> Response<Body> {
-    let request_id = uuid::Uuid::new_v4().to_string();
     let (parts, body) = request.into_parts();
-    let one_shot = headers::text(&parts.headers, headers::X_CASHU).map(|token| token.trim().to_owned());
-    let outcome = answer(&node, dialect, &parts.headers, body, &request_id).await;
-    outcome.unwrap_or_else(|failure| {
-        let asks = one_shot.is_some() || accepts_cashu(&parts.headers);
-        let payment_request =
-            failure.payment.as_deref().filter(|_| asks).map(|hint| node.exchange.till.wallet().request(hint.required));
-        let one_shot = one_shot.as_deref().filter(|token| !token.is_empty());
-        envelope::render(&failure, &Asked { request_id: &request_id, one_shot, payment_request })
-    })
+    let asks = Asks {
+        request_id: super::new_id(&node),
+        one_shot: headers::text(&parts.headers, headers::X_CASHU).map(|token| token.trim().to_owned()),
+        accepts_cashu: accepts_cashu(&parts.headers),
+        trailers: wants_trailers(&parts.headers),
+    };
+    let outcome = answer(&node, dialect, &parts.headers, body, &asks).await;
+    outcome.unwrap_or_else(|failure| refuse(&node, &failure, &asks))
+}
+
+/// A failure as this client can read it.
+pub(super) fn refuse(node: &Node, failure: &Failure, asks: &Asks) -> Response<Body> {
+    let asked = asks.one_shot.is_some() || asks.accepts_cashu;
+    let payment_request =
+        failure.payment.as_deref().filter(|_| asked).map(|hint| node.exchange.till.wallet().request(hint.required));
+    let one_shot = asks.one_shot.as_deref().filter(|token| !token.is_empty());
+    envelope::render(failure, &Asked { request_id: &asks.request_id, one_shot, payment_request })
 }
 
 async fn answer(
@@ -44,11 +61,12 @@ async fn answer(
     dialect: &'static dyn Dialect,
     headers: &HeaderMap,
     body: Body,
-    request_id: &str,
+    asks: &Asks,
 ) -> Result<Response<Body>, Failure> {
     if headers::asks_for_websocket(headers) {
         return Err(Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
+    let key = idempotency::key(headers)?;
     let till = &node.exchange.till;
     let credentials = credentials(headers)?;
     let payment = payment::read(credentials, |id| till.remembers(id))?;
@@ -62,22 +80,36 @@ async fn answer(
         expiry,
         change_in_stream: headers::text(headers, headers::X_CASHU_CHANGE)
             .is_some_and(|mode| mode.trim().eq_ignore_ascii_case("stream")),
-        request_id: request_id.to_owned(),
+        request_id: asks.request_id.clone(),
+        once: None,
     };
-    // In a task of its own: whatever the client does, a request that was admitted is finished.
+    match key {
+        None => run(node, call, asks).await,
+        Some(key) => idempotency::serve(node, call, key, asks).await,
+    }
+}
+
+/// Serves a request in a task of its own: whatever the client does, one that was admitted is
+/// finished.
+pub(super) async fn run(node: &Node, call: Call, asks: &Asks) -> Result<Response<Body>, Failure> {
     let serving = node.exchange.tracker.spawn(Arc::clone(&node.exchange).serve(call));
-    let reply = match serving.await {
-        Ok(reply) => reply?,
-        Err(error) => {
-            // A token may have been redeemed before that: it must not be called untouched.
-            tracing::error!(%error, request = request_id, "a request's task failed");
-            return Err(Failure::internal().funds(Funds::Claimable));
-        }
-    };
-    Ok(match reply {
-        Reply::Whole(whole) => whole_response(whole, request_id),
-        Reply::Stream(delivery) => stream_response(delivery, request_id, wants_trailers(headers)),
-    })
+    let reply = serving.await.map_err(|error| lost(&error, asks))?;
+    Ok(respond(reply?, asks))
+}
+
+/// The task of a request did not end well. A token may have been redeemed before that: it must not
+/// be called untouched.
+pub(super) fn lost(error: &tokio::task::JoinError, asks: &Asks) -> Failure {
+    tracing::error!(%error, request = %asks.request_id, "a request's task failed");
+    Failure::internal().funds(Funds::Claimable)
+}
+
+/// A success as a response.
+pub(super) fn respond(reply: Reply, asks: &Asks) -> Response<Body> {
+    match reply {
+        Reply::Whole(whole) => whole_response(whole, &asks.request_id),
+        Reply::Stream(delivery) => stream_response(delivery, asks),
+    }
 }
 
 /// Reads the payment headers. Header values that are not text are no credentials.
@@ -148,15 +180,22 @@ fn whole_response(whole: Whole, request_id: &str) -> Response<Body> {
     response
 }
 
-fn stream_response(delivery: Delivery, request_id: &str, trailers: bool) -> Response<Body> {
+fn stream_response(delivery: Delivery, asks: &Asks) -> Response<Body> {
+    let trailers = asks.trailers;
     let mut response = Response::new(Body::new(Streamed { delivery, trailers, trailer: None, ended: false }));
-    let out = response.headers_mut();
-    start(out, "text/event-stream", request_id);
-    headers::put(out, headers::ACCEL_BUFFERING, "no");
+    *response.headers_mut() = stream_head(&asks.request_id);
     if trailers {
-        out.insert(TRAILER, HeaderValue::from_static("x-cashu"));
+        response.headers_mut().insert(TRAILER, HeaderValue::from_static("x-cashu"));
     }
     response
+}
+
+/// The headers of a live stream.
+pub(super) fn stream_head(request_id: &str) -> HeaderMap {
+    let mut out = HeaderMap::new();
+    start(&mut out, "text/event-stream", request_id);
+    headers::put(&mut out, headers::ACCEL_BUFFERING, "no");
+    out
 }
 
 fn start(out: &mut HeaderMap, media: &'static str, request_id: &str) {

@@ -8,6 +8,7 @@
 mod checkpoint;
 mod heartbeat;
 mod pay_out;
+mod prune_replays;
 mod refresh_keysets;
 mod refresh_price;
 mod refund_expired;
@@ -25,6 +26,7 @@ use tokio_util::task::TaskTracker;
 pub use checkpoint::Checkpoint;
 pub use heartbeat::Heartbeat;
 pub use pay_out::PayOut;
+pub use prune_replays::PruneReplays;
 pub use refresh_keysets::RefreshKeysets;
 pub use refresh_price::RefreshPrice;
 pub use refund_expired::{RefundExpired, refund_expired};

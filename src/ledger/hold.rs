@@ -36,6 +36,8 @@ pub struct Hold {
     id: i64,
     account: AccountId,
     amount: Msat,
+    /// What its row will say of the request once it has ended.
+    record: String,
     ledger: Option<Arc<Inner>>,
 }
 
@@ -53,7 +55,7 @@ pub struct Settlement {
 
 impl Hold {
     pub(super) fn new(id: i64, account: AccountId, amount: Msat, ledger: Arc<Inner>) -> Self {
-        Self { id, account, amount, ledger: Some(ledger) }
+        Self { id, account, amount, record: String::new(), ledger: Some(ledger) }
     }
 
     /// What is set aside.
@@ -65,6 +67,12 @@ impl Hold {
     #[must_use]
     pub fn account(&self) -> AccountId {
         self.account
+    }
+
+    /// Keeps this text with the end of the hold, written by the same statement.
+    pub fn noting(mut self, record: String) -> Self {
+        self.record = record;
+        self
     }
 
     /// Charges what the request cost, as far as the hold covers it, and frees the rest.
@@ -97,8 +105,9 @@ impl Hold {
         }
     }
 
-    fn ended(&self, charge: Msat) -> End {
-        End { id: self.id, account: self.account, held: self.amount, charge }
+    fn ended(&mut self, charge: Msat) -> End {
+        let record = std::mem::take(&mut self.record);
+        End { id: self.id, account: self.account, held: self.amount, charge, record }
     }
 }
 

@@ -121,9 +121,9 @@ impl Hot {
         // ever meet, one must not end the other's hold.
         let end = Listed::new(
             marks,
-            "WITH d (id, account, owner, charged, ended_at) AS (VALUES ",
-            5,
-            ") UPDATE holds SET charged = d.charged, ended_at = d.ended_at, \
+            "WITH d (id, account, owner, charged, ended_at, receipt) AS (VALUES ",
+            6,
+            ") UPDATE holds SET charged = d.charged, ended_at = d.ended_at, receipt = d.receipt, \
              state = CASE WHEN d.charged > 0 THEN 'captured' ELSE 'released' END \
              FROM d WHERE holds.id = d.id AND holds.account = d.account AND holds.owner = d.owner \
              AND holds.state = 'open' \
@@ -186,9 +186,10 @@ pub(super) async fn end_holds(
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for end in ends {
         query = query.bind(end.id).bind(end.account.get()).bind(owner).bind(end.charge.to_db()).bind(now_ms);
+        query = query.bind(end.record.as_str());
     }
     for _ in 0..empty {
-        query = query.bind(0_i64).bind(-1_i64).bind("").bind(0_i64).bind(0_i64);
+        query = query.bind(0_i64).bind(-1_i64).bind("").bind(0_i64).bind(0_i64).bind("");
     }
     let mut lone = store.lone(Durability::ProcessSafe).await?;
     let rows = query.fetch_all(&mut *lone).await?;
@@ -429,4 +430,76 @@ pub async fn heartbeat(store: &Store, node: &str, now_ms: i64, dead_before_ms: i
         .await?;
     tx.commit().await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Whether a process was seen since `after_ms`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn is_alive(connection: &mut AnyConnection, node: &str, after_ms: i64) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT id FROM nodes WHERE id = $1 AND seen_at >= $2")
+        .bind(node)
+        .bind(after_ms)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Where the hold of a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldState {
+    Open,
+    Captured,
+    Released,
+}
+
+/// What the books say of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The account that is charged.
+    pub account: AccountId,
+    /// The key that was presented.
+    pub spender: AccountId,
+    pub state: HoldState,
+    pub held: Msat,
+    pub charged: Msat,
+    pub created_ms: i64,
+    /// 0 while it is open.
+    pub ended_ms: i64,
+    /// See [`super::Hold::noting`]; empty when its process died.
+    pub record: String,
+}
+
+/// The hold of a request, if money was ever set aside for it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find_request(connection: &mut AnyConnection, request: &str) -> Result<Option<Entry>, StoreError> {
+    let row = sqlx::query(
+        "SELECT account, state, amount, charged, created_at, COALESCE(ended_at, 0), receipt, COALESCE(spender, account) \
+         FROM holds \
+         WHERE request = $1 ORDER BY id DESC LIMIT 1",
+    )
+    .bind(request)
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let state: String = row.try_get(1)?;
+    let state = match state.as_str() {
+        "open" => HoldState::Open,
+        "captured" => HoldState::Captured,
+        "released" => HoldState::Released,
+        _ => return Err(StoreError::Inconsistent { table: "holds", what: format!("state {state}") }),
+    };
+    let amount = |value: i64| Msat::from_db(value).ok_or_else(|| out_of_range("holds"));
+    Ok(Some(Entry {
+        account: AccountId(row.try_get(0)?),
+        spender: AccountId(row.try_get(7)?),
+        state,
+        held: amount(row.try_get(2)?)?,
+        charged: amount(row.try_get(3)?)?,
+        created_ms: row.try_get(4)?,
+        ended_ms: row.try_get(5)?,
+        record: row.try_get(6)?,
+    }))
 }

@@ -42,6 +42,8 @@ pub(super) struct End {
     pub account: AccountId,
     pub held: Msat,
     pub charge: Msat,
+    /// What is kept of the request.
+    pub record: String,
 }
 
 /// How busy the writer has been, for metrics and the benchmark of group commit.

@@ -40,6 +40,18 @@ pub enum Payment {
     Asking,
 }
 
+impl Payment {
+    /// The hex behind the key that it is, or that the token makes.
+    #[must_use]
+    pub fn key_hex(&self) -> Option<&str> {
+        match self {
+            Self::Key(hex) => Some(hex),
+            Self::TokenKey(token) | Self::OneShot(token) => Some(&token.id),
+            Self::Asking => None,
+        }
+    }
+}
+
 /// Reads the payment from the headers and checks what is free to check. A token that `is_known`, by
 /// its id, need not be decoded again: it is the key of a balance.
 ///

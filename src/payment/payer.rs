@@ -105,6 +105,17 @@ impl Till {
         self.known.contains_key(&self.vault.key_hash(key_hex))
     }
 
+    /// Refuses a key that this node does not have. Redeems nothing.
+    ///
+    /// # Errors
+    /// When there is no such key, or the database does not answer.
+    pub async fn check_key(&self, payment: &Payment) -> Result<(), Failure> {
+        match payment {
+            Payment::Key(hex) => self.by_key(hex).await.map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a token that can never be admitted, before the body is looked at: one of a mint that
     /// is not on the list, unless it was credited while it was.
     ///

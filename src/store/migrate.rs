@@ -33,6 +33,8 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/0005_keys.sqlite.sql"),
         postgres: include_str!("../migrations/0005_keys.postgres.sql"),
     },
+    Migration { version: 6, common: include_str!("../migrations/0006_receipts.sql"), sqlite: "", postgres: "" },
+    Migration { version: 7, common: include_str!("../migrations/0007_replays.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

@@ -1,0 +1,132 @@
+//! What is kept of a served request beside its money: everything that makes the charge
+//! understandable, and nothing of what was asked or answered.
+
+use rust_decimal::Decimal;
+use serde::Serialize;
+
+use super::Job;
+use crate::money::rate::Exchange;
+use crate::money::{Cost, Msat, UsageSource};
+
+/// Decimals are strings, amounts msat, times ms since the Unix epoch.
+#[derive(Serialize)]
+struct Record<'a> {
+    model: &'a str,
+    path: &'a str,
+    provider: &'a str,
+    /// The upstream reported no usage: it was counted from the text.
+    estimated: bool,
+    usage: Used,
+    price: Price,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    btc_usd: Option<Decimal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    btc_usd_as_of_ms: Option<i64>,
+    cost: Parts,
+    /// What the request cost beyond the hold, which nobody is charged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shortfall_msat: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Used {
+    input: u64,
+    cache_read: u64,
+    cache_write: u64,
+    output: u64,
+    reasoning: u64,
+    images: u64,
+    web_searches: u64,
+}
+
+/// Per unit of each bucket, in `currency`. The fees are factors on top.
+#[derive(Serialize)]
+struct Price {
+    currency: &'static str,
+    input: Decimal,
+    cache_read: Decimal,
+    cache_write: Decimal,
+    output: Decimal,
+    reasoning: Decimal,
+    request: Decimal,
+    image: Decimal,
+    web_search: Decimal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exchange_fee: Option<Decimal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_fee: Option<Decimal>,
+    minimum_msat: u64,
+}
+
+/// They add up to the charge.
+#[derive(Serialize)]
+struct Parts {
+    base_msat: u64,
+    input_msat: u64,
+    cache_read_msat: u64,
+    cache_write_msat: u64,
+    output_msat: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usd: Option<Decimal>,
+}
+
+impl Job {
+    /// The record of this request at this charge.
+    pub(super) fn record(&self, charged: &Cost, shortfall: Msat) -> String {
+        let usage = &charged.usage;
+        let record = Record {
+            model: &self.shape.model,
+            path: self.dialect.path(),
+            provider: self.upstream.label(),
+            estimated: usage.source == UsageSource::Estimated,
+            usage: Used {
+                input: usage.input,
+                cache_read: usage.cache_read,
+                cache_write: usage.cache_write,
+                output: usage.output,
+                reasoning: usage.reasoning,
+                images: usage.images,
+                web_searches: usage.web_searches,
+            },
+            price: self.price(),
+            btc_usd: self.candidate.btc_usd,
+            btc_usd_as_of_ms: self.candidate.btc_usd_as_of_ms,
+            cost: Parts {
+                base_msat: charged.base.get(),
+                input_msat: charged.input.get(),
+                cache_read_msat: charged.cache_read.get(),
+                cache_write_msat: charged.cache_write.get(),
+                output_msat: charged.output.get(),
+                usd: charged.usd,
+            },
+            shortfall_msat: (!shortfall.is_zero()).then_some(shortfall.get()),
+        };
+        serde_json::to_string(&record).unwrap_or_else(|error| {
+            tracing::error!(%error, request = %self.request_id, "a record could not be written");
+            String::new()
+        })
+    }
+
+    fn price(&self) -> Price {
+        let card = &self.candidate.rate_card;
+        let prices = &card.prices;
+        let (currency, exchange_fee, provider_fee) = match &card.exchange {
+            Exchange::Usd { exchange_fee, provider_fee, .. } => ("usd", Some(*exchange_fee), Some(*provider_fee)),
+            Exchange::Sat => ("sat", None, None),
+        };
+        Price {
+            currency,
+            input: prices.prompt,
+            cache_read: prices.cache_read(),
+            cache_write: prices.cache_write(),
+            output: prices.completion,
+            reasoning: prices.reasoning(),
+            request: prices.request,
+            image: prices.image,
+            web_search: prices.web_search,
+            exchange_fee,
+            provider_fee,
+            minimum_msat: card.minimum.get(),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `Idempotency-Key`: the same request again gets the same answer, and is paid once.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use super::proxy::{self, Asks};
+use super::{Node, headers};
+use crate::exchange::{Asked, Call, Head, Kept, Once, Reply};
+use crate::failure::{Code, Failure};
+
+/// Longest key.
+const MAX_KEY: usize = 255;
+
+/// The key, if the client sent one.
+///
+/// # Errors
+/// When it is not 1 to 255 visible ASCII characters, or there are two.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
+    let bad = || {
+        let message = format!("An Idempotency-Key has 1 to {MAX_KEY} visible ASCII characters, and is sent once.");
+        Failure::client(Code::InvalidRequest, message)
+    };
+    let mut found = headers.get_all(headers::IDEMPOTENCY_KEY).iter();
+    let Some(key) = found.next() else { return Ok(None) };
+    let key = key.to_str().map_err(|_| bad())?;
+    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if found.next().is_some() || !visible || key.is_empty() || key.len() > MAX_KEY {
+        return Err(bad());
+    }
+    Ok(Some(key))
+}
+
+/// Serves a request with a key: from what was kept, or once.
+pub(super) async fn serve(node: &Node, call: Call, key: &str, asks: &Asks) -> Result<Response<Body>, Failure> {
+    let asked = Asked {
+        payment: &call.payment,
+        key,
+        path: call.dialect.path(),
+        body: &call.body,
+        request_id: &call.request_id,
+    };
+    let head = head_of(StatusCode::OK, &proxy::stream_head(&asks.request_id));
+    let Some(once) = node.exchange.replays.once(asked, head) else {
+        return proxy::run(node, call, asks).await;
+    };
+    if let Some(kept) = once.recall().await? {
+        return Ok(again(kept));
+    }
+    let once = Arc::new(once);
+    let call = Call { once: Some(Arc::clone(&once)), ..call };
+    let (exchange, work) = (Arc::clone(&node.exchange), (node.clone(), asks.clone()));
+    // What is kept is kept in the task: the client may be gone.
+    let serving = exchange.tracker.spawn(async move {
+        let (node, asks) = work;
+        match Arc::clone(&node.exchange).serve(call).await {
+            // Its pump keeps it.
+            Ok(reply @ Reply::Stream(_)) => proxy::respond(reply, &asks),
+            Ok(reply) => keep(&once, proxy::respond(reply, &asks)).await,
+            Err(failure) if failure.took_a_token() => keep(&once, proxy::refuse(&node, &failure, &asks)).await,
+            Err(failure) => {
+                once.forget().await;
+                proxy::refuse(&node, &failure, &asks)
+            }
+        }
+    });
+    serving.await.map_err(|error| proxy::lost(&error, asks))
+}
+
+/// Keeps a whole response, and gives it on.
+async fn keep(once: &Once, response: Response<Body>) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    // It is in memory already.
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_else(|_| Bytes::new());
+    once.keep(&Kept { head: head_of(parts.status, &parts.headers), body: body.clone() }).await;
+    Response::from_parts(parts, Body::from(body))
+}
+
+fn head_of(status: StatusCode, headers: &HeaderMap) -> Head {
+    let pairs = headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+    Head { status: status.as_u16(), headers: pairs.collect() }
+}
+
+fn again(kept: Kept) -> Response<Body> {
+    let mut response = Response::new(Body::from(kept.body));
+    *response.status_mut() = StatusCode::from_u16(kept.head.status).unwrap_or(StatusCode::OK);
+    let out = response.headers_mut();
+    for (name, value) in &kept.head.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::from_str(value)) {
+            out.append(name, value);
+        }
+    }
+    headers::put(out, headers::IDEMPOTENT_REPLAYED, "true");
+    response
+}

@@ -1,0 +1,44 @@
+//! `GET /v1/receipts/{request-id}`: what a request was charged and why, signed by the node.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Response};
+
+use super::envelope::{self, Asked};
+use super::{Node, proxy};
+use crate::exchange::{SignedReceipt, no_receipt};
+use crate::failure::Failure;
+use crate::payment;
+
+/// The receipt, for the key or token that paid. Whatever else is shown gets the same 404.
+pub async fn one(State(node): State<Node>, Path(id): Path<String>, headers: HeaderMap) -> Response<Body> {
+    match find(&node, &id, &headers).await.and_then(|receipt| encode(&receipt)) {
+        Ok(body) => {
+            let mut response = Response::new(Body::from(body));
+            let out = response.headers_mut();
+            out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(failure) => {
+            let request_id = super::new_id(&node);
+            envelope::render(&failure, &Asked { request_id: &request_id, ..Asked::default() })
+        }
+    }
+}
+
+async fn find(node: &Node, id: &str, headers: &HeaderMap) -> Result<SignedReceipt, Failure> {
+    let id = uuid::Uuid::try_parse(id).map_err(|_| no_receipt())?.to_string();
+    let credentials = proxy::credentials(headers).map_err(|_| no_receipt())?;
+    let remembers = |key: &str| node.exchange.till.remembers(key);
+    let payment = payment::read(credentials, remembers).map_err(|_| no_receipt())?;
+    node.exchange.receipt(&id, &payment).await
+}
+
+fn encode(receipt: &SignedReceipt) -> Result<String, Failure> {
+    serde_json::to_string(receipt).map_err(|error| {
+        tracing::error!(%error, "a receipt could not be written");
+        Failure::internal()
+    })
+}
