@@ -56,7 +56,7 @@ struct Paid<'a> {
 }
 
 impl Exchange {
-    /// The receipt of a request, for the key or token that paid it.
+    /// The receipt of a request, for the key or token that paid it, and the parent of a child key.
     ///
     /// # Errors
     /// The same [`Code::ReceiptNotFound`] for a request that is another's and one that never was;
@@ -66,7 +66,7 @@ impl Exchange {
         let account = self.till.look_up(key).await?;
         let entry = self.entry(request).await?;
         let (account, entry) = match (account, entry) {
-            (Some(account), Some(entry)) if entry.account == account.id => (account, entry),
+            (Some(account), Some(entry)) if [entry.account, entry.spender].contains(&account.id) => (account, entry),
             _ => return Err(not_found()),
         };
         let status = match entry.state {

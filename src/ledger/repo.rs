@@ -117,8 +117,8 @@ impl Hot {
             ),
         );
         // The end of holds; a trigger books it on the accounts. What was available, and what a child
-        // key's cap had left, is read as it was just before. The account and the owner are looked at
-        // too: should the ids of two processes ever meet, one must not end the other's hold.
+        // key's cap had left, is read as it was just before. The account and the owner are looked at too: should the ids of two processes
+        // ever meet, one must not end the other's hold.
         let end = Listed::new(
             marks,
             "WITH d (id, account, owner, charged, ended_at, receipt) AS (VALUES ",
@@ -456,7 +456,10 @@ pub enum HoldState {
 /// What the books say of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// The account that is charged.
     pub account: AccountId,
+    /// The key that was presented.
+    pub spender: AccountId,
     pub state: HoldState,
     pub held: Msat,
     pub charged: Msat,
@@ -473,7 +476,8 @@ pub struct Entry {
 /// When the database does not answer.
 pub async fn find_request(connection: &mut AnyConnection, request: &str) -> Result<Option<Entry>, StoreError> {
     let row = sqlx::query(
-        "SELECT account, state, amount, charged, created_at, COALESCE(ended_at, 0), receipt FROM holds \
+        "SELECT account, state, amount, charged, created_at, COALESCE(ended_at, 0), receipt, COALESCE(spender, account) \
+         FROM holds \
          WHERE request = $1 ORDER BY id DESC LIMIT 1",
     )
     .bind(request)
@@ -490,6 +494,7 @@ pub async fn find_request(connection: &mut AnyConnection, request: &str) -> Resu
     let amount = |value: i64| Msat::from_db(value).ok_or_else(|| out_of_range("holds"));
     Ok(Some(Entry {
         account: AccountId(row.try_get(0)?),
+        spender: AccountId(row.try_get(7)?),
         state,
         held: amount(row.try_get(2)?)?,
         charged: amount(row.try_get(3)?)?,

@@ -193,17 +193,6 @@ impl Wallet {
         }
     }
 
-    /// What the token was worth that the account last gave back, if one was made.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn change_given(&self, account: AccountId) -> Result<Option<Msat>, RefundError> {
-        Ok(match self.last_return(account).await?.as_ref().map(returned) {
-            Some(Change::Token { amount, .. }) => Some(amount),
-            _ => None,
-        })
-    }
-
     /// The mint had not said whether it took the token: asks again, unless a request is just
     /// doing that.
     async fn claim_undecided(&self, key_hash: &str, redemption: &Operation) -> Result<Change, RefundError> {
@@ -215,7 +204,7 @@ impl Wallet {
         Box::pin(self.claim(key_hash)).await
     }
 
-    async fn last_return(&self, account: AccountId) -> Result<Option<Operation>, RefundError> {
+    pub(super) async fn last_return(&self, account: AccountId) -> Result<Option<Operation>, RefundError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         let newest = journal::newest(&mut reader, account).await?;
         Ok(newest.filter(|operation| operation.kind.is_return()))

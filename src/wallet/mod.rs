@@ -260,6 +260,17 @@ impl Wallet {
         &self.inner.ledger
     }
 
+    /// What the token was worth that the account last gave back, if one was made.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn change_given(&self, account: AccountId) -> Result<Option<Msat>, RefundError> {
+        Ok(match self.last_return(account).await?.as_ref().map(change::returned) {
+            Some(Change::Token { amount, .. }) => Some(amount),
+            _ => None,
+        })
+    }
+
     fn store(&self) -> &Store {
         self.inner.ledger.store()
     }

@@ -208,6 +208,24 @@ async fn nobody_else_learns_whether_there_is_a_receipt() {
     node.finish().await;
 }
 
+/// A child spends its parent's money: both may see it, its siblings may not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_s_receipt_is_its_own_and_its_parent_s() {
+    let (_mint, purse, _upstream, node) = world(500).await;
+    let token = purse.send(200).await;
+    let made = node.post("/v1/wallet/child-key").bearer_auth(&token).json(&json!({ "count": 2 })).send().await.unwrap();
+    let made: Value = made.json().await.unwrap();
+    let (child, sibling) = (made["api_keys"][0].as_str().unwrap(), made["api_keys"][1].as_str().unwrap());
+    let answer = node.chat(&ask("hi")).bearer_auth(child).send().await.unwrap();
+    let id = request_id(&answer);
+    let own = node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(receipt(&node, &id, child).await["charged_msat"], 2000);
+    assert_eq!(receipt(&node, &id, &token).await["charged_msat"], 2000);
+    assert_eq!(fetch(&node, &id, sibling).await.0, 404);
+    assert_eq!(fetch(&node, &request_id(&own), child).await.0, 404);
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_runs_has_no_receipt_yet() {
     let (_mint, purse, upstream, node) = world(500).await;

@@ -94,13 +94,9 @@ async fn claim(node: &Node, token: &str) -> Result<Change, Failure> {
 
 async fn refund_key(node: &Node, payment: Payment, to: &Destination) -> Result<(Change, MintUnit), Failure> {
     let till = &node.exchange.till;
-    let key = match payment {
-        Payment::Key(key) => key,
-        Payment::TokenKey(token) | Payment::OneShot(token) => token.id.clone(),
-        Payment::Asking => return Err(Failure::payment(Code::Unauthorized, "Unauthorized")),
-    };
+    let key = payment.key_hex().ok_or_else(|| Failure::payment(Code::Unauthorized, "Unauthorized"))?;
     // Never redeems: a token that was not used here is best kept as it is.
-    let account = till.look_up(&key).await?.ok_or_else(|| Failure::payment(Code::KeyNotFound, "Key not found"))?;
+    let account = till.look_up(key).await?.ok_or_else(|| Failure::payment(Code::KeyNotFound, "Key not found"))?;
     if account.parent.is_some() {
         return Err(child_key("A child key has no balance of its own; refund its parent."));
     }
