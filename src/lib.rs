@@ -30,6 +30,7 @@
 //! * [`failure`]: the one error shape: blame, retry, and what happened to the money.
 //! * [`config`]: the only reader of the environment. [`clock`]: the only reader of the time.
 //!   [`net`]: the only builder of HTTP clients. [`vault`]: secrets at rest.
+//! * [`lnurl`]: from a Lightning address to an invoice. [`failpoint`]: where a test can kill the node.
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
 //! * [`ledger`]: accounts, transfers, holds, the terms of keys, the group-committing writer, the proof
 //!   of the books.
