@@ -15,6 +15,7 @@
 
 pub mod cdk_db;
 mod change;
+mod give;
 mod incoming;
 mod journal;
 mod keysets;

@@ -1,0 +1,349 @@
+//! The steps by which money goes back as a token.
+//!
+//! 1. In one synced transaction the amount leaves the account and the operation is written: from
+//!    then on it is owed, and can be fetched however the process fares.
+//! 2. Proofs are chosen and reserved. If they fit exactly, no mint is asked. Otherwise one swap is
+//!    planned, written, and sent.
+//! 3. In one synced transaction the token is stored and the ecash leaves the books. Only then does
+//!    anybody see the token, and anybody entitled sees the same one again.
+
+use cdk::nuts::{Proof, PublicKey, State as ProofState, Token as CdkToken};
+use cdk_common::wallet::ProofInfo;
+use uuid::Uuid;
+
+use super::change::{Attempt, Change, Destination, RefundError, Source, operation_uuid, plain, read_plan, returned};
+use super::change::{sum_infos, without_dleq};
+use super::journal::{self, Kind, Operation, State, Step};
+use super::keysets::split_few;
+use super::refusal::{MintError, Refusal};
+use super::swap::{self, Plan, Standing};
+use super::{Trusted, Wallet, WalletError, currency, incoming};
+use crate::failpoint::failpoint;
+use crate::ledger::AccountId;
+use crate::ledger::repo::{self as books, Transfer};
+use crate::money::{MintUnit, Msat};
+use crate::store::{Durability, Tx};
+
+impl Wallet {
+    /// All three steps, for a new operation. Nobody else can come between: its lane is taken before
+    /// it is there to be seen.
+    pub(super) async fn begin(
+        &self,
+        account: AccountId,
+        kind: Kind,
+        to: &Destination,
+        source: Source,
+    ) -> Result<Change, RefundError> {
+        let id = Uuid::new_v4().to_string();
+        let lane = self.inner.redeeming.lane(&id);
+        let _turn = lane.lock().await;
+        let operation = self.write_operation(id, account, kind, to, source).await?;
+        failpoint!("return.written");
+        Ok(self.attempt(&operation, Attempt::First).await)
+    }
+
+    /// Step 1: the amount leaves the account, and is owed.
+    async fn write_operation(
+        &self,
+        id: String,
+        account: AccountId,
+        kind: Kind,
+        to: &Destination,
+        source: Source,
+    ) -> Result<Operation, RefundError> {
+        if !to.mint.is_empty() && self.trusted(&to.mint).is_none() {
+            return Err(RefundError::NoSuchMint);
+        }
+        let now_ms = self.clock().now_ms();
+        let ledger = &self.inner.ledger;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let (mint, unit, owed) = match source {
+            Source::Balance => balance_owed(&mut tx, account, to).await?,
+            Source::Earnings { unit, minimum } => {
+                let payable = self.payable(&mut tx, &to.mint, unit).await?;
+                if payable < minimum {
+                    return Err(RefundError::TooSmall);
+                }
+                (to.mint.clone(), unit, whole_units(unit, payable).ok_or(RefundError::TooSmall)?)
+            }
+        };
+        let recipient = to.recipient.clone();
+        let mut operation = Operation { id, recipient, ..Operation::planned(kind, account, &mint, unit, owed) };
+        let transfer = Transfer {
+            id: ledger.next_id(),
+            debit: account,
+            credit: ledger.house().change,
+            amount: owed,
+            kind: kind.as_str(),
+            reference: &operation.id,
+        };
+        books::transfer(&mut tx, transfer, now_ms).await?;
+        journal::insert(&mut tx, &mut operation, None, ledger.owner(), now_ms).await?;
+        tx.commit().await?;
+        Ok(operation)
+    }
+
+    /// Steps 2 and 3 of an operation that may have been worked on before: one attempt at a time in
+    /// this process, and one process at a time.
+    pub(super) async fn perform(&self, operation: &Operation) -> Change {
+        let lane = self.inner.redeeming.lane(&operation.id);
+        let _turn = lane.lock().await;
+        self.attempt(operation, Attempt::Later).await
+    }
+
+    /// Steps 2 and 3, with the operation's lane taken. What fails here stays owed; the next attempt
+    /// finishes it.
+    async fn attempt(&self, operation: &Operation, attempt: Attempt) -> Change {
+        let Some(trusted) = self.trusted(&operation.mint) else {
+            tracing::error!(operation = %operation.id, mint = %operation.mint, "owed at a mint that is not configured any more");
+            return Change::Owed;
+        };
+        let made = if operation.recipient.is_empty() {
+            self.make_token(trusted, operation, attempt).await
+        } else {
+            self.pay(trusted, operation, attempt).await
+        };
+        made.unwrap_or_else(|error| {
+            tracing::warn!(operation = %operation.id, %error, "money could not be given back yet");
+            Change::Owed
+        })
+    }
+
+    async fn make_token(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        attempt: Attempt,
+    ) -> Result<Change, WalletError> {
+        let owed = operation.unit.floor(operation.amount);
+        if attempt == Attempt::First {
+            return self.choose_and_make(trusted, operation, owed).await;
+        }
+        let Some(operation) = self.reopen(operation).await? else {
+            return self.ended(&operation.id).await;
+        };
+        if !operation.plan.is_empty() {
+            let plan = read_plan(&operation)?;
+            let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+            return self.finish_swap(trusted, &operation, &plan, standing, false).await;
+        }
+        let id = operation_uuid(&operation)?;
+        let reserved = self.inner.ecash.get_reserved_proofs(&id).await?;
+        if sum_infos(&reserved) == owed {
+            return self.finish(trusted, &operation, plain(reserved), 0).await;
+        }
+        self.set_free(trusted, &operation).await?;
+        self.choose_and_make(trusted, &operation, owed).await
+    }
+
+    async fn choose_and_make(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        owed: u64,
+    ) -> Result<Change, WalletError> {
+        let chosen = match self.choose(trusted, operation, owed).await {
+            Err(WalletError::Short) => return self.go_elsewhere(operation, owed).await,
+            chosen => chosen?,
+        };
+        failpoint!("return.reserved");
+        if sum_infos(&chosen) == owed {
+            return self.finish(trusted, operation, plain(chosen), 0).await;
+        }
+        let plan = self.plan_swap(trusted, operation, chosen, owed).await?;
+        failpoint!("return.planned");
+        let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+        failpoint!("return.swapped");
+        self.finish_swap(trusted, operation, &plan, standing, true).await
+    }
+
+    /// There is not enough ecash at the mint: it may have been filled at another one. The token is
+    /// made there then, at the next attempt.
+    async fn go_elsewhere(&self, operation: &Operation, owed: u64) -> Result<Change, WalletError> {
+        for (mint, trusted) in self.inner.mints.iter().filter(|(mint, _)| **mint != operation.mint) {
+            if self.in_stock(trusted, operation.unit).await? < owed {
+                continue;
+            }
+            let mut tx = self.store().begin(Durability::Full).await?;
+            journal::rehome(&mut tx, &operation.id, self.inner.ledger.owner(), mint).await?;
+            tx.commit().await?;
+            let Some(operation) = self.find_operation(&operation.id).await? else { break };
+            return Box::pin(self.make_token(trusted, &operation, Attempt::Later)).await;
+        }
+        Err(WalletError::Short)
+    }
+
+    /// Plans one swap into what is owed, less the fee of this swap, and the rest; writes it down.
+    async fn plan_swap(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        chosen: Vec<ProofInfo>,
+        owed: u64,
+    ) -> Result<Plan, WalletError> {
+        let active = trusted.keysets.active(operation.unit).await?;
+        let fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
+        let total = sum_infos(&chosen);
+        let send = owed.saturating_sub(fee);
+        let keep = total.checked_sub(owed).ok_or_else(|| WalletError::Ecash("too little was chosen".into()))?;
+        let mut outputs: Vec<(u64, bool)> =
+            split_few(send, &active.amounts).into_iter().map(|part| (part, true)).collect();
+        outputs.extend(split_few(keep, &active.amounts).into_iter().map(|part| (part, false)));
+        outputs.sort_unstable();
+        let counter = self.reserve_counters(active.id, outputs.len()).await?;
+        let plan = Plan {
+            inputs: plain(chosen),
+            keyset: active.id.to_string(),
+            counter,
+            send: outputs.iter().enumerate().filter(|(_, (_, sent))| *sent).map(|(at, _)| at).collect(),
+            outputs: outputs.into_iter().map(|(part, _)| part).collect(),
+            fee: owed.saturating_sub(send),
+        };
+        let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let acting = Step { state: State::Acting, plan: &text, result: "" };
+        let owner = self.inner.ledger.owner();
+        let ours = journal::advance(&mut tx, &operation.id, owner, acting, self.clock().now_ms()).await?;
+        tx.commit().await?;
+        if ours { Ok(plan) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
+    }
+
+    async fn finish_swap(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        plan: &Plan,
+        standing: Standing,
+        first: bool,
+    ) -> Result<Change, WalletError> {
+        let proofs = match standing {
+            Standing::Done(proofs) => proofs,
+            Standing::Unknown(MintError::NotSent) if first => {
+                self.replan(trusted, operation, None).await?;
+                return Err(MintError::NotSent.into());
+            }
+            Standing::Refused(Refusal::Spent) => {
+                // Proofs that the books say are ours were spent: never silently.
+                tracing::error!(operation = %operation.id, mint = %operation.mint, "ecash of this wallet was spent elsewhere");
+                self.replan(trusted, operation, Some(plan.input_ys()?)).await?;
+                return Err(MintError::Refused(Refusal::Spent).into());
+            }
+            Standing::Refused(refusal) => {
+                self.replan(trusted, operation, None).await?;
+                if refusal == Refusal::Stale {
+                    trusted.keysets.refresh_if_due().await?;
+                }
+                return Err(MintError::Refused(refusal).into());
+            }
+            Standing::Unknown(error) => {
+                self.postpone(operation, State::Unknown, &error.to_string()).await?;
+                return Err(error.into());
+            }
+        };
+        let id = operation_uuid(operation)?;
+        let mut infos = incoming::proof_infos(&trusted.url, operation, plan.counter, proofs.clone())?;
+        for (at, info) in infos.iter_mut().enumerate() {
+            if plan.send.contains(&at) {
+                info.state = ProofState::Reserved;
+                info.used_by_operation = Some(id);
+            }
+        }
+        if !first {
+            let ys: Vec<_> = infos.iter().map(|info| info.y).collect();
+            let stored = self.inner.ecash.get_proofs_by_ys(ys).await?;
+            infos.retain(|info| stored.iter().all(|old| old.y != info.y));
+        }
+        self.inner.ecash.update_proofs(infos.clone(), plan.input_ys()?).await?;
+        failpoint!("return.kept");
+        self.stock(trusted, operation.unit, &infos).await;
+        let sent = proofs.into_iter().enumerate().filter(|(at, _)| plan.send.contains(at)).map(|(_, proof)| proof);
+        self.finish(trusted, operation, sent.map(without_dleq).collect(), plan.fee).await
+    }
+
+    /// Forgets an act that surely did not happen; the next attempt plans anew. Proofs that were
+    /// `spent` elsewhere are not chosen again. The plan is forgotten before its proofs are free for
+    /// others: a plan that were carried out later could spend what others have by then.
+    pub(super) async fn replan(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        spent: Option<Vec<PublicKey>>,
+    ) -> Result<(), WalletError> {
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let again = Step { state: State::Planned, plan: "", result: "" };
+        journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), again, self.clock().now_ms()).await?;
+        tx.commit().await?;
+        if let Some(ys) = spent {
+            self.inner.ecash.update_proofs_state(ys, ProofState::Spent).await?;
+        }
+        self.set_free(trusted, operation).await
+    }
+
+    /// Gives free what is reserved for an operation.
+    pub(super) async fn set_free(&self, trusted: &Trusted, operation: &Operation) -> Result<(), WalletError> {
+        self.inner.ecash.release_proofs(&operation_uuid(operation)?).await?;
+        self.recount(trusted, operation.unit).await;
+        Ok(())
+    }
+
+    /// Step 3: the token is stored and the ecash leaves the books.
+    async fn finish(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        proofs: Vec<Proof>,
+        fee: u64,
+    ) -> Result<Change, WalletError> {
+        let token = if proofs.is_empty() {
+            String::new()
+        } else {
+            CdkToken::new(trusted.url.clone(), proofs, None, currency(operation.unit)).to_string()
+        };
+        let fee = operation.unit.to_msat(fee).unwrap_or_default();
+        let now_ms = self.clock().now_ms();
+        let ledger = &self.inner.ledger;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let done = Step { state: State::Done, plan: &operation.plan, result: &token };
+        if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
+            let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
+            for (amount, kind) in [(operation.amount.excess_over(fee), "paid_out"), (fee, "mint_fee")] {
+                let transfer = Transfer {
+                    id: ledger.next_id(),
+                    debit: ledger.house().change,
+                    credit: mint,
+                    amount,
+                    kind,
+                    reference: &operation.id,
+                };
+                books::transfer(&mut tx, transfer, now_ms).await?;
+            }
+        }
+        let stored = journal::find(&mut tx, &operation.id).await?;
+        tx.commit().await?;
+        failpoint!("return.done");
+        stored.map(|stored| returned(&stored)).ok_or_else(|| WalletError::Ecash("the operation is gone".into()))
+    }
+}
+
+/// Mint, unit and amount of what an account can be paid back.
+async fn balance_owed(
+    tx: &mut Tx,
+    account: AccountId,
+    to: &Destination,
+) -> Result<(String, MintUnit, Msat), RefundError> {
+    let found = books::find_locked(tx, account).await?.ok_or(RefundError::Unknown)?;
+    if !found.balance.held.is_zero() {
+        return Err(RefundError::Ongoing);
+    }
+    let unit = MintUnit::parse(&found.unit)
+        .ok_or_else(|| WalletError::Ecash(format!("account {} has no unit", account.get())))?;
+    let little = if found.balance.posted.is_zero() { RefundError::Nothing } else { RefundError::TooSmall };
+    let owed = whole_units(unit, found.balance.available()).ok_or(little)?;
+    let mint = if to.mint.is_empty() { found.mint } else { to.mint.clone() };
+    Ok((mint, unit, owed))
+}
+
+/// The part of an amount that is whole coins, if there is any.
+fn whole_units(unit: MintUnit, amount: Msat) -> Option<Msat> {
+    unit.to_msat(unit.floor(amount)).filter(|whole| !whole.is_zero())
+}

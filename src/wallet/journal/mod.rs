@@ -1,0 +1,196 @@
+//! The journal of everything that crosses to a mint, a Lightning address or a client.
+//!
+//! ```text
+//!   planned ──► acting ──► done
+//!      │          ├──────► failed     (surely nothing happened)
+//!      │          └──► unknown ──► done | failed | planned again
+//!      └ nothing sent yet
+//! ```
+//!
+//! A row is written, and synced, before the act, with all that is needed to finish it; the outcome
+//! after. An operation whose outcome is unknown stays open until evidence decides it: nothing is
+//! guessed. The ledger's side of an outcome is posted in the same transaction as the outcome.
+//!
+//! A row has an owner, the process that works on it, and a lease: until `due_at` the owner is at
+//! work, or waits before the next attempt. After it, the owner takes the row up again; another
+//! process does so only when the owner is dead.
+
+mod lookups;
+mod writes;
+
+use crate::ledger::AccountId;
+use crate::money::{MintUnit, Msat};
+
+pub(super) use lookups::*;
+pub(super) use writes::*;
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A client's token becomes the node's ecash and the client's credit.
+    Redeem,
+    /// A client's Lightning payment becomes ecash and credit (NUT-04).
+    TopUp,
+    /// What is left of a token that rode on one request goes back.
+    Change,
+    /// The balance of a key goes back, because its owner asked.
+    Refund,
+    /// The balance of a key goes back, because its time is over.
+    Expiry,
+    /// Earnings go to the operator.
+    Payout,
+    /// The node's ecash is exchanged for ecash in handier amounts.
+    Sweep,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Planned,
+    Acting,
+    Unknown,
+    Done,
+    Failed,
+}
+
+impl Kind {
+    const ALL: [Self; 7] =
+        [Self::Redeem, Self::TopUp, Self::Change, Self::Refund, Self::Expiry, Self::Payout, Self::Sweep];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redeem => "redeem",
+            Self::TopUp => "topup",
+            Self::Change => "change",
+            Self::Refund => "refund",
+            Self::Expiry => "expiry",
+            Self::Payout => "payout",
+            Self::Sweep => "sweep",
+        }
+    }
+
+    /// Whether money leaves an account to its owner.
+    #[must_use]
+    pub fn is_return(self) -> bool {
+        matches!(self, Self::Change | Self::Refund | Self::Expiry | Self::Payout)
+    }
+}
+
+impl State {
+    const ALL: [Self; 5] = [Self::Planned, Self::Acting, Self::Unknown, Self::Done, Self::Failed];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Acting => "acting",
+            Self::Unknown => "unknown",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether there is still something to do.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Planned | Self::Acting | Self::Unknown)
+    }
+}
+
+/// The same in SQL.
+const OPEN: &str = "state IN ('planned', 'acting', 'unknown')";
+
+/// How long whoever writes a row has for its next step, in ms.
+pub(super) const LEASE_MS: i64 = 30_000;
+
+/// The pause after this many attempts without an outcome, in ms.
+pub(super) fn pause_ms(attempts: u32) -> i64 {
+    match attempts {
+        0 => 10_000,
+        1 => 30_000,
+        2 => 60_000,
+        3 => 120_000,
+        _ => 600_000,
+    }
+}
+
+/// One row of the journal.
+#[derive(Clone)]
+pub struct Operation {
+    pub id: String,
+    pub kind: Kind,
+    pub state: State,
+    pub account: AccountId,
+    pub mint: String,
+    pub unit: MintUnit,
+    /// Coming in: what is credited. Going out: what is owed.
+    pub amount: Msat,
+    /// A Lightning address or an LNURL; empty: it becomes a token.
+    pub recipient: String,
+    /// Of the Lightning invoice, where there is one.
+    pub payment_hash: String,
+    /// The act, where one is needed.
+    pub plan: String,
+    /// What came of it: the token, the proof of payment, or why it failed or is unknown.
+    pub result: String,
+    pub owner: String,
+    pub due_at: i64,
+    pub attempts: u32,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+impl Operation {
+    /// A new one, planned now.
+    pub(super) fn planned(kind: Kind, account: AccountId, mint: &str, unit: MintUnit, amount: Msat) -> Self {
+        Self {
+            id: uuid::Uuid::new_v4().to_string(),
+            kind,
+            state: State::Planned,
+            account,
+            mint: mint.to_owned(),
+            unit,
+            amount,
+            recipient: String::new(),
+            payment_hash: String::new(),
+            plan: String::new(),
+            result: String::new(),
+            owner: String::new(),
+            due_at: 0,
+            attempts: 0,
+            created_at: 0,
+            updated_at: 0,
+        }
+    }
+}
+
+impl std::fmt::Debug for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Operation")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("state", &self.state)
+            .field("mint", &self.mint)
+            .field("amount", &self.amount)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One movement of a client's money, as it may be shown: never a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Movement {
+    /// Of the transfer. Newer ones are higher.
+    pub id: i64,
+    /// Onto the account.
+    pub incoming: bool,
+    /// `redeem`, `refund`, `change`, `child_key`.
+    pub kind: String,
+    pub amount: Msat,
+    /// Of the ecash; empty where none was moved.
+    pub mint: String,
+    pub unit: MintUnit,
+    pub created_ms: i64,
+    /// Whether it is complete: of ecash that goes out, whether its token was made.
+    pub done: bool,
+}

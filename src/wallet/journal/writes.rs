@@ -1,0 +1,183 @@
+//! Steps of operations: each is one statement of a caller's transaction.
+
+use sqlx::AssertSqlSafe;
+
+use super::{LEASE_MS, OPEN, Operation, State, pause_ms};
+use crate::store::{StoreError, Tx};
+
+/// Writes a new operation of `owner`, leased to it. `token_hash` makes it the only one for that token.
+pub(in crate::wallet) async fn insert(
+    tx: &mut Tx,
+    operation: &mut Operation,
+    token_hash: Option<&str>,
+    owner: &str,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    owner.clone_into(&mut operation.owner);
+    operation.due_at = now_ms.saturating_add(LEASE_MS);
+    operation.created_at = now_ms;
+    operation.updated_at = now_ms;
+    sqlx::query(
+        "INSERT INTO operations (id, kind, state, account, mint, unit, amount, token_hash, recipient, payment_hash, \
+         plan, result, owner, due_at, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+    )
+    .bind(operation.id.as_str())
+    .bind(operation.kind.as_str())
+    .bind(operation.state.as_str())
+    .bind(operation.account.get())
+    .bind(operation.mint.as_str())
+    .bind(operation.unit.as_str())
+    .bind(operation.amount.to_db())
+    .bind(token_hash)
+    .bind(operation.recipient.as_str())
+    .bind(operation.payment_hash.as_str())
+    .bind(operation.plan.as_str())
+    .bind(operation.result.as_str())
+    .bind(owner)
+    .bind(operation.due_at)
+    .bind(now_ms)
+    .bind(now_ms)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// A step of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::wallet) struct Step<'a> {
+    pub state: State,
+    pub plan: &'a str,
+    pub result: &'a str,
+}
+
+/// Moves an open operation of `owner` on, and renews its lease. Returns whether it was open until
+/// now: an outcome is recorded once, and only who records it may post it to the ledger.
+pub(in crate::wallet) async fn advance(
+    tx: &mut Tx,
+    id: &str,
+    owner: &str,
+    step: Step<'_>,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let sql = format!(
+        "UPDATE operations SET state = $1, plan = $2, result = $3, due_at = $4, updated_at = $5 \
+         WHERE id = $6 AND owner = $7 AND {OPEN}"
+    );
+    let done = sqlx::query(AssertSqlSafe(sql))
+        .bind(step.state.as_str())
+        .bind(step.plan)
+        .bind(step.result)
+        .bind(now_ms.saturating_add(LEASE_MS))
+        .bind(now_ms)
+        .bind(id)
+        .bind(owner)
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Notes that an attempt ended without an outcome. `state` is what is known: unknown where
+/// something may have happened, planned where surely nothing did.
+pub(in crate::wallet) async fn postpone(
+    tx: &mut Tx,
+    operation: &Operation,
+    owner: &str,
+    state: State,
+    why: &str,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    let sql = format!(
+        "UPDATE operations SET state = $1, result = $2, attempts = attempts + 1, due_at = $3, updated_at = $4 \
+         WHERE id = $5 AND owner = $6 AND {OPEN}"
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(state.as_str())
+        .bind(why)
+        .bind(now_ms.saturating_add(pause_ms(operation.attempts)))
+        .bind(now_ms)
+        .bind(operation.id.as_str())
+        .bind(owner)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Notes that there is nothing to do before `due_at`.
+pub(in crate::wallet) async fn defer(
+    tx: &mut Tx,
+    id: &str,
+    owner: &str,
+    due_at: i64,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    let sql = format!("UPDATE operations SET due_at = $1, updated_at = $2 WHERE id = $3 AND owner = $4 AND {OPEN}");
+    sqlx::query(AssertSqlSafe(sql)).bind(due_at).bind(now_ms).bind(id).bind(owner).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Notes the invoice of an operation.
+pub(in crate::wallet) async fn set_payment_hash(tx: &mut Tx, id: &str, payment_hash: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE operations SET payment_hash = $1 WHERE id = $2")
+        .bind(payment_hash)
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Moves what is owed to another mint of the node's.
+pub(in crate::wallet) async fn rehome(tx: &mut Tx, id: &str, owner: &str, mint: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE operations SET mint = $1 WHERE id = $2 AND owner = $3 AND state = 'planned' AND plan = ''")
+        .bind(mint)
+        .bind(id)
+        .bind(owner)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Makes an open operation this process's own, if it is already, or if its owner was not seen
+/// since `dead_before_ms`. Returns whether it is: nobody else works on it then. Two processes that
+/// sent the same swap would each take the other's success for somebody else's spending.
+pub(in crate::wallet) async fn adopt(
+    tx: &mut Tx,
+    id: &str,
+    owner: &str,
+    dead_before_ms: i64,
+) -> Result<bool, StoreError> {
+    let sql = format!(
+        "UPDATE operations SET owner = $1 WHERE id = $2 AND {OPEN} AND (owner = $3 \
+         OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $4))"
+    );
+    let done = sqlx::query(AssertSqlSafe(sql))
+        .bind(owner)
+        .bind(id)
+        .bind(owner)
+        .bind(dead_before_ms)
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Claims the secrets of a token for an operation.
+///
+/// # Errors
+/// A duplicate error when one of them was accepted before.
+pub(in crate::wallet) async fn claim_secrets(tx: &mut Tx, id: &str, hashes: &[String]) -> Result<(), StoreError> {
+    for hash in hashes {
+        sqlx::query("INSERT INTO claimed_secrets (secret_hash, operation) VALUES ($1, $2)")
+            .bind(hash.as_str())
+            .bind(id)
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Gives the secrets of a refused token free: its owner may present it again.
+pub(in crate::wallet) async fn release_claim(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM claimed_secrets WHERE operation = $1").bind(id).execute(&mut **tx).await?;
+    sqlx::query("UPDATE operations SET token_hash = NULL WHERE id = $1").bind(id).execute(&mut **tx).await?;
+    Ok(())
+}
