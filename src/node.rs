@@ -21,7 +21,7 @@ use crate::config::{Config, Secret};
 use crate::exchange::{Deliveries, Exchange, Replays};
 use crate::http;
 use crate::jobs;
-use crate::ledger::{Ledger, repo};
+use crate::ledger::Ledger;
 use crate::net::public::Reach;
 use crate::net::{self, ClientOptions, NetError};
 use crate::nostr::{Identity, IdentityError};
@@ -90,6 +90,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let owner = node_id(&data_dir)?;
 
     let (ledger, writing) = Ledger::open(store.clone(), Arc::clone(&clock), owner.clone()).await?;
+    let ledger = ledger.with_patience(config.storage.node_timeout);
     let background = TaskTracker::new();
     let writer = background.spawn(writing);
     let released = ledger.release_orphans(&owner).await?;
@@ -99,7 +100,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
 
     // Before anything is begun that another process could take for a dead one's.
     let now_ms = clock.now_ms();
-    repo::heartbeat(&store, &owner, now_ms, now_ms.saturating_sub(repo::DEAD_AFTER_MS)).await?;
+    ledger.heartbeat().await?;
 
     let wallet = open_wallet(&config, &vault, &ledger).await?;
     let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);

@@ -123,6 +123,8 @@ pub struct Storage {
     pub database_url: Option<Secret>,
     /// `DURABILITY=strict` (else `normal`): every commit is synced.
     pub strict: bool,
+    /// `NODE_TIMEOUT_SECONDS`, 90, at least 5: the silence after which another process is dead.
+    pub node_timeout: Duration,
     /// `SECRET_KEY` or the contents of `SECRET_KEY_FILE`.
     pub secret_key: Option<Secret>,
 }

@@ -99,11 +99,13 @@ impl<'a> Reader<'a> {
         let data_dir = self.get("DATA_DIR", values::text);
         let database_url = self.optional("DATABASE_URL", values::database_url);
         let strict = self.get("DURABILITY", values::durability);
+        let node_timeout = self.get("NODE_TIMEOUT_SECONDS", values::node_timeout);
         let secret_key = self.secret_key();
         Some(Storage {
             data_dir: data_dir?.into(),
             database_url: database_url?,
             strict: strict?,
+            node_timeout: node_timeout?,
             secret_key: secret_key?,
         })
     }

@@ -120,6 +120,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("DURABILITY", &[], "normal",
         "normal: what moves ecash is synced to disk at once, single charges shortly after. \
          strict: everything is synced at once."),
+    setting("NODE_TIMEOUT_SECONDS", &[], "90",
+        "Several nodes on one PostgreSQL: seconds of silence after which the others take over what a node \
+         had begun, from 5. Their clocks must agree much better than that."),
 
     setting("HOST", &[], "127.0.0.1",
         "Address to listen on. 0.0.0.0 for all interfaces."),

@@ -149,7 +149,7 @@ fn without_settings_the_documented_defaults_hold() {
     );
     assert_eq!(
         show(&config.storage),
-        r#"Storage { data_dir: "./data", database_url: None, strict: false, secret_key: None }"#
+        r#"Storage { data_dir: "./data", database_url: None, strict: false, node_timeout: 90s, secret_key: None }"#
     );
     assert_eq!(show(&config.mints), "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4 }");
     assert_eq!(show(&config.admin), "Admin { password: None }");

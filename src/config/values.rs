@@ -107,6 +107,11 @@ pub(super) fn seconds(text: &str) -> Parsed<Duration> {
     whole(text, 1..=MAX_SECONDS).map(Duration::from_secs)
 }
 
+/// A process says every sixth of it that it is alive, which a busy database may hold up a little.
+pub(super) fn node_timeout(text: &str) -> Parsed<Duration> {
+    whole(text, 5..=3600).map(Duration::from_secs)
+}
+
 /// 0: never.
 pub(super) fn seconds_or_never(text: &str) -> Parsed<Option<Duration>> {
     let seconds: u64 = whole(text, 0..=MAX_SECONDS)?;

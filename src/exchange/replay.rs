@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::repo::{self, Claim, Row, State};
 use crate::failure::{Code, Failure};
 use crate::ledger::Ledger;
-use crate::ledger::repo::{self as books, DEAD_AFTER_MS, HoldState};
+use crate::ledger::repo::{self as books, HoldState};
 use crate::payment::Payment;
 use crate::store::StoreError;
 use crate::vault::Vault;
@@ -256,8 +256,7 @@ impl Once {
     async fn hold_of(&self, row: &Row) -> Result<Option<HoldState>, StoreError> {
         let ledger = &self.replays.ledger;
         let mut reader = ledger.store().read().acquire().await?;
-        let seen_after_ms = ledger.clock().now_ms().saturating_sub(DEAD_AFTER_MS);
-        if row.owner != ledger.owner() && books::is_alive(&mut reader, &row.owner, seen_after_ms).await? {
+        if row.owner != ledger.owner() && books::is_alive(&mut reader, &row.owner, ledger.dead_before_ms()).await? {
             return Ok(Some(HoldState::Open));
         }
         Ok(books::find_request(&mut reader, &row.request).await?.map(|entry| entry.state))

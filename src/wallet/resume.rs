@@ -23,8 +23,8 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let before_ms = now_ms.saturating_sub(journal::LEASE_MS).max(started_ms);
         let mut reader = self.store().read().acquire().await?;
-        let due = journal::due(&mut reader, now_ms, started_ms).await?;
         let owner = self.inner.ledger.owner();
+        let due = journal::due(&mut reader, owner, now_ms, started_ms, self.dead_before_ms()).await?;
         let stranded = journal::stranded(&mut reader, owner, before_ms, self.dead_before_ms()).await?;
         drop(reader);
         self.free_leftovers().await?;

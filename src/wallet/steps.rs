@@ -2,7 +2,6 @@
 
 use super::journal::{self, Operation, State, Step};
 use super::{Wallet, WalletError};
-use crate::ledger::repo as books;
 use crate::store::Durability;
 
 impl Wallet {
@@ -60,6 +59,6 @@ impl Wallet {
 
     /// Processes that were not seen since then are dead.
     pub(super) fn dead_before_ms(&self) -> i64 {
-        self.clock().now_ms().saturating_sub(books::DEAD_AFTER_MS)
+        self.inner.ledger.dead_before_ms()
     }
 }

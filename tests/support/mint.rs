@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use cdk::mint::{Mint, MintBuilder, MintMeltLimits};
-use cdk::nuts::{CurrencyUnit, PaymentMethod};
+use cdk::nuts::{CurrencyUnit, MeltQuoteState, PaymentMethod};
 use cdk::types::{FeeReserve, QuoteTTL};
 use cdk::{Amount, Bolt11Invoice};
 use cdk_common::payment::{PaymentIdentifier, WaitPaymentResponse};
@@ -96,6 +96,25 @@ impl TestMint {
             payment_id: invoice.payment_hash().to_string(),
         };
         self.mint.pay_mint_quote_for_request_id(payment).await.expect("the payment is noted");
+    }
+
+    /// What it has signed and not taken back, in its smallest unit: what everybody holds together.
+    pub async fn outstanding(&self) -> u64 {
+        let issued = self.mint.total_issued().await.expect("issued");
+        let redeemed = self.mint.total_redeemed().await.expect("redeemed");
+        let sum = |amounts: &HashMap<_, Amount>| amounts.values().map(|amount| amount.to_u64()).sum::<u64>();
+        sum(&issued) - sum(&redeemed)
+    }
+
+    /// The Lightning payments that it made.
+    pub async fn payments(&self) -> Vec<u64> {
+        let quotes = self.mint.melt_quotes().await.expect("melt quotes");
+        quotes.iter().filter(|quote| quote.state == MeltQuoteState::Paid).map(|quote| quote.amount().value()).collect()
+    }
+
+    /// Its routes, to be served somewhere else too.
+    pub fn router(&self) -> Router {
+        self.router.clone()
     }
 
     /// Cuts every connection and refuses new ones. What the mint knows stays.

@@ -9,9 +9,11 @@
     clippy::disallowed_methods
 )]
 
+pub mod answers;
 pub mod chaos;
 pub mod db;
 pub mod lnurl;
+pub mod lossy;
 pub mod mint;
 pub mod node;
 pub mod purse;

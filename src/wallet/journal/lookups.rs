@@ -163,15 +163,23 @@ pub(in crate::wallet) async fn newest(
     row.as_ref().map(read).transpose()
 }
 
-/// All that is open and due, or was last touched before `started_ms`, when this process began;
-/// the longest due first.
+/// All that is open and due, or was last touched before `started_ms`, when this process began, or is
+/// of a process that was not seen since `dead_before_ms`; the longest due first. What another living
+/// process works on is left to it.
 pub(in crate::wallet) async fn due(
     connection: &mut AnyConnection,
+    owner: &str,
     now_ms: i64,
     started_ms: i64,
+    dead_before_ms: i64,
 ) -> Result<Vec<Operation>, StoreError> {
-    let sql = format!("{COLUMNS} WHERE {OPEN} AND (due_at <= $1 OR updated_at < $2) ORDER BY due_at LIMIT 200");
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(started_ms).fetch_all(connection).await?;
+    let sql = format!(
+        "{COLUMNS} WHERE {OPEN} AND CASE WHEN owner = $1 THEN due_at <= $2 OR updated_at < $3 \
+         ELSE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $4) END \
+         ORDER BY due_at LIMIT 200"
+    );
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(owner).bind(now_ms).bind(started_ms).bind(dead_before_ms);
+    let rows = query.fetch_all(connection).await?;
     rows.iter().map(read).collect()
 }
 
