@@ -20,6 +20,7 @@ mod bearer;
 mod cdk_conformance;
 mod cdk_db;
 mod crash;
+mod crash_matrix;
 mod idempotency;
 mod invariants;
 mod keys;

@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use cdk::mint::{Mint, MintBuilder, MintMeltLimits};
-use cdk::nuts::{CurrencyUnit, PaymentMethod};
+use cdk::nuts::{CurrencyUnit, MeltQuoteState, PaymentMethod};
 use cdk::types::{FeeReserve, QuoteTTL};
 use cdk::{Amount, Bolt11Invoice};
 use cdk_common::payment::{PaymentIdentifier, WaitPaymentResponse};
@@ -96,6 +96,18 @@ impl TestMint {
             payment_id: invoice.payment_hash().to_string(),
         };
         self.mint.pay_mint_quote_for_request_id(payment).await.expect("the payment is noted");
+    }
+
+    /// Ecash that was issued and not redeemed, in sat: what all wallets together can spend.
+    pub async fn outstanding(&self) -> u64 {
+        let sum = |by_keyset: HashMap<cdk::nuts::Id, cdk::Amount>| by_keyset.into_values().map(u64::from).sum::<u64>();
+        sum(self.mint.total_issued().await.expect("issued")) - sum(self.mint.total_redeemed().await.expect("redeemed"))
+    }
+
+    /// The Lightning payments that it made: their amounts, in sat.
+    pub async fn paid(&self) -> Vec<u64> {
+        let quotes = self.mint.melt_quotes().await.expect("quotes").into_iter();
+        quotes.filter(|quote| quote.state == MeltQuoteState::Paid).map(|quote| quote.amount().value()).collect()
     }
 
     /// Cuts every connection and refuses new ones. What the mint knows stays.
