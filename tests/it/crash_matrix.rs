@@ -95,8 +95,8 @@ const MATRIX: &[(&str, &[Scenario])] = &[
     ("topup.credited", &[TopUpInvoice]),
     ("pay.reserved", &[PayRefund, Expiry, Payout]),
     ("pay.invoiced", &[PayRefund, Expiry, Payout]),
-    ("pay.planned", &[PayRefund, PayReturned, Expiry, Payout]),
-    ("pay.melted", &[PayRefund, PayReturned, Expiry, Payout]),
+    ("pay.planned", &[PayRefund, Expiry, Payout]),
+    ("pay.melted", &[PayRefund, Expiry, Payout]),
     ("pay.kept", &[PayRefund, Expiry, Payout]),
     ("pay.done", &[PayRefund, Expiry, Payout]),
     ("pay.returned", &[PayReturned]),
@@ -150,6 +150,8 @@ struct World {
     again: bool,
     /// What came into the world, in sat.
     funds: u64,
+    /// What the mint takes for a swap of few proofs, in sat.
+    fee: u64,
 }
 
 /// An answer of the node's.
@@ -212,8 +214,8 @@ impl World {
         // The first token of this scenario makes the key that the second one fills.
         let pass = if scenario == TopUpToken { 2 } else { 1 };
         assert!(node.restart_armed(&format!("{point}:{pass}")).await, "{point}: it dies before anything is asked");
-        let funds = if unpaid { 0 } else { START };
-        Self { point, mint, purse, upstream, recipient, node, deaths: 0, again, funds }
+        let (funds, fee) = (if unpaid { 0 } else { START }, u64::from(fee_ppk > 0));
+        Self { point, mint, purse, upstream, recipient, node, deaths: 0, again, funds, fee }
     }
 
     /// It has died, or is about to: starts it again.
@@ -291,13 +293,7 @@ impl World {
             if self.node.has_died() {
                 self.revive().await;
             }
-            let store = self.node.db.open().await;
-            let mut reader = store.read().acquire().await.unwrap();
-            let open = "SELECT COUNT(*) FROM operations WHERE state IN ('planned', 'acting', 'unknown')";
-            let row = sqlx::query(open).fetch_one(&mut *reader).await.unwrap();
-            let open: i64 = sqlx::Row::try_get(&row, 0).unwrap();
-            drop(reader);
-            store.close().await;
+            let open = self.node.db.open_operations().await;
             if open == 0 {
                 return;
             }
@@ -360,7 +356,7 @@ async fn once(mut world: World) {
             assert_eq!((answer.status, answer.code().as_str()), (409, "idempotent_outcome_not_kept"));
             let path = answer.json()["error"]["receipt"].as_str().unwrap().to_owned();
             let receipt = world.ask(|node| node.get(&path).bearer_auth(&token)).await.ok();
-            assert_eq!(receipt["status"], "captured", "{receipt}");
+            assert_eq!(receipt["receipt"]["status"], "captured", "{receipt}");
         }
         "replay.kept" => {
             answer.ok();
@@ -406,18 +402,16 @@ async fn refused(mut world: World) {
     assert_eq!(world.end().await, (0, 0));
 }
 
-/// A key with a balance that cannot be paid without a swap: 98 of 64 + 32 + 4, with fees 97.
+/// A key with a balance that cannot be paid without a swap: 98 of 64 + 32 + 4.
 async fn key(world: &mut World) -> String {
-    let token = world.purse.send(100).await;
+    let token = world.purse.send(100 + world.fee).await;
     world.ask(|node| node.chat(&ask("hi")).bearer_auth(&token)).await.ok();
     token
 }
 
 async fn refund(mut world: World) {
     let key = key(&mut world).await;
-    let owed = world.balance(&key).await / 1000;
-    let worth = world.take_back(&key).await;
-    assert!(worth == owed || worth + 1 == owed, "less the fee of one swap: {worth} of {owed}");
+    assert_eq!(world.take_back(&key).await, 98 - world.fee, "less the fee of one swap");
     assert_eq!(world.end().await, (0, 2000));
 }
 
@@ -425,6 +419,7 @@ async fn replanned(mut world: World) {
     let key = key(&mut world).await;
     let amounts = (0..32).map(|bit| 1_u64 << bit).collect();
     world.mint.mint().rotate_keyset(cdk::nuts::CurrencyUnit::Sat, amounts, 0, true, None).await.unwrap();
+    world.purse.wallet().keysets(cdk_common::wallet::KeysetLoadPolicy::Refresh).await.unwrap();
     refund_of(world, &key, 98).await;
 }
 
@@ -453,21 +448,9 @@ async fn pay_returned(mut world: World) {
     let to = json!({ "lightning_address": world.recipient.name() });
     let pay = |node: &ChildNode| node.post("/v1/wallet/refund").json(&to).bearer_auth(&key);
     assert!(world.send(pay).await.is_none());
-    if world.point == "pay.returned" {
-        assert_eq!(world.ask(pay).await.status, 502);
-        return refund_of(world, &key, 98).await;
-    }
-    // It may have been made, for all that the node knows; that it was not takes the mint's word for a
-    // while. The money is on the key or in the refund, and in neither twice.
-    let answer = loop {
-        if let Some(answer) = world.send(pay).await {
-            break answer;
-        }
-    };
-    assert_eq!((answer.status, answer.code().as_str()), (425, "refund_pending"), "{}", world.point);
+    assert_eq!(world.ask(pay).await.status, 502);
     assert_eq!(world.mint.paid().await, [0; 0]);
-    assert_eq!(world.balance(&key).await, 0);
-    assert_eq!(world.end().await, (98_000, 2000));
+    refund_of(world, &key, 98).await;
 }
 
 async fn top_up_token(mut world: World) {
@@ -583,7 +566,10 @@ async fn live_and_die(scenario: Scenario, point: &'static str, again: bool) {
 /// again while it cleans up, two.
 async fn at_every_point(scenario: Scenario) {
     let rows = MATRIX.iter().filter(|(_, scenarios)| scenarios.contains(&scenario));
-    let lives = rows.flat_map(|(point, _)| [false, true].map(|again| (*point, again)));
+    // What a client asks for again, rather than the node, is another life of the same kind.
+    let cleans_up = |point: &str| ["redeem.", "return.", "topup.", "pay."].iter().any(|kind| point.starts_with(kind));
+    let lives = rows.flat_map(|(point, _)| [(*point, false), (*point, true)]);
+    let lives = lives.filter(|(point, again)| !again || cleans_up(point));
     let lives = futures_util::stream::iter(lives).map(|(point, again)| async move {
         let life = tokio::spawn(live_and_die(scenario, point, again));
         life.await.map_err(|error| format!("{point}, {}: {error}", if again { "twice" } else { "once" }))
