@@ -12,10 +12,20 @@ pub const POINTS: &[&str] = &[
     "redeem.swapped",
     "redeem.kept",
     "redeem.credited",
+    "redeem.refused",
     // A request is served.
+    "exchange.admitted",
     "exchange.held",
     "exchange.answered",
+    "exchange.metered",
     "exchange.settled",
+    "exchange.undone",
+    // A request has an Idempotency-Key.
+    "replay.claimed",
+    "replay.kept",
+    "replay.removed",
+    // A key buys child keys.
+    "keys.sold",
     // Money goes back as a token.
     "return.written",
     "return.reserved",
@@ -23,6 +33,7 @@ pub const POINTS: &[&str] = &[
     "return.swapped",
     "return.kept",
     "return.done",
+    "return.replanned",
     // A Lightning invoice fills a key.
     "topup.written",
     "topup.quoted",
@@ -32,11 +43,13 @@ pub const POINTS: &[&str] = &[
     "topup.kept",
     "topup.credited",
     // Money goes back over Lightning.
+    "pay.reserved",
     "pay.invoiced",
     "pay.planned",
     "pay.melted",
     "pay.kept",
     "pay.done",
+    "pay.returned",
     // Ecash is exchanged for handier amounts.
     "sweep.written",
     "sweep.swapped",

@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::repo::{self, Claim, Row, State};
+use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure};
 use crate::ledger::Ledger;
 use crate::ledger::repo::{self as books, HoldState};
@@ -180,6 +181,7 @@ impl Once {
             now_ms: ledger.clock().now_ms(),
         };
         if repo::insert(ledger.store(), claim, self.replays.after_ms()).await.map_err(|error| self.broken(&error))? {
+            failpoint!("replay.claimed");
             return Ok(());
         }
         let Some(row) = self.find().await? else { return Err(in_progress()) };
@@ -206,6 +208,7 @@ impl Once {
         if let Err(error) = repo::finish(store, &self.id, &self.request, state, outcome).await {
             tracing::error!(%error, request = %self.request, "an outcome could not be kept");
         }
+        failpoint!("replay.kept");
         self.leave();
     }
 
@@ -217,6 +220,7 @@ impl Once {
         if let Err(error) = repo::remove(self.replays.ledger.store(), &self.id, &self.request).await {
             tracing::error!(%error, request = %self.request, "a claim could not be removed");
         }
+        failpoint!("replay.removed");
         self.leave();
     }
 

@@ -3,6 +3,7 @@
 
 use super::Payment;
 use super::payer::{Till, insufficient, is_credited, key_expired, redeem_failure};
+use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds};
 use crate::ledger::terms::{ChildError, Children, Expiry, Limits, MAX_CHILDREN, Terms};
 use crate::ledger::{Account, AccountId, AccountKind, Source};
@@ -113,7 +114,10 @@ impl Till {
         let cost = cost.ok_or_else(|| Failure::client(Code::InvalidRequest, "That many child keys cost too much."))?;
         let wanted = Children { parent, key_hashes: &key_hashes, limits, cost, reference };
         match self.wallet().ledger().add_children(wanted).await {
-            Ok(left) => Ok(NewChildren { secrets, cost, left }),
+            Ok(left) => {
+                failpoint!("keys.sold");
+                Ok(NewChildren { secrets, cost, left })
+            }
             Err(ChildError::Insufficient { available }) => Err(insufficient(cost, available, "")),
             Err(ChildError::Expired) => Err(key_expired()),
             Err(ChildError::NoParent) => Err(child_key("A child key cannot have child keys of its own.")),

@@ -129,6 +129,10 @@ impl Wallet {
             Some(begun) if begun.state.is_open() => {
                 return pending_if_owed(self.perform(&begun).await);
             }
+            // Only what the same payment left over is there: that is the one that is asked about.
+            Some(sent) if sent.recipient == to.recipient && self.is_left_over(account, &sent).await? => {
+                return pending_if_owed(returned(&sent));
+            }
             _ => {}
         }
         match self.begin(account, Kind::Refund, to, Source::Balance).await {
@@ -139,6 +143,16 @@ impl Wallet {
             },
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether all that is on an account is what a Lightning payment of its balance did not need.
+    async fn is_left_over(&self, account: AccountId, payment: &Operation) -> Result<bool, RefundError> {
+        let Change::Sent { amount, fee, .. } = returned(payment) else { return Ok(false) };
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let Some(account) = books::find(&mut reader, account).await? else { return Ok(false) };
+        let left_over = payment.amount.excess_over(amount).excess_over(fee);
+        // Less than a coin had stayed on the account.
+        Ok(payment.unit.floor(account.balance.posted.excess_over(left_over)) == 0)
     }
 
     /// Sends the balance of a key whose time is over to its owner's Lightning address.

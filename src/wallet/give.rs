@@ -16,6 +16,7 @@ use super::change::{sum_infos, without_dleq};
 use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::split_few;
 use super::refusal::{MintError, Refusal};
+use super::steps::DENIED_MS;
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError, currency, incoming};
 use crate::failpoint::failpoint;
@@ -218,18 +219,19 @@ impl Wallet {
     ) -> Result<Change, WalletError> {
         let proofs = match standing {
             Standing::Done(proofs) => proofs,
-            Standing::Unknown(MintError::NotSent) if first => {
-                self.replan(trusted, operation, None).await?;
+            Standing::NotSent => {
+                self.replan(trusted, operation, &[]).await?;
                 return Err(MintError::NotSent.into());
             }
-            Standing::Refused(Refusal::Spent) => {
-                // Proofs that the books say are ours were spent: never silently.
-                tracing::error!(operation = %operation.id, mint = %operation.mint, "ecash of this wallet was spent elsewhere");
-                self.replan(trusted, operation, Some(plan.input_ys()?)).await?;
+            Standing::Denied | Standing::Refused(Refusal::Spent) => {
+                if self.is_believed(operation, "ecash of this wallet was spent elsewhere", DENIED_MS).await? {
+                    let spent = trusted.http.spent(plan.input_ys()?).await?;
+                    self.replan(trusted, operation, &spent).await?;
+                }
                 return Err(MintError::Refused(Refusal::Spent).into());
             }
             Standing::Refused(refusal) => {
-                self.replan(trusted, operation, None).await?;
+                self.replan(trusted, operation, &[]).await?;
                 if refusal == Refusal::Stale {
                     trusted.keysets.refresh_if_due().await?;
                 }
@@ -255,9 +257,10 @@ impl Wallet {
         }
         self.inner.ecash.update_proofs(infos.clone(), plan.input_ys()?).await?;
         failpoint!("return.kept");
-        self.stock(trusted, operation.unit, &infos).await;
         let sent = proofs.into_iter().enumerate().filter(|(at, _)| plan.send.contains(at)).map(|(_, proof)| proof);
-        self.finish(trusted, operation, sent.map(without_dleq).collect(), plan.fee).await
+        let change = self.finish(trusted, operation, sent.map(without_dleq).collect(), plan.fee).await?;
+        self.stock(trusted, operation.unit, &infos).await;
+        Ok(change)
     }
 
     /// Forgets an act that surely did not happen; the next attempt plans anew. Proofs that were
@@ -267,14 +270,15 @@ impl Wallet {
         &self,
         trusted: &Trusted,
         operation: &Operation,
-        spent: Option<Vec<PublicKey>>,
+        spent: &[PublicKey],
     ) -> Result<(), WalletError> {
         let mut tx = self.store().begin(Durability::Full).await?;
         let again = Step { state: State::Planned, plan: "", result: "" };
         journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), again, self.clock().now_ms()).await?;
         tx.commit().await?;
-        if let Some(ys) = spent {
-            self.inner.ecash.update_proofs_state(ys, ProofState::Spent).await?;
+        failpoint!("return.replanned");
+        if !spent.is_empty() {
+            self.inner.ecash.update_proofs_state(spent.to_vec(), ProofState::Spent).await?;
         }
         self.set_free(trusted, operation).await
     }

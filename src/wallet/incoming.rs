@@ -11,6 +11,8 @@ use cdk_common::wallet::ProofInfo;
 
 use super::change::operation_uuid;
 use super::journal::{self, Kind, Operation, State, Step};
+use super::refusal::MintError;
+use super::steps::DENIED_MS;
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::ledger::account::house_account;
 use crate::ledger::repo::{self as books, Transfer};
@@ -20,11 +22,11 @@ use crate::store::{Durability, StoreError, Tx};
 
 impl Wallet {
     /// Stores the proofs that came in for an operation; the first derives from `first_counter`
-    /// (NUT-13). After a restart (not `first`) some may be there already, or may even be spent
-    /// again: then the mint says which are still worth something.
+    /// (NUT-13). After a restart (not `first`) some may be there already. No other operation touches
+    /// them before this one is booked, so the others must be unspent. Returns what was stored now.
     ///
     /// # Errors
-    /// When the store or, after a restart, the mint does not answer.
+    /// When the store or, after a restart, the mint does not answer, or says that they are spent.
     pub(super) async fn keep_incoming(
         &self,
         trusted: &Trusted,
@@ -32,19 +34,23 @@ impl Wallet {
         first_counter: u32,
         proofs: Vec<Proof>,
         first: bool,
-    ) -> Result<(), WalletError> {
+    ) -> Result<Vec<ProofInfo>, WalletError> {
         let mut infos = proof_infos(&trusted.url, operation, first_counter, proofs)?;
         if !first {
-            let ys: Vec<_> = infos.iter().map(|info| info.y).collect();
-            let stored = self.inner.ecash.get_proofs_by_ys(ys.clone()).await?;
-            let states = trusted.http.states(ys).await?;
-            let unspent: Vec<bool> = states.iter().map(|state| *state == ProofState::Unspent).collect();
-            let mut fresh = unspent.into_iter();
-            infos.retain(|info| fresh.next() == Some(true) && stored.iter().all(|old| old.y != info.y));
+            let stored = self.inner.ecash.get_proofs_by_ys(infos.iter().map(|info| info.y).collect()).await?;
+            infos.retain(|info| stored.iter().all(|old| old.y != info.y));
+            let states = trusted.http.states(infos.iter().map(|info| info.y).collect()).await?;
+            if states.iter().any(|state| *state != ProofState::Unspent) {
+                let denial = "proofs that it has just signed are spent";
+                if !self.is_believed(operation, denial, DENIED_MS).await? {
+                    return Err(MintError::Unknown(denial.into()).into());
+                }
+                let mut states = states.into_iter();
+                infos.retain(|_| states.next() == Some(ProofState::Unspent));
+            }
         }
         self.inner.ecash.update_proofs(infos.clone(), Vec::new()).await?;
-        self.stock(trusted, operation.unit, &infos).await;
-        Ok(())
+        Ok(infos)
     }
 
     /// Credits the operation's amount to its account and ends the operation, in one transaction.

@@ -63,6 +63,9 @@ impl HttpMint {
     /// # Errors
     /// When the mint does not answer, or not about all of them.
     pub async fn states(&self, ys: Vec<PublicKey>) -> Result<Vec<State>, MintError> {
+        if ys.is_empty() {
+            return Ok(Vec::new());
+        }
         let asked = CheckStateRequest { ys };
         let answer: CheckStateResponse = self.call("v1/checkstate", Some(&asked)).await?;
         asked
@@ -75,7 +78,16 @@ impl HttpMint {
             .collect()
     }
 
-    /// NUT-04: an invoice whose payment lets ecash be minted.
+    /// NUT-07: those of these proofs that are spent.
+    ///
+    /// # Errors
+    /// See [`HttpMint::states`].
+    pub async fn spent(&self, ys: Vec<PublicKey>) -> Result<Vec<PublicKey>, MintError> {
+        let states = self.states(ys.clone()).await?;
+        Ok(ys.into_iter().zip(states).filter(|(_, state)| *state == State::Spent).map(|(y, _)| y).collect())
+    }
+
+    /// NUT-04: an invoice whose payment lets ecash be minted. It has a name that can be asked for.
     ///
     /// # Errors
     /// When the mint does not answer. A quote that nobody has seen is worth nothing.
@@ -83,7 +95,9 @@ impl HttpMint {
         &self,
         request: &MintQuoteBolt11Request,
     ) -> Result<MintQuoteBolt11Response<String>, MintError> {
-        self.call("v1/mint/quote/bolt11", Some(request)).await
+        let quote: MintQuoteBolt11Response<String> = self.call("v1/mint/quote/bolt11", Some(request)).await?;
+        path_part(&quote.quote)?;
+        Ok(quote)
     }
 
     /// NUT-04: how far such an invoice is.
@@ -102,7 +116,7 @@ impl HttpMint {
         self.call("v1/mint/bolt11", Some(request)).await
     }
 
-    /// NUT-05: what it takes to pay an invoice.
+    /// NUT-05: what it takes to pay an invoice. The quote has a name that can be asked for.
     ///
     /// # Errors
     /// When the mint does not answer, or cannot pay it.
@@ -110,7 +124,9 @@ impl HttpMint {
         &self,
         request: &MeltQuoteBolt11Request,
     ) -> Result<MeltQuoteBolt11Response<String>, MintError> {
-        self.call("v1/melt/quote/bolt11", Some(request)).await
+        let quote: MeltQuoteBolt11Response<String> = self.call("v1/melt/quote/bolt11", Some(request)).await?;
+        path_part(&quote.quote)?;
+        Ok(quote)
     }
 
     /// NUT-05: how far a payment is.

@@ -16,6 +16,7 @@ use cdk::nuts::Proof;
 use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{split_few, split_ladder, sum};
 use super::refusal::{MintError, Refusal};
+use super::steps::DENIED_MS;
 use super::swap::{self, Plan, Standing};
 use super::token::{Token, TokenFault};
 use super::{Trusted, Wallet, WalletError};
@@ -310,15 +311,23 @@ impl Wallet {
     ) -> Result<Account, RedeemError> {
         match standing {
             Standing::Done(proofs) => {
-                self.keep_incoming(trusted, operation, plan.counter, proofs, first).await?;
+                let kept = self.keep_incoming(trusted, operation, plan.counter, proofs, first).await?;
                 failpoint!("redeem.kept");
                 let account = self.credit(operation).await?;
                 failpoint!("redeem.credited");
+                self.stock(trusted, operation.unit, &kept).await;
                 Ok(account)
             }
-            Standing::Unknown(MintError::NotSent) if first => {
+            Standing::NotSent => {
                 self.refuse(operation, "unreachable").await?;
                 Err(RedeemError::Unreachable)
+            }
+            Standing::Denied => {
+                if !self.is_believed(operation, "the token was spent by somebody else", DENIED_MS).await? {
+                    return Err(RedeemError::Pending(operation.id.clone()));
+                }
+                self.refuse(operation, "spent by somebody else").await?;
+                Err(RedeemError::Spent)
             }
             Standing::Unknown(error) => {
                 tracing::warn!(operation = %operation.id, %error, "a redemption is not decided yet");
@@ -337,6 +346,7 @@ impl Wallet {
                         RedeemError::Refused("it wants a signature that this node cannot give".into())
                     }
                     Refusal::Quote(_) | Refusal::UnknownQuote => RedeemError::Refused("it speaks of a quote".into()),
+                    foreign @ Refusal::Foreign(_) => RedeemError::Refused(foreign.to_string()),
                     Refusal::Other(why) => RedeemError::Refused(why),
                 })
             }
@@ -352,6 +362,7 @@ impl Wallet {
             journal::release_claim(&mut tx, &operation.id).await?;
         }
         tx.commit().await?;
+        failpoint!("redeem.refused");
         Ok(())
     }
 

@@ -79,12 +79,12 @@ impl Wallet {
             let Some(operation) = self.reopen(operation).await? else { return Ok(None) };
             let plan = read_plan(&operation)?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
-            Ok::<_, WalletError>(Some((plan, standing)))
+            Ok::<_, WalletError>(Some((operation, plan, standing)))
         };
         match resumed.await {
             Ok(None) => true,
-            Ok(Some((plan, standing))) => {
-                let outcome = self.finish_redemption(trusted, operation, &plan, standing, false).await;
+            Ok(Some((operation, plan, standing))) => {
+                let outcome = self.finish_redemption(trusted, &operation, &plan, standing, false).await;
                 !matches!(outcome, Err(redeem::RedeemError::Pending(_) | redeem::RedeemError::Wallet(_)))
             }
             Err(error) => {

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use cdk::nuts::{PublicKey, State};
 use cdk_common::wallet::ProofInfo;
 
-use super::journal::Operation;
+use super::journal::{self, Operation};
 use super::token::MAX_PROOFS;
-use super::{EcashStore, Trusted, Wallet, WalletError, currency};
+use super::{Trusted, Wallet, WalletError, currency};
 use crate::money::MintUnit;
 
 /// Unspent proofs by amount. `None`: to be read from the store.
@@ -24,12 +24,21 @@ pub(super) struct Inventory {
 const ATTEMPTS: u32 = 3;
 
 impl Inventory {
-    async fn load(&mut self, ecash: &EcashStore, trusted: &Trusted, unit: MintUnit) -> Result<(), WalletError> {
+    /// Reads the store anew where nothing is remembered. Proofs whose operation is not booked yet stay
+    /// out: who finishes it after a crash must find them as they were.
+    async fn load(&mut self, wallet: &Wallet, trusted: &Trusted, unit: MintUnit) -> Result<(), WalletError> {
         if self.coins.is_none() {
-            let unspent = vec![State::Unspent];
+            let (ecash, unspent) = (&wallet.inner.ecash, vec![State::Unspent]);
             let proofs = ecash.get_proofs(Some(trusted.url.clone()), Some(currency(unit)), Some(unspent), None).await?;
+            // In this order: what was open before and is booked by now may be spent.
+            let mut reader = wallet.store().read().acquire().await?;
+            let open = journal::open_ids(&mut reader).await?;
+            drop(reader);
+            let booked = |info: &ProofInfo| {
+                info.created_by_operation.is_none_or(|operation| !open.contains(&operation.to_string()))
+            };
             let mut coins: BTreeMap<u64, Vec<PublicKey>> = BTreeMap::new();
-            for info in proofs {
+            for info in proofs.into_iter().filter(booked) {
                 coins.entry(info.proof.amount.to_u64()).or_default().push(info.y);
             }
             self.coins = Some(coins);
@@ -64,7 +73,7 @@ impl Wallet {
         let mut inventories = trusted.inventories.lock().await;
         let inventory = inventories.entry(operation.unit).or_default();
         for _ in 0..ATTEMPTS {
-            inventory.load(&self.inner.ecash, trusted, operation.unit).await?;
+            inventory.load(self, trusted, operation.unit).await?;
             let Some(ys) = inventory.take(owed) else { break };
             match self.inner.ecash.reserve_proofs(ys.clone(), &id).await {
                 Ok(()) => return Ok(self.inner.ecash.get_proofs_by_ys(ys).await?),
@@ -82,14 +91,14 @@ impl Wallet {
     pub(super) async fn in_stock(&self, trusted: &Trusted, unit: MintUnit) -> Result<u64, WalletError> {
         let mut inventories = trusted.inventories.lock().await;
         let inventory = inventories.entry(unit).or_default();
-        inventory.load(&self.inner.ecash, trusted, unit).await?;
+        inventory.load(self, trusted, unit).await?;
         let coins = inventory.coins.iter().flatten();
         Ok(coins.fold(0, |sum: u64, (amount, ys)| {
             sum.saturating_add(amount.saturating_mul(u64::try_from(ys.len()).unwrap_or(u64::MAX)))
         }))
     }
 
-    /// Remembers proofs that came in.
+    /// Remembers proofs that came in, once their operation is booked.
     pub(super) async fn stock(&self, trusted: &Trusted, unit: MintUnit, infos: &[ProofInfo]) {
         let mut inventories = trusted.inventories.lock().await;
         let Some(coins) = inventories.entry(unit).or_default().coins.as_mut() else { return };

@@ -4,7 +4,32 @@ use super::journal::{self, Operation, State, Step};
 use super::{Wallet, WalletError};
 use crate::store::Durability;
 
+/// For how long a mint must say, and nothing else, what would cost somebody money.
+pub(super) const DENIED_MS: i64 = 10 * 60 * 1000;
+/// How the note of such a word begins; since when it has been said follows.
+const DENIED: &str = "denied since ";
+
 impl Wallet {
+    /// Whether a mint's word that would cost somebody money has stood for `for_ms`, and is taken for
+    /// true. If not, it is noted, and the operation is looked at again later: one answer can be a
+    /// mistake, a lie, or that of a mint that is just coming up.
+    pub(super) async fn is_believed(
+        &self,
+        operation: &Operation,
+        denial: &str,
+        for_ms: i64,
+    ) -> Result<bool, WalletError> {
+        let now_ms = self.clock().now_ms();
+        let since_ms = denied_since(&operation.result).unwrap_or(now_ms);
+        if now_ms.saturating_sub(since_ms) >= for_ms {
+            tracing::error!(operation = %operation.id, mint = %operation.mint, denial, "a mint is taken at its word");
+            return Ok(true);
+        }
+        tracing::warn!(operation = %operation.id, mint = %operation.mint, denial, "a mint's word is not taken yet");
+        self.postpone(operation, State::Unknown, &format!("{DENIED}{since_ms} ms: {denial}")).await?;
+        Ok(false)
+    }
+
     /// Writes a new operation that moves no money yet.
     pub(super) async fn write_plain(&self, mut operation: Operation) -> Result<Operation, WalletError> {
         let mut tx = self.store().begin(Durability::Full).await?;
@@ -60,5 +85,23 @@ impl Wallet {
     /// Processes that were not seen since then are dead.
     pub(super) fn dead_before_ms(&self) -> i64 {
         self.inner.ledger.dead_before_ms()
+    }
+}
+
+/// Since when the last answers to an operation have been denials, in ms.
+fn denied_since(note: &str) -> Option<i64> {
+    note.strip_prefix(DENIED)?.split_once(' ')?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_note_of_a_denial_says_since_when() {
+        assert_eq!(denied_since(&format!("{DENIED}17 ms: the inputs are spent")), Some(17));
+        for other in ["", "no answer in time", "denied since yesterday"] {
+            assert_eq!(denied_since(other), None, "{other}");
+        }
     }
 }

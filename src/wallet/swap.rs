@@ -38,6 +38,11 @@ pub enum Standing {
     Done(Vec<Proof>),
     /// The mint surely did not and will not: the inputs are still whole, or spent by somebody else.
     Refused(Refusal),
+    /// The inputs are spent, and the mint says that it signed nothing for them, although it was asked
+    /// to. Somebody else was faster, or one of the two is not true: this takes more than one answer.
+    Denied,
+    /// The only request that there was never reached the mint.
+    NotSent,
     /// Nobody knows. Try again later.
     Unknown(MintError),
 }
@@ -74,9 +79,13 @@ pub fn ys(proofs: &[Proof]) -> Result<Vec<PublicKey>, WalletError> {
 /// When the plan itself is unusable; what the mint says is in the [`Standing`].
 pub async fn send(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) -> Result<Standing, WalletError> {
     match post(mint, keysets, seed, plan).await? {
-        // The first time it is asked, the mint's "spent" can only mean somebody else.
-        Standing::Refused(Refusal::OutputsSigned) => resolve(mint, keysets, seed, plan).await,
-        Standing::Unknown(MintError::NotSent) => Ok(Standing::Unknown(MintError::NotSent)),
+        // Somebody else was faster, unless something on the way has sent this request twice.
+        Standing::Refused(Refusal::Spent) => {
+            Ok(restored(mint, keysets, seed, plan).await?.unwrap_or(Standing::Refused(Refusal::Spent)))
+        }
+        Standing::Refused(Refusal::OutputsSigned | Refusal::Pending | Refusal::Foreign(_)) => {
+            resolve(mint, keysets, seed, plan).await
+        }
         Standing::Unknown(why) => {
             tracing::warn!(%why, mint = mint.url(), "the answer to a swap was lost; asking the mint what became of it");
             match resolve(mint, keysets, seed, plan).await? {
@@ -105,19 +114,25 @@ pub async fn resolve(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Pla
     }
     if states.contains(&State::Spent) {
         // Either our swap was signed after the first look, or somebody else spent the inputs.
-        return Ok(match restored(mint, keysets, seed, plan).await? {
-            Some(standing) => standing,
-            None => Standing::Refused(Refusal::Spent),
-        });
+        return Ok(restored(mint, keysets, seed, plan).await?.unwrap_or(Standing::Denied));
     }
-    // All unspent: nothing has happened yet. The same swap again is safe: it can succeed once.
-    match post(mint, keysets, seed, plan).await? {
-        Standing::Refused(Refusal::Spent | Refusal::OutputsSigned | Refusal::Pending) => {
-            Ok(match restored(mint, keysets, seed, plan).await? {
-                Some(standing) => standing,
-                None => Standing::Unknown(MintError::Unknown("the mint contradicts itself".into())),
-            })
-        }
+    // All unspent: nothing has happened yet. The same swap again is safe: it can succeed once. What is
+    // said to it says nothing of a request before it, which may be under way still.
+    let said = post(mint, keysets, seed, plan).await?;
+    let unknown = |why: MintError| Ok(Standing::Unknown(why));
+    match said {
+        Standing::NotSent => unknown(MintError::NotSent),
+        Standing::Refused(limited @ Refusal::RateLimited(_)) => unknown(MintError::Refused(limited)),
+        Standing::Refused(refusal) => Ok(match restored(mint, keysets, seed, plan).await? {
+            Some(standing) => standing,
+            None => match refusal {
+                Refusal::Spent => Standing::Denied,
+                Refusal::OutputsSigned | Refusal::Pending => {
+                    Standing::Unknown(MintError::Unknown("the mint contradicts itself".into()))
+                }
+                refusal => Standing::Refused(refusal),
+            },
+        }),
         standing => Ok(standing),
     }
 }
@@ -128,6 +143,7 @@ async fn post(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) -> R
     match mint.swap(&request).await {
         Ok(answer) => Ok(standing(outputs.unblind(keysets, answer.signatures).await?)),
         Err(MintError::Refused(refusal)) => Ok(Standing::Refused(refusal)),
+        Err(MintError::NotSent) => Ok(Standing::NotSent),
         Err(error) => Ok(Standing::Unknown(error)),
     }
 }

@@ -33,8 +33,6 @@ const LOOK_MS: i64 = 2_000;
 /// Invoices that may wait at a time: for one key, and for all.
 const MAX_OPEN_PER_KEY: u64 = 5;
 const MAX_OPEN: u64 = 1_000;
-/// How often a mint must say that it does not know a quote.
-const DENIALS: u32 = 3;
 
 /// How far an invoice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,13 +254,12 @@ impl Wallet {
         if first {
             match quote::state(&trusted.http, &quote).await {
                 Ok(MintQuoteState::Paid) => quote = self.plan_outputs(trusted, &operation, quote).await?,
-                Ok(MintQuoteState::Unpaid) => return self.wait_on(&operation, &quote).await,
+                // A mint that does not know the quote now may know it again, when its database is back.
+                Ok(MintQuoteState::Unpaid) | Err(MintError::Refused(Refusal::UnknownQuote)) => {
+                    return self.wait_on(&operation, &quote).await;
+                }
                 // Issued without this node's outputs: somebody else holds the wallet's seed.
                 Ok(MintQuoteState::Issued) => return self.note(&operation, "the mint has issued it before").await,
-                Err(MintError::Refused(Refusal::UnknownQuote)) if operation.attempts >= DENIALS => {
-                    self.fail(&operation, "the mint does not know the quote").await?;
-                    return Ok(true);
-                }
                 Err(error) => return self.note(&operation, &error.to_string()).await,
             }
         }
@@ -282,10 +279,11 @@ impl Wallet {
     ) -> Result<bool, WalletError> {
         match standing {
             Standing::Done(proofs) => {
-                self.keep_incoming(trusted, operation, quote.counter, proofs, first).await?;
+                let kept = self.keep_incoming(trusted, operation, quote.counter, proofs, first).await?;
                 failpoint!("topup.kept");
                 self.credit(operation).await?;
                 failpoint!("topup.credited");
+                self.stock(trusted, operation.unit, &kept).await;
                 Ok(true)
             }
             // Surely not signed: plan for the keysets as they are now.
@@ -294,7 +292,10 @@ impl Wallet {
                 self.write_plan(operation, &Quote { outputs: Vec::new(), ..quote }).await?;
                 self.note(operation, "the mint's keysets have changed").await
             }
+            // It had said that the invoice was paid, and takes it back, or has lost it.
+            Standing::Refused(Refusal::Quote(20_001) | Refusal::UnknownQuote) => self.wait_on(operation, &quote).await,
             Standing::Refused(refusal) => self.note(operation, &refusal.to_string()).await,
+            Standing::Denied | Standing::NotSent => self.note(operation, "the mint could not be asked").await,
             Standing::Unknown(error) => self.note(operation, &error.to_string()).await,
         }
     }

@@ -20,6 +20,8 @@ mod bearer;
 mod cdk_conformance;
 mod cdk_db;
 mod crash;
+mod crash_matrix;
+mod hostile;
 mod idempotency;
 mod invariants;
 mod keys;

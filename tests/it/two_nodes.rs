@@ -252,7 +252,7 @@ async fn one_is_killed_under_load_and_the_other_takes_over() {
     let left = purse.balance().await;
     // To the mint, everything that it signed is with the customers or the node.
     assert_eq!(left + ecash, mint.outstanding().await, "{said}");
-    let paid = mint.payments().await;
+    let paid = mint.paid().await;
     let paid_out: u64 = paid.iter().sum();
     // To the customers, nothing is missing but what requests cost and payments took, and nobody got more
     // than was paid. What is owed still is crumbs, and invoices of which no client heard.

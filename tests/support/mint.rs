@@ -107,7 +107,7 @@ impl TestMint {
     }
 
     /// The Lightning payments that it made.
-    pub async fn payments(&self) -> Vec<u64> {
+    pub async fn paid(&self) -> Vec<u64> {
         let quotes = self.mint.melt_quotes().await.expect("melt quotes");
         quotes.iter().filter(|quote| quote.state == MeltQuoteState::Paid).map(|quote| quote.amount().value()).collect()
     }

@@ -1,5 +1,7 @@
 //! What the journal knows: rows found by what they are about, and those that are due.
 
+use std::collections::HashSet;
+
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use super::{Kind, Movement, OPEN, Operation, State};
@@ -117,6 +119,13 @@ pub(in crate::wallet) async fn failed_with_proofs(
     );
     let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await?;
     rows.iter().map(read).collect()
+}
+
+/// The ids of all operations that are open.
+pub(in crate::wallet) async fn open_ids(connection: &mut AnyConnection) -> Result<HashSet<String>, StoreError> {
+    let rows = sqlx::query(AssertSqlSafe(format!("SELECT id FROM operations WHERE {OPEN}")));
+    let rows = rows.fetch_all(connection).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// Whether the token of this redemption opens the account that it was credited to.
