@@ -111,7 +111,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         market,
         replays: Replays::new(ledger.clone(), vault.clone()),
         identity,
-        till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost),
+        till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost, config.clients),
         ledger: ledger.clone(),
         upstream: config.upstream.as_ref().map(Upstream::new).transpose()?.map(Arc::new),
         missing_usage: config.pricing.missing_usage,
@@ -124,9 +124,13 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let state =
         http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
     let admin = admin::ensure_password(&store, ledger.clock(), config.admin.password.as_ref()).await?;
+    for (mint, open) in wallet.astray().await? {
+        tracing::error!(mint, open, "operations wait for a mint that is not in CASHU_MINTS");
+    }
     let pages = admin::router(AdminState {
         ledger,
         wallet: wallet.clone(),
+        till: exchange.till.clone(),
         password: admin.password,
         name: config.info.name.clone(),
         version: env!("CARGO_PKG_VERSION"),
@@ -176,7 +180,11 @@ fn start_jobs(
     if let Some(period) = config.payouts.expiry_interval {
         jobs::start(tracker, stop, jobs::RefundExpired { wallet: wallet.clone(), period });
     }
+    if let Some(claim_time) = config.payouts.claim_time {
+        jobs::start(tracker, stop, jobs::TakeBackUnclaimed { wallet: wallet.clone(), claim_time });
+    }
     jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
+    jobs::start(tracker, stop, jobs::ExpireVouchers { ledger: exchange.ledger.clone() });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
     jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });

@@ -41,6 +41,7 @@ pub struct Config {
     pub upstream: Option<Upstream>,
     pub mints: Mints,
     pub payouts: Payouts,
+    pub clients: Clients,
     pub pricing: Pricing,
     pub admin: Admin,
     pub nostr: Nostr,
@@ -171,6 +172,19 @@ pub struct Payouts {
     pub expiry_interval: Option<Duration>,
     /// `LIGHTNING_MAX_FEE_PERCENT`, 3
     pub max_fee_percent: u8,
+    /// `CHANGE_CLAIM_DAYS`, 180: how long change that nobody fetched at the mint is left alone; `None` (0): for ever.
+    pub claim_time: Option<Duration>,
+}
+
+/// What one address may do without paying. `None` (0): as much as it likes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// `INVOICE_CREATES_PER_HOUR`, 10: invoices that make a key.
+    pub creates_per_hour: Option<usize>,
+    /// `INVOICE_MAX_PENDING`, 5: such invoices that wait to be paid.
+    pub max_pending: Option<usize>,
+    /// `VOUCHER_TRIES_PER_HOUR`, 20: voucher codes that are none.
+    pub wrong_vouchers_per_hour: Option<usize>,
 }
 
 /// How dollars become sats.

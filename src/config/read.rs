@@ -6,7 +6,8 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Config, Info, Log, Mints, Nostr, Payouts, Pricing, Secret, Server, Storage, Upstream, address, values,
+    Admin, Clients, Config, Info, Log, Mints, Nostr, Payouts, Pricing, Secret, Server, Storage, Upstream, address,
+    values,
 };
 
 /// Reads everything and fails with all faults at once.
@@ -46,6 +47,7 @@ impl<'a> Reader<'a> {
         let upstream = self.upstream();
         let mints = self.mints();
         let payouts = self.payouts();
+        let clients = self.clients();
         let pricing = self.pricing();
         let admin = self.admin();
         let nostr = self.nostr();
@@ -57,6 +59,7 @@ impl<'a> Reader<'a> {
             upstream: upstream?,
             mints: mints?,
             payouts: payouts?,
+            clients: clients?,
             pricing: pricing?,
             admin: admin?,
             nostr: nostr?,
@@ -159,12 +162,25 @@ impl<'a> Reader<'a> {
         let interval = self.get("PAYOUT_INTERVAL", values::seconds);
         let expiry_interval = self.get("REFUND_PROCESSING_INTERVAL", values::seconds_or_never);
         let max_fee_percent = self.get("LIGHTNING_MAX_FEE_PERCENT", values::percent);
+        let claim_time = self.get("CHANGE_CLAIM_DAYS", values::days_or_never);
         Some(Payouts {
             recipient: recipient?,
             minimum: minimum?,
             interval: interval?,
             expiry_interval: expiry_interval?,
             max_fee_percent: max_fee_percent?,
+            claim_time: claim_time?,
+        })
+    }
+
+    fn clients(&mut self) -> Option<Clients> {
+        let creates_per_hour = self.get("INVOICE_CREATES_PER_HOUR", values::count_or_any);
+        let max_pending = self.get("INVOICE_MAX_PENDING", values::count_or_any);
+        let wrong_vouchers_per_hour = self.get("VOUCHER_TRIES_PER_HOUR", values::count_or_any);
+        Some(Clients {
+            creates_per_hour: creates_per_hour?,
+            max_pending: max_pending?,
+            wrong_vouchers_per_hour: wrong_vouchers_per_hour?,
         })
     }
 

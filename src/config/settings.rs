@@ -106,6 +106,17 @@ pub const SETTINGS: &[Setting] = &[
     setting("LIGHTNING_MAX_FEE_PERCENT", &[], "3",
         "The most that a Lightning payment of yours or of a client's may cost, in percent (at least 2 sats)."),
 
+    setting("CHANGE_CLAIM_DAYS", &[], "180",
+        "Days that change and refunds stay claimable. What nobody has claimed at the mint by then is taken \
+         back into your earnings. 0: never."),
+    setting("INVOICE_CREATES_PER_HOUR", &[], "10",
+        "Lightning invoices for new keys that one address may ask for in an hour. Behind a reverse proxy, or \
+         in Tor, all clients have one address: set this and the next two to 0 there, which means no limit."),
+    setting("INVOICE_MAX_PENDING", &[], "5",
+        "How many of them may wait to be paid, for one address. 0: no limit."),
+    setting("VOUCHER_TRIES_PER_HOUR", &[], "20",
+        "Wrong voucher codes that one address may send in an hour. 0: no limit."),
+
     setting("ADMIN_PASSWORD", &[], "",
         "Password for the operator's pages. Generated and printed once when none was ever set."),
     setting("SECRET_KEY", &["ROUTSTR_SECRET_KEY"], "",

@@ -118,6 +118,19 @@ pub(super) fn seconds_or_never(text: &str) -> Parsed<Option<Duration>> {
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
+/// 0: never.
+pub(super) fn days_or_never(text: &str) -> Parsed<Option<Duration>> {
+    const DAY: u64 = 24 * 60 * 60;
+    let days: u64 = whole(text, 0..=MAX_SECONDS / DAY * 10)?;
+    Ok((days > 0).then(|| Duration::from_secs(days.saturating_mul(DAY))))
+}
+
+/// 0: any number.
+pub(super) fn count_or_any(text: &str) -> Parsed<Option<usize>> {
+    let count: usize = whole(text, 0..=1_000_000)?;
+    Ok((count > 0).then_some(count))
+}
+
 pub(super) fn percent(text: &str) -> Parsed<u8> {
     whole(text, 0..=100)
 }

@@ -155,7 +155,7 @@ impl Once {
     ///
     /// # Errors
     /// As [`Once::recall`]; a request that has just ended is still in progress.
-    pub(super) async fn claim(&self) -> Result<(), Failure> {
+    pub async fn claim(&self) -> Result<(), Failure> {
         {
             let mut running = self.replays.running();
             if let Some(fingerprint) = running.get(&self.id) {
@@ -191,6 +191,12 @@ impl Once {
             Ok(false) => Err(in_progress()),
             Err(error) => Err(self.broken(&error)),
         }
+    }
+
+    /// A name for what this request makes, the same for every repeat of it. Nobody can guess it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.replays.vault.digest(&[b"once", self.id.as_bytes(), self.fingerprint.as_bytes()])
     }
 
     /// Keeps the outcome, sealed. Without it (too long, or the database does not answer) a repeat

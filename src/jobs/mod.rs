@@ -6,6 +6,7 @@
 //! again.
 
 mod checkpoint;
+mod expire_vouchers;
 mod heartbeat;
 mod pay_out;
 mod prune_replays;
@@ -14,6 +15,7 @@ mod refresh_price;
 mod refund_expired;
 mod rescue_stalled;
 mod resume_operations;
+mod take_back_unclaimed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use checkpoint::Checkpoint;
+pub use expire_vouchers::ExpireVouchers;
 pub use heartbeat::Heartbeat;
 pub use pay_out::PayOut;
 pub use prune_replays::PruneReplays;
@@ -32,6 +35,7 @@ pub use refresh_price::RefreshPrice;
 pub use refund_expired::{RefundExpired, refund_expired};
 pub use rescue_stalled::RescueStalled;
 pub use resume_operations::ResumeOperations;
+pub use take_back_unclaimed::TakeBackUnclaimed;
 
 /// One kind of background work.
 #[async_trait]

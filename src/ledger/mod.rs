@@ -8,6 +8,7 @@
 //!   when it is dropped.
 //! * `available = posted − held`. There is no other definition.
 //! * A key may have [`terms`]: a parent whose money it spends, a cap, an end.
+//! * [`vouchers`] promise money of the income to whoever has their code.
 //! * The database is the authority, so several processes can share it. Each process has one
 //!   writer that folds whatever queued up into one statement for all holds and one for all ends.
 #![deny(clippy::arithmetic_side_effects, clippy::as_conversions)]
@@ -18,6 +19,7 @@ pub mod hold;
 pub mod ids;
 pub mod repo;
 pub mod terms;
+pub mod vouchers;
 mod writer;
 
 use std::sync::Arc;

@@ -96,7 +96,8 @@ impl Till {
         read.await.map_err(broken)
     }
 
-    /// Makes child keys of a key, and charges it for them.
+    /// Makes child keys of a key, and charges it for them. With a `name`, their secrets derive from
+    /// it: the same name makes them, and charges for them, once, however often it is asked.
     ///
     /// # Errors
     /// When it cannot pay, or may not have any (more).
@@ -106,8 +107,13 @@ impl Till {
         count: usize,
         limits: Limits,
         reference: &str,
+        name: Option<&str>,
     ) -> Result<NewChildren, Failure> {
-        let secrets: Vec<String> = (0..count).map(|_| hex(&rand::random::<[u8; 32]>())).collect();
+        let secret = |place: usize| match name {
+            Some(name) => self.vault().derived_key(&format!("child key {place} of {name}")),
+            None => hex(&rand::random::<[u8; 32]>()),
+        };
+        let secrets: Vec<String> = (0..count).map(secret).collect();
         let key_hashes: Vec<String> = secrets.iter().map(|secret| self.token_hash_of(secret)).collect();
         let price = self.child_key_cost();
         let cost = secrets.iter().try_fold(Msat::ZERO, |sum, _| sum.checked_add(price));

@@ -35,6 +35,13 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 6, common: include_str!("../migrations/0006_receipts.sql"), sqlite: "", postgres: "" },
     Migration { version: 7, common: include_str!("../migrations/0007_replays.sql"), sqlite: "", postgres: "" },
+    Migration {
+        version: 8,
+        common: include_str!("../migrations/0008_vouchers.sql"),
+        sqlite: include_str!("../migrations/0008_vouchers.sqlite.sql"),
+        postgres: include_str!("../migrations/0008_vouchers.postgres.sql"),
+    },
+    Migration { version: 9, common: include_str!("../migrations/0009_unclaimed.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

@@ -68,6 +68,10 @@ impl Wallet {
                 (to.mint.clone(), unit, whole_units(unit, payable).ok_or(RefundError::TooSmall)?)
             }
         };
+        // Money of a mint that is gone stays where it is; a mint that was named is one of the node's.
+        if self.trusted(&mint).is_none() {
+            return Err(RefundError::MintGone);
+        }
         let recipient = to.recipient.clone();
         let mut operation = Operation { id, recipient, ..Operation::planned(kind, account, &mint, unit, owed) };
         let transfer = Transfer {

@@ -10,7 +10,7 @@ use cdk::nuts::{Proof, State as ProofState};
 use cdk_common::wallet::ProofInfo;
 
 use super::change::operation_uuid;
-use super::journal::{self, Kind, Operation, State, Step};
+use super::journal::{self, Fate, Kind, Operation, State, Step};
 use super::refusal::MintError;
 use super::steps::DENIED_MS;
 use super::{Trusted, Wallet, WalletError, currency};
@@ -72,10 +72,13 @@ impl Wallet {
                 debit: mint,
                 credit: operation.account,
                 amount: operation.amount,
-                kind: operation.kind.as_str(),
+                kind: if operation.takes_back.is_some() { "unclaimed" } else { operation.kind.as_str() },
                 reference: &operation.id,
             };
             books::transfer(&mut tx, transfer, now_ms).await?;
+            if let Some(source) = &operation.takes_back {
+                journal::note_fate(&mut tx, source, Fate::Sweeping, Fate::Swept).await?;
+            }
         }
         let account = books::find(&mut tx, operation.account).await?;
         tx.commit().await?;

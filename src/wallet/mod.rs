@@ -34,6 +34,7 @@ mod steps;
 mod swap;
 pub mod token;
 mod topup;
+mod unclaimed;
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -57,7 +58,8 @@ pub use redeem::RedeemError;
 pub use refusal::{MintError, Refusal};
 pub use request::PaymentRequest;
 pub use token::{Token, TokenFault};
-pub use topup::{Invoice, InvoiceError, InvoiceStatus};
+pub use topup::{Invoice, InvoiceError, InvoiceStatus, OFFERED_SECS};
+pub use unclaimed::TakenBack;
 
 /// cdk's proof store.
 pub type EcashStore = Arc<dyn WalletDatabase<cdk_common::database::Error> + Send + Sync>;

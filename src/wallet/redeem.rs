@@ -11,9 +11,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use cdk::nuts::Proof;
+use cdk::nuts::{Proof, State as ProofState};
 
-use super::journal::{self, Kind, Operation, State, Step};
+use super::journal::{self, Fate, Kind, Operation, State, Step};
 use super::keysets::{split_few, split_ladder, sum};
 use super::refusal::{MintError, Refusal};
 use super::steps::DENIED_MS;
@@ -80,11 +80,13 @@ impl From<cdk_common::database::Error> for RedeemError {
 
 /// Whose the credit is.
 #[derive(Clone, Copy, Debug)]
-enum Target {
+enum Target<'a> {
     /// The account that the token itself opens.
     Own(AccountKind),
     /// One that exists: a top-up.
     Existing(AccountId),
+    /// The node's income: the token is the one that this operation made, and nobody claimed.
+    Unclaimed(&'a str),
 }
 
 /// What a token would be worth after its mint's input fee.
@@ -127,7 +129,7 @@ impl Wallet {
     }
 
     /// The token's proofs and the fee of spending them, in units.
-    async fn open_token(&self, trusted: &Trusted, token: &Token) -> Result<(Vec<Proof>, u64), RedeemError> {
+    pub(super) async fn open_token(&self, trusted: &Trusted, token: &Token) -> Result<(Vec<Proof>, u64), RedeemError> {
         let mut proofs = token.proofs(&trusted.keysets.infos().await);
         if matches!(proofs, Err(TokenFault::UnknownKeyset)) {
             match trusted.keysets.refresh_if_due().await {
@@ -175,7 +177,17 @@ impl Wallet {
         operation.map(|operation| operation.amount).ok_or(RedeemError::Overlap)
     }
 
-    async fn redeem_to(&self, token: &Token, target: Target, key_hash: &str) -> Result<Account, RedeemError> {
+    /// Takes back a token of the node's own, which the operation `source` made and nobody claimed, as
+    /// income.
+    ///
+    /// # Errors
+    /// See [`RedeemError`].
+    pub(super) async fn take_back(&self, token: &Token, source: &str) -> Result<(), RedeemError> {
+        // Its name among the tokens that were accepted: one operation takes it back.
+        self.redeem_to(token, Target::Unclaimed(source), &format!("unclaimed {source}")).await.map(drop)
+    }
+
+    async fn redeem_to(&self, token: &Token, target: Target<'_>, key_hash: &str) -> Result<Account, RedeemError> {
         let lane = self.inner.redeeming.lane(key_hash);
         let _turn = lane.lock().await;
         let trusted = self.trusted(&token.mint).ok_or(RedeemError::Untrusted)?;
@@ -194,7 +206,7 @@ impl Wallet {
         &self,
         trusted: &Trusted,
         token: &Token,
-        target: Target,
+        target: Target<'_>,
         key_hash: &str,
     ) -> Result<Account, RedeemError> {
         if let Some(known) = self.accepted(key_hash).await? {
@@ -234,7 +246,7 @@ impl Wallet {
         })
     }
 
-    async fn plan_redemption(&self, trusted: &Trusted, token: &Token, target: Target) -> Result<Plan, RedeemError> {
+    async fn plan_redemption(&self, trusted: &Trusted, token: &Token, target: Target<'_>) -> Result<Plan, RedeemError> {
         let (mut inputs, fee) = self.open_token(trusted, token).await?;
         for proof in &mut inputs {
             // Sent along it would tell the mint which issuance this was.
@@ -273,7 +285,7 @@ impl Wallet {
     async fn write_redemption(
         &self,
         token: &Token,
-        target: Target,
+        target: Target<'_>,
         key_hash: &str,
         plan: &Plan,
     ) -> Result<Operation, RedeemError> {
@@ -283,16 +295,28 @@ impl Wallet {
         let unit = token.unit.as_str();
         let account = match target {
             Target::Existing(account) => account,
+            Target::Unclaimed(_) => ledger.house().income,
             Target::Own(kind) => {
                 books::ensure_client(&mut tx, ledger.next_id(), kind, key_hash, &token.mint, unit, now_ms).await?.id
             }
         };
         let net: u64 = sum(&plan.outputs);
         let credit = token.unit.to_msat(net).ok_or(RedeemError::FeesExceed)?;
+        let (kind, takes_back) = match target {
+            Target::Unclaimed(source) => (Kind::Sweep, Some(source.to_owned())),
+            _ => (Kind::Redeem, None),
+        };
+        if let Some(source) = &takes_back {
+            // From here on nobody is given the token any more.
+            if !journal::note_fate(&mut tx, source, Fate::Open, Fate::Sweeping).await? {
+                return Err(RedeemError::Overlap);
+            }
+        }
         let mut operation = Operation {
             state: State::Acting,
             plan: serde_json::to_string(plan).map_err(|error| WalletError::Ecash(error.to_string()))?,
-            ..Operation::planned(Kind::Redeem, account, &token.mint, token.unit, credit)
+            takes_back,
+            ..Operation::planned(kind, account, &token.mint, token.unit, credit)
         };
         journal::insert(&mut tx, &mut operation, Some(key_hash), ledger.owner(), now_ms).await?;
         journal::claim_secrets(&mut tx, &operation.id, &token.secret_hashes).await?;
@@ -316,17 +340,21 @@ impl Wallet {
                 let account = self.credit(operation).await?;
                 failpoint!("redeem.credited");
                 self.stock(trusted, operation.unit, &kept).await;
+                if operation.takes_back.is_some() {
+                    // Kept as given away until now. Nothing counts them, so nothing hangs on this.
+                    self.inner.ecash.update_proofs_state(plan.input_ys()?, ProofState::Spent).await?;
+                }
                 Ok(account)
             }
             Standing::NotSent => {
-                self.refuse(operation, "unreachable").await?;
+                self.refuse(operation, "unreachable", Fate::Open).await?;
                 Err(RedeemError::Unreachable)
             }
             Standing::Denied => {
                 if !self.is_believed(operation, "the token was spent by somebody else", DENIED_MS).await? {
                     return Err(RedeemError::Pending(operation.id.clone()));
                 }
-                self.refuse(operation, "spent by somebody else").await?;
+                self.refuse(operation, "spent by somebody else", Fate::Collected).await?;
                 Err(RedeemError::Spent)
             }
             Standing::Unknown(error) => {
@@ -335,7 +363,8 @@ impl Wallet {
                 Err(RedeemError::Pending(operation.id.clone()))
             }
             Standing::Refused(refusal) => {
-                self.refuse(operation, &format!("{refusal:?}")).await?;
+                let fate = if refusal == Refusal::Spent { Fate::Collected } else { Fate::Open };
+                self.refuse(operation, &format!("{refusal:?}"), fate).await?;
                 Err(match refusal {
                     Refusal::Spent => RedeemError::Spent,
                     Refusal::RateLimited(secs) => RedeemError::RateLimited(secs),
@@ -353,13 +382,17 @@ impl Wallet {
         }
     }
 
-    /// Ends a redemption that did not happen, and gives its token free.
-    async fn refuse(&self, operation: &Operation, why: &str) -> Result<(), RedeemError> {
+    /// Ends a redemption that did not happen, and gives its token free. `fate` is that of a token
+    /// which was to be taken back.
+    async fn refuse(&self, operation: &Operation, why: &str, fate: Fate) -> Result<(), RedeemError> {
         let now_ms = self.clock().now_ms();
         let mut tx = self.store().begin(Durability::Full).await?;
         let failed = Step { state: State::Failed, plan: "", result: why };
         if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), failed, now_ms).await? {
             journal::release_claim(&mut tx, &operation.id).await?;
+            if let Some(source) = &operation.takes_back {
+                journal::note_fate(&mut tx, source, Fate::Sweeping, fate).await?;
+            }
         }
         tx.commit().await?;
         failpoint!("redeem.refused");

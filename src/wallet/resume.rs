@@ -24,8 +24,8 @@ impl Wallet {
         let before_ms = now_ms.saturating_sub(journal::LEASE_MS).max(started_ms);
         let mut reader = self.store().read().acquire().await?;
         let owner = self.inner.ledger.owner();
-        let due = journal::due(&mut reader, owner, now_ms, started_ms, self.dead_before_ms()).await?;
-        let stranded = journal::stranded(&mut reader, owner, before_ms, self.dead_before_ms()).await?;
+        let due = journal::due(&mut reader, owner, self.mints(), now_ms, started_ms, self.dead_before_ms()).await?;
+        let stranded = journal::stranded(&mut reader, self.mints(), owner, before_ms, self.dead_before_ms()).await?;
         drop(reader);
         self.free_leftovers().await?;
         // Side by side: a silent mint must not keep the others' operations waiting.
@@ -47,12 +47,24 @@ impl Wallet {
         Ok(open)
     }
 
+    /// How many operations are open at mints that are not configured (any more), by mint: they wait
+    /// until the mint is.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn astray(&self) -> Result<Vec<(String, i64)>, WalletError> {
+        let mut reader = self.store().read().acquire().await?;
+        let open = journal::open_by_mint(&mut reader).await?;
+        Ok(open.into_iter().filter(|(mint, _)| self.trusted(mint).is_none()).collect())
+    }
+
     /// Carries one operation on. Returns whether it has ended.
     async fn resume_one(&self, operation: &Operation) -> bool {
         match operation.kind {
             Kind::Redeem => self.resume_redemption(operation).await,
             Kind::TopUp => self.resume_topup(operation).await,
             Kind::Change | Kind::Refund | Kind::Expiry | Kind::Payout => self.perform(operation).await != Change::Owed,
+            Kind::Sweep if operation.takes_back.is_some() => self.resume_redemption(operation).await,
             Kind::Sweep => false,
         }
     }

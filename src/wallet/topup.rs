@@ -25,7 +25,7 @@ use crate::money::{Msat, Sat};
 use crate::store::Durability;
 
 /// How long an invoice is offered at most, in seconds.
-const OFFERED_SECS: i64 = 3600;
+pub const OFFERED_SECS: i64 = 3600;
 /// How long after its time a payment still counts, in ms.
 const GRACE_MS: i64 = 24 * 3600 * 1000;
 /// Shortest time between two looks that a client can cause, in ms.
@@ -45,6 +45,8 @@ pub enum InvoiceStatus {
     Expired,
     /// It will never be credited.
     Cancelled,
+    /// Its mint is not one of this node's any more: only the operator can find out.
+    Stuck,
 }
 
 /// An invoice, as its payer sees it.
@@ -139,6 +141,20 @@ impl Wallet {
         Ok(read_quote(&operation).ok().map(|quote| self.invoice_of(&operation, &quote)))
     }
 
+    /// Which of these invoices still wait to be paid.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn waiting_of(&self, ids: Vec<String>) -> Result<Vec<String>, WalletError> {
+        let mut waiting = Vec::new();
+        for id in ids {
+            if self.find_operation(&id).await?.is_some_and(|operation| operation.state.is_open()) {
+                waiting.push(id);
+            }
+        }
+        Ok(waiting)
+    }
+
     /// The id of the invoice with this text.
     ///
     /// # Errors
@@ -156,6 +172,7 @@ impl Wallet {
         let status = match operation.state {
             State::Done => InvoiceStatus::Paid,
             State::Failed => InvoiceStatus::Cancelled,
+            _ if self.trusted(&operation.mint).is_none() => InvoiceStatus::Stuck,
             _ if !quote.outputs.is_empty() => InvoiceStatus::Settling,
             _ if now > quote.expires_at => InvoiceStatus::Expired,
             _ => InvoiceStatus::Pending,

@@ -9,11 +9,13 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use coinslot::admin::{AdminState, ensure_password, router};
 use coinslot::clock::{Clock, SharedClock};
-use coinslot::config::Secret;
+use coinslot::config::{Clients, Secret};
 use coinslot::ledger::{AccountId, AccountKind, Ledger, account, repo};
 use coinslot::money::{Cost, MintUnit, Msat, Usage};
 use coinslot::net;
+use coinslot::payment::payer::Till;
 use coinslot::store::{Durability, Store};
+use coinslot::vault::Vault;
 use coinslot::wallet::{Options, Seed, Wallet};
 use sqlx::Row;
 use tempfile::TempDir;
@@ -93,8 +95,10 @@ impl House {
         let client = net::client(&net::ClientOptions::default()).unwrap();
         let wallet = Wallet::open(ledger.clone(), options, &client).await.unwrap();
         let secret = configured.map(|text| Secret::new(text.to_owned()));
+        let vault = Vault::open(dir.path(), Some(&Secret::new("a secret".into()))).unwrap();
         let state = AdminState {
             ledger: ledger.clone(),
+            till: Till::new(wallet.clone(), vault, Msat::ZERO, Clients::default()),
             wallet,
             password: ensure_password(&store, &shared, secret.as_ref()).await.unwrap().password,
             name: name.to_owned(),

@@ -84,6 +84,8 @@ async fn claim(node: &Node, token: &str) -> Result<Change, Failure> {
         RefundError::Nothing | RefundError::TooSmall => {
             Failure::payment(Code::TokenAlreadySpent, "This Cashu token was used up: no change is due.")
         }
+        RefundError::Swept => swept(),
+        RefundError::MintGone => mint_gone("").funds(Funds::Claimable),
         RefundError::NoSuchMint | RefundError::Undeliverable(_) => Failure::internal().funds(Funds::Claimable),
         RefundError::Wallet(error) => {
             tracing::error!(%error, "change could not be looked up");
@@ -109,6 +111,10 @@ async fn refund_key(node: &Node, payment: Payment, to: &Destination) -> Result<(
         RefundError::TooSmall => Failure::client(Code::RefundTooSmall, "Balance too small to refund (less than 1 sat)"),
         RefundError::Pending => {
             Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY)
+        }
+        RefundError::Swept => swept(),
+        RefundError::MintGone => {
+            mint_gone(" Or name another mint of this node's (`mint`) or a `lightning_address`.").funds(Funds::OnAccount)
         }
         RefundError::NoSuchMint => Failure::client(
             Code::InvalidRequest,
@@ -137,10 +143,26 @@ fn refund_body(change: &Change, unit: MintUnit) -> Answer {
             Ok(json!({ "recipient": recipient, name: units, "fee_msats": fee.get() }))
         }
         Change::Nothing => Err(Failure::client(Code::RefundNothing, "No balance to refund")),
+        Change::Swept => Err(swept()),
         Change::Failed(_) | Change::Owed => {
             Err(Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY))
         }
     }
+}
+
+fn swept() -> Failure {
+    Failure::client(Code::RefundSwept, "Refund has been swept")
+}
+
+/// Seconds after which to ask again for the money of a mint that the operator took off the list.
+const MINT_GONE_RETRY: u64 = 3600;
+
+fn mint_gone(or_else: &str) -> Failure {
+    let message = format!(
+        "The mint that was paid at is not one of this node's any more, so its ecash cannot be given out now. \
+         Nothing is lost: the operator must list the mint again.{or_else}"
+    );
+    Failure::unavailable(Code::MintGone, message, MINT_GONE_RETRY)
 }
 
 /// An amount in the unit of its ecash, as a text, under its unit's name.
