@@ -39,7 +39,10 @@ pub const POINTS: &[&str] = &[
     "pay.done",
     // Ecash is exchanged for handier amounts.
     "sweep.written",
+    "sweep.reserved",
+    "sweep.planned",
     "sweep.swapped",
+    "sweep.kept",
     "sweep.done",
 ];
 

@@ -175,6 +175,9 @@ fn start_jobs(
     if let Some(period) = config.payouts.expiry_interval {
         jobs::start(tracker, stop, jobs::RefundExpired { wallet: wallet.clone(), period });
     }
+    if config.mints.ladder_coins > 0 {
+        jobs::start(tracker, stop, jobs::RefillLadder { wallet: wallet.clone() });
+    }
     jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
     jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
@@ -251,6 +254,7 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         timeout: config.mints.timeout,
         concurrency: config.mints.max_concurrency,
         seed: Seed::new(seed),
+        ladder_coins: config.mints.ladder_coins,
         lightning_fee_percent: config.payouts.max_fee_percent,
         strangers: strangers_reach(&config.mints.urls),
     };

@@ -89,7 +89,9 @@ impl Wallet {
     async fn start_payment(&self, trusted: &Trusted, operation: &Operation) -> Result<Change, WalletError> {
         let plan = match self.plan_payment(trusted, operation).await {
             Ok(plan) => plan,
-            Err(Unsent::Wallet(error @ (WalletError::Store(_) | WalletError::Ecash(_)))) => return Err(error),
+            Err(Unsent::Wallet(error @ (WalletError::Store(_) | WalletError::Ecash(_) | WalletError::Busy))) => {
+                return Err(error);
+            }
             Err(unsent) => return self.put_back(trusted, operation, &unsent.to_string()).await,
         };
         failpoint!("pay.planned");
@@ -199,9 +201,9 @@ impl Wallet {
                 return self.book_payment(trusted, operation, plan, change, &preimage).await;
             }
             Standing::Spent => {
-                // Proofs that the books say are ours were spent: never silently.
-                tracing::error!(operation = %operation.id, mint = %operation.mint, "ecash of this wallet was spent elsewhere");
-                self.replan(trusted, operation, Some(swap::ys(&plan.inputs)?)).await?;
+                let refusal = Some(&Refusal::Spent);
+                let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, refusal).await?;
+                self.replan(trusted, operation, spent).await?;
                 return Err(MintError::Refused(Refusal::Spent).into());
             }
             // The mint's own answer to the only request that there was.

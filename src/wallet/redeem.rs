@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cdk::nuts::Proof;
 
+use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
-use super::keysets::{split_few, split_ladder, sum};
+use super::keysets::{split_ladder, sum};
 use super::refusal::{MintError, Refusal};
 use super::swap::{self, Plan, Standing};
 use super::token::{Token, TokenFault};
@@ -249,7 +250,7 @@ impl Wallet {
         // A token that rides on one request wants change: receive it in amounts that can pay any.
         let outputs = match target {
             Target::Own(AccountKind::Token) => split_ladder(net, &active.amounts),
-            _ => split_few(net, &active.amounts),
+            _ => self.split_kept(trusted, token.unit, net, &active.amounts).await?,
         };
         if sum(&outputs) != net {
             return Err(TokenFault::Malformed("its value cannot be received").into());
@@ -308,38 +309,22 @@ impl Wallet {
         standing: Standing,
         first: bool,
     ) -> Result<Account, RedeemError> {
-        match standing {
-            Standing::Done(proofs) => {
-                self.keep_incoming(trusted, operation, plan.counter, proofs, first).await?;
+        match self.finish_act(trusted, operation, Act::received(plan), standing, first).await? {
+            Ended::Kept(_) => {
                 failpoint!("redeem.kept");
                 let account = self.credit(operation).await?;
                 failpoint!("redeem.credited");
                 Ok(account)
             }
-            Standing::Unknown(MintError::NotSent) if first => {
+            Ended::NotDone(None) => {
                 self.refuse(operation, "unreachable").await?;
                 Err(RedeemError::Unreachable)
             }
-            Standing::Unknown(error) => {
-                tracing::warn!(operation = %operation.id, %error, "a redemption is not decided yet");
-                self.postpone(operation, State::Unknown, &error.to_string()).await?;
-                Err(RedeemError::Pending(operation.id.clone()))
-            }
-            Standing::Refused(refusal) => {
+            Ended::NotDone(Some(refusal)) => {
                 self.refuse(operation, &format!("{refusal:?}")).await?;
-                Err(match refusal {
-                    Refusal::Spent => RedeemError::Spent,
-                    Refusal::RateLimited(secs) => RedeemError::RateLimited(secs),
-                    Refusal::Pending => RedeemError::Refused("its proofs are pending at the mint".into()),
-                    Refusal::Stale => RedeemError::Stale,
-                    Refusal::OutputsSigned => RedeemError::Refused("the outputs were signed before".into()),
-                    Refusal::Signature => {
-                        RedeemError::Refused("it wants a signature that this node cannot give".into())
-                    }
-                    Refusal::Quote(_) | Refusal::UnknownQuote => RedeemError::Refused("it speaks of a quote".into()),
-                    Refusal::Other(why) => RedeemError::Refused(why),
-                })
+                Err(refused(refusal))
             }
+            Ended::Open(_) => Err(RedeemError::Pending(operation.id.clone())),
         }
     }
 
@@ -395,6 +380,19 @@ impl Wallet {
             Some(operation) => self.known(&operation).await,
             None => Ok(RedeemError::Overlap),
         }
+    }
+}
+
+fn refused(refusal: Refusal) -> RedeemError {
+    match refusal {
+        Refusal::Spent => RedeemError::Spent,
+        Refusal::RateLimited(secs) => RedeemError::RateLimited(secs),
+        Refusal::Pending => RedeemError::Refused("its proofs are pending at the mint".into()),
+        Refusal::Stale => RedeemError::Stale,
+        Refusal::OutputsSigned => RedeemError::Refused("the outputs were signed before".into()),
+        Refusal::Signature => RedeemError::Refused("it wants a signature that this node cannot give".into()),
+        Refusal::Quote(_) | Refusal::UnknownQuote => RedeemError::Refused("it speaks of a quote".into()),
+        Refusal::Other(why) => RedeemError::Refused(why),
     }
 }
 

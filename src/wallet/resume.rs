@@ -53,7 +53,7 @@ impl Wallet {
             Kind::Redeem => self.resume_redemption(operation).await,
             Kind::TopUp => self.resume_topup(operation).await,
             Kind::Change | Kind::Refund | Kind::Expiry | Kind::Payout => self.perform(operation).await != Change::Owed,
-            Kind::Sweep => false,
+            Kind::Sweep => self.resume_sweep(operation).await,
         }
     }
 

@@ -23,6 +23,7 @@ mod crash;
 mod idempotency;
 mod invariants;
 mod keys;
+mod ladder;
 mod ledger;
 mod licences;
 mod lightning;

@@ -24,6 +24,7 @@ fn defaults(mint_url: &str, upstream: &Upstream) -> BTreeMap<String, String> {
         ("BTC_USD_FIXED", "100000"),
         ("EXCHANGE_FEE", "1"),
         ("UPSTREAM_PROVIDER_FEE", "1"),
+        ("CHANGE_LADDER_COINS", "0"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into()
@@ -47,6 +48,12 @@ impl Program {
 
     /// Starts with these settings and nothing of this process's environment.
     async fn with_settings(dir: &Path, settings: &BTreeMap<String, String>) -> Self {
+        let mut program = Self::spawn(dir, settings);
+        program.url = program.listening().await;
+        program
+    }
+
+    fn spawn(dir: &Path, settings: &BTreeMap<String, String>) -> Self {
         std::fs::write(dir.join("models.json"), models().to_string()).expect("models.json");
         let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
         command.env_clear().current_dir(dir).envs(settings);
@@ -55,9 +62,7 @@ impl Program {
         let said = Arc::new(Mutex::new(String::new()));
         let readers =
             vec![read(child.stdout.take().expect("stdout"), &said), read(child.stderr.take().expect("stderr"), &said)];
-        let mut program = Self { child, url: String::new(), said, readers };
-        program.url = program.listening().await;
-        program
+        Self { child, url: String::new(), said, readers }
     }
 
     async fn listening(&mut self) -> String {
@@ -160,6 +165,27 @@ impl ChildNode {
     /// Asks it to stop, and waits until it has, well.
     pub async fn stop(&mut self) {
         self.program().stop().await;
+    }
+
+    /// From the next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Starts it again on the same data, and waits until it dies at this place.
+    pub async fn restart_to_die_at(&mut self, failpoint: &str) {
+        assert!(self.program.is_none(), "kill it first");
+        let mut settings = self.settings.clone();
+        settings.insert("COINSLOT_FAILPOINT".to_owned(), failpoint.to_owned());
+        let mut program = Program::spawn(&self.db.dir(), &settings);
+        for _ in 0..6_000 {
+            if let Some(status) = program.child.try_wait().expect("its state") {
+                assert!(!status.success(), "{}", program.said());
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it does not come by {failpoint}: {}", program.said());
     }
 
     fn url(&self) -> &str {
