@@ -18,6 +18,8 @@ pub(super) type Counts = BTreeMap<u64, usize>;
 const MAX_INPUTS: usize = 128;
 /// Coins of an amount pile up when there are so many times more than the ladder wants.
 const PILE: usize = 4;
+/// One part in so many of all ecash is not in the ladder.
+const SLACK: u64 = 8;
 /// The most that an exchange may cost, in percent of what is exchanged.
 const MAX_FEE_PERCENT: u64 = 1;
 
@@ -28,15 +30,19 @@ pub(super) struct Ladder {
 }
 
 impl Ladder {
-    /// How many coins of each amount the ladder wants, for a wallet worth `total`.
+    /// How many coins of each amount the ladder wants, for a wallet worth `total`. A part of that is
+    /// left out, so that there is something to pay fees from, and to fill the ladder with.
     fn wants(self, total: u64, amounts: &[u64]) -> Counts {
-        let coins = u64::try_from(self.coins).unwrap_or(u64::MAX);
-        let mut left = total;
+        let mut left = total.saturating_sub(total / SLACK);
         let mut wants = Counts::new();
         for amount in amounts.iter().filter(|amount| **amount > 0) {
-            let Some(rest) = amount.checked_mul(coins).and_then(|rung| left.checked_sub(rung)) else { break };
-            left = rest;
-            wants.insert(*amount, self.coins);
+            let affordable = usize::try_from(left.checked_div(*amount).unwrap_or(0)).unwrap_or(usize::MAX);
+            let wanted = self.coins.min(affordable);
+            if wanted == 0 {
+                break;
+            }
+            left = left.saturating_sub(worth(&Counts::from([(*amount, wanted)])));
+            wants.insert(*amount, wanted);
         }
         wants
     }
@@ -56,11 +62,14 @@ impl Ladder {
             .map(|(amount, count)| (*amount, count.saturating_sub(wants.get(amount).copied().unwrap_or(0))))
             .filter(|(_, count)| *count > 0)
             .collect();
-        let short = wants.keys().any(|amount| count(amount) < self.coins.div_ceil(2));
+        let short = wants.iter().any(|(amount, wanted)| count(amount) < wanted.div_ceil(2));
         let taken = if short {
             let missing: Counts =
                 wants.iter().map(|(amount, wanted)| (*amount, wanted.saturating_sub(count(amount)))).collect();
-            enough(&spare, worth(&missing))?.into_iter().collect()
+            // With what the exchange itself may cost, and more: it must not leave the ladder short again.
+            let missing = worth(&missing);
+            let margin = if missing < 100 { 0 } else { missing.saturating_mul(MAX_FEE_PERCENT) / 50 };
+            enough(&spare, missing.saturating_add(margin))?.into_iter().collect()
         } else {
             let most = self.coins.saturating_mul(PILE);
             let top = amounts.last().copied().unwrap_or(0);

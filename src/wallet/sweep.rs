@@ -211,7 +211,9 @@ impl Wallet {
         let failed = Step { state: State::Failed, plan: "", result: why };
         journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), failed, self.clock().now_ms()).await?;
         tx.commit().await?;
-        self.inner.ecash.update_proofs_state(spent, ProofState::Spent).await?;
+        if !spent.is_empty() {
+            self.inner.ecash.update_proofs_state(spent, ProofState::Spent).await?;
+        }
         self.set_free(trusted, operation).await?;
         Ok(State::Failed)
     }
