@@ -52,7 +52,10 @@ pub const POINTS: &[&str] = &[
     "pay.returned",
     // Ecash is exchanged for handier amounts.
     "sweep.written",
+    "sweep.reserved",
+    "sweep.planned",
     "sweep.swapped",
+    "sweep.kept",
     "sweep.done",
 ];
 

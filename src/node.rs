@@ -183,6 +183,9 @@ fn start_jobs(
     if let Some(claim_time) = config.payouts.claim_time {
         jobs::start(tracker, stop, jobs::TakeBackUnclaimed { wallet: wallet.clone(), claim_time });
     }
+    if config.mints.ladder_coins > 0 {
+        jobs::start(tracker, stop, jobs::RefillLadder { wallet: wallet.clone() });
+    }
     jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
     jobs::start(tracker, stop, jobs::ExpireVouchers { ledger: exchange.ledger.clone() });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
@@ -260,6 +263,7 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         timeout: config.mints.timeout,
         concurrency: config.mints.max_concurrency,
         seed: Seed::new(seed),
+        ladder_coins: config.mints.ladder_coins,
         lightning_fee_percent: config.payouts.max_fee_percent,
         strangers: strangers_reach(&config.mints.urls),
     };

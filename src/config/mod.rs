@@ -157,6 +157,8 @@ pub struct Mints {
     pub timeout: Duration,
     /// `MINT_MAX_CONCURRENCY`, 4 (`MINT_OPERATION_CONCURRENCY`)
     pub max_concurrency: usize,
+    /// `CHANGE_LADDER_COINS`, 4; 0: none.
+    pub ladder_coins: usize,
 }
 
 /// What leaves the node over Lightning.

@@ -148,12 +148,19 @@ impl<'a> Reader<'a> {
         let unit = self.get("PRIMARY_MINT_UNIT", values::unit);
         let timeout = self.get("MINT_OPERATION_TIMEOUT_SECONDS", values::seconds);
         let max_concurrency = self.get("MINT_MAX_CONCURRENCY", values::concurrency);
+        let ladder_coins = self.get("CHANGE_LADDER_COINS", values::ladder_coins);
         let mut urls = listed?;
         if let Some(primary) = primary? {
             urls.retain(|url| *url != primary);
             urls.insert(0, primary);
         }
-        Some(Mints { urls, unit: unit?, timeout: timeout?, max_concurrency: max_concurrency? })
+        Some(Mints {
+            urls,
+            unit: unit?,
+            timeout: timeout?,
+            max_concurrency: max_concurrency?,
+            ladder_coins: ladder_coins?,
+        })
     }
 
     fn payouts(&mut self) -> Option<Payouts> {

@@ -59,6 +59,10 @@ pub const SETTINGS: &[Setting] = &[
     setting("MINT_MAX_CONCURRENCY", &["MINT_OPERATION_CONCURRENCY"], "4",
         "How many calls to one mint may run at a time. Public mints limit their callers."),
 
+    setting("CHANGE_LADDER_COINS", &[], "4",
+        "How many coins of each amount are kept ready, so that change needs no call to the mint. They are \
+         exchanged for in the background, where the mint's fee is a percent at most. 0 to 8; 0: none."),
+
     setting("MODELS_PATH", &[], "models.json",
         "List of models and prices in USD per token, in the shape of OpenRouter's /api/v1/models."),
     setting("MODEL_BASED_PRICING", &["FIXED_PRICING"], "",

@@ -99,6 +99,10 @@ pub(super) fn body_limit(text: &str) -> Parsed<usize> {
     whole(text, 1024..=1 << 40)
 }
 
+pub(super) fn ladder_coins(text: &str) -> Parsed<usize> {
+    whole(text, 0..=8)
+}
+
 pub(super) fn concurrency(text: &str) -> Parsed<usize> {
     whole(text, 1..=1024)
 }

@@ -42,6 +42,7 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../migrations/0008_vouchers.postgres.sql"),
     },
     Migration { version: 9, common: include_str!("../migrations/0009_unclaimed.sql"), sqlite: "", postgres: "" },
+    Migration { version: 13, common: include_str!("../migrations/0013_sweep.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

@@ -13,12 +13,13 @@ use uuid::Uuid;
 
 use super::change::{Attempt, Change, Destination, RefundError, Source, operation_uuid, plain, read_plan, returned};
 use super::change::{sum_infos, without_dleq};
+use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::split_few;
+use super::ladder::worth;
 use super::refusal::{MintError, Refusal};
-use super::steps::DENIED_MS;
 use super::swap::{self, Plan, Standing};
-use super::{Trusted, Wallet, WalletError, currency, incoming};
+use super::{Trusted, Wallet, WalletError, currency};
 use crate::failpoint::failpoint;
 use crate::ledger::AccountId;
 use crate::ledger::repo::{self as books, Transfer};
@@ -166,7 +167,7 @@ impl Wallet {
     /// made there then, at the next attempt.
     async fn go_elsewhere(&self, operation: &Operation, owed: u64) -> Result<Change, WalletError> {
         for (mint, trusted) in self.inner.mints.iter().filter(|(mint, _)| **mint != operation.mint) {
-            if self.in_stock(trusted, operation.unit).await? < owed {
+            if worth(&self.in_stock(trusted, operation.unit).await?) < owed {
                 continue;
             }
             let mut tx = self.store().begin(Durability::Full).await?;
@@ -193,7 +194,8 @@ impl Wallet {
         let keep = total.checked_sub(owed).ok_or_else(|| WalletError::Ecash("too little was chosen".into()))?;
         let mut outputs: Vec<(u64, bool)> =
             split_few(send, &active.amounts).into_iter().map(|part| (part, true)).collect();
-        outputs.extend(split_few(keep, &active.amounts).into_iter().map(|part| (part, false)));
+        let kept = self.split_kept(trusted, operation.unit, keep, &active.amounts).await?;
+        outputs.extend(kept.into_iter().map(|part| (part, false)));
         outputs.sort_unstable();
         let counter = self.reserve_counters(active.id, outputs.len()).await?;
         let plan = Plan {
@@ -204,13 +206,8 @@ impl Wallet {
             outputs: outputs.into_iter().map(|(part, _)| part).collect(),
             fee: owed.saturating_sub(send),
         };
-        let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
-        let mut tx = self.store().begin(Durability::Full).await?;
-        let acting = Step { state: State::Acting, plan: &text, result: "" };
-        let owner = self.inner.ledger.owner();
-        let ours = journal::advance(&mut tx, &operation.id, owner, acting, self.clock().now_ms()).await?;
-        tx.commit().await?;
-        if ours { Ok(plan) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
+        self.write_plan(operation, &plan).await?;
+        Ok(plan)
     }
 
     async fn finish_swap(
@@ -221,49 +218,23 @@ impl Wallet {
         standing: Standing,
         first: bool,
     ) -> Result<Change, WalletError> {
-        let proofs = match standing {
-            Standing::Done(proofs) => proofs,
-            Standing::NotSent => {
-                self.replan(trusted, operation, &[]).await?;
-                return Err(MintError::NotSent.into());
-            }
-            Standing::Denied | Standing::Refused(Refusal::Spent) => {
-                if self.is_believed(operation, "ecash of this wallet was spent elsewhere", DENIED_MS).await? {
-                    let spent = trusted.http.spent(plan.input_ys()?).await?;
-                    self.replan(trusted, operation, &spent).await?;
-                }
-                return Err(MintError::Refused(Refusal::Spent).into());
-            }
-            Standing::Refused(refusal) => {
-                self.replan(trusted, operation, &[]).await?;
-                if refusal == Refusal::Stale {
+        let (proofs, new) = match self.finish_act(trusted, operation, Act::of(plan), standing, first).await? {
+            Ended::Kept { proofs, new } => (proofs, new),
+            Ended::NotDone(refusal) => {
+                let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, refusal.as_ref()).await?;
+                self.replan(trusted, operation, &spent).await?;
+                if refusal == Some(Refusal::Stale) {
                     trusted.keysets.refresh_if_due().await?;
                 }
-                return Err(MintError::Refused(refusal).into());
+                return Err(refusal.map_or(MintError::NotSent, MintError::Refused).into());
             }
-            Standing::Unknown(error) => {
-                self.postpone(operation, State::Unknown, &error.to_string()).await?;
-                return Err(error.into());
-            }
+            Ended::Open(error) => return Err(error.into()),
         };
-        let id = operation_uuid(operation)?;
-        let mut infos = incoming::proof_infos(&trusted.url, operation, plan.counter, proofs.clone())?;
-        for (at, info) in infos.iter_mut().enumerate() {
-            if plan.send.contains(&at) {
-                info.state = ProofState::Reserved;
-                info.used_by_operation = Some(id);
-            }
-        }
-        if !first {
-            let ys: Vec<_> = infos.iter().map(|info| info.y).collect();
-            let stored = self.inner.ecash.get_proofs_by_ys(ys).await?;
-            infos.retain(|info| stored.iter().all(|old| old.y != info.y));
-        }
-        self.inner.ecash.update_proofs(infos.clone(), plan.input_ys()?).await?;
         failpoint!("return.kept");
+        self.inner.ladder_was_short.notify_one();
         let sent = proofs.into_iter().enumerate().filter(|(at, _)| plan.send.contains(at)).map(|(_, proof)| proof);
         let change = self.finish(trusted, operation, sent.map(without_dleq).collect(), plan.fee).await?;
-        self.stock(trusted, operation.unit, &infos).await;
+        self.stock(trusted, operation.unit, &new).await;
         Ok(change)
     }
 

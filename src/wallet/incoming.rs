@@ -1,9 +1,10 @@
 //! Ecash that came in for an operation: kept first, then booked.
 //!
-//! Whatever brought it (a token, a paid invoice), two steps end it: [`Wallet::keep_incoming`] stores
-//! the proofs, marked with the operation, and [`Wallet::credit`] books them in one synced
-//! transaction with the outcome. A process that dies in between leaves proofs without credit, and an
-//! open operation whose next attempt finds them.
+//! Whatever brought it (a token, a paid invoice, an exchange of the node's own coins), two steps end
+//! it: [`Wallet::finish_act`] stores the proofs, marked with the operation, and then they are booked
+//! in one synced transaction with the outcome; for what is a client's, by [`Wallet::credit`]. A
+//! process that dies in between leaves proofs that no book knows, and an open operation whose next
+//! attempt finds them.
 
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{Proof, State as ProofState};
@@ -11,8 +12,10 @@ use cdk_common::wallet::ProofInfo;
 
 use super::change::operation_uuid;
 use super::journal::{self, Fate, Kind, Operation, State, Step};
-use super::refusal::MintError;
+use super::quote::Quote;
+use super::refusal::{MintError, Refusal};
 use super::steps::DENIED_MS;
+use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::ledger::account::house_account;
 use crate::ledger::repo::{self as books, Transfer};
@@ -20,37 +23,123 @@ use crate::ledger::{Account, AccountId, AccountKind};
 use crate::money::MintUnit;
 use crate::store::{Durability, StoreError, Tx};
 
+/// What an act at the mint takes and brings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Act<'a> {
+    /// NUT-13 counter of the first proof that it brings.
+    counter: u32,
+    /// Proofs of this wallet that it spends.
+    inputs: &'a [Proof],
+    /// Which of the proofs that it brings, by position, leave the wallet in a token.
+    send: &'a [usize],
+}
+
+/// What a mint says that would cost somebody money, and is not believed at once.
+const SPENT_ELSEWHERE: &str = "the proofs were spent by somebody else";
+const SPENT_AT_ONCE: &str = "proofs that it has just signed are spent";
+
+impl<'a> Act<'a> {
+    /// A swap of this wallet's proofs.
+    pub(super) fn of(plan: &'a Plan) -> Self {
+        Self { counter: plan.counter, inputs: &plan.inputs, send: &plan.send }
+    }
+
+    /// A swap of a client's proofs.
+    pub(super) fn received(plan: &Plan) -> Self {
+        Self { counter: plan.counter, inputs: &[], send: &[] }
+    }
+
+    /// Proofs minted on a quote.
+    pub(super) fn minted(quote: &Quote) -> Self {
+        Self { counter: quote.counter, inputs: &[], send: &[] }
+    }
+}
+
+/// How the act of an operation ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It was done, and its proofs are stored: all of them in the order of the plan's outputs, and those
+    /// that are `new` to the store, which the inventory learns of once the operation is booked.
+    Kept { proofs: Vec<Proof>, new: Vec<ProofInfo> },
+    /// Surely nothing happened: the mint said why, or was never reached.
+    NotDone(Option<Refusal>),
+    /// Nobody knows; this is noted, and the journal tries again.
+    Open(MintError),
+}
+
 impl Wallet {
-    /// Stores the proofs that came in for an operation; the first derives from `first_counter`
-    /// (NUT-13). After a restart (not `first`) some may be there already. No other operation touches
-    /// them before this one is booked, so the others must be unspent. Returns what was stored now.
+    /// The end that all acts have in common which bring proofs: they are stored, or it is certain that
+    /// there are none, or the operation stays open. `first` says that the act was sent just now, and
+    /// never before.
     ///
     /// # Errors
-    /// When the store or, after a restart, the mint does not answer, or says that they are spent.
-    pub(super) async fn keep_incoming(
+    /// When the store or, after a restart, the mint does not answer.
+    pub(super) async fn finish_act(
         &self,
         trusted: &Trusted,
         operation: &Operation,
-        first_counter: u32,
+        act: Act<'_>,
+        standing: Standing,
+        first: bool,
+    ) -> Result<Ended, WalletError> {
+        match standing {
+            Standing::Done(proofs) => Ok(match self.keep(trusted, operation, act, proofs.clone(), first).await? {
+                Some(new) => Ended::Kept { proofs, new },
+                None => Ended::Open(MintError::Unknown(SPENT_AT_ONCE.to_owned())),
+            }),
+            Standing::NotSent => Ok(Ended::NotDone(None)),
+            // Of a client's proofs, the mint's answer to the only request that there was.
+            Standing::Refused(Refusal::Spent) if act.inputs.is_empty() => Ok(Ended::NotDone(Some(Refusal::Spent))),
+            Standing::Denied | Standing::Refused(Refusal::Spent) => {
+                Ok(match self.is_believed(operation, SPENT_ELSEWHERE, DENIED_MS).await? {
+                    true => Ended::NotDone(Some(Refusal::Spent)),
+                    false => Ended::Open(MintError::Refused(Refusal::Spent)),
+                })
+            }
+            Standing::Refused(refusal) => Ok(Ended::NotDone(Some(refusal))),
+            Standing::Unknown(error) => {
+                let (id, kind) = (&operation.id, operation.kind.as_str());
+                tracing::warn!(operation = %id, kind, %error, "an operation is not decided yet");
+                self.postpone(operation, State::Unknown, &error.to_string()).await?;
+                Ok(Ended::Open(error))
+            }
+        }
+    }
+
+    /// Stores the proofs that an act brought, in place of those that it spent. After a restart (not
+    /// `first`) some may be there already. No other operation touches them before this one is booked, so
+    /// the others must be unspent. Returns what was stored now; `None` where the mint's word that some
+    /// are spent is not taken yet.
+    async fn keep(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        act: Act<'_>,
         proofs: Vec<Proof>,
         first: bool,
-    ) -> Result<Vec<ProofInfo>, WalletError> {
-        let mut infos = proof_infos(&trusted.url, operation, first_counter, proofs)?;
+    ) -> Result<Option<Vec<ProofInfo>>, WalletError> {
+        let id = operation_uuid(operation)?;
+        let mut infos = proof_infos(&trusted.url, operation, act.counter, proofs)?;
+        for (_, info) in infos.iter_mut().enumerate().filter(|(at, _)| act.send.contains(at)) {
+            info.state = ProofState::Reserved;
+            info.used_by_operation = Some(id);
+        }
         if !first {
             let stored = self.inner.ecash.get_proofs_by_ys(infos.iter().map(|info| info.y).collect()).await?;
             infos.retain(|info| stored.iter().all(|old| old.y != info.y));
+        }
+        if !first && !infos.is_empty() {
             let states = trusted.http.states(infos.iter().map(|info| info.y).collect()).await?;
             if states.iter().any(|state| *state != ProofState::Unspent) {
-                let denial = "proofs that it has just signed are spent";
-                if !self.is_believed(operation, denial, DENIED_MS).await? {
-                    return Err(MintError::Unknown(denial.into()).into());
+                if !self.is_believed(operation, SPENT_AT_ONCE, DENIED_MS).await? {
+                    return Ok(None);
                 }
                 let mut states = states.into_iter();
                 infos.retain(|_| states.next() == Some(ProofState::Unspent));
             }
         }
-        self.inner.ecash.update_proofs(infos.clone(), Vec::new()).await?;
-        Ok(infos)
+        self.inner.ecash.update_proofs(infos.clone(), swap::ys(act.inputs)?).await?;
+        Ok(Some(infos))
     }
 
     /// Credits the operation's amount to its account and ends the operation, in one transaction.

@@ -19,6 +19,7 @@ mod give;
 mod incoming;
 mod journal;
 mod keysets;
+mod ladder;
 mod melt;
 pub mod mint;
 mod outputs;
@@ -32,6 +33,7 @@ mod resume;
 mod select;
 mod steps;
 mod swap;
+mod sweep;
 pub mod token;
 mod topup;
 mod unclaimed;
@@ -94,6 +96,9 @@ pub enum WalletError {
     Ecash(String),
     #[error("there is not enough ecash at this mint")]
     Short,
+    /// Others have it in hand just now.
+    #[error("other operations have the ecash of this mint in hand; try again")]
+    Busy,
     #[error(transparent)]
     Mint(#[from] MintError),
 }
@@ -135,6 +140,9 @@ struct Inner {
     ecash: EcashStore,
     ledger: Ledger,
     seed: Seed,
+    ladder: ladder::Ladder,
+    /// Change had to be swapped for.
+    ladder_was_short: tokio::sync::Notify,
     /// See [`Options`].
     lightning_fee_percent: u8,
     strangers: Reach,
@@ -151,6 +159,8 @@ pub struct Options {
     pub timeout: std::time::Duration,
     pub concurrency: usize,
     pub seed: Seed,
+    /// Coins of each amount that are kept ready for change.
+    pub ladder_coins: usize,
     /// The most that a Lightning payment may cost, in percent of it.
     pub lightning_fee_percent: u8,
     /// Which addresses clients may name.
@@ -181,6 +191,8 @@ impl Wallet {
             ecash,
             ledger,
             seed: options.seed,
+            ladder: ladder::Ladder { coins: options.ladder_coins },
+            ladder_was_short: tokio::sync::Notify::new(),
             lightning_fee_percent: options.lightning_fee_percent,
             strangers: options.strangers,
             redeeming: redeem::Lanes::default(),

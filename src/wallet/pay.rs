@@ -92,7 +92,9 @@ impl Wallet {
     async fn start_payment(&self, trusted: &Trusted, operation: &Operation) -> Result<Change, WalletError> {
         let plan = match self.plan_payment(trusted, operation).await {
             Ok(plan) => plan,
-            Err(Unsent::Wallet(error @ (WalletError::Store(_) | WalletError::Ecash(_)))) => return Err(error),
+            Err(Unsent::Wallet(error @ (WalletError::Store(_) | WalletError::Ecash(_) | WalletError::Busy))) => {
+                return Err(error);
+            }
             Err(unsent) => return self.put_back(trusted, operation, &unsent.to_string()).await,
         };
         failpoint!("pay.planned");
@@ -210,10 +212,10 @@ impl Wallet {
                 return self.book_payment(trusted, operation, plan, change, &preimage).await;
             }
             Standing::Denied => {
-                // Proofs that the books say are ours were spent: never silently.
                 let denial = "ecash of this wallet was spent, but not for its payment";
                 if self.is_believed(operation, denial, DENIED_LONG_MS).await? {
-                    let spent = trusted.http.spent(swap::ys(&plan.inputs)?).await?;
+                    let refusal = Some(&Refusal::Spent);
+                    let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, refusal).await?;
                     self.replan(trusted, operation, &spent).await?;
                 }
                 return Err(MintError::Refused(Refusal::Spent).into());

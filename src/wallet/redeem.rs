@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cdk::nuts::{Proof, State as ProofState};
 
+use super::incoming::{Act, Ended};
 use super::journal::{self, Fate, Kind, Operation, State, Step};
-use super::keysets::{split_few, split_ladder, sum};
+use super::keysets::{split_ladder, sum};
 use super::refusal::{MintError, Refusal};
-use super::steps::DENIED_MS;
 use super::swap::{self, Plan, Standing};
 use super::token::{Token, TokenFault};
 use super::{Trusted, Wallet, WalletError};
@@ -262,7 +262,7 @@ impl Wallet {
         // A token that rides on one request wants change: receive it in amounts that can pay any.
         let outputs = match target {
             Target::Own(AccountKind::Token) => split_ladder(net, &active.amounts),
-            _ => split_few(net, &active.amounts),
+            _ => self.split_kept(trusted, token.unit, net, &active.amounts).await?,
         };
         if sum(&outputs) != net {
             return Err(TokenFault::Malformed("its value cannot be received").into());
@@ -333,52 +333,28 @@ impl Wallet {
         standing: Standing,
         first: bool,
     ) -> Result<Account, RedeemError> {
-        match standing {
-            Standing::Done(proofs) => {
-                let kept = self.keep_incoming(trusted, operation, plan.counter, proofs, first).await?;
+        match self.finish_act(trusted, operation, Act::received(plan), standing, first).await? {
+            Ended::Kept { new, .. } => {
                 failpoint!("redeem.kept");
                 let account = self.credit(operation).await?;
                 failpoint!("redeem.credited");
-                self.stock(trusted, operation.unit, &kept).await;
+                self.stock(trusted, operation.unit, &new).await;
                 if operation.takes_back.is_some() {
                     // Kept as given away until now. Nothing counts them, so nothing hangs on this.
                     self.inner.ecash.update_proofs_state(plan.input_ys()?, ProofState::Spent).await?;
                 }
                 Ok(account)
             }
-            Standing::NotSent => {
+            Ended::NotDone(None) => {
                 self.refuse(operation, "unreachable", Fate::Open).await?;
                 Err(RedeemError::Unreachable)
             }
-            Standing::Denied => {
-                if !self.is_believed(operation, "the token was spent by somebody else", DENIED_MS).await? {
-                    return Err(RedeemError::Pending(operation.id.clone()));
-                }
-                self.refuse(operation, "spent by somebody else", Fate::Collected).await?;
-                Err(RedeemError::Spent)
-            }
-            Standing::Unknown(error) => {
-                tracing::warn!(operation = %operation.id, %error, "a redemption is not decided yet");
-                self.postpone(operation, State::Unknown, &error.to_string()).await?;
-                Err(RedeemError::Pending(operation.id.clone()))
-            }
-            Standing::Refused(refusal) => {
+            Ended::NotDone(Some(refusal)) => {
                 let fate = if refusal == Refusal::Spent { Fate::Collected } else { Fate::Open };
                 self.refuse(operation, &format!("{refusal:?}"), fate).await?;
-                Err(match refusal {
-                    Refusal::Spent => RedeemError::Spent,
-                    Refusal::RateLimited(secs) => RedeemError::RateLimited(secs),
-                    Refusal::Pending => RedeemError::Refused("its proofs are pending at the mint".into()),
-                    Refusal::Stale => RedeemError::Stale,
-                    Refusal::OutputsSigned => RedeemError::Refused("the outputs were signed before".into()),
-                    Refusal::Signature => {
-                        RedeemError::Refused("it wants a signature that this node cannot give".into())
-                    }
-                    Refusal::Quote(_) | Refusal::UnknownQuote => RedeemError::Refused("it speaks of a quote".into()),
-                    foreign @ Refusal::Foreign(_) => RedeemError::Refused(foreign.to_string()),
-                    Refusal::Other(why) => RedeemError::Refused(why),
-                })
+                Err(refused(refusal))
             }
+            Ended::Open(_) => Err(RedeemError::Pending(operation.id.clone())),
         }
     }
 
@@ -439,6 +415,20 @@ impl Wallet {
             Some(operation) => self.known(&operation).await,
             None => Ok(RedeemError::Overlap),
         }
+    }
+}
+
+fn refused(refusal: Refusal) -> RedeemError {
+    match refusal {
+        Refusal::Spent => RedeemError::Spent,
+        Refusal::RateLimited(secs) => RedeemError::RateLimited(secs),
+        Refusal::Pending => RedeemError::Refused("its proofs are pending at the mint".into()),
+        Refusal::Stale => RedeemError::Stale,
+        Refusal::OutputsSigned => RedeemError::Refused("the outputs were signed before".into()),
+        Refusal::Signature => RedeemError::Refused("it wants a signature that this node cannot give".into()),
+        Refusal::Quote(_) | Refusal::UnknownQuote => RedeemError::Refused("it speaks of a quote".into()),
+        foreign @ Refusal::Foreign(_) => RedeemError::Refused(foreign.to_string()),
+        Refusal::Other(why) => RedeemError::Refused(why),
     }
 }
 

@@ -65,7 +65,7 @@ impl Wallet {
             Kind::TopUp => self.resume_topup(operation).await,
             Kind::Change | Kind::Refund | Kind::Expiry | Kind::Payout => self.perform(operation).await != Change::Owed,
             Kind::Sweep if operation.takes_back.is_some() => self.resume_redemption(operation).await,
-            Kind::Sweep => false,
+            Kind::Sweep => self.resume_sweep(operation).await,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The steps that all operations have in common, each one synced transaction.
 
+use serde::Serialize;
+
 use super::journal::{self, Operation, State, Step};
 use super::{Wallet, WalletError};
 use crate::store::Durability;
@@ -67,6 +69,20 @@ impl Wallet {
         Ok(ours)
     }
 
+    /// Writes down the act of an operation, before it.
+    ///
+    /// # Errors
+    /// When the operation has ended, or is another process's: the act must not happen then.
+    pub(super) async fn write_plan<T: Serialize>(&self, operation: &Operation, plan: &T) -> Result<(), WalletError> {
+        let plan = write_json(plan)?;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let step = Step { state: State::Acting, plan: &plan, result: "" };
+        let owner = self.inner.ledger.owner();
+        let ours = journal::advance(&mut tx, &operation.id, owner, step, self.clock().now_ms()).await?;
+        tx.commit().await?;
+        if ours { Ok(()) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
+    }
+
     /// Ends an operation that moved no money, and surely will not.
     pub(super) async fn fail(&self, operation: &Operation, why: &str) -> Result<(), WalletError> {
         let mut tx = self.store().begin(Durability::Full).await?;
@@ -104,4 +120,9 @@ mod tests {
             assert_eq!(denied_since(other), None, "{other}");
         }
     }
+}
+
+/// A plan as the journal keeps it.
+pub(super) fn write_json<T: Serialize>(value: &T) -> Result<String, WalletError> {
+    serde_json::to_string(value).map_err(|error| WalletError::Ecash(error.to_string()))
 }

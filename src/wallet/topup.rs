@@ -13,10 +13,12 @@ use std::str::FromStr;
 use cdk::Bolt11Invoice;
 use cdk::nuts::{MintQuoteBolt11Request, MintQuoteState};
 
+use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
-use super::keysets::{amount, split_few, sum};
+use super::keysets::{amount, sum};
 use super::quote::{self, Quote};
 use super::refusal::{MintError, Refusal};
+use super::steps::write_json;
 use super::swap::Standing;
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::failpoint::failpoint;
@@ -294,33 +296,34 @@ impl Wallet {
         standing: Standing,
         first: bool,
     ) -> Result<bool, WalletError> {
-        match standing {
-            Standing::Done(proofs) => {
-                let kept = self.keep_incoming(trusted, operation, quote.counter, proofs, first).await?;
+        match self.finish_act(trusted, operation, Act::minted(&quote), standing, first).await? {
+            Ended::Kept { new, .. } => {
                 failpoint!("topup.kept");
                 self.credit(operation).await?;
                 failpoint!("topup.credited");
-                self.stock(trusted, operation.unit, &kept).await;
+                self.stock(trusted, operation.unit, &new).await;
                 Ok(true)
             }
             // Surely not signed: plan for the keysets as they are now.
-            Standing::Refused(Refusal::Stale) => {
+            Ended::NotDone(Some(Refusal::Stale)) => {
                 trusted.keysets.refresh_if_due().await?;
                 self.write_plan(operation, &Quote { outputs: Vec::new(), ..quote }).await?;
                 self.note(operation, "the mint's keysets have changed").await
             }
             // It had said that the invoice was paid, and takes it back, or has lost it.
-            Standing::Refused(Refusal::Quote(20_001) | Refusal::UnknownQuote) => self.wait_on(operation, &quote).await,
-            Standing::Refused(refusal) => self.note(operation, &refusal.to_string()).await,
-            Standing::Denied | Standing::NotSent => self.note(operation, "the mint could not be asked").await,
-            Standing::Unknown(error) => self.note(operation, &error.to_string()).await,
+            Ended::NotDone(Some(Refusal::Quote(20_001) | Refusal::UnknownQuote)) => {
+                self.wait_on(operation, &quote).await
+            }
+            Ended::NotDone(Some(refusal)) => self.note(operation, &refusal.to_string()).await,
+            Ended::NotDone(None) => self.note(operation, "the mint cannot be reached").await,
+            Ended::Open(_) => Ok(false),
         }
     }
 
     async fn plan_outputs(&self, trusted: &Trusted, operation: &Operation, quote: Quote) -> Result<Quote, WalletError> {
         let active = trusted.keysets.active(operation.unit).await?;
         let units = operation.unit.floor(operation.amount);
-        let outputs = split_few(units, &active.amounts);
+        let outputs = self.split_kept(trusted, operation.unit, units, &active.amounts).await?;
         if sum(&outputs) != units {
             return Err(WalletError::Ecash("the amount cannot be minted".into()));
         }
@@ -329,16 +332,6 @@ impl Wallet {
         self.write_plan(operation, &quote).await?;
         failpoint!("topup.paid");
         Ok(quote)
-    }
-
-    async fn write_plan(&self, operation: &Operation, quote: &Quote) -> Result<(), WalletError> {
-        let plan = write_json(quote)?;
-        let mut tx = self.store().begin(Durability::Full).await?;
-        let step = Step { state: State::Acting, plan: &plan, result: "" };
-        let owner = self.inner.ledger.owner();
-        let ours = journal::advance(&mut tx, &operation.id, owner, step, self.clock().now_ms()).await?;
-        tx.commit().await?;
-        if ours { Ok(()) } else { Err(WalletError::Ecash("another process finished this top-up".into())) }
     }
 
     /// Not paid yet: look again later, or give it up when its time and more is over.
@@ -378,8 +371,4 @@ fn next_look(operation: &Operation, now_ms: i64) -> i64 {
 fn read_quote(operation: &Operation) -> Result<Quote, WalletError> {
     serde_json::from_str(&operation.plan)
         .map_err(|_| WalletError::Ecash(format!("operation {} has an unreadable plan", operation.id)))
-}
-
-fn write_json<T: serde::Serialize>(value: &T) -> Result<String, WalletError> {
-    serde_json::to_string(value).map_err(|error| WalletError::Ecash(error.to_string()))
 }

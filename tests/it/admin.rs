@@ -89,6 +89,7 @@ impl House {
             timeout: Duration::from_secs(1),
             concurrency: 1,
             seed: Seed::new([7; 64]),
+            ladder_coins: 0,
             lightning_fee_percent: 3,
             strangers: net::public::Reach::Public,
         };

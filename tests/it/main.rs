@@ -25,6 +25,7 @@ mod hostile;
 mod idempotency;
 mod invariants;
 mod keys;
+mod ladder;
 mod ledger;
 mod licences;
 mod lightning;

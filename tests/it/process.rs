@@ -25,6 +25,7 @@ fn defaults(mint_url: &str, upstream: &Upstream) -> BTreeMap<String, String> {
         ("BTC_USD_FIXED", "100000"),
         ("EXCHANGE_FEE", "1"),
         ("UPSTREAM_PROVIDER_FEE", "1"),
+        ("CHANGE_LADDER_COINS", "0"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into()
@@ -217,6 +218,27 @@ impl ChildNode {
     /// Asks it to stop, and waits until it has, well.
     pub async fn stop(&mut self) {
         self.program().stop().await;
+    }
+
+    /// From the next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Starts it again on the same data, and waits until it dies at this place.
+    pub async fn restart_to_die_at(&mut self, failpoint: &str) {
+        assert!(self.program.is_none(), "kill it first");
+        let mut settings = self.settings.clone();
+        settings.insert("COINSLOT_FAILPOINT".to_owned(), failpoint.to_owned());
+        let mut program = Program::spawn(&self.db.dir(), &settings);
+        for _ in 0..6_000 {
+            if let Some(status) = program.child.try_wait().expect("its state") {
+                assert!(!status.success(), "{}", program.said());
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it does not come by {failpoint}: {}", program.said());
     }
 
     fn url(&self) -> &str {

@@ -98,7 +98,7 @@ pub(in crate::wallet) async fn payout_under_way(
     Ok(row.is_some())
 }
 
-/// What is owed at a mint, and not yet paid out, by open operations. In msat.
+/// What is owed at a mint, and not yet paid out, by open operations; to the mint, too. In msat.
 pub(in crate::wallet) async fn owed_at(
     connection: &mut AnyConnection,
     mint: &str,
@@ -106,10 +106,28 @@ pub(in crate::wallet) async fn owed_at(
 ) -> Result<i64, StoreError> {
     let sql = format!(
         "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM operations WHERE {OPEN} \
-         AND kind IN ('change', 'refund', 'expiry', 'payout') AND mint = $1 AND unit = $2"
+         AND kind IN ('change', 'refund', 'expiry', 'payout', 'sweep') AND mint = $1 AND unit = $2"
     );
     let row = sqlx::query(AssertSqlSafe(sql)).bind(mint).bind(unit.as_str()).fetch_one(connection).await?;
     Ok(row.try_get(0)?)
+}
+
+/// Whether other open operations have ecash of this one's mint and unit in hand.
+pub(in crate::wallet) async fn in_hand(
+    connection: &mut AnyConnection,
+    operation: &Operation,
+) -> Result<bool, StoreError> {
+    let sql = format!(
+        "SELECT id FROM operations WHERE {OPEN} AND mint = $1 AND unit = $2 AND id <> $3 AND EXISTS \
+         (SELECT 1 FROM proof p WHERE p.used_by_operation = operations.id AND p.state = 'RESERVED') LIMIT 1"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(operation.mint.as_str())
+        .bind(operation.unit.as_str())
+        .bind(operation.id.as_str())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.is_some())
 }
 
 /// Operations that failed and whose proofs are still set aside for them.
