@@ -123,19 +123,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let state =
         http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
-    let admin = admin::ensure_password(&store, ledger.clock(), config.admin.password.as_ref()).await?;
-    for (mint, open) in wallet.astray().await? {
-        tracing::error!(mint, open, "operations wait for a mint that is not in CASHU_MINTS");
-    }
-    let pages = admin::router(AdminState {
-        ledger,
-        wallet: wallet.clone(),
-        till: exchange.till.clone(),
-        password: admin.password,
-        name: config.info.name.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        secure_cookies: config.info.http_url.starts_with("https://"),
-    });
+    let (pages, admin_password) = admin_pages(&config, &exchange, &store).await?;
     let router = http::router(state, &config.server.cors_origins).merge(pages);
     let wanted = SocketAddr::new(config.server.host, config.server.port);
     let listen = |error| StartError::Listen { address: wanted, error };
@@ -155,10 +143,30 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         writer,
         store,
         shutdown_timeout: config.server.shutdown_timeout,
-        admin_password: admin.generated,
+        admin_password,
         npub,
         _lock: lock,
     })
+}
+
+/// The operator's pages, and their password if it was made just now.
+async fn admin_pages(
+    config: &Config,
+    exchange: &Exchange,
+    store: &Store,
+) -> Result<(http::Routes, Option<Secret>), StartError> {
+    let ledger = exchange.ledger.clone();
+    let admin = admin::ensure_password(store, ledger.clock(), config.admin.password.as_ref()).await?;
+    let pages = admin::router(AdminState {
+        ledger,
+        wallet: exchange.till.wallet().clone(),
+        till: exchange.till.clone(),
+        password: admin.password,
+        name: config.info.name.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        secure_cookies: config.info.http_url.starts_with("https://"),
+    });
+    Ok((pages, admin.generated))
 }
 
 fn start_jobs(
@@ -267,7 +275,11 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         lightning_fee_percent: config.payouts.max_fee_percent,
         strangers: strangers_reach(&config.mints.urls),
     };
-    Ok(Wallet::open(ledger.clone(), options, &client).await?)
+    let wallet = Wallet::open(ledger.clone(), options, &client).await?;
+    for (mint, open) in wallet.astray().await? {
+        tracing::error!(mint, open, "operations wait for a mint that is not in CASHU_MINTS");
+    }
+    Ok(wallet)
 }
 
 /// On a node whose mints are all on loopback there is no money to be had, and a network to be tested.

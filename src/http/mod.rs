@@ -29,6 +29,9 @@ use crate::exchange::Exchange;
 use crate::failure::{Code, Failure};
 use envelope::Asked;
 
+/// Routes that can be served, of this module or another.
+pub type Routes = Router;
+
 /// What the handlers share.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -56,7 +59,7 @@ impl Node {
 }
 
 /// Every public route of the node.
-pub fn router(node: Node, cors_origins: &[String]) -> Router {
+pub fn router(node: Node, cors_origins: &[String]) -> Routes {
     let mut router = Router::new()
         .route("/", get(info::root))
         .route("/healthz", get(health::alive))

@@ -109,6 +109,11 @@ fn denied_since(note: &str) -> Option<i64> {
     note.strip_prefix(DENIED)?.split_once(' ')?.0.parse().ok()
 }
 
+/// A plan as the journal keeps it.
+pub(super) fn write_json<T: Serialize>(value: &T) -> Result<String, WalletError> {
+    serde_json::to_string(value).map_err(|error| WalletError::Ecash(error.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,9 +125,4 @@ mod tests {
             assert_eq!(denied_since(other), None, "{other}");
         }
     }
-}
-
-/// A plan as the journal keeps it.
-pub(super) fn write_json<T: Serialize>(value: &T) -> Result<String, WalletError> {
-    serde_json::to_string(value).map_err(|error| WalletError::Ecash(error.to_string()))
 }

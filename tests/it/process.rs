@@ -230,7 +230,7 @@ impl ChildNode {
         assert!(self.program.is_none(), "kill it first");
         let mut settings = self.settings.clone();
         settings.insert("COINSLOT_FAILPOINT".to_owned(), failpoint.to_owned());
-        let mut program = Program::spawn(&self.db.dir(), &settings);
+        let mut program = Program::launch(&self.db.dir(), &settings);
         for _ in 0..6_000 {
             if let Some(status) = program.child.try_wait().expect("its state") {
                 assert!(!status.success(), "{}", program.said());
