@@ -122,7 +122,13 @@ pub fn body(input: &[u8]) -> u64 {
     let again = chat().read(&changed).expect("it can be read again");
     let wants_usage = shape.wants_usage || shape.stream;
     assert_eq!(again, Shape { model: "another/model".to_owned(), wants_usage, ..shape.clone() });
-    kind((shape.stream, shape.wants_usage, shape.max_output.is_some(), order(usize::try_from(shape.prompt_chars).unwrap()), order(usize::try_from(shape.images).unwrap())))
+    kind((
+        shape.stream,
+        shape.wants_usage,
+        shape.max_output.is_some(),
+        order(usize::try_from(shape.prompt_chars).unwrap()),
+        order(usize::try_from(shape.images).unwrap()),
+    ))
 }
 
 fn card() -> RateCard {
@@ -152,8 +158,9 @@ fn receipt(reading: Reading) -> Receipt {
             let cost = card().price(&usage).expect("plausible usage has a price");
             let parts = [cost.base, cost.input, cost.cache_read, cost.cache_write, cost.output];
             assert_eq!(parts.iter().map(|part| part.get()).sum::<u64>(), cost.total.get(), "the parts are the total");
+            let total = cost.total.get();
             let (bounded, over) = cost.bounded_by(held);
-            assert!(bounded.total <= held && bounded.total.get() + over.get() == cost.total.get());
+            assert!(bounded.total <= held && bounded.total.get() + over.get() == total);
             bounded
         }
         Reading::Unreported { .. } => Cost::fixed(Usage::default(), held).expect("a cost"),
@@ -229,6 +236,7 @@ pub fn stream(input: &[u8]) -> u64 {
     let lens = Lens::parse(&data).unwrap_or_else(|error| panic!("{error}: {closing:?}"));
     let cost = lens.object("cost").expect("a bill");
     assert_eq!(cost.get("total_msats").expect("a total").get(), receipt.cost.total.get().to_string());
-    let flags = (meter.has_content(), meter.is_complete(), meter.is_terminated(), matches!(reading, Reading::Reported(_)));
+    let flags =
+        (meter.has_content(), meter.is_complete(), meter.is_terminated(), matches!(reading, Reading::Reported(_)));
     kind((flags, order(forwarded), order(held), order(errors)))
 }

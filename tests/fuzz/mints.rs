@@ -9,8 +9,8 @@ use axum::body::Body;
 use axum::http::Response;
 use axum::routing::any;
 use cdk::nuts::{
-    BlindedMessage, CurrencyUnit, Id, MeltQuoteBolt11Request, MeltRequest, MintQuoteBolt11Request, MintRequest, PublicKey,
-    SwapRequest,
+    BlindedMessage, CurrencyUnit, Id, MeltQuoteBolt11Request, MeltRequest, MintQuoteBolt11Request, MintRequest,
+    PublicKey, SwapRequest,
 };
 use cdk::{Amount, Bolt11Invoice};
 use coinslot::net::{ClientOptions, client, install_crypto};
@@ -79,13 +79,16 @@ impl Parrot {
             }
             6 => {
                 let amount = Amount::from(10);
-                let request = MintQuoteBolt11Request { amount, unit: CurrencyUnit::Sat, description: None, pubkey: None };
+                let request =
+                    MintQuoteBolt11Request { amount, unit: CurrencyUnit::Sat, description: None, pubkey: None };
                 let answer = self.mint.quote_mint(&request).await?;
                 // Its name goes into a path: it leads nowhere else, or is not used.
                 match self.mint.mint_quote(&answer.quote).await {
                     Err(MintError::Refused(Refusal::Other(_))) => {
                         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=');
-                        assert!(answer.quote.is_empty() || answer.quote.len() > 256 || !answer.quote.bytes().all(plain));
+                        assert!(
+                            answer.quote.is_empty() || answer.quote.len() > 256 || !answer.quote.bytes().all(plain)
+                        );
                         0
                     }
                     _ => order(answer.quote.len()).try_into().unwrap(),

@@ -161,7 +161,10 @@ pub fn lnurl(input: &[u8]) -> u64 {
     assert!(url.username().is_empty() && url.password().is_none(), "{url}");
     assert_eq!(Recipient::parse(text.trim()), Ok(recipient.clone()));
     if text.contains('@') {
-        assert!(url.path().starts_with("/.well-known/lnurlp/") && url.query().is_none() && url.fragment().is_none(), "{url}");
+        assert!(
+            url.path().starts_with("/.well-known/lnurlp/") && url.query().is_none() && url.fragment().is_none(),
+            "{url}"
+        );
         let (_, host) = text.trim().rsplit_once('@').unwrap();
         let authority = url.authority().to_ascii_lowercase();
         assert!(host.to_ascii_lowercase().starts_with(&authority) || url.host_str().is_some(), "{url} for {text}");
