@@ -142,11 +142,7 @@ pub fn request(input: &[u8]) -> u64 {
     assert!(read.transports.is_empty(), "it comes back in the header");
     let Some(text) = text(input) else { return 0 };
     match PaymentRequest::from_str(text) {
-        Ok(foreign) => {
-            let again = PaymentRequest::from_str(&foreign.to_string()).expect("what it wrote itself");
-            assert_eq!(again.amount, foreign.amount);
-            kind(("read", foreign.amount.is_some(), order(foreign.mints.len())))
-        }
+        Ok(foreign) => kind(("read", foreign.amount.is_some(), order(foreign.mints.len()))),
         Err(_) => kind(order(text.len())),
     }
 }

@@ -96,7 +96,8 @@ impl World {
         said
     }
 
-    /// Nothing is lost and nothing made: what is missing, the mint took for at most so many swaps.
+    /// Nothing is lost and nothing made: what neither the customer nor the node has, and no payment took,
+    /// the mint took for at most so many swaps.
     async fn conserved(&self, held_msat: i64, paid_out: u64, swaps: u64) {
         let left = self.purse.balance().await + u64::try_from(held_msat).unwrap() / 1000 + paid_out;
         let missing = START.checked_sub(left).unwrap_or_else(|| panic!("{}: {left} of {START}", self.mint));
@@ -198,7 +199,7 @@ async fn lightning_in_and_out() {
             let fee = back["fee_msats"].as_u64().unwrap();
             assert_eq!((sent * 1000 + fee + left, held), (before, 0), "{}: {back}", world.mint);
             assert_eq!(*recipient.asked().last().unwrap(), sent * 1000, "{}", world.mint);
-            paid_out += sent;
+            paid_out += sent + fee / 1000;
         }
         // 4 sats were earned by now, less the fees.
         let wallet = node.running().exchange().till.wallet().clone();
@@ -206,8 +207,8 @@ async fn lightning_in_and_out() {
             ok(node.chat(&ask("hi")).bearer_auth(&world.purse.send(20).await)).await;
         }
         for change in wallet.pay_out(&recipient.name(), Msat::new(10_000).unwrap()).await.unwrap() {
-            let Change::Sent { amount, .. } = change else { panic!("{}: {change:?}", world.mint) };
-            paid_out += amount.get() / 1000;
+            let Change::Sent { amount, fee, .. } = change else { panic!("{}: {change:?}", world.mint) };
+            paid_out += (amount.get() + fee.get()) / 1000;
         }
         assert_eq!(world.chaos.hits("/v1/melt/bolt11"), 3, "{}: each is sent once", world.mint);
         // 500 came in that the purse never had.
@@ -333,8 +334,8 @@ async fn lost_answers_of_lightning_are_restored() {
         assert_eq!(world.chaos.hits("/v1/melt/bolt11"), 1, "{}: it is sent once", world.mint);
         world.chaos.calm();
         let held: i64 = node.running().exchange().ledger.books().await.unwrap().ecash.values().sum();
-        let gone = 300 - sent - u64::try_from(held).unwrap() / 1000;
-        assert!(gone <= if world.fee_ppk == 0 { 0 } else { 3 }, "{}: {gone}", world.mint);
+        let gone = 300_000 - sent * 1000 - u64::try_from(held).unwrap();
+        assert_eq!(back["fee_msats"], gone, "{}", world.mint);
         node.finish().await;
     }
 }
@@ -389,6 +390,7 @@ async fn killed_before_the_mint_s_answer_arrived() {
         let accounted = sent * 1000 + paid["fee_msats"].as_u64().unwrap() + left;
         assert_eq!((accounted, held), (world.credit(&key) - 2_000, 0), "{}: {paid}", world.mint);
         world.take(&ok(node.post("/v1/wallet/refund").bearer_auth(&other)).await).await;
-        world.finish_dead(node, sent, 12).await;
+        let fee = paid["fee_msats"].as_u64().unwrap() / 1000;
+        world.finish_dead(node, sent + fee, 12).await;
     }
 }
