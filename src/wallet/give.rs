@@ -136,7 +136,7 @@ impl Wallet {
         let id = operation_uuid(&operation)?;
         let reserved = self.inner.ecash.get_reserved_proofs(&id).await?;
         if sum_infos(&reserved) == owed {
-            return self.finish(trusted, &operation, plain(reserved), 0).await;
+            return self.finish(trusted, &operation, plain(reserved), None).await;
         }
         self.set_free(trusted, &operation).await?;
         self.choose_and_make(trusted, &operation, owed).await
@@ -154,7 +154,7 @@ impl Wallet {
         };
         failpoint!("return.reserved");
         if sum_infos(&chosen) == owed {
-            return self.finish(trusted, operation, plain(chosen), 0).await;
+            return self.finish(trusted, operation, plain(chosen), None).await;
         }
         let plan = self.plan_swap(trusted, operation, chosen, owed).await?;
         failpoint!("return.planned");
@@ -233,7 +233,7 @@ impl Wallet {
         failpoint!("return.kept");
         self.inner.ladder_was_short.notify_one();
         let sent = proofs.into_iter().enumerate().filter(|(at, _)| plan.send.contains(at)).map(|(_, proof)| proof);
-        let change = self.finish(trusted, operation, sent.map(without_dleq).collect(), plan.fee).await?;
+        let change = self.finish(trusted, operation, sent.map(without_dleq).collect(), Some(plan)).await?;
         self.stock(trusted, operation.unit, &new).await;
         Ok(change)
     }
@@ -265,24 +265,27 @@ impl Wallet {
         Ok(())
     }
 
-    /// Step 3: the token is stored and the ecash leaves the books.
+    /// Step 3: the token is stored and the ecash leaves the books. The plan of the swap that made it is
+    /// kept: it says what the mint took.
     async fn finish(
         &self,
         trusted: &Trusted,
         operation: &Operation,
         proofs: Vec<Proof>,
-        fee: u64,
+        swapped: Option<&Plan>,
     ) -> Result<Change, WalletError> {
         let token = if proofs.is_empty() {
             String::new()
         } else {
             CdkToken::new(trusted.url.clone(), proofs, None, currency(operation.unit)).to_string()
         };
-        let fee = operation.unit.to_msat(fee).unwrap_or_default();
+        let fee = operation.unit.to_msat(swapped.map_or(0, |plan| plan.fee)).unwrap_or_default();
+        let plan = swapped.map(|plan| serde_json::to_string(&Plan { inputs: Vec::new(), ..plan.clone() }));
+        let plan = plan.transpose().map_err(|error| WalletError::Ecash(error.to_string()))?.unwrap_or_default();
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let done = Step { state: State::Done, plan: &operation.plan, result: &token };
+        let done = Step { state: State::Done, plan: &plan, result: &token };
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             for (amount, kind) in [(operation.amount.excess_over(fee), "paid_out"), (fee, "mint_fee")] {

@@ -10,6 +10,8 @@
 //! * The credit is what the node really received, input fees deducted.
 //! * Change and refunds leave the account in the same transaction that writes the operation which
 //!   makes the token, and the token is stored before anybody sees it.
+//! * Proofs are chosen for paying only when the operation that brought them is booked.
+//! * What a mint says against somebody's money must stand for a while before it counts.
 //! * At rest, the ledger's `mint` accounts equal the unspent proofs in the ecash store.
 #![deny(clippy::arithmetic_side_effects, clippy::as_conversions)]
 

@@ -24,7 +24,7 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let since_ms = denied_since(&operation.result).unwrap_or(now_ms);
         if now_ms.saturating_sub(since_ms) >= for_ms {
-            tracing::error!(operation = %operation.id, mint = %operation.mint, denial, "a mint is taken at its word");
+            tracing::warn!(operation = %operation.id, mint = %operation.mint, denial, "a mint is taken at its word");
             return Ok(true);
         }
         tracing::warn!(operation = %operation.id, mint = %operation.mint, denial, "a mint's word is not taken yet");

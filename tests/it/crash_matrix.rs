@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use coinslot::failpoint::POINTS;
@@ -265,7 +266,10 @@ impl World {
         let back = self.ask(claim).await.ok();
         assert_eq!(self.ask(claim).await.ok()["token"], back["token"], "{}", self.point);
         let worth: u64 = back["sats"].as_str().unwrap().parse().unwrap();
-        self.purse.receive(back["token"].as_str().unwrap()).await.expect("a refund is good");
+        let token = back["token"].as_str().unwrap();
+        let face = cdk::nuts::Token::from_str(token).unwrap().value().unwrap();
+        assert_eq!(u64::from(face), worth, "{}: it is worth what it is said to be", self.point);
+        self.purse.receive(token).await.expect("a refund is good");
         worth
     }
 

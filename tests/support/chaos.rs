@@ -85,10 +85,23 @@ struct State {
 }
 
 impl State {
-    fn mode(&self, path: &str) -> Mode {
+    /// The name by which a mode was set for this path, and the mode.
+    fn named(&self, path: &str) -> Option<(&String, &Mode)> {
         let begins = |name: &str| name.strip_suffix('*').is_some_and(|start| path.starts_with(start));
-        let found = self.modes.get(path).or_else(|| self.modes.iter().find(|(name, _)| begins(name)).map(|at| at.1));
-        found.or_else(|| self.modes.get("")).copied().unwrap_or(Mode::Pass)
+        let found = self.modes.get_key_value(path).or_else(|| self.modes.iter().find(|(name, _)| begins(name)));
+        found.or_else(|| self.modes.get_key_value(""))
+    }
+
+    fn mode(&self, path: &str) -> Mode {
+        self.named(path).map_or(Mode::Pass, |(_, mode)| *mode)
+    }
+
+    /// Counts a request, by its path and by the name under which that has a mode.
+    fn hit(&mut self, path: &str) {
+        let name = self.named(path).map(|(name, _)| name.clone()).filter(|name| name != path);
+        for counted in name.into_iter().chain([path.to_owned()]) {
+            *self.hits.entry(counted).or_default() += 1;
+        }
     }
 }
 
@@ -161,7 +174,7 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(60)))?;
     let Some((path, request)) = read_request(&mut client)? else { return Ok(()) };
     let mode = shared.state.lock().expect("state").mode(&path);
-    let hit = || *shared.state.lock().expect("state").hits.entry(path.clone()).or_default() += 1;
+    let hit = || shared.state.lock().expect("state").hit(&path);
     let wait = || {
         let waiting = |state: &mut State| state.modes.get(&path) == Some(&mode);
         drop(shared.changed.wait_while(shared.state.lock().expect("state"), waiting).expect("state"));
