@@ -32,7 +32,8 @@ use crate::upstream::Upstream;
 use crate::vault::{Vault, VaultError, hex, write_private};
 use crate::wallet::{Options, Seed, Wallet, WalletError};
 
-const SEED: &str = "wallet_seed";
+/// The setting that the wallet's sealed seed is kept under.
+pub(crate) const SEED: &str = "wallet_seed";
 const NODE_ID: &str = "node.id";
 
 /// Why a node does not start.
@@ -123,9 +124,6 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let state =
         http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
     let admin = admin::ensure_password(&store, ledger.clock(), config.admin.password.as_ref()).await?;
-    for (mint, open) in wallet.astray().await? {
-        tracing::error!(mint, open, "operations wait for a mint that is not in CASHU_MINTS");
-    }
     let pages = admin::router(AdminState {
         ledger,
         wallet: wallet.clone(),
@@ -262,7 +260,11 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         lightning_fee_percent: config.payouts.max_fee_percent,
         strangers: strangers_reach(&config.mints.urls),
     };
-    Ok(Wallet::open(ledger.clone(), options, &client).await?)
+    let wallet = Wallet::open(ledger.clone(), options, &client).await?;
+    for (mint, open) in wallet.astray().await? {
+        tracing::error!(mint, open, "operations wait for a mint that is not in CASHU_MINTS");
+    }
+    Ok(wallet)
 }
 
 /// On a node whose mints are all on loopback there is no money to be had, and a network to be tested.

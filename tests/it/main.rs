@@ -35,4 +35,6 @@ mod secrets;
 mod storage;
 mod streams;
 mod tidy;
+mod unclaimed;
+mod vouchers;
 mod xcashu;

@@ -10,6 +10,7 @@
 )]
 
 pub mod chaos;
+pub mod clock;
 pub mod db;
 pub mod lnurl;
 pub mod mint;

@@ -115,6 +115,13 @@ impl TestNode {
         self.run().await;
     }
 
+    /// The same, with one setting changed.
+    pub async fn restart_with(&mut self, name: &str, value: &str) {
+        self.stop().await;
+        self.settings.insert(name.to_owned(), value.to_owned());
+        self.run().await;
+    }
+
     async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.shutdown(std::future::pending()).await;
