@@ -32,8 +32,8 @@
 //!   [`net`]: the only builder of HTTP clients. [`vault`]: secrets at rest.
 //! * [`lnurl`]: from a Lightning address to an invoice. [`failpoint`]: where a test can kill the node.
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
-//! * [`ledger`]: accounts, transfers, holds, the terms of keys, the group-committing writer, the proof
-//!   of the books.
+//! * [`ledger`]: accounts, transfers, holds, the terms of keys, vouchers, the group-committing writer,
+//!   the proof of the books.
 //! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal.
 //! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.

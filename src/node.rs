@@ -32,7 +32,8 @@ use crate::upstream::Upstream;
 use crate::vault::{Vault, VaultError, hex, write_private};
 use crate::wallet::{Options, Seed, Wallet, WalletError};
 
-const SEED: &str = "wallet_seed";
+/// The setting that the wallet's sealed seed is kept under.
+pub(crate) const SEED: &str = "wallet_seed";
 const NODE_ID: &str = "node.id";
 
 /// Why a node does not start.

@@ -6,7 +6,7 @@
 //! * A client's key appears as the start of its hash, never as itself.
 //! * Handlers hold no policy: they ask the ledger and the wallet, and render.
 
-mod format;
+pub(crate) mod format;
 mod login;
 mod overview;
 mod password;

@@ -5,6 +5,7 @@
 
 mod check;
 mod run;
+mod vouchers;
 
 use std::process::ExitCode;
 
@@ -21,8 +22,10 @@ struct Verb {
     run: fn(&[&str]) -> Option<ExitCode>,
 }
 
-const VERBS: &[Verb] =
-    &[Verb { name: "check", arguments: "", help: "validate the settings and exit", run: check::main }];
+const VERBS: &[Verb] = &[
+    Verb { name: "check", arguments: "", help: "validate the settings and exit", run: check::main },
+    Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
+];
 
 /// Not begun.
 const USAGE: u8 = 2;

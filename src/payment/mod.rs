@@ -1,5 +1,6 @@
 //! How a request is paid: read from its headers, and ended early. Behind [`payer::Payer`] nobody
-//! knows any more whether a key or a token paid. What else a key's owner does is in [`keys`].
+//! knows any more whether a key or a token paid. What else a key's owner does is in [`keys`]; what
+//! somebody may ask for who pays nothing, in [`visitors`].
 
 pub mod expiry;
 pub mod keys;

@@ -35,7 +35,7 @@ pub struct Visitors {
 #[derive(Debug, Default)]
 struct Visitor {
     created: Window,
-    guessed: Window,
+    wrong: Window,
     /// Invoices that may still wait to be paid, and when their time is over.
     waiting: Vec<(String, i64)>,
     last_ms: i64,
@@ -51,15 +51,19 @@ impl Window {
         self.0.retain(|at| (0..HOUR_MS).contains(&now_ms.saturating_sub(*at)));
     }
 
-    /// Counts it, or says how many ms to wait.
-    fn admit(&mut self, now_ms: i64, most: usize) -> Result<(), i64> {
+    /// Whether there is room for one more, or how many ms to wait for it.
+    fn room(&mut self, now_ms: i64, most: usize) -> Result<(), i64> {
         self.tidy(now_ms);
-        if self.0.len() < most {
-            self.0.push_back(now_ms);
-            return Ok(());
+        // What makes room is the oldest of those that fill it.
+        let filling = self.0.len().checked_sub(most).and_then(|first| self.0.get(first));
+        match filling {
+            None => Ok(()),
+            Some(oldest) => Err(oldest.saturating_add(HOUR_MS).saturating_sub(now_ms)),
         }
-        let oldest = self.0.front().copied().unwrap_or(now_ms);
-        Err(oldest.saturating_add(HOUR_MS).saturating_sub(now_ms))
+    }
+
+    fn count(&mut self, now_ms: i64) {
+        self.0.push_back(now_ms);
     }
 
     /// It does not count after all.
@@ -111,11 +115,16 @@ impl Visitors {
                 outcome = Err(TooMuch::after_ms(first.saturating_sub(now_ms)));
                 return;
             }
-            if let Some(Err(wait_ms)) = creates_per_hour.map(|most| visitor.created.admit(now_ms, most)) {
-                outcome = Err(TooMuch::after_ms(wait_ms));
-                return;
+            if let Some(most) = creates_per_hour {
+                if let Err(wait_ms) = visitor.created.room(now_ms, most) {
+                    outcome = Err(TooMuch::after_ms(wait_ms));
+                    return;
+                }
+                visitor.created.count(now_ms);
             }
-            visitor.waiting.push((id.to_owned(), end_ms));
+            if max_pending.is_some() {
+                visitor.waiting.push((id.to_owned(), end_ms));
+            }
         });
         outcome
     }
@@ -133,21 +142,25 @@ impl Visitors {
         });
     }
 
-    /// Counts a guess at a voucher as a wrong one: so guesses that arrive together are not free.
+    /// Whether the address may send a voucher's code. Codes that are good cost it nothing, however many
+    /// come at once.
     ///
     /// # Errors
-    /// When the address has made too many.
+    /// When it has sent too many that were none.
     pub fn admit_guess(&self, address: Option<IpAddr>) -> Result<(), TooMuch> {
         let Some(most) = self.allowance.wrong_vouchers_per_hour else { return Ok(()) };
         let now_ms = self.clock.now_ms();
         let mut outcome = Ok(());
-        self.with(address, |visitor| outcome = visitor.guessed.admit(now_ms, most).map_err(TooMuch::after_ms));
+        self.with(address, |visitor| outcome = visitor.wrong.room(now_ms, most).map_err(TooMuch::after_ms));
         outcome
     }
 
-    /// The guess was none.
-    pub fn guessed_right(&self, address: Option<IpAddr>) {
-        self.with(address, |visitor| visitor.guessed.take_back());
+    /// The code was none.
+    pub fn guessed_wrong(&self, address: Option<IpAddr>) {
+        if self.allowance.wrong_vouchers_per_hour.is_some() {
+            let now_ms = self.clock.now_ms();
+            self.with(address, |visitor| visitor.wrong.count(now_ms));
+        }
     }
 
     fn with(&self, address: Option<IpAddr>, work: impl FnOnce(&mut Visitor)) {
@@ -227,12 +240,14 @@ mod tests {
         clock.0.fetch_add(3_000_000, Ordering::SeqCst);
         assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "i", 0), Ok(()));
 
-        assert_eq!(visitors.admit_guess(at("2001:db8::1")), Ok(()));
-        assert_eq!(visitors.admit_guess(at("2001:db8::ffff:1")), Ok(()));
+        for address in ["2001:db8::1", "2001:db8::ffff:1"] {
+            for _ in 0..5 {
+                assert_eq!(visitors.admit_guess(at(address)), Ok(()), "a good code is no guess");
+            }
+            visitors.guessed_wrong(at(address));
+        }
         assert_eq!(visitors.admit_guess(at("2001:db8::2")), Err(TooMuch(3600)), "one /64 is one customer");
         assert_eq!(visitors.admit_guess(at("2001:db8:0:1::2")), Ok(()));
-        visitors.guessed_right(at("2001:db8::1"));
-        assert_eq!(visitors.admit_guess(at("2001:db8::2")), Ok(()));
     }
 
     #[test]
@@ -259,7 +274,7 @@ mod tests {
         let (visitors, clock) = visitors(allowance);
         for number in 0..u32::try_from(MAX_VISITORS).unwrap() + 10 {
             clock.0.fetch_add(1, Ordering::SeqCst);
-            assert_eq!(visitors.admit_guess(Some(IpAddr::V4(number.into()))), Ok(()));
+            visitors.guessed_wrong(Some(IpAddr::V4(number.into())));
         }
         assert_eq!(visitors.seen().len(), MAX_VISITORS);
         assert!(visitors.admit_guess(Some(IpAddr::V4(5_000.into()))).is_err());

@@ -148,7 +148,10 @@ impl Till {
             let message = "Too many wrong voucher codes came from this address; try again later.";
             Failure::client(Code::TooManyRequests, message).retrying(wait.0)
         })?;
-        let code = read(code).ok_or_else(not_found)?;
+        let Some(code) = read(code) else {
+            self.visitors().guessed_wrong(address);
+            return Err(not_found());
+        };
         let key = match payment {
             Some((payment, expiry)) => Some(self.open(payment, expiry).await?),
             None => None,
@@ -156,8 +159,8 @@ impl Till {
         let to = key.as_ref().map(|(account, _)| account.purse());
         let ledger = self.wallet().ledger();
         let outcome = ledger.redeem_voucher(&code_hash(self.vault(), &code), to).await;
-        if !matches!(outcome, Err(RedeemError::Unknown)) {
-            self.visitors().guessed_right(address);
+        if matches!(outcome, Err(RedeemError::Unknown)) {
+            self.visitors().guessed_wrong(address);
         }
         let redeemed = outcome.map_err(refused)?;
         let key = key.map_or_else(|| key_of(self.vault(), &code), |(_, key)| key);
@@ -243,8 +246,9 @@ mod tests {
             ] {
                 assert_eq!(read(&typed).as_deref(), Some(code.as_str()), "{typed}");
             }
-            let (shown, last) = (hint(&code), text.get(text.len() - 4..).unwrap());
-            assert!(shown.starts_with(text.get(..7).unwrap()) && shown.ends_with(last));
+            let hint = hint(&code);
+            let (first, last) = hint.split_once('…').unwrap();
+            assert!(text.starts_with(first) && text.ends_with(last), "{hint} {text}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! A database newer than the program is refused. Before the first pending migration of an
 //! existing SQLite file, a copy is taken beside it, readable by the owner alone.
 
+use std::cmp::Ordering;
 use std::path::Path;
 
 use sqlx::{AnyConnection, AssertSqlSafe, Executor, Row};
@@ -86,6 +87,16 @@ pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
             .await?;
     }
     tx.commit().await
+}
+
+/// Whether the database is at [`latest_version`], for who may not bring it there.
+pub(super) async fn check(store: &Store) -> Result<(), StoreError> {
+    let (found, known) = (current_version(store).await?, latest_version());
+    match found.cmp(&known) {
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(StoreError::TooNew { found, known }),
+        Ordering::Less => Err(StoreError::TooOld { found, known }),
+    }
 }
 
 /// Migrations are written in SQLite's strict dialect; PostgreSQL differs in two words.

@@ -41,4 +41,6 @@ mod storage;
 mod streams;
 mod tidy;
 mod two_nodes;
+mod unclaimed;
+mod vouchers;
 mod xcashu;

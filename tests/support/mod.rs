@@ -11,6 +11,7 @@
 
 pub mod answers;
 pub mod chaos;
+pub mod clock;
 pub mod db;
 pub mod lnurl;
 pub mod lossy;

@@ -117,10 +117,11 @@ impl TestNode {
         self.run().await;
     }
 
-    /// The same with another value for a setting.
+    /// The same, with one setting changed.
     pub async fn restart_with(&mut self, name: &str, value: &str) {
+        self.stop().await;
         self.settings.insert(name.to_owned(), value.to_owned());
-        self.restart().await;
+        self.run().await;
     }
 
     async fn stop(&mut self) {
