@@ -12,6 +12,12 @@ pub const POINTS: &[&str] = &[
     "redeem.swapped",
     "redeem.kept",
     "redeem.credited",
+    // A token of a foreign mint is swapped to a trusted one.
+    "import.written",
+    "import.melted",
+    "import.minted",
+    "import.kept",
+    "import.credited",
     // A request is served.
     "exchange.held",
     "exchange.answered",

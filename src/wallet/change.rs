@@ -177,6 +177,7 @@ impl Wallet {
                     Ok(returned(&last))
                 }
             }
+            (Some(lost), None) if lost.state == State::Failed => Err(RefundError::Undeliverable(lost.result)),
             _ if !account.balance.held.is_zero() => Err(RefundError::Pending),
             _ => match self.give_change(account.id).await? {
                 Change::Nothing => Err(RefundError::Nothing),

@@ -19,7 +19,7 @@ use crate::support::upstream::Upstream;
 
 /// The system's clock, set forward.
 #[derive(Debug, Default)]
-struct Ahead(AtomicI64);
+pub struct Ahead(AtomicI64);
 
 impl Clock for Ahead {
     fn now_ms(&self) -> i64 {
@@ -28,12 +28,12 @@ impl Clock for Ahead {
 }
 
 impl Ahead {
-    fn step(&self, by: Duration) {
+    pub fn step(&self, by: Duration) {
         self.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 }
 
-async fn node_ahead(mint: &TestMint, upstream: &Upstream, clock: &Arc<Ahead>, more: &[(&str, &str)]) -> TestNode {
+pub async fn node_ahead(mint: &TestMint, upstream: &Upstream, clock: &Arc<Ahead>, more: &[(&str, &str)]) -> TestNode {
     let mut settings: BTreeMap<String, String> = [("CASHU_MINTS", mint.url()), ("UPSTREAM_BASE_URL", upstream.url())]
         .map(|(name, value)| (name.to_owned(), value))
         .into();

@@ -20,6 +20,7 @@ mod bearer;
 mod cdk_conformance;
 mod cdk_db;
 mod crash;
+mod foreign;
 mod idempotency;
 mod invariants;
 mod keys;
