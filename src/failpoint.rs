@@ -13,6 +13,12 @@ pub const POINTS: &[&str] = &[
     "redeem.kept",
     "redeem.credited",
     "redeem.refused",
+    // A token of a foreign mint is swapped to a trusted one.
+    "import.written",
+    "import.melted",
+    "import.minted",
+    "import.kept",
+    "import.credited",
     // A request is served.
     "exchange.admitted",
     "exchange.held",

@@ -71,6 +71,10 @@ pub enum Code {
     MintUnreachable,
     MintRateLimited,
     RedemptionPending,
+    SourceMintUnreachable,
+    ForeignSwapFailed,
+    /// A foreign mint took the token and paid nothing.
+    ForeignSwapLost,
     PriceUnavailable,
     UpstreamUnavailable,
     UpstreamFailed,

@@ -275,6 +275,7 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         ladder_coins: config.mints.ladder_coins,
         lightning_fee_percent: config.payouts.max_fee_percent,
         strangers: strangers_reach(&config.mints.urls),
+        foreign_fee_percent: config.mints.foreign_fee_percent,
     };
     let wallet = Wallet::open(ledger.clone(), options, &client).await?;
     for (mint, open) in wallet.astray().await? {

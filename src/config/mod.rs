@@ -157,6 +157,8 @@ pub struct Mints {
     pub timeout: Duration,
     /// `MINT_MAX_CONCURRENCY`, 4 (`MINT_OPERATION_CONCURRENCY`)
     pub max_concurrency: usize,
+    /// `FOREIGN_MINT_MAX_FEE_PERCENT`, 5, with `FOREIGN_MINTS=swap`; `None`: `refuse`, the default.
+    pub foreign_fee_percent: Option<u8>,
     /// `CHANGE_LADDER_COINS`, 4; 0: none.
     pub ladder_coins: usize,
 }

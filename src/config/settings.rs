@@ -59,6 +59,10 @@ pub const SETTINGS: &[Setting] = &[
     setting("MINT_MAX_CONCURRENCY", &["MINT_OPERATION_CONCURRENCY"], "4",
         "How many calls to one mint may run at a time. Public mints limit their callers."),
 
+    setting("FOREIGN_MINTS", &[], "refuse",
+        "Ecash of other mints: refuse, or swap (to the first of your mints, over Lightning, at the payer's cost)."),
+    setting("FOREIGN_MINT_MAX_FEE_PERCENT", &[], "5",
+        "The most that such a swap may cost, in percent of the token (at least 2 sats)."),
     setting("CHANGE_LADDER_COINS", &[], "4",
         "How many coins of each amount are kept ready, so that change needs no call to the mint. They are \
          exchanged for in the background, where the mint's fee is a percent at most. 0 to 8; 0: none."),

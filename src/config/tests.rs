@@ -71,6 +71,8 @@ const ROWS: &[Row] = &[
     ("MINT_OPERATION_TIMEOUT_SECONDS", "7", field!(mints.timeout), "7s"),
     ("MINT_MAX_CONCURRENCY", "8", field!(mints.max_concurrency), "8"),
     ("MINT_OPERATION_CONCURRENCY", "9", field!(mints.max_concurrency), "9"),
+    ("FOREIGN_MINTS", "swap", field!(mints.foreign_fee_percent), "Some(5)"),
+    ("FOREIGN_MINT_MAX_FEE_PERCENT", "3", field!(mints.foreign_fee_percent), "None"),
     ("CHANGE_LADDER_COINS", "0", field!(mints.ladder_coins), "0"),
     ("MODELS_PATH", "m.json", field!(pricing.models_path), "\"m.json\""),
     ("MODEL_BASED_PRICING", "Yes", field!(pricing.model_based), "Some(true)"),
@@ -157,7 +159,10 @@ fn without_settings_the_documented_defaults_hold() {
         show(&config.storage),
         r#"Storage { data_dir: "./data", database_url: None, strict: false, node_timeout: 90s, secret_key: None }"#
     );
-    assert_eq!(show(&config.mints), "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4, ladder_coins: 4 }");
+    assert_eq!(
+        show(&config.mints),
+        "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4, foreign_fee_percent: None, ladder_coins: 4 }"
+    );
     assert_eq!(show(&config.admin), "Admin { password: None }");
     assert_eq!(show(&config.log), r#"Log { level: "info", json: false }"#);
     assert!(config.upstream.is_none());

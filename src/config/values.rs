@@ -99,6 +99,15 @@ pub(super) fn body_limit(text: &str) -> Parsed<usize> {
     whole(text, 1024..=1 << 40)
 }
 
+/// Whether ecash of foreign mints is swapped.
+pub(super) fn foreign_mints(text: &str) -> Parsed<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "swap" => Ok(true),
+        "refuse" => Ok(false),
+        _ => Err("is neither of the two; expected refuse or swap".to_owned()),
+    }
+}
+
 pub(super) fn ladder_coins(text: &str) -> Parsed<usize> {
     whole(text, 0..=8)
 }

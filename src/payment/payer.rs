@@ -127,7 +127,7 @@ impl Till {
     }
 
     /// Refuses a token that can never be admitted, before the body is looked at: one of a mint that
-    /// is not on the list, unless it was credited while it was.
+    /// is not on the list and not swapped, unless it was credited while it was.
     ///
     /// # Errors
     /// With the token untouched.
@@ -135,7 +135,7 @@ impl Till {
         let (Payment::TokenKey(token) | Payment::OneShot(token)) = payment else {
             return Ok(());
         };
-        if self.wallet.mints().contains(&token.mint) || self.look_up(&token.id).await?.is_some() {
+        if self.wallet.takes(&token.mint) || self.look_up(&token.id).await?.is_some() {
             return Ok(());
         }
         Err(redeem_failure(RedeemError::Untrusted))
@@ -349,6 +349,19 @@ pub fn redeem_failure(error: RedeemError) -> Failure {
             Code::MintUnreachable,
             "The mint cannot be reached. The token is untouched; try again.",
             5,
+        ),
+        RedeemError::SourceUnreachable => Failure::unavailable(
+            Code::SourceMintUnreachable,
+            "The mint of this Cashu token cannot be reached. The token is untouched; try again.",
+            10,
+        ),
+        RedeemError::SourceRefused(why) => Failure::payment(
+            Code::ForeignSwapFailed,
+            format!("This Cashu token could not be swapped to a mint of this node: {why}. It is untouched."),
+        ),
+        RedeemError::SourceFailed(why) => Failure::payment(
+            Code::ForeignSwapLost,
+            format!("The mint of this Cashu token took it, but nothing arrived here: {why}. Ask that mint."),
         ),
         RedeemError::Pending(id) => {
             let mut failure = Failure::unavailable(

@@ -191,6 +191,10 @@ impl Wallet {
             None => redeemed.clone(),
         };
         drop(reader);
+        if let (None, Some(lost)) = (&newest, redeemed.as_ref().filter(|redeemed| redeemed.state == State::Failed)) {
+            // A foreign mint took it and never paid.
+            return Err(RefundError::Undeliverable(lost.result.clone()));
+        }
         match (account, newest) {
             (_, Some(last)) if last.kind == Kind::Redeem && last.state.is_open() => {
                 self.claim_undecided(key_hash, &last).await

@@ -11,7 +11,7 @@ use cdk::nuts::{Proof, State as ProofState};
 use cdk_common::wallet::ProofInfo;
 
 use super::change::operation_uuid;
-use super::journal::{self, Fate, Kind, Operation, State, Step};
+use super::journal::{self, Fate, Operation, State, Step};
 use super::quote::Quote;
 use super::refusal::{MintError, Refusal};
 use super::steps::DENIED_MS;
@@ -142,18 +142,17 @@ impl Wallet {
         Ok(Some(infos))
     }
 
-    /// Credits the operation's amount to its account and ends the operation, in one transaction.
-    /// One that has ended is not credited again. Returns the account as it is then.
+    /// Credits the operation's amount to its account and ends the operation, in one transaction. What
+    /// is kept of its plan, and its result, are the caller's. One that has ended is not credited again.
+    /// Returns the account as it is then.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub(super) async fn credit(&self, operation: &Operation) -> Result<Account, WalletError> {
+    pub(super) async fn credit(&self, operation: &Operation, plan: &str, result: &str) -> Result<Account, WalletError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        // The inputs of a swap are worth nothing any more; of an invoice, its payer wants to read.
-        let plan = if operation.kind == Kind::TopUp { operation.plan.as_str() } else { "" };
-        let done = Step { state: State::Done, plan, result: "" };
+        let done = Step { state: State::Done, plan, result };
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             let transfer = Transfer {

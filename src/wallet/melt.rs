@@ -161,6 +161,14 @@ pub async fn resolve(
     Ok(Standing::Unpaid(refused))
 }
 
+/// What the mint says that it gave back of a payment.
+///
+/// # Errors
+/// When the plan itself is unusable.
+pub async fn change(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) -> Result<Signed, WalletError> {
+    plan.blank_outputs(seed)?.restore(mint, keysets).await
+}
+
 /// What the mint gives back of a payment that it made. An answer without usable change is asked for
 /// again by the outputs' counters.
 async fn paid(
@@ -192,7 +200,7 @@ async fn paid(
     if plan.most_change() == 0 {
         return Ok(Standing::Paid { change: Vec::new(), preimage });
     }
-    Ok(match outputs.restore(mint, keysets).await? {
+    Ok(match change(mint, keysets, seed, plan).await? {
         Signed::Proofs(change) => Standing::Paid { change, preimage },
         Signed::None => Standing::Paid { change: Vec::new(), preimage },
         Signed::Unknown(error) => Standing::Unknown(error),

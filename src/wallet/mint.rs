@@ -28,13 +28,20 @@ pub struct HttpMint {
     client: reqwest::Client,
     timeout: Duration,
     permits: Semaphore,
+    max_answer: usize,
 }
 
 impl HttpMint {
     /// A mint at a canonical URL, with at most `concurrency` calls at a time.
     #[must_use]
     pub fn new(url: String, client: reqwest::Client, timeout: Duration, concurrency: usize) -> Self {
-        Self { url, client, timeout, permits: Semaphore::new(concurrency.max(1)) }
+        Self { url, client, timeout, permits: Semaphore::new(concurrency.max(1)), max_answer: MAX_ANSWER }
+    }
+
+    /// The same, reading answers up to so many bytes only.
+    #[must_use]
+    pub fn bounded(self, max_answer: usize) -> Self {
+        Self { max_answer, ..self }
     }
 
     #[must_use]
@@ -181,7 +188,7 @@ impl HttpMint {
             Some(body) => self.client.post(url).json(body),
             None => self.client.get(url),
         };
-        match tokio::time::timeout(self.timeout, exchange(request)).await {
+        match tokio::time::timeout(self.timeout, exchange(request, self.max_answer)).await {
             Ok(Ok(bytes)) => serde_json::from_slice(&bytes)
                 .map_err(|_| MintError::Unknown("the answer is not what the call returns".into())),
             Ok(Err(error)) => Err(error),
@@ -200,7 +207,7 @@ fn path_part(id: &str) -> Result<&str, MintError> {
     }
 }
 
-async fn exchange(request: reqwest::RequestBuilder) -> Result<bytes::Bytes, MintError> {
+async fn exchange(request: reqwest::RequestBuilder, max_answer: usize) -> Result<bytes::Bytes, MintError> {
     let response = request.send().await.map_err(|error| {
         // Only a failed connection attempt is sure not to have delivered anything.
         if error.is_connect() || error.is_builder() {
@@ -211,7 +218,7 @@ async fn exchange(request: reqwest::RequestBuilder) -> Result<bytes::Bytes, Mint
     })?;
     let status = response.status().as_u16();
     let retry_after = net::retry_after(&response);
-    let body = net::read_limited(response, MAX_ANSWER).await;
+    let body = net::read_limited(response, max_answer).await;
     match status {
         200..=299 => body.map_err(|error| MintError::Unknown(error.to_string())),
         400..=499 => Err(read_refusal(status, retry_after, &body.unwrap_or_default())),

@@ -17,7 +17,9 @@
 
 pub mod cdk_db;
 mod change;
+mod foreign;
 mod give;
+mod import;
 mod incoming;
 mod journal;
 mod keysets;
@@ -101,6 +103,9 @@ pub enum WalletError {
     /// Others have it in hand just now.
     #[error("other operations have the ecash of this mint in hand; try again")]
     Busy,
+    /// A stranger's mint is where nobody is asked: in a private network, or without TLS.
+    #[error("the address of this mint is not one that is asked")]
+    Address,
     #[error(transparent)]
     Mint(#[from] MintError),
 }
@@ -148,6 +153,8 @@ struct Inner {
     /// See [`Options`].
     lightning_fee_percent: u8,
     strangers: Reach,
+    /// `None`: ecash of mints that are not trusted is refused.
+    foreigners: Option<foreign::Foreigners>,
     /// One redemption of a token at a time.
     redeeming: redeem::Lanes,
 }
@@ -167,6 +174,8 @@ pub struct Options {
     pub lightning_fee_percent: u8,
     /// Which addresses clients may name.
     pub strangers: Reach,
+    /// The most that swapping ecash of a foreign mint may cost, in percent of it; `None`: it is refused.
+    pub foreign_fee_percent: Option<u8>,
 }
 
 impl Wallet {
@@ -197,6 +206,7 @@ impl Wallet {
             ladder_was_short: tokio::sync::Notify::new(),
             lightning_fee_percent: options.lightning_fee_percent,
             strangers: options.strangers,
+            foreigners: options.foreign_fee_percent.map(foreign::Foreigners::new),
             redeeming: redeem::Lanes::default(),
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -16,6 +16,7 @@ use cdk::nuts::{MeltQuoteBolt11Request, Proof};
 use cdk_common::wallet::ProofInfo;
 
 use super::change::{Attempt, Change, plain, returned, sum_infos};
+use super::foreign::fee_bound;
 use super::incoming::proof_infos;
 use super::journal::{self, Operation, State, Step};
 use super::melt::{self, Plan, Standing, blanks_for};
@@ -34,8 +35,6 @@ use crate::store::{Durability, Tx};
 const DENIED_LONG_MS: i64 = 24 * 3600 * 1000;
 /// Invoices that are asked for until one fits with its fees into what is owed.
 const FITTINGS: u32 = 4;
-/// The least that a payment's fee is bounded by, in sat.
-const LEAST_FEE_BOUND: u64 = 2;
 
 /// Why a payment did not get as far as the mint.
 #[derive(Debug, thiserror::Error)]
@@ -155,10 +154,7 @@ impl Wallet {
 
     /// The most that paying this may cost, in units.
     fn most_fee(&self, operation: &Operation) -> u64 {
-        let percent = self.inner.lightning_fee_percent;
-        let share = operation.amount.get().saturating_mul(u64::from(percent)) / 100;
-        let least = crate::money::Sat::new(LEAST_FEE_BOUND).unwrap_or_default().to_msat();
-        operation.unit.floor(Msat::new(share).unwrap_or_default().max(least))
+        operation.unit.floor(fee_bound(operation.amount, self.inner.lightning_fee_percent))
     }
 
     async fn write_payment(

@@ -6,7 +6,8 @@
 //! 3. The new proofs are stored, marked with the operation.
 //! 4. In one synced transaction: the operation is done, and what was received is credited.
 //!
-//! A process that dies after 1 leaves an operation that [`Wallet::resume`] finishes from evidence.
+//! A process that dies after 1 leaves an operation that [`Wallet::resume`] finishes from evidence. A
+//! token of a mint that is not trusted takes another way, if any: see [`super::import`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -17,6 +18,7 @@ use super::incoming::{Act, Ended};
 use super::journal::{self, Fate, Kind, Operation, State, Step};
 use super::keysets::{split_ladder, sum};
 use super::refusal::{MintError, Refusal};
+use super::steps::write_json;
 use super::swap::{self, Plan, Standing};
 use super::token::{Token, TokenFault};
 use super::{Trusted, Wallet, WalletError};
@@ -62,6 +64,15 @@ pub enum RedeemError {
     /// The mint may have taken it. The operation with this id finds out.
     #[error("the mint's answer is not known yet")]
     Pending(String),
+    /// The foreign mint that the token is of cannot be reached. The token is untouched.
+    #[error("the mint of the token cannot be reached")]
+    SourceUnreachable,
+    /// The token could not be swapped to a trusted mint. It is untouched.
+    #[error("the token could not be swapped: {0}")]
+    SourceRefused(String),
+    /// The foreign mint took the token, and its payment never arrived.
+    #[error("the token was taken by its mint, and nothing came of it: {0}")]
+    SourceFailed(String),
     #[error(transparent)]
     Wallet(#[from] WalletError),
 }
@@ -80,7 +91,7 @@ impl From<cdk_common::database::Error> for RedeemError {
 
 /// Whose the credit is.
 #[derive(Clone, Copy, Debug)]
-enum Target<'a> {
+pub(super) enum Target<'a> {
     /// The account that the token itself opens.
     Own(AccountKind),
     /// One that exists: a top-up.
@@ -114,14 +125,21 @@ impl Lanes {
 }
 
 impl Wallet {
-    /// What a token is worth here, from cached keysets; an unknown keyset is looked up once.
+    /// What a token is worth here, from cached keysets; an unknown keyset is looked up once. Of a token
+    /// that must be swapped first: what it is worth at least, and no mint is asked.
     ///
     /// # Errors
     /// When the token cannot be taken. It is untouched.
     pub async fn appraise(&self, token: &Token) -> Result<Appraisal, RedeemError> {
-        let trusted = self.trusted(&token.mint).ok_or(RedeemError::Untrusted)?;
-        let (_, fee) = self.open_token(trusted, token).await?;
-        let fee = token.unit.to_msat(fee).ok_or(RedeemError::FeesExceed)?;
+        let fee = match (self.trusted(&token.mint), &self.inner.foreigners) {
+            (Some(trusted), _) => {
+                let (_, fee) = self.open_token(trusted, token).await?;
+                token.unit.to_msat(fee).ok_or(RedeemError::FeesExceed)?
+            }
+            // What the swap will cost, the two mints say when they are asked; this much at most.
+            (None, Some(foreigners)) => foreigners.most_fee(token.face),
+            (None, None) => return Err(RedeemError::Untrusted),
+        };
         match token.face.checked_sub(fee) {
             Some(net) if !net.is_zero() => Ok(Appraisal { net, fee }),
             _ => Err(RedeemError::FeesExceed),
@@ -190,7 +208,8 @@ impl Wallet {
     async fn redeem_to(&self, token: &Token, target: Target<'_>, key_hash: &str) -> Result<Account, RedeemError> {
         let lane = self.inner.redeeming.lane(key_hash);
         let _turn = lane.lock().await;
-        let trusted = self.trusted(&token.mint).ok_or(RedeemError::Untrusted)?;
+        self.refuse_known(key_hash).await?;
+        let Some(trusted) = self.trusted(&token.mint) else { return self.import(token, target, key_hash).await };
         match self.redeem_once(trusted, token, target, key_hash).await {
             Err(RedeemError::Stale) => {
                 // The mint rotated its keysets or changed a fee. The token is untouched: look, and
@@ -202,6 +221,20 @@ impl Wallet {
         }
     }
 
+    /// Refuses a token that was accepted before, with what became of it.
+    async fn refuse_known(&self, key_hash: &str) -> Result<(), RedeemError> {
+        let Some(known) = self.accepted(key_hash).await? else { return Ok(()) };
+        if known.state.is_open() {
+            // Its outcome was not known when it was last asked about: ask again. A refusal gives the
+            // token free, and then it is redeemed like any other.
+            self.resume_redemption(&known).await;
+        }
+        match self.accepted(key_hash).await? {
+            Some(known) => Err(self.known(&known).await?),
+            None => Ok(()),
+        }
+    }
+
     async fn redeem_once(
         &self,
         trusted: &Trusted,
@@ -209,18 +242,14 @@ impl Wallet {
         target: Target<'_>,
         key_hash: &str,
     ) -> Result<Account, RedeemError> {
-        if let Some(known) = self.accepted(key_hash).await? {
-            if known.state.is_open() {
-                // Its outcome was not known when it was last asked about: ask again. A refusal
-                // gives the token free, and then it is redeemed like any other.
-                self.resume_redemption(&known).await;
-            }
-            if let Some(known) = self.accepted(key_hash).await? {
-                return Err(self.known(&known).await?);
-            }
-        }
         let plan = self.plan_redemption(trusted, token, target).await?;
-        let operation = match self.write_redemption(token, target, key_hash, &plan).await {
+        let credit = token.unit.to_msat(sum(&plan.outputs)).ok_or(RedeemError::FeesExceed)?;
+        let operation = Operation {
+            state: State::Acting,
+            plan: write_json(&plan)?,
+            ..Operation::planned(Kind::Redeem, AccountId(0), &token.mint, token.unit, credit)
+        };
+        let operation = match self.write_redemption(token, target, key_hash, operation).await {
             Ok(operation) => operation,
             Err(RedeemError::Wallet(WalletError::Store(error))) if error.is_duplicate() => {
                 return Err(self.known_secrets(token).await?);
@@ -282,42 +311,33 @@ impl Wallet {
         end.checked_sub(count).ok_or_else(|| WalletError::Ecash("the counter went backwards".into()))
     }
 
-    async fn write_redemption(
+    /// Step 1. The account is found here, or created at the operation's mint.
+    pub(super) async fn write_redemption(
         &self,
         token: &Token,
         target: Target<'_>,
         key_hash: &str,
-        plan: &Plan,
+        mut operation: Operation,
     ) -> Result<Operation, RedeemError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let unit = token.unit.as_str();
-        let account = match target {
+        let (mint, unit) = (operation.mint.as_str(), operation.unit.as_str());
+        operation.account = match target {
             Target::Existing(account) => account,
             Target::Unclaimed(_) => ledger.house().income,
             Target::Own(kind) => {
-                books::ensure_client(&mut tx, ledger.next_id(), kind, key_hash, &token.mint, unit, now_ms).await?.id
+                books::ensure_client(&mut tx, ledger.next_id(), kind, key_hash, mint, unit, now_ms).await?.id
             }
         };
-        let net: u64 = sum(&plan.outputs);
-        let credit = token.unit.to_msat(net).ok_or(RedeemError::FeesExceed)?;
-        let (kind, takes_back) = match target {
-            Target::Unclaimed(source) => (Kind::Sweep, Some(source.to_owned())),
-            _ => (Kind::Redeem, None),
-        };
-        if let Some(source) = &takes_back {
+        if let Target::Unclaimed(source) = target {
+            operation.kind = Kind::Sweep;
+            operation.takes_back = Some(source.to_owned());
             // From here on nobody is given the token any more.
             if !journal::note_fate(&mut tx, source, Fate::Open, Fate::Sweeping).await? {
                 return Err(RedeemError::Overlap);
             }
         }
-        let mut operation = Operation {
-            state: State::Acting,
-            plan: serde_json::to_string(plan).map_err(|error| WalletError::Ecash(error.to_string()))?,
-            takes_back,
-            ..Operation::planned(kind, account, &token.mint, token.unit, credit)
-        };
         journal::insert(&mut tx, &mut operation, Some(key_hash), ledger.owner(), now_ms).await?;
         journal::claim_secrets(&mut tx, &operation.id, &token.secret_hashes).await?;
         tx.commit().await?;
@@ -336,7 +356,8 @@ impl Wallet {
         match self.finish_act(trusted, operation, Act::received(plan), standing, first).await? {
             Ended::Kept { new, .. } => {
                 failpoint!("redeem.kept");
-                let account = self.credit(operation).await?;
+                // The inputs of a swap are worth nothing any more.
+                let account = self.credit(operation, "", "").await?;
                 failpoint!("redeem.credited");
                 self.stock(trusted, operation.unit, &new).await;
                 if operation.takes_back.is_some() {
@@ -360,7 +381,7 @@ impl Wallet {
 
     /// Ends a redemption that did not happen, and gives its token free. `fate` is that of a token
     /// which was to be taken back.
-    async fn refuse(&self, operation: &Operation, why: &str, fate: Fate) -> Result<(), RedeemError> {
+    pub(super) async fn refuse(&self, operation: &Operation, why: &str, fate: Fate) -> Result<(), RedeemError> {
         let now_ms = self.clock().now_ms();
         let mut tx = self.store().begin(Durability::Full).await?;
         let failed = Step { state: State::Failed, plan: "", result: why };
@@ -386,6 +407,9 @@ impl Wallet {
         if operation.state.is_open() {
             return Ok(RedeemError::Pending(operation.id.clone()));
         }
+        if operation.state == State::Failed {
+            return Ok(RedeemError::SourceFailed(operation.result.clone()));
+        }
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         let account = books::find(&mut reader, operation.account).await?;
         let account = account.map(Box::new).ok_or_else(|| WalletError::Ecash("the account is gone".into()))?;
@@ -396,7 +420,7 @@ impl Wallet {
 
     /// Proofs of this token were claimed before. All of them by one operation and nothing else:
     /// the same money in another encoding. Otherwise it is refused whole.
-    async fn known_secrets(&self, token: &Token) -> Result<RedeemError, RedeemError> {
+    pub(super) async fn known_secrets(&self, token: &Token) -> Result<RedeemError, RedeemError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         let mut same: Option<Operation> = None;
         for hash in &token.secret_hashes {
@@ -418,7 +442,8 @@ impl Wallet {
     }
 }
 
-fn refused(refusal: Refusal) -> RedeemError {
+/// What a mint's refusal of a token means.
+pub(super) fn refused(refusal: Refusal) -> RedeemError {
     match refusal {
         Refusal::Spent => RedeemError::Spent,
         Refusal::RateLimited(secs) => RedeemError::RateLimited(secs),
@@ -432,7 +457,8 @@ fn refused(refusal: Refusal) -> RedeemError {
     }
 }
 
-fn unreachable(error: WalletError) -> RedeemError {
+/// Why a mint that was asked about a token did not answer. The token is untouched.
+pub(super) fn unreachable(error: WalletError) -> RedeemError {
     match error {
         WalletError::Mint(MintError::Refused(Refusal::RateLimited(secs))) => RedeemError::RateLimited(secs),
         WalletError::Mint(_) => RedeemError::Unreachable,

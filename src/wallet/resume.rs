@@ -6,8 +6,10 @@
 use futures_util::StreamExt as _;
 
 use super::change::{Change, RefundError, read_plan};
+use super::import::Import;
 use super::journal::{self, Kind, Operation};
-use super::{Wallet, WalletError, redeem, swap};
+use super::redeem::RedeemError;
+use super::{Wallet, WalletError, swap};
 
 /// Operations that are carried on at the same time.
 const AT_A_TIME: usize = 8;
@@ -89,20 +91,21 @@ impl Wallet {
         let _turn = lane.lock().await;
         let resumed = async {
             let Some(operation) = self.reopen(operation).await? else { return Ok(None) };
+            if let Some(import) = Import::of(&operation) {
+                return Ok(Some(self.carry_import(&operation, import, false).await));
+            }
             let plan = read_plan(&operation)?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
-            Ok::<_, WalletError>(Some((operation, plan, standing)))
+            let outcome = self.finish_redemption(trusted, &operation, &plan, standing, false).await;
+            Ok::<_, WalletError>(Some(outcome))
         };
         match resumed.await {
             Ok(None) => true,
-            Ok(Some((operation, plan, standing))) => {
-                let outcome = self.finish_redemption(trusted, &operation, &plan, standing, false).await;
-                !matches!(outcome, Err(redeem::RedeemError::Pending(_) | redeem::RedeemError::Wallet(_)))
-            }
-            Err(error) => {
+            Ok(Some(Err(RedeemError::Wallet(error)))) | Err(error) => {
                 tracing::warn!(operation = %operation.id, %error, "a redemption could not be resumed yet");
                 false
             }
+            Ok(Some(outcome)) => !matches!(outcome, Err(RedeemError::Pending(_))),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::change::{RefundError, plain, read_plan, sum_infos};
 use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{ActiveKeyset, sum};
-use super::ladder::{Counts, is_worth_it};
+use super::ladder::is_worth_it;
 use super::refusal::Refusal;
 use super::select::sweep_lane;
 use super::swap::{self, Plan, Standing};
@@ -30,6 +30,13 @@ use crate::store::Durability;
 
 /// Exchanges of one mint and unit that are made at a time: a ladder may need a second one.
 const AT_A_TIME: u32 = 3;
+
+/// Coins, what they are exchanged for, and what the mint takes for it.
+struct Exchange {
+    coins: Vec<ProofInfo>,
+    outputs: Vec<u64>,
+    fee: u64,
+}
 
 impl Wallet {
     /// Exchanges coins where the ladder is short, or where small ones have piled up. Returns how many
@@ -61,11 +68,6 @@ impl Wallet {
     async fn sweep(&self, trusted: &Trusted, unit: MintUnit) -> Result<Option<State>, WalletError> {
         let lane = self.inner.redeeming.lane(&sweep_lane(trusted.http.url(), unit));
         let _turn = lane.lock().await;
-        // Other processes change what there is.
-        self.recount(trusted, unit).await;
-        if self.in_stock(trusted, unit).await?.is_empty() {
-            return Ok(None);
-        }
         let active = match trusted.keysets.active(unit).await {
             Ok(active) => active,
             Err(WalletError::Mint(error)) => {
@@ -74,14 +76,29 @@ impl Wallet {
             }
             Err(error) => return Err(error),
         };
-        let ladder = self.inner.ladder;
-        let picked = self.pick(trusted, unit, |held| ladder.exchange(held, &active.amounts)).await?;
-        let Some((coins, left)) = picked else { return Ok(None) };
-        let outcome = self.exchange(trusted, unit, &active, coins, &left).await;
+        let outcome = self.exchange(trusted, unit, &active).await;
         if !matches!(outcome, Ok(Some(State::Done))) {
             self.recount(trusted, unit).await;
         }
         outcome
+    }
+
+    /// What an exchange would be now. Other processes change what there is, so the coins are read anew.
+    async fn look(
+        &self,
+        trusted: &Trusted,
+        unit: MintUnit,
+        active: &ActiveKeyset,
+    ) -> Result<Option<Exchange>, WalletError> {
+        self.recount(trusted, unit).await;
+        let ladder = self.inner.ladder;
+        let picked = self.pick(trusted, unit, |held| ladder.exchange(held, &active.amounts)).await?;
+        let Some((coins, left)) = picked else { return Ok(None) };
+        let total = sum_infos(&coins);
+        let fee = trusted.keysets.input_fee(coins.iter().map(|info| info.proof.keyset_id)).await;
+        let Some(net) = total.checked_sub(fee).filter(|_| is_worth_it(total, fee)) else { return Ok(None) };
+        let outputs = ladder.split(net, &left, &active.amounts);
+        Ok((sum(&outputs) == net).then_some(Exchange { coins, outputs, fee }))
     }
 
     async fn exchange(
@@ -89,21 +106,18 @@ impl Wallet {
         trusted: &Trusted,
         unit: MintUnit,
         active: &ActiveKeyset,
-        coins: Vec<ProofInfo>,
-        left: &Counts,
     ) -> Result<Option<State>, WalletError> {
-        let total = sum_infos(&coins);
-        let fee = trusted.keysets.input_fee(coins.iter().map(|info| info.proof.keyset_id)).await;
-        let Some(net) = total.checked_sub(fee).filter(|_| is_worth_it(total, fee)) else { return Ok(None) };
-        let outputs = self.inner.ladder.split(net, left, &active.amounts);
-        if sum(&outputs) != net {
-            return Ok(None);
-        }
+        let Some(Exchange { fee, .. }) = self.look(trusted, unit, active).await? else { return Ok(None) };
         let id = Uuid::new_v4();
         let lane = self.inner.redeeming.lane(&id.to_string());
         let _turn = lane.lock().await;
         let Some(operation) = self.write_sweep(trusted, unit, id, fee).await? else { return Ok(None) };
         failpoint!("sweep.written");
+        // Another process may have ended an exchange after the first look; from now on none begins one.
+        let Some(now) = self.look(trusted, unit, active).await?.filter(|now| now.fee == fee) else {
+            return self.undo_sweep(trusted, &operation, "the coins have changed", Vec::new()).await.map(Some);
+        };
+        let Exchange { coins, outputs, fee } = now;
         let ys = coins.iter().map(|info| info.y).collect();
         if let Err(error) = self.inner.ecash.reserve_proofs(ys, &id).await {
             tracing::debug!(%error, "coins to exchange were gone");

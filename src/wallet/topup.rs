@@ -29,7 +29,7 @@ use crate::store::Durability;
 /// How long an invoice is offered at most, in seconds.
 pub const OFFERED_SECS: i64 = 3600;
 /// How long after its time a payment still counts, in ms.
-const GRACE_MS: i64 = 24 * 3600 * 1000;
+pub(super) const GRACE_MS: i64 = 24 * 3600 * 1000;
 /// Shortest time between two looks that a client can cause, in ms.
 const LOOK_MS: i64 = 2_000;
 /// Invoices that may wait at a time: for one key, and for all.
@@ -192,7 +192,11 @@ impl Wallet {
         }
     }
 
-    async fn ask_for_quote(&self, trusted: &Trusted, operation: &Operation) -> Result<(Quote, String), InvoiceError> {
+    pub(super) async fn ask_for_quote(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+    ) -> Result<(Quote, String), InvoiceError> {
         let units = operation.unit.floor(operation.amount);
         let request = MintQuoteBolt11Request {
             amount: amount(units),
@@ -272,7 +276,11 @@ impl Wallet {
         let first = quote.outputs.is_empty();
         if first {
             match quote::state(&trusted.http, &quote).await {
-                Ok(MintQuoteState::Paid) => quote = self.plan_outputs(trusted, &operation, quote).await?,
+                Ok(MintQuoteState::Paid) => {
+                    quote = self.planned_outputs(trusted, &operation, quote).await?;
+                    self.write_plan(&operation, &quote).await?;
+                    failpoint!("topup.paid");
+                }
                 // A mint that does not know the quote now may know it again, when its database is back.
                 Ok(MintQuoteState::Unpaid) | Err(MintError::Refused(Refusal::UnknownQuote)) => {
                     return self.wait_on(&operation, &quote).await;
@@ -299,7 +307,8 @@ impl Wallet {
         match self.finish_act(trusted, operation, Act::minted(&quote), standing, first).await? {
             Ended::Kept { new, .. } => {
                 failpoint!("topup.kept");
-                self.credit(operation).await?;
+                // The payer may read the invoice later.
+                self.credit(operation, &operation.plan, "").await?;
                 failpoint!("topup.credited");
                 self.stock(trusted, operation.unit, &new).await;
                 Ok(true)
@@ -320,7 +329,13 @@ impl Wallet {
         }
     }
 
-    async fn plan_outputs(&self, trusted: &Trusted, operation: &Operation, quote: Quote) -> Result<Quote, WalletError> {
+    /// A quote with the outputs that bring its amount, of counters that nobody else will use.
+    pub(super) async fn planned_outputs(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        quote: Quote,
+    ) -> Result<Quote, WalletError> {
         let active = trusted.keysets.active(operation.unit).await?;
         let units = operation.unit.floor(operation.amount);
         let outputs = self.split_kept(trusted, operation.unit, units, &active.amounts).await?;
@@ -328,10 +343,7 @@ impl Wallet {
             return Err(WalletError::Ecash("the amount cannot be minted".into()));
         }
         let counter = self.reserve_counters(active.id, outputs.len()).await?;
-        let quote = Quote { keyset: active.id.to_string(), counter, outputs, ..quote };
-        self.write_plan(operation, &quote).await?;
-        failpoint!("topup.paid");
-        Ok(quote)
+        Ok(Quote { keyset: active.id.to_string(), counter, outputs, ..quote })
     }
 
     /// Not paid yet: look again later, or give it up when its time and more is over.

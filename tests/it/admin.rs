@@ -92,6 +92,7 @@ impl House {
             ladder_coins: 0,
             lightning_fee_percent: 3,
             strangers: net::public::Reach::Public,
+            foreign_fee_percent: None,
         };
         let client = net::client(&net::ClientOptions::default()).unwrap();
         let wallet = Wallet::open(ledger.clone(), options, &client).await.unwrap();

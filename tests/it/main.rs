@@ -21,6 +21,7 @@ mod cdk_conformance;
 mod cdk_db;
 mod crash;
 mod crash_matrix;
+mod foreign;
 mod hostile;
 mod idempotency;
 mod invariants;

@@ -33,6 +33,8 @@ pub struct MintOptions {
     pub msat: bool,
     /// `Some(false)` makes the old short keyset ids, as most mints still have them.
     pub keyset_v2: Option<bool>,
+    /// What is set aside for the fee of a payment, in the unit; 1 when absent. It takes 1.
+    pub fee_reserve: Option<u64>,
     /// Whether invoices wait for [`TestMint::pay`] instead of paying themselves.
     pub unpaid: bool,
 }
@@ -88,14 +90,12 @@ impl TestMint {
 
     /// Pays an invoice of this mint's, so many units.
     pub async fn pay(&self, bolt11: &str, units: u64) {
-        let invoice = Bolt11Invoice::from_str(bolt11).expect("an invoice");
-        let hash: [u8; 32] = *invoice.payment_hash().as_ref();
-        let payment = WaitPaymentResponse {
-            payment_identifier: PaymentIdentifier::PaymentHash(hash),
-            payment_amount: Amount::new(units, CurrencyUnit::Sat),
-            payment_id: invoice.payment_hash().to_string(),
-        };
-        self.mint.pay_mint_quote_for_request_id(payment).await.expect("the payment is noted");
+        self.payments().arrive(bolt11, units).await;
+    }
+
+    /// Where payments of its invoices arrive.
+    pub fn payments(&self) -> Payments {
+        Payments(self.mint.clone())
     }
 
     /// What it has signed and not taken back, in its smallest unit: what everybody holds together.
@@ -149,6 +149,23 @@ impl TestMint {
     }
 }
 
+/// Where payments of a mint's invoices arrive.
+pub struct Payments(Arc<Mint>);
+
+impl Payments {
+    /// Notes that an invoice was paid, so many units.
+    pub async fn arrive(&self, bolt11: &str, units: u64) {
+        let invoice = Bolt11Invoice::from_str(bolt11).expect("an invoice");
+        let hash: [u8; 32] = *invoice.payment_hash().as_ref();
+        let payment = WaitPaymentResponse {
+            payment_identifier: PaymentIdentifier::PaymentHash(hash),
+            payment_amount: Amount::new(units, CurrencyUnit::Sat),
+            payment_id: invoice.payment_hash().to_string(),
+        };
+        self.0.pay_mint_quote_for_request_id(payment).await.expect("the payment is noted");
+    }
+}
+
 impl Drop for TestMint {
     fn drop(&mut self) {
         if let Some(server) = self.server.take() {
@@ -168,7 +185,7 @@ async fn build(store: &TempStore, options: &MintOptions) -> Mint {
         units.push(CurrencyUnit::Msat);
     }
     for unit in units {
-        let fees = FeeReserve { min_fee_reserve: 1.into(), percent_fee_reserve: 0.0 };
+        let fees = FeeReserve { min_fee_reserve: options.fee_reserve.unwrap_or(1).into(), percent_fee_reserve: 0.0 };
         // Its delay also holds payments up that the mint makes, so it is for tests of invoices only.
         let delay = if options.unpaid { 1_000_000 } else { 0 };
         let payments = FakeWallet::new(fees, HashMap::new(), HashSet::new(), delay, unit.clone());

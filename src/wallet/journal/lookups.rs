@@ -160,6 +160,18 @@ pub(in crate::wallet) async fn opens_account(connection: &mut AnyConnection, id:
     Ok(row.is_some())
 }
 
+/// Redemptions of this account, the oldest first, that brought something besides the credit.
+pub(in crate::wallet) async fn imported(
+    connection: &mut AnyConnection,
+    account: AccountId,
+) -> Result<Vec<Operation>, StoreError> {
+    let sql = format!(
+        "{COLUMNS} WHERE account = $1 AND kind = 'redeem' AND state = 'done' AND plan <> '' ORDER BY created_at"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(account.get()).fetch_all(connection).await?;
+    rows.iter().map(read).collect()
+}
+
 /// The operation that accepted a secret, and how many secrets it accepted in all.
 pub(in crate::wallet) async fn find_by_secret(
     connection: &mut AnyConnection,

@@ -127,6 +127,16 @@ pub(in crate::wallet) async fn set_payment_hash(tx: &mut Tx, id: &str, payment_h
     Ok(())
 }
 
+/// Notes what came of an operation that is done, where nothing was noted before.
+pub(in crate::wallet) async fn set_result(tx: &mut Tx, id: &str, result: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE operations SET result = $1 WHERE id = $2 AND state = 'done' AND result = ''")
+        .bind(result)
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 /// Moves what is owed to another mint of the node's.
 pub(in crate::wallet) async fn rehome(tx: &mut Tx, id: &str, owner: &str, mint: &str) -> Result<(), StoreError> {
     sqlx::query("UPDATE operations SET mint = $1 WHERE id = $2 AND owner = $3 AND state = 'planned' AND plan = ''")
