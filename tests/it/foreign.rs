@@ -11,9 +11,10 @@ use cdk::nuts::CurrencyUnit;
 use coinslot::failpoint;
 use serde_json::{Value, json};
 
-use crate::lightning::{Ahead, node_ahead};
+use crate::lightning::node_ahead;
 use crate::process::ChildNode;
 use crate::support::chaos::{Chaos, Mode};
+use crate::support::clock::Ahead;
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{TestNode, ask};
 use crate::support::purse::Purse;

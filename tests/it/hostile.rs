@@ -10,8 +10,8 @@ use cdk::nuts::CurrencyUnit;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use crate::lightning::Ahead;
 use crate::support::chaos::{Chaos, Junk, Lie, Mode};
+use crate::support::clock::Ahead;
 use crate::support::lnurl::{Mood, Recipient};
 use crate::support::mint::TestMint;
 use crate::support::node::{TestNode, ask};
