@@ -12,6 +12,10 @@ pub const POINTS: &[&str] = &[
     "redeem.swapped",
     "redeem.kept",
     "redeem.credited",
+    // Tokens are redeemed in one swap.
+    "batch.sifted",
+    "batch.balanced",
+    "batch.swapped",
     // A request is served.
     "exchange.held",
     "exchange.answered",

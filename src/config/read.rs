@@ -143,12 +143,19 @@ impl<'a> Reader<'a> {
         let unit = self.get("PRIMARY_MINT_UNIT", values::unit);
         let timeout = self.get("MINT_OPERATION_TIMEOUT_SECONDS", values::seconds);
         let max_concurrency = self.get("MINT_MAX_CONCURRENCY", values::concurrency);
+        let calls_per_minute = self.get("MINT_CALLS_PER_MINUTE", values::call_limits);
         let mut urls = listed?;
         if let Some(primary) = primary? {
             urls.retain(|url| *url != primary);
             urls.insert(0, primary);
         }
-        Some(Mints { urls, unit: unit?, timeout: timeout?, max_concurrency: max_concurrency? })
+        Some(Mints {
+            urls,
+            unit: unit?,
+            timeout: timeout?,
+            max_concurrency: max_concurrency?,
+            calls_per_minute: calls_per_minute?,
+        })
     }
 
     fn payouts(&mut self) -> Option<Payouts> {

@@ -71,6 +71,8 @@ const ROWS: &[Row] = &[
     ("MINT_OPERATION_TIMEOUT_SECONDS", "7", field!(mints.timeout), "7s"),
     ("MINT_MAX_CONCURRENCY", "8", field!(mints.max_concurrency), "8"),
     ("MINT_OPERATION_CONCURRENCY", "9", field!(mints.max_concurrency), "9"),
+    ("MINT_CALLS_PER_MINUTE", "60", field!(mints.calls_per_minute), "CallLimits { public: 60, named: {} }"),
+    ("MINT_CALLS_PER_MINUTE", "https://A.example/ = 5, http://127.0.0.1:3338=7", field!(mints.calls_per_minute), r#"CallLimits { public: 20, named: {"http://127.0.0.1:3338": 7, "https://a.example": 5} }"#),
     ("MODELS_PATH", "m.json", field!(pricing.models_path), "\"m.json\""),
     ("MODEL_BASED_PRICING", "Yes", field!(pricing.model_based), "Some(true)"),
     ("MODEL_BASED_PRICING", "off", field!(pricing.model_based), "Some(false)"),
@@ -151,7 +153,11 @@ fn without_settings_the_documented_defaults_hold() {
         show(&config.storage),
         r#"Storage { data_dir: "./data", database_url: None, strict: false, secret_key: None }"#
     );
-    assert_eq!(show(&config.mints), "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4 }");
+    assert_eq!(
+        show(&config.mints),
+        "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4, \
+         calls_per_minute: CallLimits { public: 20, named: {} } }"
+    );
     assert_eq!(show(&config.admin), "Admin { password: None }");
     assert_eq!(show(&config.log), r#"Log { level: "info", json: false }"#);
     assert!(config.upstream.is_none());
@@ -223,6 +229,9 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("CURRENCY", "usd", "is not a unit; expected sat or msat"),
     ("MINT_OPERATION_TIMEOUT_SECONDS", "+1", "is not a whole number in range"),
     ("MINT_MAX_CONCURRENCY", "0", "is not a whole number in range; expected 1 to 1024"),
+    ("MINT_CALLS_PER_MINUTE", "many", "entry 1 is not a whole number in range; expected 0 to 100000"),
+    ("MINT_CALLS_PER_MINUTE", "20,https://a.example=-1", "entry 2 is not a whole number in range"),
+    ("MINT_CALLS_PER_MINUTE", "a.example=5", "entry 1 is not a web address"),
     ("FIXED_PRICING", "maybe", "is neither yes nor no; expected true or false"),
     ("COST_PER_REQUEST", "-1", "is not a number in range"),
     ("COST_PER_1K_INPUT_TOKENS", "1e3", "is not a number in range"),

@@ -198,6 +198,8 @@ impl Wallet {
             send: outputs.iter().enumerate().filter(|(_, (_, sent))| *sent).map(|(at, _)| at).collect(),
             outputs: outputs.into_iter().map(|(part, _)| part).collect(),
             fee: owed.saturating_sub(send),
+            spare: 0,
+            bonus: Vec::new(),
         };
         let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
         let mut tx = self.store().begin(Durability::Full).await?;
@@ -218,9 +220,9 @@ impl Wallet {
     ) -> Result<Change, WalletError> {
         let proofs = match standing {
             Standing::Done(proofs) => proofs,
-            Standing::Unknown(MintError::NotSent) if first => {
+            Standing::Unknown(error) if first && error.was_not_sent() => {
                 self.replan(trusted, operation, None).await?;
-                return Err(MintError::NotSent.into());
+                return Err(error.into());
             }
             Standing::Refused(Refusal::Spent) => {
                 // Proofs that the books say are ours were spent: never silently.

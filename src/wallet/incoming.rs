@@ -15,7 +15,7 @@ use super::{Trusted, Wallet, WalletError, currency};
 use crate::ledger::account::house_account;
 use crate::ledger::repo::{self as books, Transfer};
 use crate::ledger::{Account, AccountId, AccountKind};
-use crate::money::MintUnit;
+use crate::money::{MintUnit, Msat};
 use crate::store::{Durability, StoreError, Tx};
 
 impl Wallet {
@@ -47,12 +47,13 @@ impl Wallet {
         Ok(())
     }
 
-    /// Credits the operation's amount to its account and ends the operation, in one transaction.
-    /// One that has ended is not credited again. Returns the account as it is then.
+    /// Credits the operation's amount to its account, and the `bonus` of a shared swap to the house,
+    /// and ends the operation, in one transaction. One that has ended is not credited again. Returns
+    /// the account as it is then.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub(super) async fn credit(&self, operation: &Operation) -> Result<Account, WalletError> {
+    pub(super) async fn credit(&self, operation: &Operation, bonus: Msat) -> Result<Account, WalletError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
@@ -61,15 +62,13 @@ impl Wallet {
         let done = Step { state: State::Done, plan, result: "" };
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
-            let transfer = Transfer {
-                id: ledger.next_id(),
-                debit: mint,
-                credit: operation.account,
-                amount: operation.amount,
-                kind: operation.kind.as_str(),
-                reference: &operation.id,
-            };
-            books::transfer(&mut tx, transfer, now_ms).await?;
+            let income = ledger.house().income;
+            let credits = [(operation.account, operation.amount, operation.kind.as_str()), (income, bonus, "rounding")];
+            for (credit, amount, kind) in credits {
+                let id = ledger.next_id();
+                let transfer = Transfer { id, debit: mint, credit, amount, kind, reference: &operation.id };
+                books::transfer(&mut tx, transfer, now_ms).await?;
+            }
         }
         let account = books::find(&mut tx, operation.account).await?;
         tx.commit().await?;

@@ -78,7 +78,7 @@ pub async fn send(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) 
             paid(mint, keysets, seed, plan, answer.change.unwrap_or_default(), preimage).await
         }
         Ok(_) => resolve(mint, keysets, seed, plan, None).await,
-        Err(MintError::NotSent) => Ok(Standing::Unknown(MintError::NotSent)),
+        Err(error) if error.was_not_sent() => Ok(Standing::Unknown(error)),
         Err(MintError::Refused(limited @ Refusal::RateLimited(_))) => {
             Ok(Standing::Unknown(MintError::Refused(limited)))
         }
@@ -90,7 +90,8 @@ pub async fn send(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) 
     }
 }
 
-/// Finds out from evidence how a payment stands. `refused` is what the mint just said to it.
+/// Finds out from evidence how a payment stands. `refused` is what the mint just said to it. A question
+/// that was not answered says nothing of the payment.
 ///
 /// # Errors
 /// When the plan itself is unusable.
@@ -113,11 +114,11 @@ pub async fn resolve(
         },
         // A quote that the mint does not know was never paid; the inputs tell the rest.
         Err(MintError::Refused(Refusal::UnknownQuote)) => {}
-        Err(error) => return Ok(Standing::Unknown(error)),
+        Err(error) => return Ok(Standing::Unknown(error.unanswered())),
     }
     let states = match mint.states(swap::ys(&plan.inputs)?).await {
         Ok(states) => states,
-        Err(error) => return Ok(Standing::Unknown(error)),
+        Err(error) => return Ok(Standing::Unknown(error.unanswered())),
     };
     if states.contains(&State::Pending) {
         return unknown("the inputs are pending at the mint");
@@ -151,7 +152,7 @@ async fn paid(
     Ok(match outputs.restore(mint, keysets).await? {
         Signed::Proofs(change) => Standing::Paid { change, preimage },
         Signed::None => Standing::Paid { change: Vec::new(), preimage },
-        Signed::Unknown(error) => Standing::Unknown(error),
+        Signed::Unknown(error) => Standing::Unknown(error.unanswered()),
     })
 }
 

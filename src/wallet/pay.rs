@@ -16,9 +16,11 @@ use cdk::nuts::{MeltQuoteBolt11Request, Proof};
 use cdk_common::wallet::ProofInfo;
 
 use super::change::{Attempt, Change, plain, returned, sum_infos};
+use super::health::Priority;
 use super::incoming::proof_infos;
-use super::journal::{self, Operation, State, Step};
+use super::journal::{self, Kind, Operation, State, Step};
 use super::melt::{self, Plan, Standing, blanks_for};
+use super::mint::HttpMint;
 use super::refusal::{MintError, Refusal};
 use super::{Trusted, Wallet, WalletError, currency, swap};
 use crate::failpoint::failpoint;
@@ -80,7 +82,7 @@ impl Wallet {
         let plan = read_plan(&operation)?;
         let seed = &self.inner.seed;
         let standing = match melt::resolve(&trusted.http, &trusted.keysets, seed, &plan, None).await? {
-            Standing::Unpaid(_) => melt::send(&trusted.http, &trusted.keysets, seed, &plan).await?,
+            Standing::Unpaid(_) => melt::send(&line(trusted, &operation), &trusted.keysets, seed, &plan).await?,
             standing => standing,
         };
         self.finish_payment(trusted, &operation, &plan, standing, Attempt::Later).await
@@ -93,7 +95,7 @@ impl Wallet {
             Err(unsent) => return self.put_back(trusted, operation, &unsent.to_string()).await,
         };
         failpoint!("pay.planned");
-        let standing = melt::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+        let standing = melt::send(&line(trusted, operation), &trusted.keysets, &self.inner.seed, &plan).await?;
         failpoint!("pay.melted");
         self.finish_payment(trusted, operation, &plan, standing, Attempt::First).await
     }
@@ -131,8 +133,8 @@ impl Wallet {
             }
             let payment_hash = invoice.payment_hash().to_string();
             let unit = currency(operation.unit);
-            let quote =
-                trusted.http.quote_melt(&MeltQuoteBolt11Request { request: invoice, unit, options: None }).await?;
+            let request = MeltQuoteBolt11Request { request: invoice, unit, options: None };
+            let quote = line(trusted, operation).quote_melt(&request).await?;
             let wanted = quote.amount.to_u64().saturating_add(quote.fee_reserve.to_u64());
             let fee = wanted.saturating_sub(amount);
             if fee > most_fee {
@@ -207,7 +209,8 @@ impl Wallet {
             // The mint's own answer to the only request that there was.
             Standing::Unpaid(Some(refusal)) => (refusal.to_string(), attempt == Attempt::First),
             Standing::Unpaid(None) => ("the payment did not come about".to_owned(), false),
-            Standing::Unknown(error @ (MintError::NotSent | MintError::Refused(_))) => {
+            // Of the request itself: a question about it that was not answered is unknown.
+            Standing::Unknown(error @ (MintError::NotSent | MintError::Held(_) | MintError::Refused(_))) => {
                 (error.to_string(), attempt == Attempt::First)
             }
             Standing::Unknown(error) => {
@@ -317,6 +320,14 @@ impl Wallet {
             .map(|operation| returned(&operation))
             .ok_or_else(|| WalletError::Ecash("the operation is gone".into()))
     }
+}
+
+/// The mint, for a payment that a client waits for or that nobody does.
+fn line(trusted: &Trusted, operation: &Operation) -> HttpMint {
+    trusted.http.at(match operation.kind {
+        Kind::Payout | Kind::Expiry => Priority::Background,
+        _ => Priority::Client,
+    })
 }
 
 /// What is kept of a payment: what it took, without the proofs.

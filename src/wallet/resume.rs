@@ -30,7 +30,7 @@ impl Wallet {
         self.free_leftovers().await?;
         // Side by side: a silent mint must not keep the others' operations waiting.
         let ended = futures_util::stream::iter(due)
-            .map(|operation| async move { self.resume_one(&operation).await })
+            .map(|operation| async move { self.may_be_asked(&operation.mint) && self.resume_one(&operation).await })
             .buffer_unordered(AT_A_TIME)
             .filter(|ended| std::future::ready(!ended))
             .count();

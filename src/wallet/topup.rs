@@ -13,6 +13,7 @@ use std::str::FromStr;
 use cdk::Bolt11Invoice;
 use cdk::nuts::{MintQuoteBolt11Request, MintQuoteState};
 
+use super::health::Priority;
 use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{amount, split_few, sum};
 use super::quote::{self, Quote};
@@ -185,8 +186,9 @@ impl Wallet {
         };
         let answer = trusted.http.quote_mint(&request).await.map_err(|error| match error {
             MintError::Refused(Refusal::RateLimited(secs)) => InvoiceError::RateLimited(secs),
+            MintError::Held(held) if held.is_limit() => InvoiceError::RateLimited(held.secs()),
             MintError::Refused(refusal) => InvoiceError::Refused(refusal.to_string()),
-            MintError::NotSent | MintError::Unknown(_) => InvoiceError::Unreachable,
+            MintError::Held(_) | MintError::NotSent | MintError::Unknown(_) => InvoiceError::Unreachable,
         })?;
         let unusable = |what: &str| InvoiceError::Refused(what.to_owned());
         let bolt11 = Bolt11Invoice::from_str(&answer.request).map_err(|_| unusable("its invoice is not one"))?;
@@ -254,7 +256,8 @@ impl Wallet {
         let mut quote = read_quote(&operation)?;
         let first = quote.outputs.is_empty();
         if first {
-            match quote::state(&trusted.http, &quote).await {
+            // Anybody can ask for an invoice and for its state: neither goes before what is paid for.
+            match quote::state(&trusted.http.at(Priority::Background), &quote).await {
                 Ok(MintQuoteState::Paid) => quote = self.plan_outputs(trusted, &operation, quote).await?,
                 Ok(MintQuoteState::Unpaid) => return self.wait_on(&operation, &quote).await,
                 // Issued without this node's outputs: somebody else holds the wallet's seed.
@@ -263,6 +266,7 @@ impl Wallet {
                     self.fail(&operation, "the mint does not know the quote").await?;
                     return Ok(true);
                 }
+                Err(error) if error.was_not_sent() => return self.look_later(&operation).await,
                 Err(error) => return self.note(&operation, &error.to_string()).await,
             }
         }
@@ -284,7 +288,7 @@ impl Wallet {
             Standing::Done(proofs) => {
                 self.keep_incoming(trusted, operation, quote.counter, proofs, first).await?;
                 failpoint!("topup.kept");
-                self.credit(operation).await?;
+                self.credit(operation, Msat::default()).await?;
                 failpoint!("topup.credited");
                 Ok(true)
             }
@@ -330,6 +334,11 @@ impl Wallet {
             self.fail(operation, "not paid in time").await?;
             return Ok(true);
         }
+        self.look_later(operation).await
+    }
+
+    async fn look_later(&self, operation: &Operation) -> Result<bool, WalletError> {
+        let now_ms = self.clock().now_ms();
         let mut tx = self.store().begin(Durability::Full).await?;
         let owner = self.inner.ledger.owner();
         journal::defer(&mut tx, &operation.id, owner, next_look(operation, now_ms), now_ms).await?;

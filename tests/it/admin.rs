@@ -86,6 +86,7 @@ impl House {
             unit: MintUnit::Sat,
             timeout: Duration::from_secs(1),
             concurrency: 1,
+            calls_per_minute: std::iter::once((MINT.into(), 20)).collect(),
             seed: Seed::new([7; 64]),
             lightning_fee_percent: 3,
             strangers: net::public::Reach::Public,

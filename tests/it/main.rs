@@ -26,6 +26,7 @@ mod keys;
 mod ledger;
 mod licences;
 mod lightning;
+mod mints;
 mod prices;
 mod process;
 mod purse;
