@@ -34,7 +34,8 @@
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
 //! * [`ledger`]: accounts, transfers, holds, the terms of keys, the group-committing writer, the proof
 //!   of the books.
-//! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal.
+//! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal;
+//!   [`wallet::health`]: how much is asked of a mint.
 //! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.
 //! * [`upstream`]: one attempt at the API behind the node.

@@ -29,7 +29,7 @@ use cdk::nuts::{Id, State as ProofState};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 use tokio::time::Instant;
 
-use super::health::{Cause, Held, Priority};
+use super::health::{Cause, Held};
 use super::journal::{self, Operation, State, Step};
 use super::keysets::{split_few, sum};
 use super::mint::HttpMint;
@@ -180,9 +180,7 @@ impl Desk {
     /// stream of tokens does not use the calls up one by one.
     async fn gather(&self, mint: &HttpMint, last: Option<Instant>) {
         let Some((last, per_minute)) = last.zip(mint.limits().per_minute) else { return };
-        // With none left there is a wait anyway.
-        let none_left = mint.look(|health, now_ms| health.left(now_ms, Priority::Client) == Some(0));
-        if none_left || mint.has_plenty(1) {
+        if !mint.is_short() {
             return;
         }
         // A shared swap is two calls.

@@ -30,10 +30,10 @@ const MAX_KEYSETS: usize = 256;
 const MAX_KEYS: usize = 256;
 /// The longest that a call waits for its turn before it is kept back.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// As long as this part of the budget (one in so many calls, within bounds) is left to clients, it
-/// is plenty: each redemption makes a call of its own.
-const PLENTY: u32 = 4;
-const PLENTY_BOUNDS: (u32, u32) = (2, 8);
+/// What clients have left of the budget is plenty above this part of it, and at most so many calls: each
+/// redemption then makes a call of its own.
+const PLENTY: u32 = 2;
+const ENOUGH: u32 = 16;
 
 /// How much may be asked of a mint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,13 +114,21 @@ impl HttpMint {
     /// Whether clients' calls are so plentiful that `more` of them may be made one by one.
     #[must_use]
     pub fn has_plenty(&self, more: usize) -> bool {
-        let (least, most) = PLENTY_BOUNDS;
         self.look(|health, now_ms| match (health.left(now_ms, Priority::Client), health.per_minute()) {
             (Some(left), Some(total)) => {
-                let spare = (total / PLENTY).clamp(least, most);
+                let spare = (total / PLENTY).min(ENOUGH);
                 usize::try_from(left.saturating_sub(spare)).unwrap_or(usize::MAX) >= more
             }
             _ => true,
+        })
+    }
+
+    /// Whether so few of clients' calls are left that they should not be made one by one, but some.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.look(|health, now_ms| match (health.left(now_ms, Priority::Client), health.per_minute()) {
+            (Some(left), Some(total)) => left > 0 && left <= (total / PLENTY / 2).min(ENOUGH / 2),
+            _ => false,
         })
     }
 

@@ -75,6 +75,9 @@ impl Wallet {
         let Some(trusted) = self.trusted(&operation.mint) else { return false };
         let lane = self.inner.redeeming.lane(&operation.id);
         let _turn = lane.lock().await;
+        if !self.may_be_asked(&operation.mint) {
+            return false;
+        }
         let resumed = async {
             let Some(operation) = self.reopen(operation).await? else { return Ok(None) };
             let plan = read_plan(&operation)?;

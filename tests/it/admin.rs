@@ -436,6 +436,7 @@ async fn the_overview_tells_how_the_node_stands() {
         "the proofs are worth 5,000,000.000 sat less",
         "0.0.0-test",
         "2 of 2",
+        "17 of 20",
     ] {
         assert!(page.contains(shown), "{shown} is not in {page}");
     }

@@ -27,6 +27,8 @@ pub enum Mode {
     Once,
     /// It waits for [`Chaos::release`], whatever the mode is by then; then it is forwarded.
     Park,
+    /// It is forwarded; the reply comes a byte at a time.
+    Drip,
     /// Nothing is forwarded; this is the reply.
     Say(&'static str),
 }
@@ -158,10 +160,16 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
             shared.state.lock().expect("state").went += 1;
             client.write_all(&reply?)?;
         }
-        Mode::Pass | Mode::Once | Mode::DropReply | Mode::StallReply => {
+        Mode::Pass | Mode::Once | Mode::Drip | Mode::DropReply | Mode::StallReply => {
             let reply = forward(shared, &request)?;
             hit();
             match mode {
+                Mode::Drip => {
+                    for byte in reply {
+                        client.write_all(&[byte])?;
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                }
                 Mode::Pass | Mode::Once => client.write_all(&reply)?,
                 Mode::StallReply => wait(),
                 _ => {}
