@@ -388,9 +388,7 @@ impl Wallet {
         let Some(carrier) = group.iter_mut().find(|waiting| waiting.plan.spare > 0) else { return Ok(false) };
         let Ok(active) = trusted.keysets.active(carrier.operation.unit).await else { return Ok(false) };
         let outputs = split_few(bonus, &active.amounts);
-        if active.id.to_string() != carrier.plan.keyset
-            || sum(&outputs) != bonus
-            || outputs.len() > carrier.plan.spare
+        if active.id.to_string() != carrier.plan.keyset || sum(&outputs) != bonus || outputs.len() > carrier.plan.spare
         {
             return Ok(false);
         }

@@ -574,10 +574,10 @@ mod tests {
             ),
             ("what a mint asks for is bounded", &[(0, Goes(Limited(Some(u64::MAX)), Some(3_600_000)))]),
             ("and is at least a second", &[(0, Goes(Limited(Some(0)), Some(1_000)))]),
-            ("a server that says when it is back is left alone until then", &[
-                (0, Goes(Failed(Trouble::Broken, Some(30)), Some(30_000))),
-                (29_000, Kept(Cause::Down, 1_000)),
-            ]),
+            (
+                "a server that says when it is back is left alone until then",
+                &[(0, Goes(Failed(Trouble::Broken, Some(30)), Some(30_000))), (29_000, Kept(Cause::Down, 1_000))],
+            ),
         ];
         for (what, steps) in lives {
             let mut health = Health::new(None);

@@ -143,8 +143,8 @@ impl Keysets {
             infos.iter().filter(|old| believed.iter().all(|new| new.id != old.id)).cloned().collect();
         let before = std::mem::replace(&mut *infos, believed);
         infos.extend(gone.into_iter().map(|old| KeySetInfo { active: false, ..old }));
-        let same = infos.len() == before.len()
-            && infos.iter().all(|new| before.iter().any(|old| terms(old) == terms(new)));
+        let same =
+            infos.len() == before.len() && infos.iter().all(|new| before.iter().any(|old| terms(old) == terms(new)));
         if !same {
             self.version.fetch_add(1, Ordering::Relaxed);
         }

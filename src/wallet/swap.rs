@@ -233,7 +233,9 @@ pub async fn post(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plans: &[&Pla
     // Ascending, so that their order does not tell what belongs together.
     let mut outputs: Vec<_> = (0_usize..)
         .zip(&parts)
-        .flat_map(|(part, (_, outputs))| (0_usize..).zip(outputs.messages()).map(move |(at, output)| (part, at, output)))
+        .flat_map(|(part, (_, outputs))| {
+            (0_usize..).zip(outputs.messages()).map(move |(at, output)| (part, at, output))
+        })
         .collect();
     outputs.sort_by_key(|(_, _, output)| output.amount);
     let request = SwapRequest::new(inputs, outputs.iter().map(|(_, _, output)| output.clone()).collect());
@@ -246,7 +248,8 @@ pub async fn post(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plans: &[&Pla
     if signatures.len() != outputs.len() {
         return Ok(Posted::Lost(MintError::Unknown("the number of signatures is wrong".into())));
     }
-    let mut signed: Vec<_> = outputs.into_iter().zip(signatures).map(|((part, at, _), sig)| ((part, at), sig)).collect();
+    let mut signed: Vec<_> =
+        outputs.into_iter().zip(signatures).map(|((part, at, _), sig)| ((part, at), sig)).collect();
     signed.sort_by_key(|(place, _)| *place);
     let mut standings: Vec<Standing> = Vec::new();
     for (part, (plan, outputs)) in parts.iter().enumerate() {

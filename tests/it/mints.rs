@@ -26,8 +26,7 @@ const SWAP: &str = "/v1/swap";
 const STATES: &str = "/v1/checkstate";
 const RESTORE: &str = "/v1/restore";
 const MELT: &str = "/v1/melt/bolt11";
-const BAD_GATEWAY: Mode =
-    Mode::Say("HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbad");
+const BAD_GATEWAY: Mode = Mode::Say("HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbad");
 
 /// A clock that moves when it is told to.
 #[derive(Debug)]
@@ -345,12 +344,7 @@ async fn one_bad_token_does_not_fail_its_neighbours() {
 }
 
 /// Tokens of 21 sats; how many proofs each has, and its credit in msat: what is left after its own fee.
-async fn send_with_terms(
-    mint: &TestMint,
-    purse: &Purse,
-    count: usize,
-    fee_ppk: u64,
-) -> (Vec<String>, Vec<(u64, u64)>) {
+async fn send_with_terms(mint: &TestMint, purse: &Purse, count: usize, fee_ppk: u64) -> (Vec<String>, Vec<(u64, u64)>) {
     let (mut tokens, mut terms) = (Vec::new(), Vec::new());
     for _ in 0..count {
         let token = purse.send_token(21).await;
