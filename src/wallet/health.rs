@@ -99,12 +99,6 @@ impl Held {
     pub fn is_limit(self) -> bool {
         matches!(self.cause, Cause::Budget | Cause::Limited | Cause::Busy)
     }
-
-    /// Whether waiting a little may be enough. A mint that is left alone is not waited for.
-    #[must_use]
-    pub fn may_pass_soon(self) -> bool {
-        matches!(self.cause, Cause::Budget | Cause::Probing)
-    }
 }
 
 /// What a call met with.

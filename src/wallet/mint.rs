@@ -30,6 +30,7 @@ const MAX_KEYSETS: usize = 256;
 const MAX_KEYS: usize = 256;
 /// The longest that a call waits for its turn before it is kept back.
 const PATIENCE: Duration = Duration::from_secs(5);
+const SHORTEST_WAIT_MS: u64 = 10;
 /// What clients have left of the budget is plenty above this part of it, and at most so many calls: each
 /// redemption then makes a call of its own.
 const PLENTY: u32 = 2;
@@ -309,7 +310,7 @@ impl Gate {
     }
 
     /// Waits, for a bounded time, for a free line and until `may` says yes. Nobody keeps a line while
-    /// it waits for the budget: others may have some left. Nothing in the background waits for it.
+    /// it waits for that: others may have some budget left. Nothing in the background waits for it.
     async fn pass<T>(
         &self,
         priority: Priority,
@@ -325,8 +326,8 @@ impl Gate {
                 Err(held) => held,
             };
             drop(permits);
-            let wait = Duration::from_millis(held.wait_ms);
-            if priority == Priority::Background || !held.may_pass_soon() || wait > left() {
+            let wait = Duration::from_millis(held.wait_ms.max(SHORTEST_WAIT_MS));
+            if priority == Priority::Background || wait > left() {
                 return Err(held);
             }
             tokio::time::sleep(wait).await;

@@ -213,10 +213,11 @@ async fn a_mint_that_says_when_to_come_again_is_not_asked_before() {
         assert_eq!(ready["mints"][0]["circuit"], "open", "{ready}");
         let reason = ready["reasons"][0].as_str().unwrap();
         assert!(reason.ends_with(&format!("is left alone for {secs} s: it limits its callers")), "{reason}");
-        clock.step(i64::try_from(secs).unwrap() * 1000 - 1);
-        assert_eq!(told(present(&node, &tokens[1])).await, limited(1));
+        // Longer than a request waits for its turn.
+        clock.step(i64::try_from(secs).unwrap() * 1000 - 5_500);
+        assert_eq!(told(present(&node, &tokens[1])).await, limited(6));
         assert_eq!(chaos.hits(SWAP), before + 1, "it was left alone");
-        clock.step(1);
+        clock.step(5_500);
         assert_eq!(node.balance(&tokens[0]).await, (10_000, 0, 0));
         assert_eq!(node.get("/readyz").send().await.unwrap().status(), 200);
         assert_eq!(purse.receive(&tokens[1]).await.unwrap(), 10, "it was never taken");
@@ -241,7 +242,7 @@ async fn a_mint_that_fails_is_left_alone_then_tried_with_one_call() {
         assert_eq!((status, code.as_str()), (503, "cashu_mint_timeout"));
     }
     let hits = (chaos.hits(SWAP), chaos.hits(RESTORE), chaos.hits(STATES));
-    assert_eq!(told(present(&node, &tokens[3])).await, unreachable(1));
+    assert_eq!(told(present(&node, &tokens[3])).await, unreachable(1), "it has waited long enough");
     // Undecided ones stay so, and keys that have money are served.
     assert_eq!(told(present(&node, &tokens[1])).await.1, "cashu_mint_timeout");
     assert_eq!(node.chat(&ask("hi")).bearer_auth(&key).send().await.unwrap().status(), 200);
