@@ -12,14 +12,30 @@ pub const POINTS: &[&str] = &[
     "redeem.swapped",
     "redeem.kept",
     "redeem.credited",
+    "redeem.refused",
     // Tokens are redeemed in one swap.
     "batch.sifted",
     "batch.balanced",
     "batch.swapped",
+    // A token of a foreign mint is swapped to a trusted one.
+    "import.written",
+    "import.melted",
+    "import.minted",
+    "import.kept",
+    "import.credited",
     // A request is served.
+    "exchange.admitted",
     "exchange.held",
     "exchange.answered",
+    "exchange.metered",
     "exchange.settled",
+    "exchange.undone",
+    // A request has an Idempotency-Key.
+    "replay.claimed",
+    "replay.kept",
+    "replay.removed",
+    // A key buys child keys.
+    "keys.sold",
     // Money goes back as a token.
     "return.written",
     "return.reserved",
@@ -27,6 +43,7 @@ pub const POINTS: &[&str] = &[
     "return.swapped",
     "return.kept",
     "return.done",
+    "return.replanned",
     // A Lightning invoice fills a key.
     "topup.written",
     "topup.quoted",
@@ -36,14 +53,19 @@ pub const POINTS: &[&str] = &[
     "topup.kept",
     "topup.credited",
     // Money goes back over Lightning.
+    "pay.reserved",
     "pay.invoiced",
     "pay.planned",
     "pay.melted",
     "pay.kept",
     "pay.done",
+    "pay.returned",
     // Ecash is exchanged for handier amounts.
     "sweep.written",
+    "sweep.reserved",
+    "sweep.planned",
     "sweep.swapped",
+    "sweep.kept",
     "sweep.done",
 ];
 

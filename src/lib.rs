@@ -32,15 +32,16 @@
 //!   [`net`]: the only builder of HTTP clients. [`vault`]: secrets at rest.
 //! * [`lnurl`]: from a Lightning address to an invoice. [`failpoint`]: where a test can kill the node.
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
-//! * [`ledger`]: accounts, transfers, holds, the terms of keys, the group-committing writer, the proof
-//!   of the books.
-//! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal;
-//!   [`wallet::health`]: how much is asked of a mint.
+//! * [`ledger`]: accounts, transfers, holds, the terms of keys, vouchers, the group-committing writer,
+//!   the proof of the books.
+//! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal; coins kept
+//!   ready for change; swaps of foreign mints' ecash; [`wallet::health`]: how much is asked of a mint.
 //! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.
 //! * [`upstream`]: one attempt at the API behind the node.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
 //! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`node`]: composition.
+//!   [`cli`]: the program's verbs.
 //!
 //! # Invariants
 //!
@@ -66,6 +67,7 @@
 
 pub mod admin;
 pub mod catalog;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dialect;

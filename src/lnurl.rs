@@ -57,6 +57,12 @@ impl Recipient {
         let url = url.filter(|url| crate::net::check_url(url).is_ok()).ok_or(LnurlError::Malformed)?;
         Ok(Self { url })
     }
+
+    /// Where it is asked for what it takes.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
 }
 
 /// LUD-16: `name@host` is asked at `https://host/.well-known/lnurlp/name`.
@@ -117,19 +123,26 @@ struct Invoice {
 /// # Errors
 /// When its server cannot be asked or does not speak LNURL-pay.
 pub async fn ask(recipient: &Recipient, reach: Reach) -> Result<Offer, LnurlError> {
-    let body = public::get(&recipient.url, reach).await?;
-    let said: PayParameters = serde_json::from_slice(&body).map_err(|_| LnurlError::NotPay)?;
-    refuse_error(said.status.as_deref(), said.reason.as_deref())?;
-    let callback = said.callback.as_deref().and_then(|text| Url::parse(text).ok());
-    match (said.tag.as_deref(), callback, said.min, said.max) {
-        (Some("payRequest"), Some(callback), Some(min), Some(max)) if min <= max => {
-            Ok(Offer { callback, min, max, reach })
-        }
-        _ => Err(LnurlError::NotPay),
-    }
+    Offer::read(&public::get(&recipient.url, reach).await?, reach)
 }
 
 impl Offer {
+    /// Reads what a server says of itself. Its callback is asked within `reach`.
+    ///
+    /// # Errors
+    /// When it refuses, or does not speak LNURL-pay.
+    pub fn read(body: &[u8], reach: Reach) -> Result<Self, LnurlError> {
+        let said: PayParameters = serde_json::from_slice(body).map_err(|_| LnurlError::NotPay)?;
+        refuse_error(said.status.as_deref(), said.reason.as_deref())?;
+        let callback = said.callback.as_deref().and_then(|text| Url::parse(text).ok());
+        match (said.tag.as_deref(), callback, said.min, said.max) {
+            (Some("payRequest"), Some(callback), Some(min), Some(max)) if min <= max => {
+                Ok(Self { callback, min, max, reach })
+            }
+            _ => Err(LnurlError::NotPay),
+        }
+    }
+
     /// Whether this amount is taken.
     ///
     /// # Errors
@@ -150,11 +163,18 @@ impl Offer {
         self.check(amount)?;
         let mut url = self.callback.clone();
         url.query_pairs_mut().append_pair("amount", &amount.get().to_string());
-        let body = public::get(&url, self.reach).await?;
-        let said: Invoice = serde_json::from_slice(&body).map_err(|_| LnurlError::NotPay)?;
-        refuse_error(said.status.as_deref(), said.reason.as_deref())?;
-        said.pr.filter(|bolt11| !bolt11.is_empty()).ok_or(LnurlError::NotPay)
+        read_invoice(&public::get(&url, self.reach).await?)
     }
+}
+
+/// The invoice in a callback's answer, unread.
+///
+/// # Errors
+/// When it refuses, or gives none.
+pub fn read_invoice(body: &[u8]) -> Result<String, LnurlError> {
+    let said: Invoice = serde_json::from_slice(body).map_err(|_| LnurlError::NotPay)?;
+    refuse_error(said.status.as_deref(), said.reason.as_deref())?;
+    said.pr.filter(|bolt11| !bolt11.is_empty()).ok_or(LnurlError::NotPay)
 }
 
 fn refuse_error(status: Option<&str>, reason: Option<&str>) -> Result<(), LnurlError> {

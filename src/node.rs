@@ -22,7 +22,7 @@ use crate::config::{Config, Mints, Secret};
 use crate::exchange::{Deliveries, Exchange, Replays};
 use crate::http;
 use crate::jobs;
-use crate::ledger::{Ledger, repo};
+use crate::ledger::Ledger;
 use crate::net::public::Reach;
 use crate::net::{self, ClientOptions, NetError};
 use crate::nostr::{Identity, IdentityError};
@@ -33,7 +33,8 @@ use crate::upstream::Upstream;
 use crate::vault::{Vault, VaultError, hex, write_private};
 use crate::wallet::{Options, Seed, Wallet, WalletError};
 
-const SEED: &str = "wallet_seed";
+/// The setting that the wallet's sealed seed is kept under.
+pub(crate) const SEED: &str = "wallet_seed";
 const NODE_ID: &str = "node.id";
 
 /// Why a node does not start.
@@ -91,6 +92,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let owner = node_id(&data_dir)?;
 
     let (ledger, writing) = Ledger::open(store.clone(), Arc::clone(&clock), owner.clone()).await?;
+    let ledger = ledger.with_patience(config.storage.node_timeout);
     let background = TaskTracker::new();
     let writer = background.spawn(writing);
     let released = ledger.release_orphans(&owner).await?;
@@ -100,7 +102,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
 
     // Before anything is begun that another process could take for a dead one's.
     let now_ms = clock.now_ms();
-    repo::heartbeat(&store, &owner, now_ms, now_ms.saturating_sub(repo::DEAD_AFTER_MS)).await?;
+    ledger.heartbeat().await?;
 
     let wallet = open_wallet(&config, &vault, &ledger).await?;
     let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);
@@ -111,7 +113,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         market,
         replays: Replays::new(ledger.clone(), vault.clone()),
         identity,
-        till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost),
+        till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost, config.clients),
         ledger: ledger.clone(),
         upstream: config.upstream.as_ref().map(Upstream::new).transpose()?.map(Arc::new),
         missing_usage: config.pricing.missing_usage,
@@ -123,15 +125,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let state =
         http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
-    let admin = admin::ensure_password(&store, ledger.clock(), config.admin.password.as_ref()).await?;
-    let pages = admin::router(AdminState {
-        ledger,
-        wallet: wallet.clone(),
-        password: admin.password,
-        name: config.info.name.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        secure_cookies: config.info.http_url.starts_with("https://"),
-    });
+    let (pages, admin_password) = admin_pages(&config, &exchange, &store).await?;
     let router = http::router(state, &config.server.cors_origins).merge(pages);
     let wanted = SocketAddr::new(config.server.host, config.server.port);
     let listen = |error| StartError::Listen { address: wanted, error };
@@ -151,10 +145,30 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         writer,
         store,
         shutdown_timeout: config.server.shutdown_timeout,
-        admin_password: admin.generated,
+        admin_password,
         npub,
         _lock: lock,
     })
+}
+
+/// The operator's pages, and their password if it was made just now.
+async fn admin_pages(
+    config: &Config,
+    exchange: &Exchange,
+    store: &Store,
+) -> Result<(http::Routes, Option<Secret>), StartError> {
+    let ledger = exchange.ledger.clone();
+    let admin = admin::ensure_password(store, ledger.clock(), config.admin.password.as_ref()).await?;
+    let pages = admin::router(AdminState {
+        ledger,
+        wallet: exchange.till.wallet().clone(),
+        till: exchange.till.clone(),
+        password: admin.password,
+        name: config.info.name.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        secure_cookies: config.info.http_url.starts_with("https://"),
+    });
+    Ok((pages, admin.generated))
 }
 
 fn start_jobs(
@@ -176,7 +190,14 @@ fn start_jobs(
     if let Some(period) = config.payouts.expiry_interval {
         jobs::start(tracker, stop, jobs::RefundExpired { wallet: wallet.clone(), period });
     }
+    if let Some(claim_time) = config.payouts.claim_time {
+        jobs::start(tracker, stop, jobs::TakeBackUnclaimed { wallet: wallet.clone(), claim_time });
+    }
+    if config.mints.ladder_coins > 0 {
+        jobs::start(tracker, stop, jobs::RefillLadder { wallet: wallet.clone() });
+    }
     jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
+    jobs::start(tracker, stop, jobs::ExpireVouchers { ledger: exchange.ledger.clone() });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
     jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
@@ -253,10 +274,16 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         concurrency: config.mints.max_concurrency,
         calls_per_minute: call_budgets(&config.mints),
         seed: Seed::new(seed),
+        ladder_coins: config.mints.ladder_coins,
         lightning_fee_percent: config.payouts.max_fee_percent,
         strangers: strangers_reach(&config.mints.urls),
+        foreign_fee_percent: config.mints.foreign_fee_percent,
     };
-    Ok(Wallet::open(ledger.clone(), options, &client).await?)
+    let wallet = Wallet::open(ledger.clone(), options, &client).await?;
+    for (mint, open) in wallet.astray().await? {
+        tracing::error!(mint, open, "operations wait for a mint that is not in CASHU_MINTS");
+    }
+    Ok(wallet)
 }
 
 /// Public mints limit their callers; one on loopback is the operator's own, and does so only if it is

@@ -144,6 +144,24 @@ fn mac(key: &[u8], message: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
+/// Letters of codes that people read and type: none is easily taken for another. 32 of them: five
+/// bits each.
+pub const LEGIBLE: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+
+/// So many random letters out of [`LEGIBLE`].
+#[must_use]
+pub fn legible(letters: usize) -> String {
+    let letter = || LEGIBLE.get(usize::from(rand::random::<u8>() & 31)).map(|letter| char::from(*letter));
+    (0..letters).filter_map(|_| letter()).collect()
+}
+
+/// A text with a dash after every `size` letters.
+#[must_use]
+pub fn grouped(text: &str, size: usize) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    letters.chunks(size.max(1)).map(|group| group.iter().collect()).collect::<Vec<String>>().join("-")
+}
+
 /// Lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {

@@ -3,7 +3,7 @@
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Msat as sat with thousands separated and all three decimals: `1,234.567`.
-pub(super) fn sat(msat: i64) -> String {
+pub(crate) fn sat(msat: i64) -> String {
     let magnitude = msat.unsigned_abs();
     let sign = if msat < 0 { "−" } else { "" };
     format!("{sign}{}.{:03}", grouped(magnitude / 1000), magnitude % 1000)
@@ -28,7 +28,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// A time as ISO 8601 in UTC, to the second.
-pub(super) fn utc(time_ms: i64) -> String {
+pub(crate) fn utc(time_ms: i64) -> String {
     let (days, rest) = (time_ms.div_euclid(DAY_MS), time_ms.rem_euclid(DAY_MS) / 1000);
     let (year, month, day) = civil(days);
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)

@@ -6,13 +6,14 @@
 //! * A client's key appears as the start of its hash, never as itself.
 //! * Handlers hold no policy: they ask the ledger and the wallet, and render.
 
-mod format;
+pub(crate) mod format;
 mod login;
 mod overview;
 mod password;
 mod repo;
 mod session;
 mod throttle;
+mod vouchers;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -22,6 +23,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
 use crate::ledger::Ledger;
+use crate::payment::payer::Till;
 use crate::store::StoreError;
 use crate::wallet::{Wallet, WalletError};
 
@@ -50,6 +52,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
 pub struct AdminState {
     pub ledger: Ledger,
     pub wallet: Wallet,
+    pub till: Till,
     /// As [`ensure_password`] gave it.
     pub password: Password,
     /// The node's name, for the headline.
@@ -72,6 +75,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/", get(async || Redirect::to("/admin")))
         .route("/admin/login", get(login::show).post(login::log_in))
         .route("/admin/logout", post(login::log_out))
+        .route("/admin/vouchers", get(vouchers::show).post(vouchers::issue))
+        .route("/admin/vouchers/revoke", post(vouchers::revoke))
         .route("/admin/style.css", get(style))
         .route("/admin/{*rest}", get(async || (StatusCode::NOT_FOUND, "There is no such page.")))
         .with_state(state)

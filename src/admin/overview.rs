@@ -34,6 +34,9 @@ struct Page {
     notes: Vec<String>,
     proofs: String,
     liabilities: String,
+    /// What vouchers promise, and what was taken back unclaimed; nothing is not shown.
+    promised: Option<String>,
+    unclaimed: Option<String>,
     earnings: String,
     held: String,
     open_holds: String,
@@ -93,7 +96,14 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
     let charges = repo::charges(store, now_ms.saturating_sub(DAY_MS)).await?;
     let keys = repo::largest_keys(store, KEYS).await?;
     let age_ms = unfinished.oldest_ms.map(|oldest| now_ms.saturating_sub(oldest));
-    let findings = judge(&books, &purses, age_ms);
+    let unclaimed = repo::taken_back(store).await?;
+    let mut findings = judge(&books, &purses, age_ms);
+    findings.alarms.extend(state.wallet.astray().await?.iter().map(|(mint, open)| {
+        format!(
+            "{mint} is not configured, but {} operations wait for it: list it again in CASHU_MINTS.",
+            format::count(*open)
+        )
+    }));
     let mut rows = Vec::with_capacity(purses.len());
     for purse in &purses {
         rows.push(purse_row(purse, &state).await);
@@ -107,6 +117,8 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
         notes: findings.notes,
         proofs: format::sat(proofs(&purses)),
         liabilities: format::sat(books.liabilities),
+        promised: (books.vouchers != 0).then(|| format::sat(books.vouchers)),
+        unclaimed: (unclaimed != 0).then(|| format::sat(unclaimed)),
         earnings: format::sat(books.earnings),
         held: format::sat(books.held),
         open_holds: format::count(books.open_holds),

@@ -11,11 +11,10 @@ use super::throttle::Throttle;
 use crate::clock::SharedClock;
 use crate::config::Secret;
 use crate::store::Store;
+use crate::vault::{grouped, legible};
 
 const SETTING: &str = "admin_password_hash";
 
-/// No letter that is easily taken for another. 32 of them: five bits each.
-const ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
 /// 150 bits.
 const LETTERS: usize = 30;
 const GROUP: usize = 5;
@@ -151,14 +150,7 @@ fn bad_hash(error: password_hash::Error) -> AdminError {
 }
 
 fn generate() -> Secret {
-    let mut text = String::with_capacity(LETTERS + LETTERS / GROUP);
-    for (place, byte) in rand::random::<[u8; LETTERS]>().into_iter().enumerate() {
-        if place > 0 && place % GROUP == 0 {
-            text.push('-');
-        }
-        text.extend(ALPHABET.get(usize::from(byte & 31)).map(|letter| char::from(*letter)));
-    }
-    Secret::new(text)
+    Secret::new(grouped(&legible(LETTERS), GROUP))
 }
 
 #[cfg(test)]
@@ -172,7 +164,7 @@ mod tests {
         let groups: Vec<&str> = one.expose().split('-').collect();
         assert_eq!(groups.len(), LETTERS / GROUP);
         assert!(groups.iter().all(|group| group.len() == GROUP), "{groups:?}");
-        let distinct: std::collections::HashSet<&u8> = ALPHABET.iter().collect();
+        let distinct: std::collections::HashSet<&u8> = crate::vault::LEGIBLE.iter().collect();
         assert_eq!(distinct.len(), 32);
     }
 

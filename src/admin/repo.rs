@@ -107,7 +107,9 @@ pub(super) struct Key {
 pub(super) async fn largest_keys(store: &Store, limit: i64) -> Result<Vec<Key>, StoreError> {
     let rows = sqlx::query(
         "SELECT SUBSTR(key_hash, 1, 8), posted, held, spent, requests, created_at FROM accounts \
-         WHERE kind = 'key' AND key_hash IS NOT NULL ORDER BY posted DESC, id LIMIT $1",
+         WHERE kind = 'key' AND key_hash IS NOT NULL AND NOT EXISTS \
+         (SELECT 1 FROM vouchers v WHERE v.account = accounts.id AND (v.redeemed_by IS NULL OR v.redeemed_by <> v.account)) \
+         ORDER BY posted DESC, id LIMIT $1",
     )
     .bind(limit)
     .fetch_all(store.read())
@@ -126,6 +128,20 @@ pub(super) async fn largest_keys(store: &Store, limit: i64) -> Result<Vec<Key>, 
 }
 
 pub(super) async fn count_keys(store: &Store) -> Result<i64, StoreError> {
-    let row = sqlx::query("SELECT COUNT(*) FROM accounts WHERE kind = 'key'").fetch_one(store.read()).await?;
+    // An account of a voucher is a key's once the voucher has made that key.
+    let row = sqlx::query(
+        "SELECT (SELECT COUNT(*) FROM accounts WHERE kind = 'key') \
+         - (SELECT COUNT(*) FROM vouchers WHERE redeemed_by IS NULL OR redeemed_by <> account)",
+    )
+    .fetch_one(store.read())
+    .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Change that nobody claimed and that became income, ever, in msat.
+pub(super) async fn taken_back(store: &Store) -> Result<i64, StoreError> {
+    let row = sqlx::query("SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM transfers WHERE kind = 'unclaimed'")
+        .fetch_one(store.read())
+        .await?;
     Ok(row.try_get(0)?)
 }

@@ -41,6 +41,7 @@ pub struct Config {
     pub upstream: Option<Upstream>,
     pub mints: Mints,
     pub payouts: Payouts,
+    pub clients: Clients,
     pub pricing: Pricing,
     pub admin: Admin,
     pub nostr: Nostr,
@@ -123,6 +124,8 @@ pub struct Storage {
     pub database_url: Option<Secret>,
     /// `DURABILITY=strict` (else `normal`): every commit is synced.
     pub strict: bool,
+    /// `NODE_TIMEOUT_SECONDS`, 90, at least 5: the silence after which another process is dead.
+    pub node_timeout: Duration,
     /// `SECRET_KEY` or the contents of `SECRET_KEY_FILE`.
     pub secret_key: Option<Secret>,
 }
@@ -156,6 +159,10 @@ pub struct Mints {
     pub max_concurrency: usize,
     /// `MINT_CALLS_PER_MINUTE`, 20
     pub calls_per_minute: CallLimits,
+    /// `FOREIGN_MINT_MAX_FEE_PERCENT`, 5, with `FOREIGN_MINTS=swap`; `None`: `refuse`, the default.
+    pub foreign_fee_percent: Option<u8>,
+    /// `CHANGE_LADDER_COINS`, 4; 0: none.
+    pub ladder_coins: usize,
 }
 
 /// How often mints are called: `20,https://mint.example=60`.
@@ -180,6 +187,19 @@ pub struct Payouts {
     pub expiry_interval: Option<Duration>,
     /// `LIGHTNING_MAX_FEE_PERCENT`, 3
     pub max_fee_percent: u8,
+    /// `CHANGE_CLAIM_DAYS`, 180: how long change that nobody fetched at the mint is left alone; `None` (0): for ever.
+    pub claim_time: Option<Duration>,
+}
+
+/// What one address may do without paying. `None` (0): as much as it likes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// `INVOICE_CREATES_PER_HOUR`, 10: invoices that make a key.
+    pub creates_per_hour: Option<usize>,
+    /// `INVOICE_MAX_PENDING`, 5: such invoices that wait to be paid.
+    pub max_pending: Option<usize>,
+    /// `VOUCHER_TRIES_PER_HOUR`, 20: voucher codes that are none.
+    pub wrong_vouchers_per_hour: Option<usize>,
 }
 
 /// How dollars become sats.

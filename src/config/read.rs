@@ -6,7 +6,8 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Config, Info, Log, Mints, Nostr, Payouts, Pricing, Secret, Server, Storage, Upstream, address, values,
+    Admin, Clients, Config, Info, Log, Mints, Nostr, Payouts, Pricing, Secret, Server, Storage, Upstream, address,
+    values,
 };
 
 /// Reads everything and fails with all faults at once.
@@ -46,6 +47,7 @@ impl<'a> Reader<'a> {
         let upstream = self.upstream();
         let mints = self.mints();
         let payouts = self.payouts();
+        let clients = self.clients();
         let pricing = self.pricing();
         let admin = self.admin();
         let nostr = self.nostr();
@@ -57,6 +59,7 @@ impl<'a> Reader<'a> {
             upstream: upstream?,
             mints: mints?,
             payouts: payouts?,
+            clients: clients?,
             pricing: pricing?,
             admin: admin?,
             nostr: nostr?,
@@ -99,11 +102,13 @@ impl<'a> Reader<'a> {
         let data_dir = self.get("DATA_DIR", values::text);
         let database_url = self.optional("DATABASE_URL", values::database_url);
         let strict = self.get("DURABILITY", values::durability);
+        let node_timeout = self.get("NODE_TIMEOUT_SECONDS", values::node_timeout);
         let secret_key = self.secret_key();
         Some(Storage {
             data_dir: data_dir?.into(),
             database_url: database_url?,
             strict: strict?,
+            node_timeout: node_timeout?,
             secret_key: secret_key?,
         })
     }
@@ -144,6 +149,10 @@ impl<'a> Reader<'a> {
         let timeout = self.get("MINT_OPERATION_TIMEOUT_SECONDS", values::seconds);
         let max_concurrency = self.get("MINT_MAX_CONCURRENCY", values::concurrency);
         let calls_per_minute = self.get("MINT_CALLS_PER_MINUTE", values::call_limits);
+        let swaps_foreign = self.get("FOREIGN_MINTS", values::foreign_mints);
+        let foreign_fee_percent = self.get("FOREIGN_MINT_MAX_FEE_PERCENT", values::percent);
+        let ladder_coins = self.get("CHANGE_LADDER_COINS", values::ladder_coins);
+        let swaps = swaps_foreign?;
         let mut urls = listed?;
         if let Some(primary) = primary? {
             urls.retain(|url| *url != primary);
@@ -155,6 +164,8 @@ impl<'a> Reader<'a> {
             timeout: timeout?,
             max_concurrency: max_concurrency?,
             calls_per_minute: calls_per_minute?,
+            foreign_fee_percent: Some(foreign_fee_percent?).filter(|_| swaps),
+            ladder_coins: ladder_coins?,
         })
     }
 
@@ -164,12 +175,25 @@ impl<'a> Reader<'a> {
         let interval = self.get("PAYOUT_INTERVAL", values::seconds);
         let expiry_interval = self.get("REFUND_PROCESSING_INTERVAL", values::seconds_or_never);
         let max_fee_percent = self.get("LIGHTNING_MAX_FEE_PERCENT", values::percent);
+        let claim_time = self.get("CHANGE_CLAIM_DAYS", values::days_or_never);
         Some(Payouts {
             recipient: recipient?,
             minimum: minimum?,
             interval: interval?,
             expiry_interval: expiry_interval?,
             max_fee_percent: max_fee_percent?,
+            claim_time: claim_time?,
+        })
+    }
+
+    fn clients(&mut self) -> Option<Clients> {
+        let creates_per_hour = self.get("INVOICE_CREATES_PER_HOUR", values::count_or_any);
+        let max_pending = self.get("INVOICE_MAX_PENDING", values::count_or_any);
+        let wrong_vouchers_per_hour = self.get("VOUCHER_TRIES_PER_HOUR", values::count_or_any);
+        Some(Clients {
+            creates_per_hour: creates_per_hour?,
+            max_pending: max_pending?,
+            wrong_vouchers_per_hour: wrong_vouchers_per_hour?,
         })
     }
 

@@ -63,6 +63,14 @@ pub const SETTINGS: &[Setting] = &[
          number for one mint. Mints on loopback have no limit unless they are named. Nodes that share an \
          address share the mint's patience too: divide it among them."),
 
+    setting("FOREIGN_MINTS", &[], "refuse",
+        "Ecash of other mints: refuse, or swap (to the first of your mints, over Lightning, at the payer's cost)."),
+    setting("FOREIGN_MINT_MAX_FEE_PERCENT", &[], "5",
+        "The most that such a swap may cost, in percent of the token (at least 2 sats)."),
+    setting("CHANGE_LADDER_COINS", &[], "4",
+        "How many coins of each amount are kept ready, so that change needs no call to the mint. They are \
+         exchanged for in the background, where the mint's fee is a percent at most. 0 to 8; 0: none."),
+
     setting("MODELS_PATH", &[], "models.json",
         "List of models and prices in USD per token, in the shape of OpenRouter's /api/v1/models."),
     setting("MODEL_BASED_PRICING", &["FIXED_PRICING"], "",
@@ -110,6 +118,17 @@ pub const SETTINGS: &[Setting] = &[
     setting("LIGHTNING_MAX_FEE_PERCENT", &[], "3",
         "The most that a Lightning payment of yours or of a client's may cost, in percent (at least 2 sats)."),
 
+    setting("CHANGE_CLAIM_DAYS", &[], "180",
+        "Days that change and refunds stay claimable. What nobody has claimed at the mint by then is taken \
+         back into your earnings. 0: never."),
+    setting("INVOICE_CREATES_PER_HOUR", &[], "10",
+        "Lightning invoices for new keys that one address may ask for in an hour. Behind a reverse proxy, or \
+         in Tor, all clients have one address: set this and the next two to 0 there, which means no limit."),
+    setting("INVOICE_MAX_PENDING", &[], "5",
+        "How many of them may wait to be paid, for one address. 0: no limit."),
+    setting("VOUCHER_TRIES_PER_HOUR", &[], "20",
+        "Wrong voucher codes that one address may send in an hour. 0: no limit."),
+
     setting("ADMIN_PASSWORD", &[], "",
         "Password for the operator's pages. Generated and printed once when none was ever set."),
     setting("SECRET_KEY", &["ROUTSTR_SECRET_KEY"], "",
@@ -124,6 +143,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("DURABILITY", &[], "normal",
         "normal: what moves ecash is synced to disk at once, single charges shortly after. \
          strict: everything is synced at once."),
+    setting("NODE_TIMEOUT_SECONDS", &[], "90",
+        "Several nodes on one PostgreSQL: seconds of silence after which the others take over what a node \
+         had begun, from 5. Their clocks must agree much better than that."),
 
     setting("HOST", &[], "127.0.0.1",
         "Address to listen on. 0.0.0.0 for all interfaces."),

@@ -73,6 +73,9 @@ const ROWS: &[Row] = &[
     ("MINT_OPERATION_CONCURRENCY", "9", field!(mints.max_concurrency), "9"),
     ("MINT_CALLS_PER_MINUTE", "60", field!(mints.calls_per_minute), "CallLimits { public: 60, named: {} }"),
     ("MINT_CALLS_PER_MINUTE", "https://A.example/ = 5, http://127.0.0.1:3338=7", field!(mints.calls_per_minute), r#"CallLimits { public: 20, named: {"http://127.0.0.1:3338": 7, "https://a.example": 5} }"#),
+    ("FOREIGN_MINTS", "swap", field!(mints.foreign_fee_percent), "Some(5)"),
+    ("FOREIGN_MINT_MAX_FEE_PERCENT", "3", field!(mints.foreign_fee_percent), "None"),
+    ("CHANGE_LADDER_COINS", "0", field!(mints.ladder_coins), "0"),
     ("MODELS_PATH", "m.json", field!(pricing.models_path), "\"m.json\""),
     ("MODEL_BASED_PRICING", "Yes", field!(pricing.model_based), "Some(true)"),
     ("MODEL_BASED_PRICING", "off", field!(pricing.model_based), "Some(false)"),
@@ -107,6 +110,11 @@ const ROWS: &[Row] = &[
     ("REFUND_PROCESSING_INTERVAL", "15", field!(payouts.expiry_interval), "Some(15s)"),
     ("REFUND_PROCESSING_INTERVAL", "0", field!(payouts.expiry_interval), "None"),
     ("LIGHTNING_MAX_FEE_PERCENT", "4", field!(payouts.max_fee_percent), "4"),
+    ("CHANGE_CLAIM_DAYS", "1", field!(payouts.claim_time), "Some(86400s)"),
+    ("CHANGE_CLAIM_DAYS", "0", field!(payouts.claim_time), "None"),
+    ("INVOICE_CREATES_PER_HOUR", "3", field!(clients.creates_per_hour), "Some(3)"),
+    ("INVOICE_MAX_PENDING", "0", field!(clients.max_pending), "None"),
+    ("VOUCHER_TRIES_PER_HOUR", "4", field!(clients.wrong_vouchers_per_hour), "Some(4)"),
     ("NSEC", "0000000000000000000000000000000000000000000000000000000000000001", |config| secret(config.nostr.nsec.as_ref()), "0000000000000000000000000000000000000000000000000000000000000001"),
     ("ADMIN_PASSWORD", " pass word ", |config| secret(config.admin.password.as_ref()), " pass word "),
     ("LOG_LEVEL", "WARNING", field!(log.level), "\"warn\""),
@@ -151,12 +159,12 @@ fn without_settings_the_documented_defaults_hold() {
     );
     assert_eq!(
         show(&config.storage),
-        r#"Storage { data_dir: "./data", database_url: None, strict: false, secret_key: None }"#
+        r#"Storage { data_dir: "./data", database_url: None, strict: false, node_timeout: 90s, secret_key: None }"#
     );
     assert_eq!(
         show(&config.mints),
         "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4, \
-         calls_per_minute: CallLimits { public: 20, named: {} } }"
+         calls_per_minute: CallLimits { public: 20, named: {} }, foreign_fee_percent: None, ladder_coins: 4 }"
     );
     assert_eq!(show(&config.admin), "Admin { password: None }");
     assert_eq!(show(&config.log), r#"Log { level: "info", json: false }"#);

@@ -100,6 +100,19 @@ pub(super) fn body_limit(text: &str) -> Parsed<usize> {
     whole(text, 1024..=1 << 40)
 }
 
+/// Whether ecash of foreign mints is swapped.
+pub(super) fn foreign_mints(text: &str) -> Parsed<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "swap" => Ok(true),
+        "refuse" => Ok(false),
+        _ => Err("is neither of the two; expected refuse or swap".to_owned()),
+    }
+}
+
+pub(super) fn ladder_coins(text: &str) -> Parsed<usize> {
+    whole(text, 0..=8)
+}
+
 pub(super) fn concurrency(text: &str) -> Parsed<usize> {
     whole(text, 1..=1024)
 }
@@ -108,10 +121,28 @@ pub(super) fn seconds(text: &str) -> Parsed<Duration> {
     whole(text, 1..=MAX_SECONDS).map(Duration::from_secs)
 }
 
+/// A process says every sixth of it that it is alive, which a busy database may hold up a little.
+pub(super) fn node_timeout(text: &str) -> Parsed<Duration> {
+    whole(text, 5..=3600).map(Duration::from_secs)
+}
+
 /// 0: never.
 pub(super) fn seconds_or_never(text: &str) -> Parsed<Option<Duration>> {
     let seconds: u64 = whole(text, 0..=MAX_SECONDS)?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+/// 0: never.
+pub(super) fn days_or_never(text: &str) -> Parsed<Option<Duration>> {
+    const DAY: u64 = 24 * 60 * 60;
+    let days: u64 = whole(text, 0..=MAX_SECONDS / DAY * 10)?;
+    Ok((days > 0).then(|| Duration::from_secs(days.saturating_mul(DAY))))
+}
+
+/// 0: any number.
+pub(super) fn count_or_any(text: &str) -> Parsed<Option<usize>> {
+    let count: usize = whole(text, 0..=1_000_000)?;
+    Ok((count > 0).then_some(count))
 }
 
 pub(super) fn percent(text: &str) -> Parsed<u8> {

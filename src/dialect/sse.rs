@@ -106,6 +106,11 @@ impl Framer {
     /// What the stream ended with, if it did not end at an event's end. A missing blank line is
     /// supplied, so that it can be sent on; whether it is the whole event nobody can know.
     pub fn finish(&mut self) -> Option<Bytes> {
+        if self.bom < BOM.len() {
+            // It was the beginning of a mark, and nothing followed.
+            self.carry.extend_from_slice(BOM.get(..self.bom).unwrap_or_default());
+            self.bom = BOM.len();
+        }
         self.carry.extend_from_slice(&std::mem::take(&mut self.chunk));
         let whole = self.line == Line::Cr { blank: true };
         self.line = Line::Start;
@@ -314,6 +319,7 @@ mod tests {
     #[test]
     fn a_partial_mark_is_not_lost() {
         assert_eq!(events([&b"\xEF\xBB"[..], &b"x\n\n"[..]]), vec![b"\xEF\xBBx\n\n".to_vec()]);
+        assert_eq!(events([&b"\xEF\xBB"[..]]), vec![b"\xEF\xBB\n\n".to_vec()]);
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl Exchange {
             once.claim().await?;
         }
         let payer = self.till.admit(call.payment, candidate.hold, &shape.model, call.expiry).await?;
+        failpoint!("exchange.admitted");
         let hold = self.hold(payer, &candidate, &shape, &call.request_id).await?;
         failpoint!("exchange.held");
         let whole = !shape.stream || (payer.one_shot && !call.change_in_stream);
@@ -271,6 +272,7 @@ impl Job {
         if let Err(error) = hold.noting(record).release().await {
             tracing::error!(%error, request = %request_id, "a hold waits for its release");
         }
+        failpoint!("exchange.undone");
         exchange.give_back(payer, failure).await
     }
 

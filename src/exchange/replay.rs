@@ -18,9 +18,10 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::repo::{self, Claim, Row, State};
+use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure};
 use crate::ledger::Ledger;
-use crate::ledger::repo::{self as books, DEAD_AFTER_MS, HoldState};
+use crate::ledger::repo::{self as books, HoldState};
 use crate::payment::Payment;
 use crate::store::StoreError;
 use crate::vault::Vault;
@@ -154,7 +155,7 @@ impl Once {
     ///
     /// # Errors
     /// As [`Once::recall`]; a request that has just ended is still in progress.
-    pub(super) async fn claim(&self) -> Result<(), Failure> {
+    pub async fn claim(&self) -> Result<(), Failure> {
         {
             let mut running = self.replays.running();
             if let Some(fingerprint) = running.get(&self.id) {
@@ -180,6 +181,7 @@ impl Once {
             now_ms: ledger.clock().now_ms(),
         };
         if repo::insert(ledger.store(), claim, self.replays.after_ms()).await.map_err(|error| self.broken(&error))? {
+            failpoint!("replay.claimed");
             return Ok(());
         }
         let Some(row) = self.find().await? else { return Err(in_progress()) };
@@ -189,6 +191,12 @@ impl Once {
             Ok(false) => Err(in_progress()),
             Err(error) => Err(self.broken(&error)),
         }
+    }
+
+    /// A name for what this request makes, the same for every repeat of it. Nobody can guess it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.replays.vault.digest(&[b"once", self.id.as_bytes(), self.fingerprint.as_bytes()])
     }
 
     /// Keeps the outcome, sealed. Without it (too long, or the database does not answer) a repeat
@@ -206,6 +214,7 @@ impl Once {
         if let Err(error) = repo::finish(store, &self.id, &self.request, state, outcome).await {
             tracing::error!(%error, request = %self.request, "an outcome could not be kept");
         }
+        failpoint!("replay.kept");
         self.leave();
     }
 
@@ -217,6 +226,7 @@ impl Once {
         if let Err(error) = repo::remove(self.replays.ledger.store(), &self.id, &self.request).await {
             tracing::error!(%error, request = %self.request, "a claim could not be removed");
         }
+        failpoint!("replay.removed");
         self.leave();
     }
 
@@ -256,8 +266,7 @@ impl Once {
     async fn hold_of(&self, row: &Row) -> Result<Option<HoldState>, StoreError> {
         let ledger = &self.replays.ledger;
         let mut reader = ledger.store().read().acquire().await?;
-        let seen_after_ms = ledger.clock().now_ms().saturating_sub(DEAD_AFTER_MS);
-        if row.owner != ledger.owner() && books::is_alive(&mut reader, &row.owner, seen_after_ms).await? {
+        if row.owner != ledger.owner() && books::is_alive(&mut reader, &row.owner, ledger.dead_before_ms()).await? {
             return Ok(Some(HoldState::Open));
         }
         Ok(books::find_request(&mut reader, &row.request).await?.map(|entry| entry.state))

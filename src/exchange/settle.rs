@@ -32,6 +32,7 @@ impl Job {
         let record = self.record(&charged, shortfall);
         let Self { exchange, upstream, shape, candidate, payer, hold, request_id, .. } = self;
         let usage = cost.usage;
+        failpoint!("exchange.metered");
         let (charged, remaining) = match hold.noting(record).capture(cost).await {
             Ok(settlement) => {
                 if !settlement.shortfall.is_zero() {

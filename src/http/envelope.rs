@@ -43,6 +43,9 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::MintUnreachable => (503, "mint_unreachable", "cashu_mint_unreachable"),
         Code::MintRateLimited => (503, "mint_rate_limited", "cashu_mint_rate_limited"),
         Code::RedemptionPending => (503, "mint_timeout", "cashu_mint_timeout"),
+        Code::SourceMintUnreachable => (503, "mint_unreachable", "cashu_source_mint_unreachable"),
+        Code::ForeignSwapFailed => (422, "mint_error", "cashu_foreign_mint_swap_failed"),
+        Code::ForeignSwapLost => (502, "mint_error", "cashu_foreign_mint_swap_failed"),
         Code::PriceUnavailable => (503, "api_error", "price_unavailable"),
         Code::UpstreamUnavailable => (503, "upstream_error", "upstream_unavailable"),
         Code::UpstreamFailed => (502, "upstream_error", "upstream_error"),
@@ -53,7 +56,13 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::IdempotencyKeyReused => (409, INVALID, "idempotency_key_reused"),
         Code::IdempotencyInProgress => (409, INVALID, "idempotency_in_progress"),
         Code::IdempotentOutcomeNotKept => (409, INVALID, "idempotent_outcome_not_kept"),
+        Code::MintGone => (503, "mint_error", "mint_not_configured"),
+        Code::VoucherNotFound => (404, INVALID, "voucher_not_found"),
+        Code::VoucherRedeemed => (409, INVALID, "voucher_already_redeemed"),
+        Code::VoucherRevoked => (410, INVALID, "voucher_revoked"),
+        Code::VoucherExpired => (410, INVALID, "voucher_expired"),
         Code::RefundNotFound => (404, INVALID, "refund_not_found"),
+        Code::RefundSwept => (410, INVALID, "refund_swept"),
         Code::RefundPending => (425, INVALID, "refund_pending"),
         Code::RefundNothing => (400, INVALID, "no_balance"),
         Code::RefundTooSmall => (400, INVALID, "balance_too_small"),
@@ -116,7 +125,8 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
     if let Some(token) = cashu_header(failure, asked) {
         headers::put(out, headers::X_CASHU, token);
     }
-    let decided = matches!(failure.code, Code::IdempotencyKeyReused | Code::IdempotentOutcomeNotKept);
+    let decided =
+        matches!(failure.code, Code::IdempotencyKeyReused | Code::IdempotentOutcomeNotKept | Code::VoucherRedeemed);
     if decided || asked.one_shot.is_some() && failure.funds != Funds::Untouched {
         // SDKs retry 5xx, 409 and 429 unasked; here a second try could only confuse.
         headers::put(out, headers::SHOULD_RETRY, "false");
@@ -159,6 +169,7 @@ fn detail(failure: &Failure, asked: &Asked<'_>, error: Map<String, Value>) -> Op
     match failure.code {
         Code::Unauthorized => Some(json!("Unauthorized")),
         Code::RefundNotFound
+        | Code::RefundSwept
         | Code::RefundPending
         | Code::RefundNothing
         | Code::RefundTooSmall

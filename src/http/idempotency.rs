@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use serde_json::Value;
 
 use super::proxy::{self, Asks};
-use super::{Node, headers};
+use super::{Node, balance, headers};
 use crate::exchange::{Asked, Call, Head, Kept, Once, Reply};
 use crate::failure::{Code, Failure};
 
@@ -66,6 +67,40 @@ pub(super) async fn serve(node: &Node, call: Call, key: &str, asks: &Asks) -> Re
         }
     });
     serving.await.map_err(|error| proxy::lost(&error, asks))
+}
+
+/// Runs a call of the balance API that answers with JSON: from what was kept, or once. `work` gets a
+/// name that is the same for every repeat, also one that a crash made necessary.
+pub(super) async fn once<F>(
+    node: &Node,
+    asked: Asked<'_>,
+    work: impl FnOnce(String) -> F,
+) -> Result<Response<Body>, Failure>
+where
+    F: Future<Output = Result<Value, Failure>> + Send + 'static,
+{
+    node.exchange.till.check_key(asked.payment).await?;
+    let Some(once) = node.exchange.replays.once(asked, Head::default()) else {
+        return Err(Failure::payment(Code::Unauthorized, "Unauthorized"));
+    };
+    if let Some(kept) = once.recall().await? {
+        return Ok(again(kept));
+    }
+    once.claim().await?;
+    let work = work(once.name());
+    let serving = node.exchange.tracker.spawn(async move {
+        match work.await {
+            Ok(value) => keep(&once, balance::respond(Ok(value))).await,
+            Err(failure) => {
+                once.forget().await;
+                balance::respond(Err(failure))
+            }
+        }
+    });
+    serving.await.map_err(|error| {
+        tracing::error!(%error, "a balance request's task failed");
+        Failure::internal()
+    })
 }
 
 /// Keeps a whole response, and gives it on.

@@ -12,6 +12,7 @@ mod proxy;
 mod receipts;
 pub mod serve;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -27,6 +28,9 @@ use crate::dialect::{self, Dialect};
 use crate::exchange::Exchange;
 use crate::failure::{Code, Failure};
 use envelope::Asked;
+
+/// Routes that can be served, of this module or another.
+pub type Routes = Router;
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -55,7 +59,7 @@ impl Node {
 }
 
 /// Every public route of the node.
-pub fn router(node: Node, cors_origins: &[String]) -> Router {
+pub fn router(node: Node, cors_origins: &[String]) -> Routes {
     let mut router = Router::new()
         .route("/", get(info::root))
         .route("/healthz", get(health::alive))
@@ -90,6 +94,11 @@ async fn not_allowed(request: Request) -> Response<Body> {
         return refuse(&Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
     refuse(&Failure::client(Code::MethodNotAllowed, format!("{} is not allowed here.", request.method())))
+}
+
+/// The address that a request came from, by its socket. Headers can say anything.
+fn peer(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<serve::Peer>().map(|peer| peer.0)
 }
 
 /// A new request id. Ids sort by time, so the index over them grows at its end.

@@ -1,9 +1,12 @@
 //! The accept loop: TCP without Nagle's delay, limits on slow headers, and an end in two steps.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -16,6 +19,10 @@ use tokio_util::task::TaskTracker;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after the system refused a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 /// Serves until `drain` is cancelled; then stops accepting, lets running exchanges end, and
 /// returns when all are done or `stop` is cancelled.
@@ -35,7 +42,7 @@ pub async fn run(
             accepted = listener.accept() => accepted,
             () = drain.cancelled() => break,
         };
-        let (stream, _peer): (TcpStream, SocketAddr) = match accepted {
+        let (stream, peer): (TcpStream, SocketAddr) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -47,7 +54,11 @@ pub async fn run(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        let service = TowerToHyperService::new(router.clone());
+        let (peer, router) = (Peer(peer.ip()), TowerToHyperService::new(router.clone()));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            router.call(request)
+        });
         let connection = server.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection.into_owned());
         let stop = stop.clone();

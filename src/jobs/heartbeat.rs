@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Job;
-use crate::ledger::{Ledger, repo};
+use crate::ledger::Ledger;
 
 /// One process among those that share the database.
 pub struct Heartbeat {
@@ -18,17 +18,13 @@ impl Job for Heartbeat {
         "heartbeat"
     }
 
+    /// Several times before anybody takes this process for dead.
     fn period(&self) -> Duration {
-        Duration::from_secs(15)
+        self.ledger.patience() / 6
     }
 
     async fn activate(&self) -> Result<(), String> {
-        let now_ms = self.ledger.clock().now_ms();
-        let before_ms = now_ms.saturating_sub(repo::DEAD_AFTER_MS);
-        let dead = repo::heartbeat(self.ledger.store(), self.ledger.owner(), now_ms, before_ms)
-            .await
-            .map_err(|error| error.to_string())?;
-        for node in dead {
+        for node in self.ledger.heartbeat().await.map_err(|error| error.to_string())? {
             let released = self.ledger.release_orphans(&node).await.map_err(|error| error.to_string())?;
             if released > 0 {
                 tracing::warn!(%node, released, "released the holds of a process that is gone");

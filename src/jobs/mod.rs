@@ -3,17 +3,20 @@
 //! A job looks at the state of the world and brings it nearer to what it should be. It is run at
 //! start and then on its period, one activation at a time; the next activation is the retry, so a
 //! job has one code path after a crash as in normal life. A job that panics is logged and run
-//! again.
+//! again. What makes work for a job may nudge it; it is run then before its time.
 
 mod checkpoint;
+mod expire_vouchers;
 mod heartbeat;
 mod pay_out;
 mod prune_replays;
+mod refill_ladder;
 mod refresh_keysets;
 mod refresh_price;
 mod refund_expired;
 mod rescue_stalled;
 mod resume_operations;
+mod take_back_unclaimed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,14 +27,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use checkpoint::Checkpoint;
+pub use expire_vouchers::ExpireVouchers;
 pub use heartbeat::Heartbeat;
 pub use pay_out::PayOut;
 pub use prune_replays::PruneReplays;
+pub use refill_ladder::RefillLadder;
 pub use refresh_keysets::RefreshKeysets;
 pub use refresh_price::RefreshPrice;
 pub use refund_expired::{RefundExpired, refund_expired};
 pub use rescue_stalled::RescueStalled;
 pub use resume_operations::ResumeOperations;
+pub use take_back_unclaimed::TakeBackUnclaimed;
 
 /// One kind of background work.
 #[async_trait]
@@ -40,6 +46,11 @@ pub trait Job: Send + Sync {
 
     /// Time between two activations, after a success.
     fn period(&self) -> Duration;
+
+    /// Waits until there is something to do before its time. Never, unless a job says otherwise.
+    async fn nudged(&self) {
+        std::future::pending().await
+    }
 
     /// Does what there is to do. An error is logged, and the next activation comes sooner.
     ///
@@ -71,6 +82,7 @@ pub fn start(tracker: &TaskTracker, stop: &CancellationToken, job: impl Job + 's
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                () = job.nudged() => {}
                 () = stop.cancelled() => return,
             }
         }

@@ -22,7 +22,8 @@ impl AccountId {
 pub enum AccountKind {
     /// Ecash of one mint and unit that the node holds. Its balance is negative: an asset.
     Mint,
-    /// A client's key, filled by a token or a top-up.
+    /// A client's key, filled by a token, a payment or a voucher. Before the voucher is redeemed it is
+    /// nobody's.
     Key,
     /// A token that rode on one request. Filled once; what is left goes back as change.
     Token,

@@ -14,8 +14,10 @@ pub struct Books {
     pub faults: Vec<String>,
     /// Ecash that the ledger says is held, by mint and unit.
     pub ecash: BTreeMap<(String, String), i64>,
-    /// Owed to clients: keys, tokens, change not yet made.
+    /// Owed to clients: keys, tokens, change not yet made, vouchers.
     pub liabilities: i64,
+    /// The part of it that vouchers promise which nobody has redeemed yet.
+    pub vouchers: i64,
     /// Charged so far, less the fees that mints took from the node.
     pub earnings: i64,
     /// Set aside for requests that are running.
@@ -73,7 +75,31 @@ impl Ledger {
             books.faults.push(format!("all accounts together are {sum}, not 0"));
         }
         books.faults.extend(self.faults_of_terms().await?);
+        self.prove_vouchers(&mut books).await?;
         Ok(books)
+    }
+
+    /// What vouchers promise is on their accounts, and nothing is on those of ended ones that made no
+    /// key. Again one statement.
+    async fn prove_vouchers(&self, books: &mut Books) -> Result<(), StoreError> {
+        let rows = sqlx::query(
+            "SELECT v.id, v.state, v.amount, a.posted, \
+             CASE WHEN v.redeemed_by = v.account THEN 1 ELSE 0 END AS is_key \
+             FROM vouchers v JOIN accounts a ON a.id = v.account",
+        )
+        .fetch_all(self.store().read())
+        .await?;
+        for row in &rows {
+            let (id, state): (i64, String) = (row.try_get("id")?, row.try_get("state")?);
+            let (amount, posted): (i64, i64) = (row.try_get("amount")?, row.try_get("posted")?);
+            let is_key: i64 = row.try_get("is_key")?;
+            let promised = if state == "open" { amount } else { 0 };
+            books.vouchers = books.vouchers.saturating_add(promised);
+            if is_key == 0 && posted != promised {
+                books.faults.push(format!("voucher {id} ({state}): {posted} on its account, should be {promised}"));
+            }
+        }
+        Ok(())
     }
 
     /// The figures of keys with terms, against their holds. Again one statement.

@@ -8,6 +8,7 @@
 //!   when it is dropped.
 //! * `available = posted − held`. There is no other definition.
 //! * A key may have [`terms`]: a parent whose money it spends, a cap, an end.
+//! * [`vouchers`] promise money of the income to whoever has their code.
 //! * The database is the authority, so several processes can share it. Each process has one
 //!   writer that folds whatever queued up into one statement for all holds and one for all ends.
 #![deny(clippy::arithmetic_side_effects, clippy::as_conversions)]
@@ -18,9 +19,11 @@ pub mod hold;
 pub mod ids;
 pub mod repo;
 pub mod terms;
+pub mod vouchers;
 mod writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -68,10 +71,15 @@ pub enum SettleError {
 /// How many ids are tried for one hold.
 const ID_ATTEMPTS: u32 = 64;
 
+/// Silence after which a process is taken for dead, unless [`Ledger::with_patience`] says otherwise.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// The books, open for writing.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     inner: Arc<Inner>,
+    /// See [`Ledger::with_patience`].
+    patience: Duration,
 }
 
 #[derive(Debug)]
@@ -103,7 +111,35 @@ impl Ledger {
         let stats = Arc::new(WriterStats::default());
         let loop_ = writer::run(store.clone(), Arc::clone(&clock), owner.clone(), entries, Arc::clone(&stats));
         let inner = Inner { store, clock, owner, ids, queue, stats, house };
-        Ok((Self { inner: Arc::new(inner) }, loop_))
+        Ok((Self { inner: Arc::new(inner), patience: PATIENCE }, loop_))
+    }
+
+    /// The same books, for a process that takes another one for dead after this much silence.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// See [`Ledger::with_patience`].
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Processes that were not seen since then are dead.
+    #[must_use]
+    pub fn dead_before_ms(&self) -> i64 {
+        let patience = i64::try_from(self.patience.as_millis()).unwrap_or(i64::MAX);
+        self.inner.clock.now_ms().saturating_sub(patience)
+    }
+
+    /// Notes that this process is alive. Names those that are dead.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn heartbeat(&self) -> Result<Vec<String>, StoreError> {
+        let inner = &self.inner;
+        repo::heartbeat(&inner.store, &inner.owner, inner.clock.now_ms(), self.dead_before_ms()).await
     }
 
     /// Sets `amount` aside for `request`, in one atomic statement.

@@ -406,9 +406,6 @@ pub(super) async fn release_orphans(store: &Store, owner: &str, now_ms: i64) -> 
     Ok(ended.rows_affected())
 }
 
-/// Silence after which a process is taken for dead, in ms.
-pub const DEAD_AFTER_MS: i64 = 90_000;
-
 /// Notes that a process is alive, and names those that were not seen since `dead_before_ms`.
 ///
 /// # Errors

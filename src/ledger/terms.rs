@@ -239,7 +239,7 @@ impl Ledger {
     }
 
     /// Makes child keys and charges the parent for them, in one synced transaction. Returns what the
-    /// parent has left.
+    /// parent has left. For keys that it made before, it charges nothing.
     ///
     /// # Errors
     /// See [`ChildError`]; nothing has happened then.
@@ -253,6 +253,12 @@ impl Ledger {
         let parent = books::find_locked(&mut tx, wanted.parent).await?.ok_or(ChildError::NoParent)?;
         if parent.parent.is_some() {
             return Err(ChildError::NoParent);
+        }
+        if let Some(first) = wanted.key_hashes.first()
+            && let Some(made) = books::find_by_key(&mut tx, first).await?
+            && made.parent == Some(parent.id)
+        {
+            return Ok(parent.balance.available());
         }
         let terms = repo::find(&mut tx, parent.id, now_ms).await?;
         if terms.is_some_and(|terms| terms.limits.has_ended(now_ms)) {

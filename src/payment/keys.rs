@@ -3,6 +3,7 @@
 
 use super::Payment;
 use super::payer::{Till, insufficient, is_credited, key_expired, redeem_failure};
+use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds};
 use crate::ledger::terms::{ChildError, Children, Expiry, Limits, MAX_CHILDREN, Terms};
 use crate::ledger::{Account, AccountId, AccountKind, Source};
@@ -95,7 +96,8 @@ impl Till {
         read.await.map_err(broken)
     }
 
-    /// Makes child keys of a key, and charges it for them.
+    /// Makes child keys of a key, and charges it for them. With a `name`, their secrets derive from
+    /// it: the same name makes them, and charges for them, once, however often it is asked.
     ///
     /// # Errors
     /// When it cannot pay, or may not have any (more).
@@ -105,15 +107,23 @@ impl Till {
         count: usize,
         limits: Limits,
         reference: &str,
+        name: Option<&str>,
     ) -> Result<NewChildren, Failure> {
-        let secrets: Vec<String> = (0..count).map(|_| hex(&rand::random::<[u8; 32]>())).collect();
+        let secret = |place: usize| match name {
+            Some(name) => self.vault().derived_key(&format!("child key {place} of {name}")),
+            None => hex(&rand::random::<[u8; 32]>()),
+        };
+        let secrets: Vec<String> = (0..count).map(secret).collect();
         let key_hashes: Vec<String> = secrets.iter().map(|secret| self.token_hash_of(secret)).collect();
         let price = self.child_key_cost();
         let cost = secrets.iter().try_fold(Msat::ZERO, |sum, _| sum.checked_add(price));
         let cost = cost.ok_or_else(|| Failure::client(Code::InvalidRequest, "That many child keys cost too much."))?;
         let wanted = Children { parent, key_hashes: &key_hashes, limits, cost, reference };
         match self.wallet().ledger().add_children(wanted).await {
-            Ok(left) => Ok(NewChildren { secrets, cost, left }),
+            Ok(left) => {
+                failpoint!("keys.sold");
+                Ok(NewChildren { secrets, cost, left })
+            }
             Err(ChildError::Insufficient { available }) => Err(insufficient(cost, available, "")),
             Err(ChildError::Expired) => Err(key_expired()),
             Err(ChildError::NoParent) => Err(child_key("A child key cannot have child keys of its own.")),

@@ -1,12 +1,14 @@
 //! Keys that are filled over Lightning.
 
+use std::net::IpAddr;
+
 use super::keys::broken;
 use super::payer::Till;
 use crate::failure::{Code, Failure};
 use crate::ledger::AccountId;
 use crate::ledger::terms::Limits;
 use crate::money::Sat;
-use crate::wallet::{Invoice, InvoiceError, InvoiceStatus};
+use crate::wallet::{Invoice, InvoiceError, InvoiceStatus, OFFERED_SECS};
 
 /// An invoice, and the key that its payment made.
 #[derive(Debug)]
@@ -18,12 +20,40 @@ pub struct Billed {
 
 impl Till {
     /// An invoice whose payment makes a key, with limits if wanted. Whoever knows the invoice's id
-    /// gets the key once it is paid.
+    /// gets the key once it is paid. `address` is whose allowance it counts against.
     ///
     /// # Errors
-    /// When no mint makes one.
-    pub async fn invoice_for_key(&self, sats: Sat, limits: Limits) -> Result<Invoice, Failure> {
+    /// When no mint makes one, or the address has had too many.
+    pub async fn invoice_for_key(
+        &self,
+        sats: Sat,
+        limits: Limits,
+        address: Option<IpAddr>,
+    ) -> Result<Invoice, Failure> {
         let id = uuid::Uuid::new_v4().to_string();
+        self.admit_invoice(&id, address).await?;
+        let made = self.make_invoice_for_key(id.clone(), sats, limits).await;
+        if made.is_err() {
+            self.visitors().not_made(address, &id);
+        }
+        made
+    }
+
+    async fn admit_invoice(&self, id: &str, address: Option<IpAddr>) -> Result<(), Failure> {
+        let noted = self.visitors().waiting(address);
+        let waiting = self.wallet().waiting_of(noted.clone()).await;
+        let waiting = waiting.map_err(|error| invoice_failure(error.into()))?;
+        let ended: Vec<String> = noted.into_iter().filter(|id| !waiting.contains(id)).collect();
+        self.visitors().ended(address, &ended);
+        let end_ms = self.wallet().ledger().clock().now_ms().saturating_add(OFFERED_SECS.saturating_mul(1000));
+        self.visitors().admit_invoice(address, id, end_ms).map_err(|wait| {
+            let message =
+                "Too many invoices were asked for from this address; pay those that wait, or try again later.";
+            Failure::client(Code::TooManyRequests, message).retrying(wait.0)
+        })
+    }
+
+    async fn make_invoice_for_key(&self, id: String, sats: Sat, limits: Limits) -> Result<Invoice, Failure> {
         let wallet = self.wallet();
         let mint = wallet.mints().first().ok_or_else(no_mint)?;
         let key_hash = self.token_hash_of(&self.vault().derived_key(&id));

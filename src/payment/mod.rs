@@ -1,10 +1,13 @@
 //! How a request is paid: read from its headers, and ended early. Behind [`payer::Payer`] nobody
-//! knows any more whether a key or a token paid. What else a key's owner does is in [`keys`].
+//! knows any more whether a key or a token paid. What else a key's owner does is in [`keys`]; what
+//! somebody may ask for who pays nothing, in [`visitors`].
 
 pub mod expiry;
 pub mod keys;
 pub mod lightning;
 pub mod payer;
+pub mod visitors;
+pub mod vouchers;
 
 use crate::failure::{Code, Failure};
 use crate::wallet::TokenFault;
@@ -25,6 +28,14 @@ pub struct Credentials<'a> {
     pub refund_lnurl: Option<&'a str>,
     /// `Key-Expiry-Time`
     pub key_expiry: Option<&'a str>,
+}
+
+impl Credentials<'_> {
+    /// Whether nothing is there that could pay.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        [self.authorization, self.api_key, self.cashu].iter().all(Option::is_none)
+    }
 }
 
 /// How a request is to be paid.

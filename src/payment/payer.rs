@@ -1,9 +1,11 @@
 //! A payment becomes an account with enough on it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
 
+use crate::config::Clients;
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry};
 use crate::ledger::terms::Expiry;
 use crate::ledger::{Account, AccountId, AccountKind, Source};
@@ -12,6 +14,7 @@ use crate::vault::Vault;
 use crate::wallet::token::{Token, token_id};
 use crate::wallet::{RedeemError, TokenFault, Wallet};
 
+use super::visitors::Visitors;
 use super::{Payment, token_failure};
 
 /// Who pays, and what happens to what is left.
@@ -49,19 +52,26 @@ pub struct Till {
     /// What was noted lately.
     expiries: Cache<AccountId, Expiry>,
     child_key_cost: Msat,
+    visitors: Arc<Visitors>,
 }
 
 impl Till {
     #[must_use]
-    pub fn new(wallet: Wallet, vault: Vault, child_key_cost: Msat) -> Self {
+    pub fn new(wallet: Wallet, vault: Vault, child_key_cost: Msat, clients: Clients) -> Self {
         let expiries = Cache::builder().max_capacity(KNOWN_EXPIRIES).time_to_live(EXPIRY_MEMORY).build();
-        Self { wallet, vault, known: Cache::new(KNOWN_KEYS), expiries, child_key_cost }
+        let visitors = Visitors::new(vault.clone(), Arc::clone(wallet.ledger().clock()), clients);
+        let known = Cache::new(KNOWN_KEYS);
+        Self { wallet, vault, known, expiries, child_key_cost, visitors: Arc::new(visitors) }
     }
 
     /// What a client pays for a child key.
     #[must_use]
     pub fn child_key_cost(&self) -> Msat {
         self.child_key_cost
+    }
+
+    pub(super) fn visitors(&self) -> &Visitors {
+        &self.visitors
     }
 
     pub(super) fn expiries(&self) -> &Cache<AccountId, Expiry> {
@@ -117,7 +127,7 @@ impl Till {
     }
 
     /// Refuses a token that can never be admitted, before the body is looked at: one of a mint that
-    /// is not on the list, unless it was credited while it was.
+    /// is not on the list and not swapped, unless it was credited while it was.
     ///
     /// # Errors
     /// With the token untouched.
@@ -125,7 +135,7 @@ impl Till {
         let (Payment::TokenKey(token) | Payment::OneShot(token)) = payment else {
             return Ok(());
         };
-        if self.wallet.mints().contains(&token.mint) || self.look_up(&token.id).await?.is_some() {
+        if self.wallet.takes(&token.mint) || self.look_up(&token.id).await?.is_some() {
             return Ok(());
         }
         Err(redeem_failure(RedeemError::Untrusted))
@@ -339,6 +349,19 @@ pub fn redeem_failure(error: RedeemError) -> Failure {
             Code::MintUnreachable,
             "The mint cannot be reached. The token is untouched; try again.",
             secs,
+        ),
+        RedeemError::SourceUnreachable => Failure::unavailable(
+            Code::SourceMintUnreachable,
+            "The mint of this Cashu token cannot be reached. The token is untouched; try again.",
+            10,
+        ),
+        RedeemError::SourceRefused(why) => Failure::payment(
+            Code::ForeignSwapFailed,
+            format!("This Cashu token could not be swapped to a mint of this node: {why}. It is untouched."),
+        ),
+        RedeemError::SourceFailed(why) => Failure::payment(
+            Code::ForeignSwapLost,
+            format!("The mint of this Cashu token took it, but nothing arrived here: {why}. Ask that mint."),
         ),
         RedeemError::Pending(id) => {
             let mut failure = Failure::unavailable(

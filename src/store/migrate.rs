@@ -3,6 +3,7 @@
 //! A database newer than the program is refused. Before the first pending migration of an
 //! existing SQLite file, a copy is taken beside it, readable by the owner alone.
 
+use std::cmp::Ordering;
 use std::path::Path;
 
 use sqlx::{AnyConnection, AssertSqlSafe, Executor, Row};
@@ -35,6 +36,14 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 6, common: include_str!("../migrations/0006_receipts.sql"), sqlite: "", postgres: "" },
     Migration { version: 7, common: include_str!("../migrations/0007_replays.sql"), sqlite: "", postgres: "" },
+    Migration {
+        version: 8,
+        common: include_str!("../migrations/0008_vouchers.sql"),
+        sqlite: include_str!("../migrations/0008_vouchers.sqlite.sql"),
+        postgres: include_str!("../migrations/0008_vouchers.postgres.sql"),
+    },
+    Migration { version: 9, common: include_str!("../migrations/0009_unclaimed.sql"), sqlite: "", postgres: "" },
+    Migration { version: 13, common: include_str!("../migrations/0013_sweep.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.
@@ -78,6 +87,16 @@ pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
             .await?;
     }
     tx.commit().await
+}
+
+/// Whether the database is at [`latest_version`], for who may not bring it there.
+pub(super) async fn check(store: &Store) -> Result<(), StoreError> {
+    let (found, known) = (current_version(store).await?, latest_version());
+    match found.cmp(&known) {
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(StoreError::TooNew { found, known }),
+        Ordering::Less => Err(StoreError::TooOld { found, known }),
+    }
 }
 
 /// Migrations are written in SQLite's strict dialect; PostgreSQL differs in two words.

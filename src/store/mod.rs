@@ -47,6 +47,10 @@ pub enum StoreError {
         "the database is at schema version {found}, which is newer than this program's {known}; use a newer coinslot"
     )]
     TooNew { found: i64, known: i64 },
+    #[error(
+        "the node that runs on this database is of an older version (schema {found}, this program's {known}); stop it, or use its program"
+    )]
+    TooOld { found: i64, known: i64 },
     /// A row holds something that cannot be.
     #[error("inconsistent row in {table}: {what}")]
     Inconsistent { table: &'static str, what: String },

@@ -34,24 +34,50 @@ impl Store {
         }
     }
 
+    /// Opens the database for the short transactions of an operator's command, also while a node runs
+    /// on it.
+    ///
+    /// On SQLite the node has the file's lock. That lock keeps a second *node* away: two of them on one
+    /// file would be two owners of every open operation, and two memories of which coins are free. A
+    /// command that works on the ledger alone needs neither: SQLite lets one writer at a time commit,
+    /// every writer waits for it (`BEGIN IMMEDIATE`, `busy_timeout`), and the node keeps no balance in
+    /// its memory. What it must not do is touch the ecash store or the schema.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; and beside a node, when that is of another version.
+    pub async fn open_beside(data_dir: &Path, url: Option<&str>) -> Result<Self, StoreError> {
+        match Self::open(data_dir, url, false).await {
+            Err(StoreError::InUse(path)) => {
+                let store = Self::connect_sqlite(Path::new(&path), false, None).await?;
+                migrate::check(&store).await?;
+                Ok(store)
+            }
+            opened => opened,
+        }
+    }
+
     async fn open_sqlite(path: &Path, strict: bool) -> Result<Self, StoreError> {
         let lock = FileLock::take(&path.with_extension("lock"), &path.display().to_string())?;
         private_file(path)?;
+        let store = Self::connect_sqlite(path, strict, Some(lock)).await?;
+        migrate::run(&store).await?;
+        Ok(store)
+    }
+
+    async fn connect_sqlite(path: &Path, strict: bool, lock: Option<FileLock>) -> Result<Self, StoreError> {
         let url = format!("sqlite://{}", path.display());
         let full = sqlite_pool(&url, 1, "FULL").await?;
         let fast = sqlite_pool(&url, 1, if strict { "FULL" } else { "NORMAL" }).await?;
         let read = sqlite_pool(&url, 4, "NORMAL").await?;
-        let store = Self {
+        Ok(Self {
             full,
             fast,
             read,
             gate: Some(Arc::new(Mutex::new(()))),
             location: Location::Sqlite(path.to_owned()),
             begin: "BEGIN IMMEDIATE",
-            _lock: Some(Arc::new(lock)),
-        };
-        migrate::run(&store).await?;
-        Ok(store)
+            _lock: lock.map(Arc::new),
+        })
     }
 
     async fn open_postgres(url: &str, strict: bool) -> Result<Self, StoreError> {

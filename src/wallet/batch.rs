@@ -244,7 +244,7 @@ impl Wallet {
                 () = &mut patience => {
                     if desk.leave(number) {
                         let held = Held { cause: Cause::Busy, wait_ms: 5_000 };
-                        return Ok(Standing::Unknown(MintError::Held(held)));
+                        return Ok(Standing::NotSent(MintError::Held(held)));
                     }
                 }
             }
@@ -264,7 +264,7 @@ impl Wallet {
         // Only then is it decided who comes along: more may come while a call is waited for.
         if let Err(held) = trusted.http.ready().await {
             let all: Vec<Waiting> = desk.queue().drain(..).collect();
-            tell_all(all, || Standing::Unknown(MintError::Held(held)));
+            tell_all(all, || Standing::NotSent(MintError::Held(held)));
             return Ok(());
         }
         *turn = Some(Instant::now());
@@ -278,8 +278,13 @@ impl Wallet {
         drop(turn);
         for (group, why) in lost {
             let plans: Vec<&Plan> = group.iter().map(|waiting| &waiting.plan).collect();
-            let seed = &self.inner.seed;
-            let standings = swap::resolve_lost(&trusted.http, &trusted.keysets, seed, &plans, &why).await?;
+            let (http, keysets, seed) = (&trusted.http, &trusted.keysets, &self.inner.seed);
+            let standings = match (why, plans.as_slice()) {
+                (MintError::Refused(refusal), [plan]) => {
+                    vec![swap::refused(http, keysets, seed, plan, refusal).await?]
+                }
+                (why, plans) => swap::resolve_lost(http, keysets, seed, plans, &why).await?,
+            };
             group.into_iter().zip(standings).for_each(|(waiting, standing)| waiting.tell(standing));
         }
         Ok(())
@@ -302,7 +307,7 @@ impl Wallet {
             // No swap was sent, and none is to a mint that does not even answer this.
             Err(error) => {
                 let error = if error.was_not_sent() { error } else { MintError::NotSent };
-                tell_all(batch, || Standing::Unknown(error.clone()));
+                tell_all(batch, || Standing::NotSent(error.clone()));
                 return Ok(Vec::new());
             }
         };
@@ -349,17 +354,23 @@ impl Wallet {
                 Posted::Signed(standings) => {
                     group.into_iter().zip(standings).for_each(|(waiting, standing)| waiting.tell(standing));
                 }
-                Posted::NotSent(error) => tell_all(group, || Standing::Unknown(error.clone())),
+                Posted::NotSent(error) => tell_all(group, || Standing::NotSent(error.clone())),
                 Posted::Lost(why) => lost.push((group, why)),
-                // Never used before: see what they are, as for one that was sent alone.
-                Posted::Refused(refusal @ Refusal::OutputsSigned) if alone => {
-                    lost.push((group, MintError::Refused(refusal)));
-                }
-                Posted::Refused(refusal) if alone || matches!(refusal, Refusal::RateLimited(_)) => {
+                Posted::Refused(refusal @ Refusal::RateLimited(_)) => {
                     tell_all(group, || Standing::Refused(refusal.clone()));
+                }
+                // What it means is found out below; so is what is not in a mint's words.
+                Posted::Refused(refusal) if alone || matches!(refusal, Refusal::Foreign(_)) => {
+                    lost.push((group, MintError::Refused(refusal)));
                 }
                 Posted::Refused(Refusal::Stale) => {
                     groups.extend(outdated(trusted, group, &mut looked).await);
+                }
+                Posted::Refused(Refusal::Spent | Refusal::OutputsSigned) => {
+                    match swap::signed_before(http, keysets, seed, &plans).await? {
+                        Some(found) => group.into_iter().zip(found).for_each(|(waiting, found)| waiting.tell(found)),
+                        None => groups.extend(halves(group)),
+                    }
                 }
                 Posted::Refused(_) => groups.extend(halves(group)),
             }

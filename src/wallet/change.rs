@@ -7,7 +7,7 @@ use cdk_common::wallet::ProofInfo;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::journal::{self, Kind, Operation, State};
+use super::journal::{self, Fate, Kind, Operation, State};
 use super::keysets::sum;
 use super::swap::Plan;
 use super::{Wallet, WalletError};
@@ -30,6 +30,8 @@ pub enum Change {
     Failed(String),
     /// It is owed, and will be made; the refund endpoint gives it out.
     Owed,
+    /// It was made, and taken back when nobody had claimed it for long.
+    Swept,
 }
 
 /// Where money is to go.
@@ -83,6 +85,12 @@ pub enum RefundError {
     /// It is being made; ask again.
     #[error("it is being made")]
     Pending,
+    /// It was made, and taken back when nobody had claimed it for long.
+    #[error("it was not claimed in time")]
+    Swept,
+    /// The mint that was paid at is not one of this node's any more.
+    #[error("its mint is not configured any more")]
+    MintGone,
     /// This node holds no ecash of that mint.
     #[error("this node does not hold ecash of that mint")]
     NoSuchMint,
@@ -111,7 +119,8 @@ impl Wallet {
         match self.begin(account, Kind::Change, &Destination::default(), Source::Balance).await {
             Ok(change) => Ok(change),
             Err(RefundError::Nothing | RefundError::TooSmall) => match self.last_return(account).await? {
-                Some(given) => Ok(self.perform(&given).await),
+                Some(given) if given.state.is_open() => Ok(self.perform(&given).await),
+                Some(given) => Ok(returned(&given)),
                 None => Ok(Change::Nothing),
             },
             Err(error) => Err(error),
@@ -126,19 +135,31 @@ impl Wallet {
     pub async fn refund(&self, account: AccountId, to: &Destination) -> Result<Change, RefundError> {
         match self.last_return(account).await? {
             // It was begun before: finish that one, so that a repeated call gets one answer.
-            Some(begun) if begun.state.is_open() => {
-                return pending_if_owed(self.perform(&begun).await);
+            Some(begun) if begun.state.is_open() => return self.give_again(&begun).await,
+            // Only what the same payment left over is there: that is the one that is asked about.
+            Some(sent) if sent.recipient == to.recipient && self.is_left_over(account, &sent).await? => {
+                return pending_if_owed(returned(&sent));
             }
             _ => {}
         }
         match self.begin(account, Kind::Refund, to, Source::Balance).await {
             Ok(change) => pending_if_owed(change),
             Err(little @ (RefundError::Nothing | RefundError::TooSmall)) => match self.last_return(account).await? {
-                Some(last) => pending_if_owed(self.perform(&last).await),
+                Some(last) => self.give_again(&last).await,
                 None => Err(little),
             },
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether all that is on an account is what a Lightning payment of its balance did not need.
+    async fn is_left_over(&self, account: AccountId, payment: &Operation) -> Result<bool, RefundError> {
+        let Change::Sent { amount, fee, .. } = returned(payment) else { return Ok(false) };
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let Some(account) = books::find(&mut reader, account).await? else { return Ok(false) };
+        let left_over = payment.amount.excess_over(amount).excess_over(fee);
+        // Less than a coin had stayed on the account.
+        Ok(payment.unit.floor(account.balance.posted.excess_over(left_over)) == 0)
     }
 
     /// Sends the balance of a key whose time is over to its owner's Lightning address.
@@ -158,36 +179,56 @@ impl Wallet {
     ///
     /// # Errors
     /// [`RefundError::Unknown`] for a token never seen, [`RefundError::Pending`] while its request
-    /// runs or the mint has not answered, [`RefundError::Nothing`] when nothing was left.
+    /// runs or the mint has not answered, [`RefundError::Nothing`] when nothing was left,
+    /// [`RefundError::Swept`] when it was not claimed in time, [`RefundError::MintGone`] when only
+    /// the operator can help.
     pub async fn claim(&self, key_hash: &str) -> Result<Change, RefundError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
-        let account = books::find_by_key(&mut reader, key_hash).await?.ok_or(RefundError::Unknown)?;
+        let account = books::find_by_key(&mut reader, key_hash).await?;
         let redeemed = journal::find_by_token(&mut reader, key_hash).await?;
-        let newest = journal::newest(&mut reader, account.id).await?;
+        let newest = match &account {
+            Some(account) => journal::newest(&mut reader, account.id).await?,
+            None => redeemed.clone(),
+        };
         drop(reader);
-        match (redeemed, newest) {
-            (None, None) => Err(RefundError::Unknown),
+        if let (None, Some(lost)) = (&newest, redeemed.as_ref().filter(|redeemed| redeemed.state == State::Failed)) {
+            // A foreign mint took it and never paid.
+            return Err(RefundError::Undeliverable(lost.result.clone()));
+        }
+        match (account, newest) {
             (_, Some(last)) if last.kind == Kind::Redeem && last.state.is_open() => {
                 self.claim_undecided(key_hash, &last).await
             }
-            (_, Some(last)) if last.kind.is_return() => {
-                if last.state.is_open() {
-                    pending_if_owed(self.perform(&last).await)
-                } else {
-                    Ok(returned(&last))
-                }
-            }
-            _ if !account.balance.held.is_zero() => Err(RefundError::Pending),
-            _ => match self.give_change(account.id).await? {
+            // It filled a key that it does not open: nothing is due to who shows it.
+            (None, Some(_)) => Err(RefundError::Nothing),
+            (None, None) => Err(RefundError::Unknown),
+            (Some(_), None) if redeemed.is_none() => Err(RefundError::Unknown),
+            (Some(_), Some(last)) if last.kind.is_return() => self.give_again(&last).await,
+            (Some(account), _) if !account.balance.held.is_zero() => Err(RefundError::Pending),
+            (Some(account), _) => match self.give_change(account.id).await? {
                 Change::Nothing => Err(RefundError::Nothing),
                 change => pending_if_owed(change),
             },
         }
     }
 
+    /// What an operation gave, or gives now.
+    async fn give_again(&self, begun: &Operation) -> Result<Change, RefundError> {
+        if !begun.state.is_open() {
+            return pending_if_owed(returned(begun));
+        }
+        if self.trusted(&begun.mint).is_none() {
+            return Err(RefundError::MintGone);
+        }
+        pending_if_owed(self.perform(begun).await)
+    }
+
     /// The mint had not said whether it took the token: asks again, unless a request is just
     /// doing that.
     async fn claim_undecided(&self, key_hash: &str, redemption: &Operation) -> Result<Change, RefundError> {
+        if self.trusted(&redemption.mint).is_none() {
+            return Err(RefundError::MintGone);
+        }
         let lane = self.inner.redeeming.lane(key_hash);
         let Ok(_turn) = lane.try_lock() else { return Err(RefundError::Pending) };
         if !self.resume_redemption(redemption).await {
@@ -216,6 +257,7 @@ fn pending_if_owed(change: Change) -> Result<Change, RefundError> {
     match change {
         Change::Owed => Err(RefundError::Pending),
         Change::Failed(why) => Err(RefundError::Undeliverable(why)),
+        Change::Swept => Err(RefundError::Swept),
         change => Ok(change),
     }
 }
@@ -226,6 +268,11 @@ pub(super) fn returned(operation: &Operation) -> Change {
         State::Done => {}
         State::Failed => return Change::Failed(operation.result.clone()),
         _ => return Change::Owed,
+    }
+    match operation.fate {
+        Fate::Swept => return Change::Swept,
+        Fate::Sweeping => return Change::Owed,
+        Fate::Open | Fate::Collected | Fate::Left => {}
     }
     if !operation.recipient.is_empty() {
         let recipient = operation.recipient.clone();

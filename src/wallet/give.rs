@@ -13,11 +13,13 @@ use uuid::Uuid;
 
 use super::change::{Attempt, Change, Destination, RefundError, Source, operation_uuid, plain, read_plan, returned};
 use super::change::{sum_infos, without_dleq};
+use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::split_few;
+use super::ladder::worth;
 use super::refusal::{MintError, Refusal};
 use super::swap::{self, Plan, Standing};
-use super::{Trusted, Wallet, WalletError, currency, incoming};
+use super::{Trusted, Wallet, WalletError, currency};
 use crate::failpoint::failpoint;
 use crate::ledger::AccountId;
 use crate::ledger::repo::{self as books, Transfer};
@@ -67,6 +69,10 @@ impl Wallet {
                 (to.mint.clone(), unit, whole_units(unit, payable).ok_or(RefundError::TooSmall)?)
             }
         };
+        // Money of a mint that is gone stays where it is; a mint that was named is one of the node's.
+        if self.trusted(&mint).is_none() {
+            return Err(RefundError::MintGone);
+        }
         let recipient = to.recipient.clone();
         let mut operation = Operation { id, recipient, ..Operation::planned(kind, account, &mint, unit, owed) };
         let transfer = Transfer {
@@ -130,7 +136,7 @@ impl Wallet {
         let id = operation_uuid(&operation)?;
         let reserved = self.inner.ecash.get_reserved_proofs(&id).await?;
         if sum_infos(&reserved) == owed {
-            return self.finish(trusted, &operation, plain(reserved), 0).await;
+            return self.finish(trusted, &operation, plain(reserved), None).await;
         }
         self.set_free(trusted, &operation).await?;
         self.choose_and_make(trusted, &operation, owed).await
@@ -148,7 +154,7 @@ impl Wallet {
         };
         failpoint!("return.reserved");
         if sum_infos(&chosen) == owed {
-            return self.finish(trusted, operation, plain(chosen), 0).await;
+            return self.finish(trusted, operation, plain(chosen), None).await;
         }
         let plan = self.plan_swap(trusted, operation, chosen, owed).await?;
         failpoint!("return.planned");
@@ -161,7 +167,7 @@ impl Wallet {
     /// made there then, at the next attempt.
     async fn go_elsewhere(&self, operation: &Operation, owed: u64) -> Result<Change, WalletError> {
         for (mint, trusted) in self.inner.mints.iter().filter(|(mint, _)| **mint != operation.mint) {
-            if self.in_stock(trusted, operation.unit).await? < owed {
+            if worth(&self.in_stock(trusted, operation.unit).await?) < owed {
                 continue;
             }
             let mut tx = self.store().begin(Durability::Full).await?;
@@ -188,7 +194,8 @@ impl Wallet {
         let keep = total.checked_sub(owed).ok_or_else(|| WalletError::Ecash("too little was chosen".into()))?;
         let mut outputs: Vec<(u64, bool)> =
             split_few(send, &active.amounts).into_iter().map(|part| (part, true)).collect();
-        outputs.extend(split_few(keep, &active.amounts).into_iter().map(|part| (part, false)));
+        let kept = self.split_kept(trusted, operation.unit, keep, &active.amounts).await?;
+        outputs.extend(kept.into_iter().map(|part| (part, false)));
         outputs.sort_unstable();
         let counter = self.reserve_counters(active.id, outputs.len()).await?;
         let plan = Plan {
@@ -201,13 +208,8 @@ impl Wallet {
             spare: 0,
             bonus: Vec::new(),
         };
-        let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
-        let mut tx = self.store().begin(Durability::Full).await?;
-        let acting = Step { state: State::Acting, plan: &text, result: "" };
-        let owner = self.inner.ledger.owner();
-        let ours = journal::advance(&mut tx, &operation.id, owner, acting, self.clock().now_ms()).await?;
-        tx.commit().await?;
-        if ours { Ok(plan) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
+        self.write_plan(operation, &plan).await?;
+        Ok(plan)
     }
 
     async fn finish_swap(
@@ -218,48 +220,24 @@ impl Wallet {
         standing: Standing,
         first: bool,
     ) -> Result<Change, WalletError> {
-        let proofs = match standing {
-            Standing::Done(proofs) => proofs,
-            Standing::Unknown(error) if first && error.was_not_sent() => {
-                self.replan(trusted, operation, None).await?;
-                return Err(error.into());
-            }
-            Standing::Refused(Refusal::Spent) => {
-                // Proofs that the books say are ours were spent: never silently.
-                tracing::error!(operation = %operation.id, mint = %operation.mint, "ecash of this wallet was spent elsewhere");
-                self.replan(trusted, operation, Some(plan.input_ys()?)).await?;
-                return Err(MintError::Refused(Refusal::Spent).into());
-            }
-            Standing::Refused(refusal) => {
-                self.replan(trusted, operation, None).await?;
-                if refusal == Refusal::Stale {
+        let (proofs, new) = match self.finish_act(trusted, operation, Act::of(plan), standing, first).await? {
+            Ended::Kept { proofs, new } => (proofs, new),
+            Ended::NotDone(error) => {
+                let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, &error).await?;
+                self.replan(trusted, operation, &spent).await?;
+                if error == MintError::Refused(Refusal::Stale) {
                     trusted.keysets.refresh_if_due().await?;
                 }
-                return Err(MintError::Refused(refusal).into());
-            }
-            Standing::Unknown(error) => {
-                self.postpone(operation, State::Unknown, &error.to_string()).await?;
                 return Err(error.into());
             }
+            Ended::Open(error) => return Err(error.into()),
         };
-        let id = operation_uuid(operation)?;
-        let mut infos = incoming::proof_infos(&trusted.url, operation, plan.counter, proofs.clone())?;
-        for (at, info) in infos.iter_mut().enumerate() {
-            if plan.send.contains(&at) {
-                info.state = ProofState::Reserved;
-                info.used_by_operation = Some(id);
-            }
-        }
-        if !first {
-            let ys: Vec<_> = infos.iter().map(|info| info.y).collect();
-            let stored = self.inner.ecash.get_proofs_by_ys(ys).await?;
-            infos.retain(|info| stored.iter().all(|old| old.y != info.y));
-        }
-        self.inner.ecash.update_proofs(infos.clone(), plan.input_ys()?).await?;
         failpoint!("return.kept");
-        self.stock(trusted, operation.unit, &infos).await;
+        self.inner.ladder_was_short.notify_one();
         let sent = proofs.into_iter().enumerate().filter(|(at, _)| plan.send.contains(at)).map(|(_, proof)| proof);
-        self.finish(trusted, operation, sent.map(without_dleq).collect(), plan.fee).await
+        let change = self.finish(trusted, operation, sent.map(without_dleq).collect(), Some(plan)).await?;
+        self.stock(trusted, operation.unit, &new).await;
+        Ok(change)
     }
 
     /// Forgets an act that surely did not happen; the next attempt plans anew. Proofs that were
@@ -269,14 +247,15 @@ impl Wallet {
         &self,
         trusted: &Trusted,
         operation: &Operation,
-        spent: Option<Vec<PublicKey>>,
+        spent: &[PublicKey],
     ) -> Result<(), WalletError> {
         let mut tx = self.store().begin(Durability::Full).await?;
         let again = Step { state: State::Planned, plan: "", result: "" };
         journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), again, self.clock().now_ms()).await?;
         tx.commit().await?;
-        if let Some(ys) = spent {
-            self.inner.ecash.update_proofs_state(ys, ProofState::Spent).await?;
+        failpoint!("return.replanned");
+        if !spent.is_empty() {
+            self.inner.ecash.update_proofs_state(spent.to_vec(), ProofState::Spent).await?;
         }
         self.set_free(trusted, operation).await
     }
@@ -288,24 +267,27 @@ impl Wallet {
         Ok(())
     }
 
-    /// Step 3: the token is stored and the ecash leaves the books.
+    /// Step 3: the token is stored and the ecash leaves the books. The plan of the swap that made it is
+    /// kept: it says what the mint took.
     async fn finish(
         &self,
         trusted: &Trusted,
         operation: &Operation,
         proofs: Vec<Proof>,
-        fee: u64,
+        swapped: Option<&Plan>,
     ) -> Result<Change, WalletError> {
         let token = if proofs.is_empty() {
             String::new()
         } else {
             CdkToken::new(trusted.url.clone(), proofs, None, currency(operation.unit)).to_string()
         };
-        let fee = operation.unit.to_msat(fee).unwrap_or_default();
+        let fee = operation.unit.to_msat(swapped.map_or(0, |plan| plan.fee)).unwrap_or_default();
+        let plan = swapped.map(|plan| serde_json::to_string(&Plan { inputs: Vec::new(), ..plan.clone() }));
+        let plan = plan.transpose().map_err(|error| WalletError::Ecash(error.to_string()))?.unwrap_or_default();
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let done = Step { state: State::Done, plan: &operation.plan, result: &token };
+        let done = Step { state: State::Done, plan: &plan, result: &token };
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             for (amount, kind) in [(operation.amount.excess_over(fee), "paid_out"), (fee, "mint_fee")] {

@@ -29,7 +29,8 @@ const MAX_FEE_PPK: u64 = 10_000;
 #[derive(Debug)]
 pub struct Keysets {
     mint: HttpMint,
-    ecash: EcashStore,
+    /// Where they are remembered; nowhere for mints that are not trusted.
+    ecash: Option<EcashStore>,
     clock: SharedClock,
     infos: RwLock<Vec<KeySetInfo>>,
     keys: RwLock<HashMap<Id, Arc<Keys>>>,
@@ -59,16 +60,22 @@ impl Keysets {
     pub async fn load(mint: HttpMint, ecash: EcashStore, clock: SharedClock) -> Result<Self, WalletError> {
         let url = MintUrl::from_str(mint.url()).map_err(|error| WalletError::Ecash(error.to_string()))?;
         let infos = ecash.get_mint_keysets(url).await?.unwrap_or_default();
-        Ok(Self {
+        Ok(Self { ecash: Some(ecash), infos: RwLock::new(infos), ..Self::in_memory(mint, clock) })
+    }
+
+    /// Starts with nothing, and remembers nothing beyond this process.
+    #[must_use]
+    pub fn in_memory(mint: HttpMint, clock: SharedClock) -> Self {
+        Self {
             mint,
-            ecash,
+            ecash: None,
             clock,
-            infos: RwLock::new(infos),
-            keys: RwLock::new(HashMap::new()),
+            infos: RwLock::default(),
+            keys: RwLock::default(),
             fetching: Mutex::default(),
             version: AtomicU64::new(0),
             refreshed: Mutex::new(Refreshed { tried_ms: i64::MIN, done_ms: i64::MIN }),
-        })
+        }
     }
 
     /// Everything known, active or not.
@@ -134,9 +141,11 @@ impl Keysets {
             .filter(|keyset| keyset.input_fee_ppk <= MAX_FEE_PPK)
             .filter(|keyset| MintUnit::parse(&keyset.unit.to_string()).is_some())
             .collect();
-        let url = MintUrl::from_str(self.mint.url()).map_err(|error| WalletError::Ecash(error.to_string()))?;
-        self.ecash.add_mint(url.clone(), None).await?;
-        self.ecash.add_mint_keysets(url, believed.clone()).await?;
+        if let Some(ecash) = &self.ecash {
+            let url = MintUrl::from_str(self.mint.url()).map_err(|error| WalletError::Ecash(error.to_string()))?;
+            ecash.add_mint(url.clone(), None).await?;
+            ecash.add_mint_keysets(url, believed.clone()).await?;
+        }
         let mut infos = self.infos.write().await;
         // A keyset that the mint stopped listing stays known: its proofs may still be spendable.
         let gone: Vec<KeySetInfo> =
@@ -194,20 +203,27 @@ impl Keysets {
         if let Some(keys) = self.keys.read().await.get(&id) {
             return Ok(Arc::clone(keys));
         }
-        let keys = match self.ecash.get_keys(&id).await? {
+        let remembered = match &self.ecash {
+            Some(ecash) => ecash.get_keys(&id).await?,
+            None => None,
+        };
+        let keys = match remembered {
             Some(keys) => keys,
-            None => {
-                let keyset = self.mint.keys(id).await?;
-                match self.ecash.add_keys(keyset.clone()).await {
-                    // Whoever asked at the same time got the same keys: the id is their hash.
-                    Ok(()) | Err(cdk_common::database::Error::Duplicate) => keyset.keys,
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            None => self.ask_for_keys(id).await?,
         };
         let keys = Arc::new(keys);
         self.keys.write().await.insert(id, Arc::clone(&keys));
         Ok(keys)
+    }
+
+    async fn ask_for_keys(&self, id: Id) -> Result<Keys, WalletError> {
+        let keyset = self.mint.keys(id).await?;
+        let Some(ecash) = &self.ecash else { return Ok(keyset.keys) };
+        match ecash.add_keys(keyset.clone()).await {
+            // Whoever asked at the same time got the same keys: the id is their hash.
+            Ok(()) | Err(cdk_common::database::Error::Duplicate) => Ok(keyset.keys),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// NUT-02 input fee of spending proofs of these keysets in one transaction, in units.

@@ -7,6 +7,7 @@
 
 use cdk::nuts::{BlindSignature, MeltQuoteState, MeltRequest, Proof, State};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::keysets::Keysets;
 use super::mint::HttpMint;
@@ -31,6 +32,12 @@ pub struct Plan {
     pub total: u64,
     /// NUT-02 fee of the inputs, in units.
     pub input_fee: u64,
+    /// What the mint sets aside for the network's fees, in units.
+    #[serde(default)]
+    pub fee_reserve: u64,
+    /// Hash whose preimage proves the payment, in hexadecimal digits.
+    #[serde(default)]
+    pub payment_hash: String,
 }
 
 /// How a payment that was sent (once or more) stands.
@@ -38,11 +45,15 @@ pub struct Plan {
 pub enum Standing {
     /// Paid; this came back, in the order of the outputs.
     Paid { change: Vec<Proof>, preimage: String },
-    /// Not paid: the quote is unpaid and the inputs are unspent. With the mint's refusal, if that is
-    /// its answer to the request that was just sent.
+    /// Not paid, by the mint's word: the quote is unpaid and the inputs are unspent. With the mint's
+    /// refusal, if that is its answer to the request that was just sent. A request before it may be
+    /// under way still.
     Unpaid(Option<Refusal>),
-    /// The inputs were spent by somebody else.
-    Spent,
+    /// The quote is unpaid, and the inputs are spent: somebody else spent them, or the payment was made
+    /// and the mint does not say so.
+    Denied,
+    /// This request surely never got as far as the payment.
+    NotSent(MintError),
     /// Nobody knows. Try again later.
     Unknown(MintError),
 }
@@ -55,6 +66,19 @@ impl Plan {
     /// The most that can come back, in units.
     fn most_change(&self) -> u64 {
         self.total.saturating_sub(self.amount).saturating_sub(self.input_fee)
+    }
+
+    /// Whether less came back than the mint owes when the network took all that was set aside for it.
+    #[must_use]
+    pub fn is_short(&self, change: &[Proof]) -> bool {
+        let came = change.iter().fold(0, |sum: u64, proof| sum.saturating_add(proof.amount.to_u64()));
+        came < self.most_change().saturating_sub(self.fee_reserve)
+    }
+
+    /// Whether this preimage proves the payment. Mints that settle among their own accounts have none.
+    fn is_proven_by(&self, preimage: &str) -> bool {
+        let Ok(bytes) = cdk::util::hex::decode(preimage) else { return false };
+        !self.payment_hash.is_empty() && cdk::util::hex::encode(Sha256::digest(bytes)) == self.payment_hash
     }
 }
 
@@ -78,9 +102,13 @@ pub async fn send(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) 
             paid(mint, keysets, seed, plan, answer.change.unwrap_or_default(), preimage).await
         }
         Ok(_) => resolve(mint, keysets, seed, plan, None).await,
-        Err(error) if error.was_not_sent() => Ok(Standing::Unknown(error)),
+        Err(error) if error.was_not_sent() => Ok(Standing::NotSent(error)),
         Err(MintError::Refused(limited @ Refusal::RateLimited(_))) => {
-            Ok(Standing::Unknown(MintError::Refused(limited)))
+            Ok(Standing::NotSent(MintError::Refused(limited)))
+        }
+        // The same payment is under way, or these are not the mint's words.
+        Err(MintError::Refused(Refusal::Pending | Refusal::Quote(20_005) | Refusal::Foreign(_))) => {
+            resolve(mint, keysets, seed, plan, None).await
         }
         Err(MintError::Refused(refusal)) => resolve(mint, keysets, seed, plan, Some(refusal)).await,
         Err(error) => {
@@ -124,10 +152,22 @@ pub async fn resolve(
         return unknown("the inputs are pending at the mint");
     }
     if states.contains(&State::Spent) {
-        // Were it this payment that spent them, the quote would be paid.
-        return Ok(Standing::Spent);
+        // Signatures on this payment's own change are there only if it was made.
+        return Ok(match plan.blank_outputs(seed)?.restore(mint, keysets).await? {
+            Signed::Proofs(change) if !change.is_empty() => Standing::Paid { change, preimage: String::new() },
+            Signed::Proofs(_) | Signed::None => Standing::Denied,
+            Signed::Unknown(error) => Standing::Unknown(error.unanswered()),
+        });
     }
     Ok(Standing::Unpaid(refused))
+}
+
+/// What the mint says that it gave back of a payment.
+///
+/// # Errors
+/// When the plan itself is unusable.
+pub async fn change(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) -> Result<Signed, WalletError> {
+    plan.blank_outputs(seed)?.restore(mint, keysets).await
 }
 
 /// What the mint gives back of a payment that it made. An answer without usable change is asked for
@@ -140,6 +180,18 @@ async fn paid(
     signatures: Vec<BlindSignature>,
     preimage: String,
 ) -> Result<Standing, WalletError> {
+    if !plan.is_proven_by(&preimage) {
+        // Its word alone: a payment takes its inputs.
+        let states = match mint.states(swap::ys(&plan.inputs)?).await {
+            Ok(states) => states,
+            Err(error) => return Ok(Standing::Unknown(error.unanswered())),
+        };
+        if states.iter().any(|state| *state != State::Spent) {
+            return Ok(Standing::Unknown(MintError::Unknown(
+                "the mint calls a payment made whose inputs are not spent".into(),
+            )));
+        }
+    }
     let outputs = plan.blank_outputs(seed)?;
     if !signatures.is_empty()
         && let Signed::Proofs(change) = outputs.unblind(keysets, signatures).await?
@@ -149,7 +201,7 @@ async fn paid(
     if plan.most_change() == 0 {
         return Ok(Standing::Paid { change: Vec::new(), preimage });
     }
-    Ok(match outputs.restore(mint, keysets).await? {
+    Ok(match change(mint, keysets, seed, plan).await? {
         Signed::Proofs(change) => Standing::Paid { change, preimage },
         Signed::None => Standing::Paid { change: Vec::new(), preimage },
         Signed::Unknown(error) => Standing::Unknown(error.unanswered()),
@@ -159,6 +211,29 @@ async fn paid(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_preimage_proves_its_payment_only() {
+        let hash = "66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925";
+        let plan = Plan {
+            quote: "q".into(),
+            inputs: Vec::new(),
+            keyset: String::new(),
+            counter: 0,
+            blanks: 0,
+            amount: 90,
+            total: 100,
+            input_fee: 1,
+            fee_reserve: 4,
+            payment_hash: hash.into(),
+        };
+        assert!(plan.is_proven_by(&"00".repeat(32)));
+        for other in ["", "00", "zz", &"01".repeat(32)] {
+            assert!(!plan.is_proven_by(other), "{other}");
+        }
+        assert!(plan.is_short(&[]), "5 of 9 must come back");
+        assert!(!Plan { payment_hash: String::new(), ..plan }.is_proven_by(&"00".repeat(32)));
+    }
 
     #[test]
     fn blank_outputs_hold_any_change() {

@@ -53,6 +53,7 @@ pub struct HttpMint {
     gate: Arc<Gate>,
     client: reqwest::Client,
     priority: Priority,
+    max_answer: usize,
 }
 
 /// What all calls to a mint go through.
@@ -87,7 +88,13 @@ impl HttpMint {
             background: Semaphore::new(concurrency.saturating_sub(1).max(1)),
             health: Mutex::new(Health::new(limits.per_minute)),
         };
-        Self { gate: Arc::new(gate), client, priority: Priority::Client }
+        Self { gate: Arc::new(gate), client, priority: Priority::Client, max_answer: MAX_ANSWER }
+    }
+
+    /// The same, reading answers up to so many bytes only.
+    #[must_use]
+    pub fn bounded(self, max_answer: usize) -> Self {
+        Self { max_answer, ..self }
     }
 
     /// The same mint, for whoever has this priority. Questions of the journal are [`Priority::Evidence`]
@@ -170,6 +177,9 @@ impl HttpMint {
     /// # Errors
     /// When the mint does not answer, or not about all of them.
     pub async fn states_now(&self, ys: Vec<PublicKey>) -> Result<Vec<State>, MintError> {
+        if ys.is_empty() {
+            return Ok(Vec::new());
+        }
         let asked = CheckStateRequest { ys };
         let answer: CheckStateResponse = self.call("v1/checkstate", Some(&asked)).await?;
         asked
@@ -182,7 +192,16 @@ impl HttpMint {
             .collect()
     }
 
-    /// NUT-04: an invoice whose payment lets ecash be minted.
+    /// NUT-07: those of these proofs that are spent.
+    ///
+    /// # Errors
+    /// See [`HttpMint::states`].
+    pub async fn spent(&self, ys: Vec<PublicKey>) -> Result<Vec<PublicKey>, MintError> {
+        let states = self.states(ys.clone()).await?;
+        Ok(ys.into_iter().zip(states).filter(|(_, state)| *state == State::Spent).map(|(y, _)| y).collect())
+    }
+
+    /// NUT-04: an invoice whose payment lets ecash be minted. It has a name that can be asked for.
     ///
     /// # Errors
     /// When the mint does not answer. A quote that nobody has seen is worth nothing.
@@ -190,7 +209,9 @@ impl HttpMint {
         &self,
         request: &MintQuoteBolt11Request,
     ) -> Result<MintQuoteBolt11Response<String>, MintError> {
-        self.call("v1/mint/quote/bolt11", Some(request)).await
+        let quote: MintQuoteBolt11Response<String> = self.call("v1/mint/quote/bolt11", Some(request)).await?;
+        path_part(&quote.quote)?;
+        Ok(quote)
     }
 
     /// NUT-04: how far such an invoice is.
@@ -209,7 +230,7 @@ impl HttpMint {
         self.call("v1/mint/bolt11", Some(request)).await
     }
 
-    /// NUT-05: what it takes to pay an invoice.
+    /// NUT-05: what it takes to pay an invoice. The quote has a name that can be asked for.
     ///
     /// # Errors
     /// When the mint does not answer, or cannot pay it.
@@ -217,7 +238,9 @@ impl HttpMint {
         &self,
         request: &MeltQuoteBolt11Request,
     ) -> Result<MeltQuoteBolt11Response<String>, MintError> {
-        self.call("v1/melt/quote/bolt11", Some(request)).await
+        let quote: MeltQuoteBolt11Response<String> = self.call("v1/melt/quote/bolt11", Some(request)).await?;
+        path_part(&quote.quote)?;
+        Ok(quote)
     }
 
     /// NUT-05: how far a payment is.
@@ -276,7 +299,8 @@ impl HttpMint {
             Some(body) => self.client.post(url).json(body),
             None => self.client.get(url),
         };
-        let answer = match tokio::time::timeout(self.gate.limits.timeout, exchange(request)).await {
+        let sent = exchange(request, self.max_answer);
+        let answer = match tokio::time::timeout(self.gate.limits.timeout, sent).await {
             Ok(Ok(bytes)) => serde_json::from_slice(&bytes)
                 .map_err(|_| failed(Trouble::Broken, "the answer is not what the call returns")),
             Ok(Err(failure)) => Err(failure),
@@ -376,7 +400,7 @@ fn failed(trouble: Trouble, why: &str) -> Failure {
     (MintError::Unknown(why.to_owned()), Outcome::Failed(trouble, None))
 }
 
-async fn exchange(request: reqwest::RequestBuilder) -> Result<bytes::Bytes, Failure> {
+async fn exchange(request: reqwest::RequestBuilder, max_answer: usize) -> Result<bytes::Bytes, Failure> {
     let response = request.send().await.map_err(|error| {
         // Only a failed connection attempt is sure not to have delivered anything.
         if error.is_connect() || error.is_builder() {
@@ -387,7 +411,7 @@ async fn exchange(request: reqwest::RequestBuilder) -> Result<bytes::Bytes, Fail
     })?;
     let status = response.status().as_u16();
     let retry_after = net::retry_after(&response);
-    let body = net::read_limited(response, MAX_ANSWER).await;
+    let body = net::read_limited(response, max_answer).await;
     let why = || MintError::Unknown(format!("status {status}"));
     match status {
         200..=299 => body.map_err(|error| failed(Trouble::Broken, &error.to_string())),

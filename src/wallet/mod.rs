@@ -10,6 +10,8 @@
 //! * The credit is what the node really received, input fees deducted.
 //! * Change and refunds leave the account in the same transaction that writes the operation which
 //!   makes the token, and the token is stored before anybody sees it.
+//! * Proofs are chosen for paying only when the operation that brought them is booked.
+//! * What a mint says against somebody's money must stand for a while before it counts.
 //! * At rest, the ledger's `mint` accounts equal the unspent proofs in the ecash store.
 #![deny(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
@@ -17,11 +19,14 @@ mod batch;
 pub mod cdk_db;
 mod change;
 mod condition;
+mod foreign;
 mod give;
 pub mod health;
+mod import;
 mod incoming;
 mod journal;
 mod keysets;
+mod ladder;
 mod melt;
 pub mod mint;
 mod outputs;
@@ -35,8 +40,10 @@ mod resume;
 mod select;
 mod steps;
 mod swap;
+mod sweep;
 pub mod token;
 mod topup;
+mod unclaimed;
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -62,7 +69,8 @@ pub use redeem::RedeemError;
 pub use refusal::{MintError, Refusal};
 pub use request::PaymentRequest;
 pub use token::{Token, TokenFault};
-pub use topup::{Invoice, InvoiceError, InvoiceStatus};
+pub use topup::{Invoice, InvoiceError, InvoiceStatus, OFFERED_SECS};
+pub use unclaimed::TakenBack;
 
 /// cdk's proof store.
 pub type EcashStore = Arc<dyn WalletDatabase<cdk_common::database::Error> + Send + Sync>;
@@ -97,6 +105,12 @@ pub enum WalletError {
     Ecash(String),
     #[error("there is not enough ecash at this mint")]
     Short,
+    /// Others have it in hand just now.
+    #[error("other operations have the ecash of this mint in hand; try again")]
+    Busy,
+    /// A stranger's mint is where nobody is asked: in a private network, or without TLS.
+    #[error("the address of this mint is not one that is asked")]
+    Address,
     #[error(transparent)]
     Mint(#[from] MintError),
 }
@@ -140,9 +154,14 @@ struct Inner {
     ecash: EcashStore,
     ledger: Ledger,
     seed: Seed,
+    ladder: ladder::Ladder,
+    /// Change had to be swapped for.
+    ladder_was_short: tokio::sync::Notify,
     /// See [`Options`].
     lightning_fee_percent: u8,
     strangers: Reach,
+    /// `None`: ecash of mints that are not trusted is refused.
+    foreigners: Option<foreign::Foreigners>,
     /// One redemption of a token at a time.
     redeeming: redeem::Lanes,
 }
@@ -158,10 +177,14 @@ pub struct Options {
     /// Calls in any 60 s, by mint; one that is not here has no limit.
     pub calls_per_minute: HashMap<String, u32>,
     pub seed: Seed,
+    /// Coins of each amount that are kept ready for change.
+    pub ladder_coins: usize,
     /// The most that a Lightning payment may cost, in percent of it.
     pub lightning_fee_percent: u8,
     /// Which addresses clients may name.
     pub strangers: Reach,
+    /// The most that swapping ecash of a foreign mint may cost, in percent of it; `None`: it is refused.
+    pub foreign_fee_percent: Option<u8>,
 }
 
 impl Wallet {
@@ -199,8 +222,11 @@ impl Wallet {
             ecash,
             ledger,
             seed: options.seed,
+            ladder: ladder::Ladder { coins: options.ladder_coins },
+            ladder_was_short: tokio::sync::Notify::new(),
             lightning_fee_percent: options.lightning_fee_percent,
             strangers: options.strangers,
+            foreigners: options.foreign_fee_percent.map(foreign::Foreigners::new),
             redeeming: redeem::Lanes::default(),
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -16,12 +16,14 @@ use cdk::nuts::{MeltQuoteBolt11Request, Proof};
 use cdk_common::wallet::ProofInfo;
 
 use super::change::{Attempt, Change, plain, returned, sum_infos};
+use super::foreign::fee_bound;
 use super::health::Priority;
 use super::incoming::proof_infos;
 use super::journal::{self, Kind, Operation, State, Step};
 use super::melt::{self, Plan, Standing, blanks_for};
 use super::mint::HttpMint;
 use super::refusal::{MintError, Refusal};
+use super::steps::DENIED_MS;
 use super::{Trusted, Wallet, WalletError, currency, swap};
 use crate::failpoint::failpoint;
 use crate::ledger::AccountId;
@@ -30,12 +32,11 @@ use crate::lnurl::{self, LnurlError, Offer, Recipient};
 use crate::money::Msat;
 use crate::store::{Durability, Tx};
 
-/// How often a payment that was not made is tried before the money goes back.
-const ATTEMPTS: u32 = 4;
+/// For how long a mint must say that a payment was not made whose ecash is spent: paying again may be
+/// paying twice.
+const DENIED_LONG_MS: i64 = 24 * 3600 * 1000;
 /// Invoices that are asked for until one fits with its fees into what is owed.
 const FITTINGS: u32 = 4;
-/// The least that a payment's fee is bounded by, in sat.
-const LEAST_FEE_BOUND: u64 = 2;
 
 /// Why a payment did not get as far as the mint.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,7 @@ struct Quoted {
     quote: String,
     payment_hash: String,
     amount: u64,
+    fee_reserve: u64,
 }
 
 impl Wallet {
@@ -91,7 +93,9 @@ impl Wallet {
     async fn start_payment(&self, trusted: &Trusted, operation: &Operation) -> Result<Change, WalletError> {
         let plan = match self.plan_payment(trusted, operation).await {
             Ok(plan) => plan,
-            Err(Unsent::Wallet(error @ (WalletError::Store(_) | WalletError::Ecash(_)))) => return Err(error),
+            Err(Unsent::Wallet(error @ (WalletError::Store(_) | WalletError::Ecash(_) | WalletError::Busy))) => {
+                return Err(error);
+            }
             Err(unsent) => return self.put_back(trusted, operation, &unsent.to_string()).await,
         };
         failpoint!("pay.planned");
@@ -105,6 +109,7 @@ impl Wallet {
         let recipient = Recipient::parse(&operation.recipient)?;
         let offer = lnurl::ask(&recipient, self.reach_of(operation)).await?;
         let chosen = self.choose(trusted, operation, owed).await?;
+        failpoint!("pay.reserved");
         let input_fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
         let quoted = self.fit(trusted, operation, &offer, owed, input_fee).await?;
         failpoint!("pay.invoiced");
@@ -141,7 +146,8 @@ impl Wallet {
                 return Err(Unsent::FeeTooHigh);
             }
             if wanted <= spendable {
-                return Ok(Quoted { quote: quote.quote, payment_hash, amount });
+                let fee_reserve = quote.fee_reserve.to_u64();
+                return Ok(Quoted { quote: quote.quote, payment_hash, amount, fee_reserve });
             }
             reserve = fee;
         }
@@ -150,10 +156,7 @@ impl Wallet {
 
     /// The most that paying this may cost, in units.
     fn most_fee(&self, operation: &Operation) -> u64 {
-        let percent = self.inner.lightning_fee_percent;
-        let share = operation.amount.get().saturating_mul(u64::from(percent)) / 100;
-        let least = crate::money::Sat::new(LEAST_FEE_BOUND).unwrap_or_default().to_msat();
-        operation.unit.floor(Msat::new(share).unwrap_or_default().max(least))
+        operation.unit.floor(fee_bound(operation.amount, self.inner.lightning_fee_percent))
     }
 
     async fn write_payment(
@@ -177,13 +180,15 @@ impl Wallet {
             amount: quoted.amount,
             total,
             input_fee,
+            fee_reserve: quoted.fee_reserve,
+            payment_hash: quoted.payment_hash,
         };
         let text = serde_json::to_string(&plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
         let mut tx = self.store().begin(Durability::Full).await?;
         let step = Step { state: State::Acting, plan: &text, result: "" };
         let owner = self.inner.ledger.owner();
         let ours = journal::advance(&mut tx, &operation.id, owner, step, self.clock().now_ms()).await?;
-        journal::set_payment_hash(&mut tx, &operation.id, &quoted.payment_hash).await?;
+        journal::set_payment_hash(&mut tx, &operation.id, &plan.payment_hash).await?;
         tx.commit().await?;
         if ours { Ok(plan) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
     }
@@ -196,35 +201,40 @@ impl Wallet {
         standing: Standing,
         attempt: Attempt,
     ) -> Result<Change, WalletError> {
-        let (why, sent_in_vain) = match standing {
+        let why = match standing {
             Standing::Paid { change, preimage } => {
+                let short = plan.is_short(&change);
+                if short && !self.is_believed(operation, "a payment's change was used up", DENIED_MS).await? {
+                    return Ok(Change::Owed);
+                }
                 return self.book_payment(trusted, operation, plan, change, &preimage).await;
             }
-            Standing::Spent => {
-                // Proofs that the books say are ours were spent: never silently.
-                tracing::error!(operation = %operation.id, mint = %operation.mint, "ecash of this wallet was spent elsewhere");
-                self.replan(trusted, operation, Some(swap::ys(&plan.inputs)?)).await?;
+            Standing::Denied => {
+                let denial = "ecash of this wallet was spent, but not for its payment";
+                if self.is_believed(operation, denial, DENIED_LONG_MS).await? {
+                    let error = MintError::Refused(Refusal::Spent);
+                    let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, &error).await?;
+                    self.replan(trusted, operation, &spent).await?;
+                }
                 return Err(MintError::Refused(Refusal::Spent).into());
             }
             // The mint's own answer to the only request that there was.
-            Standing::Unpaid(Some(refusal)) => (refusal.to_string(), attempt == Attempt::First),
-            Standing::Unpaid(None) => ("the payment did not come about".to_owned(), false),
-            // Of the request itself: a question about it that was not answered is unknown.
-            Standing::Unknown(error @ (MintError::NotSent | MintError::Held(_) | MintError::Refused(_))) => {
-                (error.to_string(), attempt == Attempt::First)
+            Standing::Unpaid(Some(refusal)) if attempt == Attempt::First => refusal.to_string(),
+            Standing::NotSent(error) if attempt == Attempt::First => error.to_string(),
+            Standing::Unpaid(refusal) => {
+                // An earlier request may still be under way: the same payment is sent again for a while.
+                let why = refusal.map_or_else(|| "the payment did not come about".to_owned(), |why| why.to_string());
+                if !self.is_believed(operation, &why, DENIED_MS).await? {
+                    return Ok(Change::Owed);
+                }
+                why
             }
-            Standing::Unknown(error) => {
+            Standing::NotSent(error) | Standing::Unknown(error) => {
                 self.postpone(operation, State::Unknown, &error.to_string()).await?;
                 return Err(error.into());
             }
         };
-        // An earlier request may still be under way: the same payment is sent again for a while,
-        // and given up only when the mint has said several times that it was not made.
-        if sent_in_vain || operation.attempts >= ATTEMPTS {
-            return self.put_back(trusted, operation, &why).await;
-        }
-        self.postpone(operation, State::Unknown, &why).await?;
-        Ok(Change::Owed)
+        self.put_back(trusted, operation, &why).await
     }
 
     /// Step 4.
@@ -242,7 +252,6 @@ impl Wallet {
         infos.retain(|info| stored.iter().all(|old| old.y != info.y));
         self.inner.ecash.update_proofs(infos.clone(), swap::ys(&plan.inputs)?).await?;
         failpoint!("pay.kept");
-        self.stock(trusted, operation.unit, &infos).await;
 
         let used = operation.unit.to_msat(plan.total.saturating_sub(came_back)).unwrap_or_default();
         let sent = operation.unit.to_msat(plan.amount).unwrap_or_default();
@@ -254,6 +263,7 @@ impl Wallet {
         }
         tx.commit().await?;
         failpoint!("pay.done");
+        self.stock(trusted, operation.unit, &infos).await;
         self.ended(&operation.id).await
     }
 
@@ -308,6 +318,7 @@ impl Wallet {
             books::transfer(&mut tx, transfer, now_ms).await?;
         }
         tx.commit().await?;
+        failpoint!("pay.returned");
         tracing::warn!(operation = %operation.id, kind = operation.kind.as_str(), why, "a Lightning payment was not made");
         self.set_free(trusted, operation).await?;
         self.ended(&operation.id).await

@@ -99,6 +99,7 @@ async fn post(
             Signed::Unknown(error) => Standing::Unknown(error),
         }),
         Err(MintError::Refused(refusal)) => Ok(Standing::Refused(refusal)),
+        // An earlier request may have arrived.
         Err(error) => Ok(Standing::Unknown(error)),
     }
 }

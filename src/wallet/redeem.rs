@@ -6,16 +6,19 @@
 //! 3. The new proofs are stored, marked with the operation.
 //! 4. In one synced transaction: the operation is done, and what was received is credited.
 //!
-//! A process that dies after 1 leaves an operation that [`Wallet::resume`] finishes from evidence.
+//! A process that dies after 1 leaves an operation that [`Wallet::resume`] finishes from evidence. A
+//! token of a mint that is not trusted takes another way, if any: see [`super::import`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use cdk::nuts::Proof;
+use cdk::nuts::{Proof, State as ProofState};
 
-use super::journal::{self, Kind, Operation, State, Step};
-use super::keysets::{split_few, split_ladder, sum};
+use super::incoming::{Act, Ended};
+use super::journal::{self, Fate, Kind, Operation, State, Step};
+use super::keysets::{split_ladder, sum};
 use super::refusal::{MintError, Refusal};
+use super::steps::write_json;
 use super::swap::{Plan, Standing};
 use super::token::{Token, TokenFault};
 use super::{Trusted, Wallet, WalletError, batch};
@@ -26,7 +29,7 @@ use crate::money::Msat;
 use crate::store::{Durability, StoreError};
 
 /// When to come again to a mint of which nothing is known, in seconds.
-const RETRY_SECS: u64 = 5;
+pub(super) const RETRY_SECS: u64 = 5;
 
 /// Why a token was not credited.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,15 @@ pub enum RedeemError {
     /// The mint may have taken it. The operation with this id finds out.
     #[error("the mint's answer is not known yet")]
     Pending(String),
+    /// The foreign mint that the token is of cannot be reached. The token is untouched.
+    #[error("the mint of the token cannot be reached")]
+    SourceUnreachable,
+    /// The token could not be swapped to a trusted mint. It is untouched.
+    #[error("the token could not be swapped: {0}")]
+    SourceRefused(String),
+    /// The foreign mint took the token, and its payment never arrived.
+    #[error("the token was taken by its mint, and nothing came of it: {0}")]
+    SourceFailed(String),
     #[error(transparent)]
     Wallet(#[from] WalletError),
 }
@@ -83,11 +95,13 @@ impl From<cdk_common::database::Error> for RedeemError {
 
 /// Whose the credit is.
 #[derive(Clone, Copy, Debug)]
-enum Target {
+pub(super) enum Target<'a> {
     /// The account that the token itself opens.
     Own(AccountKind),
     /// One that exists: a top-up.
     Existing(AccountId),
+    /// The node's income: the token is the one that this operation made, and nobody claimed.
+    Unclaimed(&'a str),
 }
 
 /// What a token would be worth after its mint's input fee.
@@ -115,14 +129,21 @@ impl Lanes {
 }
 
 impl Wallet {
-    /// What a token is worth here, from cached keysets; an unknown keyset is looked up once.
+    /// What a token is worth here, from cached keysets; an unknown keyset is looked up once. Of a token
+    /// that must be swapped first: what it is worth at least, and no mint is asked.
     ///
     /// # Errors
     /// When the token cannot be taken. It is untouched.
     pub async fn appraise(&self, token: &Token) -> Result<Appraisal, RedeemError> {
-        let trusted = self.trusted(&token.mint).ok_or(RedeemError::Untrusted)?;
-        let (_, fee) = self.open_token(trusted, token).await?;
-        let fee = token.unit.to_msat(fee).ok_or(RedeemError::FeesExceed)?;
+        let fee = match (self.trusted(&token.mint), &self.inner.foreigners) {
+            (Some(trusted), _) => {
+                let (_, fee) = self.open_token(trusted, token).await?;
+                token.unit.to_msat(fee).ok_or(RedeemError::FeesExceed)?
+            }
+            // What the swap will cost, the two mints say when they are asked; this much at most.
+            (None, Some(foreigners)) => foreigners.most_fee(token.face),
+            (None, None) => return Err(RedeemError::Untrusted),
+        };
         match token.face.checked_sub(fee) {
             Some(net) if !net.is_zero() => Ok(Appraisal { net, fee }),
             _ => Err(RedeemError::FeesExceed),
@@ -130,7 +151,7 @@ impl Wallet {
     }
 
     /// The token's proofs and the fee of spending them, in units.
-    async fn open_token(&self, trusted: &Trusted, token: &Token) -> Result<(Vec<Proof>, u64), RedeemError> {
+    pub(super) async fn open_token(&self, trusted: &Trusted, token: &Token) -> Result<(Vec<Proof>, u64), RedeemError> {
         let mut proofs = token.proofs(&trusted.keysets.infos().await);
         if matches!(proofs, Err(TokenFault::UnknownKeyset)) {
             match trusted.keysets.refresh_if_due().await {
@@ -174,10 +195,21 @@ impl Wallet {
         operation.map(|operation| operation.amount).ok_or(RedeemError::Overlap)
     }
 
-    async fn redeem_to(&self, token: &Token, target: Target, key_hash: &str) -> Result<Account, RedeemError> {
+    /// Takes back a token of the node's own, which the operation `source` made and nobody claimed, as
+    /// income.
+    ///
+    /// # Errors
+    /// See [`RedeemError`].
+    pub(super) async fn take_back(&self, token: &Token, source: &str) -> Result<(), RedeemError> {
+        // Its name among the tokens that were accepted: one operation takes it back.
+        self.redeem_to(token, Target::Unclaimed(source), &format!("unclaimed {source}")).await.map(drop)
+    }
+
+    async fn redeem_to(&self, token: &Token, target: Target<'_>, key_hash: &str) -> Result<Account, RedeemError> {
         let lane = self.inner.redeeming.lane(key_hash);
         let _turn = lane.lock().await;
-        let trusted = self.trusted(&token.mint).ok_or(RedeemError::Untrusted)?;
+        self.refuse_known(key_hash).await?;
+        let Some(trusted) = self.trusted(&token.mint) else { return self.import(token, target, key_hash).await };
         let version = trusted.keysets.version();
         match self.redeem_once(trusted, token, target, key_hash).await {
             // The mint rotated its keysets or changed a fee. The token is untouched: look, and try once
@@ -191,25 +223,35 @@ impl Wallet {
         }
     }
 
+    /// Refuses a token that was accepted before, with what became of it.
+    async fn refuse_known(&self, key_hash: &str) -> Result<(), RedeemError> {
+        let Some(known) = self.accepted(key_hash).await? else { return Ok(()) };
+        if known.state.is_open() {
+            // Its outcome was not known when it was last asked about: ask again. A refusal gives the
+            // token free, and then it is redeemed like any other.
+            self.resume_redemption(&known).await;
+        }
+        match self.accepted(key_hash).await? {
+            Some(known) => Err(self.known(&known).await?),
+            None => Ok(()),
+        }
+    }
+
     async fn redeem_once(
         &self,
         trusted: &Trusted,
         token: &Token,
-        target: Target,
+        target: Target<'_>,
         key_hash: &str,
     ) -> Result<Account, RedeemError> {
-        if let Some(known) = self.accepted(key_hash).await? {
-            if known.state.is_open() {
-                // Its outcome was not known when it was last asked about: ask again. A refusal
-                // gives the token free, and then it is redeemed like any other.
-                self.resume_redemption(&known).await;
-            }
-            if let Some(known) = self.accepted(key_hash).await? {
-                return Err(self.known(&known).await?);
-            }
-        }
         let plan = self.plan_redemption(trusted, token, target).await?;
-        let operation = match self.write_redemption(token, target, key_hash, &plan).await {
+        let credit = token.unit.to_msat(sum(&plan.outputs)).ok_or(RedeemError::FeesExceed)?;
+        let operation = Operation {
+            state: State::Acting,
+            plan: write_json(&plan)?,
+            ..Operation::planned(Kind::Redeem, AccountId(0), &token.mint, token.unit, credit)
+        };
+        let operation = match self.write_redemption(token, target, key_hash, operation).await {
             Ok(operation) => operation,
             Err(RedeemError::Wallet(WalletError::Store(error))) if error.is_duplicate() => {
                 return Err(self.known_secrets(token).await?);
@@ -235,7 +277,7 @@ impl Wallet {
         })
     }
 
-    async fn plan_redemption(&self, trusted: &Trusted, token: &Token, target: Target) -> Result<Plan, RedeemError> {
+    async fn plan_redemption(&self, trusted: &Trusted, token: &Token, target: Target<'_>) -> Result<Plan, RedeemError> {
         let (mut inputs, fee) = self.open_token(trusted, token).await?;
         for proof in &mut inputs {
             // Sent along it would tell the mint which issuance this was.
@@ -251,7 +293,7 @@ impl Wallet {
         // A token that rides on one request wants change: receive it in amounts that can pay any.
         let outputs = match target {
             Target::Own(AccountKind::Token) => split_ladder(net, &active.amounts),
-            _ => split_few(net, &active.amounts),
+            _ => self.split_kept(trusted, token.unit, net, &active.amounts).await?,
         };
         if sum(&outputs) != net {
             return Err(TokenFault::Malformed("its value cannot be received").into());
@@ -274,30 +316,33 @@ impl Wallet {
         end.checked_sub(count).ok_or_else(|| WalletError::Ecash("the counter went backwards".into()))
     }
 
-    async fn write_redemption(
+    /// Step 1. The account is found here, or created at the operation's mint.
+    pub(super) async fn write_redemption(
         &self,
         token: &Token,
-        target: Target,
+        target: Target<'_>,
         key_hash: &str,
-        plan: &Plan,
+        mut operation: Operation,
     ) -> Result<Operation, RedeemError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let unit = token.unit.as_str();
-        let account = match target {
+        let (mint, unit) = (operation.mint.as_str(), operation.unit.as_str());
+        operation.account = match target {
             Target::Existing(account) => account,
+            Target::Unclaimed(_) => ledger.house().income,
             Target::Own(kind) => {
-                books::ensure_client(&mut tx, ledger.next_id(), kind, key_hash, &token.mint, unit, now_ms).await?.id
+                books::ensure_client(&mut tx, ledger.next_id(), kind, key_hash, mint, unit, now_ms).await?.id
             }
         };
-        let net: u64 = sum(&plan.outputs);
-        let credit = token.unit.to_msat(net).ok_or(RedeemError::FeesExceed)?;
-        let mut operation = Operation {
-            state: State::Acting,
-            plan: serde_json::to_string(plan).map_err(|error| WalletError::Ecash(error.to_string()))?,
-            ..Operation::planned(Kind::Redeem, account, &token.mint, token.unit, credit)
-        };
+        if let Target::Unclaimed(source) = target {
+            operation.kind = Kind::Sweep;
+            operation.takes_back = Some(source.to_owned());
+            // From here on nobody is given the token any more.
+            if !journal::note_fate(&mut tx, source, Fate::Open, Fate::Sweeping).await? {
+                return Err(RedeemError::Overlap);
+            }
+        }
         journal::insert(&mut tx, &mut operation, Some(key_hash), ledger.owner(), now_ms).await?;
         journal::claim_secrets(&mut tx, &operation.id, &token.secret_hashes).await?;
         tx.commit().await?;
@@ -313,52 +358,48 @@ impl Wallet {
         standing: Standing,
         first: bool,
     ) -> Result<Account, RedeemError> {
-        match standing {
-            Standing::Done(proofs) => {
+        match self.finish_act(trusted, operation, Act::received(plan), standing, first).await? {
+            Ended::Kept { proofs, new } => {
+                failpoint!("redeem.kept");
                 let parts: Vec<u64> = proofs.iter().map(|proof| proof.amount.to_u64()).collect();
                 let bonus = operation.unit.to_msat(sum(&parts).saturating_sub(sum(&plan.outputs))).unwrap_or_default();
-                self.keep_incoming(trusted, operation, plan.counter, proofs, first).await?;
-                failpoint!("redeem.kept");
-                let account = self.credit(operation, bonus).await?;
+                // The inputs of a swap are worth nothing any more.
+                let account = self.credit(operation, bonus, "", "").await?;
                 failpoint!("redeem.credited");
+                self.stock(trusted, operation.unit, &new).await;
+                if operation.takes_back.is_some() {
+                    // Kept as given away until now. Nothing counts them, so nothing hangs on this.
+                    self.inner.ecash.update_proofs_state(plan.input_ys()?, ProofState::Spent).await?;
+                }
                 Ok(account)
             }
-            Standing::Unknown(error) if first && error.was_not_sent() => {
-                self.refuse(operation, &error.to_string()).await?;
+            Ended::NotDone(MintError::Refused(refusal)) => {
+                let fate = if refusal == Refusal::Spent { Fate::Collected } else { Fate::Open };
+                self.refuse(operation, &format!("{refusal:?}"), fate).await?;
+                Err(refused(refusal))
+            }
+            Ended::NotDone(error) => {
+                self.refuse(operation, &error.to_string(), Fate::Open).await?;
                 Err(unreachable(WalletError::Mint(error)))
             }
-            Standing::Unknown(error) => {
-                tracing::warn!(operation = %operation.id, %error, "a redemption is not decided yet");
-                self.postpone(operation, State::Unknown, &error.to_string()).await?;
-                Err(RedeemError::Pending(operation.id.clone()))
-            }
-            Standing::Refused(refusal) => {
-                self.refuse(operation, &format!("{refusal:?}")).await?;
-                Err(match refusal {
-                    Refusal::Spent => RedeemError::Spent,
-                    Refusal::RateLimited(secs) => RedeemError::RateLimited(secs),
-                    Refusal::Pending => RedeemError::Refused("its proofs are pending at the mint".into()),
-                    Refusal::Stale => RedeemError::Stale,
-                    Refusal::OutputsSigned => RedeemError::Refused("the outputs were signed before".into()),
-                    Refusal::Signature => {
-                        RedeemError::Refused("it wants a signature that this node cannot give".into())
-                    }
-                    Refusal::Quote(_) | Refusal::UnknownQuote => RedeemError::Refused("it speaks of a quote".into()),
-                    Refusal::Other(why) => RedeemError::Refused(why),
-                })
-            }
+            Ended::Open(_) => Err(RedeemError::Pending(operation.id.clone())),
         }
     }
 
-    /// Ends a redemption that did not happen, and gives its token free.
-    async fn refuse(&self, operation: &Operation, why: &str) -> Result<(), RedeemError> {
+    /// Ends a redemption that did not happen, and gives its token free. `fate` is that of a token
+    /// which was to be taken back.
+    pub(super) async fn refuse(&self, operation: &Operation, why: &str, fate: Fate) -> Result<(), RedeemError> {
         let now_ms = self.clock().now_ms();
         let mut tx = self.store().begin(Durability::Full).await?;
         let failed = Step { state: State::Failed, plan: "", result: why };
         if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), failed, now_ms).await? {
             journal::release_claim(&mut tx, &operation.id).await?;
+            if let Some(source) = &operation.takes_back {
+                journal::note_fate(&mut tx, source, Fate::Sweeping, fate).await?;
+            }
         }
         tx.commit().await?;
+        failpoint!("redeem.refused");
         Ok(())
     }
 
@@ -373,6 +414,9 @@ impl Wallet {
         if operation.state.is_open() {
             return Ok(RedeemError::Pending(operation.id.clone()));
         }
+        if operation.state == State::Failed {
+            return Ok(RedeemError::SourceFailed(operation.result.clone()));
+        }
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         let account = books::find(&mut reader, operation.account).await?;
         let account = account.map(Box::new).ok_or_else(|| WalletError::Ecash("the account is gone".into()))?;
@@ -383,7 +427,7 @@ impl Wallet {
 
     /// Proofs of this token were claimed before. All of them by one operation and nothing else:
     /// the same money in another encoding. Otherwise it is refused whole.
-    async fn known_secrets(&self, token: &Token) -> Result<RedeemError, RedeemError> {
+    pub(super) async fn known_secrets(&self, token: &Token) -> Result<RedeemError, RedeemError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         let mut same: Option<Operation> = None;
         for hash in &token.secret_hashes {
@@ -405,7 +449,23 @@ impl Wallet {
     }
 }
 
-fn unreachable(error: WalletError) -> RedeemError {
+/// What a mint's refusal of a token means.
+pub(super) fn refused(refusal: Refusal) -> RedeemError {
+    match refusal {
+        Refusal::Spent => RedeemError::Spent,
+        Refusal::RateLimited(secs) => RedeemError::RateLimited(secs),
+        Refusal::Pending => RedeemError::Refused("its proofs are pending at the mint".into()),
+        Refusal::Stale => RedeemError::Stale,
+        Refusal::OutputsSigned => RedeemError::Refused("the outputs were signed before".into()),
+        Refusal::Signature => RedeemError::Refused("it wants a signature that this node cannot give".into()),
+        Refusal::Quote(_) | Refusal::UnknownQuote => RedeemError::Refused("it speaks of a quote".into()),
+        foreign @ Refusal::Foreign(_) => RedeemError::Refused(foreign.to_string()),
+        Refusal::Other(why) => RedeemError::Refused(why),
+    }
+}
+
+/// Why a mint that was asked about a token did not answer. The token is untouched.
+pub(super) fn unreachable(error: WalletError) -> RedeemError {
     match error {
         WalletError::Mint(MintError::Refused(Refusal::RateLimited(secs))) => RedeemError::RateLimited(secs),
         WalletError::Mint(MintError::Held(held)) if held.is_limit() => RedeemError::RateLimited(held.secs()),

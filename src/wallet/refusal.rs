@@ -68,6 +68,9 @@ pub enum Refusal {
     UnknownQuote,
     /// Too many requests; wait this many seconds.
     RateLimited(u64),
+    /// A 4xx with this status that is not in a mint's words: of whatever stands in front of the mint, or
+    /// of its framework. Whether the mint acted is to be seen from evidence.
+    Foreign(u16),
     /// Anything else: a forged proof, a wrong sum, a locked token.
     Other(String),
 }
@@ -88,6 +91,7 @@ impl std::fmt::Display for Refusal {
             Self::Quote(code) => write!(f, "the quote cannot be used (code {code})"),
             Self::UnknownQuote => f.write_str("there is no such quote"),
             Self::RateLimited(secs) => write!(f, "too many calls; wait {secs} s"),
+            Self::Foreign(status) => write!(f, "status {status}"),
             Self::Other(why) => f.write_str(why),
         }
     }
@@ -112,8 +116,11 @@ pub fn read_refusal(status: u16, retry_after: Option<u64>, body: &[u8]) -> MintE
         _ => {}
     }
     let Ok(body) = serde_json::from_slice::<Body>(body) else {
-        return MintError::Refused(Refusal::Other(format!("status {status}")));
+        return MintError::Refused(Refusal::Foreign(status));
     };
+    if body.code.is_null() && body.detail.is_null() && body.error.is_null() {
+        return MintError::Refused(Refusal::Foreign(status));
+    }
     let code = body.code.as_i64().or_else(|| body.code.as_str().and_then(|text| text.parse().ok()));
     let text = body.detail.as_str().or_else(|| body.error.as_str()).unwrap_or_default();
     let lower = text.to_ascii_lowercase();
@@ -149,7 +156,9 @@ mod tests {
             (400, r#"{"code":10002,"detail":"outputs have already been signed"}"#, refused(Refusal::OutputsSigned)),
             (400, r#"{"code":"11001","error":"x"}"#, refused(Refusal::Spent)),
             (400, r#"{"code":10001,"detail":"bad proof"}"#, refused(Refusal::Other("bad proof".into()))),
-            (404, "<html>", refused(Refusal::Other("status 404".into()))),
+            (404, "<html>", refused(Refusal::Foreign(404))),
+            (403, r#"{"message":"blocked"}"#, refused(Refusal::Foreign(403))),
+            (422, r#"{"detail":[{"loc":["body"]}]}"#, refused(Refusal::Other(String::new()))),
             (429, "", refused(Refusal::RateLimited(60))),
             (408, "", MintError::Unknown("status 408".into())),
         ] {

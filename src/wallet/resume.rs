@@ -6,8 +6,10 @@
 use futures_util::StreamExt as _;
 
 use super::change::{Change, RefundError, read_plan};
+use super::import::Import;
 use super::journal::{self, Kind, Operation};
-use super::{Wallet, WalletError, redeem, swap};
+use super::redeem::RedeemError;
+use super::{Wallet, WalletError, swap};
 
 /// Operations that are carried on at the same time.
 const AT_A_TIME: usize = 8;
@@ -23,9 +25,9 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let before_ms = now_ms.saturating_sub(journal::LEASE_MS).max(started_ms);
         let mut reader = self.store().read().acquire().await?;
-        let due = journal::due(&mut reader, now_ms, started_ms).await?;
         let owner = self.inner.ledger.owner();
-        let stranded = journal::stranded(&mut reader, owner, before_ms, self.dead_before_ms()).await?;
+        let due = journal::due(&mut reader, owner, self.mints(), now_ms, started_ms, self.dead_before_ms()).await?;
+        let stranded = journal::stranded(&mut reader, self.mints(), owner, before_ms, self.dead_before_ms()).await?;
         drop(reader);
         self.free_leftovers().await?;
         // Side by side: a silent mint must not keep the others' operations waiting.
@@ -47,13 +49,25 @@ impl Wallet {
         Ok(open)
     }
 
+    /// How many operations are open at mints that are not configured (any more), by mint: they wait
+    /// until the mint is.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn astray(&self) -> Result<Vec<(String, i64)>, WalletError> {
+        let mut reader = self.store().read().acquire().await?;
+        let open = journal::open_by_mint(&mut reader).await?;
+        Ok(open.into_iter().filter(|(mint, _)| self.trusted(mint).is_none()).collect())
+    }
+
     /// Carries one operation on. Returns whether it has ended.
     async fn resume_one(&self, operation: &Operation) -> bool {
         match operation.kind {
             Kind::Redeem => self.resume_redemption(operation).await,
             Kind::TopUp => self.resume_topup(operation).await,
             Kind::Change | Kind::Refund | Kind::Expiry | Kind::Payout => self.perform(operation).await != Change::Owed,
-            Kind::Sweep => false,
+            Kind::Sweep if operation.takes_back.is_some() => self.resume_redemption(operation).await,
+            Kind::Sweep => self.resume_sweep(operation).await,
         }
     }
 
@@ -80,20 +94,21 @@ impl Wallet {
         }
         let resumed = async {
             let Some(operation) = self.reopen(operation).await? else { return Ok(None) };
+            if let Some(import) = Import::of(&operation) {
+                return Ok(Some(self.carry_import(&operation, import, false).await));
+            }
             let plan = read_plan(&operation)?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
-            Ok::<_, WalletError>(Some((plan, standing)))
+            let outcome = self.finish_redemption(trusted, &operation, &plan, standing, false).await;
+            Ok::<_, WalletError>(Some(outcome))
         };
         match resumed.await {
             Ok(None) => true,
-            Ok(Some((plan, standing))) => {
-                let outcome = self.finish_redemption(trusted, operation, &plan, standing, false).await;
-                !matches!(outcome, Err(redeem::RedeemError::Pending(_) | redeem::RedeemError::Wallet(_)))
-            }
-            Err(error) => {
+            Ok(Some(Err(RedeemError::Wallet(error)))) | Err(error) => {
                 tracing::warn!(operation = %operation.id, %error, "a redemption could not be resumed yet");
                 false
             }
+            Ok(Some(outcome)) => !matches!(outcome, Err(RedeemError::Pending(_))),
         }
     }
 }

@@ -5,13 +5,15 @@
 //! reservation, and the inventory is read anew.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use cdk::nuts::{PublicKey, State};
 use cdk_common::wallet::ProofInfo;
 
-use super::journal::Operation;
+use super::journal::{self, Operation};
+use super::ladder::Counts;
 use super::token::MAX_PROOFS;
-use super::{EcashStore, Trusted, Wallet, WalletError, currency};
+use super::{Trusted, Wallet, WalletError, currency};
 use crate::money::MintUnit;
 
 /// Unspent proofs by amount. `None`: to be read from the store.
@@ -22,14 +24,25 @@ pub(super) struct Inventory {
 
 /// Times that a choice is made again because its coins were gone.
 const ATTEMPTS: u32 = 3;
+/// How long a payment waits for an exchange of coins that is under way.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Inventory {
-    async fn load(&mut self, ecash: &EcashStore, trusted: &Trusted, unit: MintUnit) -> Result<(), WalletError> {
+    /// Reads the store anew where nothing is remembered. Proofs whose operation is not booked yet stay
+    /// out: who finishes it after a crash must find them as they were.
+    async fn load(&mut self, wallet: &Wallet, trusted: &Trusted, unit: MintUnit) -> Result<(), WalletError> {
         if self.coins.is_none() {
-            let unspent = vec![State::Unspent];
+            let (ecash, unspent) = (&wallet.inner.ecash, vec![State::Unspent]);
             let proofs = ecash.get_proofs(Some(trusted.url.clone()), Some(currency(unit)), Some(unspent), None).await?;
+            // In this order: what was open before and is booked by now may be spent.
+            let mut reader = wallet.store().read().acquire().await?;
+            let open = journal::open_ids(&mut reader).await?;
+            drop(reader);
+            let booked = |info: &ProofInfo| {
+                info.created_by_operation.is_none_or(|operation| !open.contains(&operation.to_string()))
+            };
             let mut coins: BTreeMap<u64, Vec<PublicKey>> = BTreeMap::new();
-            for info in proofs {
+            for info in proofs.into_iter().filter(booked) {
                 coins.entry(info.proof.amount.to_u64()).or_default().push(info.y);
             }
             self.coins = Some(coins);
@@ -37,11 +50,21 @@ impl Inventory {
         Ok(())
     }
 
+    fn counts(&self) -> Counts {
+        let coins = self.coins.iter().flatten().filter(|(_, ys)| !ys.is_empty());
+        coins.map(|(amount, ys)| (*amount, ys.len())).collect()
+    }
+
     /// Takes coins worth exactly `wanted`, or else at least that much.
     fn take(&mut self, wanted: u64) -> Option<Vec<PublicKey>> {
-        let coins = self.coins.as_mut()?;
-        let counts: BTreeMap<u64, usize> = coins.iter().map(|(amount, ys)| (*amount, ys.len())).collect();
+        let counts = self.counts();
         let plan = exact(&counts, wanted).or_else(|| enough(&counts, wanted))?;
+        self.take_these(plan)
+    }
+
+    /// Takes so many coins of these amounts.
+    fn take_these(&mut self, plan: impl IntoIterator<Item = (u64, usize)>) -> Option<Vec<PublicKey>> {
+        let coins = self.coins.as_mut()?;
         let mut taken = Vec::new();
         for (amount, count) in plan {
             let ys = coins.get_mut(&amount)?;
@@ -53,8 +76,39 @@ impl Inventory {
 }
 
 impl Wallet {
-    /// Chooses proofs worth at least what is owed, exactly if possible, and reserves them.
+    /// Chooses proofs worth at least what is owed, exactly if possible, and reserves them. What other
+    /// operations have in hand for the moment is waited for.
+    ///
+    /// # Errors
+    /// [`WalletError::Short`] when there is too little; [`WalletError::Busy`] when there may be enough
+    /// once others are done.
     pub(super) async fn choose(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        owed: u64,
+    ) -> Result<Vec<ProofInfo>, WalletError> {
+        match self.choose_now(trusted, operation, owed).await {
+            Err(WalletError::Short) => {}
+            chosen => return chosen,
+        }
+        // Looked at before waiting: what ends between the two is seen by the second choice.
+        let busy = self.in_hand(operation).await?;
+        let sweeping = self.inner.redeeming.lane(&sweep_lane(&operation.mint, operation.unit));
+        // Whoever still sweeps after that is waited for by the journal.
+        drop(tokio::time::timeout(PATIENCE, sweeping.lock()).await);
+        match self.choose_now(trusted, operation, owed).await {
+            Err(WalletError::Short) if busy => Err(WalletError::Busy),
+            chosen => chosen,
+        }
+    }
+
+    async fn in_hand(&self, operation: &Operation) -> Result<bool, WalletError> {
+        let mut reader = self.store().read().acquire().await?;
+        Ok(journal::in_hand(&mut reader, operation).await?)
+    }
+
+    async fn choose_now(
         &self,
         trusted: &Trusted,
         operation: &Operation,
@@ -64,7 +118,7 @@ impl Wallet {
         let mut inventories = trusted.inventories.lock().await;
         let inventory = inventories.entry(operation.unit).or_default();
         for _ in 0..ATTEMPTS {
-            inventory.load(&self.inner.ecash, trusted, operation.unit).await?;
+            inventory.load(self, trusted, operation.unit).await?;
             let Some(ys) = inventory.take(owed) else { break };
             match self.inner.ecash.reserve_proofs(ys.clone(), &id).await {
                 Ok(()) => return Ok(self.inner.ecash.get_proofs_by_ys(ys).await?),
@@ -78,18 +132,44 @@ impl Wallet {
         Err(WalletError::Short)
     }
 
-    /// Unspent ecash of a unit at this mint, in units.
-    pub(super) async fn in_stock(&self, trusted: &Trusted, unit: MintUnit) -> Result<u64, WalletError> {
+    /// Takes what `pick` picks out of this process's inventory, and says what is left in it. The coins
+    /// are not reserved yet: whether they are still there, the store says.
+    pub(super) async fn pick(
+        &self,
+        trusted: &Trusted,
+        unit: MintUnit,
+        pick: impl FnOnce(&Counts) -> Option<Counts>,
+    ) -> Result<Option<(Vec<ProofInfo>, Counts)>, WalletError> {
         let mut inventories = trusted.inventories.lock().await;
         let inventory = inventories.entry(unit).or_default();
-        inventory.load(&self.inner.ecash, trusted, unit).await?;
-        let coins = inventory.coins.iter().flatten();
-        Ok(coins.fold(0, |sum: u64, (amount, ys)| {
-            sum.saturating_add(amount.saturating_mul(u64::try_from(ys.len()).unwrap_or(u64::MAX)))
-        }))
+        inventory.load(self, trusted, unit).await?;
+        let Some(ys) = pick(&inventory.counts()).and_then(|picked| inventory.take_these(picked)) else {
+            return Ok(None);
+        };
+        Ok(Some((self.inner.ecash.get_proofs_by_ys(ys).await?, inventory.counts())))
     }
 
-    /// Remembers proofs that came in.
+    /// Unspent ecash of a unit at this mint, by amount.
+    pub(super) async fn in_stock(&self, trusted: &Trusted, unit: MintUnit) -> Result<Counts, WalletError> {
+        let mut inventories = trusted.inventories.lock().await;
+        let inventory = inventories.entry(unit).or_default();
+        inventory.load(self, trusted, unit).await?;
+        Ok(inventory.counts())
+    }
+
+    /// `total` in the amounts that this wallet wants to hold it in: what its ladder lacks first.
+    pub(super) async fn split_kept(
+        &self,
+        trusted: &Trusted,
+        unit: MintUnit,
+        total: u64,
+        amounts: &[u64],
+    ) -> Result<Vec<u64>, WalletError> {
+        let held = self.in_stock(trusted, unit).await?;
+        Ok(self.inner.ladder.split(total, &held, amounts))
+    }
+
+    /// Remembers proofs that came in, once their operation is booked.
     pub(super) async fn stock(&self, trusted: &Trusted, unit: MintUnit, infos: &[ProofInfo]) {
         let mut inventories = trusted.inventories.lock().await;
         let Some(coins) = inventories.entry(unit).or_default().coins.as_mut() else { return };
@@ -104,9 +184,14 @@ impl Wallet {
     }
 }
 
+/// Names the lane of those who exchange coins of a mint and unit in this process.
+pub(super) fn sweep_lane(mint: &str, unit: MintUnit) -> String {
+    format!("sweep {} {mint}", unit.as_str())
+}
+
 /// Coins that are worth exactly `wanted`: largest first, which for powers of two finds a way whenever
 /// there is one.
-fn exact(counts: &BTreeMap<u64, usize>, wanted: u64) -> Option<Vec<(u64, usize)>> {
+pub(super) fn exact(counts: &BTreeMap<u64, usize>, wanted: u64) -> Option<Vec<(u64, usize)>> {
     let mut left = wanted;
     let mut plan = Vec::new();
     let mut coins = 0_usize;
@@ -122,7 +207,7 @@ fn exact(counts: &BTreeMap<u64, usize>, wanted: u64) -> Option<Vec<(u64, usize)>
 }
 
 /// Coins worth at least `wanted`: the smallest single one that is enough, or the largest ones.
-fn enough(counts: &BTreeMap<u64, usize>, wanted: u64) -> Option<Vec<(u64, usize)>> {
+pub(super) fn enough(counts: &BTreeMap<u64, usize>, wanted: u64) -> Option<Vec<(u64, usize)>> {
     if let Some((amount, _)) = counts.range(wanted..).find(|(_, available)| **available > 0) {
         return Some(vec![(*amount, 1)]);
     }

@@ -1,11 +1,37 @@
 //! The steps that all operations have in common, each one synced transaction.
 
+use serde::Serialize;
+
 use super::journal::{self, Operation, State, Step};
 use super::{Wallet, WalletError};
-use crate::ledger::repo as books;
 use crate::store::Durability;
 
+/// For how long a mint must say, and nothing else, what would cost somebody money.
+pub(super) const DENIED_MS: i64 = 10 * 60 * 1000;
+/// How the note of such a word begins; since when it has been said follows.
+const DENIED: &str = "denied since ";
+
 impl Wallet {
+    /// Whether a mint's word that would cost somebody money has stood for `for_ms`, and is taken for
+    /// true. If not, it is noted, and the operation is looked at again later: one answer can be a
+    /// mistake, a lie, or that of a mint that is just coming up.
+    pub(super) async fn is_believed(
+        &self,
+        operation: &Operation,
+        denial: &str,
+        for_ms: i64,
+    ) -> Result<bool, WalletError> {
+        let now_ms = self.clock().now_ms();
+        let since_ms = denied_since(&operation.result).unwrap_or(now_ms);
+        if now_ms.saturating_sub(since_ms) >= for_ms {
+            tracing::warn!(operation = %operation.id, mint = %operation.mint, denial, "a mint is taken at its word");
+            return Ok(true);
+        }
+        tracing::warn!(operation = %operation.id, mint = %operation.mint, denial, "a mint's word is not taken yet");
+        self.postpone(operation, State::Unknown, &format!("{DENIED}{since_ms} ms: {denial}")).await?;
+        Ok(false)
+    }
+
     /// Writes a new operation that moves no money yet.
     pub(super) async fn write_plain(&self, mut operation: Operation) -> Result<Operation, WalletError> {
         let mut tx = self.store().begin(Durability::Full).await?;
@@ -43,6 +69,20 @@ impl Wallet {
         Ok(ours)
     }
 
+    /// Writes down the act of an operation, before it.
+    ///
+    /// # Errors
+    /// When the operation has ended, or is another process's: the act must not happen then.
+    pub(super) async fn write_plan<T: Serialize>(&self, operation: &Operation, plan: &T) -> Result<(), WalletError> {
+        let plan = write_json(plan)?;
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let step = Step { state: State::Acting, plan: &plan, result: "" };
+        let owner = self.inner.ledger.owner();
+        let ours = journal::advance(&mut tx, &operation.id, owner, step, self.clock().now_ms()).await?;
+        tx.commit().await?;
+        if ours { Ok(()) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
+    }
+
     /// Ends an operation that moved no money, and surely will not.
     pub(super) async fn fail(&self, operation: &Operation, why: &str) -> Result<(), WalletError> {
         let mut tx = self.store().begin(Durability::Full).await?;
@@ -60,6 +100,29 @@ impl Wallet {
 
     /// Processes that were not seen since then are dead.
     pub(super) fn dead_before_ms(&self) -> i64 {
-        self.clock().now_ms().saturating_sub(books::DEAD_AFTER_MS)
+        self.inner.ledger.dead_before_ms()
+    }
+}
+
+/// Since when the last answers to an operation have been denials, in ms.
+fn denied_since(note: &str) -> Option<i64> {
+    note.strip_prefix(DENIED)?.split_once(' ')?.0.parse().ok()
+}
+
+/// A plan as the journal keeps it.
+pub(super) fn write_json<T: Serialize>(value: &T) -> Result<String, WalletError> {
+    serde_json::to_string(value).map_err(|error| WalletError::Ecash(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_note_of_a_denial_says_since_when() {
+        assert_eq!(denied_since(&format!("{DENIED}17 ms: the inputs are spent")), Some(17));
+        for other in ["", "no answer in time", "denied since yesterday"] {
+            assert_eq!(denied_since(other), None, "{other}");
+        }
     }
 }

@@ -44,12 +44,17 @@ pub struct Plan {
 }
 
 /// How a swap that was sent (once or more) stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Standing {
     /// The mint signed; these are the proofs, in the order of the plan's outputs.
     Done(Vec<Proof>),
     /// The mint surely did not and will not: the inputs are still whole, or spent by somebody else.
     Refused(Refusal),
+    /// The inputs are spent, and the mint says that it signed nothing for them, although it was asked
+    /// to. Somebody else was faster, or one of the two is not true: this takes more than one answer.
+    Denied,
+    /// The only request that there was never reached the mint, or was kept back.
+    NotSent(MintError),
     /// Nobody knows. Try again later.
     Unknown(MintError),
 }
@@ -104,13 +109,47 @@ pub fn ys(proofs: &[Proof]) -> Result<Vec<PublicKey>, WalletError> {
 pub async fn send(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) -> Result<Standing, WalletError> {
     match post(mint, keysets, seed, &[plan]).await? {
         Posted::Signed(standings) => only(standings),
-        // It should not be, for counters that nobody used before: see what they are.
-        Posted::Refused(Refusal::OutputsSigned) => resolve(mint, keysets, seed, plan).await,
-        // The first time it is asked, the mint's "spent" can only mean somebody else.
-        Posted::Refused(refusal) => Ok(Standing::Refused(refusal)),
-        Posted::NotSent(error) => Ok(Standing::Unknown(error)),
+        Posted::Refused(refusal) => refused(mint, keysets, seed, plan, refusal).await,
+        Posted::NotSent(error) => Ok(Standing::NotSent(error)),
         Posted::Lost(why) => only(resolve_lost(mint, keysets, seed, &[plan], &why).await?),
     }
+}
+
+/// What a refusal of the only request that there was, for this plan alone, means.
+///
+/// # Errors
+/// When the plan itself is unusable.
+pub async fn refused(
+    mint: &HttpMint,
+    keysets: &Keysets,
+    seed: &Seed,
+    plan: &Plan,
+    refusal: Refusal,
+) -> Result<Standing, WalletError> {
+    match refusal {
+        // Somebody else was faster, unless something on the way has sent this request twice.
+        Refusal::Spent => {
+            let found = restored(mint, keysets, seed, &[plan]).await?.pop().flatten();
+            Ok(found.unwrap_or(Standing::Refused(Refusal::Spent)))
+        }
+        Refusal::OutputsSigned | Refusal::Pending | Refusal::Foreign(_) => resolve(mint, keysets, seed, plan).await,
+        refusal => Ok(Standing::Refused(refusal)),
+    }
+}
+
+/// How plans stand whose shared request was refused, if something on the way had sent it twice, and
+/// the mint has signed it all. `None`: it has not.
+///
+/// # Errors
+/// When a plan itself is unusable.
+pub async fn signed_before(
+    mint: &HttpMint,
+    keysets: &Keysets,
+    seed: &Seed,
+    plans: &[&Plan],
+) -> Result<Option<Vec<Standing>>, WalletError> {
+    let found: Option<Vec<Standing>> = restored(mint, keysets, seed, plans).await?.into_iter().collect();
+    Ok(found.filter(|found| found.iter().all(|standing| matches!(standing, Standing::Done(_)))))
 }
 
 /// Finds out from evidence how a swap stands that may have been sent before, and finishes it.
@@ -173,7 +212,7 @@ async fn resolve_all(
         } else if states.contains(&State::Spent) {
             // Either our swap was signed after the first look, or somebody else spent the inputs.
             let again = restored(mint, keysets, seed, &[*plan]).await?.pop().flatten();
-            put(&mut found, *at, again.unwrap_or(Standing::Refused(Refusal::Spent)));
+            put(&mut found, *at, again.unwrap_or(Standing::Denied));
         } else {
             continue;
         }
@@ -197,24 +236,25 @@ async fn send_again(
     seed: &Seed,
     plans: &[&Plan],
 ) -> Result<Vec<Standing>, WalletError> {
-    match post(mint, keysets, seed, plans).await? {
-        Posted::Signed(standings) => Ok(standings),
-        Posted::Refused(Refusal::Spent | Refusal::OutputsSigned | Refusal::Pending) => {
-            let found = restored(mint, keysets, seed, plans).await?;
-            all(fill(found, &unknown("the mint contradicts itself")))
-        }
-        // That says nothing of the swap: an earlier request may still be on its way.
-        Posted::Refused(refusal) if plans.len() == 1 && !matches!(refusal, Refusal::RateLimited(_)) => {
-            Ok(vec![Standing::Refused(refusal)])
-        }
+    // What is said to it says nothing of a request before it, which may be under way still.
+    let error = match post(mint, keysets, seed, plans).await? {
+        Posted::Signed(standings) => return Ok(standings),
+        Posted::Refused(limited @ Refusal::RateLimited(_)) => MintError::Refused(limited),
         Posted::Refused(refusal) => {
-            let error = MintError::Refused(refusal).unanswered();
-            Ok(plans.iter().map(|_| Standing::Unknown(error.clone())).collect())
+            let found = restored(mint, keysets, seed, plans).await?;
+            let rest = match refusal {
+                Refusal::OutputsSigned | Refusal::Pending => unknown("the mint contradicts itself"),
+                // Of a request that is shared, it may be about another part.
+                refusal if plans.len() > 1 => Standing::Unknown(MintError::Refused(refusal).unanswered()),
+                Refusal::Spent => Standing::Denied,
+                refusal => Standing::Refused(refusal),
+            };
+            return all(fill(found, &rest));
         }
-        Posted::NotSent(error) | Posted::Lost(error) => {
-            Ok(plans.iter().map(|_| Standing::Unknown(error.clone().unanswered())).collect())
-        }
-    }
+        Posted::NotSent(error) | Posted::Lost(error) => error,
+    };
+    let error = error.unanswered();
+    Ok(plans.iter().map(|_| Standing::Unknown(error.clone())).collect())
 }
 
 /// Sends one request that carries out these plans: one as it is, several with their bonus.
@@ -340,11 +380,7 @@ fn put(found: &mut [Option<Standing>], at: usize, standing: Standing) {
 
 /// Says the same of all that is undecided.
 fn fill(found: Vec<Option<Standing>>, rest: &Standing) -> Vec<Option<Standing>> {
-    let rest = || match rest {
-        Standing::Unknown(error) => Standing::Unknown(error.clone()),
-        _ => unknown("undecided"),
-    };
-    found.into_iter().map(|found| Some(found.unwrap_or_else(rest))).collect()
+    found.into_iter().map(|found| Some(found.unwrap_or_else(|| rest.clone()))).collect()
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape of its callers")]

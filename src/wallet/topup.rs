@@ -14,10 +14,12 @@ use cdk::Bolt11Invoice;
 use cdk::nuts::{MintQuoteBolt11Request, MintQuoteState};
 
 use super::health::Priority;
+use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
-use super::keysets::{amount, split_few, sum};
+use super::keysets::{amount, sum};
 use super::quote::{self, Quote};
 use super::refusal::{MintError, Refusal};
+use super::steps::write_json;
 use super::swap::Standing;
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::failpoint::failpoint;
@@ -26,16 +28,14 @@ use crate::money::{Msat, Sat};
 use crate::store::Durability;
 
 /// How long an invoice is offered at most, in seconds.
-const OFFERED_SECS: i64 = 3600;
+pub const OFFERED_SECS: i64 = 3600;
 /// How long after its time a payment still counts, in ms.
-const GRACE_MS: i64 = 24 * 3600 * 1000;
+pub(super) const GRACE_MS: i64 = 24 * 3600 * 1000;
 /// Shortest time between two looks that a client can cause, in ms.
 const LOOK_MS: i64 = 2_000;
 /// Invoices that may wait at a time: for one key, and for all.
 const MAX_OPEN_PER_KEY: u64 = 5;
 const MAX_OPEN: u64 = 1_000;
-/// How often a mint must say that it does not know a quote.
-const DENIALS: u32 = 3;
 
 /// How far an invoice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub enum InvoiceStatus {
     Expired,
     /// It will never be credited.
     Cancelled,
+    /// Its mint is not one of this node's any more: only the operator can find out.
+    Stuck,
 }
 
 /// An invoice, as its payer sees it.
@@ -142,6 +144,20 @@ impl Wallet {
         Ok(read_quote(&operation).ok().map(|quote| self.invoice_of(&operation, &quote)))
     }
 
+    /// Which of these invoices still wait to be paid.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn waiting_of(&self, ids: Vec<String>) -> Result<Vec<String>, WalletError> {
+        let mut waiting = Vec::new();
+        for id in ids {
+            if self.find_operation(&id).await?.is_some_and(|operation| operation.state.is_open()) {
+                waiting.push(id);
+            }
+        }
+        Ok(waiting)
+    }
+
     /// The id of the invoice with this text.
     ///
     /// # Errors
@@ -159,6 +175,7 @@ impl Wallet {
         let status = match operation.state {
             State::Done => InvoiceStatus::Paid,
             State::Failed => InvoiceStatus::Cancelled,
+            _ if self.trusted(&operation.mint).is_none() => InvoiceStatus::Stuck,
             _ if !quote.outputs.is_empty() => InvoiceStatus::Settling,
             _ if now > quote.expires_at => InvoiceStatus::Expired,
             _ => InvoiceStatus::Pending,
@@ -176,7 +193,11 @@ impl Wallet {
         }
     }
 
-    async fn ask_for_quote(&self, trusted: &Trusted, operation: &Operation) -> Result<(Quote, String), InvoiceError> {
+    pub(super) async fn ask_for_quote(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+    ) -> Result<(Quote, String), InvoiceError> {
         let units = operation.unit.floor(operation.amount);
         let request = MintQuoteBolt11Request {
             amount: amount(units),
@@ -258,14 +279,17 @@ impl Wallet {
         if first {
             // Anybody can ask for an invoice and for its state: neither goes before what is paid for.
             match quote::state(&trusted.http.at(Priority::Background), &quote).await {
-                Ok(MintQuoteState::Paid) => quote = self.plan_outputs(trusted, &operation, quote).await?,
-                Ok(MintQuoteState::Unpaid) => return self.wait_on(&operation, &quote).await,
+                Ok(MintQuoteState::Paid) => {
+                    quote = self.planned_outputs(trusted, &operation, quote).await?;
+                    self.write_plan(&operation, &quote).await?;
+                    failpoint!("topup.paid");
+                }
+                // A mint that does not know the quote now may know it again, when its database is back.
+                Ok(MintQuoteState::Unpaid) | Err(MintError::Refused(Refusal::UnknownQuote)) => {
+                    return self.wait_on(&operation, &quote).await;
+                }
                 // Issued without this node's outputs: somebody else holds the wallet's seed.
                 Ok(MintQuoteState::Issued) => return self.note(&operation, "the mint has issued it before").await,
-                Err(MintError::Refused(Refusal::UnknownQuote)) if operation.attempts >= DENIALS => {
-                    self.fail(&operation, "the mint does not know the quote").await?;
-                    return Ok(true);
-                }
                 Err(error) if error.was_not_sent() => return self.look_later(&operation).await,
                 Err(error) => return self.note(&operation, &error.to_string()).await,
             }
@@ -284,47 +308,45 @@ impl Wallet {
         standing: Standing,
         first: bool,
     ) -> Result<bool, WalletError> {
-        match standing {
-            Standing::Done(proofs) => {
-                self.keep_incoming(trusted, operation, quote.counter, proofs, first).await?;
+        match self.finish_act(trusted, operation, Act::minted(&quote), standing, first).await? {
+            Ended::Kept { new, .. } => {
                 failpoint!("topup.kept");
-                self.credit(operation, Msat::default()).await?;
+                // The payer may read the invoice later.
+                self.credit(operation, Msat::ZERO, &operation.plan, "").await?;
                 failpoint!("topup.credited");
+                self.stock(trusted, operation.unit, &new).await;
                 Ok(true)
             }
             // Surely not signed: plan for the keysets as they are now.
-            Standing::Refused(Refusal::Stale) => {
+            Ended::NotDone(MintError::Refused(Refusal::Stale)) => {
                 trusted.keysets.refresh_if_due().await?;
                 self.write_plan(operation, &Quote { outputs: Vec::new(), ..quote }).await?;
                 self.note(operation, "the mint's keysets have changed").await
             }
-            Standing::Refused(refusal) => self.note(operation, &refusal.to_string()).await,
-            Standing::Unknown(error) => self.note(operation, &error.to_string()).await,
+            // It had said that the invoice was paid, and takes it back, or has lost it.
+            Ended::NotDone(MintError::Refused(Refusal::Quote(20_001) | Refusal::UnknownQuote)) => {
+                self.wait_on(operation, &quote).await
+            }
+            Ended::NotDone(error) => self.note(operation, &error.to_string()).await,
+            Ended::Open(_) => Ok(false),
         }
     }
 
-    async fn plan_outputs(&self, trusted: &Trusted, operation: &Operation, quote: Quote) -> Result<Quote, WalletError> {
+    /// A quote with the outputs that bring its amount, of counters that nobody else will use.
+    pub(super) async fn planned_outputs(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        quote: Quote,
+    ) -> Result<Quote, WalletError> {
         let active = trusted.keysets.active(operation.unit).await?;
         let units = operation.unit.floor(operation.amount);
-        let outputs = split_few(units, &active.amounts);
+        let outputs = self.split_kept(trusted, operation.unit, units, &active.amounts).await?;
         if sum(&outputs) != units {
             return Err(WalletError::Ecash("the amount cannot be minted".into()));
         }
         let counter = self.reserve_counters(active.id, outputs.len()).await?;
-        let quote = Quote { keyset: active.id.to_string(), counter, outputs, ..quote };
-        self.write_plan(operation, &quote).await?;
-        failpoint!("topup.paid");
-        Ok(quote)
-    }
-
-    async fn write_plan(&self, operation: &Operation, quote: &Quote) -> Result<(), WalletError> {
-        let plan = write_json(quote)?;
-        let mut tx = self.store().begin(Durability::Full).await?;
-        let step = Step { state: State::Acting, plan: &plan, result: "" };
-        let owner = self.inner.ledger.owner();
-        let ours = journal::advance(&mut tx, &operation.id, owner, step, self.clock().now_ms()).await?;
-        tx.commit().await?;
-        if ours { Ok(()) } else { Err(WalletError::Ecash("another process finished this top-up".into())) }
+        Ok(Quote { keyset: active.id.to_string(), counter, outputs, ..quote })
     }
 
     /// Not paid yet: look again later, or give it up when its time and more is over.
@@ -369,8 +391,4 @@ fn next_look(operation: &Operation, now_ms: i64) -> i64 {
 fn read_quote(operation: &Operation) -> Result<Quote, WalletError> {
     serde_json::from_str(&operation.plan)
         .map_err(|_| WalletError::Ecash(format!("operation {} has an unreadable plan", operation.id)))
-}
-
-fn write_json<T: serde::Serialize>(value: &T) -> Result<String, WalletError> {
-    serde_json::to_string(value).map_err(|error| WalletError::Ecash(error.to_string()))
 }

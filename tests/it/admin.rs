@@ -9,11 +9,13 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use coinslot::admin::{AdminState, ensure_password, router};
 use coinslot::clock::{Clock, SharedClock};
-use coinslot::config::Secret;
+use coinslot::config::{Clients, Secret};
 use coinslot::ledger::{AccountId, AccountKind, Ledger, account, repo};
 use coinslot::money::{Cost, MintUnit, Msat, Usage};
 use coinslot::net;
+use coinslot::payment::payer::Till;
 use coinslot::store::{Durability, Store};
+use coinslot::vault::Vault;
 use coinslot::wallet::{Options, Seed, Wallet};
 use sqlx::Row;
 use tempfile::TempDir;
@@ -88,14 +90,18 @@ impl House {
             concurrency: 1,
             calls_per_minute: std::iter::once((MINT.into(), 20)).collect(),
             seed: Seed::new([7; 64]),
+            ladder_coins: 0,
             lightning_fee_percent: 3,
             strangers: net::public::Reach::Public,
+            foreign_fee_percent: None,
         };
         let client = net::client(&net::ClientOptions::default()).unwrap();
         let wallet = Wallet::open(ledger.clone(), options, &client).await.unwrap();
         let secret = configured.map(|text| Secret::new(text.to_owned()));
+        let vault = Vault::open(dir.path(), Some(&Secret::new("a secret".into()))).unwrap();
         let state = AdminState {
             ledger: ledger.clone(),
+            till: Till::new(wallet.clone(), vault, Msat::ZERO, Clients::default()),
             wallet,
             password: ensure_password(&store, &shared, secret.as_ref()).await.unwrap().password,
             name: name.to_owned(),
@@ -449,4 +455,64 @@ async fn the_overview_tells_how_the_node_stands() {
     let page = house.get("/admin", &session).await.text;
     assert!(page.contains("The books are not proven") && page.contains("transfers say"), "{page}");
     assert!(page.contains("all accounts together are 5, not 0"), "{page}");
+}
+
+#[tokio::test]
+async fn vouchers_are_issued_shown_once_and_revoked() {
+    let house = House::usual().await;
+    let answer = house.get("/admin/vouchers", "").await;
+    assert_eq!((answer.status, answer.location()), (StatusCode::SEE_OTHER, "/admin/login"));
+    let session = house.log_in().await;
+    let earner = house.credit("a client", MINT, 100_000).await;
+    house.charge(earner, 60_000).await;
+    let page = house.get("/admin/vouchers", &session).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.text.contains("No voucher was issued yet.") && page.text.contains("60.000"), "{}", page.text);
+    let csrf = page.csrf();
+    let form = |batch: &str, sats: &str, count: &str, csrf: &str| -> Vec<(&'static str, String)> {
+        let pairs =
+            [("batch", batch), ("sats", sats), ("count", count), ("days", "7"), ("note", "<b>fair"), ("csrf", csrf)];
+        pairs.map(|(name, value)| (name, value.to_owned())).to_vec()
+    };
+    let send = async |form: Vec<(&'static str, String)>| {
+        let pairs: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        house.post("/admin/vouchers", &session, &pairs).await
+    };
+    assert_eq!(send(form("one", "10", "2", "wrong")).await.status, StatusCode::FORBIDDEN);
+    assert!(house.ledger.vouchers(10).await.unwrap().is_empty());
+    for (sats, count) in [("0", "1"), ("x", "1"), ("1", "101"), ("1", ""), ("31", "2")] {
+        let refused = send(form("one", sats, count, &csrf)).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{count} of {sats}: {}", refused.text);
+        assert!(refused.text.contains(r#"role="alert""#));
+    }
+
+    let issued = send(form("one", "10", "2", &csrf)).await;
+    assert_eq!(issued.status, StatusCode::OK, "{}", issued.text);
+    let codes: Vec<&str> =
+        issued.text.split("<li><code>").skip(1).map(|rest| rest.split_once('<').unwrap().0).collect();
+    assert_eq!(codes.len(), 2);
+    assert!(codes.iter().all(|code| code.starts_with("CS-") && code.len() == 32), "{codes:?}");
+    assert!(!issued.text.contains("<b>"), "notes are text");
+    // A page that is loaded again issues nothing again.
+    let again = send(form("one", "10", "2", &csrf)).await;
+    assert!(again.status == StatusCode::BAD_REQUEST && again.text.contains("issued already"), "{}", again.text);
+    let listed = house.get("/admin/vouchers", &session).await;
+    assert!(codes.iter().all(|code| !listed.text.contains(code) && listed.text.contains(&code[..7])));
+    assert_eq!(listed.text.matches("/admin/vouchers/revoke").count(), 2);
+    let overview = house.get("/admin", &session).await;
+    assert!(overview.text.contains("promised by") && overview.text.contains("20.000"), "{}", overview.text);
+    assert!(overview.text.contains("1 of 1,"), "a voucher is no key yet: {}", overview.text);
+
+    let id = house.ledger.vouchers(1).await.unwrap()[0].id.to_string();
+    let revoke =
+        async |csrf: &str| house.post("/admin/vouchers/revoke", &session, &[("csrf", csrf), ("id", &id)]).await;
+    assert_eq!(revoke("wrong").await.status, StatusCode::FORBIDDEN);
+    assert_eq!(revoke(&csrf).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(revoke(&csrf).await.status, StatusCode::CONFLICT);
+    house.step(Duration::from_secs(8 * 24 * 3600));
+    let session = house.log_in().await;
+    let over = house.get("/admin/vouchers", &session).await;
+    assert!(over.text.contains("expired") && !over.text.contains("/admin/vouchers/revoke"), "{}", over.text);
+    let books = house.ledger.books().await.unwrap();
+    assert_eq!((books.faults, books.earnings, books.vouchers), (Vec::new(), 50_000, 10_000));
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::process::ChildNode;
 use crate::support::chaos::{Chaos, Mode};
+use crate::support::lnurl::Recipient;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::purse::Purse;
@@ -147,6 +148,68 @@ async fn killed_before_the_mint_s_answer_arrived() {
     let again = node.chat(&ask("hi")).header("x-cashu", &once).send().await.unwrap();
     assert_eq!(again.status(), 400, "{}", again.text().await.unwrap());
     assert_eq!(conserved(node, &purse).await, (198_000, 2000));
+}
+
+/// The mint has paid, the node never learned it, and died.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_the_answer_to_a_payment_arrived() {
+    let (mint, chaos, purse, upstream) = mint_behind_chaos().await;
+    let recipient = Recipient::start().await;
+    let mut node = ChildNode::start(&chaos.url(), &upstream, &[]).await;
+    let token = purse.send(500).await;
+    node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().text().await.unwrap();
+    let to = json!({ "lightning_address": recipient.name() });
+    chaos.set("/v1/melt/bolt11", Mode::StallReply);
+    let waiting = tokio::spawn(node.post("/v1/wallet/refund").json(&to).bearer_auth(&token).send());
+    chaos.hit("/v1/melt/bolt11", 0).await;
+    node.kill();
+    chaos.calm();
+    assert!(waiting.await.unwrap().is_err());
+    assert_eq!(mint.paid().await.len(), 1);
+    node.restart().await;
+    let pay = || node.post("/v1/wallet/refund").json(&to).bearer_auth(&token);
+    let back = json_of(until_decided("the payment", pay).await).await;
+    let sent: u64 = back["sats"].as_str().unwrap().parse().unwrap();
+    assert_eq!(mint.paid().await, [sent], "paid once");
+    let (left, held, _) = node.balance(&token).await;
+    assert_eq!((sent * 1000 + back["fee_msats"].as_u64().unwrap() + left, held), (498_000, 0));
+    assert_eq!(chaos.hits("/v1/melt/bolt11"), 1, "the mint was asked what became of it");
+    node.kill();
+    let held = u64::try_from(node.db.books().await.ecash.values().sum::<i64>()).unwrap();
+    assert_eq!(purse.balance().await + held / 1000, mint.outstanding().await);
+}
+
+/// The mint has issued what an invoice paid for, the node never learned it, and died.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_the_answer_to_a_lightning_top_up_arrived() {
+    let (mint, chaos, purse, upstream) = mint_behind_chaos().await;
+    let mut node = ChildNode::start(&chaos.url(), &upstream, &[]).await;
+    let before = chaos.hits("/v1/mint/bolt11");
+    chaos.set("/v1/mint/bolt11", Mode::StallReply);
+    let wanted = json!({ "amount_sats": 30, "purpose": "create" });
+    let made = json_of(node.post("/lightning/invoice").json(&wanted).send().await.unwrap()).await;
+    // The invoice pays itself, and the node finds out by itself.
+    chaos.hit("/v1/mint/bolt11", before).await;
+    node.kill();
+    chaos.calm();
+    node.restart().await;
+    let path = format!("/lightning/invoice/{}/status", made["invoice_id"].as_str().unwrap());
+    let mut paid = Value::Null;
+    for _ in 0..200 {
+        paid = json_of(node.get(&path).send().await.unwrap()).await;
+        if paid["status"] == "paid" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let key = paid["api_key"].as_str().unwrap_or_else(|| panic!("{paid}"));
+    assert_eq!(node.balance(key).await, (30_000, 0, 0));
+    assert_eq!(chaos.hits("/v1/mint/bolt11") - before, 2, "asked once more, and told that it was issued");
+    let back = json_of(node.post("/v1/wallet/refund").bearer_auth(key).send().await.unwrap()).await;
+    assert_eq!(purse.receive(back["token"].as_str().unwrap()).await.unwrap(), 30);
+    assert_eq!(purse.balance().await, mint.outstanding().await);
+    node.kill();
+    assert_eq!(node.db.books().await.liabilities, 0);
 }
 
 /// Invariant 10: debit and token are one; a refund that was begun is finished, and given out as

@@ -237,3 +237,18 @@ async fn shows_price(node: &TestNode, sats: f64) {
     }
     panic!("the price list does not show {sats}");
 }
+
+/// Every number of the list has a test that names it. 32 is of something that is not built.
+#[test]
+fn every_invariant_is_named_by_a_test() {
+    let mut named = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+        for rest in text.split("/ Invariant").skip(1) {
+            let numbers = rest.split_once([':', '\n']).map_or("", |(numbers, _)| numbers);
+            named.extend(numbers.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse::<u32>().ok()));
+        }
+    }
+    let all = (1..=36).filter(|number| *number != 32);
+    assert_eq!(all.filter(|number| !named.contains(number)).collect::<Vec<_>>(), Vec::<u32>::new());
+}

@@ -612,3 +612,46 @@ async fn a_gift_is_income() {
     world.mint.restart().await;
     world.node.finish().await;
 }
+
+/// A lost answer does not lose the keys that were bought: the same request gives them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn child_keys_are_made_once_for_an_idempotency_key() {
+    let world = World::with(&[("CHILD_KEY_COST", "1000")]).await;
+    let body = json!({ "count": 3, "balance_limit": 7_000 });
+    let make = |name: &str, body: &Value| {
+        let request = world.node.post("/v1/wallet/child-key").bearer_auth(&world.parent).json(body);
+        request.header("idempotency-key", name.to_owned())
+    };
+    // However many ask at once.
+    let all = join_all((0..20).map(|_| answer(make("one", &body)))).await;
+    let made: Vec<&Value> = all.iter().filter(|(status, _)| *status == 200).map(|(_, body)| body).collect();
+    assert!(!made.is_empty() && made.iter().all(|one| *one == made[0]), "{all:?}");
+    assert!(all.iter().all(|(status, body)| *status == 200 || body["error"]["code"] == "idempotency_in_progress"));
+    assert_eq!(world.node.balance(&world.parent).await.0, 497_000, "paid once");
+    let again = make("one", &body).send().await.unwrap();
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
+    assert_eq!(&again.json::<Value>().await.unwrap(), made[0]);
+    // Under its other name it is the same call.
+    let other = world.node.post("/v1/balance/child-key").bearer_auth(&world.parent).json(&body);
+    assert_eq!(&answer(other.header("idempotency-key", "one")).await.1, made[0]);
+    refused(&answer(make("one", &json!({ "count": 1 }))).await, 409, "idempotency_key_reused");
+    refused(&answer(make("two", &json!({ "count": 51 }))).await, 400, "invalid_request");
+    refused(&answer(make("two", &json!({ "count": 500 }))).await, 400, "invalid_request");
+    refused(&answer(make("", &body)).await, 400, "invalid_request");
+
+    // A process that died after the keys were made and before their answer was kept.
+    let ledger = &world.node.running().exchange().ledger;
+    let mut tx = ledger.store().begin(coinslot::store::Durability::Full).await.unwrap();
+    sqlx::query("UPDATE replays SET state = 'running', outcome = ''").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let (status, once_more) = answer(make("one", &body)).await;
+    assert_eq!((status, &once_more["api_keys"]), (200, &made[0]["api_keys"]), "{once_more}");
+    assert_eq!(world.node.balance(&world.parent).await.0, 497_000, "still paid once");
+    let key = made[0]["api_keys"][2].as_str().unwrap();
+    assert_eq!(world.info(key).await["balance"], 7_000);
+    let (status, more) = answer(make("two", &body)).await;
+    assert_eq!(status, 200);
+    assert_ne!(more["api_keys"], made[0]["api_keys"]);
+    assert_eq!(world.info(&world.parent).await["child_keys"].as_array().unwrap().len(), 6);
+    world.node.finish().await;
+}

@@ -3,37 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use coinslot::clock::{Clock, SystemClock};
+use coinslot::clock::Clock;
 use coinslot::money::Msat;
 use coinslot::wallet::Change;
 use serde_json::{Value, json};
 
+use crate::support::clock::Ahead;
 use crate::support::lnurl::{Mood, Recipient};
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{TestNode, ask};
 use crate::support::purse::Purse;
 use crate::support::upstream::Upstream;
 
-/// The system's clock, set forward.
-#[derive(Debug, Default)]
-struct Ahead(AtomicI64);
-
-impl Clock for Ahead {
-    fn now_ms(&self) -> i64 {
-        SystemClock.now_ms() + self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Ahead {
-    fn step(&self, by: Duration) {
-        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
-    }
-}
-
-async fn node_ahead(mint: &TestMint, upstream: &Upstream, clock: &Arc<Ahead>, more: &[(&str, &str)]) -> TestNode {
+pub async fn node_ahead(mint: &TestMint, upstream: &Upstream, clock: &Arc<Ahead>, more: &[(&str, &str)]) -> TestNode {
     let mut settings: BTreeMap<String, String> = [("CASHU_MINTS", mint.url()), ("UPSTREAM_BASE_URL", upstream.url())]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
@@ -41,21 +25,21 @@ async fn node_ahead(mint: &TestMint, upstream: &Upstream, clock: &Arc<Ahead>, mo
     TestNode::with_settings(settings, clock.clone()).await
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
+pub async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
     let text = response.text().await.unwrap();
     (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}")))
 }
 
-async fn ok(request: reqwest::RequestBuilder) -> Value {
+pub async fn ok(request: reqwest::RequestBuilder) -> Value {
     let (status, body) = answer(request).await;
     assert_eq!(status, 200, "{body}");
     body
 }
 
 /// Drives the journal until nothing is due, as the job does.
-async fn resume(node: &TestNode) -> usize {
+pub async fn resume(node: &TestNode) -> usize {
     node.running().exchange().till.wallet().resume(0).await.unwrap()
 }
 
@@ -359,5 +343,48 @@ async fn earnings_are_paid_out_and_clients_money_is_not() {
     // All that clients have can still be paid back.
     let back = ok(node.post("/v1/wallet/refund").bearer_auth(&token)).await;
     assert_eq!(purse.receive(back["token"].as_str().unwrap()).await.unwrap(), 700);
+    node.finish().await;
+}
+
+/// H24: so many invoices for new keys an hour, and so many that wait, for one address.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_has_so_many_invoices_an_hour_and_waiting() {
+    let mint = TestMint::with_options(MintOptions { unpaid: true, ..MintOptions::default() }).await;
+    let upstream = Upstream::start().await;
+    let clock = Arc::new(Ahead::default());
+    let node = node_ahead(&mint, &upstream, &clock, &[("INVOICE_CREATES_PER_HOUR", "8")]).await;
+    let create = || node.post("/lightning/invoice").json(&json!({ "amount_sats": 9, "purpose": "create" }));
+    let mut made = Vec::new();
+    for _ in 0..5 {
+        made.push(ok(create()).await);
+    }
+    let refused = create().send().await.unwrap();
+    assert_eq!(refused.status(), 429);
+    let wait: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((3_500..=3_600).contains(&wait), "until the first is over: {wait}");
+    let quotes = mint.calls("/v1/mint/quote/bolt11");
+    let (status, body) = answer(create()).await;
+    assert_eq!((status, body["error"]["code"].as_str()), (429, Some("rate_limit_exceeded")), "{body}");
+    assert_eq!(mint.calls("/v1/mint/quote/bolt11"), quotes, "the mint is not asked");
+    // One is paid, so another may wait; a key's own top-ups are counted with the key.
+    mint.pay(made[0]["bolt11"].as_str().unwrap(), 9).await;
+    let key = status_until(&node, made[0]["invoice_id"].as_str().unwrap(), "paid").await["api_key"].clone();
+    ok(create()).await;
+    ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 1, "purpose": "topup", "api_key": key }))).await;
+    assert_eq!(answer(create()).await.0, 429);
+    // Their time is over, and two of eight are left for this hour; then the hour is over.
+    clock.step(Duration::from_secs(3_600 - 60));
+    assert_eq!(answer(create()).await.0, 429, "five wait");
+    clock.step(Duration::from_secs(61));
+    for _ in 0..5 {
+        ok(create()).await;
+    }
+    node.finish().await;
+
+    let node =
+        node_ahead(&mint, &upstream, &clock, &[("INVOICE_CREATES_PER_HOUR", "2"), ("INVOICE_MAX_PENDING", "0")]).await;
+    let create = || node.post("/lightning/invoice").json(&json!({ "amount_sats": 9, "purpose": "create" }));
+    let outcomes = futures_util::future::join_all((0..10).map(|_| answer(create()))).await;
+    assert_eq!(outcomes.iter().filter(|(status, _)| *status == 200).count(), 2, "also when they come at once");
     node.finish().await;
 }

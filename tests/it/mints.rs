@@ -26,7 +26,7 @@ const SWAP: &str = "/v1/swap";
 const STATES: &str = "/v1/checkstate";
 const RESTORE: &str = "/v1/restore";
 const MELT: &str = "/v1/melt/bolt11";
-const BAD_GATEWAY: Mode = Mode::Say("HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbad");
+const BAD_GATEWAY: Mode = Mode::Reply("HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbad");
 
 /// A clock that moves when it is told to.
 #[derive(Debug)]
@@ -200,7 +200,7 @@ async fn a_mint_that_says_when_to_come_again_is_not_asked_before() {
     ];
     for ((reply, secs), tokens) in replies.into_iter().zip(tokens.chunks(3)) {
         let before = chaos.hits(SWAP);
-        chaos.set(SWAP, Mode::Say(reply));
+        chaos.set(SWAP, Mode::Reply(reply));
         assert_eq!(told(present(&node, &tokens[0])).await, limited(secs));
         chaos.calm();
         for token in tokens {
@@ -512,7 +512,9 @@ async fn a_question_that_is_not_answered_says_nothing_of_a_payment() {
     clock.step(1);
     chaos.set(
         "",
-        Mode::Say("HTTP/1.1 429 Too Many Requests\r\nretry-after: 3\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"),
+        Mode::Reply(
+            "HTTP/1.1 429 Too Many Requests\r\nretry-after: 3\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+        ),
     );
     chaos.set("/v1/melt/quote/bolt11", Mode::Pass);
     chaos.set(MELT, Mode::DropReply);
@@ -554,7 +556,7 @@ async fn absurd_answers_are_not_believed() {
         let node = node_at(&chaos.url(), &upstream, &Stepped::now(), &[]).await;
         let token = purse.send(10).await;
         let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-        chaos.set(SWAP, Mode::Say(Box::leak(format!("{head}{body}").into_boxed_str())));
+        chaos.set(SWAP, Mode::Reply(Box::leak(format!("{head}{body}").into_boxed_str())));
         let what: String = body.chars().take(20).collect();
         assert_eq!(told(present(&node, &token)).await.1, "cashu_mint_timeout", "{what}");
         chaos.calm();

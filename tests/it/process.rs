@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,7 @@ fn defaults(mint_url: &str, upstream: &Upstream) -> BTreeMap<String, String> {
         ("BTC_USD_FIXED", "100000"),
         ("EXCHANGE_FEE", "1"),
         ("UPSTREAM_PROVIDER_FEE", "1"),
+        ("CHANGE_LADDER_COINS", "0"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into()
@@ -47,6 +49,15 @@ impl Program {
 
     /// Starts with these settings and nothing of this process's environment.
     async fn with_settings(dir: &Path, settings: &BTreeMap<String, String>) -> Self {
+        let mut program = Self::launch(dir, settings);
+        if !program.is_listening().await {
+            panic!("it ended: {}", program.said());
+        }
+        program
+    }
+
+    /// Starts, without waiting for anything.
+    fn launch(dir: &Path, settings: &BTreeMap<String, String>) -> Self {
         std::fs::write(dir.join("models.json"), models().to_string()).expect("models.json");
         let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
         command.env_clear().current_dir(dir).envs(settings);
@@ -55,17 +66,19 @@ impl Program {
         let said = Arc::new(Mutex::new(String::new()));
         let readers =
             vec![read(child.stdout.take().expect("stdout"), &said), read(child.stderr.take().expect("stderr"), &said)];
-        let mut program = Self { child, url: String::new(), said, readers };
-        program.url = program.listening().await;
-        program
+        Self { child, url: String::new(), said, readers }
     }
 
-    async fn listening(&mut self) -> String {
+    /// Waits until it listens. Returns whether it does; else it has ended.
+    async fn is_listening(&mut self) -> bool {
         for _ in 0..6_000 {
             if let Some((_, rest)) = self.said().split_once(" listens on ") {
-                return rest.lines().next().expect("a line").to_owned();
+                rest.lines().next().expect("a line").clone_into(&mut self.url);
+                return true;
             }
-            assert!(self.child.try_wait().expect("its state").is_none(), "it ended: {}", self.said());
+            if self.child.try_wait().expect("its state").is_some() {
+                return false;
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("it does not listen after 60 s: {}", self.said());
@@ -84,6 +97,17 @@ impl Program {
     pub fn kill(mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
+    }
+
+    /// Waits until it has ended by itself, and gives the signal that ended it.
+    async fn ended(mut self) -> Option<i32> {
+        for _ in 0..2_000 {
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                return status.signal();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it still runs after 20 s: {}", self.said());
     }
 
     /// Asks it to stop, waits until it has, and gives all that it wrote.
@@ -132,14 +156,20 @@ pub struct ChildNode {
 impl ChildNode {
     /// Starts a node that takes the ecash of the mint at this URL.
     pub async fn start(mint_url: &str, upstream: &Upstream, more: &[(&str, &str)]) -> Self {
+        let mut node = Self::prepare(mint_url, upstream, more).await;
+        node.restart().await;
+        node
+    }
+
+    /// The same, not started yet.
+    pub async fn prepare(mint_url: &str, upstream: &Upstream, more: &[(&str, &str)]) -> Self {
         let db = TestDb::new().await;
         let mut settings = defaults(mint_url, upstream);
         if let Some(url) = db.url() {
             settings.insert("DATABASE_URL".to_owned(), url);
         }
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let program = Some(Program::with_settings(&db.dir(), &settings).await);
-        Self { db, settings, program, client: client() }
+        Self { db, settings, program: None, client: client() }
     }
 
     fn program(&mut self) -> Program {
@@ -157,9 +187,58 @@ impl ChildNode {
         self.program = Some(Program::with_settings(&self.db.dir(), &self.settings).await);
     }
 
+    /// Starts it again, to be killed by a [`coinslot::failpoint`]. Returns whether it listens; else it
+    /// has met that end already.
+    pub async fn restart_armed(&mut self, point: &str) -> bool {
+        assert!(self.program.is_none(), "it is running");
+        let mut settings = self.settings.clone();
+        settings.insert("COINSLOT_FAILPOINT".to_owned(), point.to_owned());
+        let mut program = Program::launch(&self.db.dir(), &settings);
+        if program.is_listening().await {
+            self.program = Some(program);
+            return true;
+        }
+        assert_eq!(program.ended().await, Some(9), "killed, and nothing else, at {point}");
+        false
+    }
+
+    /// Whether it has ended.
+    pub fn has_died(&mut self) -> bool {
+        self.program.as_mut().expect("it was started").child.try_wait().expect("its state").is_some()
+    }
+
+    /// Waits until a failpoint has killed it.
+    pub async fn died(&mut self) {
+        let program = self.program();
+        let said = Arc::clone(&program.said);
+        let signal = program.ended().await;
+        assert_eq!(signal, Some(9), "killed, and nothing else: {}", said.lock().expect("said"));
+    }
+
     /// Asks it to stop, and waits until it has, well.
     pub async fn stop(&mut self) {
         self.program().stop().await;
+    }
+
+    /// From the next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Starts it again on the same data, and waits until it dies at this place.
+    pub async fn restart_to_die_at(&mut self, failpoint: &str) {
+        assert!(self.program.is_none(), "kill it first");
+        let mut settings = self.settings.clone();
+        settings.insert("COINSLOT_FAILPOINT".to_owned(), failpoint.to_owned());
+        let mut program = Program::launch(&self.db.dir(), &settings);
+        for _ in 0..6_000 {
+            if let Some(status) = program.child.try_wait().expect("its state") {
+                assert!(!status.success(), "{}", program.said());
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it does not come by {failpoint}: {}", program.said());
     }
 
     fn url(&self) -> &str {

@@ -10,6 +10,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -27,15 +29,61 @@ pub enum Mode {
     Once,
     /// It waits for [`Chaos::release`], whatever the mode is by then; then it is forwarded.
     Park,
-    /// It is forwarded; the reply comes a byte at a time.
-    Drip,
     /// Nothing is forwarded; this is the reply.
-    Say(&'static str),
+    Reply(&'static str),
+    /// It is refused with 429, with this many seconds of `Retry-After`; nothing is forwarded.
+    Limit(Option<u64>),
+    /// It is forwarded; the reply comes byte by byte, and never to its end.
+    Drip,
+    /// It is forwarded; this is what comes back.
+    Say(Junk),
+    /// It is forwarded; its reply comes back changed.
+    Lie(Lie),
+}
+
+/// Replies that are none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Junk {
+    /// 200 with a page.
+    Html,
+    /// 200 with JSON without an end.
+    Huge,
+    /// 200 with JSON that nests without an end.
+    Deep,
+    /// 200 with an empty object.
+    Empty,
+    /// 403 with a page.
+    Forbidden,
+    /// 404 in JSON that is not of a mint.
+    Lost,
+}
+
+/// What is not true in a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Signatures are for other amounts.
+    Amounts,
+    /// A signature is missing.
+    Missing,
+    /// The proofs of the signatures are of something else.
+    Dleq,
+    /// There is no signature at all.
+    Nothing,
+    /// The signatures are on outputs that nobody asked about.
+    Foreign,
+    /// All proofs, or the quote, are in this state.
+    State(&'static str),
+    /// Spending costs more.
+    Fees,
+    /// The keys are those of other amounts.
+    Keys,
+    /// The quote has a name that leads elsewhere.
+    Name,
 }
 
 #[derive(Default)]
 struct State {
-    /// By path; the empty one is for all others.
+    /// By path, or by its beginning and `*`; the empty one is for all others.
     modes: HashMap<String, Mode>,
     /// Requests by path whose treatment has begun (for the modes that forward: which the mint
     /// has answered).
@@ -43,6 +91,27 @@ struct State {
     /// Parked requests that may go, and those that went.
     released: u64,
     went: u64,
+}
+
+impl State {
+    /// The name by which a mode was set for this path, and the mode.
+    fn named(&self, path: &str) -> Option<(&String, &Mode)> {
+        let begins = |name: &str| name.strip_suffix('*').is_some_and(|start| path.starts_with(start));
+        let found = self.modes.get_key_value(path).or_else(|| self.modes.iter().find(|(name, _)| begins(name)));
+        found.or_else(|| self.modes.get_key_value(""))
+    }
+
+    fn mode(&self, path: &str) -> Mode {
+        self.named(path).map_or(Mode::Pass, |(_, mode)| *mode)
+    }
+
+    /// Counts a request, by its path and by the name under which that has a mode.
+    fn hit(&mut self, path: &str) {
+        let name = self.named(path).map(|(name, _)| name.clone()).filter(|name| name != path);
+        for counted in name.into_iter().chain([path.to_owned()]) {
+            *self.hits.entry(counted).or_default() += 1;
+        }
+    }
 }
 
 struct Shared {
@@ -130,25 +199,50 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
     let Some((path, request)) = read_request(&mut client)? else { return Ok(()) };
     let mode = {
         let mut state = shared.state.lock().expect("state");
-        let mode = state.modes.get(&path).or_else(|| state.modes.get("")).copied().unwrap_or(Mode::Pass);
+        let mode = state.mode(&path);
         if mode == Mode::Once {
             state.modes.insert(path.clone(), Mode::Cut);
         }
         mode
     };
-    let hit = || *shared.state.lock().expect("state").hits.entry(path.clone()).or_default() += 1;
+    let hit = || shared.state.lock().expect("state").hit(&path);
     let wait = || {
         let waiting = |state: &mut State| state.modes.get(&path) == Some(&mode);
         drop(shared.changed.wait_while(shared.state.lock().expect("state"), waiting).expect("state"));
     };
     match mode {
         Mode::Cut => hit(),
+        Mode::Limit(seconds) => {
+            hit();
+            let after = seconds.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
+            client
+                .write_all(format!("HTTP/1.1 429 Too Many Requests\r\n{after}content-length: 0\r\n\r\n").as_bytes())?;
+        }
+        Mode::Drip => {
+            let reply = forward(shared, &request)?;
+            hit();
+            let mut rest = reply.chunks(1);
+            while shared.state.lock().expect("state").mode(&path) == mode {
+                client.write_all(rest.next().unwrap_or_default())?;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Mode::Say(junk) => {
+            forward(shared, &request)?;
+            hit();
+            client.write_all(&say(junk))?;
+        }
+        Mode::Lie(lie) => {
+            let reply = forward(shared, &request)?;
+            hit();
+            client.write_all(&change(lie, &reply).unwrap_or(reply))?;
+        }
         Mode::Hold => {
             hit();
             wait();
             client.write_all(&forward(shared, &request)?)?;
         }
-        Mode::Say(reply) => {
+        Mode::Reply(reply) => {
             hit();
             client.write_all(reply.as_bytes())?;
         }
@@ -160,16 +254,10 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
             shared.state.lock().expect("state").went += 1;
             client.write_all(&reply?)?;
         }
-        Mode::Pass | Mode::Once | Mode::Drip | Mode::DropReply | Mode::StallReply => {
+        Mode::Pass | Mode::Once | Mode::DropReply | Mode::StallReply => {
             let reply = forward(shared, &request)?;
             hit();
             match mode {
-                Mode::Drip => {
-                    for byte in reply {
-                        client.write_all(&[byte])?;
-                        std::thread::sleep(Duration::from_millis(50));
-                    }
-                }
                 Mode::Pass | Mode::Once => client.write_all(&reply)?,
                 Mode::StallReply => wait(),
                 _ => {}
@@ -225,3 +313,68 @@ fn forward(shared: &Shared, request: &[u8]) -> std::io::Result<Vec<u8>> {
     mint.read_to_end(&mut reply)?;
     Ok(reply)
 }
+
+fn answer(status: &str, media: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status}\r\ncontent-type: {media}\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn say(junk: Junk) -> Vec<u8> {
+    const PAGE: &[u8] = b"<html><body>Just a moment</body></html>";
+    match junk {
+        Junk::Html => answer("200 OK", "text/html", PAGE),
+        Junk::Huge => answer("200 OK", "application/json", format!("[{}1]", "1,".repeat(2_000_000)).as_bytes()),
+        Junk::Deep => answer("200 OK", "application/json", "[".repeat(200_000).as_bytes()),
+        Junk::Empty => answer("200 OK", "application/json", b"{}"),
+        Junk::Forbidden => answer("403 Forbidden", "text/html", PAGE),
+        Junk::Lost => answer("404 Not Found", "application/json", br#"{"message":"no such route"}"#),
+    }
+}
+
+/// A reply that says something else. `None` where there is nothing to change in it.
+fn change(lie: Lie, reply: &[u8]) -> Option<Vec<u8>> {
+    if !reply.starts_with(b"HTTP/1.1 200") {
+        return None;
+    }
+    let at = reply.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let mut body: Value = serde_json::from_slice(&reply[at + 4..]).ok()?;
+    let object = body.as_object_mut()?;
+    for name in ["signatures", "promises", "change"] {
+        let Some(signatures) = object.get_mut(name).and_then(Value::as_array_mut) else { continue };
+        match lie {
+            Lie::Amounts => signatures
+                .iter_mut()
+                .for_each(|one| one["amount"] = json!(one["amount"].as_u64().map(|amount| amount * 2))),
+            Lie::Missing => drop(signatures.pop()),
+            Lie::Nothing => signatures.clear(),
+            Lie::Dleq => signatures.iter_mut().for_each(|one| one["dleq"]["e"] = json!("11".repeat(32))),
+            _ => {}
+        }
+    }
+    let each = |object: &mut serde_json::Map<String, Value>, name: &str, change: &dyn Fn(&mut Value)| {
+        object.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten().for_each(change);
+    };
+    match lie {
+        Lie::Foreign => each(object, "outputs", &|one| one["B_"] = json!(OTHER_POINT)),
+        Lie::State(state) if object.contains_key("states") => {
+            each(object, "states", &|one| one["state"] = json!(state))
+        }
+        Lie::State(state) => drop(object.insert("state".to_owned(), json!(state))),
+        Lie::Fees => each(object, "keysets", &|one| one["input_fee_ppk"] = json!(5_000)),
+        Lie::Keys => each(object, "keysets", &|one| {
+            let (one_sat, two_sats) = (one["keys"]["1"].clone(), one["keys"]["2"].clone());
+            (one["keys"]["1"], one["keys"]["2"]) = (two_sats, one_sat);
+        }),
+        Lie::Name => drop(object.insert("quote".to_owned(), json!("../../swap?"))),
+        _ => {}
+    }
+    if lie == Lie::Nothing
+        && let Some(outputs) = object.get_mut("outputs")
+    {
+        *outputs = json!([]);
+    }
+    Some(answer("200 OK", "application/json", body.to_string().as_bytes()))
+}
+
+/// A point on the curve that is nobody's output.
+const OTHER_POINT: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";

@@ -8,6 +8,7 @@ use coinslot::clock::SystemClock;
 use coinslot::ledger::Ledger;
 use coinslot::ledger::books::Books;
 use coinslot::store::Store;
+use sqlx::{AnyConnection, Connection, Row};
 use tempfile::TempDir;
 
 use super::store::TempSchema;
@@ -51,6 +52,17 @@ impl TestDb {
 
     pub async fn open_with(&self, strict: bool) -> Store {
         Store::open(&self.data_dir(), self.url().as_deref(), strict).await.expect("the database opens")
+    }
+
+    /// How many operations are open, also while a node is running.
+    pub async fn open_operations(&self) -> i64 {
+        sqlx::any::install_default_drivers();
+        let file = || format!("sqlite:{}?mode=ro", self.data_dir().join("coinslot.db").display());
+        let mut connection = AnyConnection::connect(&self.url().unwrap_or_else(file)).await.expect("a connection");
+        let open = "SELECT COUNT(*) FROM operations WHERE state IN ('planned', 'acting', 'unknown')";
+        let row = sqlx::query(open).fetch_one(&mut connection).await.expect("operations");
+        connection.close().await.expect("close");
+        row.try_get(0).expect("a count")
     }
 
     /// The books of a node that is not running, proven against its ecash.

@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use cdk::mint::{Mint, MintBuilder, MintMeltLimits};
-use cdk::nuts::{CurrencyUnit, PaymentMethod};
+use cdk::nuts::{CurrencyUnit, MeltQuoteState, PaymentMethod};
 use cdk::types::{FeeReserve, QuoteTTL};
 use cdk::{Amount, Bolt11Invoice};
 use cdk_common::payment::{PaymentIdentifier, WaitPaymentResponse};
@@ -33,6 +33,8 @@ pub struct MintOptions {
     pub msat: bool,
     /// `Some(false)` makes the old short keyset ids, as most mints still have them.
     pub keyset_v2: Option<bool>,
+    /// What is set aside for the fee of a payment, in the unit; 1 when absent. It takes 1.
+    pub fee_reserve: Option<u64>,
     /// Whether invoices wait for [`TestMint::pay`] instead of paying themselves.
     pub unpaid: bool,
 }
@@ -88,14 +90,31 @@ impl TestMint {
 
     /// Pays an invoice of this mint's, so many units.
     pub async fn pay(&self, bolt11: &str, units: u64) {
-        let invoice = Bolt11Invoice::from_str(bolt11).expect("an invoice");
-        let hash: [u8; 32] = *invoice.payment_hash().as_ref();
-        let payment = WaitPaymentResponse {
-            payment_identifier: PaymentIdentifier::PaymentHash(hash),
-            payment_amount: Amount::new(units, CurrencyUnit::Sat),
-            payment_id: invoice.payment_hash().to_string(),
-        };
-        self.mint.pay_mint_quote_for_request_id(payment).await.expect("the payment is noted");
+        self.payments().arrive(bolt11, units).await;
+    }
+
+    /// Where payments of its invoices arrive.
+    pub fn payments(&self) -> Payments {
+        Payments(self.mint.clone())
+    }
+
+    /// What it has signed and not taken back, in its smallest unit: what everybody holds together.
+    pub async fn outstanding(&self) -> u64 {
+        let issued = self.mint.total_issued().await.expect("issued");
+        let redeemed = self.mint.total_redeemed().await.expect("redeemed");
+        let sum = |amounts: &HashMap<_, Amount>| amounts.values().map(|amount| amount.to_u64()).sum::<u64>();
+        sum(&issued) - sum(&redeemed)
+    }
+
+    /// The Lightning payments that it made.
+    pub async fn paid(&self) -> Vec<u64> {
+        let quotes = self.mint.melt_quotes().await.expect("melt quotes");
+        quotes.iter().filter(|quote| quote.state == MeltQuoteState::Paid).map(|quote| quote.amount().value()).collect()
+    }
+
+    /// Its routes, to be served somewhere else too.
+    pub fn router(&self) -> Router {
+        self.router.clone()
     }
 
     /// Cuts every connection and refuses new ones. What the mint knows stays.
@@ -130,6 +149,23 @@ impl TestMint {
     }
 }
 
+/// Where payments of a mint's invoices arrive.
+pub struct Payments(Arc<Mint>);
+
+impl Payments {
+    /// Notes that an invoice was paid, so many units.
+    pub async fn arrive(&self, bolt11: &str, units: u64) {
+        let invoice = Bolt11Invoice::from_str(bolt11).expect("an invoice");
+        let hash: [u8; 32] = *invoice.payment_hash().as_ref();
+        let payment = WaitPaymentResponse {
+            payment_identifier: PaymentIdentifier::PaymentHash(hash),
+            payment_amount: Amount::new(units, CurrencyUnit::Sat),
+            payment_id: invoice.payment_hash().to_string(),
+        };
+        self.0.pay_mint_quote_for_request_id(payment).await.expect("the payment is noted");
+    }
+}
+
 impl Drop for TestMint {
     fn drop(&mut self) {
         if let Some(server) = self.server.take() {
@@ -149,7 +185,7 @@ async fn build(store: &TempStore, options: &MintOptions) -> Mint {
         units.push(CurrencyUnit::Msat);
     }
     for unit in units {
-        let fees = FeeReserve { min_fee_reserve: 1.into(), percent_fee_reserve: 0.0 };
+        let fees = FeeReserve { min_fee_reserve: options.fee_reserve.unwrap_or(1).into(), percent_fee_reserve: 0.0 };
         // Its delay also holds payments up that the mint makes, so it is for tests of invoices only.
         let delay = if options.unpaid { 1_000_000 } else { 0 };
         let payments = FakeWallet::new(fees, HashMap::new(), HashSet::new(), delay, unit.clone());

@@ -9,12 +9,16 @@
     clippy::disallowed_methods
 )]
 
+pub mod answers;
 pub mod chaos;
+pub mod clock;
 pub mod db;
 pub mod lnurl;
+pub mod lossy;
 pub mod mint;
 pub mod node;
 pub mod purse;
 pub mod store;
 pub mod tokens;
 pub mod upstream;
+pub mod wire;

@@ -90,6 +90,8 @@ impl TestNode {
             ("BTC_USD_FIXED", "100000".to_owned()),
             ("EXCHANGE_FEE", "1".to_owned()),
             ("UPSTREAM_PROVIDER_FEE", "1".to_owned()),
+            // Calls to the mint are counted and lost on purpose: none shall happen in the background.
+            ("CHANGE_LADDER_COINS", "0".to_owned()),
             ("ADMIN_PASSWORD", "an admin password".to_owned()),
         ]
         .into_iter()
@@ -112,6 +114,13 @@ impl TestNode {
     /// Stops the node and starts it again on the same data.
     pub async fn restart(&mut self) {
         self.stop().await;
+        self.run().await;
+    }
+
+    /// The same, with one setting changed.
+    pub async fn restart_with(&mut self, name: &str, value: &str) {
+        self.stop().await;
+        self.settings.insert(name.to_owned(), value.to_owned());
         self.run().await;
     }
 

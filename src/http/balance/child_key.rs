@@ -1,18 +1,23 @@
 //! `POST /child-key`: keys that spend the money of this one, within limits. Their secrets are in the
-//! answer and nowhere else.
+//! answer and nowhere else; with an `Idempotency-Key`, an answer that was lost is had again.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::Response;
+use axum::http::{HeaderMap, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{limits, paying, read_json, respond, spawn};
+use super::{Answer, limits, parse_json, paying, read_bytes, respond, spawn};
+use crate::exchange::Asked;
 use crate::failure::{Code, Failure};
-use crate::http::Node;
+use crate::http::{Node, idempotency};
+use crate::ledger::terms::{Expiry, Limits};
+use crate::payment::Payment;
 
 /// Most keys of one call.
 const MAX_COUNT: usize = 50;
+/// What repeats are told from other calls by, under either prefix.
+const PATH: &str = "balance/child-key";
 
 #[derive(Debug, Default, Deserialize)]
 struct Wanted {
@@ -25,34 +30,59 @@ struct Wanted {
 /// Serves the call.
 pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
-    let outcome = async {
-        let (payment, expiry) = paying(&headers)?;
-        let wanted: Wanted = read_json(request).await?;
-        let count = limits::whole("count", wanted.count.as_ref())?.and_then(|count| usize::try_from(count).ok());
-        let count = count
-            .filter(|count| (1..=MAX_COUNT).contains(count))
-            .ok_or_else(|| Failure::client(Code::InvalidRequest, format!("count must be 1 to {MAX_COUNT}.")))?;
-        let limits = limits::read(
-            wanted.balance_limit.as_ref(),
-            wanted.balance_limit_reset.as_ref(),
-            wanted.validity_date.as_ref(),
-            node.exchange.ledger.clock().now_secs(),
-        )?;
-        let made = spawn(&node, move |node| async move {
-            let till = &node.exchange.till;
-            let (parent, _) = till.open(payment, expiry).await?;
-            till.make_children(parent.id, count, limits, &uuid::Uuid::new_v4().to_string()).await
-        })
-        .await?;
-        let keys: Vec<String> = made.secrets.iter().map(|secret| format!("sk-{secret}")).collect();
-        Ok(json!({
-            "api_keys": keys,
-            "count": count,
-            "cost_msats": made.cost.get(),
-            "cost_sats": made.cost.floor_sat().get(),
-            "parent_balance": made.left.get(),
-            "parent_balance_sats": made.left.floor_sat().get(),
-        }))
+    make(&node, &headers, request).await.unwrap_or_else(|failure| respond(Err(failure)))
+}
+
+async fn make(node: &Node, headers: &HeaderMap, request: Request) -> Result<Response<Body>, Failure> {
+    let key = idempotency::key(headers)?;
+    let (payment, expiry) = paying(headers)?;
+    let body = read_bytes(request).await?;
+    let (count, limits) = read(&body, node.exchange.ledger.clock().now_secs())?;
+    let id = uuid::Uuid::new_v4().to_string();
+    let Some(key) = key else {
+        let answer = spawn(node, move |node| make_keys(node, payment, expiry, count, limits, id, None)).await;
+        return Ok(respond(answer));
     };
-    respond(outcome.await)
+    let asked = Asked { payment: &payment, key, path: PATH, body: &body, request_id: &id };
+    let (payer, worker, reference) = (payment.clone(), node.clone(), id.clone());
+    let work = move |name| make_keys(worker, payer, expiry, count, limits, reference, Some(name));
+    idempotency::once(node, asked, work).await
+}
+
+fn read(body: &[u8], now_secs: i64) -> Result<(usize, Limits), Failure> {
+    let wanted: Wanted = parse_json(body)?;
+    let count = limits::whole("count", wanted.count.as_ref())?.and_then(|count| usize::try_from(count).ok());
+    let count = count
+        .filter(|count| (1..=MAX_COUNT).contains(count))
+        .ok_or_else(|| Failure::client(Code::InvalidRequest, format!("count must be 1 to {MAX_COUNT}.")))?;
+    let limits = limits::read(
+        wanted.balance_limit.as_ref(),
+        wanted.balance_limit_reset.as_ref(),
+        wanted.validity_date.as_ref(),
+        now_secs,
+    )?;
+    Ok((count, limits))
+}
+
+async fn make_keys(
+    node: Node,
+    payment: Payment,
+    expiry: Option<Expiry>,
+    count: usize,
+    limits: Limits,
+    reference: String,
+    name: Option<String>,
+) -> Answer {
+    let till = &node.exchange.till;
+    let (parent, _) = till.open(payment, expiry).await?;
+    let made = till.make_children(parent.id, count, limits, &reference, name.as_deref()).await?;
+    let keys: Vec<String> = made.secrets.iter().map(|secret| format!("sk-{secret}")).collect();
+    Ok(json!({
+        "api_keys": keys,
+        "count": count,
+        "cost_msats": made.cost.get(),
+        "cost_sats": made.cost.floor_sat().get(),
+        "parent_balance": made.left.get(),
+        "parent_balance_sats": made.left.floor_sat().get(),
+    }))
 }

@@ -10,9 +10,10 @@ pub(super) mod limits;
 mod refund;
 mod reset;
 mod top_up;
+mod voucher;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Response};
@@ -47,6 +48,7 @@ pub fn mount(mut router: Router<Node>) -> Router<Node> {
             .route(&at("/child-key"), post(child_key::serve))
             .route(&at("/child-key/reset"), post(reset::serve))
             .route(&at("/donate"), post(donate::serve))
+            .route(&at("/voucher"), post(voucher::serve))
             .route(&at("/{*other}"), any(unknown));
     }
     router
@@ -66,13 +68,19 @@ pub(super) fn paying(headers: &HeaderMap) -> Result<(Payment, Option<Expiry>), F
 }
 
 pub(super) async fn read_json<T: Default + serde::de::DeserializeOwned>(request: Request) -> Result<T, Failure> {
+    parse_json(&read_bytes(request).await?)
+}
+
+async fn read_bytes(request: Request) -> Result<Bytes, Failure> {
     let (parts, body) = request.into_parts();
-    let bytes = proxy::read_body(&parts.headers, body, MAX_BODY).await?;
+    proxy::read_body(&parts.headers, body, MAX_BODY).await
+}
+
+fn parse_json<T: Default + serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     if bytes.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|_| Failure::client(Code::InvalidJson, "The request body is not valid JSON."))
+    serde_json::from_slice(bytes).map_err(|_| Failure::client(Code::InvalidJson, "The request body is not valid JSON."))
 }
 
 /// Runs what touches money in a task of its own: a client that hangs up does not interrupt it.

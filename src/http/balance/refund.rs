@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Answer, paying, read_json, respond, spawn};
 use crate::failure::{Code, Failure, Funds};
 use crate::http::{Node, headers};
+use crate::ledger::Account;
 use crate::lnurl::Recipient;
 use crate::money::{MintUnit, Msat};
 use crate::payment::keys::child_key;
@@ -34,12 +35,14 @@ pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body>
     if let Some(token) = one_shot {
         let token = token.to_owned();
         let outcome = spawn(&node, move |node| async move {
-            let unit = payment::read_token(&token)?.unit;
-            claim(&node, &token).await.map(|change| (change, unit))
+            let id = payment::read_token(&token)?.id;
+            let change = claim(&node, &token).await?;
+            let account = node.exchange.till.look_up(&id).await?;
+            Ok((change, Returned::of(&node, account.as_ref()).await))
         });
         return match outcome.await {
-            Ok((change, unit)) => {
-                let mut response = respond(refund_body(&change, unit));
+            Ok((change, returned)) => {
+                let mut response = respond(refund_body(&change, returned));
                 if let Change::Token { token, .. } = &change {
                     headers::put(response.headers_mut(), headers::X_CASHU, token);
                 }
@@ -51,8 +54,8 @@ pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body>
     let outcome = async {
         let (payment, _) = paying(&headers)?;
         let to = read_destination(read_json(request).await?)?;
-        let (change, unit) = spawn(&node, move |node| async move { refund_key(&node, payment, &to).await }).await?;
-        refund_body(&change, unit)
+        let (change, returned) = spawn(&node, move |node| async move { refund_key(&node, payment, &to).await }).await?;
+        refund_body(&change, returned)
     };
     respond(outcome.await)
 }
@@ -84,6 +87,8 @@ async fn claim(node: &Node, token: &str) -> Result<Change, Failure> {
         RefundError::Nothing | RefundError::TooSmall => {
             Failure::payment(Code::TokenAlreadySpent, "This Cashu token was used up: no change is due.")
         }
+        RefundError::Swept => swept(),
+        RefundError::MintGone => mint_gone("").funds(Funds::Claimable),
         RefundError::NoSuchMint | RefundError::Undeliverable(_) => Failure::internal().funds(Funds::Claimable),
         RefundError::Wallet(error) => {
             tracing::error!(%error, "change could not be looked up");
@@ -92,7 +97,25 @@ async fn claim(node: &Node, token: &str) -> Result<Change, Failure> {
     })
 }
 
-async fn refund_key(node: &Node, payment: Payment, to: &Destination) -> Result<(Change, MintUnit), Failure> {
+/// What is told of a refund besides its amount.
+struct Returned {
+    unit: MintUnit,
+    /// Ecash of foreign mints that was left over when tokens were swapped.
+    remainders: Vec<String>,
+}
+
+impl Returned {
+    async fn of(node: &Node, account: Option<&Account>) -> Self {
+        let Some(account) = account else { return Self { unit: MintUnit::default(), remainders: Vec::new() } };
+        let remainders = node.exchange.till.wallet().remainders(account.id).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "what was left of foreign ecash could not be looked up");
+            Vec::new()
+        });
+        Self { unit: MintUnit::parse(&account.unit).unwrap_or_default(), remainders }
+    }
+}
+
+async fn refund_key(node: &Node, payment: Payment, to: &Destination) -> Result<(Change, Returned), Failure> {
     let till = &node.exchange.till;
     let key = payment.key_hex().ok_or_else(|| Failure::payment(Code::Unauthorized, "Unauthorized"))?;
     // Never redeems: a token that was not used here is best kept as it is.
@@ -100,7 +123,6 @@ async fn refund_key(node: &Node, payment: Payment, to: &Destination) -> Result<(
     if account.parent.is_some() {
         return Err(child_key("A child key has no balance of its own; refund its parent."));
     }
-    let unit = MintUnit::parse(&account.unit).unwrap_or_default();
     let change = till.wallet().refund(account.id, to).await.map_err(|error| match error {
         RefundError::Ongoing => {
             Failure::client(Code::RefundOngoing, "Cannot refund key. There are ongoing requests for this api key.")
@@ -109,6 +131,10 @@ async fn refund_key(node: &Node, payment: Payment, to: &Destination) -> Result<(
         RefundError::TooSmall => Failure::client(Code::RefundTooSmall, "Balance too small to refund (less than 1 sat)"),
         RefundError::Pending => {
             Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY)
+        }
+        RefundError::Swept => swept(),
+        RefundError::MintGone => {
+            mint_gone(" Or name another mint of this node's (`mint`) or a `lightning_address`.").funds(Funds::OnAccount)
         }
         RefundError::NoSuchMint => Failure::client(
             Code::InvalidRequest,
@@ -123,10 +149,19 @@ async fn refund_key(node: &Node, payment: Payment, to: &Destination) -> Result<(
             Failure::internal()
         }
     })?;
-    Ok((change, unit))
+    Ok((change, Returned::of(node, Some(&account)).await))
 }
 
-fn refund_body(change: &Change, unit: MintUnit) -> Answer {
+fn refund_body(change: &Change, returned: Returned) -> Answer {
+    let Returned { unit, remainders } = returned;
+    let mut body = change_body(change, unit)?;
+    if let Some(body) = body.as_object_mut().filter(|_| !remainders.is_empty()) {
+        body.insert("foreign_remainders".into(), json!(remainders));
+    }
+    Ok(body)
+}
+
+fn change_body(change: &Change, unit: MintUnit) -> Answer {
     match change {
         Change::Token { token, amount, mint } => {
             let (name, units) = counted(*amount, unit);
@@ -137,10 +172,26 @@ fn refund_body(change: &Change, unit: MintUnit) -> Answer {
             Ok(json!({ "recipient": recipient, name: units, "fee_msats": fee.get() }))
         }
         Change::Nothing => Err(Failure::client(Code::RefundNothing, "No balance to refund")),
+        Change::Swept => Err(swept()),
         Change::Failed(_) | Change::Owed => {
             Err(Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY))
         }
     }
+}
+
+fn swept() -> Failure {
+    Failure::client(Code::RefundSwept, "Refund has been swept")
+}
+
+/// Seconds after which to ask again for the money of a mint that the operator took off the list.
+const MINT_GONE_RETRY: u64 = 3600;
+
+fn mint_gone(or_else: &str) -> Failure {
+    let message = format!(
+        "The mint that was paid at is not one of this node's any more, so its ecash cannot be given out now. \
+         Nothing is lost: the operator must list the mint again.{or_else}"
+    );
+    Failure::unavailable(Code::MintGone, message, MINT_GONE_RETRY)
 }
 
 /// An amount in the unit of its ecash, as a text, under its unit's name.

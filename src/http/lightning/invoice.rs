@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::failure::{Code, Failure};
 use crate::http::balance::limits::{self, whole};
 use crate::http::balance::{read_json, respond, spawn};
-use crate::http::{Node, proxy};
+use crate::http::{Node, peer, proxy};
 use crate::ledger::AccountId;
 use crate::money::Sat;
 use crate::payment::{self, Payment};
@@ -31,6 +31,7 @@ struct Wanted {
 /// Serves the call.
 pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
+    let address = peer(&request);
     let outcome = async {
         let wanted: Wanted = read_json(request).await?;
         let sats = read_amount(wanted.amount_sats.as_ref())?;
@@ -49,7 +50,7 @@ pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body>
             let till = &node.exchange.till;
             match key {
                 Some(account) => till.invoice_for(account, sats).await,
-                None => till.invoice_for_key(sats, limits).await,
+                None => till.invoice_for_key(sats, limits, address).await,
             }
         });
         let invoice = made.await?;

@@ -36,6 +36,7 @@ fn describe(billed: &Billed) -> Value {
         InvoiceStatus::Paid => "paid",
         InvoiceStatus::Expired => "expired",
         InvoiceStatus::Cancelled => "cancelled",
+        InvoiceStatus::Stuck => "reconciliation_required",
     };
     json!({
         "invoice_id": invoice.id,

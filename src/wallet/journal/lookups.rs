@@ -1,14 +1,16 @@
 //! What the journal knows: rows found by what they are about, and those that are due.
 
+use std::collections::HashSet;
+
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
-use super::{Kind, Movement, OPEN, Operation, State};
+use super::{Fate, Kind, Movement, OPEN, Operation, State};
 use crate::ledger::AccountId;
 use crate::money::{MintUnit, Msat};
 use crate::store::StoreError;
 
 const COLUMNS: &str = "SELECT id, kind, state, account, mint, unit, amount, recipient, payment_hash, plan, result, owner, \
-     due_at, attempts, created_at, updated_at FROM operations";
+     due_at, attempts, created_at, updated_at, fate, takes_back FROM operations";
 
 fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
     let bad = |what: String| StoreError::Inconsistent { table: "operations", what };
@@ -17,6 +19,7 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
     let unit: String = row.try_get(5)?;
     let amount: i64 = row.try_get(6)?;
     let attempts: i64 = row.try_get(13)?;
+    let fate: String = row.try_get(16)?;
     Ok(Operation {
         id: row.try_get(0)?,
         kind: Kind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or_else(|| bad(format!("kind {kind}")))?,
@@ -37,6 +40,8 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
         attempts: u32::try_from(attempts).map_err(|_| bad(format!("attempts {attempts}")))?,
         created_at: row.try_get(14)?,
         updated_at: row.try_get(15)?,
+        fate: Fate::ALL.into_iter().find(|known| known.as_str() == fate).ok_or_else(|| bad(format!("fate {fate}")))?,
+        takes_back: row.try_get(17)?,
     })
 }
 
@@ -93,7 +98,7 @@ pub(in crate::wallet) async fn payout_under_way(
     Ok(row.is_some())
 }
 
-/// What is owed at a mint, and not yet paid out, by open operations. In msat.
+/// What is owed at a mint, and not yet paid out, by open operations; to the mint, too. In msat.
 pub(in crate::wallet) async fn owed_at(
     connection: &mut AnyConnection,
     mint: &str,
@@ -101,10 +106,28 @@ pub(in crate::wallet) async fn owed_at(
 ) -> Result<i64, StoreError> {
     let sql = format!(
         "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM operations WHERE {OPEN} \
-         AND kind IN ('change', 'refund', 'expiry', 'payout') AND mint = $1 AND unit = $2"
+         AND kind IN ('change', 'refund', 'expiry', 'payout', 'sweep') AND mint = $1 AND unit = $2"
     );
     let row = sqlx::query(AssertSqlSafe(sql)).bind(mint).bind(unit.as_str()).fetch_one(connection).await?;
     Ok(row.try_get(0)?)
+}
+
+/// Whether other open operations have ecash of this one's mint and unit in hand.
+pub(in crate::wallet) async fn in_hand(
+    connection: &mut AnyConnection,
+    operation: &Operation,
+) -> Result<bool, StoreError> {
+    let sql = format!(
+        "SELECT id FROM operations WHERE {OPEN} AND mint = $1 AND unit = $2 AND id <> $3 AND EXISTS \
+         (SELECT 1 FROM proof p WHERE p.used_by_operation = operations.id AND p.state = 'RESERVED') LIMIT 1"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(operation.mint.as_str())
+        .bind(operation.unit.as_str())
+        .bind(operation.id.as_str())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.is_some())
 }
 
 /// Operations that failed and whose proofs are still set aside for them.
@@ -119,6 +142,13 @@ pub(in crate::wallet) async fn failed_with_proofs(
     rows.iter().map(read).collect()
 }
 
+/// The ids of all operations that are open.
+pub(in crate::wallet) async fn open_ids(connection: &mut AnyConnection) -> Result<HashSet<String>, StoreError> {
+    let rows = sqlx::query(AssertSqlSafe(format!("SELECT id FROM operations WHERE {OPEN}")));
+    let rows = rows.fetch_all(connection).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 /// Whether the token of this redemption opens the account that it was credited to.
 pub(in crate::wallet) async fn opens_account(connection: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
     let row = sqlx::query(
@@ -128,6 +158,18 @@ pub(in crate::wallet) async fn opens_account(connection: &mut AnyConnection, id:
     .fetch_optional(connection)
     .await?;
     Ok(row.is_some())
+}
+
+/// Redemptions of this account, the oldest first, that brought something besides the credit.
+pub(in crate::wallet) async fn imported(
+    connection: &mut AnyConnection,
+    account: AccountId,
+) -> Result<Vec<Operation>, StoreError> {
+    let sql = format!(
+        "{COLUMNS} WHERE account = $1 AND kind = 'redeem' AND state = 'done' AND plan <> '' ORDER BY created_at"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(account.get()).fetch_all(connection).await?;
+    rows.iter().map(read).collect()
 }
 
 /// The operation that accepted a secret, and how many secrets it accepted in all.
@@ -163,41 +205,78 @@ pub(in crate::wallet) async fn newest(
     row.as_ref().map(read).transpose()
 }
 
-/// All that is open and due, or was last touched before `started_ms`, when this process began;
-/// the longest due first.
+/// All at these mints that is open and due, or was last touched before `started_ms`, when this process
+/// began, or is of a process that was not seen since `dead_before_ms`; the longest due first. What
+/// another living process works on is left to it.
 pub(in crate::wallet) async fn due(
     connection: &mut AnyConnection,
+    owner: &str,
+    mints: &[String],
     now_ms: i64,
     started_ms: i64,
+    dead_before_ms: i64,
 ) -> Result<Vec<Operation>, StoreError> {
-    let sql = format!("{COLUMNS} WHERE {OPEN} AND (due_at <= $1 OR updated_at < $2) ORDER BY due_at LIMIT 200");
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(started_ms).fetch_all(connection).await?;
+    let sql = format!(
+        "{COLUMNS} WHERE {OPEN} AND CASE WHEN owner = $1 THEN due_at <= $2 OR updated_at < $3 \
+         ELSE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $4) END \
+         AND mint IN ({}) ORDER BY due_at LIMIT 200",
+        marks(5, mints)
+    );
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(owner).bind(now_ms).bind(started_ms).bind(dead_before_ms);
+    let rows = mints.iter().fold(query, |query, mint| query.bind(mint.as_str())).fetch_all(connection).await?;
     rows.iter().map(read).collect()
+}
+
+/// How many operations are open, by mint.
+pub(in crate::wallet) async fn open_by_mint(connection: &mut AnyConnection) -> Result<Vec<(String, i64)>, StoreError> {
+    let sql = format!("SELECT mint, COUNT(*) FROM operations WHERE {OPEN} GROUP BY mint ORDER BY mint");
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Tokens of this mint that were made before `before_ms` and of which nobody knows whether they were
+/// claimed, the oldest first.
+pub(in crate::wallet) async fn unclaimed(
+    connection: &mut AnyConnection,
+    mint: &str,
+    before_ms: i64,
+    limit: i64,
+) -> Result<Vec<Operation>, StoreError> {
+    let sql = format!(
+        "{COLUMNS} WHERE state = 'done' AND fate = '' AND kind IN ('change', 'refund') AND updated_at < $1 \
+         AND mint = $2 AND recipient = '' AND result <> '' ORDER BY updated_at, id LIMIT $3"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(before_ms).bind(mint).bind(limit).fetch_all(connection).await?;
+    rows.iter().map(read).collect()
+}
+
+/// Parameters from `$first` on, one for each of a list; for none, a text that nothing equals.
+fn marks(first: usize, list: &[String]) -> String {
+    let marks = (first..).zip(list).map(|(number, _)| format!("${number}")).collect::<Vec<_>>().join(", ");
+    if marks.is_empty() { "NULL".to_owned() } else { marks }
 }
 
 /// Accounts of one-shot tokens that still have money, no open hold, and were last touched before
 /// `before_ms`, by `owner` or by a process that was not seen since `dead_before_ms`: their request
-/// ended without giving change, or its process died.
+/// ended without giving change, or its process died. Only at these mints can change be made.
 pub(in crate::wallet) async fn stranded(
     connection: &mut AnyConnection,
+    mints: &[String],
     owner: &str,
     before_ms: i64,
     dead_before_ms: i64,
 ) -> Result<Vec<AccountId>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT a.id FROM accounts a WHERE a.kind = 'token' AND a.held = 0 AND a.posted > 0 \
+    let sql = format!(
+        "SELECT a.id FROM accounts a WHERE a.kind = 'token' AND a.held = 0 AND a.posted > 0 AND a.mint IN ({}) \
          AND NOT EXISTS (SELECT 1 FROM operations o WHERE o.account = a.id AND o.updated_at > $1) \
          AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.account = a.id AND h.ended_at > $2) \
          AND NOT EXISTS (SELECT 1 FROM operations o JOIN nodes n ON n.id = o.owner \
          WHERE o.account = a.id AND o.owner <> $3 AND n.seen_at >= $4) \
          AND a.posted >= CASE a.unit WHEN 'sat' THEN 1000 ELSE 1 END LIMIT 200",
-    )
-    .bind(before_ms)
-    .bind(before_ms)
-    .bind(owner)
-    .bind(dead_before_ms)
-    .fetch_all(connection)
-    .await?;
+        marks(5, mints)
+    );
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(before_ms).bind(before_ms).bind(owner).bind(dead_before_ms);
+    let rows = mints.iter().fold(query, |query, mint| query.bind(mint.as_str())).fetch_all(connection).await?;
     rows.iter().map(|row| Ok(AccountId(row.try_get(0)?))).collect()
 }
 
@@ -210,7 +289,7 @@ pub(in crate::wallet) async fn movements(
     limit: i64,
 ) -> Result<Vec<Movement>, StoreError> {
     let rows = sqlx::query(
-        "SELECT t.id, t.kind, t.amount, t.created_at, t.credit, o.mint, o.unit, o.state \
+        "SELECT t.id, t.kind, t.amount, t.created_at, t.credit, o.mint, o.unit, o.state, o.fate \
          FROM transfers t LEFT JOIN operations o ON o.id = t.reference \
          WHERE (t.debit = $1 OR t.credit = $2) AND t.id > 0 AND t.id < $3 ORDER BY t.id DESC LIMIT $4",
     )
@@ -233,6 +312,7 @@ pub(in crate::wallet) async fn movements(
             mint: row.try_get::<Option<String>, _>(5)?.unwrap_or_default(),
             unit: unit.ok_or_else(|| bad("unit"))?,
             done: state.is_none_or(|state| state == State::Done.as_str()),
+            swept: row.try_get::<Option<String>, _>(8)?.is_some_and(|fate| fate == Fate::Swept.as_str()),
         })
     };
     rows.iter().map(movement).collect()

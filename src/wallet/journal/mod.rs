@@ -39,8 +39,40 @@ pub enum Kind {
     Expiry,
     /// Earnings go to the operator.
     Payout,
-    /// The node's ecash is exchanged for ecash in handier amounts.
+    /// The node's ecash is exchanged for ecash in handier amounts; or, with
+    /// [`Operation::takes_back`], change that nobody claimed becomes income.
     Sweep,
+}
+
+/// What became of a token that was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody knows; it can be claimed.
+    #[default]
+    Open,
+    /// The mint says that it was spent.
+    Collected,
+    /// It is being taken back; whether it was still there is not known yet.
+    Sweeping,
+    /// It was taken back.
+    Swept,
+    /// The mint's fee for taking it back would eat it; it can be claimed.
+    Left,
+}
+
+impl Fate {
+    const ALL: [Self; 5] = [Self::Open, Self::Collected, Self::Sweeping, Self::Swept, Self::Left];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "",
+            Self::Collected => "collected",
+            Self::Sweeping => "sweeping",
+            Self::Swept => "swept",
+            Self::Left => "left",
+        }
+    }
 }
 
 /// How far it is.
@@ -139,6 +171,10 @@ pub struct Operation {
     pub attempts: u32,
     pub created_at: i64,
     pub updated_at: i64,
+    /// Of the token that was made.
+    pub fate: Fate,
+    /// Of a sweep: the operation whose token it takes back.
+    pub takes_back: Option<String>,
 }
 
 impl Operation {
@@ -161,6 +197,8 @@ impl Operation {
             attempts: 0,
             created_at: 0,
             updated_at: 0,
+            fate: Fate::Open,
+            takes_back: None,
         }
     }
 }
@@ -193,4 +231,6 @@ pub struct Movement {
     pub created_ms: i64,
     /// Whether it is complete: of ecash that goes out, whether its token was made.
     pub done: bool,
+    /// Whether its token was taken back because nobody claimed it.
+    pub swept: bool,
 }

@@ -2,7 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::{LEASE_MS, OPEN, Operation, State, pause_ms};
+use super::{Fate, LEASE_MS, OPEN, Operation, State, pause_ms};
 use crate::store::{StoreError, Tx};
 
 /// Writes a new operation of `owner`, leased to it. `token_hash` makes it the only one for that token.
@@ -19,8 +19,8 @@ pub(in crate::wallet) async fn insert(
     operation.updated_at = now_ms;
     sqlx::query(
         "INSERT INTO operations (id, kind, state, account, mint, unit, amount, token_hash, recipient, payment_hash, \
-         plan, result, owner, due_at, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+         plan, result, owner, due_at, created_at, updated_at, takes_back) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(operation.id.as_str())
     .bind(operation.kind.as_str())
@@ -38,6 +38,7 @@ pub(in crate::wallet) async fn insert(
     .bind(operation.due_at)
     .bind(now_ms)
     .bind(now_ms)
+    .bind(operation.takes_back.as_deref())
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -126,6 +127,16 @@ pub(in crate::wallet) async fn set_payment_hash(tx: &mut Tx, id: &str, payment_h
     Ok(())
 }
 
+/// Notes what came of an operation that is done, where nothing was noted before.
+pub(in crate::wallet) async fn set_result(tx: &mut Tx, id: &str, result: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE operations SET result = $1 WHERE id = $2 AND state = 'done' AND result = ''")
+        .bind(result)
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 /// Moves what is owed to another mint of the node's.
 pub(in crate::wallet) async fn rehome(tx: &mut Tx, id: &str, owner: &str, mint: &str) -> Result<(), StoreError> {
     sqlx::query("UPDATE operations SET mint = $1 WHERE id = $2 AND owner = $3 AND state = 'planned' AND plan = ''")
@@ -180,4 +191,16 @@ pub(in crate::wallet) async fn release_claim(tx: &mut Tx, id: &str) -> Result<()
     sqlx::query("DELETE FROM claimed_secrets WHERE operation = $1").bind(id).execute(&mut **tx).await?;
     sqlx::query("UPDATE operations SET token_hash = NULL WHERE id = $1").bind(id).execute(&mut **tx).await?;
     Ok(())
+}
+
+/// Notes what became of the token of an operation that is done, if that was `before` until now. The
+/// text of one that was taken back is forgotten. Returns whether it was.
+pub(in crate::wallet) async fn note_fate(tx: &mut Tx, id: &str, before: Fate, fate: Fate) -> Result<bool, StoreError> {
+    let sql = if fate == Fate::Swept {
+        "UPDATE operations SET fate = $1, plan = '', result = '' WHERE id = $2 AND state = 'done' AND fate = $3"
+    } else {
+        "UPDATE operations SET fate = $1 WHERE id = $2 AND state = 'done' AND fate = $3"
+    };
+    let query = sqlx::query(sql).bind(fate.as_str()).bind(id).bind(before.as_str());
+    Ok(query.execute(&mut **tx).await?.rows_affected() == 1)
 }

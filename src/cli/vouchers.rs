@@ -1,0 +1,286 @@
+//! `coinslot vouchers`: issues one-time codes, lists and revokes them. Works with the node stopped, and
+//! beside a running one (see [`Store::open_beside`]).
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{USAGE, configured};
+use crate::admin::format;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Secret};
+use crate::ledger::Ledger;
+use crate::ledger::vouchers::repo::Which;
+use crate::ledger::vouchers::{IssueError as LedgerError, Voucher};
+use crate::money::Sat;
+use crate::node::SEED;
+use crate::payment::vouchers::{IssueError, Issued, Wanted, issue};
+use crate::store::Store;
+use crate::vault::{Vault, hex};
+
+pub(super) const ARGUMENTS: &str = "create|list|revoke …";
+
+pub(super) const HELP: &str = "one-time codes worth money; `coinslot vouchers help` says more";
+
+const PAGE: &str = "\
+coinslot vouchers: one-time codes that become money on a key (POST /v1/wallet/voucher)
+
+  coinslot vouchers create --sats N [--count N] [--expires 30d|12h] [--note TEXT]
+  coinslot vouchers list
+  coinslot vouchers revoke ID
+  coinslot vouchers revoke --note TEXT
+
+The money comes out of what the node has earned and not paid out, and goes back there when a voucher is
+revoked or expires. A code is printed once. With --json, everything is printed as JSON.
+";
+
+/// Vouchers that are listed.
+const LISTED: i64 = 10_000;
+const HOUR_MS: i64 = 60 * 60 * 1000;
+/// Longest time until a voucher expires: ten years.
+const MAX_HOURS: i64 = 10 * 365 * 24;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Act {
+    /// `hours`: until they expire.
+    Create {
+        sats: Sat,
+        count: usize,
+        hours: Option<i64>,
+        note: String,
+    },
+    List,
+    RevokeId(i64),
+    RevokeNote(String),
+}
+
+pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
+    if let ["help" | "--help" | "-h"] = words {
+        print!("{PAGE}");
+        return Some(ExitCode::SUCCESS);
+    }
+    let Some((act, json)) = read(words) else {
+        eprint!("{PAGE}");
+        return Some(ExitCode::from(USAGE));
+    };
+    let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the runtime does not start: {error}");
+            return Some(ExitCode::FAILURE);
+        }
+    };
+    Some(match runtime.block_on(run(&config, act, json)) {
+        Ok(said) => {
+            print!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// What the words ask for, and whether the answer is to be JSON.
+fn read(words: &[&str]) -> Option<(Act, bool)> {
+    let (verb, rest) = words.split_first()?;
+    let (mut sats, mut count, mut hours, mut note, mut id, mut json) = (None, None, None, None, None, false);
+    let mut rest = rest.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "--json" => json = true,
+            "--sats" => sats = Some(Sat::new(rest.next()?.parse().ok()?)?),
+            "--count" => count = Some(rest.next()?.parse().ok()?),
+            "--expires" => hours = Some(read_hours(rest.next()?)?),
+            "--note" => note = Some((*rest.next()?).to_owned()),
+            word if id.is_none() => id = Some(word.parse().ok()?),
+            _ => return None,
+        }
+    }
+    let unasked = sats.is_none() && count.is_none() && hours.is_none();
+    let act = match (*verb, id, note) {
+        ("create", None, note) => {
+            Act::Create { sats: sats?, count: count.unwrap_or(1), hours, note: note.unwrap_or_default() }
+        }
+        ("list", None, None) if unasked => Act::List,
+        ("revoke", Some(id), None) if unasked => Act::RevokeId(id),
+        ("revoke", None, Some(note)) if unasked => Act::RevokeNote(note),
+        _ => return None,
+    };
+    Some((act, json))
+}
+
+/// Hours out of `30d` or `12h`.
+fn read_hours(text: &str) -> Option<i64> {
+    let (number, hours_each) = match (text.strip_suffix('d'), text.strip_suffix('h')) {
+        (Some(days), _) => (days, 24),
+        (_, Some(hours)) => (hours, 1),
+        _ => return None,
+    };
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let hours = number.parse::<i64>().ok().filter(|_| digits)?.checked_mul(hours_each)?;
+    (1..=MAX_HOURS).contains(&hours).then_some(hours)
+}
+
+async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
+    let url = config.storage.database_url.as_ref().map(Secret::expose);
+    let store = Store::open_beside(&config.storage.data_dir, url).await.map_err(said)?;
+    let done = work(config, &store, act, json).await;
+    store.close().await;
+    done
+}
+
+async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<String, String> {
+    let clock = Arc::new(SystemClock);
+    // No hold is placed here, so its writer never runs.
+    let owner = format!("vouchers-{}", hex(&rand::random::<[u8; 4]>()));
+    let (ledger, _writer) = Ledger::open(store.clone(), clock.clone(), owner).await.map_err(said)?;
+    match act {
+        Act::Create { sats, count, hours, note } => {
+            let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref()).map_err(said)?;
+            check_vault(store, &vault).await?;
+            let span_ms = hours.map(|hours| hours.saturating_mul(HOUR_MS));
+            let wanted = Wanted {
+                batch: uuid::Uuid::new_v4().to_string(),
+                count,
+                amount: sats.to_msat(),
+                note,
+                expires_ms: span_ms.map(|span_ms| clock.now_ms().saturating_add(span_ms)),
+            };
+            let mints = &config.mints;
+            let issued = issue(&ledger, &vault, &mints.urls, mints.unit, &wanted).await.map_err(refused)?;
+            Ok(show_issued(&issued, sats, json))
+        }
+        Act::List => {
+            let vouchers = ledger.vouchers(LISTED).await.map_err(said)?;
+            Ok(if json {
+                lines(&json!({ "vouchers": vouchers.iter().map(as_json).collect::<Vec<_>>() }))
+            } else {
+                table(&vouchers)
+            })
+        }
+        Act::RevokeId(id) => revoked(ledger.revoke_vouchers(Which::Id(id)).await.map_err(said)?, json),
+        Act::RevokeNote(note) => revoked(ledger.revoke_vouchers(Which::Note(&note)).await.map_err(said)?, json),
+    }
+}
+
+/// Codes of another secret key than the node's could never be redeemed.
+async fn check_vault(store: &Store, vault: &Vault) -> Result<(), String> {
+    match store.setting(SEED).await.map_err(said)? {
+        Some(sealed) => vault.unseal(SEED, &sealed).map(drop).map_err(said),
+        None => Ok(()),
+    }
+}
+
+fn said(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn refused(error: IssueError) -> String {
+    match error {
+        IssueError::Ledger(LedgerError::Insufficient { available }) => format!(
+            "no vouchers were issued: {} sat were earned and not paid out; to give more away, pay it in first \
+             (POST /v1/wallet/donate)",
+            format::sat(available.to_db())
+        ),
+        error => format!("no vouchers were issued: {error}"),
+    }
+}
+
+fn revoked(count: usize, json: bool) -> Result<String, String> {
+    match (count, json) {
+        (0, _) => Err("no open voucher is called that".to_owned()),
+        (count, true) => Ok(lines(&json!({ "revoked": count }))),
+        (count, false) => Ok(format!("{count} revoked; their money is income again\n")),
+    }
+}
+
+fn show_issued(issued: &[Issued], sats: Sat, json: bool) -> String {
+    if json {
+        let codes: Vec<Value> = issued
+            .iter()
+            .map(|voucher| json!({ "code": voucher.code.expose(), "hint": voucher.hint, "sats": sats.get() }))
+            .collect();
+        return lines(&json!({ "vouchers": codes }));
+    }
+    let codes: String = issued.iter().map(|voucher| format!("{}\n", voucher.code.expose())).collect();
+    format!("{codes}{} of {} sat; the codes are shown this once\n", issued.len(), sats.get())
+}
+
+fn as_json(voucher: &Voucher) -> Value {
+    json!({
+        "id": voucher.id.to_string(),
+        "hint": voucher.hint,
+        "msats": voucher.amount.get(),
+        "note": voucher.note,
+        "state": voucher.state.as_str(),
+        "created_at": voucher.created_ms / 1000,
+        "expires_at": voucher.expires_ms.map(|ms| ms / 1000),
+        "ended_at": voucher.ended_ms.map(|ms| ms / 1000),
+    })
+}
+
+fn lines(value: &Value) -> String {
+    format!("{value}\n")
+}
+
+fn table(vouchers: &[Voucher]) -> String {
+    if vouchers.is_empty() {
+        return "no voucher was issued yet\n".to_owned();
+    }
+    let row = |cells: [&str; 6]| {
+        let [id, hint, sat, state, expires, note] = cells;
+        format!("{id:<20} {hint:<13} {sat:>14} {state:<9} {expires:<21} {note}").trim_end().to_owned() + "\n"
+    };
+    let head = row(["id", "code", "sat", "state", "expires", "note"]);
+    let rows = vouchers.iter().map(|voucher| {
+        let expires = voucher.expires_ms.map_or_else(|| "never".to_owned(), format::utc);
+        let (id, sat) = (voucher.id.to_string(), format::sat(voucher.amount.to_db()));
+        row([&id, &voucher.hint, &sat, voucher.state.as_str(), &expires, &voucher.note])
+    });
+    std::iter::once(head).chain(rows).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_make_sense_or_nothing_is_done() {
+        let sats = Sat::new(5).unwrap();
+        let create = |count, hours, note: &str| Act::Create { sats, count, hours, note: note.to_owned() };
+        let rows: &[(&str, Option<(Act, bool)>)] = &[
+            ("create --sats 5", Some((create(1, None, ""), false))),
+            ("create --json --count 3 --sats 5 --expires 2d --note fair", Some((create(3, Some(48), "fair"), true))),
+            ("create --sats 5 --expires 12h", Some((create(1, Some(12), ""), false))),
+            ("list", Some((Act::List, false))),
+            ("list --json", Some((Act::List, true))),
+            ("revoke 17", Some((Act::RevokeId(17), false))),
+            ("revoke --note fair --json", Some((Act::RevokeNote("fair".to_owned()), true))),
+            ("", None),
+            ("create", None),
+            ("create --sats", None),
+            ("create --sats -1", None),
+            ("create --sats 5 17", None),
+            ("create --sats 5 --expires 2", None),
+            ("create --sats 5 --expires 0d", None),
+            ("create --sats 5 --expires +2d", None),
+            ("create --sats 5 --expires 9999999d", None),
+            ("list 17", None),
+            ("list --sats 5", None),
+            ("revoke", None),
+            ("revoke x", None),
+            ("revoke 17 18", None),
+            ("revoke 17 --note fair", None),
+            ("give", None),
+        ];
+        for (line, wanted) in rows {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            assert_eq!(read(&words), *wanted, "{line}");
+        }
+    }
+}

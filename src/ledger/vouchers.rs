@@ -1,0 +1,291 @@
+//! Vouchers: one-time codes that the operator gives away.
+//!
+//! * Issuing moves money from the income to one account for each code, in one synced transaction. So
+//!   what vouchers promise is a liability at once, no payout can reach it, and nothing is promised that
+//!   was not earned (or paid in as a gift, which is income too).
+//! * The account that a code waits on is a key's account already. Redeemed without a key, the code makes
+//!   that key: no money moves, and the same code names the same key again.
+//! * A voucher ends once: redeemed, revoked or expired. One statement decides which, so of redemptions
+//!   that race one is credited. Revoked and expired, the money is income again.
+
+pub mod repo;
+
+use super::account::AccountId;
+use super::repo as books;
+use super::{AccountKind, Ledger};
+use crate::money::Msat;
+use crate::store::{Durability, StoreError, Tx};
+
+/// Most vouchers of one batch.
+pub const MAX_BATCH: usize = 100;
+
+/// Vouchers that expire in one transaction.
+const EXPIRE_AT_A_TIME: usize = 100;
+
+/// How far a voucher is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It can be redeemed, until it expires.
+    Open,
+    Redeemed,
+    Revoked,
+    Expired,
+}
+
+impl State {
+    pub const ALL: [Self; 4] = [Self::Open, Self::Redeemed, Self::Revoked, Self::Expired];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Redeemed => "redeemed",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// A voucher as its issuer sees it: never its code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Voucher {
+    pub id: i64,
+    /// The first and the last letters of its code.
+    pub hint: String,
+    pub amount: Msat,
+    pub note: String,
+    pub state: State,
+    /// Times in ms since the Unix epoch.
+    pub created_ms: i64,
+    pub expires_ms: Option<i64>,
+    pub ended_ms: Option<i64>,
+}
+
+/// One voucher to be issued.
+#[derive(Clone, Debug)]
+pub struct New {
+    /// Keyed hash of the code.
+    pub code_hash: String,
+    /// Of the key that derives from the code.
+    pub key_hash: String,
+    pub hint: String,
+}
+
+/// Vouchers to be issued together.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Names it: the same batch is issued once.
+    pub id: &'a str,
+    pub vouchers: &'a [New],
+    /// Of each.
+    pub amount: Msat,
+    pub note: &'a str,
+    pub expires_ms: Option<i64>,
+    /// Mints whose ecash may back it. The one with the most that belongs to no client does.
+    pub mints: &'a [String],
+    pub unit: &'a str,
+}
+
+/// Why a batch was not issued. Nothing has happened then.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// Less was earned than would be given away.
+    #[error("only {available} were earned and not paid out")]
+    Insufficient { available: Msat },
+    #[error("this node has no mint")]
+    NoMint,
+    #[error("this batch was issued before")]
+    Repeated,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a voucher was not redeemed.
+#[derive(Debug, thiserror::Error)]
+pub enum RedeemError {
+    #[error("there is no such voucher")]
+    Unknown,
+    /// By, or for, another key.
+    #[error("it was redeemed before")]
+    Redeemed,
+    #[error("it was revoked")]
+    Revoked,
+    #[error("it has expired")]
+    Expired,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A voucher that was redeemed: now, or before in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redeemed {
+    pub amount: Msat,
+    /// Whose money it is now.
+    pub account: AccountId,
+}
+
+/// A voucher that ended just now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    id: i64,
+    account: AccountId,
+    amount: Msat,
+}
+
+impl Ledger {
+    /// Issues a batch: the money leaves the income.
+    ///
+    /// # Errors
+    /// See [`IssueError`].
+    pub async fn issue_vouchers(&self, batch: Batch<'_>) -> Result<(), IssueError> {
+        let now_ms = self.clock().now_ms();
+        let total = batch.vouchers.iter().try_fold(Msat::ZERO, |sum, _| sum.checked_add(batch.amount));
+        let mut tx = self.store().begin(Durability::Full).await?;
+        // Two processes would both find the same earnings: the lock makes the second see less.
+        books::find_locked(&mut tx, self.house().income).await?;
+        if repo::has_batch(&mut tx, batch.id).await? {
+            return Err(IssueError::Repeated);
+        }
+        let earned = books::earnings(&mut tx).await?;
+        let available = Msat::from_db(earned.max(0)).unwrap_or_default();
+        if total.is_none_or(|total| total > available) {
+            return Err(IssueError::Insufficient { available });
+        }
+        let mint = fullest(&mut tx, batch.mints, batch.unit).await?.ok_or(IssueError::NoMint)?;
+        for (place, voucher) in (0_i64..).zip(batch.vouchers) {
+            let (id, kind) = (self.next_id(), AccountKind::Key);
+            let account = books::ensure_client(&mut tx, id, kind, &voucher.key_hash, mint, batch.unit, now_ms).await?;
+            let id = self.next_id();
+            let row = repo::Row { id, account: account.id, place, voucher };
+            repo::insert(&mut tx, row, batch, now_ms).await.map_err(|error| match error.is_duplicate() {
+                true => IssueError::Repeated,
+                false => IssueError::Store(error),
+            })?;
+            let given = Ended { id, account: account.id, amount: batch.amount };
+            self.move_voucher(&mut tx, given, self.house().income, account.id, "voucher", now_ms).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Redeems the voucher whose code has this hash: for `to`, or for the key that derives from its
+    /// code. Asked again in the same way, it answers the same.
+    ///
+    /// # Errors
+    /// See [`RedeemError`]; nothing has happened then.
+    pub async fn redeem_voucher(&self, code_hash: &str, to: Option<AccountId>) -> Result<Redeemed, RedeemError> {
+        let now_ms = self.clock().now_ms();
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let Some(taken) = repo::redeem(&mut tx, code_hash, to, now_ms).await? else {
+            drop(tx);
+            return self.judge_voucher(code_hash, to, now_ms).await;
+        };
+        let account = to.unwrap_or(taken.account);
+        if account != taken.account {
+            self.move_voucher(&mut tx, taken, taken.account, account, "voucher", now_ms).await?;
+        }
+        tx.commit().await?;
+        Ok(Redeemed { amount: taken.amount, account })
+    }
+
+    /// What a voucher that is not to be had any more means for who asks.
+    async fn judge_voucher(
+        &self,
+        code_hash: &str,
+        to: Option<AccountId>,
+        now_ms: i64,
+    ) -> Result<Redeemed, RedeemError> {
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let found = repo::find(&mut reader, code_hash).await?.ok_or(RedeemError::Unknown)?;
+        match found.voucher.state {
+            State::Redeemed if found.redeemed_by == Some(to.unwrap_or(found.account)) => {
+                Ok(Redeemed { amount: found.voucher.amount, account: to.unwrap_or(found.account) })
+            }
+            State::Redeemed => Err(RedeemError::Redeemed),
+            State::Revoked => Err(RedeemError::Revoked),
+            State::Expired => Err(RedeemError::Expired),
+            // Its time is over, and the job that says so has not come by yet.
+            State::Open if found.voucher.expires_ms.is_some_and(|end| end <= now_ms) => Err(RedeemError::Expired),
+            State::Open => {
+                Err(StoreError::Inconsistent { table: "vouchers", what: "an open one was not taken".into() })?
+            }
+        }
+    }
+
+    /// Takes open vouchers back: those with this id, or all with this note. Returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn revoke_vouchers(&self, which: repo::Which<'_>) -> Result<usize, StoreError> {
+        let now_ms = self.clock().now_ms();
+        let mut tx = self.store().begin(Durability::Full).await?;
+        // Before the vouchers, always: else each of two could wait for the other.
+        books::find_locked(&mut tx, self.house().income).await?;
+        let ended = repo::end(&mut tx, State::Revoked, which, now_ms).await?;
+        self.take_back(&mut tx, &ended, "voucher_revoked", now_ms).await?;
+        tx.commit().await?;
+        Ok(ended.len())
+    }
+
+    /// Ends the vouchers whose time is over. Returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn expire_vouchers(&self) -> Result<usize, StoreError> {
+        let now_ms = self.clock().now_ms();
+        let mut expired = 0_usize;
+        loop {
+            let mut tx = self.store().begin(Durability::Full).await?;
+            books::find_locked(&mut tx, self.house().income).await?;
+            let which = repo::Which::Due { now_ms, limit: EXPIRE_AT_A_TIME };
+            let ended = repo::end(&mut tx, State::Expired, which, now_ms).await?;
+            self.take_back(&mut tx, &ended, "voucher_expired", now_ms).await?;
+            tx.commit().await?;
+            expired = expired.saturating_add(ended.len());
+            if ended.len() < EXPIRE_AT_A_TIME {
+                return Ok(expired);
+            }
+        }
+    }
+
+    /// The vouchers, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn vouchers(&self, limit: i64) -> Result<Vec<Voucher>, StoreError> {
+        let mut reader = self.store().read().acquire().await?;
+        repo::list(&mut reader, limit).await
+    }
+
+    async fn take_back(&self, tx: &mut Tx, ended: &[Ended], kind: &str, now_ms: i64) -> Result<(), StoreError> {
+        for voucher in ended {
+            self.move_voucher(tx, *voucher, voucher.account, self.house().income, kind, now_ms).await?;
+        }
+        Ok(())
+    }
+
+    async fn move_voucher(
+        &self,
+        tx: &mut Tx,
+        voucher: Ended,
+        debit: AccountId,
+        credit: AccountId,
+        kind: &str,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let (id, reference) = (self.next_id(), voucher.id.to_string());
+        let transfer = books::Transfer { id, debit, credit, amount: voucher.amount, kind, reference: &reference };
+        books::transfer(tx, transfer, now_ms).await
+    }
+}
+
+/// The mint with the most ecash that belongs to no client: what is redeemed is best paid back there.
+async fn fullest<'a>(tx: &mut Tx, mints: &'a [String], unit: &str) -> Result<Option<&'a str>, StoreError> {
+    let mut best: Option<(&str, i64)> = None;
+    for mint in mints {
+        let surplus = books::surplus_at(tx, mint, unit).await?;
+        if best.is_none_or(|(_, most)| surplus > most) {
+            best = Some((mint, surplus));
+        }
+    }
+    Ok(best.map(|(mint, _)| mint))
+}

@@ -1,0 +1,362 @@
+//! The ladder of ready coins: change and refunds without a call to the mint, refilled in the
+//! background by exchanges that can be killed, lost and refused like everything else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cdk::nuts::{CurrencyUnit, State};
+use coinslot::failpoint;
+use serde_json::{Value, json};
+
+use crate::process::ChildNode;
+use crate::support::chaos::{Chaos, Mode};
+use crate::support::mint::TestMint;
+use crate::support::node::{MODEL, TestNode, ask};
+use crate::support::purse::Purse;
+use crate::support::upstream::{Script, Upstream, completion, usage};
+
+const LADDER: &str = "CHANGE_LADDER_COINS";
+const SWAP: &str = "/v1/swap";
+
+/// Exchanges coins until there is nothing to exchange; gives how many exchanges there were.
+async fn refill(node: &TestNode) -> usize {
+    node.running().exchange().till.wallet().refill().await.unwrap()
+}
+
+/// The node's coins, by amount.
+async fn coins(node: &TestNode) -> BTreeMap<u64, usize> {
+    let ecash = coinslot::wallet::cdk_db::open(node.running().exchange().ledger.store()).await.unwrap();
+    let mut coins = BTreeMap::new();
+    for info in ecash.get_proofs(None, None, Some(vec![State::Unspent]), None).await.unwrap() {
+        *coins.entry(info.proof.amount.to_u64()).or_default() += 1;
+    }
+    coins
+}
+
+/// Whether at least `wanted` coins of each amount up to `top` are there.
+fn is_whole(coins: &BTreeMap<u64, usize>, wanted: usize, top: u64) -> bool {
+    (0..).map(|bit| 1 << bit).take_while(|amount| *amount <= top).all(|amount| coins.get(&amount) >= Some(&wanted))
+}
+
+fn costing(prompt: u64) -> Script {
+    Script::Answer { status: 200, media: "application/json", body: completion(MODEL, "fine", Some(usage(prompt, 0))) }
+}
+
+/// A key with so many sats in few coins: the node has no ladder yet.
+async fn world(mint_url: &str, mint: &TestMint, sats: u64) -> (Purse, Upstream, TestNode, String) {
+    let purse = Purse::with_unit(mint_url, CurrencyUnit::Sat).await;
+    purse.mint_sats(sats * 3).await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::with(mint, &upstream, &[("CASHU_MINTS", mint_url), (LADDER, "0")]).await;
+    let key = purse.send(sats).await;
+    ok(node.get("/v1/wallet/info").bearer_auth(&key)).await;
+    (purse, upstream, node, key)
+}
+
+async fn ok(request: reqwest::RequestBuilder) -> Value {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Takes back what is on a key, asking again while it is pending.
+async fn refund(ask: impl Fn() -> reqwest::RequestBuilder) -> String {
+    for _ in 0..1_000 {
+        let response = ask().send().await.unwrap();
+        match response.status().as_u16() {
+            200 => return response.json::<Value>().await.unwrap()["token"].as_str().unwrap().to_owned(),
+            425 | 503 => tokio::time::sleep(Duration::from_millis(20)).await,
+            status => panic!("{status} {}", response.text().await.unwrap()),
+        }
+    }
+    panic!("the refund is still pending after 20 s");
+}
+
+/// With a whole ladder, the only call to the mint is the one that redeems what came in.
+#[tokio::test(flavor = "multi_thread")]
+async fn change_and_refunds_need_no_call_to_the_mint() {
+    let mint = TestMint::start().await;
+    let (purse, upstream, mut node, key) = world(&mint.url(), &mint, 1000).await;
+    node.restart_with(LADDER, "4").await;
+    refill(&node).await;
+    assert!(is_whole(&coins(&node).await, 4, 64), "{:?}", coins(&node).await);
+    let payee = Purse::new(&mint).await;
+    for (round, cost) in [7, 1, 13, 18, 2, 14, 19, 11, 5, 16].into_iter().enumerate() {
+        // On one request, with change; and as a key, with a refund.
+        let (once, other) = (purse.send(40).await, purse.send(61).await);
+        upstream.next(costing(cost * 100));
+        let before = mint.all_calls();
+        let answer = node.chat(&ask("hi")).header("x-cashu", &once).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        let change = answer.headers()["x-cashu"].to_str().unwrap().to_owned();
+        upstream.next(costing(cost * 100));
+        ok(node.chat(&ask("hi")).bearer_auth(&other)).await;
+        let back = ok(node.post("/v1/wallet/refund").bearer_auth(&other)).await;
+        let mut after = mint.all_calls();
+        *after.get_mut(SWAP).unwrap() -= 2;
+        assert_eq!(after, before, "round {round}: two tokens redeemed, change and refund made of what was there");
+        assert_eq!(payee.receive(&change).await.unwrap(), 40 - cost);
+        assert_eq!(payee.receive(back["token"].as_str().unwrap()).await.unwrap(), 61 - cost);
+    }
+    let before = mint.all_calls();
+    let back = ok(node.post("/v1/wallet/refund").bearer_auth(&key)).await;
+    assert_eq!(mint.all_calls(), before, "all that the first key had, in coins that were ready");
+    assert_eq!(payee.receive(back["token"].as_str().unwrap()).await.unwrap(), 1000);
+    node.finish().await;
+}
+
+/// The job makes the ladder whole by itself, with few coins in all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ladder_is_built_in_the_background() {
+    let mint = TestMint::start().await;
+    let (purse, _upstream, mut node, key) = world(&mint.url(), &mint, 1000).await;
+    let second = purse.send(100).await;
+    ok(node.chat(&ask("hi")).bearer_auth(&second)).await;
+    node.restart_with(LADDER, "2").await;
+    for _ in 0..500 {
+        if is_whole(&coins(&node).await, 2, 64) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let held = coins(&node).await;
+    assert!(is_whole(&held, 2, 64), "{held:?}");
+    assert!(held.values().sum::<usize>() < 40, "{held:?}");
+    let before = mint.all_calls();
+    ok(node.post("/v1/wallet/refund").bearer_auth(&second)).await;
+    ok(node.post("/v1/wallet/refund").bearer_auth(&key)).await;
+    assert_eq!(mint.all_calls(), before);
+    node.finish().await;
+}
+
+/// Many small coins become few large ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn dust_is_collected() {
+    let mint = TestMint::start().await;
+    let (purse, upstream, mut node, key) = world(&mint.url(), &mint, 64).await;
+    purse.mint_sats(1000).await;
+    for _ in 0..24 {
+        // 1 + 2 + 4 + 8 + 16, and later more: what it costs stays as a coin of 1.
+        let once = purse.send(31).await;
+        upstream.next(costing(100));
+        let mut small = ask("hi");
+        small["max_tokens"] = json!(100);
+        let answer = node.chat(&small).header("x-cashu", &once).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    }
+    let before = coins(&node).await;
+    assert_eq!(before.get(&1), Some(&24), "{before:?}");
+    node.restart_with(LADDER, "1").await;
+    refill(&node).await;
+    let after = coins(&node).await;
+    assert!(after[&1] <= 4 && after.values().sum::<usize>() <= 12, "{after:?}");
+    assert_eq!(refill(&node).await, 0, "then there is nothing more to do");
+    let payee = Purse::new(&mint).await;
+    let back = ok(node.post("/v1/wallet/refund").bearer_auth(&key)).await;
+    assert_eq!(payee.receive(back["token"].as_str().unwrap()).await.unwrap(), 64);
+    node.finish().await;
+}
+
+/// An exchange costs a percent at most, and only what was earned: clients' money pays no fee of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fee_is_paid_from_earnings_and_within_its_bound() {
+    // Per coin: a tenth of a sat, one sat, ten sats.
+    for (fee_ppk, exchanged) in [(100, true), (1_000, true), (10_000, false)] {
+        let mint = TestMint::with_fee_ppk(fee_ppk).await;
+        let (_purse, upstream, mut node, key) = world(&mint.url(), &mint, 1000).await;
+        let (credited, _, _) = node.balance(&key).await;
+        node.restart_with(LADDER, "4").await;
+        assert_eq!(refill(&node).await, 0, "{fee_ppk}: nothing was earned yet");
+        upstream.next(costing(1500));
+        ok(node.chat(&ask("hi")).bearer_auth(&key)).await;
+        assert_eq!(node.balance(&key).await.0, credited - 15_000);
+        let made = refill(&node).await;
+        assert_eq!(made > 0, exchanged, "{fee_ppk}");
+        let books = node.running().exchange().ledger.books().await.unwrap();
+        let fees = 15_000 - books.earnings;
+        assert_eq!(fees > 0, exchanged, "{fee_ppk}: {fees}");
+        assert!((0..=10_000).contains(&fees), "{fee_ppk}: a percent of what there is, at most: {fees}");
+        assert_eq!(books.liabilities, i64::try_from(credited).unwrap() - 15_000, "no client pays it");
+        let swaps = mint.calls(SWAP);
+        let back = ok(node.post("/v1/wallet/refund").bearer_auth(&key)).await;
+        if exchanged {
+            assert_eq!(mint.calls(SWAP), swaps, "{fee_ppk}");
+            assert_eq!(back["sats"], ((credited - 15_000) / 1000).to_string(), "{fee_ppk}");
+        }
+        node.finish().await;
+    }
+}
+
+/// The mint has exchanged the coins, its answer is lost, and then it is gone for a while. Meanwhile
+/// a refund that needs those coins waits, and is made when they are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_whose_answer_is_lost_is_finished() {
+    let mint = TestMint::start().await;
+    let chaos = Chaos::before(&mint.url());
+    let (purse, _upstream, mut node, key) = world(&chaos.url(), &mint, 1000).await;
+    chaos.set("", Mode::Cut);
+    chaos.set(SWAP, Mode::DropReply);
+    let swaps = chaos.hits(SWAP);
+    node.restart_with(LADDER, "4").await;
+    chaos.hit(SWAP, swaps).await;
+    let early = node.post("/v1/wallet/refund").bearer_auth(&key).send().await.unwrap();
+    assert_eq!(early.status(), 425, "{}", early.text().await.unwrap());
+    assert_eq!(refill(&node).await, 0, "one exchange at a time");
+    chaos.calm();
+    let back = {
+        let wallet = node.running().exchange().till.wallet().clone();
+        for _ in 0..500 {
+            if wallet.resume(i64::MAX).await.unwrap() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        refund(|| node.post("/v1/wallet/refund").bearer_auth(&key)).await
+    };
+    assert_eq!(chaos.hits(SWAP), swaps + 1, "it was not sent again, and the refund needed none");
+    assert_eq!(purse.receive(&back).await.unwrap(), 1000);
+    node.finish().await;
+}
+
+/// The mint's keysets were replaced: the exchange is refused, its coins are whole, and the next one
+/// is for the new keyset.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_exchange_leaves_the_coins_as_they_were() {
+    let mint = TestMint::start().await;
+    let chaos = Chaos::before(&mint.url());
+    let (purse, _upstream, mut node, key) = world(&chaos.url(), &mint, 1000).await;
+    let amounts = (0..20).map(|bit| 1 << bit).collect();
+    mint.mint().rotate_keyset(CurrencyUnit::Sat, amounts, 0, true, None).await.unwrap();
+    // The node must not hear of it before it asks for the exchange.
+    chaos.set("/v1/keysets", Mode::Hold);
+    let swaps = chaos.hits(SWAP);
+    node.restart_with(LADDER, "4").await;
+    chaos.hit(SWAP, swaps).await;
+    chaos.calm();
+    for _ in 0..500 {
+        refill(&node).await;
+        if is_whole(&coins(&node).await, 4, 64) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(is_whole(&coins(&node).await, 4, 64), "{:?}", coins(&node).await);
+    let made = chaos.hits(SWAP);
+    assert!(made >= swaps + 2, "one was refused, one was made");
+    let back = refund(|| node.post("/v1/wallet/refund").bearer_auth(&key)).await;
+    assert_eq!(chaos.hits(SWAP), made);
+    // The payer's purse does not know the new keyset.
+    drop(purse);
+    let payee = Purse::with_unit(&chaos.url(), CurrencyUnit::Sat).await;
+    assert_eq!(payee.receive(&back).await.unwrap(), 1000);
+    node.finish().await;
+}
+
+/// An exchange has most of the coins in hand: a refund waits for it, and is made at once when it is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_waits_for_an_exchange() {
+    let mint = TestMint::start().await;
+    let chaos = Chaos::before(&mint.url());
+    let (purse, _upstream, mut node, key) = world(&chaos.url(), &mint, 1000).await;
+    chaos.set(SWAP, Mode::Hold);
+    let swaps = chaos.hits(SWAP);
+    node.restart_with(LADDER, "4").await;
+    chaos.hit(SWAP, swaps).await;
+    let waiting = tokio::spawn(node.post("/v1/wallet/refund").bearer_auth(&key).send());
+    // The refund is written before it looks for coins.
+    for _ in 0..500 {
+        if node.balance(&key).await.0 == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!waiting.is_finished());
+    chaos.calm();
+    let answer = waiting.await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    let back: Value = answer.json().await.unwrap();
+    assert_eq!(chaos.hits(SWAP), swaps + 1);
+    assert_eq!(purse.receive(back["token"].as_str().unwrap()).await.unwrap(), 1000);
+    node.finish().await;
+}
+
+/// However many ask for it, and on PostgreSQL in two processes: one exchange at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_exchange_at_a_time() {
+    let mint = TestMint::start().await;
+    let chaos = Chaos::before(&mint.url());
+    let url = chaos.url();
+    let purse = Purse::with_unit(&url, CurrencyUnit::Sat).await;
+    purse.mint_sats(1000).await;
+    let upstream = Upstream::start().await;
+    let secret = ("SECRET_KEY", "one secret key for both of the nodes");
+    let mut node = TestNode::with(&mint, &upstream, &[("CASHU_MINTS", &url), secret]).await;
+    let key = purse.send(1000).await;
+    ok(node.get("/v1/wallet/info").bearer_auth(&key)).await;
+    let swaps = chaos.hits(SWAP);
+    chaos.set(SWAP, Mode::Hold);
+    let database = node.settings().get("DATABASE_URL").cloned();
+    let other = match &database {
+        Some(database) => {
+            let more = [("CASHU_MINTS", url.as_str()), secret, ("DATABASE_URL", database), (LADDER, "4")];
+            Some(TestNode::with(&mint, &upstream, &more).await)
+        }
+        None => None,
+    };
+    node.restart_with(LADDER, "4").await;
+    chaos.hit(SWAP, swaps).await;
+    let wallets: Vec<_> =
+        other.iter().chain([&node]).flat_map(|node| vec![node.running().exchange().till.wallet().clone(); 3]).collect();
+    let refills: Vec<_> =
+        wallets.into_iter().map(|wallet| tokio::spawn(async move { wallet.refill().await })).collect();
+    if let Some(other) = &other {
+        // Nobody waits there for the other process: it sees that there is one, and is done.
+        for _ in 0..20 {
+            refill(other).await;
+        }
+    }
+    assert_eq!(chaos.hits(SWAP), swaps + 1);
+    chaos.calm();
+    for refill in refills {
+        refill.await.unwrap().unwrap();
+    }
+    assert_eq!(chaos.hits(SWAP), swaps + 1, "it was enough");
+    let asked = other.as_ref().unwrap_or(&node);
+    let back = refund(|| asked.post("/v1/wallet/refund").bearer_auth(&key)).await;
+    assert_eq!(purse.receive(&back).await.unwrap(), 1000);
+    assert_eq!(chaos.hits(SWAP), swaps + 2, "the purse's own");
+    if let Some(other) = other {
+        other.finish().await;
+    }
+    node.finish().await;
+}
+
+/// `kill -9` at every step of an exchange: the money is all there, and goes back when it is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_step_of_an_exchange() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let points: Vec<_> = failpoint::POINTS.iter().filter(|point| point.starts_with("sweep.")).collect();
+    assert!(!points.is_empty());
+    for point in points {
+        let purse = Purse::new(&mint).await;
+        purse.mint_sats(1000).await;
+        let mut node = ChildNode::start(&mint.url(), &upstream, &[(LADDER, "0")]).await;
+        let key = purse.send(1000).await;
+        upstream.next(costing(200));
+        ok(node.chat(&ask("hi")).bearer_auth(&key)).await;
+        node.kill();
+        node.set(LADDER, "4");
+        node.restart_to_die_at(point).await;
+        node.set(LADDER, "0");
+        node.restart().await;
+        let back = refund(|| node.post("/v1/wallet/refund").bearer_auth(&key)).await;
+        assert_eq!(purse.receive(&back).await.unwrap(), 998, "{point}");
+        node.kill();
+        let books = node.db.books().await;
+        assert_eq!((books.liabilities, books.earnings, books.open_holds), (0, 2000, 0), "{point}");
+        node.db.remove().await;
+    }
+}
