@@ -13,6 +13,10 @@ pub const POINTS: &[&str] = &[
     "redeem.kept",
     "redeem.credited",
     "redeem.refused",
+    // Tokens are redeemed in one swap.
+    "batch.sifted",
+    "batch.balanced",
+    "batch.swapped",
     // A token of a foreign mint is swapped to a trusted one.
     "import.written",
     "import.melted",

@@ -35,7 +35,7 @@
 //! * [`ledger`]: accounts, transfers, holds, the terms of keys, vouchers, the group-committing writer,
 //!   the proof of the books.
 //! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal; coins kept
-//!   ready for change; swaps of foreign mints' ecash.
+//!   ready for change; swaps of foreign mints' ecash; [`wallet::health`]: how much is asked of a mint.
 //! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.
 //! * [`upstream`]: one attempt at the API behind the node.

@@ -161,10 +161,21 @@ fn may_be_plain(host: &Host<&str>) -> bool {
     }
 }
 
-/// The seconds that an answer asks its caller to wait, where it names seconds.
+/// The seconds that an answer asks its caller to wait (`Retry-After`, RFC 9110 §10.2.3): as a number,
+/// or as a date, which counts from the answer's own `Date`, so that the two clocks need not agree.
 #[must_use]
 pub fn retry_after(response: &reqwest::Response) -> Option<u64> {
-    response.headers().get("retry-after")?.to_str().ok()?.parse().ok()
+    let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    wait_of(text("retry-after")?, text("date"))
+}
+
+fn wait_of(retry_after: &str, date: Option<&str>) -> Option<u64> {
+    if let Ok(seconds) = retry_after.trim().parse() {
+        return Some(seconds);
+    }
+    let until = httpdate::parse_http_date(retry_after).ok()?;
+    let sent = httpdate::parse_http_date(date?).ok()?;
+    Some(until.duration_since(sent).map_or(0, |wait| wait.as_secs()))
 }
 
 /// The whole body of `response`, unless it is longer than `max_bytes`.
@@ -225,6 +236,32 @@ mod tests {
         ] {
             let url: Url = text.parse().unwrap();
             assert_eq!(check_url(&url).is_ok(), ok, "{text}");
+        }
+    }
+
+    #[test]
+    fn how_long_an_answer_asks_to_wait() {
+        let now = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        for (retry_after, date, wait) in [
+            ("7", None, Some(7)),
+            (" 120 ", now, Some(120)),
+            ("0", now, Some(0)),
+            ("Sun, 06 Nov 1994 08:49:38 GMT", now, Some(1)),
+            ("Mon, 07 Nov 1994 08:49:37 GMT", now, Some(86_400)),
+            // The older forms that RFC 9110 wants understood.
+            ("Sunday, 06-Nov-94 08:50:37 GMT", now, Some(60)),
+            ("Sun Nov  6 08:50:37 1994", now, Some(60)),
+            // It is over already.
+            ("Sun, 06 Nov 1994 08:00:00 GMT", now, Some(0)),
+            // A date without a clock to compare it with says nothing.
+            ("Sun, 06 Nov 1994 08:49:38 GMT", None, None),
+            ("Sun, 06 Nov 1994 08:49:38 GMT", Some("today"), None),
+            ("-1", now, None),
+            ("1.5", now, None),
+            ("soon", now, None),
+            ("", now, None),
+        ] {
+            assert_eq!(wait_of(retry_after, date), wait, "{retry_after} {date:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! upstream, routes, jobs. Stop: no new connections; running exchanges finish and settle within the
 //! time limit; the ledger's queue is written out; the database is closed.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, AdminError, AdminState};
 use crate::catalog::{Catalog, file, route::Market};
 use crate::clock::SharedClock;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Mints, Secret};
 use crate::exchange::{Deliveries, Exchange, Replays};
 use crate::http;
 use crate::jobs;
@@ -271,6 +272,7 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         unit: config.mints.unit,
         timeout: config.mints.timeout,
         concurrency: config.mints.max_concurrency,
+        calls_per_minute: call_budgets(&config.mints),
         seed: Seed::new(seed),
         ladder_coins: config.mints.ladder_coins,
         lightning_fee_percent: config.payouts.max_fee_percent,
@@ -282,6 +284,18 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         tracing::error!(mint, open, "operations wait for a mint that is not in CASHU_MINTS");
     }
     Ok(wallet)
+}
+
+/// Public mints limit their callers; one on loopback is the operator's own, and does so only if it is
+/// named.
+fn call_budgets(mints: &Mints) -> HashMap<String, u32> {
+    let limits = &mints.calls_per_minute;
+    let budget = |url: &String| match limits.named.get(url) {
+        Some(calls) => *calls,
+        None if url::Url::parse(url).is_ok_and(|url| net::is_loopback(&url)) => 0,
+        None => limits.public,
+    };
+    mints.urls.iter().map(|url| (url.clone(), budget(url))).filter(|(_, calls)| *calls > 0).collect()
 }
 
 /// On a node whose mints are all on loopback there is no money to be had, and a network to be tested.

@@ -13,6 +13,7 @@ use super::session::Session;
 use super::{AdminError, AdminState, format, page, repo};
 use crate::ledger::books::Books;
 use crate::money::{MintUnit, Msat};
+use crate::wallet::MintHealth;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// An operation older than this is stuck, and explains no difference any more.
@@ -41,6 +42,7 @@ struct Page {
     open_holds: String,
     proven: bool,
     purses: Vec<PurseRow>,
+    mints: Vec<MintRow>,
     unfinished: String,
     oldest: Option<String>,
     charges: [Charged; 2],
@@ -57,6 +59,18 @@ struct PurseRow {
     /// Zero is not shown.
     difference: Option<String>,
     keysets: &'static str,
+}
+
+/// How a mint is.
+struct MintRow {
+    mint: String,
+    condition: String,
+    /// Whether it is not asked now.
+    alone: bool,
+    calls: Option<String>,
+    waiting: usize,
+    trouble: Option<String>,
+    answered: Option<String>,
 }
 
 struct Charged {
@@ -110,6 +124,7 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
         open_holds: format::count(books.open_holds),
         proven: books.faults.is_empty(),
         purses: rows,
+        mints: state.wallet.health().iter().map(mint_row).collect(),
         unfinished: format::count(unfinished.count),
         oldest: age_ms.map(format::age),
         charges: [
@@ -234,6 +249,19 @@ async fn purse_row(purse: &Purse, state: &AdminState) -> PurseRow {
         ledger: format::sat(purse.ledger),
         difference: (difference != 0).then(|| format::sat(difference)),
         keysets,
+    }
+}
+
+fn mint_row(health: &MintHealth) -> MintRow {
+    let complaint = health.complaint();
+    MintRow {
+        mint: health.mint.clone(),
+        alone: complaint.is_some(),
+        condition: complaint.unwrap_or_else(|| "is asked".to_owned()),
+        calls: health.calls.map(|(total, left)| format!("{left} of {total}")),
+        waiting: health.waiting,
+        trouble: health.trouble.map(|(trouble, at_ms)| format!("{}, {}", trouble.as_str(), format::utc(at_ms))),
+        answered: health.answered_ms.map(format::utc),
     }
 }
 

@@ -157,10 +157,21 @@ pub struct Mints {
     pub timeout: Duration,
     /// `MINT_MAX_CONCURRENCY`, 4 (`MINT_OPERATION_CONCURRENCY`)
     pub max_concurrency: usize,
+    /// `MINT_CALLS_PER_MINUTE`, 20
+    pub calls_per_minute: CallLimits,
     /// `FOREIGN_MINT_MAX_FEE_PERCENT`, 5, with `FOREIGN_MINTS=swap`; `None`: `refuse`, the default.
     pub foreign_fee_percent: Option<u8>,
     /// `CHANGE_LADDER_COINS`, 4; 0: none.
     pub ladder_coins: usize,
+}
+
+/// How often mints are called: `20,https://mint.example=60`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallLimits {
+    /// For public mints that are not named. 0: no limit.
+    pub public: u32,
+    /// By URL, as [`mint_url`] writes it. 0: no limit.
+    pub named: BTreeMap<String, u32>,
 }
 
 /// What leaves the node over Lightning.

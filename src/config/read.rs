@@ -148,6 +148,7 @@ impl<'a> Reader<'a> {
         let unit = self.get("PRIMARY_MINT_UNIT", values::unit);
         let timeout = self.get("MINT_OPERATION_TIMEOUT_SECONDS", values::seconds);
         let max_concurrency = self.get("MINT_MAX_CONCURRENCY", values::concurrency);
+        let calls_per_minute = self.get("MINT_CALLS_PER_MINUTE", values::call_limits);
         let swaps_foreign = self.get("FOREIGN_MINTS", values::foreign_mints);
         let foreign_fee_percent = self.get("FOREIGN_MINT_MAX_FEE_PERCENT", values::percent);
         let ladder_coins = self.get("CHANGE_LADDER_COINS", values::ladder_coins);
@@ -162,6 +163,7 @@ impl<'a> Reader<'a> {
             unit: unit?,
             timeout: timeout?,
             max_concurrency: max_concurrency?,
+            calls_per_minute: calls_per_minute?,
             foreign_fee_percent: Some(foreign_fee_percent?).filter(|_| swaps),
             ladder_coins: ladder_coins?,
         })

@@ -58,6 +58,10 @@ pub const SETTINGS: &[Setting] = &[
         "How long one call to a mint may take."),
     setting("MINT_MAX_CONCURRENCY", &["MINT_OPERATION_CONCURRENCY"], "4",
         "How many calls to one mint may run at a time. Public mints limit their callers."),
+    setting("MINT_CALLS_PER_MINUTE", &[], "20",
+        "How many calls a mint is asked for in any minute; 0: no limit. 20,https://mint.example=60 has another \
+         number for one mint. Mints on loopback have no limit unless they are named. Nodes that share an \
+         address share the mint's patience too: divide it among them."),
 
     setting("FOREIGN_MINTS", &[], "refuse",
         "Ecash of other mints: refuse, or swap (to the first of your mints, over Lightning, at the payer's cost)."),

@@ -71,6 +71,8 @@ const ROWS: &[Row] = &[
     ("MINT_OPERATION_TIMEOUT_SECONDS", "7", field!(mints.timeout), "7s"),
     ("MINT_MAX_CONCURRENCY", "8", field!(mints.max_concurrency), "8"),
     ("MINT_OPERATION_CONCURRENCY", "9", field!(mints.max_concurrency), "9"),
+    ("MINT_CALLS_PER_MINUTE", "60", field!(mints.calls_per_minute), "CallLimits { public: 60, named: {} }"),
+    ("MINT_CALLS_PER_MINUTE", "https://A.example/ = 5, http://127.0.0.1:3338=7", field!(mints.calls_per_minute), r#"CallLimits { public: 20, named: {"http://127.0.0.1:3338": 7, "https://a.example": 5} }"#),
     ("FOREIGN_MINTS", "swap", field!(mints.foreign_fee_percent), "Some(5)"),
     ("FOREIGN_MINT_MAX_FEE_PERCENT", "3", field!(mints.foreign_fee_percent), "None"),
     ("CHANGE_LADDER_COINS", "0", field!(mints.ladder_coins), "0"),
@@ -161,7 +163,8 @@ fn without_settings_the_documented_defaults_hold() {
     );
     assert_eq!(
         show(&config.mints),
-        "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4, foreign_fee_percent: None, ladder_coins: 4 }"
+        "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4, \
+         calls_per_minute: CallLimits { public: 20, named: {} }, foreign_fee_percent: None, ladder_coins: 4 }"
     );
     assert_eq!(show(&config.admin), "Admin { password: None }");
     assert_eq!(show(&config.log), r#"Log { level: "info", json: false }"#);
@@ -234,6 +237,9 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("CURRENCY", "usd", "is not a unit; expected sat or msat"),
     ("MINT_OPERATION_TIMEOUT_SECONDS", "+1", "is not a whole number in range"),
     ("MINT_MAX_CONCURRENCY", "0", "is not a whole number in range; expected 1 to 1024"),
+    ("MINT_CALLS_PER_MINUTE", "many", "entry 1 is not a whole number in range; expected 0 to 100000"),
+    ("MINT_CALLS_PER_MINUTE", "20,https://a.example=-1", "entry 2 is not a whole number in range"),
+    ("MINT_CALLS_PER_MINUTE", "a.example=5", "entry 1 is not a web address"),
     ("FIXED_PRICING", "maybe", "is neither yes nor no; expected true or false"),
     ("COST_PER_REQUEST", "-1", "is not a number in range"),
     ("COST_PER_1K_INPUT_TOKENS", "1e3", "is not a number in range"),

@@ -1,5 +1,6 @@
 //! Parsers of single values. Each gets the text and says what is wrong, never repeating it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use rust_decimal::Decimal;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::{Feed, FeedKind, MintUnit, MissingUsage, Secret, address};
+use super::{CallLimits, Feed, FeedKind, MintUnit, MissingUsage, Secret, address};
 use crate::lnurl::Recipient;
 use crate::money::amount::MAX_MSAT;
 use crate::money::{Msat, Sat};
@@ -282,6 +283,24 @@ fn list<T: PartialEq>(text: &str, parse: impl Fn(&str) -> Parsed<T>) -> Parsed<V
 
 pub(super) fn mint_urls(text: &str) -> Parsed<Vec<String>> {
     list(text, address::mint_url)
+}
+
+/// A number for all, and one for each mint that is named.
+pub(super) fn call_limits(text: &str) -> Parsed<CallLimits> {
+    const MOST: u64 = 100_000;
+    const DEFAULT: u32 = 20;
+    let entries = list(text, |entry| match entry.rsplit_once('=') {
+        Some((url, calls)) => Ok((Some(address::mint_url(url.trim_end())?), whole(calls.trim_start(), 0..=MOST)?)),
+        None => Ok((None, whole(entry, 0..=MOST)?)),
+    })?;
+    let mut limits = CallLimits { public: DEFAULT, named: BTreeMap::new() };
+    for (url, calls) in entries {
+        match url {
+            Some(url) => drop(limits.named.insert(url, calls)),
+            None => limits.public = calls,
+        }
+    }
+    Ok(limits)
 }
 
 pub(super) fn feeds(text: &str) -> Parsed<Vec<Feed>> {

@@ -6,13 +6,16 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Node;
+use crate::wallet::{Condition, MintHealth};
 
 /// Dials nobody.
 pub async fn alive() -> &'static str {
     "ok"
 }
 
-/// 200 when everything that a paid request needs is there, else 503 with the reasons.
+/// 200 when everything that a paid request needs is there, else 503 with the reasons. A mint that is
+/// left alone for a while is a reason when there is no other: keys with money on them are served all
+/// the same, but no token can be taken. `mints` says how each is.
 pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     let exchange = &node.exchange;
     let wallet = exchange.till.wallet();
@@ -35,6 +38,10 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
             reasons.push(format!("the keysets of {mint} are not known yet"));
         }
     }
+    let health = wallet.health();
+    if !health.is_empty() && health.iter().all(|mint| matches!(mint.condition, Condition::Open { .. })) {
+        reasons.extend(health.iter().filter_map(|mint| Some(format!("{} {}", mint.mint, mint.complaint()?))));
+    }
     if !exchange.market.has_models() {
         reasons.push("no model is priced".to_owned());
     }
@@ -42,5 +49,25 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
         reasons.push("the price of bitcoin is not known".to_owned());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))
+    let mints: Vec<Value> = health.iter().map(mint).collect();
+    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons, "mints": mints })))
+}
+
+fn mint(health: &MintHealth) -> Value {
+    let (state, retry_after) = match health.condition {
+        Condition::Closed => ("closed", None),
+        Condition::Open { secs, .. } => ("open", Some(secs)),
+        Condition::HalfOpen => ("half-open", None),
+    };
+    json!({
+        "url": health.mint,
+        "circuit": state,
+        "retry_after": retry_after,
+        "calls_per_minute": health.calls.map(|(total, _)| total),
+        "calls_left": health.calls.map(|(_, left)| left),
+        "waiting": health.waiting,
+        "last_error": health.trouble.map(|(trouble, _)| trouble.as_str()),
+        "last_error_at": health.trouble.map(|(_, at_ms)| at_ms.div_euclid(1000)),
+        "last_success_at": health.answered_ms.map(|at_ms| at_ms.div_euclid(1000)),
+    })
 }

@@ -7,7 +7,11 @@ use async_trait::async_trait;
 use super::Job;
 use crate::wallet::Wallet;
 
-/// Asks every mint for its keysets.
+/// How old they may become, in ms. When one mint does not answer, this runs again soon; the others are
+/// not asked again for that.
+const MAX_AGE_MS: i64 = 540_000;
+
+/// Asks the mints for their keysets.
 pub struct RefreshKeysets {
     pub wallet: Wallet,
 }
@@ -23,7 +27,7 @@ impl Job for RefreshKeysets {
     }
 
     async fn activate(&self) -> Result<(), String> {
-        let failed = self.wallet.refresh().await;
+        let failed = self.wallet.refresh(MAX_AGE_MS).await;
         if failed.is_empty() {
             return Ok(());
         }

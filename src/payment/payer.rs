@@ -345,10 +345,10 @@ pub fn redeem_failure(error: RedeemError) -> Failure {
             "The mint limits its callers. The token is untouched; try again.",
             secs,
         ),
-        RedeemError::Unreachable => Failure::unavailable(
+        RedeemError::Unreachable(secs) => Failure::unavailable(
             Code::MintUnreachable,
             "The mint cannot be reached. The token is untouched; try again.",
-            5,
+            secs,
         ),
         RedeemError::SourceUnreachable => Failure::unavailable(
             Code::SourceMintUnreachable,

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::keysets::Keysets;
-use super::mint::HttpMint;
+use super::mint::{HttpMint, Limits};
 use super::refusal::MintError;
 use super::{Wallet, WalletError};
 use crate::money::{Msat, Sat};
@@ -29,6 +29,8 @@ const MAX_ANSWER: usize = 256 * 1024;
 const MAX_KEYSETS: usize = 64;
 /// Calls to one of them at a time, and swaps from all of them.
 const CONCURRENCY: usize = 2;
+/// What public mints allow.
+const CALLS_PER_MINUTE: u32 = 20;
 const AT_A_TIME: usize = 4;
 /// The least that a payment's cost is bounded by, in sat.
 const LEAST_FEE_BOUND: u64 = 2;
@@ -36,7 +38,7 @@ const LEAST_FEE_BOUND: u64 = 2;
 /// A mint of a stranger's choice.
 #[derive(Debug)]
 pub(super) struct Foreign {
-    pub http: Arc<HttpMint>,
+    pub http: HttpMint,
     pub keysets: Keysets,
 }
 
@@ -87,10 +89,11 @@ impl Wallet {
             return Ok(known);
         }
         let client = dial(url, self.inner.strangers).await?;
-        let http = HttpMint::new(url.to_owned(), client, TIMEOUT, CONCURRENCY).bounded(MAX_ANSWER);
-        let http = Arc::new(http);
-        let keysets = Keysets::in_memory(Arc::clone(&http), Arc::clone(self.clock()));
-        keysets.refresh().await?;
+        let calls = if self.inner.strangers == Reach::Public { Some(CALLS_PER_MINUTE) } else { None };
+        let limits = Limits { timeout: TIMEOUT, concurrency: CONCURRENCY, per_minute: calls };
+        let http = HttpMint::new(url.to_owned(), client, limits, Arc::clone(self.clock())).bounded(MAX_ANSWER);
+        let keysets = Keysets::in_memory(http.clone(), Arc::clone(self.clock()));
+        keysets.refresh_unless_changed(keysets.version()).await?;
         if keysets.infos().await.len() > MAX_KEYSETS {
             return Err(MintError::Unknown("the mint has too many keysets".into()).into());
         }

@@ -205,6 +205,8 @@ impl Wallet {
             send: outputs.iter().enumerate().filter(|(_, (_, sent))| *sent).map(|(at, _)| at).collect(),
             outputs: outputs.into_iter().map(|(part, _)| part).collect(),
             fee: owed.saturating_sub(send),
+            spare: 0,
+            bonus: Vec::new(),
         };
         self.write_plan(operation, &plan).await?;
         Ok(plan)
@@ -220,13 +222,13 @@ impl Wallet {
     ) -> Result<Change, WalletError> {
         let (proofs, new) = match self.finish_act(trusted, operation, Act::of(plan), standing, first).await? {
             Ended::Kept { proofs, new } => (proofs, new),
-            Ended::NotDone(refusal) => {
-                let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, refusal.as_ref()).await?;
+            Ended::NotDone(error) => {
+                let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, &error).await?;
                 self.replan(trusted, operation, &spent).await?;
-                if refusal == Some(Refusal::Stale) {
+                if error == MintError::Refused(Refusal::Stale) {
                     trusted.keysets.refresh_if_due().await?;
                 }
-                return Err(refusal.map_or(MintError::NotSent, MintError::Refused).into());
+                return Err(error.into());
             }
             Ended::Open(error) => return Err(error.into()),
         };

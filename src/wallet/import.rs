@@ -26,7 +26,7 @@ use super::journal::{self, Fate, Kind, Operation, State};
 use super::melt::{self, Standing, blanks_for};
 use super::outputs::Signed;
 use super::quote::{self, Quote};
-use super::redeem::{RedeemError, Target, refused, unreachable};
+use super::redeem::{RETRY_SECS, RedeemError, Target, refused, unreachable};
 use super::refusal::{MintError, Refusal};
 use super::steps::write_json;
 use super::token::Token;
@@ -324,22 +324,19 @@ impl Wallet {
                 failpoint!("import.kept");
                 let remainder = tokio::time::timeout(REMAINDER, self.ask_for_remainder(&import)).await;
                 let remainder = remainder.ok().and_then(Result::ok).unwrap_or_default();
-                let account = self.credit(operation, &write_json(&import.spent())?, &remainder).await?;
+                let account = self.credit(operation, Msat::ZERO, &write_json(&import.spent())?, &remainder).await?;
                 failpoint!("import.credited");
                 self.stock(trusted, operation.unit, &new).await;
                 Ok(account)
             }
             // Surely not signed: plan for the keysets as they are now.
-            Ended::NotDone(Some(Refusal::Stale)) => {
+            Ended::NotDone(MintError::Refused(Refusal::Stale)) => {
                 trusted.keysets.refresh_if_due().await?;
                 import.quote = self.planned_outputs(trusted, operation, import.quote).await?;
                 self.write_plan(operation, &import).await?;
                 Err(self.wait_for(operation, "the mint's keysets have changed").await?)
             }
-            Ended::NotDone(refusal) => {
-                let why = refusal.map_or("the mint cannot be reached".to_owned(), |refusal| refusal.to_string());
-                Err(self.wait_for(operation, &why).await?)
-            }
+            Ended::NotDone(error) => Err(self.wait_for(operation, &error.to_string()).await?),
             Ended::Open(_) => Err(RedeemError::Pending(operation.id.clone())),
         }
     }
@@ -422,7 +419,7 @@ fn source_refused(refusal: Refusal) -> RedeemError {
 fn invoice_error(error: InvoiceError) -> RedeemError {
     match error {
         InvoiceError::RateLimited(secs) => RedeemError::RateLimited(secs),
-        InvoiceError::Unreachable => RedeemError::Unreachable,
+        InvoiceError::Unreachable => RedeemError::Unreachable(RETRY_SECS),
         InvoiceError::Wallet(error) => RedeemError::Wallet(error),
         other => RedeemError::SourceRefused(other.to_string()),
     }

@@ -20,7 +20,7 @@ use super::{Trusted, Wallet, WalletError, currency};
 use crate::ledger::account::house_account;
 use crate::ledger::repo::{self as books, Transfer};
 use crate::ledger::{Account, AccountId, AccountKind};
-use crate::money::MintUnit;
+use crate::money::{MintUnit, Msat};
 use crate::store::{Durability, StoreError, Tx};
 
 /// What an act at the mint takes and brings.
@@ -61,8 +61,8 @@ pub(super) enum Ended {
     /// It was done, and its proofs are stored: all of them in the order of the plan's outputs, and those
     /// that are `new` to the store, which the inventory learns of once the operation is booked.
     Kept { proofs: Vec<Proof>, new: Vec<ProofInfo> },
-    /// Surely nothing happened: the mint said why, or was never reached.
-    NotDone(Option<Refusal>),
+    /// Surely nothing happened: the mint refused, or the request was not sent.
+    NotDone(MintError),
     /// Nobody knows; this is noted, and the journal tries again.
     Open(MintError),
 }
@@ -87,16 +87,18 @@ impl Wallet {
                 Some(new) => Ended::Kept { proofs, new },
                 None => Ended::Open(MintError::Unknown(SPENT_AT_ONCE.to_owned())),
             }),
-            Standing::NotSent => Ok(Ended::NotDone(None)),
+            Standing::NotSent(error) => Ok(Ended::NotDone(error)),
             // Of a client's proofs, the mint's answer to the only request that there was.
-            Standing::Refused(Refusal::Spent) if act.inputs.is_empty() => Ok(Ended::NotDone(Some(Refusal::Spent))),
+            Standing::Refused(Refusal::Spent) if act.inputs.is_empty() => {
+                Ok(Ended::NotDone(MintError::Refused(Refusal::Spent)))
+            }
             Standing::Denied | Standing::Refused(Refusal::Spent) => {
                 Ok(match self.is_believed(operation, SPENT_ELSEWHERE, DENIED_MS).await? {
-                    true => Ended::NotDone(Some(Refusal::Spent)),
+                    true => Ended::NotDone(MintError::Refused(Refusal::Spent)),
                     false => Ended::Open(MintError::Refused(Refusal::Spent)),
                 })
             }
-            Standing::Refused(refusal) => Ok(Ended::NotDone(Some(refusal))),
+            Standing::Refused(refusal) => Ok(Ended::NotDone(MintError::Refused(refusal))),
             Standing::Unknown(error) => {
                 let (id, kind) = (&operation.id, operation.kind.as_str());
                 tracing::warn!(operation = %id, kind, %error, "an operation is not decided yet");
@@ -142,28 +144,32 @@ impl Wallet {
         Ok(Some(infos))
     }
 
-    /// Credits the operation's amount to its account and ends the operation, in one transaction. What
-    /// is kept of its plan, and its result, are the caller's. One that has ended is not credited again.
-    /// Returns the account as it is then.
+    /// Credits the operation's amount to its account, and the `bonus` of a shared swap to the house,
+    /// and ends the operation, in one transaction. What is kept of its plan, and its result, are the
+    /// caller's. One that has ended is not credited again. Returns the account as it is then.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub(super) async fn credit(&self, operation: &Operation, plan: &str, result: &str) -> Result<Account, WalletError> {
+    pub(super) async fn credit(
+        &self,
+        operation: &Operation,
+        bonus: Msat,
+        plan: &str,
+        result: &str,
+    ) -> Result<Account, WalletError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
         let done = Step { state: State::Done, plan, result };
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
-            let transfer = Transfer {
-                id: ledger.next_id(),
-                debit: mint,
-                credit: operation.account,
-                amount: operation.amount,
-                kind: if operation.takes_back.is_some() { "unclaimed" } else { operation.kind.as_str() },
-                reference: &operation.id,
-            };
-            books::transfer(&mut tx, transfer, now_ms).await?;
+            let income = ledger.house().income;
+            let kind = if operation.takes_back.is_some() { "unclaimed" } else { operation.kind.as_str() };
+            for (credit, amount, kind) in [(operation.account, operation.amount, kind), (income, bonus, "rounding")] {
+                let id = ledger.next_id();
+                let transfer = Transfer { id, debit: mint, credit, amount, kind, reference: &operation.id };
+                books::transfer(&mut tx, transfer, now_ms).await?;
+            }
             if let Some(source) = &operation.takes_back {
                 journal::note_fate(&mut tx, source, Fate::Sweeping, Fate::Swept).await?;
             }

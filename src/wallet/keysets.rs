@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cdk::Amount;
 use cdk::mint_url::MintUrl;
@@ -12,6 +13,7 @@ use cdk::nuts::{Id, KeySetInfo, Keys};
 use std::str::FromStr;
 use tokio::sync::{Mutex, RwLock};
 
+use super::health::Priority;
 use super::mint::HttpMint;
 use super::refusal::MintError;
 use super::{EcashStore, WalletError};
@@ -26,14 +28,23 @@ const MAX_FEE_PPK: u64 = 10_000;
 /// What is known of a mint's keysets.
 #[derive(Debug)]
 pub struct Keysets {
-    mint: Arc<HttpMint>,
+    mint: HttpMint,
     /// Where they are remembered; nowhere for mints that are not trusted.
     ecash: Option<EcashStore>,
     clock: SharedClock,
     infos: RwLock<Vec<KeySetInfo>>,
     keys: RwLock<HashMap<Id, Arc<Keys>>>,
-    /// When the last refresh was tried; the lock makes it single-flight.
-    refreshed_ms: Mutex<i64>,
+    fetching: Mutex<()>,
+    version: AtomicU64,
+    /// The lock makes a refresh single-flight.
+    refreshed: Mutex<Refreshed>,
+}
+
+/// When the mint was last asked for its keysets, and when it last told them, in ms.
+#[derive(Clone, Copy, Debug)]
+struct Refreshed {
+    tried_ms: i64,
+    done_ms: i64,
 }
 
 /// A keyset that signs.
@@ -46,7 +57,7 @@ pub struct ActiveKeyset {
 
 impl Keysets {
     /// Starts with what the ecash store remembers.
-    pub async fn load(mint: Arc<HttpMint>, ecash: EcashStore, clock: SharedClock) -> Result<Self, WalletError> {
+    pub async fn load(mint: HttpMint, ecash: EcashStore, clock: SharedClock) -> Result<Self, WalletError> {
         let url = MintUrl::from_str(mint.url()).map_err(|error| WalletError::Ecash(error.to_string()))?;
         let infos = ecash.get_mint_keysets(url).await?.unwrap_or_default();
         Ok(Self { ecash: Some(ecash), infos: RwLock::new(infos), ..Self::in_memory(mint, clock) })
@@ -54,14 +65,16 @@ impl Keysets {
 
     /// Starts with nothing, and remembers nothing beyond this process.
     #[must_use]
-    pub fn in_memory(mint: Arc<HttpMint>, clock: SharedClock) -> Self {
+    pub fn in_memory(mint: HttpMint, clock: SharedClock) -> Self {
         Self {
             mint,
             ecash: None,
             clock,
             infos: RwLock::default(),
             keys: RwLock::default(),
-            refreshed_ms: Mutex::new(i64::MIN),
+            fetching: Mutex::default(),
+            version: AtomicU64::new(0),
+            refreshed: Mutex::new(Refreshed { tried_ms: i64::MIN, done_ms: i64::MIN }),
         }
     }
 
@@ -75,32 +88,53 @@ impl Keysets {
         !self.infos.read().await.is_empty()
     }
 
-    /// Asks the mint for its keysets now, unless somebody did within the cool-down.
+    /// Asks the mint for its keysets now, unless somebody did within the cool-down. Anybody can cause
+    /// it, with a token that names a keyset nobody knows: it takes no call from who pays.
     ///
     /// # Errors
     /// When the mint does not answer.
     pub async fn refresh_if_due(&self) -> Result<(), WalletError> {
-        let mut refreshed_ms = self.refreshed_ms.lock().await;
-        let now_ms = self.clock.now_ms();
-        if now_ms.saturating_sub(*refreshed_ms) < COOLDOWN_MS {
+        let mut refreshed = self.refreshed.lock().await;
+        if self.clock.now_ms().saturating_sub(refreshed.tried_ms) < COOLDOWN_MS {
             return Ok(());
         }
-        *refreshed_ms = now_ms;
-        self.fetch().await
+        self.fetch(&mut refreshed, Priority::Background).await
     }
 
-    /// Asks the mint for its keysets now.
+    /// Changes whenever what is known of the keysets does.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// Asks the mint for its keysets, unless what is known has changed since this version: for clients
+    /// whose swap it refused because of them. Returns whether it has changed by now.
     ///
     /// # Errors
     /// When the mint does not answer.
-    pub async fn refresh(&self) -> Result<(), WalletError> {
-        let mut refreshed_ms = self.refreshed_ms.lock().await;
-        *refreshed_ms = self.clock.now_ms();
-        self.fetch().await
+    pub async fn refresh_unless_changed(&self, version: u64) -> Result<bool, WalletError> {
+        let mut refreshed = self.refreshed.lock().await;
+        if self.version() == version {
+            self.fetch(&mut refreshed, Priority::Client).await?;
+        }
+        Ok(self.version() != version)
     }
 
-    async fn fetch(&self) -> Result<(), WalletError> {
-        let answer = self.mint.keysets().await?;
+    /// Asks the mint for its keysets, unless it told them within the last `max_age_ms`.
+    ///
+    /// # Errors
+    /// When the mint does not answer.
+    pub async fn refresh_if_older(&self, max_age_ms: i64) -> Result<(), WalletError> {
+        let mut refreshed = self.refreshed.lock().await;
+        if self.clock.now_ms().saturating_sub(refreshed.done_ms) < max_age_ms {
+            return Ok(());
+        }
+        self.fetch(&mut refreshed, Priority::Background).await
+    }
+
+    async fn fetch(&self, refreshed: &mut Refreshed, priority: Priority) -> Result<(), WalletError> {
+        let now_ms = self.clock.now_ms();
+        refreshed.tried_ms = now_ms;
+        let answer = self.mint.at(priority).keysets().await?;
         let believed: Vec<KeySetInfo> = answer
             .keysets
             .into_iter()
@@ -116,8 +150,14 @@ impl Keysets {
         // A keyset that the mint stopped listing stays known: its proofs may still be spendable.
         let gone: Vec<KeySetInfo> =
             infos.iter().filter(|old| believed.iter().all(|new| new.id != old.id)).cloned().collect();
-        *infos = believed;
+        let before = std::mem::replace(&mut *infos, believed);
         infos.extend(gone.into_iter().map(|old| KeySetInfo { active: false, ..old }));
+        let same =
+            infos.len() == before.len() && infos.iter().all(|new| before.iter().any(|old| terms(old) == terms(new)));
+        if !same {
+            self.version.fetch_add(1, Ordering::Relaxed);
+        }
+        refreshed.done_ms = now_ms;
         Ok(())
     }
 
@@ -143,11 +183,23 @@ impl Keysets {
         Ok(ActiveKeyset { id, amounts })
     }
 
+    /// Whether outputs of this keyset would be signed, and inputs of these would cost this fee, as far
+    /// as is known.
+    pub async fn still_holds(&self, keyset: &str, inputs: Vec<Id>, fee: u64) -> bool {
+        let signs = self.infos.read().await.iter().any(|info| info.active && info.id.to_string() == keyset);
+        signs && self.input_fee(inputs).await == fee
+    }
+
     /// The keys of a keyset: from memory, the store, or the mint.
     ///
     /// # Errors
     /// When they are nowhere and the mint does not answer.
     pub async fn keys(&self, id: Id) -> Result<Arc<Keys>, WalletError> {
+        if let Some(keys) = self.keys.read().await.get(&id) {
+            return Ok(Arc::clone(keys));
+        }
+        // Whoever wants them at the same time shares one call.
+        let _fetching = self.fetching.lock().await;
         if let Some(keys) = self.keys.read().await.get(&id) {
             return Ok(Arc::clone(keys));
         }
@@ -183,6 +235,11 @@ impl Keysets {
             .fold(0, u64::saturating_add);
         ppk.div_ceil(1000)
     }
+}
+
+/// What a swap depends on.
+fn terms(keyset: &KeySetInfo) -> (Id, bool, u64) {
+    (keyset.id, keyset.active, keyset.input_fee_ppk)
 }
 
 /// `total` in as few of the keyset's amounts as possible, ascending.

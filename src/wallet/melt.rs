@@ -102,7 +102,7 @@ pub async fn send(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) 
             paid(mint, keysets, seed, plan, answer.change.unwrap_or_default(), preimage).await
         }
         Ok(_) => resolve(mint, keysets, seed, plan, None).await,
-        Err(MintError::NotSent) => Ok(Standing::NotSent(MintError::NotSent)),
+        Err(error) if error.was_not_sent() => Ok(Standing::NotSent(error)),
         Err(MintError::Refused(limited @ Refusal::RateLimited(_))) => {
             Ok(Standing::NotSent(MintError::Refused(limited)))
         }
@@ -118,7 +118,8 @@ pub async fn send(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) 
     }
 }
 
-/// Finds out from evidence how a payment stands. `refused` is what the mint just said to it.
+/// Finds out from evidence how a payment stands. `refused` is what the mint just said to it. A question
+/// that was not answered says nothing of the payment.
 ///
 /// # Errors
 /// When the plan itself is unusable.
@@ -141,11 +142,11 @@ pub async fn resolve(
         },
         // A quote that the mint does not know was never paid; the inputs tell the rest.
         Err(MintError::Refused(Refusal::UnknownQuote)) => {}
-        Err(error) => return Ok(Standing::Unknown(error)),
+        Err(error) => return Ok(Standing::Unknown(error.unanswered())),
     }
     let states = match mint.states(swap::ys(&plan.inputs)?).await {
         Ok(states) => states,
-        Err(error) => return Ok(Standing::Unknown(error)),
+        Err(error) => return Ok(Standing::Unknown(error.unanswered())),
     };
     if states.contains(&State::Pending) {
         return unknown("the inputs are pending at the mint");
@@ -155,7 +156,7 @@ pub async fn resolve(
         return Ok(match plan.blank_outputs(seed)?.restore(mint, keysets).await? {
             Signed::Proofs(change) if !change.is_empty() => Standing::Paid { change, preimage: String::new() },
             Signed::Proofs(_) | Signed::None => Standing::Denied,
-            Signed::Unknown(error) => Standing::Unknown(error),
+            Signed::Unknown(error) => Standing::Unknown(error.unanswered()),
         });
     }
     Ok(Standing::Unpaid(refused))
@@ -183,7 +184,7 @@ async fn paid(
         // Its word alone: a payment takes its inputs.
         let states = match mint.states(swap::ys(&plan.inputs)?).await {
             Ok(states) => states,
-            Err(error) => return Ok(Standing::Unknown(error)),
+            Err(error) => return Ok(Standing::Unknown(error.unanswered())),
         };
         if states.iter().any(|state| *state != State::Spent) {
             return Ok(Standing::Unknown(MintError::Unknown(
@@ -203,7 +204,7 @@ async fn paid(
     Ok(match change(mint, keysets, seed, plan).await? {
         Signed::Proofs(change) => Standing::Paid { change, preimage },
         Signed::None => Standing::Paid { change: Vec::new(), preimage },
-        Signed::Unknown(error) => Standing::Unknown(error),
+        Signed::Unknown(error) => Standing::Unknown(error.unanswered()),
     })
 }
 

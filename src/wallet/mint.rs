@@ -1,6 +1,10 @@
-//! The mint over HTTP: the handful of calls a node makes (NUT-01, 02, 03, 07, 09), each with a
-//! time limit, a size limit, no redirects, and an answer that says whether the mint acted.
+//! The mint over HTTP: the handful of calls a node makes (NUT-01, 02, 03, 04, 05, 07, 09), each with
+//! a time limit, a size limit, no redirects, and an answer that says whether the mint acted.
+//!
+//! Every call passes one gate: so many at a time, and what [`super::health`] lets through. cdk's own
+//! client-side limiter is not in the way, because no call goes through cdk's client.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdk::nuts::{
@@ -10,32 +14,81 @@ use cdk::nuts::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
-use super::refusal::{MintError, read_refusal};
+use super::health::{Cause, Health, Held, Outcome, Priority, Ticket, Trouble};
+use super::refusal::{MintError, Refusal, read_refusal};
+use crate::clock::SharedClock;
 use crate::net;
 
-/// Largest answer that is read. 500 signatures with proofs are about 200 KiB.
+/// Largest answer that is read. 500 signatures with proofs are about 200 KiB. How deep it may be
+/// nested is bounded by `serde_json`, at 128.
 const MAX_ANSWER: usize = 2 * 1024 * 1024;
 /// Most keysets and keys that are believed.
 const MAX_KEYSETS: usize = 256;
 const MAX_KEYS: usize = 256;
+/// The longest that a call waits for its turn before it is kept back.
+const PATIENCE: Duration = Duration::from_secs(5);
+const SHORTEST_WAIT_MS: u64 = 10;
+/// What clients have left of the budget is plenty above this part of it, and at most so many calls: each
+/// redemption then makes a call of its own.
+const PLENTY: u32 = 2;
+const ENOUGH: u32 = 16;
 
-/// One mint.
-#[derive(Debug)]
+/// How much may be asked of a mint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For one call, from the first byte sent to the last one read.
+    pub timeout: Duration,
+    /// Calls that may run at a time.
+    pub concurrency: usize,
+    /// Calls in any 60 s. `None`: no limit.
+    pub per_minute: Option<u32>,
+}
+
+/// One mint. Clones are the same mint; each has a priority of its own.
+#[derive(Clone, Debug)]
 pub struct HttpMint {
-    url: String,
+    gate: Arc<Gate>,
     client: reqwest::Client,
-    timeout: Duration,
-    permits: Semaphore,
+    priority: Priority,
     max_answer: usize,
 }
 
+/// What all calls to a mint go through.
+#[derive(Debug)]
+struct Gate {
+    url: String,
+    limits: Limits,
+    clock: SharedClock,
+    permits: Semaphore,
+    /// One fewer than `permits`, where there are several: nothing in the background has them all.
+    background: Semaphore,
+    health: Mutex<Health>,
+}
+
+/// A call under way. Dropped without an outcome, it counts as given up.
+struct Call<'a> {
+    gate: &'a Gate,
+    ticket: Option<Ticket>,
+    _permits: (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>),
+}
+
 impl HttpMint {
-    /// A mint at a canonical URL, with at most `concurrency` calls at a time.
+    /// A mint at a canonical URL.
     #[must_use]
-    pub fn new(url: String, client: reqwest::Client, timeout: Duration, concurrency: usize) -> Self {
-        Self { url, client, timeout, permits: Semaphore::new(concurrency.max(1)), max_answer: MAX_ANSWER }
+    pub fn new(url: String, client: reqwest::Client, limits: Limits, clock: SharedClock) -> Self {
+        let concurrency = limits.concurrency.max(1);
+        let gate = Gate {
+            url,
+            limits,
+            clock,
+            permits: Semaphore::new(concurrency),
+            background: Semaphore::new(concurrency.saturating_sub(1).max(1)),
+            health: Mutex::new(Health::new(limits.per_minute)),
+        };
+        Self { gate: Arc::new(gate), client, priority: Priority::Client, max_answer: MAX_ANSWER }
     }
 
     /// The same, reading answers up to so many bytes only.
@@ -44,9 +97,55 @@ impl HttpMint {
         Self { max_answer, ..self }
     }
 
+    /// The same mint, for whoever has this priority. Questions of the journal are [`Priority::Evidence`]
+    /// at least.
+    #[must_use]
+    pub fn at(&self, priority: Priority) -> Self {
+        Self { priority, ..self.clone() }
+    }
+
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.url
+        &self.gate.url
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.gate.limits
+    }
+
+    /// Looks at its health, at the time that goes with it, in ms.
+    pub fn look<T>(&self, look: impl FnOnce(&mut Health, i64) -> T) -> T {
+        look(&mut self.gate.health(), self.gate.clock.now_ms())
+    }
+
+    /// Whether clients' calls are so plentiful that `more` of them may be made one by one.
+    #[must_use]
+    pub fn has_plenty(&self, more: usize) -> bool {
+        self.look(|health, now_ms| match (health.left(now_ms, Priority::Client), health.per_minute()) {
+            (Some(left), Some(total)) => {
+                let spare = (total / PLENTY).min(ENOUGH);
+                usize::try_from(left.saturating_sub(spare)).unwrap_or(usize::MAX) >= more
+            }
+            _ => true,
+        })
+    }
+
+    /// Whether so few of clients' calls are left that they should not be made one by one, but some.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.look(|health, now_ms| match (health.left(now_ms, Priority::Client), health.per_minute()) {
+            (Some(left), Some(total)) => left > 0 && left <= (total / PLENTY / 2).min(ENOUGH / 2),
+            _ => false,
+        })
+    }
+
+    /// Waits until a call would go through, no longer than a call itself would wait.
+    ///
+    /// # Errors
+    /// When it would not.
+    pub async fn ready(&self) -> Result<(), Held> {
+        self.gate.pass(self.priority, |health, now_ms| health.may_ask(now_ms, self.priority)).await.map(drop)
     }
 
     /// NUT-03: exchanges the inputs for signatures on the outputs, all or nothing.
@@ -62,14 +161,22 @@ impl HttpMint {
     /// # Errors
     /// When the mint does not answer.
     pub async fn restore(&self, outputs: Vec<BlindedMessage>) -> Result<RestoreResponse, MintError> {
-        self.call("v1/restore", Some(&RestoreRequest { outputs })).await
+        self.evidence().call("v1/restore", Some(&RestoreRequest { outputs })).await
     }
 
-    /// NUT-07: the states of proofs, in the order of `ys`.
+    /// NUT-07: the states of proofs, in the order of `ys`, to find out what became of them.
     ///
     /// # Errors
     /// When the mint does not answer, or not about all of them.
     pub async fn states(&self, ys: Vec<PublicKey>) -> Result<Vec<State>, MintError> {
+        self.evidence().states_now(ys).await
+    }
+
+    /// The same, at this mint's own priority: before anything was done with them.
+    ///
+    /// # Errors
+    /// When the mint does not answer, or not about all of them.
+    pub async fn states_now(&self, ys: Vec<PublicKey>) -> Result<Vec<State>, MintError> {
         if ys.is_empty() {
             return Ok(Vec::new());
         }
@@ -141,7 +248,7 @@ impl HttpMint {
     /// # Errors
     /// When the mint does not answer, or does not know it.
     pub async fn melt_quote_state(&self, id: &str) -> Result<MeltQuoteBolt11Response<String>, MintError> {
-        self.call(&format!("v1/melt/quote/bolt11/{}", path_part(id)?), None::<&()>).await
+        self.evidence().call(&format!("v1/melt/quote/bolt11/{}", path_part(id)?), None::<&()>).await
     }
 
     /// NUT-05: pays a quote with ecash, once.
@@ -179,20 +286,99 @@ impl HttpMint {
         Ok(keyset)
     }
 
+    /// Asking what became of an operation goes before everything but what a client waits for, and
+    /// has a part of the budget to itself.
+    fn evidence(&self) -> Self {
+        self.at(Priority::Evidence)
+    }
+
     async fn call<Q: Serialize, A: DeserializeOwned>(&self, path: &str, body: Option<&Q>) -> Result<A, MintError> {
-        let Ok(_permit) = self.permits.acquire().await else {
-            return Err(MintError::NotSent);
-        };
-        let url = format!("{}/{path}", self.url);
+        let call = self.gate.enter(self.priority).await.map_err(MintError::Held)?;
+        let url = format!("{}/{path}", self.gate.url);
         let request = match body {
             Some(body) => self.client.post(url).json(body),
             None => self.client.get(url),
         };
-        match tokio::time::timeout(self.timeout, exchange(request, self.max_answer)).await {
+        let sent = exchange(request, self.max_answer);
+        let answer = match tokio::time::timeout(self.gate.limits.timeout, sent).await {
             Ok(Ok(bytes)) => serde_json::from_slice(&bytes)
-                .map_err(|_| MintError::Unknown("the answer is not what the call returns".into())),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(MintError::Unknown("no answer in time".into())),
+                .map_err(|_| failed(Trouble::Broken, "the answer is not what the call returns")),
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(failed(Trouble::Timeout, "no answer in time")),
+        };
+        match answer {
+            Ok(answer) => {
+                call.finish(Outcome::Answered);
+                Ok(answer)
+            }
+            Err((error, outcome)) => Err(match (error, call.finish(outcome)) {
+                // It may not say for how long; then it is for as long as it is left alone.
+                (MintError::Refused(Refusal::RateLimited(_)), Some(pause_ms)) => {
+                    MintError::Refused(Refusal::RateLimited(pause_ms.div_ceil(1_000)))
+                }
+                (error, _) => error,
+            }),
+        }
+    }
+}
+
+impl Gate {
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn enter(&self, priority: Priority) -> Result<Call<'_>, Held> {
+        let admit = |health: &mut Health, now_ms| health.admit(now_ms, priority);
+        let (ticket, permits) = self.pass(priority, admit).await?;
+        Ok(Call { gate: self, ticket: Some(ticket), _permits: permits })
+    }
+
+    /// Waits, for a bounded time, for a free line and until `may` says yes. Nobody keeps a line while
+    /// it waits for that: others may have some budget left. Nothing in the background waits for it.
+    async fn pass<T>(
+        &self,
+        priority: Priority,
+        may: impl Fn(&mut Health, i64) -> Result<T, Held>,
+    ) -> Result<(T, (SemaphorePermit<'_>, Option<SemaphorePermit<'_>>)), Held> {
+        let until = Instant::now().checked_add(PATIENCE);
+        let left = || until.map_or(PATIENCE, |until| until.saturating_duration_since(Instant::now()));
+        loop {
+            let busy = Held { cause: Cause::Busy, wait_ms: 5_000 };
+            let permits = tokio::time::timeout(left(), self.line(priority)).await.ok().flatten().ok_or(busy)?;
+            let held = match may(&mut self.health(), self.clock.now_ms()) {
+                Ok(passed) => return Ok((passed, permits)),
+                Err(held) => held,
+            };
+            drop(permits);
+            let wait = Duration::from_millis(held.wait_ms.max(SHORTEST_WAIT_MS));
+            if priority == Priority::Background || wait > left() {
+                return Err(held);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// `None` only if the gate were closed, which it never is.
+    async fn line(&self, priority: Priority) -> Option<(SemaphorePermit<'_>, Option<SemaphorePermit<'_>>)> {
+        let first = match priority {
+            Priority::Background => Some(self.background.acquire().await.ok()?),
+            Priority::Client | Priority::Evidence => None,
+        };
+        Some((self.permits.acquire().await.ok()?, first))
+    }
+}
+
+impl Call<'_> {
+    fn finish(mut self, outcome: Outcome) -> Option<u64> {
+        let ticket = self.ticket.take()?;
+        self.gate.health().finish(self.gate.clock.now_ms(), &ticket, outcome)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.gate.health().abandon(self.gate.clock.now_ms(), &ticket);
         }
     }
 }
@@ -207,21 +393,39 @@ fn path_part(id: &str) -> Result<&str, MintError> {
     }
 }
 
-async fn exchange(request: reqwest::RequestBuilder, max_answer: usize) -> Result<bytes::Bytes, MintError> {
+/// An error, and what it says of the mint's health.
+type Failure = (MintError, Outcome);
+
+fn failed(trouble: Trouble, why: &str) -> Failure {
+    (MintError::Unknown(why.to_owned()), Outcome::Failed(trouble, None))
+}
+
+async fn exchange(request: reqwest::RequestBuilder, max_answer: usize) -> Result<bytes::Bytes, Failure> {
     let response = request.send().await.map_err(|error| {
         // Only a failed connection attempt is sure not to have delivered anything.
         if error.is_connect() || error.is_builder() {
-            MintError::NotSent
+            (MintError::NotSent, Outcome::Failed(Trouble::Unreachable, None))
         } else {
-            MintError::Unknown("the connection broke".into())
+            failed(Trouble::Broken, "the connection broke")
         }
     })?;
     let status = response.status().as_u16();
     let retry_after = net::retry_after(&response);
     let body = net::read_limited(response, max_answer).await;
+    let why = || MintError::Unknown(format!("status {status}"));
     match status {
-        200..=299 => body.map_err(|error| MintError::Unknown(error.to_string())),
-        400..=499 => Err(read_refusal(status, retry_after, &body.unwrap_or_default())),
-        _ => Err(MintError::Unknown(format!("status {status}"))),
+        200..=299 => body.map_err(|error| failed(Trouble::Broken, &error.to_string())),
+        400..=499 => {
+            let error = read_refusal(status, retry_after, &body.unwrap_or_default());
+            let outcome = match &error {
+                MintError::Refused(Refusal::RateLimited(_)) => Outcome::Limited(retry_after),
+                MintError::Refused(_) => Outcome::Answered,
+                _ => Outcome::Failed(Trouble::Broken, None),
+            };
+            Err((error, outcome))
+        }
+        // The mint itself, over this request. What stands before it says 502, 503 or 504.
+        500 | 501 => Err((why(), Outcome::Stumbled)),
+        _ => Err((why(), Outcome::Failed(Trouble::Broken, retry_after))),
     }
 }

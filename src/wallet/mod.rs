@@ -15,10 +15,13 @@
 //! * At rest, the ledger's `mint` accounts equal the unspent proofs in the ecash store.
 #![deny(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+mod batch;
 pub mod cdk_db;
 mod change;
+mod condition;
 mod foreign;
 mod give;
+pub mod health;
 mod import;
 mod incoming;
 mod journal;
@@ -49,6 +52,7 @@ use std::sync::Arc;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{CurrencyUnit, State};
 use cdk_common::database::WalletDatabase;
+use futures_util::future::join_all;
 
 use crate::clock::SharedClock;
 use crate::ledger::{AccountId, Ledger};
@@ -57,9 +61,10 @@ use crate::net::public::Reach;
 use crate::store::{Store, StoreError};
 
 pub use change::{Change, Destination, RefundError};
+pub use condition::{Condition, MintHealth};
 pub use journal::Movement;
 use keysets::Keysets;
-use mint::HttpMint;
+use mint::{HttpMint, Limits};
 pub use redeem::RedeemError;
 pub use refusal::{MintError, Refusal};
 pub use request::PaymentRequest;
@@ -125,7 +130,9 @@ impl From<sqlx::Error> for WalletError {
 /// One mint that is trusted, with its keysets.
 #[derive(Debug)]
 struct Trusted {
-    http: Arc<HttpMint>,
+    http: HttpMint,
+    /// Where redemptions of each unit wait for each other.
+    desks: batch::Desks,
     keysets: Keysets,
     url: MintUrl,
     /// Selecting and reserving proofs is one step; held for database work only.
@@ -167,6 +174,8 @@ pub struct Options {
     pub unit: MintUnit,
     pub timeout: std::time::Duration,
     pub concurrency: usize,
+    /// Calls in any 60 s, by mint; one that is not here has no limit.
+    pub calls_per_minute: HashMap<String, u32>,
     pub seed: Seed,
     /// Coins of each amount that are kept ready for change.
     pub ladder_coins: usize,
@@ -187,12 +196,23 @@ impl Wallet {
         let ecash = cdk_db::open(ledger.store()).await?;
         let mut mints = HashMap::new();
         for url in &options.mints {
-            let http = Arc::new(HttpMint::new(url.clone(), client.clone(), options.timeout, options.concurrency));
-            let keysets = Keysets::load(Arc::clone(&http), Arc::clone(&ecash), Arc::clone(ledger.clock())).await?;
+            let limits = Limits {
+                timeout: options.timeout,
+                concurrency: options.concurrency,
+                per_minute: options.calls_per_minute.get(url).copied(),
+            };
+            let http = HttpMint::new(url.clone(), client.clone(), limits, Arc::clone(ledger.clock()));
+            let keysets = Keysets::load(http.clone(), Arc::clone(&ecash), Arc::clone(ledger.clock())).await?;
             let parsed = MintUrl::from_str(url).map_err(|error| WalletError::Ecash(error.to_string()))?;
             mints.insert(
                 url.clone(),
-                Trusted { http, keysets, url: parsed, inventories: tokio::sync::Mutex::default() },
+                Trusted {
+                    http,
+                    desks: batch::Desks::new(options.concurrency),
+                    keysets,
+                    url: parsed,
+                    inventories: tokio::sync::Mutex::default(),
+                },
             );
         }
         let inner = Inner {
@@ -224,19 +244,22 @@ impl Wallet {
         self.inner.unit
     }
 
-    /// Asks every mint for its keysets. Returns those that did not answer.
-    pub async fn refresh(&self) -> Vec<(String, WalletError)> {
-        let mut failed = Vec::new();
+    /// Asks the mints for their keysets, unless they told them within the last `max_age_ms`: side by
+    /// side, so that a silent one keeps nobody waiting. Returns those that did not answer.
+    pub async fn refresh(&self, max_age_ms: i64) -> Vec<(String, WalletError)> {
+        let mut asked = Vec::new();
         for (url, mint) in &self.inner.mints {
-            let warm = async {
-                mint.keysets.refresh().await?;
-                mint.keysets.active(self.inner.unit).await
-            };
-            if let Err(error) = warm.await {
-                failed.push((url.clone(), error));
-            }
+            asked.push(self.refresh_one(url, mint, max_age_ms));
         }
-        failed
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    async fn refresh_one(&self, url: &str, mint: &Trusted, max_age_ms: i64) -> Option<(String, WalletError)> {
+        let warm = async {
+            mint.keysets.refresh_if_older(max_age_ms).await?;
+            mint.keysets.active(self.inner.unit).await
+        };
+        warm.await.err().map(|error| (url.to_owned(), error))
     }
 
     /// Whether the keysets of this mint are known, so that its tokens can be judged.

@@ -3,10 +3,11 @@
 //! Secrets and blinding factors derive from the seed and a counter. Whoever knows the counter can
 //! ask the mint for its signatures again (NUT-09), so a lost answer loses no money.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 
 use cdk::dhke::construct_proofs;
-use cdk::nuts::{BlindSignature, BlindedMessage, Id, PreMint, PreMintSecrets, Proof, SecretKey};
+use cdk::nuts::{BlindSignature, BlindedMessage, Id, PreMint, PreMintSecrets, Proof, RestoreResponse, SecretKey};
 use cdk::secret::Secret;
 
 use super::keysets::{Keysets, amount};
@@ -72,13 +73,17 @@ impl Outputs {
         if self.secrets.secrets.is_empty() {
             return Ok(Signed::None);
         }
-        let answer = match mint.restore(self.messages()).await {
-            Ok(answer) => answer,
-            Err(error) => return Ok(Signed::Unknown(error)),
-        };
-        if answer.signatures.is_empty() {
-            return Ok(Signed::None);
+        match ask(mint, self.messages()).await {
+            Ok(answer) => self.pick(keysets, &answer).await,
+            Err(error) => Ok(Signed::Unknown(error)),
         }
+    }
+
+    /// What an answer to [`ask`], perhaps about more than these, says of these outputs.
+    ///
+    /// # Errors
+    /// When the ecash store does not answer.
+    pub async fn pick(&self, keysets: &Keysets, answer: &RestoreResponse) -> Result<Signed, WalletError> {
         let found = self.secrets.secrets.iter().map(|wanted| {
             let pair = answer
                 .outputs
@@ -87,11 +92,15 @@ impl Outputs {
                 .find(|(output, _)| output.blinded_secret == wanted.blinded_message.blinded_secret);
             pair.map(|(_, signature)| signature.clone())
         });
+        let found: Vec<_> = found.collect();
+        if found.iter().all(Option::is_none) {
+            return Ok(Signed::None);
+        }
         if self.blank {
             // The mint signs as many as it needs, in order.
-            return self.unblind(keysets, found.map_while(|signature| signature).collect()).await;
+            return self.unblind(keysets, found.into_iter().map_while(|signature| signature).collect()).await;
         }
-        match found.collect::<Option<Vec<_>>>() {
+        match found.into_iter().collect::<Option<Vec<_>>>() {
             Some(signatures) => self.unblind(keysets, signatures).await,
             None => unknown("the mint signed only some of the outputs"),
         }
@@ -132,6 +141,21 @@ impl Outputs {
             Ok(proofs) => Ok(Signed::Proofs(proofs)),
             Err(_) => unknown("a signature does not unblind"),
         }
+    }
+}
+
+/// Asks the mint which of these outputs it has signed (NUT-09). An answer about anything else is none.
+///
+/// # Errors
+/// When there is no answer, or not to this question.
+pub async fn ask(mint: &HttpMint, outputs: Vec<BlindedMessage>) -> Result<RestoreResponse, MintError> {
+    let asked: HashSet<_> = outputs.iter().map(|output| output.blinded_secret).collect();
+    let answer = mint.restore(outputs).await?;
+    let about_these = answer.outputs.iter().all(|output| asked.contains(&output.blinded_secret));
+    if about_these && answer.outputs.len() == answer.signatures.len() {
+        Ok(answer)
+    } else {
+        Err(MintError::Unknown("the mint answered about other outputs".into()))
     }
 }
 

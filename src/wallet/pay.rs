@@ -17,9 +17,11 @@ use cdk_common::wallet::ProofInfo;
 
 use super::change::{Attempt, Change, plain, returned, sum_infos};
 use super::foreign::fee_bound;
+use super::health::Priority;
 use super::incoming::proof_infos;
-use super::journal::{self, Operation, State, Step};
+use super::journal::{self, Kind, Operation, State, Step};
 use super::melt::{self, Plan, Standing, blanks_for};
+use super::mint::HttpMint;
 use super::refusal::{MintError, Refusal};
 use super::steps::DENIED_MS;
 use super::{Trusted, Wallet, WalletError, currency, swap};
@@ -82,7 +84,7 @@ impl Wallet {
         let plan = read_plan(&operation)?;
         let seed = &self.inner.seed;
         let standing = match melt::resolve(&trusted.http, &trusted.keysets, seed, &plan, None).await? {
-            Standing::Unpaid(_) => melt::send(&trusted.http, &trusted.keysets, seed, &plan).await?,
+            Standing::Unpaid(_) => melt::send(&line(trusted, &operation), &trusted.keysets, seed, &plan).await?,
             standing => standing,
         };
         self.finish_payment(trusted, &operation, &plan, standing, Attempt::Later).await
@@ -97,7 +99,7 @@ impl Wallet {
             Err(unsent) => return self.put_back(trusted, operation, &unsent.to_string()).await,
         };
         failpoint!("pay.planned");
-        let standing = melt::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+        let standing = melt::send(&line(trusted, operation), &trusted.keysets, &self.inner.seed, &plan).await?;
         failpoint!("pay.melted");
         self.finish_payment(trusted, operation, &plan, standing, Attempt::First).await
     }
@@ -136,8 +138,8 @@ impl Wallet {
             }
             let payment_hash = invoice.payment_hash().to_string();
             let unit = currency(operation.unit);
-            let quote =
-                trusted.http.quote_melt(&MeltQuoteBolt11Request { request: invoice, unit, options: None }).await?;
+            let request = MeltQuoteBolt11Request { request: invoice, unit, options: None };
+            let quote = line(trusted, operation).quote_melt(&request).await?;
             let wanted = quote.amount.to_u64().saturating_add(quote.fee_reserve.to_u64());
             let fee = wanted.saturating_sub(amount);
             if fee > most_fee {
@@ -210,8 +212,8 @@ impl Wallet {
             Standing::Denied => {
                 let denial = "ecash of this wallet was spent, but not for its payment";
                 if self.is_believed(operation, denial, DENIED_LONG_MS).await? {
-                    let refusal = Some(&Refusal::Spent);
-                    let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, refusal).await?;
+                    let error = MintError::Refused(Refusal::Spent);
+                    let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, &error).await?;
                     self.replan(trusted, operation, &spent).await?;
                 }
                 return Err(MintError::Refused(Refusal::Spent).into());
@@ -329,6 +331,14 @@ impl Wallet {
             .map(|operation| returned(&operation))
             .ok_or_else(|| WalletError::Ecash("the operation is gone".into()))
     }
+}
+
+/// The mint, for a payment that a client waits for or that nobody does.
+fn line(trusted: &Trusted, operation: &Operation) -> HttpMint {
+    trusted.http.at(match operation.kind {
+        Kind::Payout | Kind::Expiry => Priority::Background,
+        _ => Priority::Client,
+    })
 }
 
 /// What is kept of a payment: what it took, without the proofs.

@@ -71,7 +71,7 @@ pub async fn mint(
         other => match quote.outputs(seed)?.restore(mint, keysets).await? {
             Signed::Proofs(proofs) => Ok(Standing::Done(proofs)),
             Signed::None => Ok(other),
-            Signed::Unknown(error) => Ok(Standing::Unknown(error)),
+            Signed::Unknown(error) => Ok(Standing::Unknown(error.unanswered())),
         },
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! 1. In one synced transaction: the token's secrets are claimed (a secret that was claimed before
 //!    ends it here), its account is created, and the operation is written with the swap it plans.
-//! 2. The swap is sent. No transaction is open.
+//! 2. The swap is sent, alone or in one request with others ([`super::batch`]). No transaction is open.
 //! 3. The new proofs are stored, marked with the operation.
 //! 4. In one synced transaction: the operation is done, and what was received is credited.
 //!
@@ -19,14 +19,17 @@ use super::journal::{self, Fate, Kind, Operation, State, Step};
 use super::keysets::{split_ladder, sum};
 use super::refusal::{MintError, Refusal};
 use super::steps::write_json;
-use super::swap::{self, Plan, Standing};
+use super::swap::{Plan, Standing};
 use super::token::{Token, TokenFault};
-use super::{Trusted, Wallet, WalletError};
+use super::{Trusted, Wallet, WalletError, batch};
 use crate::failpoint::failpoint;
 use crate::ledger::repo as books;
 use crate::ledger::{Account, AccountId, AccountKind};
 use crate::money::Msat;
 use crate::store::{Durability, StoreError};
+
+/// When to come again to a mint of which nothing is known, in seconds.
+pub(super) const RETRY_SECS: u64 = 5;
 
 /// Why a token was not credited.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +61,10 @@ pub enum RedeemError {
     Stale,
     #[error("the mint limits its callers; wait {0} s")]
     RateLimited(u64),
-    /// The mint cannot be reached. The token is untouched.
+    /// The mint cannot be reached, or is left alone. The token is untouched; try again in so many
+    /// seconds.
     #[error("the mint cannot be reached")]
-    Unreachable,
+    Unreachable(u64),
     /// The mint may have taken it. The operation with this id finds out.
     #[error("the mint's answer is not known yet")]
     Pending(String),
@@ -152,14 +156,10 @@ impl Wallet {
         if matches!(proofs, Err(TokenFault::UnknownKeyset)) {
             match trusted.keysets.refresh_if_due().await {
                 Ok(()) => proofs = token.proofs(&trusted.keysets.infos().await),
-                Err(WalletError::Mint(MintError::Refused(Refusal::RateLimited(secs)))) => {
-                    return Err(RedeemError::RateLimited(secs));
-                }
-                Err(WalletError::Mint(_)) => return Err(RedeemError::Unreachable),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(unreachable(error)),
             }
             if proofs.is_err() && !trusted.keysets.is_warm().await {
-                return Err(RedeemError::Unreachable);
+                return Err(RedeemError::Unreachable(RETRY_SECS));
             }
         }
         let proofs = proofs?;
@@ -210,11 +210,13 @@ impl Wallet {
         let _turn = lane.lock().await;
         self.refuse_known(key_hash).await?;
         let Some(trusted) = self.trusted(&token.mint) else { return self.import(token, target, key_hash).await };
+        let version = trusted.keysets.version();
         match self.redeem_once(trusted, token, target, key_hash).await {
-            Err(RedeemError::Stale) => {
-                // The mint rotated its keysets or changed a fee. The token is untouched: look, and
-                // try once more.
-                trusted.keysets.refresh().await.map_err(unreachable)?;
+            // The mint rotated its keysets or changed a fee. The token is untouched: look, and try once
+            // more, unless nothing has changed.
+            Err(RedeemError::Stale)
+                if trusted.keysets.refresh_unless_changed(version).await.map_err(unreachable)? =>
+            {
                 self.redeem_once(trusted, token, target, key_hash).await
             }
             outcome => outcome,
@@ -261,7 +263,7 @@ impl Wallet {
         let lane = self.inner.redeeming.lane(&operation.id);
         let _sending = lane.lock().await;
         let sent = async {
-            let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+            let standing = self.send_redemption(trusted, &operation, &plan).await?;
             failpoint!("redeem.swapped");
             self.finish_redemption(trusted, &operation, &plan, standing, true).await
         };
@@ -296,8 +298,11 @@ impl Wallet {
         if sum(&outputs) != net {
             return Err(TokenFault::Malformed("its value cannot be received").into());
         }
-        let counter = self.reserve_counters(active.id, outputs.len()).await?;
-        Ok(Plan { inputs, keyset: active.id.to_string(), counter, outputs, send: Vec::new(), fee })
+        // Where fees are rounded up, a swap that is shared may give more than its parts.
+        let spare = if fee > 0 { batch::SPARE } else { 0 };
+        let counter = self.reserve_counters(active.id, outputs.len().saturating_add(spare)).await?;
+        let keyset = active.id.to_string();
+        Ok(Plan { inputs, keyset, counter, outputs, send: Vec::new(), fee, spare, bonus: Vec::new() })
     }
 
     async fn inner_keys(&self, trusted: &Trusted, proof: &Proof) -> Result<Arc<cdk::nuts::Keys>, RedeemError> {
@@ -354,10 +359,12 @@ impl Wallet {
         first: bool,
     ) -> Result<Account, RedeemError> {
         match self.finish_act(trusted, operation, Act::received(plan), standing, first).await? {
-            Ended::Kept { new, .. } => {
+            Ended::Kept { proofs, new } => {
                 failpoint!("redeem.kept");
+                let parts: Vec<u64> = proofs.iter().map(|proof| proof.amount.to_u64()).collect();
+                let bonus = operation.unit.to_msat(sum(&parts).saturating_sub(sum(&plan.outputs))).unwrap_or_default();
                 // The inputs of a swap are worth nothing any more.
-                let account = self.credit(operation, "", "").await?;
+                let account = self.credit(operation, bonus, "", "").await?;
                 failpoint!("redeem.credited");
                 self.stock(trusted, operation.unit, &new).await;
                 if operation.takes_back.is_some() {
@@ -366,14 +373,14 @@ impl Wallet {
                 }
                 Ok(account)
             }
-            Ended::NotDone(None) => {
-                self.refuse(operation, "unreachable", Fate::Open).await?;
-                Err(RedeemError::Unreachable)
-            }
-            Ended::NotDone(Some(refusal)) => {
+            Ended::NotDone(MintError::Refused(refusal)) => {
                 let fate = if refusal == Refusal::Spent { Fate::Collected } else { Fate::Open };
                 self.refuse(operation, &format!("{refusal:?}"), fate).await?;
                 Err(refused(refusal))
+            }
+            Ended::NotDone(error) => {
+                self.refuse(operation, &error.to_string(), Fate::Open).await?;
+                Err(unreachable(WalletError::Mint(error)))
             }
             Ended::Open(_) => Err(RedeemError::Pending(operation.id.clone())),
         }
@@ -461,7 +468,9 @@ pub(super) fn refused(refusal: Refusal) -> RedeemError {
 pub(super) fn unreachable(error: WalletError) -> RedeemError {
     match error {
         WalletError::Mint(MintError::Refused(Refusal::RateLimited(secs))) => RedeemError::RateLimited(secs),
-        WalletError::Mint(_) => RedeemError::Unreachable,
+        WalletError::Mint(MintError::Held(held)) if held.is_limit() => RedeemError::RateLimited(held.secs()),
+        WalletError::Mint(MintError::Held(held)) => RedeemError::Unreachable(held.secs()),
+        WalletError::Mint(_) => RedeemError::Unreachable(RETRY_SECS),
         other => RedeemError::Wallet(other),
     }
 }

@@ -4,6 +4,12 @@
 //! it surely did not ([`MintError::Refused`], [`MintError::NotSent`]), it surely did (a
 //! well-formed reply), or nobody knows ([`MintError::Unknown`]). Nothing is ever guessed from
 //! `Unknown`: the journal keeps the operation until evidence decides it.
+//!
+//! A call that this node itself kept back ([`MintError::Held`]) is as definite as one that found no
+//! connection. That holds for the act only. A *question* about an earlier act that was kept back, or
+//! refused, says nothing of the act: [`MintError::unanswered`].
+
+use super::health::Held;
 
 /// Why a mint did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,9 +20,30 @@ pub enum MintError {
     /// The request never reached the mint.
     #[error("the mint cannot be reached")]
     NotSent,
+    /// The request was not sent: the mint's budget is spent, or its circuit is open.
+    #[error("not sent: {0}")]
+    Held(Held),
     /// The request may have been acted on: a timeout, a cut connection, a 5xx, a garbled reply.
     #[error("the mint's answer was lost or unusable: {0}")]
     Unknown(String),
+}
+
+impl MintError {
+    /// Whether the request surely never reached the mint.
+    #[must_use]
+    pub fn was_not_sent(&self) -> bool {
+        matches!(self, Self::NotSent | Self::Held(_))
+    }
+
+    /// The error of a question about an earlier act, as the state of that act: unknown. Only an
+    /// answer could tell, and there is none.
+    #[must_use]
+    pub fn unanswered(self) -> Self {
+        match self {
+            Self::Unknown(why) => Self::Unknown(why),
+            other => Self::Unknown(other.to_string()),
+        }
+    }
 }
 
 /// What a mint says when it surely did not act.

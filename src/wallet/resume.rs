@@ -32,7 +32,7 @@ impl Wallet {
         self.free_leftovers().await?;
         // Side by side: a silent mint must not keep the others' operations waiting.
         let ended = futures_util::stream::iter(due)
-            .map(|operation| async move { self.resume_one(&operation).await })
+            .map(|operation| async move { self.may_be_asked(&operation.mint) && self.resume_one(&operation).await })
             .buffer_unordered(AT_A_TIME)
             .filter(|ended| std::future::ready(!ended))
             .count();
@@ -89,6 +89,9 @@ impl Wallet {
         let Some(trusted) = self.trusted(&operation.mint) else { return false };
         let lane = self.inner.redeeming.lane(&operation.id);
         let _turn = lane.lock().await;
+        if !self.may_be_asked(&operation.mint) {
+            return false;
+        }
         let resumed = async {
             let Some(operation) = self.reopen(operation).await? else { return Ok(None) };
             if let Some(import) = Import::of(&operation) {

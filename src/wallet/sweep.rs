@@ -15,11 +15,12 @@ use cdk_common::wallet::ProofInfo;
 use uuid::Uuid;
 
 use super::change::{RefundError, plain, read_plan, sum_infos};
+use super::health::Priority;
 use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{ActiveKeyset, sum};
 use super::ladder::is_worth_it;
-use super::refusal::Refusal;
+use super::refusal::{MintError, Refusal};
 use super::select::sweep_lane;
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError};
@@ -68,6 +69,9 @@ impl Wallet {
     async fn sweep(&self, trusted: &Trusted, unit: MintUnit) -> Result<Option<State>, WalletError> {
         let lane = self.inner.redeeming.lane(&sweep_lane(trusted.http.url(), unit));
         let _turn = lane.lock().await;
+        if trusted.http.look(|health, now_ms| health.may_ask(now_ms, Priority::Background)).is_err() {
+            return Ok(None);
+        }
         let active = match trusted.keysets.active(unit).await {
             Ok(active) => active,
             Err(WalletError::Mint(error)) => {
@@ -126,10 +130,12 @@ impl Wallet {
         failpoint!("sweep.reserved");
         let counter = self.reserve_counters(active.id, outputs.len()).await?;
         let keyset = active.id.to_string();
-        let plan = Plan { inputs: plain(coins), keyset, counter, outputs, send: Vec::new(), fee };
+        let inputs = plain(coins);
+        let plan = Plan { inputs, keyset, counter, outputs, send: Vec::new(), fee, spare: 0, bonus: Vec::new() };
         self.write_plan(&operation, &plan).await?;
         failpoint!("sweep.planned");
-        let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
+        let http = trusted.http.at(Priority::Background);
+        let standing = swap::send(&http, &trusted.keysets, &self.inner.seed, &plan).await?;
         failpoint!("sweep.swapped");
         self.finish_sweep(trusted, &operation, &plan, standing, true).await.map(Some)
     }
@@ -181,12 +187,12 @@ impl Wallet {
                 self.stock(trusted, operation.unit, &new).await;
                 Ok(State::Done)
             }
-            Ended::NotDone(refusal) => {
-                let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, refusal.as_ref()).await?;
-                let why = refusal.as_ref().map_or("the mint cannot be reached".to_owned(), Refusal::to_string);
+            Ended::NotDone(error) => {
+                let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, &error).await?;
+                let why = error.to_string();
                 tracing::warn!(mint = %operation.mint, why, "coins could not be exchanged");
                 let state = self.undo_sweep(trusted, operation, &why, spent).await?;
-                if refusal == Some(Refusal::Stale) {
+                if error == MintError::Refused(Refusal::Stale) {
                     trusted.keysets.refresh_if_due().await?;
                 }
                 Ok(state)
@@ -242,9 +248,9 @@ impl Wallet {
         trusted: &Trusted,
         operation: &Operation,
         inputs: &[Proof],
-        refusal: Option<&Refusal>,
+        error: &MintError,
     ) -> Result<Vec<PublicKey>, WalletError> {
-        if refusal != Some(&Refusal::Spent) {
+        if *error != MintError::Refused(Refusal::Spent) {
             return Ok(Vec::new());
         }
         // Proofs that the books say are ours were spent: never silently.

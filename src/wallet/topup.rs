@@ -13,6 +13,7 @@ use std::str::FromStr;
 use cdk::Bolt11Invoice;
 use cdk::nuts::{MintQuoteBolt11Request, MintQuoteState};
 
+use super::health::Priority;
 use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{amount, sum};
@@ -206,8 +207,9 @@ impl Wallet {
         };
         let answer = trusted.http.quote_mint(&request).await.map_err(|error| match error {
             MintError::Refused(Refusal::RateLimited(secs)) => InvoiceError::RateLimited(secs),
+            MintError::Held(held) if held.is_limit() => InvoiceError::RateLimited(held.secs()),
             MintError::Refused(refusal) => InvoiceError::Refused(refusal.to_string()),
-            MintError::NotSent | MintError::Unknown(_) => InvoiceError::Unreachable,
+            MintError::Held(_) | MintError::NotSent | MintError::Unknown(_) => InvoiceError::Unreachable,
         })?;
         let unusable = |what: &str| InvoiceError::Refused(what.to_owned());
         let bolt11 = Bolt11Invoice::from_str(&answer.request).map_err(|_| unusable("its invoice is not one"))?;
@@ -275,7 +277,8 @@ impl Wallet {
         let mut quote = read_quote(&operation)?;
         let first = quote.outputs.is_empty();
         if first {
-            match quote::state(&trusted.http, &quote).await {
+            // Anybody can ask for an invoice and for its state: neither goes before what is paid for.
+            match quote::state(&trusted.http.at(Priority::Background), &quote).await {
                 Ok(MintQuoteState::Paid) => {
                     quote = self.planned_outputs(trusted, &operation, quote).await?;
                     self.write_plan(&operation, &quote).await?;
@@ -287,6 +290,7 @@ impl Wallet {
                 }
                 // Issued without this node's outputs: somebody else holds the wallet's seed.
                 Ok(MintQuoteState::Issued) => return self.note(&operation, "the mint has issued it before").await,
+                Err(error) if error.was_not_sent() => return self.look_later(&operation).await,
                 Err(error) => return self.note(&operation, &error.to_string()).await,
             }
         }
@@ -308,23 +312,22 @@ impl Wallet {
             Ended::Kept { new, .. } => {
                 failpoint!("topup.kept");
                 // The payer may read the invoice later.
-                self.credit(operation, &operation.plan, "").await?;
+                self.credit(operation, Msat::ZERO, &operation.plan, "").await?;
                 failpoint!("topup.credited");
                 self.stock(trusted, operation.unit, &new).await;
                 Ok(true)
             }
             // Surely not signed: plan for the keysets as they are now.
-            Ended::NotDone(Some(Refusal::Stale)) => {
+            Ended::NotDone(MintError::Refused(Refusal::Stale)) => {
                 trusted.keysets.refresh_if_due().await?;
                 self.write_plan(operation, &Quote { outputs: Vec::new(), ..quote }).await?;
                 self.note(operation, "the mint's keysets have changed").await
             }
             // It had said that the invoice was paid, and takes it back, or has lost it.
-            Ended::NotDone(Some(Refusal::Quote(20_001) | Refusal::UnknownQuote)) => {
+            Ended::NotDone(MintError::Refused(Refusal::Quote(20_001) | Refusal::UnknownQuote)) => {
                 self.wait_on(operation, &quote).await
             }
-            Ended::NotDone(Some(refusal)) => self.note(operation, &refusal.to_string()).await,
-            Ended::NotDone(None) => self.note(operation, "the mint cannot be reached").await,
+            Ended::NotDone(error) => self.note(operation, &error.to_string()).await,
             Ended::Open(_) => Ok(false),
         }
     }
@@ -353,6 +356,11 @@ impl Wallet {
             self.fail(operation, "not paid in time").await?;
             return Ok(true);
         }
+        self.look_later(operation).await
+    }
+
+    async fn look_later(&self, operation: &Operation) -> Result<bool, WalletError> {
+        let now_ms = self.clock().now_ms();
         let mut tx = self.store().begin(Durability::Full).await?;
         let owner = self.inner.ledger.owner();
         journal::defer(&mut tx, &operation.id, owner, next_look(operation, now_ms), now_ms).await?;

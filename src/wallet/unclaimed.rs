@@ -81,7 +81,7 @@ impl Wallet {
             };
             let (token, proofs, fee) = match opened {
                 Ok(opened) => opened,
-                Err(RedeemError::Unreachable | RedeemError::RateLimited(_)) => break,
+                Err(RedeemError::Unreachable(_) | RedeemError::RateLimited(_)) => break,
                 Err(RedeemError::Wallet(error)) => return Err(error),
                 Err(error) => {
                     tracing::error!(operation = %operation.id, %error, "a token that was made cannot be read");

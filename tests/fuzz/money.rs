@@ -116,9 +116,12 @@ static TILL: LazyLock<Wallet> = LazyLock::new(|| {
             unit: MintUnit::Sat,
             timeout: std::time::Duration::from_secs(1),
             concurrency: 1,
+            calls_per_minute: std::collections::HashMap::new(),
             seed: Seed::new([7; 64]),
+            ladder_coins: 0,
             lightning_fee_percent: 3,
             strangers: Reach::Public,
+            foreign_fee_percent: None,
         };
         let client = coinslot::net::client(&coinslot::net::ClientOptions::default()).unwrap();
         Wallet::open(ledger, options, &client).await.unwrap()

@@ -88,6 +88,7 @@ impl House {
             unit: MintUnit::Sat,
             timeout: Duration::from_secs(1),
             concurrency: 1,
+            calls_per_minute: std::iter::once((MINT.into(), 20)).collect(),
             seed: Seed::new([7; 64]),
             ladder_coins: 0,
             lightning_fee_percent: 3,
@@ -441,6 +442,7 @@ async fn the_overview_tells_how_the_node_stands() {
         "the proofs are worth 5,000,000.000 sat less",
         "0.0.0-test",
         "2 of 2",
+        "17 of 20",
     ] {
         assert!(page.contains(shown), "{shown} is not in {page}");
     }

@@ -30,6 +30,7 @@ mod ladder;
 mod ledger;
 mod licences;
 mod lightning;
+mod mints;
 mod nutshell;
 mod prices;
 mod process;

@@ -25,6 +25,12 @@ pub enum Mode {
     Hold,
     /// The connection is cut before anything is forwarded.
     Cut,
+    /// It is forwarded, and so is its reply; from then on, requests for this path are cut.
+    Once,
+    /// It waits for [`Chaos::release`], whatever the mode is by then; then it is forwarded.
+    Park,
+    /// Nothing is forwarded; this is the reply.
+    Reply(&'static str),
     /// It is refused with 429, with this many seconds of `Retry-After`; nothing is forwarded.
     Limit(Option<u64>),
     /// It is forwarded; the reply comes byte by byte, and never to its end.
@@ -82,6 +88,9 @@ struct State {
     /// Requests by path whose treatment has begun (for the modes that forward: which the mint
     /// has answered).
     hits: HashMap<String, u64>,
+    /// Parked requests that may go, and those that went.
+    released: u64,
+    went: u64,
 }
 
 impl State {
@@ -154,6 +163,21 @@ impl Chaos {
         self.shared.changed.notify_all();
     }
 
+    /// Lets one parked request go, and waits until the mint has answered it.
+    pub async fn release(&self) {
+        let went = {
+            let mut state = self.shared.state.lock().expect("state");
+            state.released += 1;
+            state.went
+        };
+        self.shared.changed.notify_all();
+        let end = Instant::now() + Duration::from_secs(20);
+        while self.shared.state.lock().expect("state").went == went {
+            assert!(Instant::now() < end, "no parked request went within 20 s");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// How many requests for `path` there were so far.
     pub fn hits(&self, path: &str) -> u64 {
         self.shared.state.lock().expect("state").hits.get(path).copied().unwrap_or(0)
@@ -173,7 +197,14 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     client.set_read_timeout(Some(Duration::from_secs(60)))?;
     let Some((path, request)) = read_request(&mut client)? else { return Ok(()) };
-    let mode = shared.state.lock().expect("state").mode(&path);
+    let mode = {
+        let mut state = shared.state.lock().expect("state");
+        let mode = state.mode(&path);
+        if mode == Mode::Once {
+            state.modes.insert(path.clone(), Mode::Cut);
+        }
+        mode
+    };
     let hit = || shared.state.lock().expect("state").hit(&path);
     let wait = || {
         let waiting = |state: &mut State| state.modes.get(&path) == Some(&mode);
@@ -211,11 +242,23 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
             wait();
             client.write_all(&forward(shared, &request)?)?;
         }
-        Mode::Pass | Mode::DropReply | Mode::StallReply => {
+        Mode::Reply(reply) => {
+            hit();
+            client.write_all(reply.as_bytes())?;
+        }
+        Mode::Park => {
+            hit();
+            let parked = |state: &mut State| state.released == 0;
+            shared.changed.wait_while(shared.state.lock().expect("state"), parked).expect("state").released -= 1;
+            let reply = forward(shared, &request);
+            shared.state.lock().expect("state").went += 1;
+            client.write_all(&reply?)?;
+        }
+        Mode::Pass | Mode::Once | Mode::DropReply | Mode::StallReply => {
             let reply = forward(shared, &request)?;
             hit();
             match mode {
-                Mode::Pass => client.write_all(&reply)?,
+                Mode::Pass | Mode::Once => client.write_all(&reply)?,
                 Mode::StallReply => wait(),
                 _ => {}
             }
