@@ -131,6 +131,8 @@ async fn a_refund_waits_for_the_token_that_fills_the_key() {
     purse.mint_sats(300).await;
     let upstream = Upstream::start().await;
     let node = TestNode::with(&mint, &upstream, &[("CASHU_MINTS", &chaos.url())]).await;
+    // By then it knows the keys of the mint.
+    assert_eq!(node.balance(&purse.send(10).await).await.0, 10_000);
     // The mint took it before it vanished, or it did not.
     for mode in [Mode::DropReply, Mode::Cut] {
         let token = purse.send(100).await;
