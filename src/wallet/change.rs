@@ -128,7 +128,8 @@ impl Wallet {
     }
 
     /// Pays back the balance of a key. With less than a coin on it, the last refund is given out
-    /// again, unless money came in after it: a client whose answer was lost asks once more.
+    /// again, unless money came in after it: a client whose answer was lost asks once more. While
+    /// nobody knows whether the mint took the token that is to fill it, it is pending.
     ///
     /// # Errors
     /// See [`RefundError`].
@@ -144,9 +145,16 @@ impl Wallet {
         }
         match self.begin(account, Kind::Refund, to, Source::Balance).await {
             Ok(change) => pending_if_owed(change),
-            Err(little @ (RefundError::Nothing | RefundError::TooSmall)) => match self.last_return(account).await? {
-                Some(last) => self.give_again(&last).await,
-                None => Err(little),
+            Err(little @ (RefundError::Nothing | RefundError::TooSmall)) => match self.newest(account).await? {
+                Some(last) if last.kind.is_return() => self.give_again(&last).await,
+                Some(coming) if coming.kind == Kind::Redeem && coming.state.is_open() => {
+                    if self.trusted(&coming.mint).is_none() {
+                        return Err(RefundError::MintGone);
+                    }
+                    self.decide(&coming).await?;
+                    Box::pin(self.refund(account, to)).await
+                }
+                _ => Err(little),
             },
             Err(error) => Err(error),
         }
@@ -160,6 +168,12 @@ impl Wallet {
         let left_over = payment.amount.excess_over(amount).excess_over(fee);
         // Less than a coin had stayed on the account.
         Ok(payment.unit.floor(account.balance.posted.excess_over(left_over)) == 0)
+    }
+
+    /// Asks the mint again whether it took a token, unless somebody is just doing that.
+    async fn decide(&self, redemption: &Operation) -> Result<(), RefundError> {
+        let is_asked = self.inner.redeeming.lane(&redemption.id).try_lock().is_err();
+        if is_asked || !self.resume_redemption(redemption).await { Err(RefundError::Pending) } else { Ok(()) }
     }
 
     /// Sends the balance of a key whose time is over to its owner's Lightning address.
@@ -231,16 +245,17 @@ impl Wallet {
         }
         let lane = self.inner.redeeming.lane(key_hash);
         let Ok(_turn) = lane.try_lock() else { return Err(RefundError::Pending) };
-        if !self.resume_redemption(redemption).await {
-            return Err(RefundError::Pending);
-        }
+        self.decide(redemption).await?;
         Box::pin(self.claim(key_hash)).await
     }
 
     pub(super) async fn last_return(&self, account: AccountId) -> Result<Option<Operation>, RefundError> {
+        Ok(self.newest(account).await?.filter(|operation| operation.kind.is_return()))
+    }
+
+    async fn newest(&self, account: AccountId) -> Result<Option<Operation>, RefundError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
-        let newest = journal::newest(&mut reader, account).await?;
-        Ok(newest.filter(|operation| operation.kind.is_return()))
+        Ok(journal::newest(&mut reader, account).await?)
     }
 
     /// The kind of account that a key hash opens, for callers that only want to look.

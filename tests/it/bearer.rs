@@ -1,7 +1,12 @@
 //! A token, or the key it became, as the API key.
 
+use std::time::Duration;
+
+use cdk::nuts::CurrencyUnit;
 use serde_json::{Value, json};
 
+use crate::support::answers::{decided, read};
+use crate::support::chaos::{Chaos, Mode};
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, UPSTREAM_KEY, ask, ask_streaming};
 use crate::support::purse::Purse;
@@ -114,5 +119,33 @@ async fn every_kind_of_token_has_its_price() {
     assert_eq!(body["usage"]["cost"]["cache_read_msats"], 600);
     assert_eq!(body["model"], "cached", "the answer has the name that was asked for");
     assert_eq!(upstream.last().json()["model"], "toy/cached", "the upstream is sent the whole id");
+    node.finish().await;
+}
+
+/// Invariant 11: while nobody knows whether the mint took a token, its key is neither empty nor full.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_waits_for_the_token_that_fills_the_key() {
+    let mint = TestMint::start().await;
+    let chaos = Chaos::before(&mint.url());
+    let purse = Purse::with_unit(&chaos.url(), CurrencyUnit::Sat).await;
+    purse.mint_sats(300).await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::with(&mint, &upstream, &[("CASHU_MINTS", &chaos.url())]).await;
+    // By then it knows the keys of the mint.
+    assert_eq!(node.balance(&purse.send(10).await).await.0, 10_000);
+    // The mint took it before it vanished, or it did not.
+    for mode in [Mode::DropReply, Mode::Cut] {
+        let token = purse.send(100).await;
+        chaos.set("/v1/swap", mode);
+        chaos.set("", Mode::Cut);
+        assert_eq!(node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status(), 503, "{mode:?}");
+        let early = node.post("/v1/wallet/refund").bearer_auth(&token).send().await.unwrap();
+        assert_eq!(early.status(), 425, "{mode:?}");
+        chaos.calm();
+        let claim = || node.post("/v1/wallet/refund").bearer_auth(&token);
+        let (status, body) = read(decided("the refund", Duration::from_secs(10), claim).await).await;
+        assert_eq!((status, body["sats"].as_str()), (200, Some("100")), "{mode:?}: {body}");
+        assert_eq!(purse.receive(body["token"].as_str().unwrap()).await.unwrap(), 100);
+    }
     node.finish().await;
 }

@@ -211,6 +211,24 @@ async fn a_refund_goes_to_a_lightning_address() {
     }
 }
 
+/// Of small payments the mint takes all that it reserved: there is no change, and it ends all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_leaves_nothing_over_ends() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let recipient = Recipient::start().await;
+    let node = TestNode::start(&mint, &upstream).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(100).await;
+    let token = purse.send(58).await;
+    assert_eq!(node.balance(&token).await.0, 58_000);
+    let wanted = json!({ "lightning_address": recipient.name() });
+    let back = ok(node.post("/v1/wallet/refund").json(&wanted).bearer_auth(&token)).await;
+    assert_eq!((back["sats"].as_str(), back["fee_msats"].as_u64()), (Some("57"), Some(1_000)), "{back}");
+    assert_eq!(node.balance(&token).await, (0, 0, 0));
+    node.finish().await;
+}
+
 /// Whatever keeps a payment from being made, the money is where it was, and the client is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_that_cannot_be_made_changes_nothing() {

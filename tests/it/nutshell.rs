@@ -204,7 +204,7 @@ async fn lightning_in_and_out() {
         // 4 sats were earned by now, less the fees.
         let wallet = node.running().exchange().till.wallet().clone();
         for _ in 0..10 {
-            ok(node.chat(&ask("hi")).bearer_auth(&world.purse.send(20).await)).await;
+            ok(node.chat(&ask("hi")).bearer_auth(&world.purse.send(25).await)).await;
         }
         for change in wallet.pay_out(&recipient.name(), Msat::new(10_000).unwrap()).await.unwrap() {
             let Change::Sent { amount, fee, .. } = change else { panic!("{}: {change:?}", world.mint) };

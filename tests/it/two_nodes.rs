@@ -155,6 +155,17 @@ impl Client {
     }
 }
 
+/// Shows what a node said, where a test fails.
+struct Telling<'a>(&'a Program);
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0.said());
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_is_killed_under_load_and_the_other_takes_over() {
     if !on_postgres() {
@@ -225,6 +236,7 @@ async fn one_is_killed_under_load_and_the_other_takes_over() {
         clients.push(client.await.unwrap());
     }
 
+    let telling = Telling(&two);
     // The hold of the dead is released by the living, and its client keeps its money.
     while balance_of(info(), &held).await != (100_000, 0, 0) {
         assert!(killed.elapsed() < PATIENCE, "the hold of the dead is not released");
@@ -245,6 +257,7 @@ async fn one_is_killed_under_load_and_the_other_takes_over() {
         purse.receive(token).await.expect("what clients hold is good");
     }
 
+    drop(telling);
     let said = two.stop().await;
     let books = db.books().await;
     assert_eq!(books.open_holds, 0, "{said}");
