@@ -154,7 +154,10 @@ fn without_settings_the_documented_defaults_hold() {
         show(&config.storage),
         r#"Storage { data_dir: "./data", database_url: None, strict: false, secret_key: None }"#
     );
-    assert_eq!(show(&config.mints), "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4, foreign_fee_percent: None, ladder_coins: 4 }");
+    assert_eq!(
+        show(&config.mints),
+        "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4, foreign_fee_percent: None, ladder_coins: 4 }"
+    );
     assert_eq!(show(&config.admin), "Admin { password: None }");
     assert_eq!(show(&config.log), r#"Log { level: "info", json: false }"#);
     assert!(config.upstream.is_none());

@@ -57,6 +57,11 @@ impl Foreigners {
         }
     }
 
+    /// Looks at a mint anew the next time.
+    pub(super) fn forget(&self, url: &str) {
+        self.mints.invalidate(url);
+    }
+
     /// The most that swapping ecash of this worth may cost.
     pub(super) fn most_fee(&self, face: Msat) -> Msat {
         fee_bound(face, self.max_fee_percent)
@@ -125,7 +130,8 @@ mod tests {
     /// The rules of addresses are tested where they are; here, that they are asked.
     #[tokio::test]
     async fn a_mint_on_a_private_address_is_not_dialled() {
-        for url in ["https://127.0.0.1", "https://[::ffff:10.0.0.1]", "https://169.254.169.254", "http://1.1.1.1", "x"] {
+        for url in ["https://127.0.0.1", "https://[::ffff:10.0.0.1]", "https://169.254.169.254", "http://1.1.1.1", "x"]
+        {
             assert!(matches!(dial(url, Reach::Public).await, Err(WalletError::Address)), "{url}");
         }
         assert!(dial("http://127.0.0.1:1", Reach::Anywhere).await.is_ok());

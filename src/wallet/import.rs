@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use cdk::Bolt11Invoice;
 use cdk::mint_url::MintUrl;
-use cdk::nuts::{MeltQuoteBolt11Request, MintQuoteState, Token as CdkToken};
+use cdk::nuts::{MeltQuoteBolt11Request, MintQuoteState, State as ProofState, Token as CdkToken};
 use serde::{Deserialize, Serialize};
 
 use super::foreign::Foreign;
@@ -31,7 +31,7 @@ use super::refusal::{MintError, Refusal};
 use super::steps::write_json;
 use super::token::Token;
 use super::topup::{GRACE_MS, InvoiceError};
-use super::{Trusted, Wallet, WalletError, currency};
+use super::{Trusted, Wallet, WalletError, currency, swap};
 use crate::failpoint::failpoint;
 use crate::ledger::{Account, AccountId};
 use crate::money::{MintUnit, Msat};
@@ -41,6 +41,8 @@ use crate::store::Durability;
 const ROUNDS: u32 = 3;
 /// How often a payment that was not made is sent, before the token is given free.
 const ATTEMPTS: u32 = 4;
+/// How long both mints may take to say what it costs.
+const PLANNING: Duration = Duration::from_secs(20);
 /// How long a client waits for a payment that is on its way.
 const LOOKS: u32 = 10;
 const LOOK: Duration = Duration::from_millis(300);
@@ -94,12 +96,7 @@ impl Import {
 
 impl Wallet {
     /// Steps 1 to 4.
-    pub(super) async fn import(
-        &self,
-        token: &Token,
-        target: Target,
-        key_hash: &str,
-    ) -> Result<Account, RedeemError> {
+    pub(super) async fn import(&self, token: &Token, target: Target, key_hash: &str) -> Result<Account, RedeemError> {
         let foreigners = self.inner.foreigners.as_ref().ok_or(RedeemError::Untrusted)?;
         let primary = self.inner.order.first().ok_or(RedeemError::Untrusted)?;
         let trusted = self.trusted(primary).ok_or(RedeemError::Untrusted)?;
@@ -107,7 +104,12 @@ impl Wallet {
         let foreign = self.foreign(&token.mint).await.map_err(source_error)?;
         // The operation's name locks the invoice.
         let mut operation = Operation::planned(Kind::Redeem, AccountId(0), primary, self.unit(), Msat::ZERO);
-        let import = self.plan_import(trusted, &foreign, token, &mut operation).await?;
+        let planning = self.plan_import(trusted, &foreign, token, &mut operation);
+        let planned = tokio::time::timeout(PLANNING, planning).await;
+        let import = planned.unwrap_or(Err(RedeemError::SourceUnreachable)).inspect_err(|_| {
+            // It may have changed since it was looked at.
+            foreigners.forget(&token.mint);
+        })?;
         operation.plan = write_json(&import)?;
         operation.state = State::Acting;
         let operation = match self.write_redemption(token, target, key_hash, operation).await {
@@ -138,6 +140,14 @@ impl Wallet {
     ) -> Result<Import, RedeemError> {
         let mut inputs = token.proofs(&foreign.keysets.infos().await)?;
         inputs.iter_mut().for_each(|proof| proof.dleq = None);
+        // Asked while it proves something: later, spent proofs may have been spent by this payment.
+        let states = foreign.http.states(swap::ys(&inputs)?).await.map_err(|error| source_error(error.into()))?;
+        if states.contains(&ProofState::Spent) {
+            return Err(RedeemError::Spent);
+        }
+        if states.contains(&ProofState::Pending) {
+            return Err(source_refused(Refusal::Pending));
+        }
         let total = token.unit.floor(token.face);
         let input_fee = foreign.keysets.input_fee(inputs.iter().map(|proof| proof.keyset_id)).await;
         let spendable = total.checked_sub(input_fee).ok_or(RedeemError::FeesExceed)?;
@@ -275,7 +285,6 @@ impl Wallet {
                 let why = "the payment did not come about".to_owned();
                 (Some(RedeemError::SourceRefused(why)), String::new())
             }
-            Standing::Spent if first => (Some(RedeemError::Spent), String::new()),
             Standing::Unknown(MintError::NotSent) if first => (Some(RedeemError::SourceUnreachable), String::new()),
             Standing::Unknown(MintError::Refused(refusal)) if first => (Some(source_refused(refusal)), String::new()),
             Standing::Paid { .. } => (None, "its mint says that it has paid, but no payment has arrived".to_owned()),
@@ -285,6 +294,9 @@ impl Wallet {
         };
         if let Some(error) = free {
             self.refuse(operation, &error.to_string()).await?;
+            if let Some(foreigners) = &self.inner.foreigners {
+                foreigners.forget(&import.foreign);
+            }
             return Ok(error);
         }
         let over_ms = import.quote.expires_at.saturating_mul(1000).saturating_add(GRACE_MS);

@@ -129,12 +129,7 @@ impl Wallet {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub(super) async fn credit(
-        &self,
-        operation: &Operation,
-        plan: &str,
-        result: &str,
-    ) -> Result<Account, WalletError> {
+    pub(super) async fn credit(&self, operation: &Operation, plan: &str, result: &str) -> Result<Account, WalletError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;

@@ -106,10 +106,8 @@ pub(super) fn is_worth_it(total: u64, fee: u64) -> bool {
 
 /// What coins are worth together.
 pub(super) fn worth(coins: &Counts) -> u64 {
-    let parts: Vec<u64> = coins
-        .iter()
-        .map(|(amount, count)| amount.saturating_mul(u64::try_from(*count).unwrap_or(u64::MAX)))
-        .collect();
+    let parts: Vec<u64> =
+        coins.iter().map(|(amount, count)| amount.saturating_mul(u64::try_from(*count).unwrap_or(u64::MAX))).collect();
     sum(&parts)
 }
 

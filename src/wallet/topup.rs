@@ -177,7 +177,11 @@ impl Wallet {
         }
     }
 
-    pub(super) async fn ask_for_quote(&self, trusted: &Trusted, operation: &Operation) -> Result<(Quote, String), InvoiceError> {
+    pub(super) async fn ask_for_quote(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+    ) -> Result<(Quote, String), InvoiceError> {
         let units = operation.unit.floor(operation.amount);
         let request = MintQuoteBolt11Request {
             amount: amount(units),

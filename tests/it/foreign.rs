@@ -153,10 +153,8 @@ async fn what_cannot_be_swapped_stays_good() {
     // One sat for every coin that is spent.
     let (dear, purse) = away(MintOptions { fee_ppk: 1000, ..MintOptions::default() }, 200).await;
     let (mut down, other) = away(MintOptions::default(), 300).await;
-    let (_wires, node) = (
-        (Wire::between(&dear, &home), Wire::between(&down, &home)),
-        TestNode::with(&home, &upstream, &[SWAP]).await,
-    );
+    let (_wires, node) =
+        ((Wire::between(&dear, &home), Wire::between(&down, &home)), TestNode::with(&home, &upstream, &[SWAP]).await);
     let code = |body: &Value| body["error"]["code"].as_str().unwrap_or_default().to_owned();
 
     // 63 sats are six coins: six sats are more than five percent.
@@ -314,7 +312,10 @@ async fn killed_at_any_step_of_a_swap_from_a_foreign_mint() {
         let (status, _, body) = decided(|| node.get("/v1/wallet/info").bearer_auth(&token)).await;
         assert_eq!(status, 200, "{point}: {body}");
         assert_eq!(node.balance(&token).await, (99_000, 0, 0), "{point}");
-        assert_eq!(away.mint().melt_quotes().await.unwrap().iter().filter(|quote| quote.paid_time.is_some()).count(), 1);
+        assert_eq!(
+            away.mint().melt_quotes().await.unwrap().iter().filter(|quote| quote.paid_time.is_some()).count(),
+            1
+        );
         let (_, _, back) = decided(|| node.post("/v1/wallet/refund").bearer_auth(&token)).await;
         let payee = Purse::new(&home).await;
         assert_eq!(payee.receive(back["token"].as_str().unwrap()).await.unwrap(), 99, "{point}");
