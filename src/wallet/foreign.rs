@@ -59,6 +59,11 @@ impl Foreigners {
         }
     }
 
+    /// Looks at a mint anew the next time.
+    pub(super) fn forget(&self, url: &str) {
+        self.mints.invalidate(url);
+    }
+
     /// The most that swapping ecash of this worth may cost.
     pub(super) fn most_fee(&self, face: Msat) -> Msat {
         fee_bound(face, self.max_fee_percent)

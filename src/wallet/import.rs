@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use cdk::Bolt11Invoice;
 use cdk::mint_url::MintUrl;
-use cdk::nuts::{MeltQuoteBolt11Request, MintQuoteState, Token as CdkToken};
+use cdk::nuts::{MeltQuoteBolt11Request, MintQuoteState, State as ProofState, Token as CdkToken};
 use serde::{Deserialize, Serialize};
 
 use super::foreign::Foreign;
@@ -31,7 +31,7 @@ use super::refusal::{MintError, Refusal};
 use super::steps::write_json;
 use super::token::Token;
 use super::topup::{GRACE_MS, InvoiceError};
-use super::{Trusted, Wallet, WalletError, currency};
+use super::{Trusted, Wallet, WalletError, currency, swap};
 use crate::failpoint::failpoint;
 use crate::ledger::{Account, AccountId};
 use crate::money::{MintUnit, Msat};
@@ -41,6 +41,8 @@ use crate::store::Durability;
 const ROUNDS: u32 = 3;
 /// How often a payment that was not made is sent, before the token is given free.
 const ATTEMPTS: u32 = 4;
+/// How long both mints may take to say what it costs.
+const PLANNING: Duration = Duration::from_secs(20);
 /// How long a client waits for a payment that is on its way.
 const LOOKS: u32 = 10;
 const LOOK: Duration = Duration::from_millis(300);
@@ -108,7 +110,12 @@ impl Wallet {
         let foreign = self.foreign(&token.mint).await.map_err(source_error)?;
         // The operation's name locks the invoice.
         let mut operation = Operation::planned(Kind::Redeem, AccountId(0), primary, self.unit(), Msat::ZERO);
-        let import = self.plan_import(trusted, &foreign, token, &mut operation).await?;
+        let planning = self.plan_import(trusted, &foreign, token, &mut operation);
+        let planned = tokio::time::timeout(PLANNING, planning).await;
+        let import = planned.unwrap_or(Err(RedeemError::SourceUnreachable)).inspect_err(|_| {
+            // It may have changed since it was looked at.
+            foreigners.forget(&token.mint);
+        })?;
         operation.plan = write_json(&import)?;
         operation.state = State::Acting;
         let operation = match self.write_redemption(token, target, key_hash, operation).await {
@@ -139,6 +146,14 @@ impl Wallet {
     ) -> Result<Import, RedeemError> {
         let mut inputs = token.proofs(&foreign.keysets.infos().await)?;
         inputs.iter_mut().for_each(|proof| proof.dleq = None);
+        // Asked while it proves something: later, spent proofs may have been spent by this payment.
+        let states = foreign.http.states(swap::ys(&inputs)?).await.map_err(|error| source_error(error.into()))?;
+        if states.contains(&ProofState::Spent) {
+            return Err(RedeemError::Spent);
+        }
+        if states.contains(&ProofState::Pending) {
+            return Err(source_refused(Refusal::Pending));
+        }
         let total = token.unit.floor(token.face);
         let input_fee = foreign.keysets.input_fee(inputs.iter().map(|proof| proof.keyset_id)).await;
         let spendable = total.checked_sub(input_fee).ok_or(RedeemError::FeesExceed)?;
@@ -279,7 +294,6 @@ impl Wallet {
                 let why = "the payment did not come about".to_owned();
                 (Some(RedeemError::SourceRefused(why)), String::new())
             }
-            Standing::Denied if first => (Some(RedeemError::Spent), String::new()),
             Standing::NotSent(MintError::Refused(refusal)) if first => (Some(source_refused(refusal)), String::new()),
             Standing::NotSent(_) if first => (Some(RedeemError::SourceUnreachable), String::new()),
             Standing::Paid { .. } => (None, "its mint says that it has paid, but no payment has arrived".to_owned()),
@@ -289,6 +303,9 @@ impl Wallet {
         };
         if let Some(error) = free {
             self.refuse(operation, &error.to_string(), Fate::Open).await?;
+            if let Some(foreigners) = &self.inner.foreigners {
+                foreigners.forget(&import.foreign);
+            }
             return Ok(error);
         }
         let over_ms = import.quote.expires_at.saturating_mul(1000).saturating_add(GRACE_MS);

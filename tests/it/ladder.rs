@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::process::ChildNode;
 use crate::support::chaos::{Chaos, Mode};
+use crate::support::lnurl::Recipient;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask};
 use crate::support::purse::Purse;
@@ -257,29 +258,36 @@ async fn a_refused_exchange_leaves_the_coins_as_they_were() {
 /// An exchange has most of the coins in hand: a refund waits for it, and is made at once when it is done.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refund_waits_for_an_exchange() {
-    let mint = TestMint::start().await;
-    let chaos = Chaos::before(&mint.url());
-    let (purse, _upstream, mut node, key) = world(&chaos.url(), &mint, 1000).await;
-    chaos.set(SWAP, Mode::Hold);
-    let swaps = chaos.hits(SWAP);
-    node.restart_with(LADDER, "4").await;
-    chaos.hit(SWAP, swaps).await;
-    let waiting = tokio::spawn(node.post("/v1/wallet/refund").bearer_auth(&key).send());
-    // The refund is written before it looks for coins.
-    for _ in 0..500 {
-        if node.balance(&key).await.0 == 0 {
-            break;
+    let recipient = Recipient::start().await;
+    let lightning = json!({ "lightning_address": recipient.name() });
+    for to in [json!({}), lightning] {
+        let mint = TestMint::start().await;
+        let chaos = Chaos::before(&mint.url());
+        let (purse, _upstream, mut node, key) = world(&chaos.url(), &mint, 1000).await;
+        chaos.set(SWAP, Mode::Hold);
+        let swaps = chaos.hits(SWAP);
+        node.restart_with(LADDER, "4").await;
+        chaos.hit(SWAP, swaps).await;
+        let waiting = tokio::spawn(node.post("/v1/wallet/refund").bearer_auth(&key).json(&to).send());
+        // The refund is written before it looks for coins.
+        for _ in 0..500 {
+            if node.balance(&key).await.0 == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(!waiting.is_finished());
+        chaos.calm();
+        let answer = waiting.await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        let back: Value = answer.json().await.unwrap();
+        assert_eq!(chaos.hits(SWAP), swaps + 1, "the exchange, and none for the refund");
+        match back["token"].as_str() {
+            Some(token) => assert_eq!(purse.receive(token).await.unwrap(), 1000),
+            None => assert_eq!(back["recipient"], recipient.name().as_str(), "{back}"),
+        }
+        node.finish().await;
     }
-    assert!(!waiting.is_finished());
-    chaos.calm();
-    let answer = waiting.await.unwrap().unwrap();
-    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
-    let back: Value = answer.json().await.unwrap();
-    assert_eq!(chaos.hits(SWAP), swaps + 1);
-    assert_eq!(purse.receive(back["token"].as_str().unwrap()).await.unwrap(), 1000);
-    node.finish().await;
 }
 
 /// However many ask for it, and on PostgreSQL in two processes: one exchange at a time.
