@@ -173,7 +173,10 @@ async fn racing_redemptions_credit_once() {
     assert_eq!(world.node.balance(keys.iter().next().unwrap()).await, (200_000, 0, 0));
 
     // Many keys, and none, race for the next one.
-    let keys = join_all((0..5).map(|_| async { world.key(1).await })).await;
+    let mut keys = Vec::new();
+    for _ in 0..5 {
+        keys.push(world.key(1).await);
+    }
     let code = world.issue_one(300).await;
     let racers = (0..50).map(|at| {
         let request = world.redeem(&code);
