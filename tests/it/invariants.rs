@@ -244,7 +244,7 @@ fn every_invariant_is_named_by_a_test() {
     let mut named = std::collections::BTreeSet::new();
     for entry in std::fs::read_dir(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it")).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
-        for rest in text.split("/ Invariant").skip(1) {
+        for rest in text.split("Invariant").skip(1) {
             let numbers = rest.split_once([':', '\n']).map_or("", |(numbers, _)| numbers);
             named.extend(numbers.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse::<u32>().ok()));
         }
