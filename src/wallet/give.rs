@@ -236,7 +236,7 @@ impl Wallet {
         self.inner.ladder_was_short.notify_one();
         let sent = proofs.into_iter().enumerate().filter(|(at, _)| plan.send.contains(at)).map(|(_, proof)| proof);
         let change = self.finish(trusted, operation, sent.map(without_dleq).collect(), Some(plan)).await?;
-        self.stock(trusted, operation.unit, &new).await;
+        self.restock(trusted, operation, &new, first).await;
         Ok(change)
     }
 

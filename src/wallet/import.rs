@@ -343,7 +343,7 @@ impl Wallet {
                 let remainder = remainder.ok().and_then(Result::ok).unwrap_or_default();
                 let account = self.credit(operation, Msat::ZERO, &write_json(&import.spent())?, &remainder).await?;
                 failpoint!("import.credited");
-                self.stock(trusted, operation.unit, &new).await;
+                self.restock(trusted, operation, &new, first).await;
                 Ok(account)
             }
             // Surely not signed: plan for the keysets as they are now.

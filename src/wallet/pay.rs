@@ -266,7 +266,7 @@ impl Wallet {
         }
         tx.commit().await?;
         failpoint!("pay.done");
-        self.stock(trusted, operation.unit, &infos).await;
+        self.recount(trusted, operation.unit).await;
         self.ended(&operation.id).await
     }
 

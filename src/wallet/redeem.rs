@@ -366,7 +366,7 @@ impl Wallet {
                 // The inputs of a swap are worth nothing any more.
                 let account = self.credit(operation, bonus, "", "").await?;
                 failpoint!("redeem.credited");
-                self.stock(trusted, operation.unit, &new).await;
+                self.restock(trusted, operation, &new, first).await;
                 if operation.takes_back.is_some() {
                     // Kept as given away until now. Nothing counts them, so nothing hangs on this.
                     self.inner.ecash.update_proofs_state(plan.input_ys()?, ProofState::Spent).await?;

@@ -169,16 +169,20 @@ impl Wallet {
         Ok(self.inner.ladder.split(total, &held, amounts))
     }
 
-    /// Remembers proofs that came in, once their operation is booked.
-    pub(super) async fn stock(&self, trusted: &Trusted, unit: MintUnit, infos: &[ProofInfo]) {
+    /// Remembers what an operation that is booked now has brought. After a restart (not `first`) some of
+    /// it was in the store before.
+    pub(super) async fn restock(&self, trusted: &Trusted, operation: &Operation, infos: &[ProofInfo], first: bool) {
+        if !first {
+            return self.recount(trusted, operation.unit).await;
+        }
         let mut inventories = trusted.inventories.lock().await;
-        let Some(coins) = inventories.entry(unit).or_default().coins.as_mut() else { return };
+        let Some(coins) = inventories.entry(operation.unit).or_default().coins.as_mut() else { return };
         for info in infos.iter().filter(|info| info.state == State::Unspent) {
             coins.entry(info.proof.amount.to_u64()).or_default().push(info.y);
         }
     }
 
-    /// Forgets the inventory: proofs were given free or found spent.
+    /// Forgets the inventory: it is not what it was.
     pub(super) async fn recount(&self, trusted: &Trusted, unit: MintUnit) {
         trusted.inventories.lock().await.entry(unit).or_default().coins = None;
     }

@@ -184,7 +184,7 @@ impl Wallet {
                 failpoint!("sweep.kept");
                 self.book_sweep(operation).await?;
                 failpoint!("sweep.done");
-                self.stock(trusted, operation.unit, &new).await;
+                self.restock(trusted, operation, &new, first).await;
                 Ok(State::Done)
             }
             Ended::NotDone(error) => {

@@ -314,7 +314,7 @@ impl Wallet {
                 // The payer may read the invoice later.
                 self.credit(operation, Msat::ZERO, &operation.plan, "").await?;
                 failpoint!("topup.credited");
-                self.stock(trusted, operation.unit, &new).await;
+                self.restock(trusted, operation, &new, first).await;
                 Ok(true)
             }
             // Surely not signed: plan for the keysets as they are now.
