@@ -223,11 +223,11 @@ impl Wallet {
             Standing::NotSent(error) if attempt == Attempt::First => error.to_string(),
             Standing::Unpaid(refusal) => {
                 // An earlier request may still be under way: the same payment is sent again for a while.
-                let why = refusal.map_or_else(|| "the payment did not come about".to_owned(), |why| why.to_string());
-                if !self.is_believed(operation, &why, DENIED_MS).await? {
+                let denial = "the payment did not come about";
+                if !self.is_believed(operation, denial, DENIED_MS).await? {
                     return Ok(Change::Owed);
                 }
-                why
+                refusal.map_or_else(|| denial.to_owned(), |refusal| refusal.to_string())
             }
             Standing::NotSent(error) | Standing::Unknown(error) => {
                 self.postpone(operation, State::Unknown, &error.to_string()).await?;

@@ -34,7 +34,7 @@ impl Inventory {
         if self.coins.is_none() {
             let (ecash, unspent) = (&wallet.inner.ecash, vec![State::Unspent]);
             let proofs = ecash.get_proofs(Some(trusted.url.clone()), Some(currency(unit)), Some(unspent), None).await?;
-            // In this order: what was open before and is booked by now may be spent.
+            // Asked after the proofs: what was open when they were read, and still is, stays out.
             let mut reader = wallet.store().read().acquire().await?;
             let open = journal::open_ids(&mut reader).await?;
             drop(reader);

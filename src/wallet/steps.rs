@@ -22,7 +22,7 @@ impl Wallet {
         for_ms: i64,
     ) -> Result<bool, WalletError> {
         let now_ms = self.clock().now_ms();
-        let since_ms = denied_since(&operation.result).unwrap_or(now_ms);
+        let since_ms = denied_since(&operation.result, denial).unwrap_or(now_ms);
         if now_ms.saturating_sub(since_ms) >= for_ms {
             tracing::warn!(operation = %operation.id, mint = %operation.mint, denial, "a mint is taken at its word");
             return Ok(true);
@@ -104,9 +104,10 @@ impl Wallet {
     }
 }
 
-/// Since when the last answers to an operation have been denials, in ms.
-fn denied_since(note: &str) -> Option<i64> {
-    note.strip_prefix(DENIED)?.split_once(' ')?.0.parse().ok()
+/// Since when the last answers to an operation have been this denial, in ms.
+fn denied_since(note: &str, denial: &str) -> Option<i64> {
+    let (since, noted) = note.strip_prefix(DENIED)?.split_once(" ms: ")?;
+    if noted == denial { since.parse().ok() } else { None }
 }
 
 /// A plan as the journal keeps it.
@@ -120,9 +121,11 @@ mod tests {
 
     #[test]
     fn the_note_of_a_denial_says_since_when() {
-        assert_eq!(denied_since(&format!("{DENIED}17 ms: the inputs are spent")), Some(17));
+        let note = format!("{DENIED}17 ms: the inputs are spent");
+        assert_eq!(denied_since(&note, "the inputs are spent"), Some(17));
+        assert_eq!(denied_since(&note, "it is not paid"), None, "another word");
         for other in ["", "no answer in time", "denied since yesterday"] {
-            assert_eq!(denied_since(other), None, "{other}");
+            assert_eq!(denied_since(other, "the inputs are spent"), None, "{other}");
         }
     }
 }

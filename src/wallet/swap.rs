@@ -129,8 +129,13 @@ pub async fn refused(
     match refusal {
         // Somebody else was faster, unless something on the way has sent this request twice.
         Refusal::Spent => {
-            let found = restored(mint, keysets, seed, &[plan]).await?.pop().flatten();
-            Ok(found.unwrap_or(Standing::Refused(Refusal::Spent)))
+            Ok(match restored(mint, keysets, seed, &[plan]).await?.pop().flatten() {
+                // A mint that cannot restore at all leaves its word.
+                None | Some(Standing::Unknown(MintError::Refused(Refusal::Other(_) | Refusal::Foreign(404 | 405)))) => {
+                    Standing::Refused(Refusal::Spent)
+                }
+                Some(standing) => standing,
+            })
         }
         Refusal::OutputsSigned | Refusal::Pending | Refusal::Foreign(_) => resolve(mint, keysets, seed, plan).await,
         refusal => Ok(Standing::Refused(refusal)),
