@@ -151,7 +151,7 @@ impl Wallet {
                     if self.trusted(&coming.mint).is_none() {
                         return Err(RefundError::MintGone);
                     }
-                    self.decide(&coming).await?;
+                    self.decide_redemption(&coming).await?;
                     Box::pin(self.refund(account, to)).await
                 }
                 _ => Err(little),
@@ -171,7 +171,7 @@ impl Wallet {
     }
 
     /// Asks the mint again whether it took a token, unless somebody is just doing that.
-    async fn decide(&self, redemption: &Operation) -> Result<(), RefundError> {
+    async fn decide_redemption(&self, redemption: &Operation) -> Result<(), RefundError> {
         let is_asked = self.inner.redeeming.lane(&redemption.id).try_lock().is_err();
         if is_asked || !self.resume_redemption(redemption).await { Err(RefundError::Pending) } else { Ok(()) }
     }
@@ -245,7 +245,7 @@ impl Wallet {
         }
         let lane = self.inner.redeeming.lane(key_hash);
         let Ok(_turn) = lane.try_lock() else { return Err(RefundError::Pending) };
-        self.decide(redemption).await?;
+        self.decide_redemption(redemption).await?;
         Box::pin(self.claim(key_hash)).await
     }
 
