@@ -40,6 +40,7 @@
 //! * [`upstream`]: one attempt at the API behind the node.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
 //! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`node`]: composition.
+//!   [`cli`]: the program's verbs.
 //!
 //! # Invariants
 //!
@@ -65,6 +66,7 @@
 
 pub mod admin;
 pub mod catalog;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dialect;

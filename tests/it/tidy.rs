@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["exchange"],
     &["http", "admin", "jobs"],
     &["node"],
+    &["cli"],
     &["main", "lib"],
 ];
 

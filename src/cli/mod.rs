@@ -1,0 +1,88 @@
+//! The command line: one verb a file, listed in [`VERBS`]. Without a verb, a node runs.
+//!
+//! Exit codes that all verbs share: 0 done; 1 not done, the last line says why; 2 not begun, the words make
+//! no sense. A verb that has more of them says so in its own page.
+
+mod check;
+mod run;
+
+use std::process::ExitCode;
+
+use crate::config::{Config, Log};
+use crate::nostr::Identity;
+
+/// What can be asked for.
+struct Verb {
+    name: &'static str,
+    /// As the usage shows them.
+    arguments: &'static str,
+    help: &'static str,
+    /// Gets the words behind the verb. `None`: they make no sense.
+    run: fn(&[&str]) -> Option<ExitCode>,
+}
+
+const VERBS: &[Verb] =
+    &[Verb { name: "check", arguments: "", help: "validate the settings and exit", run: check::main }];
+
+/// Not begun.
+const USAGE: u8 = 2;
+
+/// Does what the words of the command line ask for.
+#[must_use]
+pub fn main(words: Vec<String>) -> ExitCode {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let known = match words.as_slice() {
+        [] => Some(run::main()),
+        ["--version" | "-V"] => {
+            println!("coinslot {}", env!("CARGO_PKG_VERSION"));
+            Some(ExitCode::SUCCESS)
+        }
+        ["--help" | "-h" | "help"] => {
+            print!("{}", usage());
+            Some(ExitCode::SUCCESS)
+        }
+        [name, rest @ ..] => VERBS.iter().find(|verb| verb.name == *name).and_then(|verb| (verb.run)(rest)),
+    };
+    known.unwrap_or_else(|| {
+        eprint!("{}", usage());
+        ExitCode::from(USAGE)
+    })
+}
+
+fn usage() -> String {
+    let mut rows =
+        vec![("coinslot".to_owned(), "run a node; settings come from the environment and .env (see .env.example)")];
+    rows.extend(VERBS.iter().map(|verb| (format!("coinslot {} {}", verb.name, verb.arguments), verb.help)));
+    rows.push(("coinslot --version".to_owned(), ""));
+    let lines: Vec<String> = rows.iter().map(|(call, help)| format!("  {:<34} {help}", call.trim_end())).collect();
+    let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
+    format!("coinslot: sells any OpenAI-compatible API for Cashu ecash\n\n{}\n", lines.join("\n"))
+}
+
+/// Reads the configuration, or says every fault of it in a line.
+fn configured() -> Option<Config> {
+    let configured = Config::from_process().and_then(|config| {
+        Identity::configured(&config)?;
+        Ok(config)
+    });
+    configured.map_err(|faults| eprintln!("{faults}")).ok()
+}
+
+fn log_to_stderr(log: &Log) -> Result<(), String> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.level).map_err(|error| error.to_string())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let installed = if log.json { builder.json().try_init() } else { builder.try_init() };
+    installed.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usage_names_every_verb() {
+        let usage = usage();
+        assert!(VERBS.iter().all(|verb| usage.contains(verb.name) && usage.contains(verb.help)), "{usage}");
+        assert!(usage.lines().all(|line| line.len() <= 120 && line.trim_end() == line), "{usage}");
+    }
+}

@@ -1,0 +1,73 @@
+//! `coinslot`: reads the configuration, runs a node until it is told to stop, and maps the end to an
+//! exit code.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::node;
+
+pub(super) fn main() -> ExitCode {
+    let Some(config) = super::configured() else { return ExitCode::FAILURE };
+    if let Err(error) = super::log_to_stderr(&config.log) {
+        eprintln!("LOG_LEVEL: {error}");
+        return ExitCode::FAILURE;
+    }
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(serve(config)),
+        Err(error) => {
+            eprintln!("the runtime does not start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+async fn serve(config: Config) -> ExitCode {
+    let notices = config.notices();
+    let started = node::start(config, Arc::new(SystemClock)).await;
+    let (running, first_signal) = match (started, signals()) {
+        (Ok(running), Ok(signals)) => (running, signals),
+        (Err(error), _) => {
+            eprintln!("coinslot does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+        (_, Err(error)) => {
+            eprintln!("signals cannot be received: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("coinslot {} listens on http://{}", env!("CARGO_PKG_VERSION"), running.address());
+    println!("operator's page: http://{}/admin", running.address());
+    if let Some(password) = running.generated_password() {
+        println!("its password, shown this once: {}", password.expose());
+    }
+    if let Some(npub) = running.generated_npub() {
+        println!("its Nostr identity, made now: {npub}");
+    }
+    for notice in notices {
+        println!("{notice}");
+    }
+    first_signal.await;
+    println!("stopping: running requests finish; a second signal stops at once");
+    match signals() {
+        Ok(second_signal) => running.shutdown(second_signal).await,
+        Err(_) => running.shutdown(std::future::pending()).await,
+    }
+    ExitCode::SUCCESS
+}
+
+/// Resolves at the next Ctrl-C or termination signal.
+fn signals() -> std::io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _interrupted = tokio::signal::ctrl_c().await;
+    })
+}
