@@ -34,8 +34,10 @@
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
 //! * [`ledger`]: accounts, transfers, holds, the terms of keys, the group-committing writer, the proof
 //!   of the books.
-//! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal.
+//! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal; recovery of
+//!   a node whose database was put back.
 //! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs.
+//! * [`audit`]: the proof of solvency, from ledger, wallet and mints. [`backup`]: sealed copies of it all.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.
 //! * [`upstream`]: one attempt at the API behind the node.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
@@ -65,6 +67,8 @@
 //! outputs from before the mint hears of them until they are booked.
 
 pub mod admin;
+pub mod audit;
+pub mod backup;
 pub mod catalog;
 pub mod cli;
 pub mod clock;

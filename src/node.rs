@@ -15,9 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminError, AdminState};
+use crate::audit::{Auditor, Latest};
+use crate::backup::Snapshots;
 use crate::catalog::{Catalog, file, route::Market};
 use crate::clock::SharedClock;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Mints, Secret};
 use crate::exchange::{Deliveries, Exchange, Replays};
 use crate::http;
 use crate::jobs;
@@ -27,9 +29,10 @@ use crate::net::{self, ClientOptions, NetError};
 use crate::nostr::{Identity, IdentityError};
 use crate::payment::payer::Till;
 use crate::price::PriceBook;
-use crate::store::{FileLock, Store, StoreError};
+use crate::store::{FileLock, Lineage, Store, StoreError};
 use crate::upstream::Upstream;
 use crate::vault::{Vault, VaultError, hex, write_private};
+use crate::wallet::holdings::Inspector;
 use crate::wallet::{Options, Seed, Wallet, WalletError};
 
 const SEED: &str = "wallet_seed";
@@ -92,16 +95,11 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let (ledger, writing) = Ledger::open(store.clone(), Arc::clone(&clock), owner.clone()).await?;
     let background = TaskTracker::new();
     let writer = background.spawn(writing);
-    let released = ledger.release_orphans(&owner).await?;
-    if released > 0 {
-        tracing::warn!(released, "released the holds of the last run");
-    }
-
-    // Before anything is begun that another process could take for a dead one's.
     let now_ms = clock.now_ms();
-    repo::heartbeat(&store, &owner, now_ms, now_ms.saturating_sub(repo::DEAD_AFTER_MS)).await?;
+    let lineage = take_over(&ledger, &data_dir, now_ms).await?;
 
     let wallet = open_wallet(&config, &vault, &ledger).await?;
+    let snapshots = Snapshots::new(&config, store.reader(), &vault);
     let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);
     let market = Market::new(load_catalog(&config)?, Arc::clone(&book), config.pricing.clone(), clock);
     let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;
@@ -120,24 +118,21 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     });
 
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+    let latest = Latest::default();
     let state =
-        http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
+        http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone())
+            .showing(latest.clone());
     let admin = admin::ensure_password(&store, ledger.clock(), config.admin.password.as_ref()).await?;
-    let pages = admin::router(AdminState {
-        ledger,
-        wallet: wallet.clone(),
-        password: admin.password,
-        name: config.info.name.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        secure_cookies: config.info.http_url.starts_with("https://"),
-    });
+    let pages = admin::router(pages(&config, ledger, wallet.clone(), admin.password, latest.clone()));
     let router = http::router(state, &config.server.cors_origins).merge(pages);
-    let wanted = SocketAddr::new(config.server.host, config.server.port);
-    let listen = |error| StartError::Listen { address: wanted, error };
-    let listener = TcpListener::bind(wanted).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
+    let (listener, address) = listen(&config).await?;
 
-    start_jobs(&background, &stop, &config, &exchange, book, now_ms);
+    jobs::start(&background, &stop, jobs::KeepEpoch { lineage, wallet: wallet.clone() });
+    start_upkeep(&background, &stop, &config, &exchange, book);
+    if let Some(snapshots) = snapshots {
+        jobs::start(&background, &stop, jobs::TakeSnapshot { snapshots, clock: Arc::clone(exchange.ledger.clock()) });
+    }
+    start_work(&background, &stop, &config, &exchange, latest, now_ms);
     background.spawn(http::serve::run(listener, router, exchanges.clone(), drain.clone(), stop.clone()));
     let npub = is_new.then(|| exchange.identity.npub().to_owned());
     Ok(Running {
@@ -156,18 +151,96 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     })
 }
 
-fn start_jobs(
+/// Everything that a process does before it may touch money that others may have touched: it says
+/// that it is alive, lets go of what its last run held, and looks whether the database is the one
+/// that it should be.
+async fn take_over(ledger: &Ledger, data_dir: &Path, now_ms: i64) -> Result<Lineage, StartError> {
+    let (store, owner) = (ledger.store(), ledger.owner());
+    let released = ledger.release_orphans(owner).await?;
+    if released > 0 {
+        tracing::warn!(released, "released the holds of the last run");
+    }
+    // Before anything is begun that another process could take for a dead one's.
+    let dead_before_ms = now_ms.saturating_sub(repo::DEAD_AFTER_MS);
+    repo::heartbeat(store, owner, now_ms, dead_before_ms).await?;
+    let (lineage, objection) = Lineage::open(store, data_dir, owner, now_ms, dead_before_ms).await?;
+    if let Some(reason) = objection {
+        tracing::error!(
+            reason,
+            "ALARM: the database was restored from a copy; nothing is paid before the mints are asked"
+        );
+    }
+    Ok(lineage)
+}
+
+fn pages(config: &Config, ledger: Ledger, wallet: Wallet, password: admin::Password, audit: Latest) -> AdminState {
+    AdminState {
+        ledger,
+        wallet,
+        password,
+        name: config.info.name.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        secure_cookies: config.info.http_url.starts_with("https://"),
+        audit,
+    }
+}
+
+async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
+    let wanted = SocketAddr::new(config.server.host, config.server.port);
+    let failed = |error| StartError::Listen { address: wanted, error };
+    let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Starts the jobs that move no money.
+fn start_upkeep(
     tracker: &TaskTracker,
     stop: &CancellationToken,
     config: &Config,
     exchange: &Arc<Exchange>,
     book: Arc<PriceBook>,
+) {
+    let wallet = exchange.till.wallet().clone();
+    jobs::start(tracker, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
+    jobs::start(tracker, stop, jobs::RefreshKeysets { wallet });
+    jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
+    jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
+    jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
+}
+
+/// Starts the jobs that may move money: now, or when it is known how much there is.
+fn start_work(
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    config: &Config,
+    exchange: &Arc<Exchange>,
+    latest: Latest,
+    started_ms: i64,
+) {
+    if exchange.till.wallet().halted().is_none() {
+        return start_jobs(tracker, stop, config, exchange, latest, started_ms);
+    }
+    let (config, exchange) = (config.clone(), Arc::clone(exchange));
+    let (background, stop) = (tracker.clone(), stop.clone());
+    tracker.spawn(async move {
+        if jobs::recover(exchange.till.wallet(), &stop).await {
+            start_jobs(&background, &stop, &config, &exchange, latest, started_ms);
+        }
+    });
+}
+
+/// Starts the jobs that may move money, and the one that counts it.
+fn start_jobs(
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    config: &Config,
+    exchange: &Arc<Exchange>,
+    latest: Latest,
     started_ms: i64,
 ) {
     let wallet = exchange.till.wallet().clone();
     let idle = config.upstream.as_ref().map_or(Duration::from_secs(120), |upstream| upstream.idle_timeout);
-    jobs::start(tracker, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
-    jobs::start(tracker, stop, jobs::RefreshKeysets { wallet: wallet.clone() });
     if let Some(recipient) = config.payouts.recipient.clone() {
         let (minimum, period) = (config.payouts.minimum, config.payouts.interval);
         jobs::start(tracker, stop, jobs::PayOut { wallet: wallet.clone(), recipient, minimum, period });
@@ -175,10 +248,9 @@ fn start_jobs(
     if let Some(period) = config.payouts.expiry_interval {
         jobs::start(tracker, stop, jobs::RefundExpired { wallet: wallet.clone(), period });
     }
+    let auditor = Auditor::of(exchange.ledger.clone(), Inspector::of(&wallet), jobs::MOST_ASKED);
+    jobs::start(tracker, stop, jobs::CheckBooks { auditor, latest });
     jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
-    jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
-    jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
-    jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
     let patience = idle.saturating_mul(2).max(Duration::from_secs(240));
     jobs::start(tracker, stop, jobs::RescueStalled { exchange: Arc::clone(exchange), patience });
 }
@@ -241,10 +313,6 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
     let sealed = vault.seal(SEED, &fresh)?;
     let stored = ledger.store().setting_or_insert(SEED, &sealed, ledger.clock().now_ms()).await?;
     let seed: [u8; 64] = vault.unseal(SEED, &stored)?.try_into().map_err(|_| VaultError::WrongKey)?;
-    let client = net::client(&ClientOptions {
-        connect_timeout: config.mints.timeout.min(Duration::from_secs(10)),
-        ..ClientOptions::default()
-    })?;
     let options = Options {
         mints: config.mints.urls.clone(),
         unit: config.mints.unit,
@@ -254,7 +322,20 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         lightning_fee_percent: config.payouts.max_fee_percent,
         strangers: strangers_reach(&config.mints.urls),
     };
-    Ok(Wallet::open(ledger.clone(), options, &client).await?)
+    Ok(Wallet::open(ledger.clone(), options, &net::client(&to_mints(config))?).await?)
+}
+
+fn to_mints(config: &Config) -> ClientOptions {
+    ClientOptions { connect_timeout: config.mints.timeout.min(Duration::from_secs(10)), ..ClientOptions::default() }
+}
+
+/// Asks the configured mints about ecash, for whoever audits a node from outside.
+///
+/// # Errors
+/// When there can be no HTTP client.
+pub fn inspector(config: &Config) -> Result<Inspector, NetError> {
+    let Mints { urls, timeout, max_concurrency, .. } = &config.mints;
+    Ok(Inspector::new(urls, *timeout, *max_concurrency, &net::client(&to_mints(config))?))
 }
 
 /// On a node whose mints are all on loopback there is no money to be had, and a network to be tested.

@@ -121,6 +121,14 @@ pub const SETTINGS: &[Setting] = &[
         "normal: what moves ecash is synced to disk at once, single charges shortly after. \
          strict: everything is synced at once."),
 
+    setting("BACKUP_PASSPHRASE", &[], "",
+        "Encrypts what coinslot backup writes, and the daily snapshots; at least 12 characters. Keep it \
+         where the backups are not. Without one, backup asks, and snapshots need the secret key above."),
+    setting("BACKUP_PASSPHRASE_FILE", &[], "",
+        "The same, read from a file. Give one of the two."),
+    setting("SNAPSHOTS_KEEP", &[], "14",
+        "How many daily encrypted copies of a SQLite database are kept in DATA_DIR/snapshots. 0: none."),
+
     setting("HOST", &[], "127.0.0.1",
         "Address to listen on. 0.0.0.0 for all interfaces."),
     setting("PORT", &[], "8000",

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Node;
+use crate::audit::Verdict;
 
 /// Dials nobody.
 pub async fn alive() -> &'static str {
@@ -13,6 +14,10 @@ pub async fn alive() -> &'static str {
 }
 
 /// 200 when everything that a paid request needs is there, else 503 with the reasons.
+///
+/// Books that are not proven are an alarm, and no reason: a request could be served all the same, and
+/// a fault of one row must not take every node of a database out of service at once. What is off is
+/// for the operator's eyes.
 pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     let exchange = &node.exchange;
     let wallet = exchange.till.wallet();
@@ -20,6 +25,7 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     if node.draining.is_cancelled() {
         reasons.push("the node is shutting down".to_owned());
     }
+    reasons.extend(wallet.halted());
     if let Err(error) = exchange.ledger.store().setting("schema").await {
         tracing::error!(%error, "the database does not answer");
         reasons.push("the database does not answer".to_owned());
@@ -42,5 +48,9 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
         reasons.push("the price of bitcoin is not known".to_owned());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))
+    let alarms: Vec<&str> = match node.audit.get() {
+        Some(report) if report.verdict() == Verdict::Faulty => vec!["the books are not proven"],
+        _ => Vec::new(),
+    };
+    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons, "alarms": alarms })))
 }

@@ -5,15 +5,19 @@
 //! job has one code path after a crash as in normal life. A job that panics is logged and run
 //! again.
 
+mod check_books;
 mod checkpoint;
 mod heartbeat;
+mod keep_epoch;
 mod pay_out;
 mod prune_replays;
+mod recover;
 mod refresh_keysets;
 mod refresh_price;
 mod refund_expired;
 mod rescue_stalled;
 mod resume_operations;
+mod take_snapshot;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,15 +27,19 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use check_books::{CheckBooks, MOST_ASKED};
 pub use checkpoint::Checkpoint;
 pub use heartbeat::Heartbeat;
+pub use keep_epoch::KeepEpoch;
 pub use pay_out::PayOut;
 pub use prune_replays::PruneReplays;
+pub use recover::recover;
 pub use refresh_keysets::RefreshKeysets;
 pub use refresh_price::RefreshPrice;
 pub use refund_expired::{RefundExpired, refund_expired};
 pub use rescue_stalled::RescueStalled;
 pub use resume_operations::ResumeOperations;
+pub use take_snapshot::TakeSnapshot;
 
 /// One kind of background work.
 #[async_trait]

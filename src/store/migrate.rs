@@ -35,6 +35,7 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 6, common: include_str!("../migrations/0006_receipts.sql"), sqlite: "", postgres: "" },
     Migration { version: 7, common: include_str!("../migrations/0007_replays.sql"), sqlite: "", postgres: "" },
+    Migration { version: 11, common: include_str!("../migrations/0011_recovery.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.
@@ -45,8 +46,12 @@ pub fn latest_version() -> i64 {
 
 /// Brings the database to [`latest_version`].
 pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
+    run_to(store, latest_version()).await
+}
+
+/// Brings the database to this version.
+pub(super) async fn run_to(store: &Store, known: i64) -> Result<(), StoreError> {
     let found = current_version(store).await?;
-    let known = latest_version();
     if found > known {
         return Err(StoreError::TooNew { found, known });
     }
@@ -63,7 +68,7 @@ pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
     tx.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)").await?;
     // Another process may have migrated while this one waited for the lock.
     let found = version_in(&mut tx).await?;
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found && migration.version <= known) {
         let (common, own) = match store.location {
             Location::Sqlite(_) => (migration.common.to_owned(), migration.sqlite),
             Location::Postgres(_) => (for_postgres(migration.common), migration.postgres),

@@ -208,7 +208,7 @@ impl Wallet {
         if ours { Ok(plan) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
     }
 
-    async fn finish_swap(
+    pub(super) async fn finish_swap(
         &self,
         trusted: &Trusted,
         operation: &Operation,

@@ -16,6 +16,7 @@
 pub mod cdk_db;
 mod change;
 mod give;
+pub mod holdings;
 mod incoming;
 mod journal;
 mod keysets;
@@ -25,6 +26,7 @@ mod outputs;
 mod pay;
 mod payout;
 mod quote;
+pub mod recovery;
 mod redeem;
 mod refusal;
 mod request;
@@ -138,6 +140,8 @@ struct Inner {
     strangers: Reach,
     /// One redemption of a token at a time.
     redeeming: redeem::Lanes,
+    /// Why no money may move.
+    halt: recovery::Halt,
 }
 
 /// What [`Wallet::open`] needs.
@@ -182,8 +186,11 @@ impl Wallet {
             lightning_fee_percent: options.lightning_fee_percent,
             strangers: options.strangers,
             redeeming: redeem::Lanes::default(),
+            halt: recovery::Halt::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let wallet = Self { inner: Arc::new(inner) };
+        wallet.halt_if_restored().await?;
+        Ok(wallet)
     }
 
     /// URLs of the mints whose ecash is taken, the primary first.

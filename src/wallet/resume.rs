@@ -20,6 +20,9 @@ impl Wallet {
     /// # Errors
     /// When the database does not answer.
     pub async fn resume(&self, started_ms: i64) -> Result<usize, WalletError> {
+        if self.halted().is_some() {
+            return Ok(0);
+        }
         let now_ms = self.clock().now_ms();
         let before_ms = now_ms.saturating_sub(journal::LEASE_MS).max(started_ms);
         let mut reader = self.store().read().acquire().await?;

@@ -93,22 +93,8 @@ pub async fn send(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) 
 /// # Errors
 /// When the plan itself is unusable.
 pub async fn resolve(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) -> Result<Standing, WalletError> {
-    if let Some(standing) = restored(mint, keysets, seed, plan).await? {
+    if let Some(standing) = look(mint, keysets, seed, plan).await? {
         return Ok(standing);
-    }
-    let states = match mint.states(plan.input_ys()?).await {
-        Ok(states) => states,
-        Err(error) => return Ok(Standing::Unknown(error)),
-    };
-    if states.contains(&State::Pending) {
-        return Ok(Standing::Unknown(MintError::Unknown("the inputs are pending at the mint".into())));
-    }
-    if states.contains(&State::Spent) {
-        // Either our swap was signed after the first look, or somebody else spent the inputs.
-        return Ok(match restored(mint, keysets, seed, plan).await? {
-            Some(standing) => standing,
-            None => Standing::Refused(Refusal::Spent),
-        });
     }
     // All unspent: nothing has happened yet. The same swap again is safe: it can succeed once.
     match post(mint, keysets, seed, plan).await? {
@@ -120,6 +106,37 @@ pub async fn resolve(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Pla
         }
         standing => Ok(standing),
     }
+}
+
+/// Finds out from evidence how a swap stands, and sends nothing. `None`: its inputs are unspent and
+/// its outputs are not signed.
+///
+/// # Errors
+/// When the plan itself is unusable.
+pub async fn look(
+    mint: &HttpMint,
+    keysets: &Keysets,
+    seed: &Seed,
+    plan: &Plan,
+) -> Result<Option<Standing>, WalletError> {
+    if let Some(standing) = restored(mint, keysets, seed, plan).await? {
+        return Ok(Some(standing));
+    }
+    let states = match mint.states(plan.input_ys()?).await {
+        Ok(states) => states,
+        Err(error) => return Ok(Some(Standing::Unknown(error))),
+    };
+    if states.contains(&State::Pending) {
+        return Ok(Some(Standing::Unknown(MintError::Unknown("the inputs are pending at the mint".into()))));
+    }
+    if states.contains(&State::Spent) {
+        // Either our swap was signed after the first look, or somebody else spent the inputs.
+        return Ok(Some(match restored(mint, keysets, seed, plan).await? {
+            Some(standing) => standing,
+            None => Standing::Refused(Refusal::Spent),
+        }));
+    }
+    Ok(None)
 }
 
 async fn post(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) -> Result<Standing, WalletError> {

@@ -100,6 +100,7 @@ impl House {
             name: name.to_owned(),
             version: "0.0.0-test",
             secure_cookies,
+            audit: coinslot::audit::Latest::default(),
         };
         Self { app: router(state), clock, ledger, _tasks: tasks, _dir: dir }
     }
