@@ -54,7 +54,8 @@
 //!    it can, the schema everywhere, one statement where a hold is placed.
 //! 4. No transaction is open while the node waits for a mint, an upstream or a client.
 //! 5. Nothing a client does after admission, leaving included, stops settlement.
-//! 6. The ledger sums to zero and matches the ecash held; every test of a node ends by proving it.
+//! 6. The ledger sums to zero and matches the ecash held; every test of a node ends by proving it
+//!    ([`audit`]). A database that is older than its past pays nothing before its mints were asked.
 //! 7. No token, key, seed or prompt is in a log, an error, a URL or an upstream's request.
 //!
 //! # Walls

@@ -233,6 +233,9 @@ fn key_row(key: &repo::Key) -> KeyRow {
 mod tests {
     use super::*;
 
+    /// Now, last time, mints, age of the oldest operation; alarms, notes.
+    type Row<'a> = (Report, Option<&'a Report>, &'a [String], Option<i64>, usize, usize);
+
     fn report(ecash: i64, faults: &[&str]) -> Report {
         let purse = PurseReport { ecash_msat: ecash, ledger_msat: ecash, ..PurseReport::empty("https://m", "sat") };
         Report {
@@ -251,7 +254,7 @@ mod tests {
             mints: vec![crate::audit::Asked { silence: Some("no answer".into()), ..Default::default() }],
             ..Report::default()
         };
-        let rows: [(Report, Option<&Report>, &[String], Option<i64>, usize, usize); 9] = [
+        let rows: [Row<'_>; 9] = [
             (report(6_000, &[]), None, &mints, None, 0, 0),
             (report(6_000, &["a row"]), None, &mints, None, 1, 0),
             (report(6_000, &["a row"]), Some(&report(6_000, &["a row"])), &mints, None, 1, 0),
