@@ -158,9 +158,8 @@ fn judge(report: &Report, last: Option<&Report>, mints: &[String], oldest_ms: Op
         let amount = format::sat(purse.ledger_msat);
         findings.alarms.push(format!("{} is not configured, but the ledger says it holds {amount} sat.", purse.mint));
     }
-    let short = report.liabilities_msat.saturating_sub(report.ecash_msat);
-    if short > 0 && report.open_operations == 0 {
-        let amount = format::sat(short);
+    if report.shortfall_msat() > 0 {
+        let amount = format::sat(report.shortfall_msat());
         findings.alarms.push(format!("The ecash does not cover what is owed: {amount} sat are missing."));
     }
     match oldest_ms {

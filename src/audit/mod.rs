@@ -24,6 +24,7 @@ use crate::ledger::books::{Books, OpenHold, open_holds};
 use crate::ledger::{Ledger, repo};
 use crate::store::{Reader, StoreError};
 use crate::wallet::holdings::{Answer, Holdings, Inspector, ProofId, canonical};
+use crate::wallet::recovery;
 
 pub use latest::Latest;
 pub use report::{Asked, PurseReport, Report, Verdict};
@@ -67,8 +68,11 @@ impl Auditor {
         let books = Books::read(&mut snapshot).await?;
         let holds = open_holds(&mut snapshot).await?;
         let holdings = Holdings::read(&mut snapshot).await?;
+        let due = recovery::due(&mut snapshot).await?;
         drop(snapshot);
         let mut report = Report::new(now_ms, &books, &holdings);
+        let due = due.map(|reason| format!("a recovery is due, because {reason}; the node does it when it starts"));
+        report.faults.extend(due);
         report.faults.extend(self.faults_of_holds(holds, now_ms).await?);
         if self.inspector.is_some()
             && let Some(damage) = self.reader.quick_check().await?

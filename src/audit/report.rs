@@ -107,9 +107,9 @@ impl Report {
                 let (mint, unit) = (&purse.mint, &purse.unit);
                 let side = if off > 0 { "more" } else { "less" };
                 faults.push(format!(
-                    "{mint} ({unit}): the proofs are worth {} msat {side} than the ledger's {} msat",
-                    off.saturating_abs(),
-                    purse.ledger_msat
+                    "{mint} ({unit}): the proofs are worth {} sat {side} than the ledger's {} sat",
+                    sat(off.saturating_abs()),
+                    sat(purse.ledger_msat)
                 ));
             }
         }
@@ -139,6 +139,14 @@ impl Report {
             return Verdict::Faulty;
         }
         if self.mints.iter().any(|mint| mint.asked < mint.proofs) { Verdict::NotAsked } else { Verdict::Proven }
+    }
+
+    /// What is owed beyond the ecash there is, and beyond what is on its way out and not booked yet.
+    #[must_use]
+    pub fn shortfall_msat(&self) -> i64 {
+        let on_its_way = self.purses.iter().map(|purse| purse.may_differ_msat.0.min(0));
+        let on_its_way = on_its_way.fold(0_i64, i64::saturating_add);
+        self.liabilities_msat.saturating_sub(self.ecash_msat).saturating_add(on_its_way).max(0)
     }
 
     /// As a program reads it.

@@ -35,7 +35,12 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 6, common: include_str!("../migrations/0006_receipts.sql"), sqlite: "", postgres: "" },
     Migration { version: 7, common: include_str!("../migrations/0007_replays.sql"), sqlite: "", postgres: "" },
-    Migration { version: 11, common: include_str!("../migrations/0011_recovery.sql"), sqlite: "", postgres: "" },
+    Migration {
+        version: 11,
+        common: include_str!("../migrations/0011_recovery.sql"),
+        sqlite: include_str!("../migrations/0011_recovery.sqlite.sql"),
+        postgres: include_str!("../migrations/0011_recovery.postgres.sql"),
+    },
 ];
 
 /// The schema version that this program needs.

@@ -61,7 +61,7 @@ impl Wallet {
     }
 
     /// Gives free the proofs of operations that failed: a crash can come between the two.
-    async fn free_leftovers(&self) -> Result<(), WalletError> {
+    pub(super) async fn free_leftovers(&self) -> Result<(), WalletError> {
         let mut reader = self.store().read().acquire().await?;
         let failed = journal::failed_with_proofs(&mut reader).await?;
         drop(reader);

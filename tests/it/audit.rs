@@ -114,7 +114,7 @@ async fn every_kind_of_fault_is_named() {
             vec!["UPDATE holds SET state = 'released', ended_at = 2 WHERE id = 78".into()],
             "hold 78 of request r-2: its process gone was seen".into(),
         ),
-        (vec![of_proof("state = 'SPENT'")], vec![free.clone()], "less than the ledger's 104000 msat".into()),
+        (vec![of_proof("state = 'SPENT'")], vec![free.clone()], "less than the ledger's 104.000 sat".into()),
         (vec![of_proof("amount = amount * 2")], vec![of_proof("amount = amount / 2")], "more than the ledger's".into()),
         (vec![of_proof("state = 'PENDING'")], vec![free.clone()], "in a state that this node does not use".into()),
         (vec![of_proof("state = 'RESERVED'")], vec![free.clone()], "set aside for no operation".into()),
@@ -227,6 +227,31 @@ async fn a_node_at_work_raises_no_alarm() {
     assert_eq!(outcome.code, 0, "{outcome:?}");
     node.db.books().await;
     node.db.remove().await;
+}
+
+/// The ledger, and what requests used, are append-only: the database itself says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_stays() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(200).await;
+    let node = TestNode::start(&mint, &upstream).await;
+    let token = purse.send(100).await;
+    node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().text().await.unwrap();
+    node.settled().await;
+    let store = node.running().exchange().ledger.store().clone();
+    for sql in [
+        "DELETE FROM holds",
+        "UPDATE holds SET charged = 0",
+        "UPDATE holds SET receipt = ''",
+        "DELETE FROM transfers",
+        "UPDATE transfers SET amount = amount + 1",
+    ] {
+        let mut tx = store.begin(Durability::Full).await.unwrap();
+        sqlx::query(sql).execute(&mut *tx).await.expect_err(sql);
+    }
+    drop(store);
+    node.finish().await;
 }
 
 /// The job finds it by itself; `/readyz` and the operator's page say so.

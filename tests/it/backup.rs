@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use cdk::nuts::CurrencyUnit;
 use coinslot::ledger::books::Books;
+use coinslot::ledger::terms::Expiry;
+use coinslot::store::Durability;
 use serde_json::{Value, json};
+use sqlx::Row;
 
 use crate::process::ChildNode;
 use crate::support::chaos::{Chaos, Mode};
@@ -271,7 +274,7 @@ async fn purse_token(chaos: &Chaos, purse: &Purse, sats: u64) -> String {
 }
 
 async fn drop_tables(url: &str) {
-    use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+    use sqlx::{AssertSqlSafe, Connection, Executor};
     let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
     let schema: String = sqlx::query("SELECT current_schema()::text").fetch_one(&mut connection).await.unwrap().get(0);
     connection.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
@@ -316,6 +319,38 @@ async fn an_operation_that_was_open_ends_by_evidence() {
     assert_eq!(books.liabilities, 198_000, "the copy cannot know that the second was paid back");
     original.db.remove().await;
     copy.db.remove().await;
+}
+
+/// The original may have paid keys whose time was over: a recovered copy does not do so by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_keys_are_not_paid_out_again() {
+    let (mint, _chaos, _purse, upstream) = world(MintOptions::default()).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(100).await;
+    let node = TestNode::start(&mint, &upstream).await;
+    let key = purse.send(64).await;
+    assert_eq!(node.chat(&ask("hi")).bearer_auth(&key).send().await.unwrap().status(), 200);
+    let ledger = node.running().exchange().ledger.clone();
+    node.settled().await;
+    let row = sqlx::query("SELECT key_hash FROM accounts WHERE kind = 'key'");
+    let hash: String = row.fetch_one(ledger.store().read()).await.unwrap().get(0);
+    let account = node.running().exchange().till.wallet().account(&hash).await.unwrap().unwrap().id;
+    let expiry = Expiry { address: "me@127.0.0.1".to_owned(), at: 1_000 };
+    ledger.put_expiry(account, &expiry).await.unwrap();
+    assert_eq!(ledger.expired_keys(10).await.unwrap().len(), 1);
+    for (ended_ms, due) in [(999_000_i64, 1), (1_000_000, 0)] {
+        let mut tx = ledger.store().begin(Durability::Full).await.unwrap();
+        sqlx::query("INSERT INTO recoveries (id, reason, began_at, ended_at, report) VALUES ($1, '', 1, $2, '{}')")
+            .bind(ended_ms.to_string())
+            .bind(ended_ms)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(ledger.expired_keys(10).await.unwrap().len(), due, "recovered at {ended_ms}");
+    }
+    drop(ledger);
+    node.finish().await;
 }
 
 /// Daily copies: sealed, for the owner alone, so many and no more, and good for something.

@@ -24,7 +24,7 @@
 
 mod operations;
 mod renew;
-pub(super) mod repo;
+mod repo;
 mod scan;
 
 use std::collections::BTreeMap;
@@ -32,6 +32,7 @@ use std::sync::{PoisonError, RwLock};
 
 use cdk::nuts::State;
 use serde::{Deserialize, Serialize};
+use sqlx::AnyConnection;
 
 use super::holdings::{Holdings, PurseId, canonical};
 use super::refusal::{MintError, Refusal};
@@ -119,6 +120,14 @@ impl Halt {
     }
 }
 
+/// Why a recovery is due, if one is.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn due(connection: &mut AnyConnection) -> Result<Option<String>, StoreError> {
+    Ok(repo::pending(connection).await?.map(|(_, reason)| reason))
+}
+
 impl Wallet {
     /// Why no money may move now, if it may not.
     #[must_use]
@@ -167,6 +176,7 @@ impl Wallet {
             let silent = |error: WalletError| silent(url, error);
             trusted.keysets.refresh().await.map_err(silent)?;
         }
+        self.free_leftovers().await?;
         done.operations = self.end_operations(&done.id).await?;
         for trusted in self.inner.mints.values() {
             done.found = done.found.saturating_add(self.scan(trusted, &done.id).await?);

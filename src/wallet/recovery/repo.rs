@@ -7,7 +7,7 @@ use crate::ledger::AccountId;
 use crate::store::{StoreError, Tx};
 
 /// Id and reason of the recovery that is due.
-pub(in crate::wallet) async fn pending(connection: &mut AnyConnection) -> Result<Option<(String, String)>, StoreError> {
+pub(super) async fn pending(connection: &mut AnyConnection) -> Result<Option<(String, String)>, StoreError> {
     let row =
         sqlx::query("SELECT id, reason FROM recoveries WHERE ended_at IS NULL").fetch_optional(connection).await?;
     row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()

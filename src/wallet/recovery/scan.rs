@@ -77,6 +77,9 @@ impl Wallet {
             let info = ProofInfo::new(proof, trusted.url.clone(), State::Unspent, currency(unit));
             infos.push(info.map_err(|error| unusable(&error))?.with_derivation_index(counter));
         }
+        if infos.is_empty() {
+            return Ok(0);
+        }
         let stored = self.inner.ecash.get_proofs_by_ys(infos.iter().map(|info| info.y).collect()).await?;
         infos.retain(|info| stored.iter().all(|old| old.y != info.y));
         if infos.is_empty() {
