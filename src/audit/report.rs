@@ -17,8 +17,22 @@ pub enum Verdict {
     Proven,
     /// The books are right, and some mint was not asked about its ecash, or not about all of it.
     NotAsked,
+    /// The books are right, and they say that the ecash does not cover what is owed.
+    Short,
     /// Something is off.
     Faulty,
+}
+
+impl Verdict {
+    /// What the operator has to do something about, in a line that anybody may read.
+    #[must_use]
+    pub fn alarm(self) -> Option<&'static str> {
+        match self {
+            Self::Faulty => Some("the books are not proven"),
+            Self::Short => Some("the ecash does not cover what is owed"),
+            Self::NotAsked | Self::Proven => None,
+        }
+    }
 }
 
 /// The ecash of one mint and unit, by both sources, in msat.
@@ -138,6 +152,9 @@ impl Report {
         if !self.faults.is_empty() {
             return Verdict::Faulty;
         }
+        if self.shortfall_msat() > 0 {
+            return Verdict::Short;
+        }
         if self.mints.iter().any(|mint| mint.asked < mint.proofs) { Verdict::NotAsked } else { Verdict::Proven }
     }
 
@@ -202,6 +219,10 @@ impl fmt::Display for Report {
         let verdict = match self.verdict() {
             Verdict::Proven => "proven: the ecash covers what is owed, and the rest was earned",
             Verdict::NotAsked => "the books are right; not all of the ecash could be shown to the mints",
+            Verdict::Short => {
+                writeln!(text, "SHORT: {} sat are owed beyond the ecash there is", sat(self.shortfall_msat()))?;
+                "NOT SOLVENT: the books are right, and the ecash does not cover what is owed"
+            }
             Verdict::Faulty => "NOT PROVEN",
         };
         write!(f, "{text}{verdict}")
@@ -231,6 +252,9 @@ mod tests {
         for (purse, off) in rows {
             assert_eq!(purse.unexplained_msat(), off, "{purse:?}");
         }
+        let report = |purse| Report { liabilities_msat: 7, ecash_msat: 5, purses: vec![purse], ..Report::default() };
+        assert_eq!(report(purse(5, 5, (0, 0))).verdict(), Verdict::Short);
+        assert_eq!(report(purse(5, 7, (-2, 0))).verdict(), Verdict::Proven, "on its way out");
         assert_eq!((sat(-1), sat(1_234_567)), ("-0.001".to_owned(), "1234.567".to_owned()));
     }
 }

@@ -1,6 +1,6 @@
 //! `coinslot audit`: proves that the node has what it owes, whether it runs or not. Changes nothing.
 //!
-//! Exit codes: 0 proven; 1 something is off, and is named; 2 not begun: the words, the settings or
+//! Exit codes: 0 proven; 1 something is off, and is named, or the ecash does not cover what is owed; 2 not begun: the words, the settings or
 //! the database; 3 the books are right, and some mint could not be asked about its ecash.
 
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
             }
             match report.verdict() {
                 Verdict::Proven => ExitCode::SUCCESS,
-                Verdict::Faulty => ExitCode::FAILURE,
+                Verdict::Faulty | Verdict::Short => ExitCode::FAILURE,
                 Verdict::NotAsked => ExitCode::from(NOT_ASKED),
             }
         }

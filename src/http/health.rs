@@ -6,7 +6,6 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Node;
-use crate::audit::Verdict;
 
 /// Dials nobody.
 pub async fn alive() -> &'static str {
@@ -48,9 +47,6 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
         reasons.push("the price of bitcoin is not known".to_owned());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let alarms: Vec<&str> = match node.audit.get() {
-        Some(report) if report.verdict() == Verdict::Faulty => vec!["the books are not proven"],
-        _ => Vec::new(),
-    };
+    let alarms: Vec<&str> = node.audit.get().and_then(|report| report.verdict().alarm()).into_iter().collect();
     (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons, "alarms": alarms })))
 }

@@ -36,9 +36,12 @@ impl Job for CheckBooks {
             tracing::warn!(mint = mint.mint, silence, "the mint was not asked about its ecash");
         }
         let verdict = report.verdict();
+        if verdict == Verdict::Short {
+            tracing::error!(msat = report.shortfall_msat(), "ALARM: the ecash does not cover what is owed");
+        }
         let before = self.latest.note(report);
-        if verdict != Verdict::Faulty && before.is_some_and(|before| before.verdict() == Verdict::Faulty) {
-            tracing::info!("the books are right again");
+        if verdict.alarm().is_none() && before.is_some_and(|before| before.verdict().alarm().is_some()) {
+            tracing::info!("the books are right again, and the ecash covers what is owed");
         }
         Ok(())
     }
