@@ -7,13 +7,13 @@ use std::time::Duration;
 use cdk::nuts::CurrencyUnit;
 use coinslot::ledger::books::Books;
 use coinslot::ledger::terms::Expiry;
-use coinslot::store::Durability;
+use coinslot::store::{Durability, Lineage};
 use serde_json::{Value, json};
 use sqlx::Row;
 
 use crate::process::ChildNode;
 use crate::support::chaos::{Chaos, Mode};
-use crate::support::db::on_postgres;
+use crate::support::db::{TestDb, on_postgres};
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{TestNode, ask};
 use crate::support::purse::Purse;
@@ -327,6 +327,76 @@ async fn an_operation_that_was_open_ends_by_evidence() {
     assert_eq!(books.liabilities, 198_000, "the copy cannot know that the second was paid back");
     original.db.remove().await;
     copy.db.remove().await;
+}
+
+/// The mint exchanged the copy's ecash, and the copy died before it knew: the next attempt finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_middle_of_a_recovery() {
+    let (_mint, chaos, purse, upstream) = world(MintOptions::default()).await;
+    let mut original = ChildNode::start(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    let key = purse.send(300).await;
+    chat(&original, &key).await;
+    let (_, name) = file(&original.db.dir());
+    assert_eq!(original.verb(&["backup", &name]).await.code, 0);
+    original.kill();
+    let mut copy = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    assert_eq!(copy.verb(&["restore", &name]).await.code, 0);
+    for _ in 0..2 {
+        chaos.set(SWAP, Mode::StallReply);
+        let swaps = chaos.hits(SWAP);
+        copy.restart().await;
+        chaos.hit(SWAP, swaps).await;
+        copy.kill();
+        chaos.calm();
+    }
+    copy.restart().await;
+    recovered(&copy).await;
+    assert_eq!(audited(&copy).await, "proven");
+    assert_eq!(refund(&copy, &purse, &key).await, 298);
+    copy.stop().await;
+    let books = copy.db.books().await;
+    assert_eq!((books.liabilities, books.earnings), (0, 2_000));
+    assert_eq!(purse.balance().await, START - 2);
+    original.db.remove().await;
+    copy.db.remove().await;
+}
+
+/// The database goes first and the file follows. A crash in between is not taken for a restore, however
+/// often it happens; anything else is.
+#[tokio::test]
+async fn database_and_data_directory_count_on_together() {
+    let db = TestDb::new().await;
+    let store = db.open().await;
+    let (dir, file) = (db.data_dir(), db.data_dir().join("epoch"));
+    let open = async || Lineage::open(&store, &dir, "a node", 1, 0).await.unwrap();
+    let (mut lineage, mut objection) = open().await;
+    assert_eq!(objection, None, "new");
+    for _ in 0..3 {
+        let before = std::fs::read(&file).unwrap();
+        assert!(lineage.step().await.unwrap());
+        std::fs::write(&file, before).unwrap();
+        (lineage, objection) = open().await;
+        assert_eq!(objection, None, "a crash came between");
+    }
+    let before = std::fs::read(&file).unwrap();
+    assert!(lineage.step().await.unwrap() && lineage.step().await.unwrap());
+    let after = std::fs::read(&file).unwrap();
+    std::fs::write(&file, before).unwrap();
+    let (_, objection) = open().await;
+    assert_eq!(objection, Some("the database was used elsewhere meanwhile"));
+    std::fs::write(&file, after).unwrap();
+    assert!(open().await.1.is_some());
+    let pending = sqlx::query("SELECT COUNT(*) FROM recoveries WHERE ended_at IS NULL").fetch_one(store.read()).await;
+    assert_eq!(pending.unwrap().get::<i64, _>(0), 1, "one recovery, whatever it was found by");
+    // Somebody puts another database in place while the node runs.
+    let (lineage, _) = open().await;
+    let mut tx = store.begin(Durability::Full).await.unwrap();
+    sqlx::query("UPDATE lineage SET epoch = epoch - 1").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(!lineage.step().await.unwrap());
+    drop(lineage);
+    store.close().await;
+    db.remove().await;
 }
 
 /// The original may have paid keys whose time was over: a recovered copy does not do so by itself.
