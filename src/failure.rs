@@ -108,6 +108,8 @@ pub enum Code {
     UpgradeRequired,
     TooManyRequests,
     ShuttingDown,
+    /// The node was restored from a copy, and is not sure of its ecash yet.
+    Recovering,
     Internal,
 }
 

@@ -35,8 +35,10 @@
 //! * [`ledger`]: accounts, transfers, holds, the terms of keys, vouchers, the group-committing writer,
 //!   the proof of the books.
 //! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal; coins kept
-//!   ready for change; swaps of foreign mints' ecash; [`wallet::health`]: how much is asked of a mint.
+//!   ready for change; swaps of foreign mints' ecash; recovery of a node whose database was put back;
+//!   [`wallet::health`]: how much is asked of a mint.
 //! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs.
+//! * [`audit`]: the proof of solvency, from ledger, wallet and mints. [`backup`]: sealed copies of it all.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.
 //! * [`upstream`]: one attempt at the API behind the node.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
@@ -53,7 +55,8 @@
 //!    it can, the schema everywhere, one statement where a hold is placed.
 //! 4. No transaction is open while the node waits for a mint, an upstream or a client.
 //! 5. Nothing a client does after admission, leaving included, stops settlement.
-//! 6. The ledger sums to zero and matches the ecash held; every test of a node ends by proving it.
+//! 6. The ledger sums to zero and matches the ecash held; every test of a node ends by proving it
+//!    ([`audit`]). A database that is older than its past pays nothing before its mints were asked.
 //! 7. No token, key, seed or prompt is in a log, an error, a URL or an upstream's request.
 //!
 //! # Walls
@@ -66,6 +69,8 @@
 //! outputs from before the mint hears of them until they are booked.
 
 pub mod admin;
+pub mod audit;
+pub mod backup;
 pub mod catalog;
 pub mod cli;
 pub mod clock;

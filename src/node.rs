@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminError, AdminState};
+use crate::audit::{Auditor, Latest};
+use crate::backup::Snapshots;
 use crate::catalog::{Catalog, file, route::Market};
 use crate::clock::SharedClock;
 use crate::config::{Config, Mints, Secret};
@@ -28,9 +30,10 @@ use crate::net::{self, ClientOptions, NetError};
 use crate::nostr::{Identity, IdentityError};
 use crate::payment::payer::Till;
 use crate::price::PriceBook;
-use crate::store::{FileLock, Store, StoreError};
+use crate::store::{FileLock, Lineage, Store, StoreError};
 use crate::upstream::Upstream;
 use crate::vault::{Vault, VaultError, hex, write_private};
+use crate::wallet::holdings::Inspector;
 use crate::wallet::{Options, Seed, Wallet, WalletError};
 
 /// The setting that the wallet's sealed seed is kept under.
@@ -95,16 +98,11 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let ledger = ledger.with_patience(config.storage.node_timeout);
     let background = TaskTracker::new();
     let writer = background.spawn(writing);
-    let released = ledger.release_orphans(&owner).await?;
-    if released > 0 {
-        tracing::warn!(released, "released the holds of the last run");
-    }
-
-    // Before anything is begun that another process could take for a dead one's.
     let now_ms = clock.now_ms();
-    ledger.heartbeat().await?;
+    let lineage = take_over(&ledger, &data_dir, now_ms).await?;
 
     let wallet = open_wallet(&config, &vault, &ledger).await?;
+    let snapshots = Snapshots::new(&config, store.reader(), &vault);
     let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);
     let market = Market::new(load_catalog(&config)?, Arc::clone(&book), config.pricing.clone(), clock);
     let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;
@@ -123,16 +121,20 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     });
 
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+    let latest = Latest::default();
     let state =
-        http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone());
-    let (pages, admin_password) = admin_pages(&config, &exchange, &store).await?;
+        http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone())
+            .showing(latest.clone());
+    let (pages, admin_password) = admin_pages(&config, &exchange, &store, latest.clone()).await?;
     let router = http::router(state, &config.server.cors_origins).merge(pages);
-    let wanted = SocketAddr::new(config.server.host, config.server.port);
-    let listen = |error| StartError::Listen { address: wanted, error };
-    let listener = TcpListener::bind(wanted).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
+    let (listener, address) = listen(&config).await?;
 
-    start_jobs(&background, &stop, &config, &exchange, book, now_ms);
+    jobs::start(&background, &stop, jobs::KeepEpoch { lineage, wallet: wallet.clone() });
+    start_upkeep(&background, &stop, &config, &exchange, book);
+    if let Some(snapshots) = snapshots {
+        jobs::start(&background, &stop, jobs::TakeSnapshot { snapshots, clock: Arc::clone(exchange.ledger.clock()) });
+    }
+    start_work(&background, &stop, &config, &exchange, latest, now_ms);
     background.spawn(http::serve::run(listener, router, exchanges.clone(), drain.clone(), stop.clone()));
     let npub = is_new.then(|| exchange.identity.npub().to_owned());
     Ok(Running {
@@ -151,11 +153,33 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     })
 }
 
+/// Everything that a process does before it may touch money that others may have touched: it says
+/// that it is alive, lets go of what its last run held, and looks whether the database is the one
+/// that it should be.
+async fn take_over(ledger: &Ledger, data_dir: &Path, now_ms: i64) -> Result<Lineage, StartError> {
+    let (store, owner) = (ledger.store(), ledger.owner());
+    let released = ledger.release_orphans(owner).await?;
+    if released > 0 {
+        tracing::warn!(released, "released the holds of the last run");
+    }
+    // Before anything is begun that another process could take for a dead one's.
+    ledger.heartbeat().await?;
+    let (lineage, objection) = Lineage::open(store, data_dir, owner, now_ms, ledger.dead_before_ms()).await?;
+    if let Some(reason) = objection {
+        tracing::error!(
+            reason,
+            "ALARM: the database was restored from a copy; nothing is paid before the mints are asked"
+        );
+    }
+    Ok(lineage)
+}
+
 /// The operator's pages, and their password if it was made just now.
 async fn admin_pages(
     config: &Config,
     exchange: &Exchange,
     store: &Store,
+    audit: Latest,
 ) -> Result<(http::Routes, Option<Secret>), StartError> {
     let ledger = exchange.ledger.clone();
     let admin = admin::ensure_password(store, ledger.clock(), config.admin.password.as_ref()).await?;
@@ -167,22 +191,67 @@ async fn admin_pages(
         name: config.info.name.clone(),
         version: env!("CARGO_PKG_VERSION"),
         secure_cookies: config.info.http_url.starts_with("https://"),
+        audit,
     });
     Ok((pages, admin.generated))
 }
 
-fn start_jobs(
+async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
+    let wanted = SocketAddr::new(config.server.host, config.server.port);
+    let failed = |error| StartError::Listen { address: wanted, error };
+    let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Starts the jobs that move no money.
+fn start_upkeep(
     tracker: &TaskTracker,
     stop: &CancellationToken,
     config: &Config,
     exchange: &Arc<Exchange>,
     book: Arc<PriceBook>,
+) {
+    let wallet = exchange.till.wallet().clone();
+    jobs::start(tracker, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
+    jobs::start(tracker, stop, jobs::RefreshKeysets { wallet });
+    jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
+    jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
+    jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
+}
+
+/// Starts the jobs that may move money: now, or when it is known how much there is.
+fn start_work(
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    config: &Config,
+    exchange: &Arc<Exchange>,
+    latest: Latest,
+    started_ms: i64,
+) {
+    if exchange.till.wallet().halted().is_none() {
+        return start_jobs(tracker, stop, config, exchange, latest, started_ms);
+    }
+    let (config, exchange) = (config.clone(), Arc::clone(exchange));
+    let (background, stop) = (tracker.clone(), stop.clone());
+    tracker.spawn(async move {
+        if jobs::recover(exchange.till.wallet(), &stop).await {
+            start_jobs(&background, &stop, &config, &exchange, latest, started_ms);
+        }
+    });
+}
+
+/// Starts the jobs that may move money, and the one that counts it.
+fn start_jobs(
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    config: &Config,
+    exchange: &Arc<Exchange>,
+    latest: Latest,
     started_ms: i64,
 ) {
     let wallet = exchange.till.wallet().clone();
     let idle = config.upstream.as_ref().map_or(Duration::from_secs(120), |upstream| upstream.idle_timeout);
-    jobs::start(tracker, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
-    jobs::start(tracker, stop, jobs::RefreshKeysets { wallet: wallet.clone() });
     if let Some(recipient) = config.payouts.recipient.clone() {
         let (minimum, period) = (config.payouts.minimum, config.payouts.interval);
         jobs::start(tracker, stop, jobs::PayOut { wallet: wallet.clone(), recipient, minimum, period });
@@ -196,11 +265,10 @@ fn start_jobs(
     if config.mints.ladder_coins > 0 {
         jobs::start(tracker, stop, jobs::RefillLadder { wallet: wallet.clone() });
     }
+    let auditor = Auditor::of(exchange.ledger.clone(), Inspector::of(&wallet), jobs::MOST_ASKED);
+    jobs::start(tracker, stop, jobs::CheckBooks { auditor, latest });
     jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
     jobs::start(tracker, stop, jobs::ExpireVouchers { ledger: exchange.ledger.clone() });
-    jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
-    jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
-    jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
     let patience = idle.saturating_mul(2).max(Duration::from_secs(240));
     jobs::start(tracker, stop, jobs::RescueStalled { exchange: Arc::clone(exchange), patience });
 }
@@ -263,10 +331,6 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
     let sealed = vault.seal(SEED, &fresh)?;
     let stored = ledger.store().setting_or_insert(SEED, &sealed, ledger.clock().now_ms()).await?;
     let seed: [u8; 64] = vault.unseal(SEED, &stored)?.try_into().map_err(|_| VaultError::WrongKey)?;
-    let client = net::client(&ClientOptions {
-        connect_timeout: config.mints.timeout.min(Duration::from_secs(10)),
-        ..ClientOptions::default()
-    })?;
     let options = Options {
         mints: config.mints.urls.clone(),
         unit: config.mints.unit,
@@ -279,11 +343,24 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         strangers: strangers_reach(&config.mints.urls),
         foreign_fee_percent: config.mints.foreign_fee_percent,
     };
-    let wallet = Wallet::open(ledger.clone(), options, &client).await?;
+    let wallet = Wallet::open(ledger.clone(), options, &net::client(&to_mints(config))?).await?;
     for (mint, open) in wallet.astray().await? {
         tracing::error!(mint, open, "operations wait for a mint that is not in CASHU_MINTS");
     }
     Ok(wallet)
+}
+
+fn to_mints(config: &Config) -> ClientOptions {
+    ClientOptions { connect_timeout: config.mints.timeout.min(Duration::from_secs(10)), ..ClientOptions::default() }
+}
+
+/// Asks the configured mints about ecash, for whoever audits a node from outside.
+///
+/// # Errors
+/// When there can be no HTTP client.
+pub fn inspector(config: &Config) -> Result<Inspector, NetError> {
+    let Mints { urls, timeout, max_concurrency, .. } = &config.mints;
+    Ok(Inspector::new(urls, *timeout, *max_concurrency, &net::client(&to_mints(config))?))
 }
 
 /// Public mints limit their callers; one on loopback is the operator's own, and does so only if it is

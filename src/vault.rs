@@ -63,6 +63,47 @@ impl Vault {
         })
     }
 
+    /// The key that seals snapshots which stay with the node.
+    #[must_use]
+    pub fn snapshot_key(&self) -> [u8; 32] {
+        mac(&self.sealing, b"coinslot snapshots v1")
+    }
+
+    /// The secret that all keys here derive from, as text: the configured one, or the file's.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn master(data_dir: &Path, configured: Option<&Secret>) -> Result<Secret, VaultError> {
+        match configured {
+            Some(secret) => Ok(secret.clone()),
+            None => {
+                let path = data_dir.join(FILE);
+                let text = std::fs::read_to_string(&path);
+                let text = text.map_err(|error| VaultError::Io(format!("{}: {error}", path.display())))?;
+                if is_key(text.trim()) { Ok(Secret::new(text.trim().to_owned())) } else { Err(VaultError::Malformed) }
+            }
+        }
+    }
+
+    /// Puts a secret that was read with [`Vault::master`] where [`Vault::open`] finds it. `false`: it is
+    /// not one that the file can hold; it has to be configured.
+    ///
+    /// # Errors
+    /// When there is another one, or the file cannot be written.
+    pub fn put_master(data_dir: &Path, secret: &Secret) -> Result<bool, VaultError> {
+        if !is_key(secret.expose()) {
+            return Ok(false);
+        }
+        let path = data_dir.join(FILE);
+        if path.exists() {
+            let there = Self::master(data_dir, None)?;
+            return if there.expose() == secret.expose() { Ok(true) } else { Err(VaultError::WrongKey) };
+        }
+        write_private(&path, secret.expose())
+            .map_err(|error| VaultError::Io(format!("{}: {error}", path.display())))?;
+        Ok(true)
+    }
+
     /// What the database knows of a client's key.
     #[must_use]
     pub fn key_hash(&self, key: &str) -> String {
@@ -177,8 +218,7 @@ fn file_key(path: &Path) -> Result<Vec<u8>, VaultError> {
     match std::fs::read_to_string(path) {
         Ok(text) => {
             let text = text.trim();
-            let whole = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if whole { Ok(text.as_bytes().to_vec()) } else { Err(VaultError::Malformed) }
+            if is_key(text) { Ok(text.as_bytes().to_vec()) } else { Err(VaultError::Malformed) }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let text = hex(&rand::random::<[u8; 32]>());
@@ -187,6 +227,11 @@ fn file_key(path: &Path) -> Result<Vec<u8>, VaultError> {
         }
         Err(error) => Err(io(error)),
     }
+}
+
+/// Whether this is what the file holds.
+fn is_key(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Writes a new file that only its owner can read, and syncs it.

@@ -22,6 +22,7 @@ use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
+use crate::audit::Latest;
 use crate::ledger::Ledger;
 use crate::payment::payer::Till;
 use crate::store::StoreError;
@@ -60,6 +61,8 @@ pub struct AdminState {
     pub version: &'static str,
     /// Whether the pages are reached by HTTPS, so that cookies may insist on it.
     pub secure_cookies: bool,
+    /// The last proof of the books.
+    pub audit: Latest,
 }
 
 impl AdminState {

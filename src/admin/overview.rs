@@ -1,9 +1,9 @@
 //! The first page: is the node solvent, what does it earn, is anything stuck.
 //!
-//! Solvency is shown twice, from two sources: the proofs in the ecash store and the ledger. They
-//! agree at rest; while an operation at a mint is young, a difference is no alarm.
+//! Solvency is proven anew for every visit, except that no mint is asked: what the mints said is in
+//! the last outcome of the hourly proof.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::State;
@@ -11,17 +11,17 @@ use axum::response::Html;
 
 use super::session::Session;
 use super::{AdminError, AdminState, format, page, repo};
-use crate::ledger::books::Books;
-use crate::money::{MintUnit, Msat};
+use crate::audit::{Auditor, PurseReport, Report, Verdict};
+use crate::ledger::Ledger;
 use crate::wallet::MintHealth;
+use crate::wallet::recovery::Recovered;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// An operation older than this is stuck, and explains no difference any more.
+/// An operation older than this is stuck.
 const YOUNG_MS: i64 = 10 * 60 * 1000;
 const KEYS: i64 = 20;
-/// How often the figures are read again when the two sources differ: they are read one after the
-/// other, and money may move in between.
-const READINGS: usize = 3;
+/// How long a recovery is spoken of.
+const TOLD_MS: i64 = 30 * DAY_MS;
 
 #[derive(Template)]
 #[template(path = "admin/overview.html")]
@@ -53,8 +53,7 @@ struct Page {
 struct PurseRow {
     mint: String,
     unit: String,
-    /// `None`: the mint is not configured, so its proofs are not counted.
-    proofs: Option<String>,
+    proofs: String,
     ledger: String,
     /// Zero is not shown.
     difference: Option<String>,
@@ -92,21 +91,24 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
     let now_ms = state.now_ms();
     let store = state.ledger.store();
     let unfinished = repo::unfinished(store).await?;
-    let (books, purses) = count_money(&state).await?;
+    let report = prove(&state.ledger).await?;
     let charges = repo::charges(store, now_ms.saturating_sub(DAY_MS)).await?;
     let keys = repo::largest_keys(store, KEYS).await?;
     let age_ms = unfinished.oldest_ms.map(|oldest| now_ms.saturating_sub(oldest));
     let unclaimed = repo::taken_back(store).await?;
-    let mut findings = judge(&books, &purses, age_ms);
+    let mut findings = judge(&report, state.audit.get().as_deref(), state.wallet.mints(), age_ms);
     findings.alarms.extend(state.wallet.astray().await?.iter().map(|(mint, open)| {
         format!(
             "{mint} is not configured, but {} operations wait for it: list it again in CASHU_MINTS.",
             format::count(*open)
         )
     }));
-    let mut rows = Vec::with_capacity(purses.len());
-    for purse in &purses {
-        rows.push(purse_row(purse, &state).await);
+    findings.alarms.extend(state.wallet.halted());
+    let recovered = state.wallet.last_recovery().await?.filter(|last| now_ms.saturating_sub(last.ended_ms) < TOLD_MS);
+    findings.alarms.extend(recovered.iter().flat_map(recovery_lines));
+    let mut rows = Vec::new();
+    for purse in purses(&report, state.wallet.mints(), state.wallet.unit().as_str()) {
+        rows.push(purse_row(&purse, &state).await);
     }
     page(&Page {
         name: state.name,
@@ -115,14 +117,14 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
         now: format::utc(now_ms),
         alarms: findings.alarms,
         notes: findings.notes,
-        proofs: format::sat(proofs(&purses)),
-        liabilities: format::sat(books.liabilities),
-        promised: (books.vouchers != 0).then(|| format::sat(books.vouchers)),
+        proofs: format::sat(report.ecash_msat),
+        liabilities: format::sat(report.liabilities_msat),
+        promised: (report.vouchers_msat != 0).then(|| format::sat(report.vouchers_msat)),
         unclaimed: (unclaimed != 0).then(|| format::sat(unclaimed)),
-        earnings: format::sat(books.earnings),
-        held: format::sat(books.held),
-        open_holds: format::count(books.open_holds),
-        proven: books.faults.is_empty(),
+        earnings: format::sat(report.earnings_msat),
+        held: format::sat(report.held_msat),
+        open_holds: format::count(report.open_holds),
+        proven: report.verdict() != Verdict::Faulty,
         purses: rows,
         mints: state.wallet.health().iter().map(mint_row).collect(),
         unfinished: format::count(unfinished.count),
@@ -136,63 +138,27 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
     })
 }
 
-/// Ecash of one mint and unit, in msat, according to both sources.
-#[derive(Debug, PartialEq, Eq)]
-struct Purse {
-    mint: String,
-    unit: String,
-    proofs: Option<i64>,
-    ledger: i64,
+async fn prove(ledger: &Ledger) -> Result<Report, AdminError> {
+    let auditor = Auditor {
+        reader: ledger.store().reader(),
+        clock: Arc::clone(ledger.clock()),
+        inspector: None,
+        ledger: Some(ledger.clone()),
+        most_asked: 0,
+    };
+    Ok(auditor.prove().await?)
 }
 
-impl Purse {
-    /// What the proofs are worth beyond what the ledger says.
-    fn difference(&self) -> i64 {
-        self.proofs.map_or(0, |proofs| proofs.saturating_sub(self.ledger))
-    }
-}
-
-async fn count_money(state: &AdminState) -> Result<(Books, Vec<Purse>), AdminError> {
-    let mut reading = 1;
-    loop {
-        let books = state.ledger.books().await?;
-        let proofs = state.wallet.ecash().await?;
-        let purses = purses(state.wallet.mints(), state.wallet.unit(), &proofs, &books.ecash);
-        let agree = purses.iter().all(|purse| purse.difference() == 0);
-        if agree || reading == READINGS {
-            return Ok((books, purses));
+/// One purse for every mint that is configured, or that the report knows.
+fn purses(report: &Report, mints: &[String], unit: &str) -> Vec<PurseReport> {
+    let mut purses = report.purses.clone();
+    for mint in mints {
+        if purses.iter().all(|purse| purse.mint != *mint || purse.unit != unit) {
+            purses.push(PurseReport::empty(mint, unit));
         }
-        reading += 1;
     }
-}
-
-/// One purse for every mint that is configured, or that either source knows.
-fn purses(
-    mints: &[String],
-    unit: MintUnit,
-    proofs: &HashMap<(String, MintUnit), Msat>,
-    ledger: &BTreeMap<(String, String), i64>,
-) -> Vec<Purse> {
-    let proofs: HashMap<(String, String), i64> = proofs
-        .iter()
-        .map(|((mint, unit), amount)| ((mint.clone(), unit.as_str().to_owned()), amount.to_db()))
-        .collect();
-    let configured = mints.iter().map(|mint| (mint.clone(), unit.as_str().to_owned()));
-    let known: BTreeSet<(String, String)> =
-        configured.chain(proofs.keys().cloned()).chain(ledger.keys().cloned()).collect();
-    known
-        .into_iter()
-        .map(|key| Purse {
-            proofs: mints.contains(&key.0).then(|| proofs.get(&key).copied().unwrap_or(0)),
-            ledger: ledger.get(&key).copied().unwrap_or(0),
-            mint: key.0,
-            unit: key.1,
-        })
-        .collect()
-}
-
-fn proofs(purses: &[Purse]) -> i64 {
-    purses.iter().filter_map(|purse| purse.proofs).fold(0, i64::saturating_add)
+    purses.sort_by(|a, b| (&a.mint, &a.unit).cmp(&(&b.mint, &b.unit)));
+    purses
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -201,52 +167,74 @@ struct Findings {
     notes: Vec<String>,
 }
 
-/// What the operator must know. `oldest_ms`: the age of the oldest operation that is unfinished.
-fn judge(books: &Books, purses: &[Purse], oldest_ms: Option<i64>) -> Findings {
-    let mut findings = Findings { alarms: books.faults.clone(), notes: Vec::new() };
-    let mut doubts = Vec::new();
-    for purse in purses {
-        let (mint, difference) = (&purse.mint, purse.difference());
-        if difference != 0 {
-            let amount = format::sat(difference.saturating_abs());
-            let side = if difference > 0 { "more" } else { "less" };
-            doubts.push(format!("{mint}: the proofs are worth {amount} sat {side} than the ledger says."));
-        }
-        if purse.proofs.is_none() && purse.ledger != 0 {
-            let amount = format::sat(purse.ledger);
-            findings.alarms.push(format!("{mint} is not configured, but the ledger says it holds {amount} sat."));
+/// What the operator must know. `last`: the outcome of the last proof for which the mints were asked.
+/// `oldest_ms`: the age of the oldest operation that is unfinished.
+fn judge(report: &Report, last: Option<&Report>, mints: &[String], oldest_ms: Option<i64>) -> Findings {
+    let mut findings = Findings { alarms: report.faults.clone(), notes: Vec::new() };
+    if let Some(last) = last {
+        let at = format::utc(last.at_ms);
+        let others = last.faults.iter().filter(|fault| !report.faults.contains(fault));
+        findings.alarms.extend(others.map(|fault| format!("Found at {at}: {fault}")));
+        for mint in &last.mints {
+            if let Some(why) = &mint.silence {
+                findings.notes.push(format!("At {at}, {} could not be asked about its ecash: {why}", mint.mint));
+            }
         }
     }
-    let short = books.liabilities.saturating_sub(proofs(purses));
-    if short > 0 {
-        doubts.push(format!("The ecash does not cover what is owed: {} sat are missing.", format::sat(short)));
+    for purse in report.purses.iter().filter(|purse| purse.ledger_msat != 0 && !mints.contains(&purse.mint)) {
+        let amount = format::sat(purse.ledger_msat);
+        findings.alarms.push(format!("{} is not configured, but the ledger says it holds {amount} sat.", purse.mint));
+    }
+    if report.shortfall_msat() > 0 {
+        let amount = format::sat(report.shortfall_msat());
+        findings.alarms.push(format!("The ecash does not cover what is owed: {amount} sat are missing."));
     }
     match oldest_ms {
-        Some(age) if age <= YOUNG_MS => {
-            findings.notes.extend(doubts);
-            findings.notes.push("Operations at mints are under way, which may explain differences.".into());
-        }
-        Some(age) => {
-            findings.alarms.extend(doubts);
+        Some(age) if age > YOUNG_MS => {
             findings.alarms.push(format!("An operation at a mint has been unfinished for {}.", format::age(age)));
         }
-        None => findings.alarms.extend(doubts),
+        Some(_) => findings.notes.push("Operations at mints are under way, which may explain differences.".into()),
+        None => {}
     }
     findings
 }
 
-async fn purse_row(purse: &Purse, state: &AdminState) -> PurseRow {
-    let keysets = match (purse.proofs, state.wallet.knows(&purse.mint).await) {
-        (None, _) => "not configured",
-        (_, true) => "known",
-        (_, false) => "not loaded",
+/// What a recovery came to, and what it could not know.
+fn recovery_lines(done: &Recovered) -> Vec<String> {
+    let at = format::utc(done.ended_ms);
+    let mut lines = vec![format!(
+        "Recovered at {at}, because {}. Balances of clients may be too high: what they spent after the copy was \
+         made is not known.",
+        done.reason
+    )];
+    for purse in &done.purses {
+        if purse.missing_msat > 0 {
+            let amount = format::sat(purse.missing_msat);
+            lines.push(format!("{}: {amount} sat that the copy knew were gone. The house bears them.", purse.mint));
+        }
+        if purse.found_msat > 0 {
+            let amount = format::sat(purse.found_msat);
+            lines.push(format!(
+                "{}: {amount} sat were found that belong to clients whom the copy does not know.",
+                purse.mint
+            ));
+        }
+    }
+    lines
+}
+
+async fn purse_row(purse: &PurseReport, state: &AdminState) -> PurseRow {
+    let keysets = match (state.wallet.mints().contains(&purse.mint), state.wallet.knows(&purse.mint).await) {
+        (false, _) => "not configured",
+        (true, true) => "known",
+        (true, false) => "not loaded",
     };
-    let difference = purse.difference();
+    let difference = purse.ecash_msat.saturating_sub(purse.ledger_msat);
     PurseRow {
         mint: purse.mint.clone(),
         unit: purse.unit.clone(),
-        proofs: purse.proofs.map(format::sat),
-        ledger: format::sat(purse.ledger),
+        proofs: format::sat(purse.ecash_msat),
+        ledger: format::sat(purse.ledger_msat),
         difference: (difference != 0).then(|| format::sat(difference)),
         keysets,
     }
@@ -284,43 +272,50 @@ fn key_row(key: &repo::Key) -> KeyRow {
 mod tests {
     use super::*;
 
-    fn purse(proofs: Option<i64>, ledger: i64) -> Purse {
-        Purse { mint: "https://m".into(), unit: "sat".into(), proofs, ledger }
-    }
+    /// Now, last time, mints, age of the oldest operation; alarms, notes.
+    type Row<'a> = (Report, Option<&'a Report>, &'a [String], Option<i64>, usize, usize);
 
-    #[test]
-    fn a_difference_is_an_alarm_unless_a_young_operation_explains_it() {
-        let books = Books { liabilities: 5_000, ..Books::default() };
-        let rows = [
-            (purse(Some(6_000), 6_000), None, 0, 0),
-            (purse(Some(5_000), 6_000), None, 1, 0),
-            (purse(Some(7_000), 6_000), None, 1, 0),
-            (purse(Some(4_000), 6_000), None, 2, 0),
-            (purse(Some(4_000), 6_000), Some(YOUNG_MS), 0, 3),
-            (purse(Some(4_000), 6_000), Some(YOUNG_MS + 1), 3, 0),
-            (purse(Some(6_000), 6_000), Some(0), 0, 1),
-            (purse(None, 6_000), None, 2, 0),
-        ];
-        for (purse, oldest, alarms, notes) in rows {
-            let purses = [purse];
-            let findings = judge(&books, &purses, oldest);
-            assert_eq!((findings.alarms.len(), findings.notes.len()), (alarms, notes), "{purses:?} {findings:?}");
+    fn report(ecash: i64, faults: &[&str]) -> Report {
+        let purse = PurseReport { ecash_msat: ecash, ledger_msat: ecash, ..PurseReport::empty("https://m", "sat") };
+        Report {
+            faults: faults.iter().map(|fault| (*fault).to_owned()).collect(),
+            ecash_msat: ecash,
+            liabilities_msat: 5_000,
+            purses: vec![purse],
+            ..Report::default()
         }
     }
 
     #[test]
-    fn every_mint_has_a_purse_even_one_that_only_the_ledger_knows() {
-        let key = |mint: &str, unit: &str| (mint.to_owned(), unit.to_owned());
-        let proofs = HashMap::from([(("https://a".to_owned(), MintUnit::Msat), Msat::new(7).unwrap())]);
-        let ledger = BTreeMap::from([(key("https://a", "msat"), 7), (key("https://old", "sat"), 1_000)]);
-        let found = purses(&["https://a".into(), "https://b".into()], MintUnit::Sat, &proofs, &ledger);
-        let rows: Vec<_> = found.iter().map(|p| (p.mint.as_str(), p.unit.as_str(), p.proofs, p.ledger)).collect();
-        let expected = [
-            ("https://a", "msat", Some(7), 7),
-            ("https://a", "sat", Some(0), 0),
-            ("https://b", "sat", Some(0), 0),
-            ("https://old", "sat", None, 1_000),
+    fn the_operator_is_told_what_is_off_and_what_takes_long() {
+        let mints = ["https://m".to_owned()];
+        let silent = Report {
+            mints: vec![crate::audit::Asked { silence: Some("no answer".into()), ..Default::default() }],
+            ..Report::default()
+        };
+        let rows: [Row<'_>; 9] = [
+            (report(6_000, &[]), None, &mints, None, 0, 0),
+            (report(6_000, &["a row"]), None, &mints, None, 1, 0),
+            (report(6_000, &["a row"]), Some(&report(6_000, &["a row"])), &mints, None, 1, 0),
+            (report(6_000, &[]), Some(&report(6_000, &["a proof"])), &mints, None, 1, 0),
+            (report(6_000, &[]), Some(&silent), &mints, None, 0, 1),
+            (report(6_000, &[]), None, &mints, Some(YOUNG_MS), 0, 1),
+            (report(6_000, &[]), None, &mints, Some(YOUNG_MS + 1), 1, 0),
+            (report(6_000, &[]), None, &[], None, 1, 0),
+            (report(4_000, &[]), None, &mints, None, 1, 0),
         ];
-        assert_eq!(rows, expected);
+        for (report, last, mints, oldest, alarms, notes) in rows {
+            let findings = judge(&report, last, mints, oldest);
+            assert_eq!((findings.alarms.len(), findings.notes.len()), (alarms, notes), "{report:?} {findings:?}");
+        }
+    }
+
+    #[test]
+    fn every_mint_has_a_purse_even_one_that_is_not_configured() {
+        let known = report(6_000, &[]);
+        let found = purses(&known, &["https://a".into(), "https://m".into()], "sat");
+        let rows: Vec<_> = found.iter().map(|purse| (purse.mint.as_str(), purse.ecash_msat)).collect();
+        assert_eq!(rows, [("https://a", 0), ("https://m", 6_000)]);
+        assert_eq!(purses(&known, &[], "sat").len(), 1);
     }
 }

@@ -3,7 +3,11 @@
 //! Exit codes that all verbs share: 0 done; 1 not done, the last line says why; 2 not begun, the words make
 //! no sense. A verb that has more of them says so in its own page.
 
+mod audit;
+mod backup;
 mod check;
+mod passphrase;
+mod restore;
 mod run;
 mod vouchers;
 
@@ -25,6 +29,24 @@ struct Verb {
 const VERBS: &[Verb] = &[
     Verb { name: "check", arguments: "", help: "validate the settings and exit", run: check::main },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
+    Verb {
+        name: "audit",
+        arguments: "[--json]",
+        help: "prove that the ecash covers what is owed; exit code 0 proven, 1 not, 3 a mint was not asked",
+        run: audit::main,
+    },
+    Verb {
+        name: "backup",
+        arguments: "FILE",
+        help: "write an encrypted copy of the database and the secret key (BACKUP_PASSPHRASE)",
+        run: backup::main,
+    },
+    Verb {
+        name: "restore",
+        arguments: "[--secret-key] FILE",
+        help: "put a backup, or a snapshot made with the secret key, where no database is",
+        run: restore::main,
+    },
 ];
 
 /// Not begun.
@@ -57,9 +79,16 @@ fn usage() -> String {
         vec![("coinslot".to_owned(), "run a node; settings come from the environment and .env (see .env.example)")];
     rows.extend(VERBS.iter().map(|verb| (format!("coinslot {} {}", verb.name, verb.arguments), verb.help)));
     rows.push(("coinslot --version".to_owned(), ""));
-    let lines: Vec<String> = rows.iter().map(|(call, help)| format!("  {:<34} {help}", call.trim_end())).collect();
+    let lines: Vec<String> = rows.iter().map(|(call, help)| format!("  {:<40} {help}", call.trim_end())).collect();
     let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
     format!("coinslot: sells any OpenAI-compatible API for Cashu ecash\n\n{}\n", lines.join("\n"))
+}
+
+/// Runs what a verb does to its end.
+fn block_on<T>(doing: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    crate::net::install_crypto();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| format!("the runtime does not start: {error}"))?.block_on(doing)
 }
 
 /// Reads the configuration, or says every fault of it in a line.

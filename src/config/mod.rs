@@ -38,6 +38,7 @@ pub struct Config {
     pub server: Server,
     pub info: Info,
     pub storage: Storage,
+    pub backups: Backups,
     pub upstream: Option<Upstream>,
     pub mints: Mints,
     pub payouts: Payouts,
@@ -128,6 +129,15 @@ pub struct Storage {
     pub node_timeout: Duration,
     /// `SECRET_KEY` or the contents of `SECRET_KEY_FILE`.
     pub secret_key: Option<Secret>,
+}
+
+/// Copies of the database.
+#[derive(Clone, Debug)]
+pub struct Backups {
+    /// `BACKUP_PASSPHRASE` or the contents of `BACKUP_PASSPHRASE_FILE`.
+    pub passphrase: Option<Secret>,
+    /// `SNAPSHOTS_KEEP`, 14; 0: none are made.
+    pub keep: u64,
 }
 
 /// The API behind the node.

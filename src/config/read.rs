@@ -6,7 +6,8 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Clients, Config, Info, Log, Mints, Nostr, Payouts, Pricing, Secret, Server, Storage, Upstream, address,
+    Admin, Backups, Clients, Config, Info, Log, Mints, Nostr, Payouts, Pricing, Secret, Server, Storage, Upstream,
+    address,
     values,
 };
 
@@ -44,6 +45,7 @@ impl<'a> Reader<'a> {
         let server = self.server();
         let info = self.info();
         let storage = self.storage();
+        let backups = self.backups();
         let upstream = self.upstream();
         let mints = self.mints();
         let payouts = self.payouts();
@@ -56,6 +58,7 @@ impl<'a> Reader<'a> {
             server: server?,
             info: info?,
             storage: storage?,
+            backups: backups?,
             upstream: upstream?,
             mints: mints?,
             payouts: payouts?,
@@ -113,16 +116,33 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Two keys are a fault: with the wrong one, nothing that was stored could be read.
+    fn backups(&mut self) -> Option<Backups> {
+        let names = ["BACKUP_PASSPHRASE", "BACKUP_PASSPHRASE_FILE"];
+        let passphrase = self.text_or_file(names, values::passphrase, values::passphrase_file);
+        let keep = self.get("SNAPSHOTS_KEEP", values::copies);
+        Some(Backups { passphrase: passphrase?, keep: keep? })
+    }
+
     fn secret_key(&mut self) -> Option<Option<Secret>> {
-        let direct = self.given("SECRET_KEY");
-        let file = self.given("SECRET_KEY_FILE");
+        self.text_or_file(["SECRET_KEY", "SECRET_KEY_FILE"], values::secret, values::secret_file)
+    }
+
+    /// A secret that is given as it is, or as a file. Two of them are a fault: with the wrong one,
+    /// nothing that was stored could be read.
+    fn text_or_file(
+        &mut self,
+        [direct_name, file_name]: [&'static str; 2],
+        text: fn(&str) -> Result<Secret, String>,
+        contents: fn(&str) -> Result<Secret, String>,
+    ) -> Option<Option<Secret>> {
+        let direct = self.given(direct_name);
+        let file = self.given(file_name);
         if let (Some(_), Some(file)) = (direct, file) {
-            let problem = "is given along with SECRET_KEY; expected one of the two";
+            let problem = format!("is given along with {direct_name}; expected one of the two");
             return self.fault(file.spelling, problem);
         }
-        let direct = self.parse(direct, values::secret)?;
-        let file = self.parse(file, values::secret_file)?;
+        let direct = self.parse(direct, text)?;
+        let file = self.parse(file, contents)?;
         Some(direct.or(file))
     }
 

@@ -147,6 +147,14 @@ pub const SETTINGS: &[Setting] = &[
         "Several nodes on one PostgreSQL: seconds of silence after which the others take over what a node \
          had begun, from 5. Their clocks must agree much better than that."),
 
+    setting("BACKUP_PASSPHRASE", &[], "",
+        "Encrypts what coinslot backup writes, and the daily snapshots; at least 12 characters. Keep it \
+         where the backups are not. Without one, backup asks, and snapshots need the secret key above."),
+    setting("BACKUP_PASSPHRASE_FILE", &[], "",
+        "The same, read from a file. Give one of the two."),
+    setting("SNAPSHOTS_KEEP", &[], "14",
+        "How many daily encrypted copies of a SQLite database are kept in DATA_DIR/snapshots. 0: none."),
+
     setting("HOST", &[], "127.0.0.1",
         "Address to listen on. 0.0.0.0 for all interfaces."),
     setting("PORT", &[], "8000",

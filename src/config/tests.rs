@@ -58,6 +58,8 @@ const ROWS: &[Row] = &[
     ("DURABILITY", "strict", field!(storage.strict), "true"),
     ("SECRET_KEY", "k", |config| secret(config.storage.secret_key.as_ref()), "k"),
     ("ROUTSTR_SECRET_KEY", "k", |config| secret(config.storage.secret_key.as_ref()), "k"),
+    ("BACKUP_PASSPHRASE", "a long phrase", |config| secret(config.backups.passphrase.as_ref()), "a long phrase"),
+    ("SNAPSHOTS_KEEP", "0", field!(backups.keep), "0"),
     ("UPSTREAM_CONNECT_TIMEOUT_SECONDS", "3", |config| show(&config.upstream.as_ref().unwrap().connect_timeout), "3s"),
     ("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "4", |config| show(&config.upstream.as_ref().unwrap().first_byte_timeout), "4s"),
     ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "5", |config| show(&config.upstream.as_ref().unwrap().idle_timeout), "5s"),
@@ -136,8 +138,8 @@ fn every_setting_reaches_its_field() {
 }
 
 /// They need a file: [`a_key_may_come_from_a_file`].
-fn tested_apart() -> [&'static str; 2] {
-    ["SECRET_KEY_FILE", "ROUTSTR_SECRET_KEY_FILE"]
+fn tested_apart() -> [&'static str; 3] {
+    ["SECRET_KEY_FILE", "ROUTSTR_SECRET_KEY_FILE", "BACKUP_PASSPHRASE_FILE"]
 }
 
 #[test]
@@ -194,9 +196,10 @@ fn a_key_may_come_from_a_file() {
     let path = dir.path().join("key");
     let path = path.to_str().unwrap();
     for name in tested_apart() {
-        std::fs::write(path, " hunter2\n").unwrap();
+        std::fs::write(path, " hunter2 hunter2\n").unwrap();
         let config = read(&[(name, path)]);
-        assert_eq!(config.storage.secret_key.unwrap().expose(), "hunter2");
+        let read = config.storage.secret_key.or(config.backups.passphrase);
+        assert_eq!(read.unwrap().expose(), "hunter2 hunter2");
         std::fs::write(path, "\n").unwrap();
         assert_eq!(lines(&[(name, path)]), [format!("{name}: the file is empty; expected the key in it")]);
         std::fs::remove_file(path).unwrap();
@@ -240,6 +243,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("MINT_CALLS_PER_MINUTE", "many", "entry 1 is not a whole number in range; expected 0 to 100000"),
     ("MINT_CALLS_PER_MINUTE", "20,https://a.example=-1", "entry 2 is not a whole number in range"),
     ("MINT_CALLS_PER_MINUTE", "a.example=5", "entry 1 is not a web address"),
+    ("BACKUP_PASSPHRASE", "hunter2", "is short; expected at least 12"),
+    ("SNAPSHOTS_KEEP", "-1", "is not a whole number in range; expected 0 to 10000"),
     ("FIXED_PRICING", "maybe", "is neither yes nor no; expected true or false"),
     ("COST_PER_REQUEST", "-1", "is not a number in range"),
     ("COST_PER_1K_INPUT_TOKENS", "1e3", "is not a number in range"),

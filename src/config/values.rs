@@ -45,6 +45,21 @@ pub(super) fn secret_file(path: &str) -> Parsed<Secret> {
     }
 }
 
+/// Long enough that nobody tries all of them.
+pub(super) fn passphrase(text: &str) -> Parsed<Secret> {
+    if text.chars().count() >= 12 { secret(text) } else { Err("is short; expected at least 12 characters".to_owned()) }
+}
+
+/// The contents of the file, without the spaces and line breaks around them.
+pub(super) fn passphrase_file(path: &str) -> Parsed<Secret> {
+    passphrase(secret_file(path)?.expose())
+}
+
+pub(super) fn copies(text: &str) -> Parsed<u64> {
+    let keep = text.parse().ok().filter(|keep| *keep <= 10_000);
+    keep.ok_or_else(|| "is not a whole number in range; expected 0 to 10000".to_owned())
+}
+
 pub(super) fn database_url(text: &str) -> Parsed<Secret> {
     let expected = "expected sqlite:path or postgres://user:password@host/name";
     if text.starts_with("sqlite+") {

@@ -16,6 +16,10 @@ pub async fn alive() -> &'static str {
 /// 200 when everything that a paid request needs is there, else 503 with the reasons. A mint that is
 /// left alone for a while is a reason when there is no other: keys with money on them are served all
 /// the same, but no token can be taken. `mints` says how each is.
+///
+/// Books that are not proven are an alarm, and no reason: a request could be served all the same, and
+/// a fault of one row must not take every node of a database out of service at once. What is off is
+/// for the operator's eyes.
 pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     let exchange = &node.exchange;
     let wallet = exchange.till.wallet();
@@ -23,6 +27,7 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     if node.draining.is_cancelled() {
         reasons.push("the node is shutting down".to_owned());
     }
+    reasons.extend(wallet.halted());
     if let Err(error) = exchange.ledger.store().setting("schema").await {
         tracing::error!(%error, "the database does not answer");
         reasons.push("the database does not answer".to_owned());
@@ -50,7 +55,8 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mints: Vec<Value> = health.iter().map(mint).collect();
-    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons, "mints": mints })))
+    let alarms: Vec<&str> = node.audit.get().and_then(|report| report.verdict().alarm()).into_iter().collect();
+    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons, "alarms": alarms, "mints": mints })))
 }
 
 fn mint(health: &MintHealth) -> Value {

@@ -19,10 +19,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, Response};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
+use crate::audit::Latest;
 use crate::config;
 use crate::dialect::{self, Dialect};
 use crate::exchange::Exchange;
@@ -41,6 +43,8 @@ pub struct Node {
     pub listing: Arc<models::Listing>,
     /// Cancelled when the node stops accepting.
     pub draining: CancellationToken,
+    /// The last proof of the books.
+    pub audit: Latest,
 }
 
 impl Node {
@@ -54,7 +58,20 @@ impl Node {
         if info.npub.is_empty() {
             exchange.identity.npub().clone_into(&mut info.npub);
         }
-        Self { exchange, info: Arc::new(info), max_body_bytes, listing: Arc::default(), draining }
+        Self {
+            exchange,
+            info: Arc::new(info),
+            max_body_bytes,
+            listing: Arc::default(),
+            draining,
+            audit: Latest::default(),
+        }
+    }
+
+    /// The same node, showing the outcomes of these audits.
+    #[must_use]
+    pub fn showing(self, audit: Latest) -> Self {
+        Self { audit, ..self }
     }
 }
 
@@ -77,7 +94,20 @@ pub fn router(node: Node, cors_origins: &[String]) -> Routes {
         }
     }
     router = lightning::mount(balance::mount(router));
-    router.fallback(not_found).method_not_allowed_fallback(not_allowed).with_state(node).layer(cors(cors_origins))
+    let router = router.fallback(not_found).method_not_allowed_fallback(not_allowed).with_state(node.clone());
+    router.layer(from_fn_with_state(node, hold_back)).layer(cors(cors_origins))
+}
+
+/// While no money may move, only what reads gets through.
+async fn hold_back(State(node): State<Node>, request: Request, next: Next) -> Response<Body> {
+    let moves = request.method() == Method::POST || request.uri().path().ends_with("/create");
+    if !moves {
+        return next.run(request).await;
+    }
+    match node.exchange.till.wallet().halted() {
+        None => next.run(request).await,
+        Some(why) => refuse(&Failure::unavailable(Code::Recovering, format!("Nothing was taken: {why}."), 60)),
+    }
 }
 
 fn paid(dialect: &'static dyn Dialect) -> axum::routing::MethodRouter<Node> {

@@ -5,18 +5,22 @@
 //! job has one code path after a crash as in normal life. A job that panics is logged and run
 //! again. What makes work for a job may nudge it; it is run then before its time.
 
+mod check_books;
 mod checkpoint;
 mod expire_vouchers;
 mod heartbeat;
+mod keep_epoch;
 mod pay_out;
 mod prune_replays;
 mod refill_ladder;
+mod recover;
 mod refresh_keysets;
 mod refresh_price;
 mod refund_expired;
 mod rescue_stalled;
 mod resume_operations;
 mod take_back_unclaimed;
+mod take_snapshot;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,18 +30,22 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use check_books::{CheckBooks, MOST_ASKED};
 pub use checkpoint::Checkpoint;
 pub use expire_vouchers::ExpireVouchers;
 pub use heartbeat::Heartbeat;
+pub use keep_epoch::KeepEpoch;
 pub use pay_out::PayOut;
 pub use prune_replays::PruneReplays;
 pub use refill_ladder::RefillLadder;
+pub use recover::recover;
 pub use refresh_keysets::RefreshKeysets;
 pub use refresh_price::RefreshPrice;
 pub use refund_expired::{RefundExpired, refund_expired};
 pub use rescue_stalled::RescueStalled;
 pub use resume_operations::ResumeOperations;
 pub use take_back_unclaimed::TakeBackUnclaimed;
+pub use take_snapshot::TakeSnapshot;
 
 /// One kind of background work.
 #[async_trait]

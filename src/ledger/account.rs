@@ -27,11 +27,13 @@ pub enum AccountKind {
     Key,
     /// A token that rode on one request. Filled once; what is left goes back as change.
     Token,
-    /// Change and refunds that are owed and not yet made into a token.
+    /// Change and refunds that are owed and not yet made into a token. With a mint: ecash that a
+    /// recovery found there, and that belongs to clients which the restored copy does not know.
     Change,
     /// What clients were charged.
     Income,
-    /// Input fees that mints took for making change. Negative: an expense.
+    /// Input fees that mints took for making change. Negative: an expense. With a mint: ecash that a
+    /// recovery missed there.
     MintFees,
 }
 

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::Row;
+use sqlx::{AnyConnection, Row};
 
 use super::Ledger;
 use crate::store::StoreError;
+
+/// Most rows of one kind of fault that are named.
+const NAMED: i64 = 50;
 
 /// The state of the books at one moment, in msat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,14 +28,57 @@ pub struct Books {
     pub open_holds: i64,
 }
 
+/// A hold that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenHold {
+    pub id: i64,
+    pub request: String,
+    /// The process that serves the request.
+    pub owner: String,
+    /// When that process was last seen; `None`: never.
+    pub owner_seen_ms: Option<i64>,
+}
+
 impl Ledger {
     /// Recomputes every cached figure from the rows behind it.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn books(&self) -> Result<Books, StoreError> {
-        let mut books = Books::default();
-        // One statement, one snapshot: a figure that changes between two would look like a fault.
+        Books::read(&mut *self.store().reader().snapshot().await?).await
+    }
+}
+
+/// All holds that are open, the oldest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn open_holds(connection: &mut AnyConnection) -> Result<Vec<OpenHold>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT h.id, h.request, h.owner, n.seen_at FROM holds h LEFT JOIN nodes n ON n.id = h.owner \
+         WHERE h.state = 'open' ORDER BY h.id",
+    )
+    .fetch_all(connection)
+    .await?;
+    let hold = |row: &sqlx::any::AnyRow| {
+        Ok(OpenHold {
+            id: row.try_get(0)?,
+            request: row.try_get(1)?,
+            owner: row.try_get(2)?,
+            owner_seen_ms: row.try_get(3)?,
+        })
+    };
+    rows.iter().map(hold).collect()
+}
+
+impl Books {
+    /// Recomputes every cached figure from the rows behind it, on a connection on which nothing
+    /// changes meanwhile: a figure that did would look like a fault.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn read(connection: &mut AnyConnection) -> Result<Self, StoreError> {
+        let mut books = Self::default();
         let rows = sqlx::query(
             "SELECT a.id, a.kind, a.mint, a.unit, a.posted, a.held, \
              CAST((SELECT COALESCE(SUM(amount), 0) FROM transfers t WHERE t.credit = a.id) AS BIGINT) AS came, \
@@ -41,7 +87,7 @@ impl Ledger {
              (SELECT COUNT(*) FROM holds h WHERE h.account = a.id AND h.state = 'open') AS open_count \
              FROM accounts a",
         )
-        .fetch_all(self.store().read())
+        .fetch_all(&mut *connection)
         .await?;
         let mut sum = 0_i64;
         for row in &rows {
@@ -74,37 +120,60 @@ impl Ledger {
         if sum != 0 {
             books.faults.push(format!("all accounts together are {sum}, not 0"));
         }
-        books.faults.extend(self.faults_of_terms().await?);
-        self.prove_vouchers(&mut books).await?;
+        books.faults.extend(faults_of_terms(connection).await?);
+        books.faults.extend(faults_of_charges(connection).await?);
+        prove_vouchers(connection, &mut books).await?;
         Ok(books)
     }
+}
 
-    /// What vouchers promise is on their accounts, and nothing is on those of ended ones that made no
-    /// key. Again one statement.
-    async fn prove_vouchers(&self, books: &mut Books) -> Result<(), StoreError> {
-        let rows = sqlx::query(
-            "SELECT v.id, v.state, v.amount, a.posted, \
-             CASE WHEN v.redeemed_by = v.account THEN 1 ELSE 0 END AS is_key \
-             FROM vouchers v JOIN accounts a ON a.id = v.account",
-        )
-        .fetch_all(self.store().read())
-        .await?;
-        for row in &rows {
-            let (id, state): (i64, String) = (row.try_get("id")?, row.try_get("state")?);
-            let (amount, posted): (i64, i64) = (row.try_get("amount")?, row.try_get("posted")?);
-            let is_key: i64 = row.try_get("is_key")?;
-            let promised = if state == "open" { amount } else { 0 };
-            books.vouchers = books.vouchers.saturating_add(promised);
-            if is_key == 0 && posted != promised {
-                books.faults.push(format!("voucher {id} ({state}): {posted} on its account, should be {promised}"));
-            }
+/// What vouchers promise is on their accounts, and nothing is on those of ended ones that made no
+/// key. Again one statement.
+async fn prove_vouchers(connection: &mut AnyConnection, books: &mut Books) -> Result<(), StoreError> {
+    let rows = sqlx::query(
+        "SELECT v.id, v.state, v.amount, a.posted, \
+         CASE WHEN v.redeemed_by = v.account THEN 1 ELSE 0 END AS is_key \
+         FROM vouchers v JOIN accounts a ON a.id = v.account",
+    )
+    .fetch_all(connection)
+    .await?;
+    for row in &rows {
+        let (id, state): (i64, String) = (row.try_get("id")?, row.try_get("state")?);
+        let (amount, posted): (i64, i64) = (row.try_get("amount")?, row.try_get("posted")?);
+        let is_key: i64 = row.try_get("is_key")?;
+        let promised = if state == "open" { amount } else { 0 };
+        books.vouchers = books.vouchers.saturating_add(promised);
+        if is_key == 0 && posted != promised {
+            books.faults.push(format!("voucher {id} ({state}): {posted} on its account, should be {promised}"));
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// The figures of keys with terms, against their holds. Again one statement.
-    async fn faults_of_terms(&self) -> Result<Vec<String>, StoreError> {
-        let rows = sqlx::query(
+/// Holds whose charge is not the transfer that it should be: a charge that was dropped, or changed.
+async fn faults_of_charges(connection: &mut AnyConnection) -> Result<Vec<String>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT h.id, h.state, h.charged, COALESCE(t.amount, 0), COALESCE(t.debit, h.account), h.account \
+         FROM holds h LEFT JOIN transfers t ON t.id = -h.id \
+         WHERE h.charged <> COALESCE(t.amount, 0) OR COALESCE(t.debit, h.account) <> h.account LIMIT $1",
+    )
+    .bind(NAMED)
+    .fetch_all(connection)
+    .await?;
+    let fault = |row: &sqlx::any::AnyRow| {
+        let (id, state): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+        let (charged, moved): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+        let (from, account): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
+        Ok(format!(
+            "hold {id} ({state}) of account {account}: charged {charged}, its transfer moved {moved} from {from}"
+        ))
+    };
+    rows.iter().map(fault).collect()
+}
+
+/// The figures of keys with terms, against their holds. Again one statement.
+async fn faults_of_terms(connection: &mut AnyConnection) -> Result<Vec<String>, StoreError> {
+    let rows = sqlx::query(
             "SELECT t.account, t.held, t.used, t.spent, t.requests, \
              CAST((SELECT COALESCE(SUM(amount), 0) FROM holds h WHERE h.spender = t.account AND h.state = 'open') AS BIGINT) AS open_amount, \
              CAST((SELECT COALESCE(SUM(charged), 0) FROM holds h WHERE h.spender = t.account) AS BIGINT) AS charged, \
@@ -113,26 +182,25 @@ impl Ledger {
              CASE WHEN t.parent IS NULL THEN 0 ELSE a.posted END AS own \
              FROM key_terms t JOIN accounts a ON a.id = t.account",
         )
-        .fetch_all(self.store().read())
+        .fetch_all(connection)
         .await?;
-        let mut faults = Vec::new();
-        for row in &rows {
-            let read = |name: &str| row.try_get::<i64, _>(name);
-            let key = read("account")?;
-            let rules = [
-                ("held", read("held")?, "open holds say", read("open_amount")?),
-                ("spent", read("spent")?, "its holds say", read("charged")?),
-                ("requests", read("requests")?, "its holds say", read("charges")?),
-                ("holds on another's account", read("astray")?, "allowed are", 0),
-                ("balance of its own", read("own")?, "a child key has", 0),
-            ];
-            let broken = rules.iter().filter(|(_, is, _, should)| is != should);
-            faults.extend(broken.map(|(what, is, who, should)| format!("key {key}: {what} {is}, {who} {should}")));
-            let (used, spent) = (read("used")?, read("spent")?);
-            if used > spent {
-                faults.push(format!("key {key}: used {used} in its window, but spent {spent} in all"));
-            }
+    let mut faults = Vec::new();
+    for row in &rows {
+        let read = |name: &str| row.try_get::<i64, _>(name);
+        let key = read("account")?;
+        let rules = [
+            ("held", read("held")?, "open holds say", read("open_amount")?),
+            ("spent", read("spent")?, "its holds say", read("charged")?),
+            ("requests", read("requests")?, "its holds say", read("charges")?),
+            ("holds on another's account", read("astray")?, "allowed are", 0),
+            ("balance of its own", read("own")?, "a child key has", 0),
+        ];
+        let broken = rules.iter().filter(|(_, is, _, should)| is != should);
+        faults.extend(broken.map(|(what, is, who, should)| format!("key {key}: {what} {is}, {who} {should}")));
+        let (used, spent) = (read("used")?, read("spent")?);
+        if used > spent {
+            faults.push(format!("key {key}: used {used} in its window, but spent {spent} in all"));
         }
-        Ok(faults)
     }
+    Ok(faults)
 }

@@ -17,6 +17,7 @@ pub mod account;
 pub mod books;
 pub mod hold;
 pub mod ids;
+mod live;
 pub mod repo;
 pub mod terms;
 pub mod vouchers;
@@ -34,6 +35,7 @@ use crate::store::{Store, StoreError};
 pub use account::{Account, AccountId, AccountKind, Balance};
 pub use hold::{Hold, Settlement};
 use ids::Ids;
+use live::Live;
 pub use terms::Source;
 use writer::Entry;
 pub use writer::WriterStats;
@@ -72,7 +74,7 @@ pub enum SettleError {
 const ID_ATTEMPTS: u32 = 64;
 
 /// Silence after which a process is taken for dead, unless [`Ledger::with_patience`] says otherwise.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The books, open for writing.
 #[derive(Clone, Debug)]
@@ -91,6 +93,7 @@ pub(crate) struct Inner {
     ids: Ids,
     queue: mpsc::UnboundedSender<Entry>,
     stats: Arc<WriterStats>,
+    live: Arc<Live>,
     house: account::House,
 }
 
@@ -109,9 +112,10 @@ impl Ledger {
         let house = account::House::ensure(&store, &ids, clock.now_ms()).await?;
         let (queue, entries) = mpsc::unbounded_channel();
         let stats = Arc::new(WriterStats::default());
-        let loop_ = writer::run(store.clone(), Arc::clone(&clock), owner.clone(), entries, Arc::clone(&stats));
-        let inner = Inner { store, clock, owner, ids, queue, stats, house };
-        Ok((Self { inner: Arc::new(inner), patience: PATIENCE }, loop_))
+        let live = Arc::new(Live::default());
+        let writer = writer::Writer::new(store.clone(), Arc::clone(&clock), owner.clone(), &stats, &live);
+        let inner = Inner { store, clock, owner, ids, queue, stats, live, house };
+        Ok((Self { inner: Arc::new(inner), patience: PATIENCE }, writer.run(entries)))
     }
 
     /// The same books, for a process that takes another one for dead after this much silence.
@@ -164,6 +168,7 @@ impl Ledger {
     async fn try_hold(&self, source: Source, amount: Msat, request: &str) -> Result<Hold, HoldError> {
         let id = self.inner.ids.next(self.inner.clock.now_ms());
         let hold = Hold::new(id, source.account, amount, Arc::clone(&self.inner));
+        self.inner.live.insert(id);
         let (reply, answer) = oneshot::channel();
         let entry = Entry::Place { id, source, amount, request: request.to_owned(), reply };
         // From here on a dropped future drops `hold`, which posts its release behind this entry.
@@ -176,6 +181,7 @@ impl Ledger {
             // It may have been placed: dropping `hold` releases it, if it is this process's.
             Err(HoldError::Store(error)) => Err(HoldError::Store(error)),
             Err(refused) => {
+                self.inner.live.remove(id);
                 hold.forget();
                 Err(refused)
             }
@@ -214,6 +220,13 @@ impl Ledger {
     #[must_use]
     pub fn next_id(&self) -> i64 {
         self.inner.ids.next(self.inner.clock.now_ms())
+    }
+
+    /// Whether this process has a hold to end: its request runs, or its end is not written yet. The
+    /// row of one that is not live, and was open before this was asked, has ended or is orphaned.
+    #[must_use]
+    pub fn is_live(&self, hold: i64) -> bool {
+        self.inner.live.contains(hold)
     }
 
     /// How many entries and commits the writer has made.

@@ -307,7 +307,7 @@ pub async fn ensure_client(
 const COLUMNS: &str = "id, kind, posted, held, spent, requests, mint, unit, \
      (SELECT t.parent FROM key_terms t WHERE t.account = accounts.id)";
 
-/// Ecash at a mint, by the books, less what its clients have on their accounts. In msat; negative
+/// Ecash at a mint, by the books, less what its clients have on their accounts, known or not. In msat; negative
 /// when clients of this mint are owed what is held at another.
 ///
 /// # Errors
@@ -315,7 +315,7 @@ const COLUMNS: &str = "id, kind, posted, held, spent, requests, mint, unit, \
 pub async fn surplus_at(connection: &mut AnyConnection, mint: &str, unit: &str) -> Result<i64, StoreError> {
     let row = sqlx::query(
         "SELECT CAST(COALESCE(-SUM(posted), 0) AS BIGINT) \
-         FROM accounts WHERE mint = $1 AND unit = $2 AND kind IN ('mint', 'key', 'token')",
+         FROM accounts WHERE mint = $1 AND unit = $2 AND kind IN ('mint', 'key', 'token', 'change')",
     )
     .bind(mint)
     .bind(unit)

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::account::AccountId;
+use super::live::Live;
 use super::terms::{self, Source};
 use super::{HoldError, SettleError, repo};
 use crate::clock::SharedClock;
@@ -75,49 +76,56 @@ struct Outcome {
     ended: HashMap<i64, Msat>,
 }
 
-struct Writer {
+/// What writes.
+pub(super) struct Writer {
     store: Store,
     clock: SharedClock,
     owner: String,
     stats: Arc<WriterStats>,
-}
-
-pub(super) async fn run(
-    store: Store,
-    clock: SharedClock,
-    owner: String,
-    mut entries: mpsc::UnboundedReceiver<Entry>,
-    stats: Arc<WriterStats>,
-) {
-    let writer = Writer { store, clock, owner, stats };
-    let mut line: VecDeque<Entry> = VecDeque::new();
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        if line.is_empty() {
-            match entries.recv().await {
-                Some(entry) => line.push_back(entry),
-                None => return,
-            }
-        }
-        while line.len() < BATCH {
-            match entries.try_recv() {
-                Ok(entry) => line.push_back(entry),
-                Err(_) => break,
-            }
-        }
-        batch.extend(line.drain(..line.len().min(BATCH)));
-        // Places go first, so that a hold abandoned in the same batch is there to be released.
-        let (places, ends): (Vec<Entry>, Vec<Entry>) =
-            std::mem::take(&mut batch).into_iter().partition(|entry| matches!(entry, Entry::Place { .. }));
-        let mut left = writer.apply(places).await;
-        left.extend(writer.apply(ends).await);
-        for entry in left.into_iter().rev() {
-            line.push_front(entry);
-        }
-    }
+    live: Arc<Live>,
 }
 
 impl Writer {
+    pub(super) fn new(
+        store: Store,
+        clock: SharedClock,
+        owner: String,
+        stats: &Arc<WriterStats>,
+        live: &Arc<Live>,
+    ) -> Self {
+        Self { store, clock, owner, stats: Arc::clone(stats), live: Arc::clone(live) }
+    }
+
+    /// Writes what comes until nothing can come any more.
+    pub(super) async fn run(self, mut entries: mpsc::UnboundedReceiver<Entry>) {
+        let writer = self;
+        let mut line: VecDeque<Entry> = VecDeque::new();
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            if line.is_empty() {
+                match entries.recv().await {
+                    Some(entry) => line.push_back(entry),
+                    None => return,
+                }
+            }
+            while line.len() < BATCH {
+                match entries.try_recv() {
+                    Ok(entry) => line.push_back(entry),
+                    Err(_) => break,
+                }
+            }
+            batch.extend(line.drain(..line.len().min(BATCH)));
+            // Places go first, so that a hold abandoned in the same batch is there to be released.
+            let (places, ends): (Vec<Entry>, Vec<Entry>) =
+                std::mem::take(&mut batch).into_iter().partition(|entry| matches!(entry, Entry::Place { .. }));
+            let mut left = writer.apply(places).await;
+            left.extend(writer.apply(ends).await);
+            for entry in left.into_iter().rev() {
+                line.push_front(entry);
+            }
+        }
+    }
+
     /// Writes entries of one kind and answers them. Returns those that have to be tried again.
     async fn apply(&self, batch: Vec<Entry>) -> Vec<Entry> {
         if batch.is_empty() {
@@ -128,7 +136,7 @@ impl Writer {
             match self.commit(&batch).await {
                 Ok(outcome) => {
                     self.count(batch.len());
-                    answer(batch, outcome);
+                    self.answer(batch, outcome);
                     return Vec::new();
                 }
                 Err(error) if error.is_constraint() => {
@@ -151,7 +159,9 @@ impl Writer {
             tracing::error!(%error, "the ledger refused an entry");
             let error = Arc::new(error);
             for entry in refuse_places(batch, &error) {
-                if let Entry::End { reply: Some(reply), .. } = entry {
+                let Entry::End { end, reply } = entry else { continue };
+                self.live.remove(end.id);
+                if let Some(reply) = reply {
                     let _gone = reply.send(Err(SettleError::AlreadyEnded));
                 }
             }
@@ -163,7 +173,7 @@ impl Writer {
             match self.commit(&single).await {
                 Ok(outcome) => {
                     self.count(1);
-                    answer(single, outcome);
+                    self.answer(single, outcome);
                 }
                 Err(error) if error.is_constraint() => {
                     left.extend(Box::pin(self.apply_singly(single, error)).await);
@@ -172,6 +182,26 @@ impl Writer {
             }
         }
         left
+    }
+
+    /// Tells everyone who waits how the committed batch went.
+    fn answer(&self, batch: Vec<Entry>, mut outcome: Outcome) {
+        for entry in batch {
+            match entry {
+                Entry::Place { id, reply, .. } => {
+                    let verdict = outcome.refused.remove(&id).map_or(Ok(()), Err);
+                    // A receiver that is gone dropped its hold, which is in line for release.
+                    let _gone = reply.send(verdict);
+                }
+                Entry::End { end, reply } => {
+                    self.live.remove(end.id);
+                    let ended = outcome.ended.remove(&end.id).ok_or(SettleError::AlreadyEnded);
+                    if let Some(reply) = reply {
+                        let _gone = reply.send(ended);
+                    }
+                }
+            }
+        }
     }
 
     fn count(&self, entries: usize) {
@@ -261,24 +291,6 @@ fn add(sums: &mut HashMap<AccountId, Msat>, of: AccountId, amount: Msat) -> Resu
         .checked_add(amount)
         .ok_or_else(|| StoreError::Inconsistent { table: "holds", what: "amounts out of range".into() })?;
     Ok(*sum)
-}
-
-/// Tells everyone who waits how the committed batch went.
-fn answer(batch: Vec<Entry>, mut outcome: Outcome) {
-    for entry in batch {
-        match entry {
-            Entry::Place { id, reply, .. } => {
-                let verdict = outcome.refused.remove(&id).map_or(Ok(()), Err);
-                // A receiver that is gone dropped its hold, which is in line for release.
-                let _gone = reply.send(verdict);
-            }
-            Entry::End { end, reply: Some(reply) } => {
-                let ended = outcome.ended.remove(&end.id).ok_or(SettleError::AlreadyEnded);
-                let _gone = reply.send(ended);
-            }
-            Entry::End { reply: None, .. } => {}
-        }
-    }
 }
 
 /// Refuses the holds of a batch that could not be written, and keeps the ends.

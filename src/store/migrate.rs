@@ -43,6 +43,12 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../migrations/0008_vouchers.postgres.sql"),
     },
     Migration { version: 9, common: include_str!("../migrations/0009_unclaimed.sql"), sqlite: "", postgres: "" },
+    Migration {
+        version: 11,
+        common: include_str!("../migrations/0011_recovery.sql"),
+        sqlite: include_str!("../migrations/0011_recovery.sqlite.sql"),
+        postgres: include_str!("../migrations/0011_recovery.postgres.sql"),
+    },
     Migration { version: 13, common: include_str!("../migrations/0013_sweep.sql"), sqlite: "", postgres: "" },
 ];
 
@@ -54,8 +60,12 @@ pub fn latest_version() -> i64 {
 
 /// Brings the database to [`latest_version`].
 pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
+    run_to(store, latest_version()).await
+}
+
+/// Brings the database to this version.
+pub(super) async fn run_to(store: &Store, known: i64) -> Result<(), StoreError> {
     let found = current_version(store).await?;
-    let known = latest_version();
     if found > known {
         return Err(StoreError::TooNew { found, known });
     }
@@ -72,7 +82,7 @@ pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
     tx.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)").await?;
     // Another process may have migrated while this one waited for the lock.
     let found = version_in(&mut tx).await?;
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found && migration.version <= known) {
         let (common, own) = match store.location {
             Location::Sqlite(_) => (migration.common.to_owned(), migration.sqlite),
             Location::Postgres(_) => (for_postgres(migration.common), migration.postgres),

@@ -8,20 +8,27 @@
 //!
 //! No transaction is ever open while the node talks to a mint, an upstream or a client.
 
+mod dump;
+mod lineage;
 mod lock;
 mod migrate;
 mod open;
+mod reader;
 mod settings;
 
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sqlx::{Any, AnyConnection, AnyPool};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+pub use dump::{check_vacant, dump, load, move_into_place};
+pub use lineage::Lineage;
 pub use lock::FileLock;
 pub use migrate::latest_version;
+pub use open::private_dir;
+pub use reader::{Reader, Snapshot};
 
 /// How sure a commit must be before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +87,21 @@ impl StoreError {
 pub enum Location {
     Sqlite(PathBuf),
     Postgres(String),
+}
+
+impl Location {
+    /// Where a URL points to; `coinslot.db` in the data directory without one.
+    #[must_use]
+    pub fn of(data_dir: &Path, url: Option<&str>) -> Self {
+        match url {
+            Some(url) if url.starts_with("postgres") => Self::Postgres(url.to_owned()),
+            Some(url) => {
+                let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
+                Self::Sqlite(PathBuf::from(path.split('?').next().unwrap_or(path)))
+            }
+            None => Self::Sqlite(data_dir.join("coinslot.db")),
+        }
+    }
 }
 
 /// The open database.

@@ -23,14 +23,9 @@ impl Store {
     pub async fn open(data_dir: &Path, url: Option<&str>, strict: bool) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         private_dir(data_dir)?;
-        match url {
-            Some(url) if url.starts_with("postgres") => Self::open_postgres(url, strict).await,
-            Some(url) => {
-                let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
-                let path = path.split('?').next().unwrap_or(path);
-                Self::open_sqlite(Path::new(path), strict).await
-            }
-            None => Self::open_sqlite(&data_dir.join("coinslot.db"), strict).await,
+        match Location::of(data_dir, url) {
+            Location::Postgres(url) => Self::open_postgres(&url, strict).await,
+            Location::Sqlite(path) => Self::open_sqlite(&path, strict).await,
         }
     }
 
@@ -80,11 +75,28 @@ impl Store {
         })
     }
 
+    /// Makes the tables of an earlier version in an empty PostgreSQL database, for a dump to be loaded.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn open_at(url: &str, version: i64) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let store = Self::connect_postgres(url, false).await?;
+        migrate::run_to(&store, version).await?;
+        Ok(store)
+    }
+
     async fn open_postgres(url: &str, strict: bool) -> Result<Self, StoreError> {
+        let store = Self::connect_postgres(url, strict).await?;
+        migrate::run(&store).await?;
+        Ok(store)
+    }
+
+    async fn connect_postgres(url: &str, strict: bool) -> Result<Self, StoreError> {
         let full = postgres_pool(url, 8, "on").await?;
         let fast = postgres_pool(url, 2, if strict { "on" } else { "off" }).await?;
         let read = postgres_pool(url, 8, "on").await?;
-        let store = Self {
+        Ok(Self {
             full,
             fast,
             read,
@@ -92,9 +104,7 @@ impl Store {
             location: Location::Postgres(url.to_owned()),
             begin: "BEGIN",
             _lock: None,
-        };
-        migrate::run(&store).await?;
-        Ok(store)
+        })
     }
 }
 
@@ -129,7 +139,20 @@ async fn sqlite_pool(url: &str, size: u32, synchronous: &'static str) -> Result<
     Ok(pool)
 }
 
-async fn postgres_pool(url: &str, size: u32, synchronous: &'static str) -> Result<AnyPool, StoreError> {
+/// Connections that write nothing, beside those of a node.
+pub(super) async fn read_only_pool(path: &Path) -> Result<AnyPool, StoreError> {
+    let options = AnyConnectOptions::from_str(&format!("sqlite://{}?mode=ro", path.display()))?;
+    let pool = AnyPoolOptions::new().max_connections(2).acquire_timeout(PATIENCE).after_connect(|connection, _| {
+        Box::pin(async move {
+            connection.execute("PRAGMA busy_timeout = 30000").await?;
+            connection.execute("PRAGMA temp_store = MEMORY").await?;
+            Ok(())
+        })
+    });
+    Ok(pool.connect_with(options).await?)
+}
+
+pub(super) async fn postgres_pool(url: &str, size: u32, synchronous: &'static str) -> Result<AnyPool, StoreError> {
     let options = AnyConnectOptions::from_str(url)?;
     let pool = AnyPoolOptions::new()
         .max_connections(size)
@@ -153,7 +176,10 @@ async fn postgres_pool(url: &str, size: u32, synchronous: &'static str) -> Resul
 }
 
 /// Creates the directory, for its owner alone.
-fn private_dir(path: &Path) -> Result<(), StoreError> {
+///
+/// # Errors
+/// When it cannot be made.
+pub fn private_dir(path: &Path) -> Result<(), StoreError> {
     let io = |error: std::io::Error| StoreError::Io(format!("{}: {error}", path.display()));
     std::fs::create_dir_all(path).map_err(io)?;
     restrict(path, 0o700).map_err(io)

@@ -182,6 +182,9 @@ impl Wallet {
     /// See [`RefundError`].
     pub async fn expire(&self, account: AccountId, recipient: &str) -> Result<Change, RefundError> {
         let to = Destination { mint: String::new(), recipient: recipient.to_owned() };
+        if self.halted().is_some() {
+            return Err(RefundError::Pending);
+        }
         match self.last_return(account).await? {
             // Under way already; the journal's own schedule carries it on.
             Some(begun) if begun.state.is_open() => Ok(Change::Owed),

@@ -212,7 +212,7 @@ impl Wallet {
         Ok(plan)
     }
 
-    async fn finish_swap(
+    pub(super) async fn finish_swap(
         &self,
         trusted: &Trusted,
         operation: &Operation,

@@ -22,6 +22,7 @@ mod condition;
 mod foreign;
 mod give;
 pub mod health;
+pub mod holdings;
 mod import;
 mod incoming;
 mod journal;
@@ -33,6 +34,7 @@ mod outputs;
 mod pay;
 mod payout;
 mod quote;
+pub mod recovery;
 mod redeem;
 mod refusal;
 mod request;
@@ -164,6 +166,8 @@ struct Inner {
     foreigners: Option<foreign::Foreigners>,
     /// One redemption of a token at a time.
     redeeming: redeem::Lanes,
+    /// Why no money may move.
+    halt: recovery::Halt,
 }
 
 /// What [`Wallet::open`] needs.
@@ -228,8 +232,11 @@ impl Wallet {
             strangers: options.strangers,
             foreigners: options.foreign_fee_percent.map(foreign::Foreigners::new),
             redeeming: redeem::Lanes::default(),
+            halt: recovery::Halt::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let wallet = Self { inner: Arc::new(inner) };
+        wallet.halt_if_restored().await?;
+        Ok(wallet)
     }
 
     /// URLs of the mints whose ecash is taken, the primary first.

@@ -106,6 +106,35 @@ impl Outputs {
         }
     }
 
+    /// Those outputs that the mint's answer (NUT-09) has a signature for, by counter, with the proof
+    /// that it makes; none where the signature is unusable.
+    ///
+    /// # Errors
+    /// When the ecash store or the mint does not answer.
+    pub async fn signed(
+        &self,
+        answer: RestoreResponse,
+        keysets: &Keysets,
+    ) -> Result<Vec<(u32, Option<Proof>)>, WalletError> {
+        let mut signed = Vec::new();
+        for (output, signature) in answer.outputs.iter().zip(answer.signatures) {
+            let wanted = |one: &&PreMint| one.blinded_message.blinded_secret == output.blinded_secret;
+            let Some(one) = self.secrets.secrets.iter().find(wanted) else { continue };
+            let secrets = PreMintSecrets { secrets: vec![one.clone()], keyset_id: self.keyset };
+            let alone = Self { keyset: self.keyset, secrets, blank: true };
+            let proof = match alone.unblind(keysets, vec![signature]).await? {
+                Signed::Proofs(proofs) => proofs.into_iter().next(),
+                Signed::None | Signed::Unknown(_) => None,
+            };
+            if proof.is_none() {
+                tracing::error!(keyset = %self.keyset, "the mint has signed an output in a way that is worth nothing");
+            }
+            signed.extend(one.derivation_index.map(|counter| (counter, proof)));
+        }
+        signed.sort_by_key(|(counter, _)| *counter);
+        Ok(signed)
+    }
+
     /// Turns signatures, in the order of the outputs, into proofs. An answer that is not what was
     /// asked for is kept as unknown: the inputs are probably gone, and the counters are what can
     /// still get the outputs.

@@ -238,7 +238,7 @@ impl Wallet {
     }
 
     /// Step 4.
-    async fn book_payment(
+    pub(super) async fn book_payment(
         &self,
         trusted: &Trusted,
         operation: &Operation,
@@ -304,7 +304,12 @@ impl Wallet {
     }
 
     /// Ends a payment that surely was not made: the money is back on its account.
-    async fn put_back(&self, trusted: &Trusted, operation: &Operation, why: &str) -> Result<Change, WalletError> {
+    pub(super) async fn put_back(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        why: &str,
+    ) -> Result<Change, WalletError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;

@@ -20,6 +20,9 @@ impl Wallet {
     /// When the database does not answer.
     pub async fn pay_out(&self, recipient: &str, minimum: Msat) -> Result<Vec<Change>, WalletError> {
         let mut outcomes = Vec::new();
+        if self.halted().is_some() {
+            return Ok(outcomes);
+        }
         for (mint, unit) in self.ecash().await?.into_keys() {
             let to = Destination { mint, recipient: recipient.to_owned() };
             match self.begin_payout(&to, unit, minimum).await {

@@ -22,6 +22,9 @@ impl Wallet {
     /// # Errors
     /// When the database does not answer.
     pub async fn resume(&self, started_ms: i64) -> Result<usize, WalletError> {
+        if self.halted().is_some() {
+            return Ok(0);
+        }
         let now_ms = self.clock().now_ms();
         let before_ms = now_ms.saturating_sub(journal::LEASE_MS).max(started_ms);
         let mut reader = self.store().read().acquire().await?;
@@ -72,7 +75,7 @@ impl Wallet {
     }
 
     /// Gives free the proofs of operations that failed: a crash can come between the two.
-    async fn free_leftovers(&self) -> Result<(), WalletError> {
+    pub(super) async fn free_leftovers(&self) -> Result<(), WalletError> {
         let mut reader = self.store().read().acquire().await?;
         let failed = journal::failed_with_proofs(&mut reader).await?;
         drop(reader);

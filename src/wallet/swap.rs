@@ -187,6 +187,35 @@ pub async fn resolve_lost(
         .collect())
 }
 
+/// Finds out from evidence how a swap stands, and sends nothing. `None`: its inputs are unspent and
+/// its outputs are not signed.
+///
+/// # Errors
+/// When the plan itself is unusable.
+pub async fn look(
+    mint: &HttpMint,
+    keysets: &Keysets,
+    seed: &Seed,
+    plan: &Plan,
+) -> Result<Option<Standing>, WalletError> {
+    if let Some(standing) = restored(mint, keysets, seed, &[plan]).await?.pop().flatten() {
+        return Ok(Some(standing));
+    }
+    let states = match mint.states(plan.input_ys()?).await {
+        Ok(states) => states,
+        Err(error) => return Ok(Some(Standing::Unknown(error))),
+    };
+    if states.contains(&State::Pending) {
+        return Ok(Some(unknown("the inputs are pending at the mint")));
+    }
+    if states.contains(&State::Spent) {
+        // Either our swap was signed after the first look, or somebody else spent the inputs.
+        let again = restored(mint, keysets, seed, &[plan]).await?.pop().flatten();
+        return Ok(Some(again.unwrap_or(Standing::Denied)));
+    }
+    Ok(None)
+}
+
 /// Finds out how plans stand that may have been sent in one request. Nothing is concluded from a
 /// question that was not answered.
 async fn resolve_all(

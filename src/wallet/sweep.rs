@@ -171,7 +171,7 @@ impl Wallet {
     }
 
     /// Steps 3 and 4, or what there is to be done instead. Returns what became of the operation.
-    async fn finish_sweep(
+    pub(super) async fn finish_sweep(
         &self,
         trusted: &Trusted,
         operation: &Operation,
@@ -221,7 +221,7 @@ impl Wallet {
     }
 
     /// Ends an exchange that surely did not happen, and gives its coins free.
-    async fn undo_sweep(
+    pub(super) async fn undo_sweep(
         &self,
         trusted: &Trusted,
         operation: &Operation,

@@ -135,7 +135,7 @@ impl Wallet {
             return Ok(None);
         };
         let idle = self.clock().now_ms().saturating_sub(operation.updated_at);
-        let operation = if operation.state.is_open() && idle >= LOOK_MS {
+        let operation = if operation.state.is_open() && idle >= LOOK_MS && self.halted().is_none() {
             self.resume_topup(&operation).await;
             self.find_operation(id).await?.unwrap_or(operation)
         } else {

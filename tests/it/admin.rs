@@ -107,6 +107,7 @@ impl House {
             name: name.to_owned(),
             version: "0.0.0-test",
             secure_cookies,
+            audit: coinslot::audit::Latest::default(),
         };
         Self { app: router(state), clock, ledger, _tasks: tasks, _dir: dir }
     }
@@ -439,7 +440,7 @@ async fn the_overview_tells_how_the_node_stands() {
         "2026-09-22T14:13:20Z",
         "is not configured, but the ledger says it holds 1.000 sat",
         "The ecash does not cover what is owed",
-        "the proofs are worth 5,000,000.000 sat less",
+        "the proofs are worth 5000000.000 sat less",
         "0.0.0-test",
         "2 of 2",
         "17 of 20",

@@ -16,6 +16,8 @@
 mod support;
 
 mod admin;
+mod audit;
+mod backup;
 mod bearer;
 mod cdk_conformance;
 mod cdk_db;

@@ -145,6 +145,28 @@ fn read(from: impl Read + Send + 'static, said: &Arc<Mutex<String>>) -> std::thr
     })
 }
 
+/// What a verb of the program came to.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: i32,
+    pub said: String,
+    pub complained: String,
+}
+
+/// Runs the program with these words to its end.
+pub async fn run(dir: &Path, settings: &BTreeMap<String, String>, words: &[&str]) -> Outcome {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
+    command.args(words).env_clear().current_dir(dir).envs(settings).stdin(Stdio::null());
+    // The mint may be in this process: nothing here may wait for it.
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Outcome {
+        code: output.status.code().expect("an exit code"),
+        said: text(output.stdout),
+        complained: text(output.stderr),
+    }
+}
+
 /// A running `coinslot`, on data that outlives it.
 pub struct ChildNode {
     pub db: TestDb,
@@ -170,6 +192,23 @@ impl ChildNode {
         }
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         Self { db, settings, program: None, client: client() }
+    }
+
+    /// Runs a verb of the program with this node's settings, whether the node runs or not.
+    pub async fn verb(&self, words: &[&str]) -> Outcome {
+        run(&self.db.dir(), &self.settings, words).await
+    }
+
+    /// The same with another setting.
+    pub async fn verb_with(&self, name: &str, value: &str, words: &[&str]) -> Outcome {
+        let mut settings = self.settings.clone();
+        settings.insert(name.to_owned(), value.to_owned());
+        run(&self.db.dir(), &settings, words).await
+    }
+
+    /// All that the running program wrote so far.
+    pub fn said(&self) -> String {
+        self.program.as_ref().expect("the node runs").said()
     }
 
     fn program(&mut self) -> Program {

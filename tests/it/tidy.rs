@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["clock", "config", "vault", "net", "store", "failpoint", "lnurl"],
     &["ledger", "price", "upstream", "nostr"],
     &["wallet", "catalog"],
-    &["payment"],
+    &["payment", "audit", "backup"],
     &["exchange"],
     &["http", "admin", "jobs"],
     &["node"],

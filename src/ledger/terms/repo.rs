@@ -120,7 +120,8 @@ pub async fn zero_window(tx: &mut Tx, account: AccountId) -> Result<(), StoreErr
 }
 
 /// Keys whose expiry has passed, that have money and nothing running, longest expired first.
-/// `now_secs`: Unix seconds.
+/// `now_secs`: Unix seconds. Without those whose time was over when this database was recovered from a
+/// copy: the original may have paid them since.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -132,6 +133,7 @@ pub async fn expired_keys(
     let rows = sqlx::query(
         "SELECT t.account, t.refund_address, t.expires_at, a.posted FROM key_terms t \
          JOIN accounts a ON a.id = t.account WHERE t.expires_at < $1 AND t.refund_address IS NOT NULL \
+         AND t.expires_at > COALESCE((SELECT MAX(ended_at) / 1000 FROM recoveries), -1) \
          AND a.posted > 0 AND a.held = 0 ORDER BY t.expires_at, t.account LIMIT $2",
     )
     .bind(now_secs)

@@ -256,6 +256,13 @@ fn marks(first: usize, list: &[String]) -> String {
     if marks.is_empty() { "NULL".to_owned() } else { marks }
 }
 
+/// All that is open.
+pub(in crate::wallet) async fn all_open(connection: &mut AnyConnection) -> Result<Vec<Operation>, StoreError> {
+    let sql = format!("{COLUMNS} WHERE {OPEN} ORDER BY created_at, id");
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await?;
+    rows.iter().map(read).collect()
+}
+
 /// Accounts of one-shot tokens that still have money, no open hold, and were last touched before
 /// `before_ms`, by `owner` or by a process that was not seen since `dead_before_ms`: their request
 /// ended without giving change, or its process died. Only at these mints can change be made.

@@ -1,0 +1,154 @@
+//! Copies of everything that a node cannot be without, sealed, and back.
+//!
+//! A backup is one file: the database as it was at one moment, taken while the node runs or not, and
+//! the secret key that the wallet's seed is sealed with. It is encrypted with a passphrase ([`seal`]),
+//! so whoever finds it has found nothing.
+//!
+//! SQLite is copied by `VACUUM INTO`, PostgreSQL row by row in one transaction (`store::dump`).
+//!
+//! A restored node knows that it is one: the data directory's epoch says so before the database is
+//! in its place (`store::lineage`), and `wallet::recovery` comes before any money moves.
+
+mod parcel;
+mod restore;
+mod seal;
+mod snapshots;
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Secret};
+use crate::store::{self, Location, Reader, StoreError, latest_version};
+use crate::vault::{Vault, VaultError};
+use parcel::Packer;
+pub use restore::{Restored, restore};
+pub use seal::Key;
+use seal::Sealer;
+pub use snapshots::{SNAPSHOTS, Snapshots};
+
+/// Names of what is in a parcel.
+const MANIFEST: &str = "manifest";
+const SECRET: &str = "secret";
+const NODE: &str = "node.id";
+const DATABASE: &str = "database";
+
+/// Why a copy was not made, or not put back.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error("{path}: {error}")]
+    Io { path: String, error: std::io::Error },
+    /// The file is no backup, or was made by a later version.
+    #[error("{0}")]
+    Format(&'static str),
+    #[error("the passphrase is not the one that it was made with, or the file was changed")]
+    Sealed,
+    #[error("the file ends too early, or was changed")]
+    Damaged,
+    /// There is something in the way.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a backup is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// `sqlite` or `postgres`.
+    pub database: String,
+    pub schema_version: i64,
+    /// Of the program that made it.
+    pub program: String,
+    pub made_ms: i64,
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> BackupError + '_ {
+    move |error| BackupError::Io { path: path.display().to_string(), error }
+}
+
+/// A file that is removed when this goes.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Scratch {
+    /// A name in this directory that nobody uses.
+    fn within(dir: &Path) -> Self {
+        Self(dir.join(format!("copy-{}.tmp", crate::vault::hex(&rand::random::<[u8; 8]>()))))
+    }
+}
+
+/// Writes a backup of the node's database and secret to a new file, readable by its owner alone.
+/// The node may run.
+///
+/// # Errors
+/// When there is such a file, or something cannot be read or written. What was begun is removed.
+pub async fn backup(config: &Config, reader: &Reader, key: &Key, to: &Path, now_ms: i64) -> Result<(), BackupError> {
+    let data_dir = &config.storage.data_dir;
+    let copy = Scratch::within(data_dir);
+    store::dump(reader, &copy.0).await?;
+    let manifest = Manifest {
+        database: match reader.location() {
+            Location::Sqlite(_) => "sqlite",
+            Location::Postgres(_) => "postgres",
+        }
+        .to_owned(),
+        schema_version: latest_version(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        made_ms: now_ms,
+    };
+    // Where the secret itself seals the file, it is not in it.
+    let secret = match key {
+        Key::Passphrase(_) => Some(Vault::master(data_dir, config.storage.secret_key.as_ref())?),
+        Key::Vault(_) => None,
+    };
+    let node = std::fs::read_to_string(data_dir.join(NODE)).unwrap_or_default();
+    let file = create_private(to)?;
+    let written = pack(file, key, &manifest, secret.as_ref(), &node, &copy.0);
+    if written.is_err() {
+        let _gone = std::fs::remove_file(to);
+    }
+    written
+}
+
+fn create_private(path: &Path) -> Result<File, BackupError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map_err(at(path))
+}
+
+fn pack(
+    file: File,
+    key: &Key,
+    manifest: &Manifest,
+    secret: Option<&Secret>,
+    node: &str,
+    database: &Path,
+) -> Result<(), BackupError> {
+    let unwritten = |error| BackupError::Io { path: "the backup".to_owned(), error };
+    let text = serde_json::to_vec(manifest).map_err(|_| BackupError::Format("the manifest cannot be written"))?;
+    let mut packer = Packer::new(Sealer::begin(BufWriter::new(file), key)?);
+    packer.add(MANIFEST, &text).map_err(unwritten)?;
+    if let Some(secret) = secret {
+        packer.add(SECRET, secret.expose().as_bytes()).map_err(unwritten)?;
+    }
+    packer.add(NODE, node.trim().as_bytes()).map_err(unwritten)?;
+    let source = File::open(database).map_err(at(database))?;
+    let length = source.metadata().map_err(at(database))?.len();
+    packer.add_from(DATABASE, length, &mut BufReader::new(source)).map_err(unwritten)?;
+    let mut out = packer.end().map_err(unwritten)?.end()?;
+    out.flush().map_err(unwritten)?;
+    let file = out.into_inner().map_err(|error| unwritten(error.into_error()))?;
+    file.sync_all().map_err(unwritten)
+}

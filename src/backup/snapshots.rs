@@ -1,0 +1,82 @@
+//! Daily copies beside the database, for the mistakes that need no fire.
+//!
+//! SQLite only: several processes may share a PostgreSQL, whose operators have better means to copy
+//! it every day. `coinslot backup` copies either.
+
+use std::path::{Path, PathBuf};
+
+use super::{BackupError, Key, at, backup};
+use crate::config::Config;
+use crate::store::{Location, Reader, private_dir};
+use crate::vault::Vault;
+
+/// Where they are, in the data directory.
+pub const SNAPSHOTS: &str = "snapshots";
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+const ENDING: &str = ".backup";
+
+/// Keeps so many of them.
+#[derive(Debug)]
+pub struct Snapshots {
+    config: Config,
+    reader: Reader,
+    key: Key,
+}
+
+impl Snapshots {
+    /// `None` where none are to be made.
+    #[must_use]
+    pub fn new(config: &Config, reader: Reader, vault: &Vault) -> Option<Self> {
+        let sqlite = matches!(reader.location(), Location::Sqlite(_));
+        if !sqlite || config.backups.keep == 0 {
+            return None;
+        }
+        let key = match &config.backups.passphrase {
+            Some(phrase) => Key::Passphrase(phrase.clone()),
+            None => Key::Vault(vault.snapshot_key()),
+        };
+        Some(Self { config: config.clone(), reader, key })
+    }
+
+    /// Makes one when the newest is a day old, and removes the oldest. Returns where it is.
+    ///
+    /// # Errors
+    /// When something cannot be read or written.
+    pub async fn take_if_due(&self, now_ms: i64) -> Result<Option<PathBuf>, BackupError> {
+        let dir = self.config.storage.data_dir.join(SNAPSHOTS);
+        let mut there = list(&dir)?;
+        if there.iter().any(|(made_ms, _)| now_ms.saturating_sub(*made_ms) < DAY_MS) || self.reader.is_blank().await? {
+            return Ok(None);
+        }
+        private_dir(&dir)?;
+        let path = dir.join(format!("coinslot-{now_ms}{ENDING}"));
+        backup(&self.config, &self.reader, &self.key, &path, now_ms).await?;
+        there.push((now_ms, path.clone()));
+        there.sort();
+        let keep = usize::try_from(self.config.backups.keep).unwrap_or(usize::MAX);
+        let surplus = there.len().saturating_sub(keep);
+        for (_, old) in there.into_iter().take(surplus) {
+            std::fs::remove_file(&old).map_err(at(&old))?;
+        }
+        Ok(Some(path))
+    }
+}
+
+/// When each was made, and where it is.
+fn list(dir: &Path) -> Result<Vec<(i64, PathBuf)>, BackupError> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(at(dir)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(at(dir))?.path();
+        let name = path.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+        let made = name.strip_prefix("coinslot-").and_then(|rest| rest.strip_suffix(ENDING));
+        if let Some(made_ms) = made.and_then(|made| made.parse().ok()) {
+            found.push((made_ms, path));
+        }
+    }
+    Ok(found)
+}

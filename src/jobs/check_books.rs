@@ -1,0 +1,48 @@
+//! Proves every hour that the node has what it owes, and raises an alarm when it cannot.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Job;
+use crate::audit::{Auditor, Latest, Verdict};
+
+/// Proofs that one mint is asked about each time: public mints limit their callers.
+pub const MOST_ASKED: usize = 1_000;
+
+/// Runs the audit and keeps its outcome.
+pub struct CheckBooks {
+    pub auditor: Auditor,
+    pub latest: Latest,
+}
+
+#[async_trait]
+impl Job for CheckBooks {
+    fn name(&self) -> &'static str {
+        "check_books"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(3600)
+    }
+
+    async fn activate(&self) -> Result<(), String> {
+        let report = self.auditor.prove().await.map_err(|error| error.to_string())?;
+        for fault in &report.faults {
+            tracing::error!(fault, "ALARM: the books are not proven");
+        }
+        for mint in report.mints.iter().filter(|mint| mint.silence.is_some()) {
+            let silence = mint.silence.as_deref().unwrap_or_default();
+            tracing::warn!(mint = mint.mint, silence, "the mint was not asked about its ecash");
+        }
+        let verdict = report.verdict();
+        if verdict == Verdict::Short {
+            tracing::error!(msat = report.shortfall_msat(), "ALARM: the ecash does not cover what is owed");
+        }
+        let before = self.latest.note(report);
+        if verdict.alarm().is_none() && before.is_some_and(|before| before.verdict().alarm().is_some()) {
+            tracing::info!("the books are right again, and the ecash covers what is owed");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,34 @@
+//! Makes a sealed copy of the database every day, and keeps some.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Job;
+use crate::backup::Snapshots;
+use crate::clock::SharedClock;
+
+/// Looks every hour whether one is due.
+pub struct TakeSnapshot {
+    pub snapshots: Snapshots,
+    pub clock: SharedClock,
+}
+
+#[async_trait]
+impl Job for TakeSnapshot {
+    fn name(&self) -> &'static str {
+        "take_snapshot"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(3600)
+    }
+
+    async fn activate(&self) -> Result<(), String> {
+        let taken = self.snapshots.take_if_due(self.clock.now_ms()).await.map_err(|error| error.to_string())?;
+        if let Some(path) = taken {
+            tracing::info!(path = %path.display(), "made the day's copy of the database");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! Operations that were open when the copy was made: the original may have finished them since, in
+//! this way or in another. They are ended by what the mint can witness, and nothing is sent again.
+
+use cdk::nuts::MintQuoteState;
+
+use super::super::change::read_plan;
+use super::super::import::Import;
+use super::super::incoming::{Act, Ended};
+use super::super::journal::{self, Kind, Operation};
+use super::super::outputs::Signed;
+use super::super::refusal::{MintError, Refusal};
+use super::super::swap::{self, Standing};
+use super::super::{Trusted, Wallet, WalletError, melt, quote, redeem};
+use super::{RecoveryError, silent};
+use crate::money::Msat;
+use crate::store::StoreError;
+
+const UNKNOWN: &str = "the node was restored from a copy, and nothing shows that this was done";
+
+impl Wallet {
+    /// Ends what is open, as far as it can be known. Returns how many have ended.
+    pub(super) async fn end_operations(&self, recovery: &str) -> Result<usize, RecoveryError> {
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let open = journal::all_open(&mut reader).await?;
+        drop(reader);
+        let mut ended: usize = 0;
+        for operation in open {
+            self.hold_on(recovery).await?;
+            let Some(trusted) = self.trusted(&operation.mint) else {
+                tracing::error!(operation = %operation.id, mint = %operation.mint, "an operation is open at a mint that is not configured any more");
+                continue;
+            };
+            let Some(operation) = self.reopen(&operation).await? else { continue };
+            let over = match operation.kind {
+                Kind::Redeem => self.end_redemption(trusted, &operation).await?,
+                Kind::TopUp => self.end_topup(trusted, &operation).await?,
+                Kind::Sweep if operation.takes_back.is_some() => self.end_redemption(trusted, &operation).await?,
+                Kind::Sweep => self.end_sweep(trusted, &operation).await?,
+                Kind::Change | Kind::Refund | Kind::Expiry | Kind::Payout => {
+                    self.end_return(trusted, &operation).await?
+                }
+            };
+            ended = ended.saturating_add(usize::from(over));
+        }
+        Ok(ended)
+    }
+
+    /// Credited where the mint has signed its outputs; else the token is its owner's to present again.
+    async fn end_redemption(&self, trusted: &Trusted, operation: &Operation) -> Result<bool, RecoveryError> {
+        if Import::of(operation).is_some() {
+            // What its mint is to pay is paid once, and what it brings is minted once.
+            return Ok(false);
+        }
+        let plan = read_plan(operation)?;
+        let standing = match self.look(trusted, &plan).await? {
+            Some(Standing::Unknown(_)) => return Ok(false),
+            Some(standing) => standing,
+            None => Standing::Refused(Refusal::Other(UNKNOWN.to_owned())),
+        };
+        match self.finish_redemption(trusted, operation, &plan, standing, false).await {
+            Err(redeem::RedeemError::Wallet(error)) => Err(silent(trusted.http.url(), error)),
+            _ => Ok(true),
+        }
+    }
+
+    /// Credited where the mint says that it was issued: the quote is locked to this wallet. One that
+    /// is not paid, or not issued, goes on waiting; it can be issued once.
+    async fn end_topup(&self, trusted: &Trusted, operation: &Operation) -> Result<bool, RecoveryError> {
+        if operation.plan.is_empty() {
+            self.fail(operation, UNKNOWN).await?;
+            return Ok(true);
+        }
+        let quote: quote::Quote =
+            serde_json::from_str(&operation.plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
+        if !quote.outputs.is_empty() {
+            let signed = quote.outputs(&self.inner.seed)?.restore(&trusted.http, &trusted.keysets).await?;
+            match signed {
+                Signed::Proofs(proofs) => {
+                    let done = Standing::Done(proofs);
+                    return match self.finish_act(trusted, operation, Act::minted(&quote), done, false).await? {
+                        Ended::Kept { .. } => {
+                            self.credit(operation, Msat::ZERO, &operation.plan, "").await?;
+                            Ok(true)
+                        }
+                        _ => Ok(false),
+                    };
+                }
+                Signed::None => {}
+                Signed::Unknown(error) => return Err(silent(trusted.http.url(), error.into())),
+            }
+        }
+        match quote::state(&trusted.http, &quote).await {
+            // With other outputs, which the scan finds.
+            Ok(MintQuoteState::Issued) => {
+                self.credit(operation, Msat::ZERO, &operation.plan, "").await?;
+                Ok(true)
+            }
+            Ok(_) | Err(MintError::Refused(_)) => Ok(false),
+            Err(error) => Err(silent(trusted.http.url(), error.into())),
+        }
+    }
+
+    /// Done where the mint has exchanged the coins; else it has not happened. What was spent meanwhile is
+    /// found with all other coins.
+    async fn end_sweep(&self, trusted: &Trusted, operation: &Operation) -> Result<bool, RecoveryError> {
+        if operation.plan.is_empty() {
+            self.undo_sweep(trusted, operation, UNKNOWN, Vec::new()).await?;
+            return Ok(true);
+        }
+        let plan = read_plan(operation)?;
+        match self.look(trusted, &plan).await? {
+            Some(Standing::Unknown(error)) => Err(silent(trusted.http.url(), error.into())),
+            Some(done @ Standing::Done(_)) => {
+                self.finish_sweep(trusted, operation, &plan, done, false).await?;
+                Ok(true)
+            }
+            _ => {
+                self.undo_sweep(trusted, operation, UNKNOWN, Vec::new()).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Done where the mint has signed or paid what was planned; else the money is back on its
+    /// account. A payment that the mint has under way stays open.
+    async fn end_return(&self, trusted: &Trusted, operation: &Operation) -> Result<bool, RecoveryError> {
+        if operation.plan.is_empty() {
+            self.put_back(trusted, operation, UNKNOWN).await?;
+            return Ok(true);
+        }
+        if operation.recipient.is_empty() {
+            let plan = read_plan(operation)?;
+            return match self.look(trusted, &plan).await? {
+                // It must be known: a swap that was sent again later could pay what was put back.
+                Some(Standing::Unknown(error)) => Err(silent(trusted.http.url(), error.into())),
+                Some(done @ Standing::Done(_)) => {
+                    self.finish_swap(trusted, operation, &plan, done, false).await?;
+                    Ok(true)
+                }
+                Some(Standing::Refused(_) | Standing::Denied | Standing::NotSent(_)) | None => {
+                    self.put_back(trusted, operation, UNKNOWN).await?;
+                    Ok(true)
+                }
+            };
+        }
+        let plan: melt::Plan =
+            serde_json::from_str(&operation.plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
+        match melt::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan, None).await? {
+            melt::Standing::Paid { change, preimage } => {
+                self.book_payment(trusted, operation, &plan, change, &preimage).await?;
+                Ok(true)
+            }
+            melt::Standing::Unpaid(_) | melt::Standing::Denied => {
+                self.put_back(trusted, operation, UNKNOWN).await?;
+                Ok(true)
+            }
+            melt::Standing::NotSent(error) | melt::Standing::Unknown(error @ MintError::NotSent) => {
+                Err(silent(trusted.http.url(), error.into()))
+            }
+            melt::Standing::Unknown(_) => Ok(false),
+        }
+    }
+
+    /// What a mint shows of a swap. `None`: nothing of it ever happened.
+    async fn look(&self, trusted: &Trusted, plan: &swap::Plan) -> Result<Option<Standing>, RecoveryError> {
+        match swap::look(&trusted.http, &trusted.keysets, &self.inner.seed, plan).await? {
+            Some(Standing::Unknown(error @ MintError::NotSent)) => Err(silent(trusted.http.url(), error.into())),
+            standing => Ok(standing),
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! `coinslot audit`: every kind of fault is planted, and named; nothing else is called a fault, also
+//! while the node is at work.
+
+use std::time::Duration;
+
+use cdk::nuts::{CurrencyUnit, State, Token};
+use coinslot::store::Durability;
+use coinslot::wallet::cdk_db;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::process::ChildNode;
+use crate::support::chaos::{Chaos, Mode};
+use crate::support::db::TestDb;
+use crate::support::mint::TestMint;
+use crate::support::node::{TestNode, ask};
+use crate::support::purse::Purse;
+use crate::support::upstream::Upstream;
+
+/// Runs statements on the database of a node that is stopped.
+async fn plant(db: &TestDb, statements: &[&str]) {
+    let store = db.open().await;
+    let mut tx = store.begin(Durability::Full).await.unwrap();
+    for sql in statements {
+        sqlx::raw_sql(AssertSqlSafe((*sql).to_owned()))
+            .execute(&mut *tx)
+            .await
+            .unwrap_or_else(|e| panic!("{sql}: {e}"));
+    }
+    tx.commit().await.unwrap();
+    store.close().await;
+}
+
+/// One text out of the database.
+async fn look(db: &TestDb, sql: &str) -> String {
+    let store = db.open().await;
+    let row = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(store.read()).await.unwrap();
+    let text = row.get(0);
+    store.close().await;
+    text
+}
+
+/// A node that was paid, gave change and a refund, and was stopped.
+async fn stopped(mint_url: &str, purse: &Purse, upstream: &Upstream) -> ChildNode {
+    let mut node = ChildNode::start(mint_url, upstream, &[]).await;
+    let (kept, returned, once) = (purse.send(100).await, purse.send(60).await, purse.send(70).await);
+    for key in [&kept, &returned] {
+        node.chat(&ask("hi")).bearer_auth(key).send().await.unwrap().text().await.unwrap();
+    }
+    let change = node.chat(&ask("hi")).header("x-cashu", &once).send().await.unwrap();
+    purse.receive(change.headers()["x-cashu"].to_str().unwrap()).await.unwrap();
+    let back: Value = node.post("/v1/wallet/refund").bearer_auth(&returned).send().await.unwrap().json().await.unwrap();
+    purse.receive(back["token"].as_str().unwrap()).await.unwrap();
+    node.stop().await;
+    node
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_fault_is_named() {
+    let mint = TestMint::start().await;
+    let chaos = Chaos::before(&mint.url());
+    let purse = Purse::with_unit(&chaos.url(), CurrencyUnit::Sat).await;
+    purse.mint_sats(1_000).await;
+    let upstream = Upstream::start().await;
+    let node = stopped(&chaos.url(), &purse, &upstream).await;
+    let audit = || node.verb(&["audit", "--json"]);
+
+    let proven = audit().await;
+    assert_eq!(proven.code, 0, "{proven:?}");
+    let report: Value = serde_json::from_str(&proven.said).unwrap();
+    assert_eq!(report["verdict"], "proven");
+    assert_eq!(report["ecash_msat"], 104_000);
+    assert_eq!((&report["liabilities_msat"], &report["earnings_msat"]), (&98_000.into(), &6_000.into()));
+    assert_eq!(report["mints"][0]["asked"], report["mints"][0]["proofs"]);
+    let text = node.verb(&["audit"]).await;
+    assert!(text.code == 0 && text.said.contains("proven: the ecash covers what is owed"), "{text:?}");
+    let words = node.verb(&["audit", "--everything"]).await;
+    assert!(words.code == 2 && words.complained.contains("coinslot audit"), "{words:?}");
+
+    // A mint that is gone is not a fault, and not a proof.
+    chaos.set("", Mode::Cut);
+    let unasked = audit().await;
+    assert_eq!(unasked.code, 3, "{unasked:?}");
+    assert!(unasked.said.contains("not_asked"), "{unasked:?}");
+    chaos.calm();
+
+    let proof = look(&node.db, "SELECT secret FROM proof WHERE state = 'UNSPENT' ORDER BY y LIMIT 1").await;
+    let refund = look(&node.db, "SELECT id FROM operations WHERE kind = 'refund'").await;
+    let of_proof = |change: &str| format!("UPDATE proof SET {change} WHERE secret = '{proof}'");
+    let free = of_proof("state = 'UNSPENT', used_by_operation = NULL");
+    let account = look(&node.db, "SELECT CAST(id AS TEXT) FROM accounts WHERE kind = 'key' AND posted > 0").await;
+    let plan = open_plan(&node.db, &proof).await;
+    let faults: Vec<(Vec<String>, Vec<String>, String)> = vec![
+        (
+            vec![format!("UPDATE accounts SET posted = posted + 1 WHERE id = {account}")],
+            vec![format!("UPDATE accounts SET posted = posted - 1 WHERE id = {account}")],
+            format!("account {account} (key): posted 98001, transfers say"),
+        ),
+        (
+            vec![format!(
+                "INSERT INTO holds (id, account, amount, request, owner, created_at) VALUES (77, {account}, 5, 'r-1', 'nobody', 1)"
+            )],
+            vec!["UPDATE holds SET state = 'released', ended_at = 2 WHERE id = 77".into()],
+            "hold 77 of request r-1: its process nobody was seen never".into(),
+        ),
+        (
+            // The owner was there, but long ago.
+            vec![
+                "INSERT INTO nodes (id, seen_at) VALUES ('gone', 1)".into(),
+                format!(
+                    "INSERT INTO holds (id, account, amount, request, owner, created_at) VALUES (78, {account}, 5, 'r-2', 'gone', 1)"
+                ),
+            ],
+            vec!["UPDATE holds SET state = 'released', ended_at = 2 WHERE id = 78".into()],
+            "hold 78 of request r-2: its process gone was seen".into(),
+        ),
+        (vec![of_proof("state = 'SPENT'")], vec![free.clone()], "less than the ledger's 104.000 sat".into()),
+        (vec![of_proof("amount = amount * 2")], vec![of_proof("amount = amount / 2")], "more than the ledger's".into()),
+        (vec![of_proof("state = 'PENDING'")], vec![free.clone()], "in a state that this node does not use".into()),
+        (vec![of_proof("state = 'RESERVED'")], vec![free.clone()], "set aside for no operation".into()),
+        (
+            vec![of_proof("state = 'RESERVED', used_by_operation = 'x'")],
+            vec![free.clone()],
+            "set aside for an operation that there is not".into(),
+        ),
+        (
+            vec![of_proof(&format!("used_by_operation = '{refund}'"))],
+            vec![free.clone()],
+            "it is unspent, and belongs to an operation".into(),
+        ),
+        (
+            vec![of_proof(&format!("state = 'RESERVED', used_by_operation = '{refund}'"))],
+            vec![free.clone()],
+            format!("operation {refund}: proofs of"),
+        ),
+        (
+            vec![plan],
+            vec!["DELETE FROM operations WHERE id = 'c0ffee00-0000-4000-8000-000000000001'".into()],
+            "operation c0ffee00-0000-4000-8000-000000000001: proof".into(),
+        ),
+    ];
+    for (planted, undone, named) in faults {
+        plant(&node.db, &planted.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let found = audit().await;
+        assert_eq!(found.code, 1, "{named}: {found:?}");
+        let report: Value = serde_json::from_str(&found.said).unwrap();
+        let lines: Vec<&str> = report["faults"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+        assert!(lines.iter().any(|line| line.contains(&named)), "{named}: {lines:?}");
+        assert!(!found.said.contains(&proof), "no secret is shown");
+        plant(&node.db, &undone.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let again = audit().await;
+        assert_eq!(again.code, 0, "after {named}: {again:?}");
+    }
+    let y = look(&node.db, &format!("SELECT {} FROM proof WHERE secret = '{proof}'", hex_of_y())).await.to_lowercase();
+    spend_elsewhere(&node.db, &proof, &purse, &chaos.url()).await;
+    let found = audit().await;
+    assert_eq!(found.code, 1, "{found:?}");
+    let named = format!("proof {y} is unspent here, and spent at {}", chaos.url());
+    assert!(found.said.contains(&named), "{named}: {found:?}");
+    node.db.remove().await;
+}
+
+fn hex_of_y() -> &'static str {
+    if crate::support::db::on_postgres() { "encode(y, 'hex')" } else { "hex(y)" }
+}
+
+/// A refund under way, whose plan spends a proof that is free for others.
+async fn open_plan(db: &TestDb, secret: &str) -> String {
+    let proof = of_secret(db, secret).await;
+    let plan =
+        serde_json::json!({ "inputs": [proof], "keyset": proof.keyset_id, "counter": 0, "outputs": [1], "fee": 0 });
+    format!(
+        "INSERT INTO operations (id, kind, state, account, mint, unit, amount, plan, owner, due_at, created_at, updated_at) \
+         SELECT 'c0ffee00-0000-4000-8000-000000000001', 'refund', 'acting', account, mint, unit, 1000, '{plan}', 'x', 1, 1, 1 \
+         FROM operations WHERE kind = 'refund'"
+    )
+}
+
+async fn of_secret(db: &TestDb, secret: &str) -> cdk::nuts::Proof {
+    let store = db.open().await;
+    let ecash = cdk_db::open(&store).await.unwrap();
+    let proofs = ecash.get_proofs(None, None, Some(vec![State::Unspent]), None).await.unwrap();
+    drop(ecash);
+    store.close().await;
+    let mut proof = proofs.into_iter().find(|info| info.proof.secret.to_string() == secret).unwrap().proof;
+    proof.dleq = None;
+    proof
+}
+
+async fn spend_elsewhere(db: &TestDb, secret: &str, purse: &Purse, mint_url: &str) {
+    let proof = of_secret(db, secret).await;
+    let token = Token::new(mint_url.parse().unwrap(), vec![proof], None, CurrencyUnit::Sat);
+    purse.receive(&token.to_string()).await.unwrap();
+}
+
+/// The node works as hard as it can, and is audited from outside and from inside all the while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_at_work_raises_no_alarm() {
+    let mint = TestMint::start().await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(20_000).await;
+    let upstream = Upstream::start().await;
+    let node = ChildNode::start(&mint.url(), &upstream, &[]).await;
+    let mut tokens = Vec::new();
+    for _ in 0..24 {
+        tokens.push((purse.send(100).await, purse.send(131).await));
+    }
+    let at_work = &node;
+    let working = futures_util::future::join_all(tokens.iter().map(|(key, once)| async move {
+        for _ in 0..3 {
+            at_work.chat(&ask("hi")).bearer_auth(key).send().await.unwrap().text().await.unwrap();
+        }
+        let change = at_work.chat(&ask("hi")).header("x-cashu", once).send().await.unwrap();
+        assert_eq!(change.status(), 200);
+        at_work.post("/v1/wallet/refund").bearer_auth(key).send().await.unwrap().text().await.unwrap();
+    }));
+    let auditing = async {
+        for round in 0..6 {
+            let outcome = node.verb(&["audit"]).await;
+            assert_eq!(outcome.code, 0, "round {round}: {outcome:?}");
+        }
+    };
+    tokio::join!(working, auditing);
+    let mut node = node;
+    node.stop().await;
+    let outcome = node.verb(&["audit"]).await;
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    node.db.books().await;
+    node.db.remove().await;
+}
+
+/// The ledger, and what requests used, are append-only: the database itself says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_stays() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(200).await;
+    let node = TestNode::start(&mint, &upstream).await;
+    let token = purse.send(100).await;
+    node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().text().await.unwrap();
+    node.settled().await;
+    let store = node.running().exchange().ledger.store().clone();
+    for sql in [
+        "DELETE FROM holds",
+        "UPDATE holds SET charged = 0",
+        "UPDATE holds SET receipt = ''",
+        "DELETE FROM transfers",
+        "UPDATE transfers SET amount = amount + 1",
+    ] {
+        let mut tx = store.begin(Durability::Full).await.unwrap();
+        sqlx::query(sql).execute(&mut *tx).await.expect_err(sql);
+    }
+    drop(store);
+    node.finish().await;
+}
+
+/// The job finds it by itself; `/readyz` and the operator's page say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hourly_proof_raises_an_alarm() {
+    let mint = TestMint::start().await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(200).await;
+    let upstream = Upstream::start().await;
+    let mut node = TestNode::start(&mint, &upstream).await;
+    let token = purse.send(100).await;
+    node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().text().await.unwrap();
+    let store = node.running().exchange().ledger.store().clone();
+    let tamper = async |step: i64| {
+        let mut tx = store.begin(Durability::Full).await.unwrap();
+        let sql = format!("UPDATE accounts SET posted = posted + {step} WHERE kind = 'income'");
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    tamper(1).await;
+    drop(store);
+    // It runs at every start.
+    node.restart().await;
+    let ready = async || node.get("/readyz").send().await.unwrap().json::<Value>().await.unwrap();
+    let mut body = ready().await;
+    for _ in 0..500 {
+        if body["alarms"] != serde_json::json!([]) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        body = ready().await;
+    }
+    assert_eq!(body["alarms"], serde_json::json!(["the books are not proven"]), "{body}");
+    assert!(body["reasons"].as_array().unwrap().iter().all(|reason| !reason.as_str().unwrap().contains("books")));
+    let store = node.running().exchange().ledger.store().clone();
+    let mut tx = store.begin(Durability::Full).await.unwrap();
+    sqlx::query("UPDATE accounts SET posted = posted - 1 WHERE kind = 'income'").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    drop(store);
+    node.finish().await;
+}

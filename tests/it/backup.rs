@@ -1,0 +1,474 @@
+//! Backups, and what a node does that finds itself restored from one: it asks the mints first, and
+//! says what it cannot know.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cdk::nuts::CurrencyUnit;
+use coinslot::ledger::books::Books;
+use coinslot::ledger::terms::Expiry;
+use coinslot::store::{Durability, Lineage};
+use serde_json::{Value, json};
+use sqlx::Row;
+
+use crate::process::ChildNode;
+use crate::support::chaos::{Chaos, Mode};
+use crate::support::db::{TestDb, on_postgres};
+use crate::support::mint::{MintOptions, TestMint};
+use crate::support::node::{TestNode, ask};
+use crate::support::purse::Purse;
+use crate::support::upstream::Upstream;
+
+const START: u64 = 2_000;
+const PASSPHRASE: (&str, &str) = ("BACKUP_PASSPHRASE", "correct horse battery staple");
+const SWAP: &str = "/v1/swap";
+
+/// A mint behind a proxy, and a purse that knows it by the proxy's name.
+async fn world(options: MintOptions) -> (TestMint, Chaos, Purse, Upstream) {
+    let mint = TestMint::with_options(options).await;
+    let chaos = Chaos::before(&mint.url());
+    let purse = Purse::with_unit(&chaos.url(), CurrencyUnit::Sat).await;
+    purse.mint_sats(START).await;
+    (mint, chaos, purse, Upstream::start().await)
+}
+
+async fn chat(node: &ChildNode, key: &str) {
+    let answer = node.chat(&ask("hi")).bearer_auth(key).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+}
+
+/// Pays one request with a token, and takes the change.
+async fn pay_once(node: &ChildNode, purse: &Purse, sats: u64) {
+    let once = purse.send(sats).await;
+    let answer = node.chat(&ask("hi")).header("x-cashu", &once).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    purse.receive(answer.headers()["x-cashu"].to_str().unwrap()).await.unwrap();
+}
+
+async fn refund(node: &ChildNode, purse: &Purse, key: &str) -> u64 {
+    for _ in 0..200 {
+        let answer = node.post("/v1/wallet/refund").bearer_auth(key).send().await.unwrap();
+        if answer.status() == 425 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        }
+        assert_eq!(answer.status(), 200);
+        let back: Value = answer.json().await.unwrap();
+        return purse.receive(back["token"].as_str().unwrap()).await.unwrap();
+    }
+    panic!("the refund is still pending after 10 s");
+}
+
+/// Why the node is not ready.
+async fn reasons(node: &ChildNode) -> String {
+    node.get("/readyz").send().await.unwrap().text().await.unwrap()
+}
+
+/// Waits until a node that was restored is sure of its ecash.
+async fn recovered(node: &ChildNode) {
+    for _ in 0..1_000 {
+        if !reasons(node).await.contains("restored from a copy") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the recovery is not done after 20 s: {}", node.said());
+}
+
+fn file(dir: &Path) -> (PathBuf, String) {
+    let path = dir.join("node.backup");
+    (path.clone(), path.display().to_string())
+}
+
+/// Proves the books of a node, and that with the purse they hold all the money there is.
+async fn conserved(node: &mut ChildNode, purse: &Purse) -> Books {
+    assert_eq!(audited(node).await, "short", "balances are too high, and the operator is told");
+    node.stop().await;
+    let books = node.db.books().await;
+    let held = u64::try_from(books.ecash.values().sum::<i64>()).unwrap();
+    assert_eq!(purse.balance().await * 1000 + held, START * 1000, "nothing is lost and nothing made");
+    books
+}
+
+/// What the audit comes to, in which nothing may be off.
+async fn audited(node: &ChildNode) -> String {
+    let audit = node.verb(&["audit", "--json"]).await;
+    let report: Value = serde_json::from_str(&audit.said).unwrap_or_else(|_| panic!("{audit:?}"));
+    assert_eq!(report["faults"], json!([]), "{report}");
+    let verdict = report["verdict"].as_str().unwrap().to_owned();
+    assert_eq!(audit.code, i32::from(verdict != "proven"), "{audit:?}");
+    verdict
+}
+
+/// The whole story: a backup of a running node, an original that goes on spending, a copy elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_node_that_went_on_knows_what_it_still_has() {
+    let (_mint, chaos, purse, upstream) = world(MintOptions::default()).await;
+    let mut original = ChildNode::start(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    let early = purse.send(300).await;
+    chat(&original, &early).await;
+    let (path, name) = file(&original.db.dir());
+    let made = original.verb(&["backup", &name]).await;
+    assert_eq!(made.code, 0, "{made:?}");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777, 0o600);
+    let again = original.verb(&["backup", &name]).await;
+    assert!(again.code == 1 && again.complained.contains("no backup was made"), "{again:?}");
+
+    // The original goes on: it takes, gives change, pays back what the copy believes to owe.
+    let late = purse.send(200).await;
+    chat(&original, &late).await;
+    pay_once(&original, &purse, 150).await;
+    assert_eq!(refund(&original, &purse, &early).await, 298);
+    original.kill();
+
+    let mut copy = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    nothing_but_the_backup_opens(&copy, &path).await;
+    let restored = copy.verb(&["restore", &name]).await;
+    assert!(restored.code == 0 && restored.said.contains("Balances of clients may be too high"), "{restored:?}");
+    let twice = copy.verb(&["restore", &name]).await;
+    assert!(twice.code == 1 && twice.complained.contains("nothing is overwritten"), "{twice:?}");
+
+    copy.restart().await;
+    recovered(&copy).await;
+    assert!(copy.said().contains("RECOVERED"), "{}", copy.said());
+    // 302 sat went out since, 200 + 2 + 2 came in: of 300, 204 are left.
+    assert!(
+        copy.said().contains("missing_sat=96") || copy.said().contains("missing_sat\u{1b}[0m\u{1b}[2m=\u{1b}[0m96")
+    );
+    assert_eq!(copy.balance(&early).await.0, 298_000, "what it spent since is not known");
+    // What the original took since is known to the mint, and is not taken twice.
+    let known = copy.chat(&ask("hi")).bearer_auth(&late).send().await.unwrap();
+    assert_eq!(known.status(), 400, "{}", known.text().await.unwrap());
+    // It goes on as a node: takes money, gives change, and no counter is used twice.
+    pay_once(&copy, &purse, 150).await;
+    chat(&copy, &purse.send(64).await).await;
+    copy.stop().await;
+    copy.restart().await;
+    assert!(!copy.said().contains("ALARM"), "it is not a copy any more: {}", copy.said());
+    let books = conserved(&mut copy, &purse).await;
+    assert_eq!(books.earnings, 2_000 - 96_000 + 4_000, "the house bears what is missing");
+    original.db.remove().await;
+    copy.db.remove().await;
+}
+
+/// A wrong passphrase, a changed file and a cut one leave nothing behind.
+async fn nothing_but_the_backup_opens(copy: &ChildNode, path: &Path) {
+    let name = path.display().to_string();
+    let wrong = copy.verb_with(PASSPHRASE.0, "another long passphrase", &["restore", &name]).await;
+    assert!(wrong.code == 1 && wrong.complained.contains("passphrase is not the one"), "{wrong:?}");
+    let whole = std::fs::read(path).unwrap();
+    assert!(!String::from_utf8_lossy(&whole).contains("wallet_seed"), "it is sealed");
+    let bad = copy.db.dir().join("bad.backup");
+    let mut changed = whole.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    for bytes in [changed, whole[..whole.len() - 1].to_vec(), whole[..whole.len() / 2].to_vec(), b"not one".to_vec()] {
+        std::fs::write(&bad, bytes).unwrap();
+        let refused = copy.verb(&["restore", &bad.display().to_string()]).await;
+        assert!(refused.code == 1 && refused.complained.contains("nothing was restored"), "{refused:?}");
+    }
+    std::fs::remove_file(bad).unwrap();
+    let left: Vec<_> = std::fs::read_dir(copy.db.data_dir()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, Vec::<PathBuf>::new());
+}
+
+/// Ecash that came after the backup belongs to clients that the copy does not know: it is kept for
+/// them, and is not earned.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_after_the_backup_is_found_and_owed() {
+    let (_mint, chaos, purse, upstream) = world(MintOptions { fee_ppk: 100, ..Default::default() }).await;
+    let mut original = ChildNode::start(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    chat(&original, &purse.send(64).await).await;
+    let (_, name) = file(&original.db.dir());
+    assert_eq!(original.verb(&["backup", &name]).await.code, 0);
+    for _ in 0..3 {
+        chat(&original, &purse.send(256).await).await;
+    }
+    original.kill();
+    let mut copy = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    assert_eq!(copy.verb(&["restore", &name]).await.code, 0);
+    copy.restart().await;
+    recovered(&copy).await;
+    let audit = copy.verb(&["audit", "--json"]).await;
+    assert_eq!(audit.code, 0, "{audit:?}");
+    let report: Value = serde_json::from_str(&audit.said).unwrap();
+    let (ecash, owed) = (report["ecash_msat"].as_i64().unwrap(), report["liabilities_msat"].as_i64().unwrap());
+    assert!(ecash > 800_000 && owed > 800_000, "{report}");
+    assert_eq!(report["earnings_msat"], 2_000, "{report}");
+    assert_eq!(ecash, owed + 2_000);
+    copy.stop().await;
+    copy.db.books().await;
+    original.db.remove().await;
+    copy.db.remove().await;
+}
+
+/// Somebody puts yesterday's file back, without any command of ours. (PostgreSQL: a backup of ours in
+/// the place of the database, beside the data directory that has seen what came after.)
+#[tokio::test(flavor = "multi_thread")]
+async fn yesterday_s_database_is_recognised() {
+    let (_mint, chaos, purse, upstream) = world(MintOptions::default()).await;
+    let mut node = ChildNode::start(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    let early = purse.send(300).await;
+    chat(&node, &early).await;
+    let (path, name) = file(&node.db.dir());
+    node.stop().await;
+    let database = node.db.data_dir().join("coinslot.db");
+    if on_postgres() {
+        assert_eq!(node.verb(&["backup", &name]).await.code, 0);
+    } else {
+        let log = database.with_extension("db-wal");
+        assert!(log.metadata().map_or(0, |log| log.len()) == 0, "a node that stopped has written everything out");
+        std::fs::copy(&database, &path).unwrap();
+    }
+    node.restart().await;
+    assert!(!node.said().contains("ALARM"), "{}", node.said());
+    assert_eq!(refund(&node, &purse, &early).await, 298);
+    node.stop().await;
+
+    if on_postgres() {
+        let url = node.db.url().unwrap();
+        drop_tables(&url).await;
+        let restored = node.verb(&["restore", &name]).await;
+        assert_eq!(restored.code, 0, "{restored:?}");
+    } else {
+        for end in ["db-wal", "db-shm"] {
+            std::fs::remove_file(database.with_extension(end)).ok();
+        }
+        std::fs::copy(&path, &database).unwrap();
+    }
+    // While the mint cannot be asked, nothing is paid, and what is known can be read.
+    chaos.set("", Mode::Cut);
+    node.restart().await;
+    assert!(node.said().contains("ALARM"), "{}", node.said());
+    let answer = node.chat(&ask("hi")).bearer_auth(&early).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "recovering", "{body}");
+    for path in ["/v1/wallet/refund", "/v1/wallet/topup", "/lightning/invoice"] {
+        let answer = node.post(path).bearer_auth(&early).json(&json!({})).send().await.unwrap();
+        assert_eq!(answer.status(), 503, "{path}");
+    }
+    let token = purse_token(&chaos, &purse, 10).await;
+    let created = node.get(&format!("/v1/balance/create?initial_balance_token={token}")).send().await.unwrap();
+    assert_eq!(created.status(), 503);
+    assert_eq!(node.balance(&early).await.0, 298_000);
+    let why = reasons(&node).await;
+    assert!(why.contains("restored from a copy"), "{why}");
+    // Killed in the middle of it, it is still due.
+    node.kill();
+    node.restart().await;
+    assert!(reasons(&node).await.contains("restored from a copy"));
+
+    chaos.calm();
+    recovered(&node).await;
+    // What was spent is missing; the client that spent it is believed.
+    let answer = node.post("/v1/wallet/refund").bearer_auth(&early).send().await.unwrap();
+    assert_eq!(answer.status(), 425, "there is no ecash to pay it with: {}", answer.text().await.unwrap());
+    purse.receive(&token).await.expect("the token was not taken");
+    node.stop().await;
+    assert_eq!(audited(&node).await, "short");
+    let books = node.db.books().await;
+    assert_eq!(books.ecash.values().sum::<i64>(), 2_000, "{books:?}");
+    node.db.remove().await;
+}
+
+/// A token made while the proxy behaves.
+async fn purse_token(chaos: &Chaos, purse: &Purse, sats: u64) -> String {
+    chaos.calm();
+    let token = purse.send(sats).await;
+    chaos.set("", Mode::Cut);
+    token
+}
+
+async fn drop_tables(url: &str) {
+    use sqlx::{AssertSqlSafe, Connection, Executor};
+    let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+    let schema: String = sqlx::query("SELECT current_schema()::text").fetch_one(&mut connection).await.unwrap().get(0);
+    connection.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
+    connection.execute(AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).await.unwrap();
+}
+
+/// A refund was under way when the backup was made, and the mint had done its part: the copy gives out
+/// the same token, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_was_open_ends_by_evidence() {
+    let (_mint, chaos, purse, upstream) = world(MintOptions::default()).await;
+    let mut original = ChildNode::start(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    let (one, two) = (purse.send(100).await, purse.send(200).await);
+    for key in [&one, &two] {
+        chat(&original, key).await;
+    }
+    // The first one's swap is answered, and nobody hears it; the second one's never arrives.
+    chaos.set(SWAP, Mode::StallReply);
+    let swaps = chaos.hits(SWAP);
+    let first = tokio::spawn(original.post("/v1/wallet/refund").bearer_auth(&one).send());
+    chaos.hit(SWAP, swaps).await;
+    let (_, name) = file(&original.db.dir());
+    let made = original.verb(&["backup", &name]).await;
+    assert_eq!(made.code, 0, "{made:?}");
+    chaos.calm();
+    first.await.unwrap().unwrap();
+    // The original pays both back, after the backup.
+    let paid = refund(&original, &purse, &one).await;
+    assert_eq!((paid, refund(&original, &purse, &two).await), (98, 198));
+    original.kill();
+
+    let mut copy = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    assert_eq!(copy.verb(&["restore", &name]).await.code, 0);
+    copy.restart().await;
+    recovered(&copy).await;
+    // The same token as before, which its owner has spent.
+    let answer = copy.post("/v1/wallet/refund").bearer_auth(&one).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let back: Value = answer.json().await.unwrap();
+    purse.receive(back["token"].as_str().unwrap()).await.expect_err("it is the token that was given before");
+    let books = conserved(&mut copy, &purse).await;
+    assert_eq!(books.liabilities, 198_000, "the copy cannot know that the second was paid back");
+    original.db.remove().await;
+    copy.db.remove().await;
+}
+
+/// The mint exchanged the copy's ecash, and the copy died before it knew: the next attempt finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_middle_of_a_recovery() {
+    let (_mint, chaos, purse, upstream) = world(MintOptions::default()).await;
+    let mut original = ChildNode::start(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    let key = purse.send(300).await;
+    chat(&original, &key).await;
+    let (_, name) = file(&original.db.dir());
+    assert_eq!(original.verb(&["backup", &name]).await.code, 0);
+    original.kill();
+    let mut copy = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    assert_eq!(copy.verb(&["restore", &name]).await.code, 0);
+    for _ in 0..2 {
+        chaos.set(SWAP, Mode::StallReply);
+        let swaps = chaos.hits(SWAP);
+        copy.restart().await;
+        chaos.hit(SWAP, swaps).await;
+        copy.kill();
+        chaos.calm();
+    }
+    copy.restart().await;
+    recovered(&copy).await;
+    assert_eq!(audited(&copy).await, "proven");
+    assert_eq!(refund(&copy, &purse, &key).await, 298);
+    copy.stop().await;
+    let books = copy.db.books().await;
+    assert_eq!((books.liabilities, books.earnings), (0, 2_000));
+    assert_eq!(purse.balance().await, START - 2);
+    original.db.remove().await;
+    copy.db.remove().await;
+}
+
+/// The database goes first and the file follows. A crash in between is not taken for a restore, however
+/// often it happens; anything else is.
+#[tokio::test]
+async fn database_and_data_directory_count_on_together() {
+    let db = TestDb::new().await;
+    let store = db.open().await;
+    let (dir, file) = (db.data_dir(), db.data_dir().join("epoch"));
+    let open = async || Lineage::open(&store, &dir, "a node", 1, 0).await.unwrap();
+    let (mut lineage, mut objection) = open().await;
+    assert_eq!(objection, None, "new");
+    for _ in 0..3 {
+        let before = std::fs::read(&file).unwrap();
+        assert!(lineage.step().await.unwrap());
+        std::fs::write(&file, before).unwrap();
+        (lineage, objection) = open().await;
+        assert_eq!(objection, None, "a crash came between");
+    }
+    let before = std::fs::read(&file).unwrap();
+    assert!(lineage.step().await.unwrap() && lineage.step().await.unwrap());
+    let after = std::fs::read(&file).unwrap();
+    std::fs::write(&file, before).unwrap();
+    let (_, objection) = open().await;
+    assert_eq!(objection, Some("the database was used elsewhere meanwhile"));
+    std::fs::write(&file, after).unwrap();
+    assert!(open().await.1.is_some());
+    let pending = sqlx::query("SELECT COUNT(*) FROM recoveries WHERE ended_at IS NULL").fetch_one(store.read()).await;
+    assert_eq!(pending.unwrap().get::<i64, _>(0), 1, "one recovery, whatever it was found by");
+    // Somebody puts another database in place while the node runs.
+    let (lineage, _) = open().await;
+    let mut tx = store.begin(Durability::Full).await.unwrap();
+    sqlx::query("UPDATE lineage SET epoch = epoch - 1").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(!lineage.step().await.unwrap());
+    drop(lineage);
+    store.close().await;
+    db.remove().await;
+}
+
+/// The original may have paid keys whose time was over: a recovered copy does not do so by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_keys_are_not_paid_out_again() {
+    let (mint, _chaos, _purse, upstream) = world(MintOptions::default()).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(100).await;
+    let node = TestNode::start(&mint, &upstream).await;
+    let key = purse.send(64).await;
+    assert_eq!(node.chat(&ask("hi")).bearer_auth(&key).send().await.unwrap().status(), 200);
+    let ledger = node.running().exchange().ledger.clone();
+    node.settled().await;
+    let row = sqlx::query("SELECT key_hash FROM accounts WHERE kind = 'key'");
+    let hash: String = row.fetch_one(ledger.store().read()).await.unwrap().get(0);
+    let account = node.running().exchange().till.wallet().account(&hash).await.unwrap().unwrap().id;
+    let expiry = Expiry { address: "me@127.0.0.1".to_owned(), at: 1_000 };
+    ledger.put_expiry(account, &expiry).await.unwrap();
+    assert_eq!(ledger.expired_keys(10).await.unwrap().len(), 1);
+    for (ended_ms, due) in [(999_000_i64, 1), (1_000_000, 0)] {
+        let mut tx = ledger.store().begin(Durability::Full).await.unwrap();
+        sqlx::query("INSERT INTO recoveries (id, reason, began_at, ended_at, report) VALUES ($1, '', 1, $2, '{}')")
+            .bind(ended_ms.to_string())
+            .bind(ended_ms)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(ledger.expired_keys(10).await.unwrap().len(), due, "recovered at {ended_ms}");
+    }
+    drop(ledger);
+    node.finish().await;
+}
+
+/// Daily copies: sealed, for the owner alone, so many and no more, and good for something.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_kept_and_can_be_restored() {
+    if on_postgres() {
+        return;
+    }
+    let (mint, _chaos, purse, upstream) = world(MintOptions::default()).await;
+    let node = TestNode::with(&mint, &upstream, &[("SNAPSHOTS_KEEP", "2")]).await;
+    let direct = Purse::new(&mint).await;
+    direct.mint_sats(100).await;
+    let key = direct.send(64).await;
+    let answer = node.chat(&ask("hi")).bearer_auth(&key).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let config = coinslot::config::Config::from_vars(node.settings()).unwrap();
+    let vault = coinslot::vault::Vault::open(&node.data_dir(), None).unwrap();
+    let reader = node.running().exchange().ledger.store().reader();
+    let snapshots = coinslot::backup::Snapshots::new(&config, reader, &vault).unwrap();
+    let day = 24 * 60 * 60 * 1000;
+    let mut last = PathBuf::new();
+    for at in 1..=4 {
+        last = snapshots.take_if_due(at * day).await.unwrap().expect("a day has passed");
+        assert_eq!(snapshots.take_if_due(at * day + 1).await.unwrap(), None, "one a day");
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&last.metadata().unwrap().permissions()) & 0o777, 0o600);
+    }
+    let dir = node.data_dir().join(coinslot::backup::SNAPSHOTS);
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 2);
+    let copy = ChildNode::prepare(&mint.url(), &upstream, &[]).await;
+    let name = last.display().to_string();
+    let secret = copy.db.data_dir().join("secret.key");
+    let without = copy.verb(&["restore", "--secret-key", &name]).await;
+    assert_eq!(without.code, 2, "{without:?}");
+    std::fs::create_dir_all(copy.db.data_dir()).unwrap();
+    std::fs::copy(node.data_dir().join("secret.key"), &secret).unwrap();
+    let asked = copy.verb(&["restore", &name]).await;
+    assert!(asked.code == 2 && asked.complained.contains("BACKUP_PASSPHRASE"), "{asked:?}");
+    let restored = copy.verb(&["restore", "--secret-key", &name]).await;
+    assert_eq!(restored.code, 0, "{restored:?}");
+    assert_eq!(copy.db.books().await.liabilities, 62_000);
+    let _unused = purse;
+    node.finish().await;
+}
