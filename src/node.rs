@@ -19,7 +19,7 @@ use crate::admin::{self, AdminError, AdminState};
 use crate::audit::{Auditor, Latest};
 use crate::backup::Snapshots;
 use crate::catalog::{Catalog, file, route::Market};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Mints, Secret};
 use crate::exchange::{Deliveries, Exchange, Replays};
 use crate::http;
@@ -34,6 +34,7 @@ use crate::store::{FileLock, Lineage, Store, StoreError};
 use crate::upstream::Upstream;
 use crate::vault::{Vault, VaultError, hex, write_private};
 use crate::wallet::holdings::Inspector;
+use crate::wallet::mint::Limits;
 use crate::wallet::{Options, Seed, Wallet, WalletError};
 
 /// The setting that the wallet's sealed seed is kept under.
@@ -360,7 +361,13 @@ fn to_mints(config: &Config) -> ClientOptions {
 /// When there can be no HTTP client.
 pub fn inspector(config: &Config) -> Result<Inspector, NetError> {
     let Mints { urls, timeout, max_concurrency, .. } = &config.mints;
-    Ok(Inspector::new(urls, *timeout, *max_concurrency, &net::client(&to_mints(config))?))
+    let budgets = call_budgets(&config.mints);
+    let limits = |url: &String| {
+        let per_minute = budgets.get(url).copied();
+        (url.clone(), Limits { timeout: *timeout, concurrency: *max_concurrency, per_minute })
+    };
+    let clock: SharedClock = Arc::new(SystemClock);
+    Ok(Inspector::new(urls.iter().map(limits).collect(), &net::client(&to_mints(config))?, &clock))
 }
 
 /// Public mints limit their callers; one on loopback is the operator's own, and does so only if it is

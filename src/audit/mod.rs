@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::clock::SharedClock;
 use crate::ledger::books::{Books, OpenHold, open_holds};
-use crate::ledger::{Ledger, repo, PATIENCE};
+use crate::ledger::{Ledger, PATIENCE};
 use crate::store::{Reader, StoreError};
 use crate::wallet::holdings::{Answer, Holdings, Inspector, ProofId, canonical};
 use crate::wallet::recovery;

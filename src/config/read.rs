@@ -7,8 +7,7 @@ use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
     Admin, Backups, Clients, Config, Info, Log, Mints, Nostr, Payouts, Pricing, Secret, Server, Storage, Upstream,
-    address,
-    values,
+    address, values,
 };
 
 /// Reads everything and fails with all faults at once.

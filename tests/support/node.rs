@@ -11,6 +11,7 @@ use coinslot::clock::{SharedClock, SystemClock};
 use coinslot::config::Config;
 use coinslot::node::{self, Running};
 use coinslot::wallet::holdings::Inspector;
+use coinslot::wallet::mint::Limits;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -182,8 +183,9 @@ impl TestNode {
     pub async fn prove(&self) {
         self.settled().await;
         let exchange = self.running().exchange();
-        let mints: Vec<String> = exchange.till.wallet().mints().to_vec();
-        let inspector = Inspector::new(&mints, Duration::from_secs(2), 4, &self.client);
+        let limits = Limits { timeout: Duration::from_secs(2), concurrency: 4, per_minute: None };
+        let mints = exchange.till.wallet().mints().iter().map(|url| (url.clone(), limits)).collect();
+        let inspector = Inspector::new(mints, &self.client, exchange.ledger.clock());
         let auditor = Auditor::of(exchange.ledger.clone(), inspector, usize::MAX);
         let report = auditor.prove().await.expect("the audit");
         assert_eq!(report.faults, Vec::<String>::new());

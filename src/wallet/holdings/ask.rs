@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cdk::nuts::State;
 
 use super::super::Wallet;
-use super::super::mint::HttpMint;
+use super::super::health::Priority;
+use super::super::mint::{HttpMint, Limits};
 use super::{ProofId, canonical};
+use crate::clock::SharedClock;
 
 /// Proofs in one question.
 const AT_A_TIME: usize = 200;
@@ -27,25 +28,25 @@ pub struct Answer {
 /// Puts questions to mints, and nothing else.
 #[derive(Clone, Debug)]
 pub struct Inspector {
-    mints: BTreeMap<String, Arc<HttpMint>>,
+    mints: BTreeMap<String, HttpMint>,
 }
 
 impl Inspector {
     /// Asks the mints at these URLs; see [`Options`](super::super::Options) for the limits.
     #[must_use]
-    pub fn new(urls: &[String], timeout: Duration, concurrency: usize, client: &reqwest::Client) -> Self {
-        let mint = |url: &String| {
-            let mint = HttpMint::new(url.clone(), client.clone(), timeout, concurrency);
-            (canonical(url), Arc::new(mint))
+    pub fn new(mints: Vec<(String, Limits)>, client: &reqwest::Client, clock: &SharedClock) -> Self {
+        let mint = |(url, limits): (String, Limits)| {
+            let name = canonical(&url);
+            (name, HttpMint::new(url, client.clone(), limits, Arc::clone(clock)))
         };
-        Self { mints: urls.iter().map(mint).collect() }
+        Self { mints: mints.into_iter().map(mint).collect() }
     }
 
     /// Asks the mints of this wallet, within its limits.
     #[must_use]
     pub fn of(wallet: &Wallet) -> Self {
         let mints = wallet.inner.mints.iter();
-        Self { mints: mints.map(|(url, mint)| (canonical(url), Arc::clone(&mint.http))).collect() }
+        Self { mints: mints.map(|(url, mint)| (canonical(url), mint.http.at(Priority::Background))).collect() }
     }
 
     /// Asks a mint about proofs, until it does not answer.

@@ -174,7 +174,8 @@ fn ahead(operation: &Operation, traces: Traces) -> (i64, i64) {
         _ if is_incoming(operation) && traces.kept > 0 => {
             // A swap that was shared may have brought more.
             let plan = serde_json::from_str::<swap::Plan>(&operation.plan).ok();
-            let bonus = plan.and_then(|plan| units(plan.bonus.iter().fold(0, |sum: u64, part| sum.saturating_add(*part))));
+            let bonus =
+                plan.and_then(|plan| units(plan.bonus.iter().fold(0, |sum: u64, part| sum.saturating_add(*part))));
             return (amount, amount.saturating_add(bonus.unwrap_or(0)));
         }
         // Its outputs are not planned yet.

@@ -174,7 +174,7 @@ impl Wallet {
         self.hold_on(&done.id).await?;
         for (url, trusted) in &self.inner.mints {
             let silent = |error: WalletError| silent(url, error);
-            trusted.keysets.refresh().await.map_err(silent)?;
+            trusted.keysets.refresh_unless_changed(trusted.keysets.version()).await.map_err(silent)?;
         }
         self.free_leftovers().await?;
         done.operations = self.end_operations(&done.id).await?;

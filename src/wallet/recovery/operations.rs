@@ -52,7 +52,7 @@ impl Wallet {
             return Ok(false);
         }
         let plan = read_plan(operation)?;
-        let standing = match self.look(trusted, &plan).await? {
+        let standing = match self.trace(trusted, &plan).await? {
             Some(Standing::Unknown(_)) => return Ok(false),
             Some(standing) => standing,
             None => Standing::Refused(Refusal::Other(UNKNOWN.to_owned())),
@@ -108,7 +108,7 @@ impl Wallet {
             return Ok(true);
         }
         let plan = read_plan(operation)?;
-        match self.look(trusted, &plan).await? {
+        match self.trace(trusted, &plan).await? {
             Some(Standing::Unknown(error)) => Err(silent(trusted.http.url(), error.into())),
             Some(done @ Standing::Done(_)) => {
                 self.finish_sweep(trusted, operation, &plan, done, false).await?;
@@ -130,7 +130,7 @@ impl Wallet {
         }
         if operation.recipient.is_empty() {
             let plan = read_plan(operation)?;
-            return match self.look(trusted, &plan).await? {
+            return match self.trace(trusted, &plan).await? {
                 // It must be known: a swap that was sent again later could pay what was put back.
                 Some(Standing::Unknown(error)) => Err(silent(trusted.http.url(), error.into())),
                 Some(done @ Standing::Done(_)) => {
@@ -162,7 +162,7 @@ impl Wallet {
     }
 
     /// What a mint shows of a swap. `None`: nothing of it ever happened.
-    async fn look(&self, trusted: &Trusted, plan: &swap::Plan) -> Result<Option<Standing>, RecoveryError> {
+    async fn trace(&self, trusted: &Trusted, plan: &swap::Plan) -> Result<Option<Standing>, RecoveryError> {
         match swap::look(&trusted.http, &trusted.keysets, &self.inner.seed, plan).await? {
             Some(Standing::Unknown(error @ MintError::NotSent)) => Err(silent(trusted.http.url(), error.into())),
             standing => Ok(standing),

@@ -24,13 +24,13 @@ impl Wallet {
             let proofs = self.inner.ecash.get_proofs(url, Some(currency(unit)), unspent, None).await?;
             for batch in proofs.chunks(INPUTS) {
                 self.hold_on(recovery).await?;
-                self.exchange(trusted, unit, batch.to_vec()).await?;
+                self.renew_these(trusted, unit, batch.to_vec()).await?;
             }
         }
         Ok(())
     }
 
-    async fn exchange(&self, trusted: &Trusted, unit: MintUnit, old: Vec<ProofInfo>) -> Result<(), RecoveryError> {
+    async fn renew_these(&self, trusted: &Trusted, unit: MintUnit, old: Vec<ProofInfo>) -> Result<(), RecoveryError> {
         let mint = || trusted.http.url().to_owned();
         let fee = trusted.keysets.input_fee(old.iter().map(|info| info.proof.keyset_id)).await;
         let Some(net) = sum_infos(&old).checked_sub(fee).filter(|net| *net > 0) else {
@@ -57,7 +57,9 @@ impl Wallet {
                 Ok(self.inner.ecash.update_proofs(infos, plan.input_ys()?).await?)
             }
             // Somebody was faster with some of them: look again.
-            Standing::Denied | Standing::Refused(Refusal::Spent | Refusal::Pending) => Err(RecoveryError::Pending(mint())),
+            Standing::Denied | Standing::Refused(Refusal::Spent | Refusal::Pending) => {
+                Err(RecoveryError::Pending(mint()))
+            }
             Standing::Refused(refusal) => {
                 Err(RecoveryError::Silent { mint: mint(), error: MintError::Refused(refusal) })
             }
