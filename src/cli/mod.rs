@@ -32,19 +32,19 @@ const VERBS: &[Verb] = &[
     Verb {
         name: "audit",
         arguments: "[--json]",
-        help: "prove that the ecash covers what is owed; exit code 0 proven, 1 not, 3 a mint was not asked",
+        help: "prove that the ecash covers what is owed (0: proven, 1: not, 3: a mint not asked)",
         run: audit::main,
     },
     Verb {
         name: "backup",
         arguments: "FILE",
-        help: "write an encrypted copy of the database and the secret key (BACKUP_PASSPHRASE)",
+        help: "write an encrypted copy of database and secret key (BACKUP_PASSPHRASE)",
         run: backup::main,
     },
     Verb {
         name: "restore",
         arguments: "[--secret-key] FILE",
-        help: "put a backup, or a snapshot made with the secret key, where no database is",
+        help: "put a backup, or a snapshot sealed with the secret key, where no database is",
         run: restore::main,
     },
 ];
