@@ -512,41 +512,43 @@ mod tests {
         Kept(Cause, u64),
     }
 
-    #[test]
-    fn the_circuit_opens_probes_once_and_closes() {
+    type Life = (&'static str, &'static [(i64, Try)]);
+
+    const DOWN: Outcome = Outcome::Failed(Trouble::Unreachable, None);
+
+    const LIVES: &[Life] = {
         use Outcome::{Answered, Failed, Limited, Stumbled};
         use Try::{Goes, Kept};
-        let down = Failed(Trouble::Unreachable, None);
-        let lives: [(&str, &[(i64, Try)]); 7] = [
+        &[
             (
                 "three failures in a row open it; the pause grows",
                 &[
-                    (0, Goes(down, None)),
+                    (0, Goes(DOWN, None)),
                     (1, Goes(Failed(Trouble::Timeout, None), None)),
                     (2, Goes(Failed(Trouble::Broken, None), Some(1_000))),
                     (3, Kept(Cause::Down, 999)),
-                    (1_002, Goes(down, Some(2_000))),
+                    (1_002, Goes(DOWN, Some(2_000))),
                     (3_001, Kept(Cause::Down, 1)),
-                    (3_002, Goes(down, Some(4_000))),
+                    (3_002, Goes(DOWN, Some(4_000))),
                     (7_002, Goes(Answered, None)),
-                    (7_003, Goes(down, None)),
+                    (7_003, Goes(DOWN, None)),
                     (7_003, Goes(Answered, None)),
-                    (7_003, Goes(down, None)),
-                    (7_003, Goes(down, None)),
+                    (7_003, Goes(DOWN, None)),
+                    (7_003, Goes(DOWN, None)),
                     // So soon after it came back: longer than the last time.
-                    (7_003, Goes(down, Some(8_000))),
+                    (7_003, Goes(DOWN, Some(8_000))),
                 ],
             ),
             (
                 "an answer in between keeps it closed, and so does a request that the mint stumbles over",
                 &[
-                    (0, Goes(down, None)),
-                    (0, Goes(down, None)),
+                    (0, Goes(DOWN, None)),
+                    (0, Goes(DOWN, None)),
                     (0, Goes(Answered, None)),
-                    (0, Goes(down, None)),
-                    (0, Goes(down, None)),
+                    (0, Goes(DOWN, None)),
+                    (0, Goes(DOWN, None)),
                     (0, Goes(Stumbled, None)),
-                    (0, Goes(down, None)),
+                    (0, Goes(DOWN, None)),
                 ],
             ),
             (
@@ -572,21 +574,29 @@ mod tests {
                 "a server that says when it is back is left alone until then",
                 &[(0, Goes(Failed(Trouble::Broken, Some(30)), Some(30_000))), (29_000, Kept(Cause::Down, 1_000))],
             ),
-        ];
-        for (what, steps) in lives {
+        ]
+    };
+
+    #[test]
+    fn the_circuit_opens_probes_once_and_closes() {
+        for (what, steps) in LIVES {
             let mut health = Health::new(None);
             for (at, (now_ms, step)) in steps.iter().enumerate() {
                 match (*step, health.admit(*now_ms, Client)) {
-                    (Goes(outcome, pause), Ok(ticket)) => {
+                    (Try::Goes(outcome, pause), Ok(ticket)) => {
                         assert_eq!(health.finish(*now_ms, &ticket, outcome), pause, "{what}: step {at}");
                     }
-                    (Kept(cause, wait_ms), Err(held)) => {
+                    (Try::Kept(cause, wait_ms), Err(held)) => {
                         assert_eq!(held, Held { cause, wait_ms }, "{what}: step {at}");
                     }
                     (_, admitted) => panic!("{what}: step {at}: {admitted:?}"),
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_pause_grows_to_a_bound() {
         let mut health = Health::new(None);
         for _ in 0..20 {
             let now_ms = match health.circuit() {
@@ -594,7 +604,7 @@ mod tests {
                 _ => 0,
             };
             let ticket = health.admit(now_ms, Client).unwrap();
-            health.finish(now_ms, &ticket, down);
+            health.finish(now_ms, &ticket, DOWN);
         }
         let Circuit::Open { until_ms, .. } = health.circuit() else { panic!("it is open") };
         assert_eq!(until_ms - health.seen_ms, LONGEST_PAUSE_MS);
