@@ -28,7 +28,7 @@ fn text(input: &[u8]) -> Option<&str> {
 
 fn check(token: &Token) {
     assert!(!token.face.is_zero() && token.face.get() <= MAX_MSAT);
-    assert!(token.unit == MintUnit::Msat || token.face.get() % 1000 == 0);
+    assert!(token.unit == MintUnit::Msat || token.face.get().is_multiple_of(1000));
     assert!((1..=MAX_PROOFS).contains(&token.secret_hashes.len()));
     assert!(token.secret_hashes.windows(2).all(|pair| pair[0] < pair[1]), "sorted, each once");
     assert_eq!(mint_url(&token.mint).as_ref(), Ok(&token.mint), "the mint's name is the one that is compared");
@@ -71,7 +71,7 @@ pub fn payment(input: &[u8]) -> u64 {
         api_key: line(),
         refund_lnurl: line(),
         key_expiry: line(),
-        accepts_cashu: text.len() % 2 == 0,
+        accepts_cashu: text.len().is_multiple_of(2),
     };
     let secrets: Vec<&str> = [credentials.authorization, credentials.cashu, credentials.api_key]
         .into_iter()
