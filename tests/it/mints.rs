@@ -26,6 +26,8 @@ const SWAP: &str = "/v1/swap";
 const STATES: &str = "/v1/checkstate";
 const RESTORE: &str = "/v1/restore";
 const MELT: &str = "/v1/melt/bolt11";
+/// Coins are exchanged in the background otherwise: calls that these tests would have to tell apart.
+const NO_LADDER: (&str, &str) = ("CHANGE_LADDER_COINS", "0");
 const BAD_GATEWAY: Mode = Mode::Reply("HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbad");
 
 /// A clock that moves when it is told to.
@@ -54,6 +56,7 @@ async fn node_at(mint_url: &str, upstream: &Upstream, clock: &Arc<Stepped>, more
         [("CASHU_MINTS", mint_url.to_owned()), ("UPSTREAM_BASE_URL", upstream.url())]
             .map(|(name, value)| (name.to_owned(), value))
             .into();
+    settings.insert(NO_LADDER.0.to_owned(), NO_LADDER.1.to_owned());
     settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let node = TestNode::with_settings(settings, clock.clone()).await;
     ready(&node).await;
@@ -461,7 +464,7 @@ async fn killed_around_a_shared_swap() {
         let (tokens, terms) = send_with_terms(&mint, &purse, 6, 100).await;
         let saved = saved(&terms[1..], 100);
         assert!(saved > 0);
-        let settings = [("MINT_MAX_CONCURRENCY", "1"), ("COINSLOT_FAILPOINT", point)];
+        let settings = [NO_LADDER, ("MINT_MAX_CONCURRENCY", "1"), ("COINSLOT_FAILPOINT", point)];
         let mut node = ChildNode::start(&chaos.url(), &upstream, &settings).await;
         until_decided(|| node.get("/readyz")).await;
         let running = gather(&node, &chaos, &tokens, Chaos::calm).await;
@@ -481,7 +484,7 @@ async fn killed_around_a_shared_swap() {
 async fn a_shared_swap_that_arrives_late_harms_nobody() {
     let (mint, chaos, purse, upstream) = world(MintOptions { fee_ppk: 100, ..Default::default() }, 500).await;
     let (tokens, terms) = send_with_terms(&mint, &purse, 5, 100).await;
-    let mut node = ChildNode::start(&chaos.url(), &upstream, &[("MINT_MAX_CONCURRENCY", "1")]).await;
+    let mut node = ChildNode::start(&chaos.url(), &upstream, &[NO_LADDER, ("MINT_MAX_CONCURRENCY", "1")]).await;
     until_decided(|| node.get("/readyz")).await;
     let swaps = chaos.hits(SWAP);
     let running = gather(&node, &chaos, &tokens, |chaos| chaos.set(SWAP, Mode::Park)).await;
@@ -530,37 +533,4 @@ async fn a_question_that_is_not_answered_says_nothing_of_a_payment() {
     assert_eq!(paid["recipient"], recipient.name().as_str(), "{paid}");
     assert_eq!((recipient.asked().len(), chaos.hits(MELT)), (1, 1), "paid once");
     node.finish().await;
-}
-
-/// An answer that never ends is cut off in time, and looked up: it was there all along.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reply_that_drips_is_not_waited_for() {
-    let (_mint, chaos, purse, upstream) = world(MintOptions::default(), 100).await;
-    let settings = [("MINT_OPERATION_TIMEOUT_SECONDS", "1")];
-    let node = node_at(&chaos.url(), &upstream, &Stepped::now(), &settings).await;
-    let token = purse.send(10).await;
-    chaos.set(SWAP, Mode::Drip);
-    let swaps = chaos.hits(SWAP);
-    assert_eq!(node.balance(&token).await, (10_000, 0, 0));
-    assert_eq!((chaos.hits(SWAP), chaos.hits(RESTORE)), (swaps + 1, 1));
-    node.finish().await;
-}
-
-/// Answers that are absurd cost a mint its trust, and the node nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn absurd_answers_are_not_believed() {
-    let deep = format!("{{\"signatures\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    let long = format!("{{\"signatures\":\"{}\"}}", "x".repeat(3 << 20));
-    for body in [deep.as_str(), long.as_str(), "{}", "[]", "{\"signatures\":[]}", "<html>"] {
-        let (_mint, chaos, purse, upstream) = world(MintOptions::default(), 100).await;
-        let node = node_at(&chaos.url(), &upstream, &Stepped::now(), &[]).await;
-        let token = purse.send(10).await;
-        let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-        chaos.set(SWAP, Mode::Reply(Box::leak(format!("{head}{body}").into_boxed_str())));
-        let what: String = body.chars().take(20).collect();
-        assert_eq!(told(present(&node, &token)).await.1, "cashu_mint_timeout", "{what}");
-        chaos.calm();
-        assert_eq!(node.balance(&token).await, (10_000, 0, 0), "{what}");
-        node.finish().await;
-    }
 }
