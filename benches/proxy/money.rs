@@ -13,8 +13,9 @@ use cdk::amount::SplitTarget;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{CurrencyUnit, MintQuoteState, PaymentMethod, PreMintSecrets, Proof, SwapRequest, Token};
 use cdk::secret::Secret;
+use coinslot::clock::SystemClock;
 use coinslot::net::{self, ClientOptions};
-use coinslot::wallet::mint::HttpMint;
+use coinslot::wallet::mint::{HttpMint, Limits};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::mint::TestMint;
@@ -76,7 +77,8 @@ impl Bank {
     pub async fn round_trips(&self, values: &[u64], count: usize) -> Vec<u64> {
         let (purse, url, values) = (Arc::clone(&self.purse), self.url(), values.to_vec());
         let client = net::client(&ClientOptions::default()).expect("client");
-        let mint = HttpMint::new(url, client, Duration::from_secs(10), 1);
+        let limits = Limits { timeout: Duration::from_secs(10), concurrency: 1, per_minute: None };
+        let mint = HttpMint::new(url, client, limits, Arc::new(SystemClock));
         let swapping = self.runtime.spawn(async move {
             let mut times = Vec::new();
             let mut columns = Vec::new();

@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,
+    clippy::too_many_lines,
     clippy::disallowed_methods
 )]
 
