@@ -319,11 +319,16 @@ async fn one_exchange_at_a_time() {
         other.iter().chain([&node]).flat_map(|node| vec![node.running().exchange().till.wallet().clone(); 3]).collect();
     let refills: Vec<_> =
         wallets.into_iter().map(|wallet| tokio::spawn(async move { wallet.refill().await })).collect();
-    if let Some(other) = &other {
-        // Nobody waits there for the other process: it sees that there is one, and is done.
-        for _ in 0..20 {
-            refill(other).await;
+    if other.is_some() {
+        // The process that is exchanging has its own wait. The other sees that there is an exchange, and
+        // is done without one.
+        for _ in 0..500 {
+            if refills.iter().filter(|refill| refill.is_finished()).count() >= 3 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        assert_eq!(refills.iter().filter(|refill| refill.is_finished()).count(), 3, "those of one process");
     }
     assert_eq!(chaos.hits(SWAP), swaps + 1);
     chaos.calm();
