@@ -26,13 +26,14 @@ trap 'exit 1' INT TERM
 # and does with the older one's otherwise.
 install() {
     venv=$cache/nutshell-$1
-    cat "$here/requirements.txt" "$here/requirements-$1.txt" > "$work/wanted.txt"
+    own=$here/requirements-$1.txt
+    cat "$here/requirements.txt" "$own" > "$work/wanted.txt"
     cmp -s "$work/wanted.txt" "$venv/installed.txt" && return
     rm -rf "$venv"
     python3 -m venv "$venv"
     set -- "$venv/bin/pip" install --quiet --disable-pip-version-check
     "$@" --requirement "$here/requirements.txt"
-    "$@" --no-deps --requirement "$work/wanted.txt"
+    "$@" --no-deps --requirement "$own"
     cp "$work/wanted.txt" "$venv/installed.txt"
 }
 
