@@ -32,7 +32,7 @@ const VERBS: &[Verb] = &[
     Verb {
         name: "audit",
         arguments: "[--json]",
-        help: "prove that the ecash covers what is owed (0: proven, 1: not, 3: a mint not asked)",
+        help: "prove that the ecash covers what is owed (0 proven, 1 not, 3 not all asked)",
         run: audit::main,
     },
     Verb {

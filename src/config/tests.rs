@@ -104,6 +104,7 @@ const ROWS: &[Row] = &[
     ("BTC_USD_MAX_AGE", "10", field!(pricing.max_age), "10s"),
     ("PRICING_REFRESH_INTERVAL_SECONDS", "11", field!(pricing.refresh_interval), "11s"),
     ("PRICING_REFRESH_INTERVAL", "12", field!(pricing.refresh_interval), "12s"),
+    ("NODE_TIMEOUT_SECONDS", "5", field!(storage.node_timeout), "5s"),
     ("RECEIVE_LN_ADDRESS", "me@example.com", field!(payouts.recipient), "Some(\"me@example.com\")"),
     ("MINIMUM_PAYOUT", "210", field!(payouts.minimum), "Msat(210000)"),
     ("MIN_PAYOUT_SAT", "1", field!(payouts.minimum), "Msat(1000)"),

@@ -389,7 +389,7 @@ fn path_part(id: &str) -> Result<&str, MintError> {
     if !id.is_empty() && id.len() <= 256 && id.bytes().all(plain) {
         Ok(id)
     } else {
-        Err(MintError::Refused(super::refusal::Refusal::Other("the quote has no usable id".into())))
+        Err(MintError::Unknown("the quote has no usable id".into()))
     }
 }
 

@@ -203,7 +203,7 @@ pub async fn look(
     }
     let states = match mint.states(plan.input_ys()?).await {
         Ok(states) => states,
-        Err(error) => return Ok(Some(Standing::Unknown(error))),
+        Err(error) => return Ok(Some(Standing::Unknown(error.unanswered()))),
     };
     if states.contains(&State::Pending) {
         return Ok(Some(unknown("the inputs are pending at the mint")));
