@@ -72,7 +72,9 @@ fn address_url(name: &str, host: &str) -> Option<Url> {
     let host_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
     // A single word is nobody's domain.
     let has_domain = host.contains(['.', ':']) || host.eq_ignore_ascii_case("localhost");
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) || !host.bytes().all(host_part) || !has_domain {
+    // A path of dots leads elsewhere.
+    let leads_away = name.bytes().all(|byte| byte == b'.');
+    if leads_away || name.len() > 64 || !name.bytes().all(plain) || !host.bytes().all(host_part) || !has_domain {
         return None;
     }
     let path = |scheme: &str| Url::parse(&format!("{scheme}://{host}/.well-known/lnurlp/{name}")).ok();
@@ -221,6 +223,8 @@ mod tests {
             "me@example.com?x=1",
             "me@example.com#x",
             "../x@example.com",
+            "..@example.com",
+            ".@example.com",
         ] {
             assert_eq!(Recipient::parse(text), Err(LnurlError::Malformed), "{text}");
         }

@@ -240,6 +240,10 @@ pub fn with_data(event: &[u8], data: &[u8]) -> Bytes {
                 out.extend_from_slice(part);
                 out.extend_from_slice(if ending.is_empty() { b"\n" } else { ending });
             }
+        } else if out.last() == Some(&b'\r') && !ending.is_empty() {
+            // This line goes, and its end stays: a CR would become one with an LF that comes next.
+            out.pop();
+            out.extend_from_slice(ending);
         }
     }
     out.into()
@@ -368,6 +372,7 @@ mod tests {
             assert_eq!(with_data(event.as_bytes(), b"X"), replaced, "{event:?}");
         }
         assert_eq!(with_data(b"data: a\n\n", b"1\n2"), "data: 1\ndata: 2\n\n");
+        assert_eq!(with_data(b"data: \rdata\n\n", b"X"), "data: X\n\n", "it still ends");
         assert!(is_comment(b": ping\n\n") && is_comment(b":\r\n:x\r\n\r\n"));
         assert!(!is_comment(b": ping\ndata: a\n\n"));
     }
