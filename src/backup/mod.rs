@@ -1,7 +1,7 @@
 //! Copies of everything that a node cannot be without, sealed, and back.
 //!
 //! A backup is one file: the database as it was at one moment, taken while the node runs or not, and
-//! the secret key that the wallet's seed is sealed with. It is encrypted with a passphrase ([`seal`]),
+//! the secret key that the wallet's seed is sealed with. It is encrypted with a passphrase (`seal`),
 //! so whoever finds it has found nothing.
 //!
 //! SQLite is copied by `VACUUM INTO`, PostgreSQL row by row in one transaction (`store::dump`).

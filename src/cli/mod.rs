@@ -1,4 +1,4 @@
-//! The command line: one verb a file, listed in [`VERBS`]. Without a verb, a node runs.
+//! The command line: one verb a file, listed in `VERBS`. Without a verb, a node runs.
 //!
 //! Exit codes that all verbs share: 0 done; 1 not done, the last line says why; 2 not begun, the words make
 //! no sense. A verb that has more of them says so in its own page.

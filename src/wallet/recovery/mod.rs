@@ -4,12 +4,12 @@
 //! would derive outputs that mints have signed before. So before any money moves, everything that a
 //! mint can witness is taken from the mints:
 //!
-//! 1. Operations that were open are ended by evidence ([`operations`]). Nothing is sent again: what
+//! 1. Operations that were open are ended by evidence (`operations`). Nothing is sent again: what
 //!    is not known to have happened is put back on its account.
 //! 2. Outputs that mints have signed are asked for again (NUT-09, NUT-13), counter by counter until
-//!    long after the last one: ecash that came since is found, and no counter is used twice ([`scan`]).
+//!    long after the last one: ecash that came since is found, and no counter is used twice (`scan`).
 //! 3. Every proof is shown to its mint (NUT-07). What was spent is marked so.
-//! 4. What is left is exchanged for new proofs ([`renew`]): the original may have given some of the
+//! 4. What is left is exchanged for new proofs (`renew`): the original may have given some of the
 //!    old ones away in tokens that nobody has spent yet, and no proof may be given twice.
 //! 5. The ledger is brought in line with the ecash, visibly: what is missing is borne by the house,
 //!    what was found is owed to clients that this copy does not know. One transfer each per mint and
