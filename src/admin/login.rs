@@ -83,9 +83,7 @@ pub(super) async fn log_out(
     session: Session,
     Form(logout): Form<Logout>,
 ) -> Result<Response, AdminError> {
-    if !session::same(session.csrf(), &logout.csrf) {
-        return Ok((StatusCode::FORBIDDEN, "This form was out of date. Go back and reload.").into_response());
-    }
+    session.confirm(&logout.csrf)?;
     let cookie = AppendHeaders([(header::SET_COOKIE, session.end(&state).await?)]);
     Ok((cookie, Redirect::to(PATH)).into_response())
 }

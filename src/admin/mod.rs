@@ -135,6 +135,9 @@ pub enum AdminError {
     Hash(String),
     #[error(transparent)]
     Template(#[from] askama::Error),
+    /// A form of another session, or of nobody's.
+    #[error("a form was out of date")]
+    OutOfDate,
 }
 
 impl From<sqlx::Error> for AdminError {
@@ -145,6 +148,9 @@ impl From<sqlx::Error> for AdminError {
 
 impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
+        if matches!(self, Self::OutOfDate) {
+            return (StatusCode::FORBIDDEN, "This form was out of date. Go back and reload.").into_response();
+        }
         tracing::error!(error = %self, "an admin page failed");
         (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown now. The log says why.").into_response()
     }

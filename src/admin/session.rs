@@ -58,6 +58,14 @@ impl Session {
     pub(super) fn csrf(&self) -> &str {
         &self.csrf
     }
+
+    /// Whether a form that came in is one of this session's.
+    ///
+    /// # Errors
+    /// [`AdminError::OutOfDate`] when it is not.
+    pub(super) fn confirm(&self, csrf: &str) -> Result<(), AdminError> {
+        if same(&self.csrf, csrf) { Ok(()) } else { Err(AdminError::OutOfDate) }
+    }
 }
 
 impl FromRequestParts<AdminState> for Session {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::session::{self, Session};
 use super::{AdminError, AdminState, format, page};
 use crate::ledger::vouchers::repo::Which;
-use crate::ledger::vouchers::{IssueError as LedgerError, MAX_BATCH, State as VoucherState, Voucher};
+use crate::ledger::vouchers::{Funds, IssueError as LedgerError, MAX_BATCH, State as VoucherState, Voucher};
 use crate::money::Sat;
 use crate::payment::vouchers::{IssueError, Issued, Wanted};
 
@@ -76,9 +76,7 @@ pub(super) async fn issue(
     session: Session,
     Form(form): Form<Issue>,
 ) -> Result<Response, AdminError> {
-    if !session::same(session.csrf(), &form.csrf) {
-        return Ok(out_of_date());
-    }
+    session.confirm(&form.csrf)?;
     let issued = match read(&form, state.now_ms()) {
         Ok(wanted) => state.till.issue_vouchers(&wanted).await,
         Err(message) => Err(IssueError::Asked(message)),
@@ -99,9 +97,7 @@ pub(super) async fn revoke(
     session: Session,
     Form(form): Form<Revoke>,
 ) -> Result<Response, AdminError> {
-    if !session::same(session.csrf(), &form.csrf) {
-        return Ok(out_of_date());
-    }
+    session.confirm(&form.csrf)?;
     let revoked = match form.id.parse() {
         Ok(id) => state.ledger.revoke_vouchers(Which::Id(id)).await?,
         Err(_) => 0,
@@ -111,10 +107,6 @@ pub(super) async fn revoke(
         return render(state, &session, StatusCode::CONFLICT, message, Vec::new()).await;
     }
     Ok(Redirect::to(PATH).into_response())
-}
-
-fn out_of_date() -> Response {
-    (StatusCode::FORBIDDEN, "This form was out of date. Go back and reload.").into_response()
 }
 
 fn read(form: &Issue, now_ms: i64) -> Result<Wanted, String> {
@@ -133,7 +125,14 @@ fn read(form: &Issue, now_ms: i64) -> Result<Wanted, String> {
     if form.batch.is_empty() || form.batch.len() > 64 {
         return Err("This form was out of date. Please try again.".to_owned());
     }
-    Ok(Wanted { batch: form.batch.clone(), count, amount: sats.to_msat(), note: form.note.clone(), expires_ms })
+    Ok(Wanted {
+        batch: form.batch.clone(),
+        count,
+        amount: sats.to_msat(),
+        note: form.note.clone(),
+        expires_ms,
+        funds: Funds::Earned,
+    })
 }
 
 fn said(error: &IssueError) -> String {
