@@ -288,9 +288,11 @@ impl Wallet {
         first: bool,
     ) -> Result<RedeemError, RedeemError> {
         let tried = first || operation.attempts >= ATTEMPTS;
+        // What was denied could be done after all while the invoice can be paid.
+        let over = cannot_be_paid(&import.quote, self.clock().now_secs());
         let (free, why) = match melted {
             Standing::Unpaid(Some(refusal)) if tried => (Some(source_refused(refusal)), String::new()),
-            Standing::Unpaid(None) if !first && tried => {
+            Standing::Unpaid(None) if !first && tried && over => {
                 let why = "the payment did not come about".to_owned();
                 (Some(RedeemError::SourceRefused(why)), String::new())
             }
@@ -411,6 +413,13 @@ async fn look_at(trusted: &Trusted, quote: &Quote) -> Invoice {
         Ok(MintQuoteState::Unpaid) => Invoice::Unpaid,
         Err(error) => Invoice::Unknown(error),
     }
+}
+
+/// Whether an invoice is past its time. What cannot be read never is.
+fn cannot_be_paid(quote: &Quote, now_secs: i64) -> bool {
+    let invoice = Bolt11Invoice::from_str(&quote.bolt11).ok();
+    let ends = invoice.and_then(|invoice| i64::try_from(invoice.expires_at()?.as_secs()).ok());
+    ends.is_some_and(|ends| now_secs > ends.max(quote.expires_at))
 }
 
 /// The foreign mint was asked, and nothing was taken.
