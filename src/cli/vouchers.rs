@@ -12,7 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secret};
 use crate::ledger::Ledger;
 use crate::ledger::vouchers::repo::Which;
-use crate::ledger::vouchers::{IssueError as LedgerError, Voucher};
+use crate::ledger::vouchers::{Funds, IssueError as LedgerError, Voucher};
 use crate::money::Sat;
 use crate::node::SEED;
 use crate::payment::vouchers::{IssueError, Issued, Wanted, issue};
@@ -26,13 +26,14 @@ pub(super) const HELP: &str = "one-time codes worth money; `coinslot vouchers he
 const PAGE: &str = "\
 coinslot vouchers: one-time codes that become money on a key (POST /v1/wallet/voucher)
 
-  coinslot vouchers create --sats N [--count N] [--expires 30d|12h] [--note TEXT]
+  coinslot vouchers create --sats N [--count N] [--expires 30d|12h] [--note TEXT] [--found]
   coinslot vouchers list
   coinslot vouchers revoke ID
   coinslot vouchers revoke --note TEXT
 
 The money comes out of what the node has earned and not paid out, and goes back there when a voucher is
-revoked or expires. A code is printed once. With --json, everything is printed as JSON.
+revoked or expires. With --found it comes out of what a recovery found at one mint, for clients that the
+restored database does not know. A code is printed once. With --json, everything is printed as JSON.
 ";
 
 /// Vouchers that are listed.
@@ -50,6 +51,7 @@ enum Act {
         count: usize,
         hours: Option<i64>,
         note: String,
+        funds: Funds,
     },
     List,
     RevokeId(i64),
@@ -89,10 +91,12 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
 fn read(words: &[&str]) -> Option<(Act, bool)> {
     let (verb, rest) = words.split_first()?;
     let (mut sats, mut count, mut hours, mut note, mut id, mut json) = (None, None, None, None, None, false);
+    let mut funds = Funds::Earned;
     let mut rest = rest.iter();
     while let Some(word) = rest.next() {
         match *word {
             "--json" => json = true,
+            "--found" => funds = Funds::Found,
             "--sats" => sats = Some(Sat::new(rest.next()?.parse().ok()?)?),
             "--count" => count = Some(rest.next()?.parse().ok()?),
             "--expires" => hours = Some(read_hours(rest.next()?)?),
@@ -101,10 +105,10 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
             _ => return None,
         }
     }
-    let unasked = sats.is_none() && count.is_none() && hours.is_none();
+    let unasked = sats.is_none() && count.is_none() && hours.is_none() && funds == Funds::Earned;
     let act = match (*verb, id, note) {
         ("create", None, note) => {
-            Act::Create { sats: sats?, count: count.unwrap_or(1), hours, note: note.unwrap_or_default() }
+            Act::Create { sats: sats?, count: count.unwrap_or(1), hours, note: note.unwrap_or_default(), funds }
         }
         ("list", None, None) if unasked => Act::List,
         ("revoke", Some(id), None) if unasked => Act::RevokeId(id),
@@ -140,7 +144,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
     let owner = format!("vouchers-{}", hex(&rand::random::<[u8; 4]>()));
     let (ledger, _writer) = Ledger::open(store.clone(), clock.clone(), owner).await.map_err(said)?;
     match act {
-        Act::Create { sats, count, hours, note } => {
+        Act::Create { sats, count, hours, note, funds } => {
             let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref()).map_err(said)?;
             check_vault(store, &vault).await?;
             let span_ms = hours.map(|hours| hours.saturating_mul(HOUR_MS));
@@ -150,6 +154,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
                 amount: sats.to_msat(),
                 note,
                 expires_ms: span_ms.map(|span_ms| clock.now_ms().saturating_add(span_ms)),
+                funds,
             };
             let mints = &config.mints;
             let issued = issue(&ledger, &vault, &mints.urls, mints.unit, &wanted).await.map_err(refused)?;
@@ -185,6 +190,10 @@ fn refused(error: IssueError) -> String {
         IssueError::Ledger(LedgerError::Insufficient { available }) => format!(
             "no vouchers were issued: {} sat were earned and not paid out; to give more away, pay it in first \
              (POST /v1/wallet/donate)",
+            format::sat(available.to_db())
+        ),
+        IssueError::Ledger(LedgerError::NotFound { available }) => format!(
+            "no vouchers were issued: {} sat are left of what a recovery found at one mint",
             format::sat(available.to_db())
         ),
         error => format!("no vouchers were issued: {error}"),
@@ -252,11 +261,17 @@ mod tests {
     #[test]
     fn words_make_sense_or_nothing_is_done() {
         let sats = Sat::new(5).unwrap();
-        let create = |count, hours, note: &str| Act::Create { sats, count, hours, note: note.to_owned() };
+        let create =
+            |count, hours, note: &str| Act::Create { sats, count, hours, note: note.to_owned(), funds: Funds::Earned };
         let rows: &[(&str, Option<(Act, bool)>)] = &[
             ("create --sats 5", Some((create(1, None, ""), false))),
             ("create --json --count 3 --sats 5 --expires 2d --note fair", Some((create(3, Some(48), "fair"), true))),
             ("create --sats 5 --expires 12h", Some((create(1, Some(12), ""), false))),
+            (
+                "create --found --sats 5",
+                Some((Act::Create { sats, count: 1, hours: None, note: String::new(), funds: Funds::Found }, false)),
+            ),
+            ("list --found", None),
             ("list", Some((Act::List, false))),
             ("list --json", Some((Act::List, true))),
             ("revoke 17", Some((Act::RevokeId(17), false))),

@@ -3,10 +3,12 @@
 //! * Issuing moves money from the income to one account for each code, in one synced transaction. So
 //!   what vouchers promise is a liability at once, no payout can reach it, and nothing is promised that
 //!   was not earned (or paid in as a gift, which is income too).
+//! * After a recovery they can also be given out of what it found: to clients who can show that it was
+//!   theirs. Such a voucher is paid by that account, at its mint.
 //! * The account that a code waits on is a key's account already. Redeemed without a key, the code makes
 //!   that key: no money moves, and the same code names the same key again.
 //! * A voucher ends once: redeemed, revoked or expired. One statement decides which, so of redemptions
-//!   that race one is credited. Revoked and expired, the money is income again.
+//!   that race one is credited. Revoked and expired, the money is again where it came from.
 
 pub mod repo;
 
@@ -71,6 +73,16 @@ pub struct New {
     pub hint: String,
 }
 
+/// Whose money is given away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Funds {
+    /// What was earned and not paid out.
+    #[default]
+    Earned,
+    /// What a recovery found at one mint, for clients that the restored copy does not know.
+    Found,
+}
+
 /// Vouchers to be issued together.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
@@ -81,6 +93,7 @@ pub struct Batch<'a> {
     pub amount: Msat,
     pub note: &'a str,
     pub expires_ms: Option<i64>,
+    pub funds: Funds,
     /// Mints whose ecash may back it. The one with the most that belongs to no client does.
     pub mints: &'a [String],
     pub unit: &'a str,
@@ -92,6 +105,9 @@ pub enum IssueError {
     /// Less was earned than would be given away.
     #[error("only {available} were earned and not paid out")]
     Insufficient { available: Msat },
+    /// No recovery found so much at one mint.
+    #[error("only {available} are left of what was found at one mint")]
+    NotFound { available: Msat },
     #[error("this node has no mint")]
     NoMint,
     #[error("this batch was issued before")]
@@ -130,10 +146,19 @@ pub(super) struct Ended {
     id: i64,
     account: AccountId,
     amount: Msat,
+    /// Where its money came from, unless it was the income.
+    paid_by: Option<AccountId>,
+}
+
+/// Whose money a batch gives away, and the mint and unit of its ecash.
+struct Payer {
+    account: AccountId,
+    mint: String,
+    unit: String,
 }
 
 impl Ledger {
-    /// Issues a batch: the money leaves the income.
+    /// Issues a batch: the money leaves the income, or what was found.
     ///
     /// # Errors
     /// See [`IssueError`].
@@ -146,25 +171,36 @@ impl Ledger {
         if repo::has_batch(&mut tx, batch.id).await? {
             return Err(IssueError::Repeated);
         }
-        let earned = books::earnings(&mut tx).await?;
-        let available = Msat::from_db(earned.max(0)).unwrap_or_default();
-        if total.is_none_or(|total| total > available) {
-            return Err(IssueError::Insufficient { available });
-        }
-        let mint = fullest(&mut tx, batch.mints, batch.unit).await?.ok_or(IssueError::NoMint)?;
+        let payer = match batch.funds {
+            Funds::Earned => self.earned(&mut tx, batch, total).await?,
+            Funds::Found => found(&mut tx, batch, total).await?,
+        };
+        let paid_by = Some(payer.account).filter(|account| *account != self.house().income);
         for (place, voucher) in (0_i64..).zip(batch.vouchers) {
             let (id, kind) = (self.next_id(), AccountKind::Key);
-            let account = books::ensure_client(&mut tx, id, kind, &voucher.key_hash, mint, batch.unit, now_ms).await?;
+            let (mint, unit) = (&payer.mint, &payer.unit);
+            let account = books::ensure_client(&mut tx, id, kind, &voucher.key_hash, mint, unit, now_ms).await?;
             let id = self.next_id();
-            let row = repo::Row { id, account: account.id, place, voucher };
+            let row = repo::Row { id, account: account.id, place, voucher, paid_by };
             repo::insert(&mut tx, row, batch, now_ms).await.map_err(|error| match error.is_duplicate() {
                 true => IssueError::Repeated,
                 false => IssueError::Store(error),
             })?;
-            let given = Ended { id, account: account.id, amount: batch.amount };
-            self.move_voucher(&mut tx, given, self.house().income, account.id, "voucher", now_ms).await?;
+            let given = Ended { id, account: account.id, amount: batch.amount, paid_by };
+            self.move_voucher(&mut tx, given, payer.account, account.id, "voucher", now_ms).await?;
         }
         Ok(tx.commit().await?)
+    }
+
+    /// The income, if so much was earned, and the mint whose ecash backs it best.
+    async fn earned(&self, tx: &mut Tx, batch: Batch<'_>, total: Option<Msat>) -> Result<Payer, IssueError> {
+        let earned = books::earnings(tx).await?;
+        let available = Msat::from_db(earned.max(0)).unwrap_or_default();
+        if total.is_none_or(|total| total > available) {
+            return Err(IssueError::Insufficient { available });
+        }
+        let mint = fullest(tx, batch.mints, batch.unit).await?.ok_or(IssueError::NoMint)?;
+        Ok(Payer { account: self.house().income, mint: mint.to_owned(), unit: batch.unit.to_owned() })
     }
 
     /// Redeems the voucher whose code has this hash: for `to`, or for the key that derives from its
@@ -258,7 +294,8 @@ impl Ledger {
 
     async fn take_back(&self, tx: &mut Tx, ended: &[Ended], kind: &str, now_ms: i64) -> Result<(), StoreError> {
         for voucher in ended {
-            self.move_voucher(tx, *voucher, voucher.account, self.house().income, kind, now_ms).await?;
+            let payer = voucher.paid_by.unwrap_or(self.house().income);
+            self.move_voucher(tx, *voucher, voucher.account, payer, kind, now_ms).await?;
         }
         Ok(())
     }
@@ -275,6 +312,22 @@ impl Ledger {
         let (id, reference) = (self.next_id(), voucher.id.to_string());
         let transfer = books::Transfer { id, debit, credit, amount: voucher.amount, kind, reference: &reference };
         books::transfer(tx, transfer, now_ms).await
+    }
+}
+
+/// What a recovery found at one of the mints, if so much is left of it.
+async fn found(tx: &mut Tx, batch: Batch<'_>, total: Option<Msat>) -> Result<Payer, IssueError> {
+    let accounts = repo::found(tx).await?;
+    let account = accounts
+        .into_iter()
+        .filter(|account| batch.mints.contains(&account.mint))
+        .max_by_key(|account| account.balance.posted);
+    let available = account.as_ref().map(|account| account.balance.posted).unwrap_or_default();
+    match account {
+        Some(account) if total.is_some_and(|total| total <= available) => {
+            Ok(Payer { account: account.id, mint: account.mint, unit: account.unit })
+        }
+        _ => Err(IssueError::NotFound { available }),
     }
 }
 

@@ -16,7 +16,7 @@ use super::payer::Till;
 use crate::config::Secret;
 use crate::failure::{Code, Failure};
 use crate::ledger::terms::Expiry;
-use crate::ledger::vouchers::{self, Batch, MAX_BATCH, New, RedeemError};
+use crate::ledger::vouchers::{self, Batch, Funds, MAX_BATCH, New, RedeemError};
 use crate::ledger::{Account, Ledger};
 use crate::money::{MintUnit, Msat};
 use crate::vault::{self, LEGIBLE, Vault};
@@ -43,6 +43,8 @@ pub struct Wanted {
     pub note: String,
     /// In ms since the Unix epoch; none: never.
     pub expires_ms: Option<i64>,
+    /// Whose money it is.
+    pub funds: Funds,
 }
 
 /// A voucher that was issued, with the code that nobody can look up again.
@@ -99,6 +101,7 @@ pub async fn issue(
         amount: wanted.amount,
         note: wanted.note.trim(),
         expires_ms: wanted.expires_ms,
+        funds: wanted.funds,
         mints,
         unit: unit.as_str(),
     };

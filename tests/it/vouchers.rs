@@ -8,7 +8,7 @@ use std::time::Duration;
 use coinslot::clock::Clock;
 use coinslot::ledger::books::Books;
 use coinslot::ledger::vouchers::repo::Which;
-use coinslot::ledger::vouchers::{IssueError as LedgerError, State};
+use coinslot::ledger::vouchers::{Funds, IssueError as LedgerError, State};
 use coinslot::money::Msat;
 use coinslot::payment::vouchers::{IssueError, Wanted};
 use coinslot::wallet::Change;
@@ -59,6 +59,7 @@ impl World {
     /// Issues vouchers; gives their codes.
     async fn issue(&self, count: usize, sats: u64, hours: Option<i64>) -> Result<Vec<String>, IssueError> {
         let wanted = Wanted {
+            funds: Funds::Earned,
             batch: uuid::Uuid::new_v4().to_string(),
             count,
             amount: Msat::new(sats * 1000).unwrap(),

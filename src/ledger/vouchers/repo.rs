@@ -4,7 +4,8 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
 use super::{Batch, Ended, New, State, Voucher};
-use crate::ledger::AccountId;
+use crate::ledger::repo as books;
+use crate::ledger::{Account, AccountId};
 use crate::money::Msat;
 use crate::store::{StoreError, Tx};
 
@@ -28,6 +29,7 @@ pub(super) struct Row<'a> {
     /// In its batch.
     pub place: i64,
     pub voucher: &'a New,
+    pub paid_by: Option<AccountId>,
 }
 
 /// A voucher, and whose money it was and is.
@@ -50,8 +52,8 @@ pub(super) async fn has_batch(tx: &mut Tx, batch: &str) -> Result<bool, StoreErr
 /// A duplicate error when another process has issued the same batch.
 pub(super) async fn insert(tx: &mut Tx, row: Row<'_>, batch: Batch<'_>, now_ms: i64) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO vouchers (id, code_hash, hint, account, amount, batch, place, note, expires_at, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "INSERT INTO vouchers (id, code_hash, hint, account, amount, batch, place, note, expires_at, created_at, paid_by) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(row.id)
     .bind(row.voucher.code_hash.as_str())
@@ -63,9 +65,21 @@ pub(super) async fn insert(tx: &mut Tx, row: Row<'_>, batch: Batch<'_>, now_ms: 
     .bind(batch.note)
     .bind(batch.expires_ms)
     .bind(now_ms)
+    .bind(row.paid_by.map(AccountId::get))
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+/// Accounts of what recoveries found.
+pub(super) async fn found(tx: &mut Tx) -> Result<Vec<Account>, StoreError> {
+    let ids = sqlx::query("SELECT id FROM accounts WHERE kind = 'change' AND mint <> '' ORDER BY id");
+    let ids = ids.fetch_all(&mut **tx).await?;
+    let mut accounts = Vec::new();
+    for row in ids {
+        accounts.extend(books::find_locked(tx, AccountId(row.try_get(0)?)).await?);
+    }
+    Ok(accounts)
 }
 
 /// Redeems an open voucher, for `to` or for its own account: the one statement that decides who of
@@ -80,7 +94,7 @@ pub(super) async fn redeem(
         "UPDATE vouchers SET state = 'redeemed', ended_at = $1, \
          redeemed_by = CASE WHEN $2 = 0 THEN account ELSE $3 END \
          WHERE code_hash = $4 AND state = 'open' AND (expires_at IS NULL OR expires_at > $5) \
-         RETURNING id, account, amount",
+         RETURNING id, account, amount, paid_by",
     )
     .bind(now_ms)
     .bind(i64::from(to.is_some()))
@@ -104,7 +118,7 @@ pub(super) async fn end(tx: &mut Tx, state: State, which: Which<'_>, now_ms: i64
     };
     let sql = format!(
         "UPDATE vouchers SET state = $1, ended_at = $2 WHERE state = 'open' AND {condition} \
-         RETURNING id, account, amount"
+         RETURNING id, account, amount, paid_by"
     );
     let query = sqlx::query(AssertSqlSafe(sql)).bind(state.as_str()).bind(now_ms);
     let query = match which {
@@ -135,7 +149,12 @@ pub(super) async fn list(connection: &mut AnyConnection, limit: i64) -> Result<V
 }
 
 fn ended(row: &AnyRow) -> Result<Ended, StoreError> {
-    Ok(Ended { id: row.try_get(0)?, account: AccountId(row.try_get(1)?), amount: amount(row.try_get(2)?)? })
+    Ok(Ended {
+        id: row.try_get(0)?,
+        account: AccountId(row.try_get(1)?),
+        amount: amount(row.try_get(2)?)?,
+        paid_by: row.try_get::<Option<i64>, _>(3)?.map(AccountId),
+    })
 }
 
 fn read(row: &AnyRow) -> Result<Voucher, StoreError> {
