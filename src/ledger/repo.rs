@@ -273,6 +273,23 @@ pub async fn transfer(tx: &mut Tx, transfer: Transfer<'_>, now_ms: i64) -> Resul
     Ok(())
 }
 
+/// What a transfer out of this account was for.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn reference_of(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    transfer: i64,
+) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query("SELECT reference FROM transfers WHERE id = $1 AND debit = $2")
+        .bind(transfer)
+        .bind(account.get())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
 /// Creates a client's account, or finds the one with this key hash.
 ///
 /// # Errors

@@ -228,6 +228,15 @@ impl Ledger {
         tx.commit().await
     }
 
+    /// What a transfer out of this account was for.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn reference_of(&self, account: AccountId, transfer: i64) -> Result<Option<String>, StoreError> {
+        let mut reader = self.store().read().acquire().await?;
+        books::reference_of(&mut reader, account, transfer).await
+    }
+
     /// Forgets what a key used in its window.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! What the owner of a key does with it besides paying: makes child keys, sets their limits, looks
 //! at what came and went.
 
+use std::collections::HashSet;
+
 use super::Payment;
 use super::payer::{Till, insufficient, is_credited, key_expired, redeem_failure};
 use crate::failpoint::failpoint;
@@ -9,7 +11,6 @@ use crate::ledger::terms::{ChildError, Children, Expiry, Limits, MAX_CHILDREN, T
 use crate::ledger::{Account, AccountId, AccountKind, Source};
 use crate::money::Msat;
 use crate::store::StoreError;
-use crate::vault::hex;
 use crate::wallet::Movement;
 use crate::wallet::token::Token;
 
@@ -32,7 +33,7 @@ pub struct Statement {
 /// Child keys that were made.
 #[derive(Debug)]
 pub struct NewChildren {
-    /// Without `sk-`. Nobody can look them up again.
+    /// Without `sk-`. Kept nowhere: they derive from the name of their purchase.
     pub secrets: Vec<String>,
     pub cost: Msat,
     /// What the parent has left.
@@ -96,8 +97,8 @@ impl Till {
         read.await.map_err(broken)
     }
 
-    /// Makes child keys of a key, and charges it for them. With a `name`, their secrets derive from
-    /// it: the same name makes them, and charges for them, once, however often it is asked.
+    /// Makes child keys of a key, and charges it for them. Their secrets derive from `name`, which the
+    /// books keep: the same name makes them, and charges for them, once, however often it is asked.
     ///
     /// # Errors
     /// When it cannot pay, or may not have any (more).
@@ -106,19 +107,14 @@ impl Till {
         parent: AccountId,
         count: usize,
         limits: Limits,
-        reference: &str,
-        name: Option<&str>,
+        name: &str,
     ) -> Result<NewChildren, Failure> {
-        let secret = |place: usize| match name {
-            Some(name) => self.vault().derived_key(&format!("child key {place} of {name}")),
-            None => hex(&rand::random::<[u8; 32]>()),
-        };
-        let secrets: Vec<String> = (0..count).map(secret).collect();
+        let secrets: Vec<String> = (0..count).map(|place| self.child_secret(name, place)).collect();
         let key_hashes: Vec<String> = secrets.iter().map(|secret| self.token_hash_of(secret)).collect();
         let price = self.child_key_cost();
         let cost = secrets.iter().try_fold(Msat::ZERO, |sum, _| sum.checked_add(price));
         let cost = cost.ok_or_else(|| Failure::client(Code::InvalidRequest, "That many child keys cost too much."))?;
-        let wanted = Children { parent, key_hashes: &key_hashes, limits, cost, reference };
+        let wanted = Children { parent, key_hashes: &key_hashes, limits, cost, reference: name };
         match self.wallet().ledger().add_children(wanted).await {
             Ok(left) => {
                 failpoint!("keys.sold");
@@ -133,6 +129,28 @@ impl Till {
             }
             Err(ChildError::Store(error)) => Err(broken(error)),
         }
+    }
+
+    /// The child keys that a key paid for by this transfer: an answer that was lost is had again.
+    ///
+    /// # Errors
+    /// When it bought none by it.
+    pub async fn bought_children(&self, parent: &Account, transfer: i64) -> Result<NewChildren, Failure> {
+        let unknown =
+            || Failure::client(Code::ChildNotFound, "No child keys were bought by that entry of the history.");
+        let (ledger, children) = (self.wallet().ledger(), self.wallet().ledger().children(parent.id).await);
+        let known: HashSet<String> = children.map_err(broken)?.into_iter().map(|child| child.key_hash).collect();
+        let name = ledger.reference_of(parent.id, transfer).await.map_err(broken)?.ok_or_else(unknown)?;
+        let secrets = (0..).map(|place| self.child_secret(&name, place));
+        let secrets: Vec<String> = secrets.take_while(|secret| known.contains(&self.token_hash_of(secret))).collect();
+        if secrets.is_empty() {
+            return Err(unknown());
+        }
+        Ok(NewChildren { secrets, cost: Msat::ZERO, left: parent.balance.available() })
+    }
+
+    fn child_secret(&self, name: &str, place: usize) -> String {
+        self.vault().derived_key(&format!("child key {place} of {name}"))
     }
 
     /// Lets a child key spend its whole limit anew. `child`: its secret, or its id.

@@ -160,6 +160,20 @@ impl Wallet {
         }
     }
 
+    /// Gives an earlier refund, or earlier change, of an account out again: the one that was booked by
+    /// this transfer. Money that came in since does not hide it.
+    ///
+    /// # Errors
+    /// [`RefundError::Unknown`] when there is none, otherwise as [`Wallet::refund`].
+    pub async fn return_again(&self, account: AccountId, transfer: i64) -> Result<Change, RefundError> {
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let reference = books::reference_of(&mut reader, account, transfer).await?.ok_or(RefundError::Unknown)?;
+        let found = journal::find(&mut reader, &reference).await?;
+        drop(reader);
+        let given = found.filter(|found| found.kind.is_return() && found.account == account);
+        self.give_again(&given.ok_or(RefundError::Unknown)?).await
+    }
+
     /// Whether all that is on an account is what a Lightning payment of its balance did not need.
     async fn is_left_over(&self, account: AccountId, payment: &Operation) -> Result<bool, RefundError> {
         let Change::Sent { amount, fee, .. } = returned(payment) else { return Ok(false) };

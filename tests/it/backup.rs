@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use sqlx::Row;
 
 use crate::process::ChildNode;
+use crate::support::answers::{decided, ok};
 use crate::support::chaos::{Chaos, Mode};
 use crate::support::db::{TestDb, on_postgres};
+use crate::support::lnurl::Recipient;
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{TestNode, ask};
 use crate::support::purse::Purse;
@@ -22,6 +24,7 @@ use crate::support::upstream::Upstream;
 const START: u64 = 2_000;
 const PASSPHRASE: (&str, &str) = ("BACKUP_PASSPHRASE", "correct horse battery staple");
 const SWAP: &str = "/v1/swap";
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A mint behind a proxy, and a purse that knows it by the proxy's name.
 async fn world(options: MintOptions) -> (TestMint, Chaos, Purse, Upstream) {
@@ -196,10 +199,37 @@ async fn what_came_after_the_backup_is_found_and_owed() {
     assert!(ecash > 800_000 && owed > 800_000, "{report}");
     assert_eq!(report["earnings_msat"], 2_000, "{report}");
     assert_eq!(ecash, owed + 2_000);
+    given_to_whom_it_belongs(&copy, owed).await;
     copy.stop().await;
     copy.db.books().await;
     original.db.remove().await;
     copy.db.remove().await;
+}
+
+/// The operator gives what was found to clients who can show that it was theirs: no more than was found,
+/// and it goes back there.
+async fn given_to_whom_it_belongs(copy: &ChildNode, owed: i64) {
+    let create = async |sats: i64| {
+        let sats = sats.to_string();
+        copy.verb(&["vouchers", "create", "--found", "--sats", &sats, "--note", "found", "--json"]).await
+    };
+    let over = create(1_000_000).await;
+    let left = over.complained.strip_prefix("no vouchers were issued: ").and_then(|said| said.split('.').next());
+    let found: i64 = left.and_then(|sats| sats.parse().ok()).unwrap_or_else(|| panic!("{over:?}"));
+    assert!(over.code == 1 && (700..owed / 1000).contains(&found), "{over:?}, {owed} msat are owed");
+    assert_eq!(create(found + 1).await.code, 1);
+    for _ in 0..2 {
+        let given = create(found).await;
+        assert_eq!(given.code, 0, "{given:?}");
+        assert_eq!(create(1).await.code, 1, "it is all given away");
+        assert_eq!(copy.verb(&["vouchers", "revoke", "--note", "found"]).await.code, 0);
+    }
+    let given: Value = serde_json::from_str(&create(250).await.said).unwrap();
+    let code = given["vouchers"][0]["code"].as_str().unwrap();
+    let answer = copy.post("/v1/wallet/voucher").json(&json!({ "code": code })).send().await.unwrap();
+    let credited: Value = answer.json().await.unwrap();
+    chat(copy, credited["api_key"].as_str().unwrap()).await;
+    assert_eq!(copy.verb(&["audit"]).await.code, 0);
 }
 
 /// Somebody puts yesterday's file back, without any command of ours. (PostgreSQL: a backup of ours in
@@ -327,6 +357,70 @@ async fn an_operation_that_was_open_ends_by_evidence() {
     assert_eq!(books.liabilities, 198_000, "the copy cannot know that the second was paid back");
     original.db.remove().await;
     copy.db.remove().await;
+}
+
+/// Payments over Lightning that were open when the backup was made: what the original was paid, and has
+/// paid, since then is neither credited nor paid once more, and an invoice that waited goes on waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn payments_that_were_open_end_by_what_the_mint_shows() {
+    let (mint, chaos, purse, upstream) = world(MintOptions::default()).await;
+    let recipient = Recipient::start().await;
+    let settings = [PASSPHRASE, ("REFUND_PROCESSING_INTERVAL", "1")];
+    let mut original = ChildNode::prepare(&chaos.url(), &upstream, &settings).await;
+    // It dies when a refund is about to be paid: planned, and not sent.
+    assert!(original.restart_armed("pay.planned").await);
+    let key = purse.send(500).await;
+    chat(&original, &key).await;
+    // Invoices are paid at once at this mint. The ecash for it is asked for, and not had.
+    chaos.set("/v1/mint/bolt11", Mode::Cut);
+    let wanted = json!({ "amount_sats": 30, "purpose": "create" });
+    let invoice = ok(original.post("/lightning/invoice").json(&wanted)).await;
+    let to = json!({ "lightning_address": recipient.name() });
+    original.post("/v1/wallet/refund").json(&to).bearer_auth(&key).send().await.expect_err("it dies over it");
+    original.died().await;
+    let (_, name) = file(&original.db.dir());
+    assert_eq!(original.verb(&["backup", &name]).await.code, 0);
+    // The original goes on after the backup: it pays, and is paid.
+    chaos.calm();
+    original.restart().await;
+    let pay = |node: &ChildNode| node.post("/v1/wallet/refund").json(&to).bearer_auth(&key);
+    let paid: Value = decided("the refund", PATIENCE, || pay(&original)).await.json().await.unwrap();
+    let status =
+        |node: &ChildNode| node.get(&format!("/lightning/invoice/{}/status", invoice["invoice_id"].as_str().unwrap()));
+    let filled = until_paid(|| status(&original)).await;
+    assert_eq!(original.balance(&filled).await.0, 30_000);
+    original.kill();
+
+    let mut copy = ChildNode::prepare(&chaos.url(), &upstream, &settings).await;
+    assert_eq!(copy.verb(&["restore", &name]).await.code, 0);
+    copy.restart().await;
+    recovered(&copy).await;
+    let again: Value = decided("the refund", PATIENCE, || pay(&copy)).await.json().await.unwrap();
+    assert_eq!(again, paid, "it was paid, and that is known again");
+    assert_eq!(mint.paid().await.len(), 1, "it is not paid twice");
+    assert_eq!(until_paid(|| status(&copy)).await, filled, "the same key");
+    assert_eq!(copy.balance(&filled).await.0, 30_000, "credited once");
+    assert_eq!(refund(&copy, &purse, &filled).await, 30);
+    assert_eq!(audited(&copy).await, "proven");
+    copy.stop().await;
+    let books = copy.db.books().await;
+    let left =
+        498_000 - paid["sats"].as_str().unwrap().parse::<i64>().unwrap() * 1000 - paid["fee_msats"].as_i64().unwrap();
+    assert_eq!((books.liabilities, books.earnings), (left, 2_000), "{paid}");
+    original.db.remove().await;
+    copy.db.remove().await;
+}
+
+/// Waits until an invoice is paid. Returns its key.
+async fn until_paid(ask: impl Fn() -> reqwest::RequestBuilder) -> String {
+    for _ in 0..400 {
+        let status = ok(ask()).await;
+        if let Some(key) = status["api_key"].as_str() {
+            return key.to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the invoice is not paid after 20 s");
 }
 
 /// The mint exchanged the copy's ecash, and the copy died before it knew: the next attempt finds it.

@@ -547,8 +547,18 @@ async fn child_key(mut world: World) {
     let key = key(&mut world).await;
     let buy = |node: &ChildNode| node.post("/v1/wallet/child-key").bearer_auth(&key).json(&json!({ "count": 1 }));
     assert!(world.send(buy).await.is_none());
+    let history = world.ask(|node| node.get("/v1/wallet/history").bearer_auth(&key)).await.ok();
+    let bought: Vec<_> =
+        history["transactions"].as_array().unwrap().iter().filter(|one| one["kind"] == "child_key").collect();
+    assert_eq!(bought.len(), usize::try_from(world.deaths).unwrap(), "those before were sold: {history}");
+    for one in bought {
+        let again = json!({ "id": one["id"] });
+        let again = |node: &ChildNode| node.post("/v1/wallet/child-key").bearer_auth(&key).json(&again);
+        let had = world.ask(again).await.ok();
+        let child = had["api_keys"][0].as_str().unwrap();
+        assert_eq!((&had["cost_msats"], world.balance(child).await), (&json!(0), 1000 * u64::from(98 - world.deaths)));
+    }
     let sold = world.ask(buy).await.ok();
-    // Those before were sold too; their secrets were lost with the answers.
     let left = 97 - world.deaths;
     assert_eq!(sold["parent_balance"], 1000 * left, "{sold}");
     assert_eq!(world.take_back(&key).await, u64::from(left));

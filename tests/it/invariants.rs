@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sqlx::Executor;
 
 use crate::bearer::{refund, world};
+use crate::support::answers::{ok, read};
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::purse::Purse;
@@ -44,6 +45,50 @@ async fn an_old_refund_is_not_given_for_a_new_balance() {
     for (token, worth) in [(&first, 100), (&second, 30)] {
         assert_eq!(purse.receive(token["token"].as_str().unwrap()).await.unwrap(), worth);
     }
+    node.finish().await;
+}
+
+/// The answer to a refund was lost, and the key was filled again: the history names the refund, and it is had
+/// again, by its owner and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_that_was_lost_is_had_again_after_a_top_up() {
+    let (_mint, purse, _upstream, node) = world(1000).await;
+    let (key, other) = (purse.send(100).await, purse.send(10).await);
+    assert_eq!((node.balance(&key).await.0, node.balance(&other).await.0), (100_000, 10_000));
+    let (_, lost) = refund_token(&node, &key).await;
+    assert_eq!(top_up(&node, &key, &purse.send(30).await).await, 30_000);
+    let history = ok(node.get("/v1/wallet/history").bearer_auth(&key)).await;
+    let entry = |kind: &str| {
+        let all = history["transactions"].as_array().unwrap();
+        all.iter().find(|one| one["type"] == kind).unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    let again = |key: &str, id: Value| node.post("/v1/wallet/refund").bearer_auth(key).json(&json!({ "id": id }));
+    for _ in 0..2 {
+        let had = ok(again(&key, json!(entry("out")))).await;
+        assert_eq!((&had["token"], &had["sats"]), (&lost["token"], &json!("100")));
+    }
+    assert_eq!(node.balance(&key).await.0, 30_000, "nothing new is paid");
+    for (who, id, status, code) in [
+        (&key, json!(entry("in")), 404, "refund_not_found"),
+        (&other, json!(entry("out")), 404, "refund_not_found"),
+        (&key, json!("1"), 404, "refund_not_found"),
+        (&key, json!("x"), 400, "invalid_request"),
+        (&key, json!(""), 400, "invalid_request"),
+    ] {
+        let (got, answer) = read(again(who, id.clone()).send().await.unwrap()).await;
+        assert_eq!((got, answer["error"]["code"].as_str()), (status, Some(code)), "{id}: {answer}");
+    }
+    assert_eq!(refund_token(&node, &key).await.1["sats"], "30");
+    assert_eq!(ok(again(&key, json!(entry("out")))).await["token"], lost["token"]);
+    // Change of a token that rode on a request is named in the same way.
+    let once = purse.send(50).await;
+    let answer = node.chat(&ask("hello")).header("x-cashu", &once).send().await.unwrap();
+    let change = answer.headers()["x-cashu"].to_str().unwrap().to_owned();
+    let history = ok(node.get("/v1/wallet/history").header("x-cashu", &once)).await;
+    let id = &history["transactions"][0]["id"];
+    assert_eq!(history["transactions"][0]["type"], "out", "{history}");
+    let had = ok(node.post("/v1/wallet/refund").header("x-cashu", &once).json(&json!({ "id": id }))).await;
+    assert_eq!(had["token"], change.as_str());
     node.finish().await;
 }
 

@@ -613,6 +613,36 @@ async fn a_gift_is_income() {
     world.node.finish().await;
 }
 
+/// Without such a header, the history names the purchase, and its keys are had again.
+#[tokio::test(flavor = "multi_thread")]
+async fn child_keys_are_had_again_by_their_purchase() {
+    let world = World::with(&[("CHILD_KEY_COST", "1000")]).await;
+    let make = |body: Value| world.node.post("/v1/wallet/child-key").bearer_auth(&world.parent).json(&body);
+    let (status, first) = answer(make(json!({ "count": 3, "balance_limit": 7_000 }))).await;
+    assert_eq!(status, 200, "{first}");
+    let named = make(json!({ "count": 1 })).header("idempotency-key", "named");
+    let (_, second) = answer(named).await;
+    let request = world.node.get("/v1/balance/history").bearer_auth(&world.parent);
+    let (_, history) = answer(request).await;
+    let bought: Vec<&Value> =
+        history["transactions"].as_array().unwrap().iter().filter(|one| one["kind"] == "child_key").collect();
+    for (entry, sold) in bought.iter().zip([&second, &first]) {
+        let (status, again) = answer(make(json!({ "id": entry["id"] }))).await;
+        assert_eq!((status, &again["api_keys"], &again["count"]), (200, &sold["api_keys"], &sold["count"]), "{again}");
+        assert_eq!((&again["cost_msats"], &again["parent_balance"]), (&json!(0), &json!(496_000)));
+    }
+    let other = world.purse.send(20).await;
+    assert_eq!(world.chat(&other).await.0, 200);
+    for (who, id) in [(&world.parent, json!("7")), (&other, bought[0]["id"].clone())] {
+        let request = world.node.post("/v1/wallet/child-key").bearer_auth(who).json(&json!({ "id": id }));
+        refused(&answer(request).await, 404, "child_key_not_found");
+    }
+    let child = first["api_keys"][0].as_str().unwrap();
+    let request = world.node.post("/v1/wallet/child-key").bearer_auth(child).json(&json!({ "id": bought[1]["id"] }));
+    refused(&answer(request).await, 404, "child_key_not_found");
+    world.node.finish().await;
+}
+
 /// A lost answer does not lose the keys that were bought: the same request gives them again.
 #[tokio::test(flavor = "multi_thread")]
 async fn child_keys_are_made_once_for_an_idempotency_key() {

@@ -1,5 +1,6 @@
 //! `POST /child-key`: keys that spend the money of this one, within limits. Their secrets are in the
-//! answer and nowhere else; with an `Idempotency-Key`, an answer that was lost is had again.
+//! answer and nowhere else. An answer that was lost is had again: with the same `Idempotency-Key`, or
+//! with the `id` of the purchase in the history.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -7,12 +8,13 @@ use axum::http::{HeaderMap, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, limits, parse_json, paying, read_bytes, respond, spawn};
+use super::{Answer, history, limits, parse_json, paying, read_bytes, respond, spawn};
 use crate::exchange::Asked;
 use crate::failure::{Code, Failure};
 use crate::http::{Node, idempotency};
 use crate::ledger::terms::{Expiry, Limits};
 use crate::payment::Payment;
+use crate::payment::keys::NewChildren;
 
 /// Most keys of one call.
 const MAX_COUNT: usize = 50;
@@ -21,6 +23,8 @@ const PATH: &str = "balance/child-key";
 
 #[derive(Debug, Default, Deserialize)]
 struct Wanted {
+    /// Of a purchase in the history, whose keys are wanted again.
+    id: Option<String>,
     count: Option<Value>,
     balance_limit: Option<Value>,
     balance_limit_reset: Option<Value>,
@@ -37,20 +41,25 @@ async fn make(node: &Node, headers: &HeaderMap, request: Request) -> Result<Resp
     let key = idempotency::key(headers)?;
     let (payment, expiry) = paying(headers)?;
     let body = read_bytes(request).await?;
-    let (count, limits) = read(&body, node.exchange.ledger.clock().now_secs())?;
+    let wanted: Wanted = parse_json(&body)?;
+    if let Some(bought) = &wanted.id {
+        let bought = history::entry(bought)?;
+        let answer = spawn(node, move |node| keys_again(node, payment, bought)).await;
+        return Ok(respond(answer));
+    }
+    let (count, limits) = read(&wanted, node.exchange.ledger.clock().now_secs())?;
     let id = uuid::Uuid::new_v4().to_string();
     let Some(key) = key else {
-        let answer = spawn(node, move |node| make_keys(node, payment, expiry, count, limits, id, None)).await;
+        let answer = spawn(node, move |node| make_keys(node, payment, expiry, count, limits, id)).await;
         return Ok(respond(answer));
     };
     let asked = Asked { payment: &payment, key, path: PATH, body: &body, request_id: &id };
-    let (payer, worker, reference) = (payment.clone(), node.clone(), id.clone());
-    let work = move |name| make_keys(worker, payer, expiry, count, limits, reference, Some(name));
+    let (payer, worker) = (payment.clone(), node.clone());
+    let work = move |name| make_keys(worker, payer, expiry, count, limits, name);
     idempotency::once(node, asked, work).await
 }
 
-fn read(body: &[u8], now_secs: i64) -> Result<(usize, Limits), Failure> {
-    let wanted: Wanted = parse_json(body)?;
+fn read(wanted: &Wanted, now_secs: i64) -> Result<(usize, Limits), Failure> {
     let count = limits::whole("count", wanted.count.as_ref())?.and_then(|count| usize::try_from(count).ok());
     let count = count
         .filter(|count| (1..=MAX_COUNT).contains(count))
@@ -70,19 +79,28 @@ async fn make_keys(
     expiry: Option<Expiry>,
     count: usize,
     limits: Limits,
-    reference: String,
-    name: Option<String>,
+    name: String,
 ) -> Answer {
     let till = &node.exchange.till;
     let (parent, _) = till.open(payment, expiry).await?;
-    let made = till.make_children(parent.id, count, limits, &reference, name.as_deref()).await?;
+    Ok(describe(&till.make_children(parent.id, count, limits, &name).await?))
+}
+
+async fn keys_again(node: Node, payment: Payment, bought: i64) -> Answer {
+    let till = &node.exchange.till;
+    let key = payment.key_hex().ok_or_else(|| Failure::payment(Code::Unauthorized, "Unauthorized"))?;
+    let parent = till.look_up(key).await?.ok_or_else(|| Failure::payment(Code::KeyNotFound, "Key not found"))?;
+    Ok(describe(&till.bought_children(&parent, bought).await?))
+}
+
+fn describe(made: &NewChildren) -> Value {
     let keys: Vec<String> = made.secrets.iter().map(|secret| format!("sk-{secret}")).collect();
-    Ok(json!({
+    json!({
         "api_keys": keys,
-        "count": count,
+        "count": keys.len(),
         "cost_msats": made.cost.get(),
         "cost_sats": made.cost.floor_sat().get(),
         "parent_balance": made.left.get(),
         "parent_balance_sats": made.left.floor_sat().get(),
-    }))
+    })
 }

@@ -48,6 +48,14 @@ fn number(name: &str, text: Option<&str>, most: i64) -> Result<Option<i64>, Fail
     number.map(Some).ok_or_else(|| Failure::client(Code::InvalidRequest, format!("{name} must be 1 to {most}.")))
 }
 
+/// The `id` of an entry, as a client names it.
+///
+/// # Errors
+/// When it can be none.
+pub(super) fn entry(id: &str) -> Result<i64, Failure> {
+    number("id", Some(id), i64::MAX)?.ok_or_else(|| Failure::client(Code::InvalidRequest, "id must not be empty."))
+}
+
 fn describe(movement: &Movement, kind: AccountKind) -> Value {
     let amount = match movement.unit {
         MintUnit::Sat => movement.amount.floor_sat().get(),

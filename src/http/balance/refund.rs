@@ -1,5 +1,6 @@
 //! `POST /refund`: the balance of a key, as a token or over Lightning, or the change of a token that
-//! rode on a request.
+//! rode on a request. With the `id` of an entry of the history, an earlier one again: whoever lost the
+//! answer and has paid in since still gets it.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -7,7 +8,7 @@ use axum::http::Response;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, paying, read_json, respond, spawn};
+use super::{Answer, history, paying, read_json, respond, spawn};
 use crate::failure::{Code, Failure, Funds};
 use crate::http::{Node, headers};
 use crate::ledger::Account;
@@ -26,6 +27,16 @@ struct Wanted {
     lightning_address: Option<String>,
     /// A mint of this node's whose token is wanted; else one of the mint that was paid at.
     mint: Option<String>,
+    /// Of an entry of the history that went out: that refund is wanted again, and no new one.
+    id: Option<String>,
+}
+
+/// What a refund is asked for.
+enum Ask {
+    /// All that is there.
+    Balance(Destination),
+    /// What went out by this entry of the history.
+    Again(i64),
 }
 
 /// Serves the call.
@@ -34,12 +45,12 @@ pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body>
     let one_shot = headers::text(&headers, headers::X_CASHU).map(str::trim).filter(|token| !token.is_empty());
     if let Some(token) = one_shot {
         let token = token.to_owned();
-        let outcome = spawn(&node, move |node| async move {
-            let id = payment::read_token(&token)?.id;
-            let change = claim(&node, &token).await?;
-            let account = node.exchange.till.look_up(&id).await?;
-            Ok((change, Returned::of(&node, account.as_ref()).await))
-        });
+        let outcome = async {
+            // Whatever else such a call brings along has never mattered.
+            let wanted: Wanted = read_json(request).await.unwrap_or_default();
+            let entry = wanted.id.as_deref().map(history::entry).transpose()?;
+            spawn(&node, move |node| async move { claim_change(&node, &token, entry).await }).await
+        };
         return match outcome.await {
             Ok((change, returned)) => {
                 let mut response = respond(refund_body(&change, returned));
@@ -53,11 +64,19 @@ pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body>
     }
     let outcome = async {
         let (payment, _) = paying(&headers)?;
-        let to = read_destination(read_json(request).await?)?;
-        let (change, returned) = spawn(&node, move |node| async move { refund_key(&node, payment, &to).await }).await?;
+        let ask = read_ask(read_json(request).await?)?;
+        let (change, returned) =
+            spawn(&node, move |node| async move { refund_key(&node, payment, &ask).await }).await?;
         refund_body(&change, returned)
     };
     respond(outcome.await)
+}
+
+fn read_ask(wanted: Wanted) -> Result<Ask, Failure> {
+    match wanted.id {
+        Some(id) => history::entry(&id).map(Ask::Again),
+        None => read_destination(wanted).map(Ask::Balance),
+    }
 }
 
 fn read_destination(wanted: Wanted) -> Result<Destination, Failure> {
@@ -76,10 +95,25 @@ fn read_destination(wanted: Wanted) -> Result<Destination, Failure> {
     Ok(Destination { mint, recipient })
 }
 
-async fn claim(node: &Node, token: &str) -> Result<Change, Failure> {
+/// The change of a token: the newest, or what went out by an entry of its history.
+async fn claim_change(node: &Node, token: &str, entry: Option<i64>) -> Result<(Change, Returned), Failure> {
     let till = &node.exchange.till;
-    till.wallet().claim(&till.token_hash(token)).await.map_err(|error| match error {
-        RefundError::Unknown => Failure::client(Code::RefundNotFound, "Refund not found"),
+    let id = payment::read_token(token)?.id;
+    let change = match entry {
+        None => till.wallet().claim(&till.token_hash(token)).await,
+        Some(entry) => match till.look_up(&id).await? {
+            Some(account) => till.wallet().return_again(account.id, entry).await,
+            None => Err(RefundError::Unknown),
+        },
+    };
+    let change = change.map_err(claim_failure)?;
+    let account = till.look_up(&id).await?;
+    Ok((change, Returned::of(node, account.as_ref()).await))
+}
+
+fn claim_failure(error: RefundError) -> Failure {
+    match error {
+        RefundError::Unknown => not_found(),
         RefundError::Pending | RefundError::Ongoing => {
             Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY)
         }
@@ -94,7 +128,7 @@ async fn claim(node: &Node, token: &str) -> Result<Change, Failure> {
             tracing::error!(%error, "change could not be looked up");
             Failure::internal().funds(Funds::Claimable)
         }
-    })
+    }
 }
 
 /// What is told of a refund besides its amount.
@@ -115,7 +149,7 @@ impl Returned {
     }
 }
 
-async fn refund_key(node: &Node, payment: Payment, to: &Destination) -> Result<(Change, Returned), Failure> {
+async fn refund_key(node: &Node, payment: Payment, ask: &Ask) -> Result<(Change, Returned), Failure> {
     let till = &node.exchange.till;
     let key = payment.key_hex().ok_or_else(|| Failure::payment(Code::Unauthorized, "Unauthorized"))?;
     // Never redeems: a token that was not used here is best kept as it is.
@@ -123,11 +157,21 @@ async fn refund_key(node: &Node, payment: Payment, to: &Destination) -> Result<(
     if account.parent.is_some() {
         return Err(child_key("A child key has no balance of its own; refund its parent."));
     }
-    let change = till.wallet().refund(account.id, to).await.map_err(|error| match error {
+    let given = match ask {
+        Ask::Balance(to) => till.wallet().refund(account.id, to).await,
+        Ask::Again(entry) => till.wallet().return_again(account.id, *entry).await,
+    };
+    let change = given.map_err(refund_failure)?;
+    Ok((change, Returned::of(node, Some(&account)).await))
+}
+
+fn refund_failure(error: RefundError) -> Failure {
+    match error {
         RefundError::Ongoing => {
             Failure::client(Code::RefundOngoing, "Cannot refund key. There are ongoing requests for this api key.")
         }
-        RefundError::Nothing | RefundError::Unknown => Failure::client(Code::RefundNothing, "No balance to refund"),
+        RefundError::Nothing => Failure::client(Code::RefundNothing, "No balance to refund"),
+        RefundError::Unknown => not_found(),
         RefundError::TooSmall => Failure::client(Code::RefundTooSmall, "Balance too small to refund (less than 1 sat)"),
         RefundError::Pending => {
             Failure::unavailable(Code::RefundPending, "Refund is pending; retry shortly.", REFUND_RETRY)
@@ -148,8 +192,11 @@ async fn refund_key(node: &Node, payment: Payment, to: &Destination) -> Result<(
             tracing::error!(%error, "a refund failed");
             Failure::internal()
         }
-    })?;
-    Ok((change, Returned::of(node, Some(&account)).await))
+    }
+}
+
+fn not_found() -> Failure {
+    Failure::client(Code::RefundNotFound, "Refund not found")
 }
 
 fn refund_body(change: &Change, returned: Returned) -> Answer {
