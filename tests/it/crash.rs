@@ -195,7 +195,7 @@ async fn killed_before_the_answer_to_a_lightning_top_up_arrived() {
     node.restart().await;
     let path = format!("/lightning/invoice/{}/status", made["invoice_id"].as_str().unwrap());
     let mut paid = Value::Null;
-    for _ in 0..200 {
+    for _ in 0..600 {
         paid = json_of(node.get(&path).send().await.unwrap()).await;
         if paid["status"] == "paid" {
             break;
