@@ -101,7 +101,11 @@ const ROWS: &[Row] = &[
         let show = |feed: &super::Feed| format!("{} {}", feed.kind.name(), feed.url.as_ref().map_or("-", |url| url.as_str()));
         config.pricing.feeds.iter().map(show).collect::<Vec<_>>().join("; ")
     }, "mempool -; kraken http://127.0.0.1:9/t?pair=XBTUSD"),
-    ("BTC_USD_MAX_AGE", "10", field!(pricing.max_age), "10s"),
+    ("BTC_USD_MAX_AGE", "10", field!(pricing.rate.max_age), "10s"),
+    ("BTC_USD_MIN_FEEDS", "3", field!(pricing.rate.min_feeds), "3"),
+    ("BTC_USD_MAX_SPREAD_PERCENT", "4", field!(pricing.rate.max_spread_percent), "4"),
+    ("BTC_USD_GRACE_SECONDS", "900", field!(pricing.rate.grace), "Some(900s)"),
+    ("BTC_USD_GRACE_MARGIN_PERCENT", "7", field!(pricing.rate.grace_margin_percent), "7"),
     ("PRICING_REFRESH_INTERVAL_SECONDS", "11", field!(pricing.refresh_interval), "11s"),
     ("PRICING_REFRESH_INTERVAL", "12", field!(pricing.refresh_interval), "12s"),
     ("NODE_TIMEOUT_SECONDS", "5", field!(storage.node_timeout), "5s"),
@@ -175,7 +179,11 @@ fn without_settings_the_documented_defaults_hold() {
     let pricing = &config.pricing;
     assert_eq!(show(&(pricing.exchange_fee, pricing.provider_fee, pricing.tolerance_percent)), "(1.005, 1.05, 1)");
     assert_eq!(show(&(pricing.cost_per_request, pricing.cost_per_1k_input, pricing.cost_per_1k_output)), "(1, 0, 0)");
-    assert_eq!(show(&(pricing.max_age, pricing.refresh_interval, pricing.min_request)), "(600s, 120s, Msat(1))");
+    assert_eq!(show(&(pricing.refresh_interval, pricing.min_request)), "(120s, Msat(1))");
+    assert_eq!(
+        show(&pricing.rate),
+        "RateRules { max_age: 600s, min_feeds: 2, max_spread_percent: 10, grace: None, grace_margin_percent: 5 }"
+    );
     let names: Vec<_> = pricing.feeds.iter().map(|feed| feed.kind.name()).collect();
     assert_eq!(names, ["kraken", "coinbase", "binance", "bitstamp", "mempool"]);
     assert!(pricing.feeds.iter().all(|feed| feed.url.is_none()));

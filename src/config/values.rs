@@ -128,6 +128,10 @@ pub(super) fn ladder_coins(text: &str) -> Parsed<usize> {
     whole(text, 0..=8)
 }
 
+pub(super) fn feed_count(text: &str) -> Parsed<usize> {
+    whole(text, 1..=100)
+}
+
 pub(super) fn concurrency(text: &str) -> Parsed<usize> {
     whole(text, 1..=1024)
 }

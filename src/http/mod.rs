@@ -9,6 +9,7 @@ mod info;
 mod lightning;
 mod models;
 mod proxy;
+mod rate;
 mod receipts;
 pub mod serve;
 
@@ -85,6 +86,7 @@ pub fn router(node: Node, cors_origins: &[String]) -> Routes {
         let at = |path: &str| format!("{prefix}{path}");
         router = router
             .route(&at("/info"), get(info::info))
+            .route(&at("/rate"), get(rate::show))
             .route(&at("/models"), get(models::list))
             .route(&at("/models/"), get(models::list))
             .route(&at("/models/{*id}"), get(models::one))
