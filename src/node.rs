@@ -23,6 +23,8 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Mints, Secret};
 use crate::exchange::{Deliveries, Exchange, Replays};
 use crate::http;
+use crate::http::peer::Proxies;
+use crate::http::serve::Entrance;
 use crate::jobs;
 use crate::ledger::Ledger;
 use crate::net::public::Reach;
@@ -136,7 +138,8 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         jobs::start(&background, &stop, jobs::TakeSnapshot { snapshots, clock: Arc::clone(exchange.ledger.clock()) });
     }
     start_work(&background, &stop, &config, &exchange, latest, now_ms);
-    background.spawn(http::serve::run(listener, router, exchanges.clone(), drain.clone(), stop.clone()));
+    let entrance = Entrance { listener, proxies: Proxies::new(&config.server.trusted_proxies) };
+    background.spawn(http::serve::run(entrance, router, exchanges.clone(), drain.clone(), stop.clone()));
     let npub = is_new.then(|| exchange.identity.npub().to_owned());
     Ok(Running {
         address,

@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rust_decimal::Decimal;
 use url::Url;
 
@@ -95,6 +96,8 @@ pub struct Server {
     pub port: u16,
     /// `CORS_ORIGINS`, comma list; empty (or `*` among them) means any.
     pub cors_origins: Vec<String>,
+    /// `TRUSTED_PROXIES`: reverse proxies that say who asks.
+    pub trusted_proxies: Vec<IpNet>,
     /// `MAX_BODY_BYTES`, 32 MiB.
     pub max_body_bytes: usize,
     /// `SHUTDOWN_TIMEOUT_SECONDS`, 30: how long running streams may go on after a stop signal.

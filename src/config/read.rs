@@ -74,12 +74,14 @@ impl<'a> Reader<'a> {
         let host = self.get("HOST", values::host);
         let port = self.get("PORT", values::port);
         let cors_origins = self.get("CORS_ORIGINS", values::origins);
+        let trusted_proxies = self.get("TRUSTED_PROXIES", values::networks);
         let max_body_bytes = self.get("MAX_BODY_BYTES", values::body_limit);
         let shutdown_timeout = self.get("SHUTDOWN_TIMEOUT_SECONDS", values::seconds);
         Some(Server {
             host: host?,
             port: port?,
             cors_origins: cors_origins?,
+            trusted_proxies: trusted_proxies?,
             max_body_bytes: max_body_bytes?,
             shutdown_timeout: shutdown_timeout?,
         })

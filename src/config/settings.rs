@@ -130,8 +130,9 @@ pub const SETTINGS: &[Setting] = &[
         "Days that change and refunds stay claimable. What nobody has claimed at the mint by then is taken \
          back into your earnings. 0: never."),
     setting("INVOICE_CREATES_PER_HOUR", &[], "10",
-        "Lightning invoices for new keys that one address may ask for in an hour. Behind a reverse proxy, or \
-         in Tor, all clients have one address: set this and the next two to 0 there, which means no limit."),
+        "Lightning invoices for new keys that one address may ask for in an hour. In Tor, and behind a reverse \
+         proxy that TRUSTED_PROXIES does not name, all clients have one address: set this and the next two to 0 \
+         there, which means no limit."),
     setting("INVOICE_MAX_PENDING", &[], "5",
         "How many of them may wait to be paid, for one address. 0: no limit."),
     setting("VOUCHER_TRIES_PER_HOUR", &[], "20",
@@ -169,6 +170,9 @@ pub const SETTINGS: &[Setting] = &[
         "Port to listen on. 0 picks a free one."),
     setting("CORS_ORIGINS", &[], "*",
         "Web sites whose scripts may call the API, separated by commas, e.g. https://chat.example."),
+    setting("TRUSTED_PROXIES", &[], "",
+        "Your reverse proxies, as addresses or networks (127.0.0.1, 10.0.0.0/8), separated by commas: what they \
+         say in X-Forwarded-For is who asks."),
     setting("MAX_BODY_BYTES", &[], "33554432",
         "Largest request taken, in bytes."),
     setting("SHUTDOWN_TIMEOUT_SECONDS", &[], "30",

@@ -45,6 +45,7 @@ const ROWS: &[Row] = &[
     ("PORT", " 0 ", field!(server.port), "0"),
     ("CORS_ORIGINS", "https://A.example/, app://x", field!(server.cors_origins), r#"["https://a.example", "app://x"]"#),
     ("CORS_ORIGINS", "https://a.example,*", field!(server.cors_origins), "[]"),
+    ("TRUSTED_PROXIES", "127.0.0.1, fd00::/8,10.1.2.3/8", field!(server.trusted_proxies), "[127.0.0.1/32, fd00::/8, 10.0.0.0/8]"),
     ("MAX_BODY_BYTES", "1024", field!(server.max_body_bytes), "1024"),
     ("SHUTDOWN_TIMEOUT_SECONDS", "1", field!(server.shutdown_timeout), "1s"),
     ("NAME", "My node", field!(info.name), "\"My node\""),
@@ -162,7 +163,7 @@ fn without_settings_the_documented_defaults_hold() {
     let config = read(&[]);
     assert_eq!(
         show(&config.server),
-        "Server { host: 127.0.0.1, port: 8000, cors_origins: [], max_body_bytes: 33554432, shutdown_timeout: 30s }"
+        "Server { host: 127.0.0.1, port: 8000, cors_origins: [], trusted_proxies: [], max_body_bytes: 33554432, shutdown_timeout: 30s }"
     );
     assert_eq!(
         show(&config.storage),
@@ -260,6 +261,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("COST_PER_1K_OUTPUT_TOKENS", ".", "is not a number in range"),
     ("EXCHANGE_FEE", "0", "is not a number in range; expected more than 0, up to 100"),
     ("UPSTREAM_PROVIDER_FEE", "100.1", "is not a number in range"),
+    ("TRUSTED_PROXIES", "proxy.example", "entry 1 is no address"),
     ("TOLERANCE_PERCENTAGE", "51", "is not a number in range; expected 0 to 50"),
     ("MIN_REQUEST_MSAT", "2100000000000000001", "is not a whole number in range"),
     ("MISSING_USAGE", "guess", "is not one of the three"),
