@@ -78,6 +78,7 @@ pub enum Code {
     PriceUnavailable,
     UpstreamUnavailable,
     UpstreamFailed,
+    UpstreamTimedOut,
     UpstreamRejected,
     UpstreamRateLimited,
     ReceiptNotFound,

@@ -31,7 +31,7 @@ use crate::nostr::{Identity, IdentityError};
 use crate::payment::payer::Till;
 use crate::price::PriceBook;
 use crate::store::{FileLock, Lineage, Store, StoreError};
-use crate::upstream::Upstream;
+use crate::upstream::{Pool, PoolError};
 use crate::vault::{Vault, VaultError, hex, write_private};
 use crate::wallet::holdings::Inspector;
 use crate::wallet::mint::Limits;
@@ -54,6 +54,8 @@ pub enum StartError {
     Net(#[from] NetError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error("{0}")]
@@ -105,6 +107,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let wallet = open_wallet(&config, &vault, &ledger).await?;
     let snapshots = Snapshots::new(&config, store.reader(), &vault);
     let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);
+    let pool = Pool::open(&config.upstreams, &store, &vault, &clock).await?;
     let market = Market::new(load_catalog(&config)?, Arc::clone(&book), config.pricing.clone(), clock);
     let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;
     let exchanges = TaskTracker::new();
@@ -114,7 +117,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         identity,
         till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost, config.clients),
         ledger: ledger.clone(),
-        upstream: config.upstream.as_ref().map(Upstream::new).transpose()?.map(Arc::new),
+        pool,
         missing_usage: config.pricing.missing_usage,
         tracker: exchanges.clone(),
         deliveries: Deliveries::default(),
@@ -218,6 +221,7 @@ fn start_upkeep(
     jobs::start(tracker, stop, jobs::RefreshKeysets { wallet });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
     jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
+    jobs::start(tracker, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
 }
 
@@ -252,7 +256,7 @@ fn start_jobs(
     started_ms: i64,
 ) {
     let wallet = exchange.till.wallet().clone();
-    let idle = config.upstream.as_ref().map_or(Duration::from_secs(120), |upstream| upstream.idle_timeout);
+    let idle = exchange.pool.longest_silence().unwrap_or(Duration::from_secs(120));
     if let Some(recipient) = config.payouts.recipient.clone() {
         let (minimum, period) = (config.payouts.minimum, config.payouts.interval);
         jobs::start(tracker, stop, jobs::PayOut { wallet: wallet.clone(), recipient, minimum, period });
@@ -312,6 +316,9 @@ impl Running {
             () = now => {}
         }
         stop.cancel();
+        if let Err(error) = exchange.pool.flush(&store).await {
+            tracing::warn!(%error, "what the last requests cost was not written down");
+        }
         drop(exchange);
         background.close();
         let ended = async {

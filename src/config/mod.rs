@@ -14,6 +14,7 @@ mod settings;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 mod values;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub use address::mint_url;
 pub use fault::{Fault, Faults};
 pub use secret::Secret;
 pub use settings::{NOT_USED_YET, SETTINGS, Setting};
+pub use upstreams::{Choice, ModelRule, Protocol, Timeouts, Upstream, UpstreamKind, Upstreams};
 
 /// Everything the node was told.
 #[derive(Clone, Debug)]
@@ -39,7 +41,7 @@ pub struct Config {
     pub info: Info,
     pub storage: Storage,
     pub backups: Backups,
-    pub upstream: Option<Upstream>,
+    pub upstreams: Upstreams,
     pub mints: Mints,
     pub payouts: Payouts,
     pub clients: Clients,
@@ -74,7 +76,7 @@ impl Config {
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if self.upstream.is_none() {
+        if self.upstreams.listed.is_empty() {
             lines.push("no upstream: set UPSTREAM_BASE_URL".to_owned());
         }
         if self.mints.urls.is_empty() {
@@ -138,21 +140,6 @@ pub struct Backups {
     pub passphrase: Option<Secret>,
     /// `SNAPSHOTS_KEEP`, 14; 0: none are made.
     pub keep: u64,
-}
-
-/// The API behind the node.
-#[derive(Clone, Debug)]
-pub struct Upstream {
-    /// `UPSTREAM_BASE_URL`, with or without `/v1` as given, no slash at the end of a path.
-    pub base_url: Url,
-    /// `UPSTREAM_API_KEY`
-    pub api_key: Option<Secret>,
-    /// `UPSTREAM_CONNECT_TIMEOUT_SECONDS`, 10
-    pub connect_timeout: Duration,
-    /// `UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS`, 120
-    pub first_byte_timeout: Duration,
-    /// `UPSTREAM_IDLE_TIMEOUT_SECONDS`, 120
-    pub idle_timeout: Duration,
 }
 
 /// The mints whose ecash is taken.

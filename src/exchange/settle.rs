@@ -30,7 +30,10 @@ impl Job {
         let held = self.hold.amount();
         let (charged, shortfall) = cost.clone().bounded_by(held);
         let record = self.record(&charged, shortfall);
-        let Self { exchange, upstream, shape, candidate, payer, hold, request_id, .. } = self;
+        self.note_outlay(Some(&cost.usage));
+        // The place at the upstream is free from here on.
+        let provider = self.lease.upstream().label();
+        let Self { exchange, shape, candidate, payer, hold, request_id, .. } = self;
         let usage = cost.usage;
         failpoint!("exchange.metered");
         let (charged, remaining) = match hold.noting(record).capture(cost).await {
@@ -60,7 +63,7 @@ impl Job {
         let receipt = Receipt {
             cost: charged,
             remaining: if payer.one_shot { None } else { remaining },
-            provider: upstream.label().to_owned(),
+            provider: provider.to_owned(),
             btc_usd: candidate.btc_usd,
         };
         Ok(Settled { receipt, change })

@@ -49,6 +49,7 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::PriceUnavailable => (503, "api_error", "price_unavailable"),
         Code::UpstreamUnavailable => (503, "upstream_error", "upstream_unavailable"),
         Code::UpstreamFailed => (502, "upstream_error", "upstream_error"),
+        Code::UpstreamTimedOut => (504, "upstream_error", "upstream_timeout"),
         Code::UpstreamRejected => (400, INVALID, "upstream_rejected"),
         Code::UpstreamRateLimited => (429, "rate_limit_error", "UPSTREAM_RATE_LIMIT"),
         Code::ReceiptNotFound => (404, INVALID, "receipt_not_found"),

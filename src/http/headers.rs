@@ -42,6 +42,19 @@ pub fn exposed() -> Vec<HeaderName> {
     ]
 }
 
+/// Where clients say which conversation a request belongs to.
+const CONVERSATION: [&str; 5] =
+    ["x-claude-code-session-id", "x-session-id", "session-id", "session_id", "conversation_id"];
+/// Longest name of a conversation.
+const MAX_CONVERSATION: usize = 256;
+
+/// What the client calls the conversation.
+#[must_use]
+pub fn conversation(headers: &HeaderMap) -> Option<&str> {
+    let named = CONVERSATION.iter().find_map(|name| text(headers, *name));
+    named.map(str::trim).filter(|name| !name.is_empty() && name.len() <= MAX_CONVERSATION)
+}
+
 /// Sets a header, unless the value cannot be one.
 pub fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {

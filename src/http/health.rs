@@ -32,7 +32,7 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
         tracing::error!(%error, "the database does not answer");
         reasons.push("the database does not answer".to_owned());
     }
-    if exchange.upstream.is_none() {
+    if exchange.pool.is_empty() {
         reasons.push("no upstream is configured".to_owned());
     }
     if wallet.mints().is_empty() {

@@ -81,6 +81,7 @@ async fn answer(
         change_in_stream: headers::text(headers, headers::X_CASHU_CHANGE)
             .is_some_and(|mode| mode.trim().eq_ignore_ascii_case("stream")),
         request_id: asks.request_id.clone(),
+        conversation: headers::conversation(headers).map(str::to_owned),
         once: None,
     };
     match key {

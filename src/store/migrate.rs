@@ -50,6 +50,7 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../migrations/0011_recovery.postgres.sql"),
     },
     Migration { version: 13, common: include_str!("../migrations/0013_sweep.sql"), sqlite: "", postgres: "" },
+    Migration { version: 15, common: include_str!("../migrations/0015_upstreams.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.
