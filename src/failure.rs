@@ -109,6 +109,8 @@ pub enum Code {
     UpgradeRequired,
     TooManyRequests,
     ShuttingDown,
+    /// The operator has stopped the sale.
+    Maintenance,
     /// The node was restored from a copy, and is not sure of its ecash yet.
     Recovering,
     Internal,

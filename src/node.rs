@@ -21,7 +21,7 @@ use crate::backup::Snapshots;
 use crate::catalog::{Catalog, file, route::Market};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Mints, Secret};
-use crate::exchange::{Deliveries, Exchange, Replays};
+use crate::exchange::{Deliveries, Exchange, Maintenance, Replays};
 use crate::http;
 use crate::jobs;
 use crate::ledger::Ledger;
@@ -29,6 +29,7 @@ use crate::net::public::Reach;
 use crate::net::{self, ClientOptions, NetError};
 use crate::nostr::{Identity, IdentityError};
 use crate::payment::payer::Till;
+use crate::payment::rates::Rates;
 use crate::price::PriceBook;
 use crate::store::{FileLock, Lineage, Store, StoreError};
 use crate::upstream::{Pool, PoolError};
@@ -119,11 +120,14 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         ledger: ledger.clone(),
         pool,
         missing_usage: config.pricing.missing_usage,
+        maintenance: Maintenance::new(config.server.maintenance),
+        rates: Rates::new(config.key_limits, Arc::clone(ledger.clock())),
         tracker: exchanges.clone(),
         deliveries: Deliveries::default(),
         drains: Exchange::drain_permits(),
     });
 
+    exchange.maintenance.look(&store).await?;
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let latest = Latest::default();
     let state =
@@ -191,6 +195,7 @@ async fn admin_pages(
         ledger,
         wallet: exchange.till.wallet().clone(),
         till: exchange.till.clone(),
+        pool: Arc::clone(&exchange.pool),
         password: admin.password,
         name: config.info.name.clone(),
         version: env!("CARGO_PKG_VERSION"),
@@ -221,6 +226,10 @@ fn start_upkeep(
     jobs::start(tracker, stop, jobs::RefreshKeysets { wallet });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
     jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
+    if let Some(period) = config.upstreams.probe_interval {
+        jobs::start(tracker, stop, jobs::ProbeUpstreams { exchange: Arc::clone(exchange), period });
+    }
+    jobs::start(tracker, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
 }

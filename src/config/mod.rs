@@ -45,6 +45,7 @@ pub struct Config {
     pub mints: Mints,
     pub payouts: Payouts,
     pub clients: Clients,
+    pub key_limits: KeyLimits,
     pub pricing: Pricing,
     pub admin: Admin,
     pub nostr: Nostr,
@@ -101,6 +102,8 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// `SHUTDOWN_TIMEOUT_SECONDS`, 30: how long running streams may go on after a stop signal.
     pub shutdown_timeout: Duration,
+    /// `MAINTENANCE`; `None`: a stored switch decides.
+    pub maintenance: Option<bool>,
 }
 
 /// What the node says about itself.
@@ -197,6 +200,17 @@ pub struct Clients {
     pub max_pending: Option<usize>,
     /// `VOUCHER_TRIES_PER_HOUR`, 20: voucher codes that are none.
     pub wrong_vouchers_per_hour: Option<usize>,
+}
+
+/// What one key may do in this process. `None` (0): as much as it can pay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// `KEY_REQUESTS_PER_MINUTE`
+    pub requests_per_minute: Option<u64>,
+    /// `KEY_TOKENS_PER_MINUTE`
+    pub tokens_per_minute: Option<u64>,
+    /// `KEY_MAX_STREAMS`
+    pub max_streams: Option<usize>,
 }
 
 /// How dollars become sats.

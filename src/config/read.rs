@@ -6,8 +6,8 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Backups, Clients, Config, Info, Log, Mints, Nostr, Payouts, Pricing, Secret, Server, Storage, Timeouts,
-    Upstream, UpstreamKind, Upstreams, address, upstreams, values,
+    Admin, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, Secret, Server, Storage,
+    Timeouts, Upstream, UpstreamKind, Upstreams, address, upstreams, values,
 };
 
 /// Reads everything and fails with all faults at once.
@@ -49,6 +49,7 @@ impl<'a> Reader<'a> {
         let mints = self.mints();
         let payouts = self.payouts();
         let clients = self.clients();
+        let key_limits = self.key_limits();
         let pricing = self.pricing();
         let admin = self.admin();
         let nostr = self.nostr();
@@ -62,6 +63,7 @@ impl<'a> Reader<'a> {
             mints: mints?,
             payouts: payouts?,
             clients: clients?,
+            key_limits: key_limits?,
             pricing: pricing?,
             admin: admin?,
             nostr: nostr?,
@@ -76,12 +78,14 @@ impl<'a> Reader<'a> {
         let cors_origins = self.get("CORS_ORIGINS", values::origins);
         let max_body_bytes = self.get("MAX_BODY_BYTES", values::body_limit);
         let shutdown_timeout = self.get("SHUTDOWN_TIMEOUT_SECONDS", values::seconds);
+        let maintenance = self.optional("MAINTENANCE", values::boolean);
         Some(Server {
             host: host?,
             port: port?,
             cors_origins: cors_origins?,
             max_body_bytes: max_body_bytes?,
             shutdown_timeout: shutdown_timeout?,
+            maintenance: maintenance?,
         })
     }
 
@@ -150,6 +154,7 @@ impl<'a> Reader<'a> {
         let choice = self.get("UPSTREAM_CHOICE", values::choice);
         let max_attempts = self.get("UPSTREAM_MAX_ATTEMPTS", values::attempts);
         let breaker_failures = self.get("UPSTREAM_BREAKER_FAILURES", values::failures);
+        let probe_interval = self.get("UPSTREAM_PROBE_SECONDS", values::seconds_or_never);
         let listed = self.listed_upstreams(timeouts);
         Some(Upstreams {
             listed: listed?,
@@ -157,6 +162,7 @@ impl<'a> Reader<'a> {
             choice: choice?,
             max_attempts: max_attempts?,
             breaker_failures: breaker_failures?,
+            probe_interval: probe_interval?,
         })
     }
 
@@ -277,6 +283,17 @@ impl<'a> Reader<'a> {
             creates_per_hour: creates_per_hour?,
             max_pending: max_pending?,
             wrong_vouchers_per_hour: wrong_vouchers_per_hour?,
+        })
+    }
+
+    fn key_limits(&mut self) -> Option<KeyLimits> {
+        let requests_per_minute = self.get("KEY_REQUESTS_PER_MINUTE", values::amount_or_any);
+        let tokens_per_minute = self.get("KEY_TOKENS_PER_MINUTE", values::amount_or_any);
+        let max_streams = self.get("KEY_MAX_STREAMS", values::count_or_any);
+        Some(KeyLimits {
+            requests_per_minute: requests_per_minute?,
+            tokens_per_minute: tokens_per_minute?,
+            max_streams: max_streams?,
         })
     }
 

@@ -81,6 +81,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("UPSTREAM_BREAKER_FAILURES", &[], "5",
         "After so many failures in a row an upstream is left alone for a minute, with the model they were for. \
          0: never; one that fails, or asks for time, then only goes last."),
+    setting("UPSTREAM_PROBE_SECONDS", &[], "0",
+        "Seconds after which an upstream that was not heard of is asked for a token of its probe_model, at your \
+         cost. 0: never."),
 
     setting("CASHU_MINTS", &["MINT"], "",
         "Mints whose ecash you take, separated by commas. You hold their ecash, so name mints you trust."),
@@ -163,6 +166,13 @@ pub const SETTINGS: &[Setting] = &[
     setting("VOUCHER_TRIES_PER_HOUR", &[], "20",
         "Wrong voucher codes that one address may send in an hour. 0: no limit."),
 
+    setting("KEY_REQUESTS_PER_MINUTE", &[], "0",
+        "Requests that one key may make in any minute. 0: no limit, here and in the next two."),
+    setting("KEY_TOKENS_PER_MINUTE", &[], "0",
+        "Tokens that one key may use in any minute, both ways together."),
+    setting("KEY_MAX_STREAMS", &[], "0",
+        "Streams that one key may have running at a time."),
+
     setting("ADMIN_PASSWORD", &[], "",
         "Password for the operator's pages. Generated and printed once when none was ever set."),
     setting("SECRET_KEY", &["ROUTSTR_SECRET_KEY"], "",
@@ -199,6 +209,10 @@ pub const SETTINGS: &[Setting] = &[
         "Largest request taken, in bytes."),
     setting("SHUTDOWN_TIMEOUT_SECONDS", &[], "30",
         "How long running answers may go on after a stop signal."),
+
+    setting("MAINTENANCE", &[], "",
+        "true: nothing is sold and no token is taken; balances and refunds stay open. When absent, \
+         coinslot maintenance on|off decides, also while the node runs."),
 
     setting("NAME", &[], "coinslot",
         "Name of the node, for people."),

@@ -76,6 +76,7 @@ const ROWS: &[Row] = &[
     ("UPSTREAM_CHOICE", "cheapest", field!(upstreams.choice), "Cheapest"),
     ("UPSTREAM_MAX_ATTEMPTS", "2", field!(upstreams.max_attempts), "2"),
     ("UPSTREAM_BREAKER_FAILURES", "0", field!(upstreams.breaker_failures), "0"),
+    ("UPSTREAM_PROBE_SECONDS", "60", field!(upstreams.probe_interval), "Some(60s)"),
     ("UPSTREAMS", r#"[{"name":"b","base_url":"https://b.example"}]"#, upstreams, "default generic -; b generic -"),
     ("CHAT_COMPLETIONS_API_VERSION", "2024-10-21", upstreams, "default azure -"),
     ("OPENAI_API_KEY", "k", upstreams, "default generic -; openai openai k"),
@@ -143,6 +144,10 @@ const ROWS: &[Row] = &[
     ("INVOICE_CREATES_PER_HOUR", "3", field!(clients.creates_per_hour), "Some(3)"),
     ("INVOICE_MAX_PENDING", "0", field!(clients.max_pending), "None"),
     ("VOUCHER_TRIES_PER_HOUR", "4", field!(clients.wrong_vouchers_per_hour), "Some(4)"),
+    ("KEY_REQUESTS_PER_MINUTE", "60", field!(key_limits.requests_per_minute), "Some(60)"),
+    ("KEY_TOKENS_PER_MINUTE", "0", field!(key_limits.tokens_per_minute), "None"),
+    ("KEY_MAX_STREAMS", "4", field!(key_limits.max_streams), "Some(4)"),
+    ("MAINTENANCE", "on", field!(server.maintenance), "Some(true)"),
     ("NSEC", "0000000000000000000000000000000000000000000000000000000000000001", |config| secret(config.nostr.nsec.as_ref()), "0000000000000000000000000000000000000000000000000000000000000001"),
     ("ADMIN_PASSWORD", " pass word ", |config| secret(config.admin.password.as_ref()), " pass word "),
     ("LOG_LEVEL", "WARNING", field!(log.level), "\"warn\""),
@@ -183,7 +188,8 @@ fn without_settings_the_documented_defaults_hold() {
     let config = read(&[]);
     assert_eq!(
         show(&config.server),
-        "Server { host: 127.0.0.1, port: 8000, cors_origins: [], max_body_bytes: 33554432, shutdown_timeout: 30s }"
+        "Server { host: 127.0.0.1, port: 8000, cors_origins: [], max_body_bytes: 33554432, shutdown_timeout: 30s, \
+         maintenance: None }"
     );
     assert_eq!(
         show(&config.storage),
@@ -264,6 +270,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("UPSTREAM_CHOICE", "best", "is neither of the two; expected weighted or cheapest"),
     ("UPSTREAM_MAX_ATTEMPTS", "0", "is not a whole number in range; expected 1 to 20"),
     ("UPSTREAM_BREAKER_FAILURES", "x", "is not a whole number in range"),
+    ("UPSTREAM_PROBE_SECONDS", "x", "is not a whole number in range"),
     ("UPSTREAMS", "[{}]", "entry 1: it has no name"),
     ("CHAT_COMPLETIONS_API_VERSION", "a b", "is not a version"),
     ("OPENAI_API_KEY", "a b", "holds a space"),
@@ -302,6 +309,10 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("BTC_USD_FEEDS", ",", "names no source"),
     ("BTC_USD_MAX_AGE", "x", "is not a whole number in range"),
     ("PRICING_REFRESH_INTERVAL", "0", "is not a whole number in range"),
+    ("KEY_REQUESTS_PER_MINUTE", "-1", "is not a whole number in range"),
+    ("KEY_TOKENS_PER_MINUTE", "many", "is not a whole number in range"),
+    ("KEY_MAX_STREAMS", "1.5", "is not a whole number in range"),
+    ("MAINTENANCE", "soon", "is neither yes nor no; expected true or false"),
     ("LOG_LEVEL", "verbose", "is not a log level"),
     ("LOG_LEVEL", "coinslot=loud", "is not a log level"),
     ("LOG_FORMAT", "xml", "is neither of the two; expected pretty or json"),

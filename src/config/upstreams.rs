@@ -29,6 +29,8 @@ pub struct Upstreams {
     pub max_attempts: usize,
     /// `UPSTREAM_BREAKER_FAILURES`, 5; 0: no upstream is ever left out.
     pub breaker_failures: u32,
+    /// `UPSTREAM_PROBE_SECONDS`; `None` (0): none are probed.
+    pub probe_interval: Option<Duration>,
 }
 
 /// How an upstream is chosen among those of the same priority.
@@ -68,6 +70,8 @@ pub struct Upstream {
     pub fee: Decimal,
     pub daily_usd: Option<Decimal>,
     pub monthly_usd: Option<Decimal>,
+    /// The public model that probes ask for. `None`: it is not probed.
+    pub probe_model: Option<String>,
     pub tags: Vec<String>,
     pub enabled: bool,
 }
@@ -193,6 +197,7 @@ impl Upstream {
             fee: Decimal::ONE,
             daily_usd: None,
             monthly_usd: None,
+            probe_model: None,
             tags: Vec::new(),
             enabled: true,
         }
@@ -232,6 +237,7 @@ impl Upstream {
             fee: entry.decimal("fee", 1000)?.unwrap_or(Decimal::ONE),
             daily_usd: entry.decimal("daily_usd", MAX_CAP_USD)?,
             monthly_usd: entry.decimal("monthly_usd", MAX_CAP_USD)?,
+            probe_model: entry.text("probe_model")?,
             tags: entry.texts("tags")?.unwrap_or_default(),
             enabled: entry.flag("enabled")?.unwrap_or(true),
             ..Self::new(&name, kind, timeouts)
@@ -260,6 +266,7 @@ impl Upstream {
             "models",
             self.models.as_ref().map(|rules| rules.iter().map(ModelRule::to_json).collect::<Map<_, _>>().into()),
         );
+        put("probe_model", self.probe_model.as_ref().map(|text| json!(text)));
         put("max_concurrency", self.max_concurrency.map(|most| json!(most)));
         put("daily_usd", self.daily_usd.map(|cap| json!(cap.to_string())));
         put("monthly_usd", self.monthly_usd.map(|cap| json!(cap.to_string())));
@@ -327,6 +334,7 @@ const MEMBERS: &[&str] = &[
     "fee",
     "daily_usd",
     "monthly_usd",
+    "probe_model",
     "tags",
     "enabled",
 ];
@@ -492,7 +500,7 @@ mod tests {
             "protocols":["responses","messages"],"models":{"m":"other","p-*":"vendor/*","*":null},"priority":2,
             "weight":"3","max_concurrency":4,"headers":{"X-Title":"t","User-Agent":null},
             "proxy_url":"socks5h://u:p@127.0.0.1:9050","idle_timeout":9,"total_timeout":60,"fee":1.055,
-            "daily_usd":"2.50","monthly_usd":40,"tags":["eu"],"enabled":false,"api_version":"2024-10-21"}]"#;
+            "daily_usd":"2.50","monthly_usd":40,"probe_model":"m","tags":["eu"],"enabled":false,"api_version":"2024-10-21"}]"#;
         let upstream = list(text, timeouts()).unwrap().remove(0);
         assert_eq!((upstream.kind, upstream.priority, upstream.weight), (UpstreamKind::Openai, 2, 3));
         assert_eq!(upstream.fee, "1.055".parse().unwrap());

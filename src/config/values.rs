@@ -194,6 +194,12 @@ pub(super) fn count_or_any(text: &str) -> Parsed<Option<usize>> {
     Ok((count > 0).then_some(count))
 }
 
+/// 0: any amount.
+pub(super) fn amount_or_any(text: &str) -> Parsed<Option<u64>> {
+    let amount: u64 = whole(text, 0..=1_000_000_000_000)?;
+    Ok((amount > 0).then_some(amount))
+}
+
 pub(super) fn percent(text: &str) -> Parsed<u8> {
     whole(text, 0..=100)
 }

@@ -151,7 +151,8 @@ impl Job {
 
     /// A mistake of the client's is shown as the upstream put it; trouble of the operator's is not.
     fn refused_failure(&self, refused: Refused) -> Failure {
-        let said = refused.message.as_deref().map(|said| self.shown(said)).unwrap_or_default();
+        let shown = |text: Option<String>| text.map(|text| self.shown(&text));
+        let said = shown(refused.message).unwrap_or_default();
         match refused.status {
             401..=403 => upstream_failed("The upstream did not accept this node's account."),
             429 => {
@@ -165,9 +166,9 @@ impl Job {
                 let mut failure = Failure::upstream(Code::UpstreamRejected, message);
                 failure.upstream = Some(Box::new(UpstreamAnswer {
                     status: refused.status,
-                    kind: refused.kind,
-                    code: refused.code,
-                    param: refused.param,
+                    kind: shown(refused.kind),
+                    code: shown(refused.code),
+                    param: shown(refused.param),
                 }));
                 failure
             }

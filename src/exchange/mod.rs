@@ -18,7 +18,9 @@
 
 mod attempts;
 mod delivery;
+mod maintenance;
 mod outlay;
+mod probe;
 mod pump;
 mod receipts;
 mod record;
@@ -45,16 +47,21 @@ use crate::money::{Cost, Msat, Usage};
 use crate::nostr::Identity;
 use crate::payment::Payment;
 use crate::payment::payer::{Payer, Till, insufficient, key_expired, limit_reached};
+use crate::payment::rates::{Pass, Rates, TooFast};
 use crate::upstream::{Lease, Names, Plan, Pool, Session, Unavailable};
 use crate::wallet::Change;
 
 use attempts::Opened;
 pub use delivery::{Aborted, Deliveries, Delivery, Out};
+pub use maintenance::{Maintenance, turn as turn_maintenance};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
 pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays};
 
 /// Streams whose client left that are read to their end at the same time.
 const MAX_DRAINS: usize = 64;
+
+/// Tokens that an answer without a limit is reckoned with until its end.
+const USUAL_OUTPUT: u64 = 1_000;
 
 /// A request to be served.
 #[derive(Debug)]
@@ -98,6 +105,9 @@ pub struct Exchange {
     pub ledger: Ledger,
     pub pool: Arc<Pool>,
     pub missing_usage: MissingUsage,
+    pub maintenance: Maintenance,
+    /// How fast keys may spend.
+    pub rates: Arc<Rates>,
     pub tracker: TaskTracker,
     pub deliveries: Deliveries,
     pub drains: Arc<Semaphore>,
@@ -112,6 +122,7 @@ pub(crate) struct Job {
     /// The upstream that is asked, or has answered.
     lease: Lease,
     attempts: Vec<attempts::Attempt>,
+    pass: Pass,
     dialect: &'static dyn Dialect,
     /// The body as the client sent it.
     body: Bytes,
@@ -137,6 +148,7 @@ impl Exchange {
     /// # Errors
     /// A failure that says what happened to the money.
     pub async fn serve(self: Arc<Self>, call: Call) -> Result<Reply, Failure> {
+        self.maintenance.check()?;
         let shape = call.dialect.read(&call.body).map_err(|bad| bad_request(&bad))?;
         let candidate = self.quote(&shape)?;
         if matches!(call.payment, Payment::Asking) {
@@ -145,6 +157,7 @@ impl Exchange {
         let mut plan = self.plan(&call, &shape, &candidate).map_err(|why| unavailable(why, &shape))?;
         let lease = self.pool.lease(&mut plan).map_err(|why| unavailable(why, &shape))?;
         let body = call.dialect.forward(&call.body, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
+        let pass = self.rates.enter(&call.payment, tokens(&shape), shape.stream).map_err(too_fast)?;
         if let Some(once) = &call.once {
             self.till.check_key(&call.payment).await?;
             once.claim().await?;
@@ -162,6 +175,7 @@ impl Exchange {
             exchange: self,
             lease,
             attempts: Vec::new(),
+            pass,
             shape,
             candidate,
             payer,
@@ -272,14 +286,29 @@ impl Job {
     /// Frees the hold and gives the money back.
     pub(crate) async fn undo(self, failure: Failure) -> Failure {
         let record = self.record(&Cost::new(Usage::default(), None), Msat::ZERO);
-        self.note_outlay(None);
-        let Self { exchange, hold, payer, request_id, .. } = self;
+        self.exchange.pool.note(self.outlay(None));
+        self.pass.used(0);
+        let Self { exchange, lease, pass, hold, payer, request_id, .. } = self;
+        // Whoever sees that the hold has ended finds the places free.
+        drop((lease, pass));
         if let Err(error) = hold.noting(record).release().await {
             tracing::error!(%error, request = %request_id, "a hold waits for its release");
         }
         failpoint!("exchange.undone");
         exchange.give_back(payer, failure).await
     }
+}
+
+/// About what a request will use, as far as it says.
+fn tokens(shape: &Shape) -> u64 {
+    let input = shape.prompt_chars.saturating_add(shape.extra_chars).div_ceil(4).saturating_add(shape.image_tokens);
+    let output = shape.max_output.unwrap_or(USUAL_OUTPUT).saturating_mul(shape.choices.max(1));
+    input.saturating_add(output)
+}
+
+fn too_fast(limit: TooFast) -> Failure {
+    let message = format!("This key has used up its {}; try again later.", limit.what);
+    Failure::client(Code::TooManyRequests, message).retrying(limit.secs)
 }
 
 fn upstream_failed(message: &str) -> Failure {

@@ -10,14 +10,15 @@ CREATE TABLE upstreams (
     PRIMARY KEY (name, origin)
 ) STRICT;
 
--- What a request cost the operator, beside what its client was charged (holds.request). nano_usd and msat
--- are absent where it is not known. attempts: JSON, one entry for each upstream that was asked.
+-- What a request (holds.request), or a probe, cost the operator, beside what its client was charged. nano_usd
+-- and msat are absent where it is not known. attempts: JSON, one entry for each upstream that was asked.
 CREATE TABLE outlays (
     request     TEXT    NOT NULL PRIMARY KEY,
     upstream    TEXT    NOT NULL,
     model       TEXT    NOT NULL,
     nano_usd    INTEGER,
     msat        INTEGER,
+    charged     INTEGER NOT NULL,
     attempts    TEXT    NOT NULL,
     created_at  INTEGER NOT NULL
 ) STRICT;

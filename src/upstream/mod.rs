@@ -18,7 +18,7 @@ mod models;
 pub mod outlay;
 mod pool;
 mod provider;
-mod repo;
+pub mod repo;
 mod sticky;
 
 pub use failover::{Miss, Verdict};
@@ -26,6 +26,6 @@ pub use forward::{Answer, ForwardError, Media, Refused, Wants};
 pub use health::{Outcome, Standing};
 pub use models::{Models, Names};
 pub use outlay::Outlay;
-pub use pool::{Lease, Plan, Pool, PoolError, Unavailable};
+pub use pool::{Condition, Lease, Plan, Pool, PoolError, Unavailable};
 pub use provider::Upstream;
 pub use sticky::Session;

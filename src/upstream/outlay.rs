@@ -25,6 +25,8 @@ pub struct Outlay {
     pub usd: Option<Decimal>,
     /// The same at the rate of the request.
     pub msat: Option<u64>,
+    /// What the client was charged, in msat.
+    pub charged: u64,
     /// JSON.
     pub attempts: String,
     pub at_ms: i64,
@@ -83,6 +85,12 @@ impl Outlays {
         let spent = self.spent().get(upstream).copied().unwrap_or_default().on(now_ms.div_euclid(DAY_MS));
         let reached = |cap: Option<Decimal>, sum: i64| cap.and_then(nano).is_some_and(|cap| sum >= cap);
         reached(daily, spent.today) || reached(monthly, spent.month)
+    }
+
+    /// What was spent at an upstream today and this month, in USD.
+    pub(super) fn spent_usd(&self, upstream: &Arc<str>, now_ms: i64) -> (Decimal, Decimal) {
+        let spent = self.spent().get(upstream).copied().unwrap_or_default().on(now_ms.div_euclid(DAY_MS));
+        (Decimal::new(spent.today, 9), Decimal::new(spent.month, 9))
     }
 
     /// Writes what waits, and reads the sums anew: other processes spend too.
@@ -174,6 +182,7 @@ mod tests {
             model: "m".to_owned(),
             usd: Some(usd.parse().unwrap()),
             msat: None,
+            charged: 0,
             attempts: String::new(),
             at_ms,
         };

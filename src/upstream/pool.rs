@@ -1,7 +1,9 @@
 //! All upstreams, and the leave to ask one of them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
@@ -58,6 +60,24 @@ struct Member {
     upstream: Upstream,
     /// By model.
     health: Mutex<HashMap<String, Health>>,
+    /// When an attempt last ended, in ms.
+    heard_ms: AtomicI64,
+}
+
+/// How one upstream is, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    pub name: Arc<str>,
+    pub kind: &'static str,
+    /// A spend cap is reached.
+    pub is_capped: bool,
+    /// Models that it is not asked for now, and for how many seconds.
+    pub out: Vec<(String, u64)>,
+    /// It goes last, for some model at least.
+    pub rests: bool,
+    /// What was spent there, in USD.
+    pub today_usd: rust_decimal::Decimal,
+    pub month_usd: rust_decimal::Decimal,
 }
 
 /// All upstreams.
@@ -131,7 +151,7 @@ impl Pool {
         let member = |one: &config::Upstream| {
             let upstream = Upstream::new(one);
             let upstream = upstream.map_err(|error| PoolError::Upstream { name: one.name.clone(), error })?;
-            Ok(Arc::new(Member { upstream, health: Mutex::default() }))
+            Ok(Arc::new(Member { upstream, health: Mutex::default(), heard_ms: AtomicI64::new(i64::MIN) }))
         };
         Ok(Self {
             members: described.iter().filter(|one| one.enabled).map(member).collect::<Result<Vec<_>, PoolError>>()?,
@@ -155,16 +175,26 @@ impl Pool {
         self.members.len() > 1
     }
 
-    /// How many upstreams there are, and how many of them have a model that is left alone or a cap that is
-    /// reached.
+    /// How each upstream is.
     #[must_use]
-    pub fn census(&self) -> (usize, usize) {
+    pub fn conditions(&self) -> Vec<Condition> {
         let now_ms = self.clock.now_ms();
-        let is_out = |member: &&Arc<Member>| {
-            let out = |health: &mut Health| matches!(health.standing(now_ms), Standing::Out { .. });
-            self.is_capped(member, now_ms) || member.health().values_mut().any(out)
-        };
-        (self.members.len(), self.members.iter().filter(is_out).count())
+        self.members.iter().map(|member| self.condition(member, now_ms)).collect()
+    }
+
+    fn condition(&self, member: &Member, now_ms: i64) -> Condition {
+        let name = member.upstream.name();
+        let (mut out, mut rests) = (Vec::new(), false);
+        for (model, health) in member.health().iter_mut() {
+            match health.standing(now_ms) {
+                Standing::Out { until_ms } => out.push((model.clone(), secs_until(until_ms, now_ms))),
+                standing => rests |= standing == Standing::Resting,
+            }
+        }
+        out.sort();
+        let (today_usd, month_usd) = self.outlays.spent_usd(name, now_ms);
+        let is_capped = self.is_capped(member, now_ms);
+        Condition { name: Arc::clone(name), kind: member.upstream.label(), is_capped, out, rests, today_usd, month_usd }
     }
 
     /// What clients are told about who serves them: the kind, where there is only one.
@@ -179,8 +209,21 @@ impl Pool {
 
     /// The longest that an upstream may be silent.
     #[must_use]
-    pub fn longest_silence(&self) -> Option<std::time::Duration> {
+    pub fn longest_silence(&self) -> Option<Duration> {
         self.members.iter().map(|member| member.upstream.timeouts.idle).max()
+    }
+
+    /// The upstreams of which nothing was heard for so long, and the model to ask them for.
+    #[must_use]
+    pub fn silent(&self, silence: Duration) -> Vec<(Arc<str>, String)> {
+        let silence_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
+        let before_ms = self.clock.now_ms().saturating_sub(silence_ms);
+        let silent = self.members.iter().filter(|member| member.heard_ms.load(Ordering::Relaxed) <= before_ms);
+        let named = silent.filter_map(|member| {
+            let model = member.upstream.probe_model.clone()?;
+            Some((Arc::clone(member.upstream.name()), model))
+        });
+        named.collect()
     }
 
     /// The name of a conversation as it is remembered.
@@ -259,9 +302,7 @@ impl Pool {
         match ticket {
             Some(ticket) => Ok((place, ticket)),
             None => Err(match health.get_mut(model).map(|known| known.standing(now_ms)) {
-                Some(Standing::Out { until_ms }) => {
-                    Unavailable::Out { secs: until_ms.abs_diff(now_ms).div_ceil(1_000).max(1) }
-                }
+                Some(Standing::Out { until_ms }) => Unavailable::Out { secs: secs_until(until_ms, now_ms) },
                 _ => Unavailable::Busy,
             }),
         }
@@ -283,6 +324,20 @@ impl Pool {
     /// When the database does not answer; what waited still waits.
     pub async fn flush(&self, store: &Store) -> Result<(), StoreError> {
         self.outlays.flush(store, self.clock.now_ms()).await
+    }
+}
+
+fn secs_until(until_ms: i64, now_ms: i64) -> u64 {
+    until_ms.abs_diff(now_ms).div_ceil(1_000).max(1)
+}
+
+impl Plan {
+    /// The same for one upstream alone.
+    #[must_use]
+    pub fn only(mut self, pool: &Pool, name: &str) -> Self {
+        let is_it = |at: &usize| pool.members.get(*at).is_some_and(|member| **member.upstream.name() == *name);
+        self.left.retain(|(at, _)| is_it(at));
+        self
     }
 }
 
@@ -346,6 +401,7 @@ impl Lease {
     pub fn finish(&mut self, outcome: Outcome) {
         self.is_settled = true;
         let (member, now_ms) = (&self.member, self.pool.clock.now_ms());
+        member.heard_ms.store(now_ms, Ordering::Relaxed);
         let name = member.upstream.name();
         let limit = self.pool.breaker_failures;
         let mut opened = false;

@@ -49,6 +49,7 @@ pub struct Upstream {
     pub(super) fee: Decimal,
     pub(super) daily_usd: Option<Decimal>,
     pub(super) monthly_usd: Option<Decimal>,
+    pub(super) probe_model: Option<String>,
 }
 
 impl Upstream {
@@ -85,6 +86,7 @@ impl Upstream {
             fee: config.fee,
             daily_usd: config.daily_usd,
             monthly_usd: config.monthly_usd,
+            probe_model: config.probe_model.clone(),
         };
         upstream.credential(None, None)?;
         Ok(upstream)

@@ -59,14 +59,15 @@ pub(super) async fn write_outlays(store: &Store, batch: &[Outlay]) -> Result<(),
     for outlay in batch {
         let nano_usd = outlay.nano_usd();
         sqlx::query(
-            "INSERT INTO outlays (request, upstream, model, nano_usd, msat, attempts, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (request) DO NOTHING",
+            "INSERT INTO outlays (request, upstream, model, nano_usd, msat, charged, attempts, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (request) DO NOTHING",
         )
         .bind(&outlay.request)
         .bind(&*outlay.upstream)
         .bind(&outlay.model)
         .bind(nano_usd)
         .bind(outlay.msat.and_then(|msat| i64::try_from(msat).ok()))
+        .bind(i64::try_from(outlay.charged).unwrap_or(i64::MAX))
         .bind(&outlay.attempts)
         .bind(outlay.at_ms)
         .execute(&mut *tx)
@@ -83,6 +84,35 @@ pub(super) async fn write_outlays(store: &Store, batch: &[Outlay]) -> Result<(),
         .await?;
     }
     tx.commit().await
+}
+
+/// What requests since then cost at an upstream, and what clients were charged for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Margin {
+    pub upstream: String,
+    pub requests: i64,
+    /// What is known of it.
+    pub cost_msat: i64,
+    pub charged_msat: i64,
+}
+
+/// The margins at all upstreams since then.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn margins(store: &Store, since_ms: i64) -> Result<Vec<Margin>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT upstream, COUNT(*), CAST(COALESCE(SUM(msat), 0) AS BIGINT), CAST(SUM(charged) AS BIGINT) \
+         FROM outlays WHERE created_at > $1 GROUP BY upstream",
+    )
+    .bind(since_ms)
+    .fetch_all(store.read())
+    .await?;
+    let margin = |row: &sqlx::any::AnyRow| {
+        let (upstream, requests) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(Margin { upstream, requests, cost_msat: row.try_get(2)?, charged_msat: row.try_get(3)? })
+    };
+    rows.iter().map(margin).collect()
 }
 
 /// What was spent at each upstream on this day, and since the first of its month, in nanodollars.
