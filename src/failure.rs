@@ -78,6 +78,7 @@ pub enum Code {
     PriceUnavailable,
     UpstreamUnavailable,
     UpstreamFailed,
+    UpstreamTimedOut,
     UpstreamRejected,
     UpstreamRateLimited,
     ReceiptNotFound,
@@ -108,6 +109,8 @@ pub enum Code {
     UpgradeRequired,
     TooManyRequests,
     ShuttingDown,
+    /// The operator has stopped the sale.
+    Maintenance,
     /// The node was restored from a copy, and is not sure of its ecash yet.
     Recovering,
     Internal,

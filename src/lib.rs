@@ -10,7 +10,7 @@
 //! | 3 | find model and price, freeze the rate, size the worst case | [`catalog::route`] | the client's |
 //! | 4 | redeem the token, once, last of all checks | [`wallet::Wallet::redeem`] | the node's, on an account |
 //! | 5 | set the worst case aside, in one atomic statement | [`ledger::Ledger::hold`] | held |
-//! | 6 | forward the body, and nothing else of the client's | [`upstream`] | held |
+//! | 6 | forward the body, and nothing else of the client's, to one upstream after the other until one answers | [`upstream`] | held |
 //! | 7 | read the answer, event by event, and meter it | [`exchange`], [`dialect::Meter`] | held |
 //! | 8 | reckon the cost, rounded up once | [`money::RateCard::price`] | held |
 //! | 9 | charge it, free the rest | [`ledger::Hold::capture`] | earned, or on the account |
@@ -40,7 +40,8 @@
 //! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs.
 //! * [`audit`]: the proof of solvency, from ledger, wallet and mints. [`backup`]: sealed copies of it all.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.
-//! * [`upstream`]: one attempt at the API behind the node.
+//! * [`upstream`]: the APIs behind the node: kinds, who goes first, who is left alone, one attempt, what a
+//!   failed one means, what they cost.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
 //! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`node`]: composition.
 //!   [`cli`]: the program's verbs.

@@ -27,11 +27,19 @@ pub struct ClientOptions {
     pub http1_only: bool,
     /// Idle connections kept for each host.
     pub idle_per_host: usize,
+    /// Does not say what it is (`User-Agent`).
+    pub nameless: bool,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(10), read_timeout: None, http1_only: true, idle_per_host: 512 }
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: None,
+            http1_only: true,
+            idle_per_host: 512,
+            nameless: false,
+        }
     }
 }
 
@@ -94,6 +102,18 @@ pub fn client(options: &ClientOptions) -> Result<reqwest::Client, NetError> {
     builder(options).build().map_err(|_| NetError::Other("the HTTP client could not be started"))
 }
 
+/// A client all of whose connections go through a proxy (`http`, `https`, `socks5`, or `socks5h`, which
+/// looks names up as well). When the proxy is not there, nothing is: no connection goes around it.
+///
+/// # Errors
+/// When the address is not that of a proxy, or the TLS backend does not start.
+pub fn client_through(options: &ClientOptions, proxy: &str) -> Result<reqwest::Client, NetError> {
+    // The error repeats the address, which may hold a password.
+    let proxy = reqwest::Proxy::all(proxy).map_err(|_| NetError::Address("the proxy's address cannot be used"))?;
+    let client = builder(options).proxy(proxy).build();
+    client.map_err(|_| NetError::Other("the HTTP client could not be started"))
+}
+
 fn builder(options: &ClientOptions) -> reqwest::ClientBuilder {
     install_crypto();
     let mut builder = reqwest::Client::builder()
@@ -101,10 +121,12 @@ fn builder(options: &ClientOptions) -> reqwest::ClientBuilder {
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
-        .user_agent(USER_AGENT)
         .tcp_nodelay(true)
         .connect_timeout(options.connect_timeout)
         .pool_max_idle_per_host(options.idle_per_host);
+    if !options.nameless {
+        builder = builder.user_agent(USER_AGENT);
+    }
     if let Some(idle) = options.read_timeout {
         builder = builder.read_timeout(idle);
     }

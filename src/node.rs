@@ -21,7 +21,7 @@ use crate::backup::Snapshots;
 use crate::catalog::{Catalog, file, route::Market};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Mints, Secret};
-use crate::exchange::{Deliveries, Exchange, Replays};
+use crate::exchange::{Deliveries, Exchange, Maintenance, Replays};
 use crate::http;
 use crate::http::peer::Proxies;
 use crate::http::serve::Entrance;
@@ -31,9 +31,10 @@ use crate::net::public::Reach;
 use crate::net::{self, ClientOptions, NetError};
 use crate::nostr::{Identity, IdentityError};
 use crate::payment::payer::Till;
+use crate::payment::rates::Rates;
 use crate::price::PriceBook;
 use crate::store::{FileLock, Lineage, Store, StoreError};
-use crate::upstream::Upstream;
+use crate::upstream::{Pool, PoolError};
 use crate::vault::{Vault, VaultError, hex, write_private};
 use crate::wallet::holdings::Inspector;
 use crate::wallet::mint::Limits;
@@ -56,6 +57,8 @@ pub enum StartError {
     Net(#[from] NetError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error("{0}")]
@@ -107,6 +110,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let wallet = open_wallet(&config, &vault, &ledger).await?;
     let snapshots = Snapshots::new(&config, store.reader(), &vault);
     let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);
+    let pool = Pool::open(&config.upstreams, &store, &vault, &clock).await?;
     let market = Market::new(load_catalog(&config)?, Arc::clone(&book), config.pricing.clone(), clock);
     let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;
     let exchanges = TaskTracker::new();
@@ -116,13 +120,16 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         identity,
         till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost, config.clients),
         ledger: ledger.clone(),
-        upstream: config.upstream.as_ref().map(Upstream::new).transpose()?.map(Arc::new),
+        pool,
         missing_usage: config.pricing.missing_usage,
+        maintenance: Maintenance::new(config.server.maintenance),
+        rates: Rates::new(config.key_limits, Arc::clone(ledger.clock())),
         tracker: exchanges.clone(),
         deliveries: Deliveries::default(),
         drains: Exchange::drain_permits(),
     });
 
+    exchange.maintenance.look(&store).await?;
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let latest = Latest::default();
     let state =
@@ -191,6 +198,7 @@ async fn admin_pages(
         ledger,
         wallet: exchange.till.wallet().clone(),
         till: exchange.till.clone(),
+        pool: Arc::clone(&exchange.pool),
         password: admin.password,
         name: config.info.name.clone(),
         version: env!("CARGO_PKG_VERSION"),
@@ -221,6 +229,11 @@ fn start_upkeep(
     jobs::start(tracker, stop, jobs::RefreshKeysets { wallet });
     jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
     jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
+    if let Some(period) = config.upstreams.probe_interval {
+        jobs::start(tracker, stop, jobs::ProbeUpstreams { exchange: Arc::clone(exchange), period });
+    }
+    jobs::start(tracker, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
+    jobs::start(tracker, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
 }
 
@@ -255,7 +268,7 @@ fn start_jobs(
     started_ms: i64,
 ) {
     let wallet = exchange.till.wallet().clone();
-    let idle = config.upstream.as_ref().map_or(Duration::from_secs(120), |upstream| upstream.idle_timeout);
+    let idle = exchange.pool.longest_silence().unwrap_or(Duration::from_secs(120));
     if let Some(recipient) = config.payouts.recipient.clone() {
         let (minimum, period) = (config.payouts.minimum, config.payouts.interval);
         jobs::start(tracker, stop, jobs::PayOut { wallet: wallet.clone(), recipient, minimum, period });
@@ -315,6 +328,9 @@ impl Running {
             () = now => {}
         }
         stop.cancel();
+        if let Err(error) = exchange.pool.flush(&store).await {
+            tracing::warn!(%error, "what the last requests cost was not written down");
+        }
         drop(exchange);
         background.close();
         let ended = async {

@@ -15,6 +15,8 @@ mod session;
 mod throttle;
 mod vouchers;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -26,6 +28,7 @@ use crate::audit::Latest;
 use crate::ledger::Ledger;
 use crate::payment::payer::Till;
 use crate::store::StoreError;
+use crate::upstream::Pool;
 use crate::wallet::{Wallet, WalletError};
 
 pub use password::{Password, PasswordState, ensure_password};
@@ -54,6 +57,7 @@ pub struct AdminState {
     pub ledger: Ledger,
     pub wallet: Wallet,
     pub till: Till,
+    pub pool: Arc<Pool>,
     /// As [`ensure_password`] gave it.
     pub password: Password,
     /// The node's name, for the headline.

@@ -13,6 +13,8 @@ use super::session::Session;
 use super::{AdminError, AdminState, format, page, repo};
 use crate::audit::{Auditor, PurseReport, Report, Verdict};
 use crate::ledger::Ledger;
+use crate::upstream::Condition;
+use crate::upstream::repo::{Margin, margins};
 use crate::wallet::MintHealth;
 use crate::wallet::recovery::Recovered;
 
@@ -43,6 +45,7 @@ struct Page {
     proven: bool,
     purses: Vec<PurseRow>,
     mints: Vec<MintRow>,
+    upstreams: Vec<UpstreamRow>,
     unfinished: String,
     oldest: Option<String>,
     charges: [Charged; 2],
@@ -72,6 +75,20 @@ struct MintRow {
     answered: Option<String>,
 }
 
+/// How an upstream is, and what was earned by it in the last 24 hours.
+struct UpstreamRow {
+    name: String,
+    kind: &'static str,
+    condition: String,
+    /// Whether it is not asked now, for some model at least.
+    alone: bool,
+    today: String,
+    month: String,
+    requests: String,
+    cost: String,
+    charged: String,
+}
+
 struct Charged {
     span: &'static str,
     requests: String,
@@ -93,6 +110,7 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
     let unfinished = repo::unfinished(store).await?;
     let report = prove(&state.ledger).await?;
     let charges = repo::charges(store, now_ms.saturating_sub(DAY_MS)).await?;
+    let margins = margins(store, now_ms.saturating_sub(DAY_MS)).await?;
     let keys = repo::largest_keys(store, KEYS).await?;
     let age_ms = unfinished.oldest_ms.map(|oldest| now_ms.saturating_sub(oldest));
     let unclaimed = repo::taken_back(store).await?;
@@ -127,6 +145,7 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
         proven: report.verdict() != Verdict::Faulty,
         purses: rows,
         mints: state.wallet.health().iter().map(mint_row).collect(),
+        upstreams: state.pool.conditions().iter().map(|one| upstream_row(one, &margins)).collect(),
         unfinished: format::count(unfinished.count),
         oldest: age_ms.map(format::age),
         charges: [
@@ -250,6 +269,28 @@ fn mint_row(health: &MintHealth) -> MintRow {
         waiting: health.waiting,
         trouble: health.trouble.map(|(trouble, at_ms)| format!("{}, {}", trouble.as_str(), format::utc(at_ms))),
         answered: health.answered_ms.map(format::utc),
+    }
+}
+
+fn upstream_row(one: &Condition, margins: &[Margin]) -> UpstreamRow {
+    let out: Vec<String> = one.out.iter().map(|(model, secs)| format!("{model} for {secs} s")).collect();
+    let condition = match (one.is_capped, one.rests) {
+        (true, _) => "its spend cap is reached".to_owned(),
+        (false, _) if !out.is_empty() => format!("left alone: {}", out.join(", ")),
+        (false, true) => "goes last for a while".to_owned(),
+        (false, false) => "is asked".to_owned(),
+    };
+    let margin = margins.iter().find(|margin| *margin.upstream == *one.name);
+    UpstreamRow {
+        name: one.name.to_string(),
+        kind: one.kind,
+        condition,
+        alone: one.is_capped || !out.is_empty(),
+        today: one.today_usd.normalize().to_string(),
+        month: one.month_usd.normalize().to_string(),
+        requests: format::count(margin.map_or(0, |margin| margin.requests)),
+        cost: format::sat(margin.map_or(0, |margin| margin.cost_msat)),
+        charged: format::sat(margin.map_or(0, |margin| margin.charged_msat)),
     }
 }
 

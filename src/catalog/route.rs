@@ -16,7 +16,9 @@ use crate::price::{PriceBook, Rate, Source, StaleRate};
 /// What serves a request, and on which terms. The rate card is frozen here.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The model as the upstream knows it.
+    /// The model as the price list has it, or else as it was asked for.
+    pub id: String,
+    /// The model as the price list says that upstreams know it.
     pub forwarded: String,
     pub rate_card: RateCard,
     /// BTC/USD that was used, where prices are in USD.
@@ -110,6 +112,7 @@ impl Market {
             None if self.model_based => return Err(RouteError::UnknownModel(model.to_owned())),
             None => model.to_owned(),
         };
+        let id = found.as_ref().map_or_else(|| model.to_owned(), |found| found.id.clone());
         let (rate_card, rate) = match &found {
             Some(found) if self.model_based => {
                 let (exchange, rate) = self.exchange().ok_or(RouteError::NoRate)?;
@@ -123,7 +126,7 @@ impl Market {
         let hold = hold.max(Msat::new(1).unwrap_or_default());
         let btc_usd = rate.map(|rate| rate.btc_usd);
         let btc_usd_as_of_ms = rate.filter(|rate| rate.sources > 0).map(|rate| rate.as_of_ms);
-        Ok(Candidate { forwarded, rate_card, btc_usd, btc_usd_as_of_ms, hold })
+        Ok(Candidate { id, forwarded, rate_card, btc_usd, btc_usd_as_of_ms, hold })
     }
 
     /// `/v1/models`, at the present rate.

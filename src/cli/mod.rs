@@ -6,6 +6,7 @@
 mod audit;
 mod backup;
 mod check;
+mod maintenance;
 mod passphrase;
 mod restore;
 mod run;
@@ -28,6 +29,12 @@ struct Verb {
 
 const VERBS: &[Verb] = &[
     Verb { name: "check", arguments: "", help: "validate the settings and exit", run: check::main },
+    Verb {
+        name: "maintenance",
+        arguments: "on|off",
+        help: "stop and resume the sale; balances and refunds stay open",
+        run: maintenance::main,
+    },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
     Verb {
         name: "audit",

@@ -14,6 +14,7 @@ mod settings;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 mod values;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ pub use address::mint_url;
 pub use fault::{Fault, Faults};
 pub use secret::Secret;
 pub use settings::{NOT_USED_YET, SETTINGS, Setting};
+pub use upstreams::{Choice, ModelRule, Protocol, Timeouts, Upstream, UpstreamKind, Upstreams};
 
 /// Everything the node was told.
 #[derive(Clone, Debug)]
@@ -40,10 +42,11 @@ pub struct Config {
     pub info: Info,
     pub storage: Storage,
     pub backups: Backups,
-    pub upstream: Option<Upstream>,
+    pub upstreams: Upstreams,
     pub mints: Mints,
     pub payouts: Payouts,
     pub clients: Clients,
+    pub key_limits: KeyLimits,
     pub pricing: Pricing,
     pub admin: Admin,
     pub nostr: Nostr,
@@ -75,7 +78,7 @@ impl Config {
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if self.upstream.is_none() {
+        if self.upstreams.listed.is_empty() {
             lines.push("no upstream: set UPSTREAM_BASE_URL".to_owned());
         }
         if self.mints.urls.is_empty() {
@@ -102,6 +105,8 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// `SHUTDOWN_TIMEOUT_SECONDS`, 30: how long running streams may go on after a stop signal.
     pub shutdown_timeout: Duration,
+    /// `MAINTENANCE`; `None`: a stored switch decides.
+    pub maintenance: Option<bool>,
 }
 
 /// What the node says about itself.
@@ -141,21 +146,6 @@ pub struct Backups {
     pub passphrase: Option<Secret>,
     /// `SNAPSHOTS_KEEP`, 14; 0: none are made.
     pub keep: u64,
-}
-
-/// The API behind the node.
-#[derive(Clone, Debug)]
-pub struct Upstream {
-    /// `UPSTREAM_BASE_URL`, with or without `/v1` as given, no slash at the end of a path.
-    pub base_url: Url,
-    /// `UPSTREAM_API_KEY`
-    pub api_key: Option<Secret>,
-    /// `UPSTREAM_CONNECT_TIMEOUT_SECONDS`, 10
-    pub connect_timeout: Duration,
-    /// `UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS`, 120
-    pub first_byte_timeout: Duration,
-    /// `UPSTREAM_IDLE_TIMEOUT_SECONDS`, 120
-    pub idle_timeout: Duration,
 }
 
 /// The mints whose ecash is taken.
@@ -213,6 +203,17 @@ pub struct Clients {
     pub max_pending: Option<usize>,
     /// `VOUCHER_TRIES_PER_HOUR`, 20: voucher codes that are none.
     pub wrong_vouchers_per_hour: Option<usize>,
+}
+
+/// What one key may do in this process. `None` (0): as much as it can pay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// `KEY_REQUESTS_PER_MINUTE`
+    pub requests_per_minute: Option<u64>,
+    /// `KEY_TOKENS_PER_MINUTE`
+    pub tokens_per_minute: Option<u64>,
+    /// `KEY_MAX_STREAMS`
+    pub max_streams: Option<usize>,
 }
 
 /// How dollars become sats.

@@ -6,8 +6,8 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Backups, Clients, Config, Info, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret, Server, Storage,
-    Upstream, address, values,
+    Admin, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret, Server,
+    Storage, Timeouts, Upstream, UpstreamKind, Upstreams, address, upstreams, values,
 };
 
 /// Reads everything and fails with all faults at once.
@@ -45,10 +45,11 @@ impl<'a> Reader<'a> {
         let info = self.info();
         let storage = self.storage();
         let backups = self.backups();
-        let upstream = self.upstream();
+        let upstreams = self.upstreams();
         let mints = self.mints();
         let payouts = self.payouts();
         let clients = self.clients();
+        let key_limits = self.key_limits();
         let pricing = self.pricing();
         let admin = self.admin();
         let nostr = self.nostr();
@@ -58,10 +59,11 @@ impl<'a> Reader<'a> {
             info: info?,
             storage: storage?,
             backups: backups?,
-            upstream: upstream?,
+            upstreams: upstreams?,
             mints: mints?,
             payouts: payouts?,
             clients: clients?,
+            key_limits: key_limits?,
             pricing: pricing?,
             admin: admin?,
             nostr: nostr?,
@@ -77,6 +79,7 @@ impl<'a> Reader<'a> {
         let trusted_proxies = self.get("TRUSTED_PROXIES", values::networks);
         let max_body_bytes = self.get("MAX_BODY_BYTES", values::body_limit);
         let shutdown_timeout = self.get("SHUTDOWN_TIMEOUT_SECONDS", values::seconds);
+        let maintenance = self.optional("MAINTENANCE", values::boolean);
         Some(Server {
             host: host?,
             port: port?,
@@ -84,6 +87,7 @@ impl<'a> Reader<'a> {
             trusted_proxies: trusted_proxies?,
             max_body_bytes: max_body_bytes?,
             shutdown_timeout: shutdown_timeout?,
+            maintenance: maintenance?,
         })
     }
 
@@ -147,20 +151,86 @@ impl<'a> Reader<'a> {
         Some(direct.or(file))
     }
 
-    fn upstream(&mut self) -> Option<Option<Upstream>> {
-        let base_url = self.optional("UPSTREAM_BASE_URL", address::base);
-        let api_key = self.optional("UPSTREAM_API_KEY", values::api_key);
+    fn upstreams(&mut self) -> Option<Upstreams> {
+        let timeouts = self.timeouts();
+        let choice = self.get("UPSTREAM_CHOICE", values::choice);
+        let max_attempts = self.get("UPSTREAM_MAX_ATTEMPTS", values::attempts);
+        let breaker_failures = self.get("UPSTREAM_BREAKER_FAILURES", values::failures);
+        let probe_interval = self.get("UPSTREAM_PROBE_SECONDS", values::seconds_or_never);
+        let listed = self.listed_upstreams(timeouts);
+        Some(Upstreams {
+            listed: listed?,
+            timeouts: timeouts?,
+            choice: choice?,
+            max_attempts: max_attempts?,
+            breaker_failures: breaker_failures?,
+            probe_interval: probe_interval?,
+        })
+    }
+
+    fn timeouts(&mut self) -> Option<Timeouts> {
         let connect = self.get("UPSTREAM_CONNECT_TIMEOUT_SECONDS", values::seconds);
         let first_byte = self.get("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", values::seconds);
         let idle = self.get("UPSTREAM_IDLE_TIMEOUT_SECONDS", values::seconds);
+        let total = self.get("UPSTREAM_TOTAL_TIMEOUT_SECONDS", values::seconds_or_never);
+        Some(Timeouts { connect: connect?, first_byte: first_byte?, idle: idle?, total: total? })
+    }
+
+    /// The one of `UPSTREAM_BASE_URL` first, then the list, then the vendors of which there is a key. All
+    /// are read, whatever is wrong with the others.
+    fn listed_upstreams(&mut self, timeouts: Option<Timeouts>) -> Option<Vec<Upstream>> {
+        // With a fault among the timeouts there will be no configuration, and others are still to be found.
+        let timeouts = timeouts.unwrap_or(Timeouts::NONE);
+        let list = self.optional("UPSTREAMS", |text| upstreams::list(text, timeouts));
+        let one = self.one_upstream(timeouts);
+        let vendors = self.vendors(timeouts);
+        let mut listed: Vec<Upstream> = one?.into_iter().chain(list?.unwrap_or_default()).collect();
+        for vendor in vendors? {
+            // Who has described it in the list has said more than that there is a key.
+            if listed.iter().all(|other| other.name != vendor.name) {
+                listed.push(vendor);
+            }
+        }
+        Some(listed)
+    }
+
+    fn one_upstream(&mut self, timeouts: Timeouts) -> Option<Option<Upstream>> {
+        let base_url = self.optional("UPSTREAM_BASE_URL", address::base);
+        let api_key = self.optional("UPSTREAM_API_KEY", values::api_key);
+        let api_version = self.optional("CHAT_COMPLETIONS_API_VERSION", values::api_version);
+        let (api_key, api_version) = (api_key?, api_version?);
         let Some(base_url) = base_url? else { return Some(None) };
-        Some(Some(Upstream {
-            base_url,
-            api_key: api_key?,
-            connect_timeout: connect?,
-            first_byte_timeout: first_byte?,
-            idle_timeout: idle?,
-        }))
+        let kind = if api_version.is_some() { UpstreamKind::Azure } else { UpstreamKind::Generic };
+        let one = Upstream::new(Upstream::ONE, kind, timeouts);
+        Some(Some(Upstream { base_url: Some(base_url), api_key, api_version, ..one }))
+    }
+
+    fn vendors(&mut self, timeouts: Timeouts) -> Option<Vec<Upstream>> {
+        const KEYS: [(&str, UpstreamKind); 8] = [
+            ("OPENAI_API_KEY", UpstreamKind::Openai),
+            ("ANTHROPIC_API_KEY", UpstreamKind::Anthropic),
+            ("OPENROUTER_API_KEY", UpstreamKind::Openrouter),
+            ("GROQ_API_KEY", UpstreamKind::Groq),
+            ("GEMINI_API_KEY", UpstreamKind::Gemini),
+            ("PERPLEXITY_API_KEY", UpstreamKind::Perplexity),
+            ("FIREWORKS_API_KEY", UpstreamKind::Fireworks),
+            ("XAI_API_KEY", UpstreamKind::Xai),
+        ];
+        let keys = KEYS.map(|(name, kind)| (kind, self.optional(name, values::api_key)));
+        let ollama = self.optional("OLLAMA_BASE_URL", address::base);
+        let ollama_key = self.optional("OLLAMA_API_KEY", values::api_key);
+        let mut found = Vec::new();
+        for (kind, key) in keys {
+            if let Some(key) = key? {
+                found.push(Upstream { api_key: Some(key), ..Upstream::new(kind.name(), kind, timeouts) });
+            }
+        }
+        let (base_url, api_key) = (ollama?, ollama_key?);
+        if base_url.is_some() || api_key.is_some() {
+            let kind = UpstreamKind::Ollama;
+            found.push(Upstream { base_url, api_key, ..Upstream::new(kind.name(), kind, timeouts) });
+        }
+        Some(found)
     }
 
     fn mints(&mut self) -> Option<Mints> {
@@ -215,6 +285,17 @@ impl<'a> Reader<'a> {
             creates_per_hour: creates_per_hour?,
             max_pending: max_pending?,
             wrong_vouchers_per_hour: wrong_vouchers_per_hour?,
+        })
+    }
+
+    fn key_limits(&mut self) -> Option<KeyLimits> {
+        let requests_per_minute = self.get("KEY_REQUESTS_PER_MINUTE", values::amount_or_any);
+        let tokens_per_minute = self.get("KEY_TOKENS_PER_MINUTE", values::amount_or_any);
+        let max_streams = self.get("KEY_MAX_STREAMS", values::count_or_any);
+        Some(KeyLimits {
+            requests_per_minute: requests_per_minute?,
+            tokens_per_minute: tokens_per_minute?,
+            max_streams: max_streams?,
         })
     }
 

@@ -30,6 +30,15 @@ fn secret(secret: Option<&super::Secret>) -> String {
     secret.unwrap().expose().to_owned()
 }
 
+/// Name, kind and key of each upstream.
+fn upstreams(config: &Config) -> String {
+    let show = |upstream: &super::Upstream| {
+        let key = upstream.api_key.as_ref().map_or("-", |key| key.expose());
+        format!("{} {} {key}", upstream.name, upstream.kind.name())
+    };
+    config.upstreams.listed.iter().map(show).collect::<Vec<_>>().join("; ")
+}
+
 macro_rules! field {
     ($($path:ident).+) => {
         |config| show(&config.$($path).+)
@@ -61,11 +70,28 @@ const ROWS: &[Row] = &[
     ("ROUTSTR_SECRET_KEY", "k", |config| secret(config.storage.secret_key.as_ref()), "k"),
     ("BACKUP_PASSPHRASE", "a long phrase", |config| secret(config.backups.passphrase.as_ref()), "a long phrase"),
     ("SNAPSHOTS_KEEP", "0", field!(backups.keep), "0"),
-    ("UPSTREAM_CONNECT_TIMEOUT_SECONDS", "3", |config| show(&config.upstream.as_ref().unwrap().connect_timeout), "3s"),
-    ("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "4", |config| show(&config.upstream.as_ref().unwrap().first_byte_timeout), "4s"),
-    ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "5", |config| show(&config.upstream.as_ref().unwrap().idle_timeout), "5s"),
-    ("UPSTREAM_BASE_URL", "https://API.example/v1/", |config| config.upstream.as_ref().unwrap().base_url.to_string(), "https://api.example/v1"),
-    ("UPSTREAM_API_KEY", "sk-1", |config| secret(config.upstream.as_ref().unwrap().api_key.as_ref()), "sk-1"),
+    ("UPSTREAM_CONNECT_TIMEOUT_SECONDS", "3", field!(upstreams.timeouts.connect), "3s"),
+    ("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "4", field!(upstreams.timeouts.first_byte), "4s"),
+    ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "5", field!(upstreams.timeouts.idle), "5s"),
+    ("UPSTREAM_TOTAL_TIMEOUT_SECONDS", "6", field!(upstreams.timeouts.total), "Some(6s)"),
+    ("UPSTREAM_CHOICE", "cheapest", field!(upstreams.choice), "Cheapest"),
+    ("UPSTREAM_MAX_ATTEMPTS", "2", field!(upstreams.max_attempts), "2"),
+    ("UPSTREAM_BREAKER_FAILURES", "0", field!(upstreams.breaker_failures), "0"),
+    ("UPSTREAM_PROBE_SECONDS", "60", field!(upstreams.probe_interval), "Some(60s)"),
+    ("UPSTREAMS", r#"[{"name":"b","base_url":"https://b.example"}]"#, upstreams, "default generic -; b generic -"),
+    ("CHAT_COMPLETIONS_API_VERSION", "2024-10-21", upstreams, "default azure -"),
+    ("OPENAI_API_KEY", "k", upstreams, "default generic -; openai openai k"),
+    ("ANTHROPIC_API_KEY", "k", upstreams, "default generic -; anthropic anthropic k"),
+    ("OPENROUTER_API_KEY", "k", upstreams, "default generic -; openrouter openrouter k"),
+    ("GROQ_API_KEY", "k", upstreams, "default generic -; groq groq k"),
+    ("GEMINI_API_KEY", "k", upstreams, "default generic -; gemini gemini k"),
+    ("PERPLEXITY_API_KEY", "k", upstreams, "default generic -; perplexity perplexity k"),
+    ("FIREWORKS_API_KEY", "k", upstreams, "default generic -; fireworks fireworks k"),
+    ("XAI_API_KEY", "k", upstreams, "default generic -; xai xai k"),
+    ("OLLAMA_BASE_URL", "http://127.0.0.1:11434", upstreams, "default generic -; ollama ollama -"),
+    ("OLLAMA_API_KEY", "k", upstreams, "default generic -; ollama ollama k"),
+    ("UPSTREAM_BASE_URL", "https://API.example/v1/", |config| config.upstreams.listed[0].base_url.as_ref().unwrap().to_string(), "https://api.example/v1"),
+    ("UPSTREAM_API_KEY", "sk-1", |config| secret(config.upstreams.listed[0].api_key.as_ref()), "sk-1"),
     ("CASHU_MINTS", "https://a.example/,https://A.example,, https://b.example/B", field!(mints.urls), r#"["https://a.example", "https://b.example/B"]"#),
     ("MINT", "https://a.example", field!(mints.urls), r#"["https://a.example"]"#),
     ("PRIMARY_MINT_URL", "https://p.example", field!(mints.urls), r#"["https://p.example"]"#),
@@ -123,6 +149,10 @@ const ROWS: &[Row] = &[
     ("INVOICE_CREATES_PER_HOUR", "3", field!(clients.creates_per_hour), "Some(3)"),
     ("INVOICE_MAX_PENDING", "0", field!(clients.max_pending), "None"),
     ("VOUCHER_TRIES_PER_HOUR", "4", field!(clients.wrong_vouchers_per_hour), "Some(4)"),
+    ("KEY_REQUESTS_PER_MINUTE", "60", field!(key_limits.requests_per_minute), "Some(60)"),
+    ("KEY_TOKENS_PER_MINUTE", "0", field!(key_limits.tokens_per_minute), "None"),
+    ("KEY_MAX_STREAMS", "4", field!(key_limits.max_streams), "Some(4)"),
+    ("MAINTENANCE", "on", field!(server.maintenance), "Some(true)"),
     ("NSEC", "0000000000000000000000000000000000000000000000000000000000000001", |config| secret(config.nostr.nsec.as_ref()), "0000000000000000000000000000000000000000000000000000000000000001"),
     ("ADMIN_PASSWORD", " pass word ", |config| secret(config.admin.password.as_ref()), " pass word "),
     ("LOG_LEVEL", "WARNING", field!(log.level), "\"warn\""),
@@ -163,7 +193,8 @@ fn without_settings_the_documented_defaults_hold() {
     let config = read(&[]);
     assert_eq!(
         show(&config.server),
-        "Server { host: 127.0.0.1, port: 8000, cors_origins: [], trusted_proxies: [], max_body_bytes: 33554432, shutdown_timeout: 30s }"
+        "Server { host: 127.0.0.1, port: 8000, cors_origins: [], trusted_proxies: [], max_body_bytes: 33554432, \
+         shutdown_timeout: 30s, maintenance: None }"
     );
     assert_eq!(
         show(&config.storage),
@@ -176,7 +207,7 @@ fn without_settings_the_documented_defaults_hold() {
     );
     assert_eq!(show(&config.admin), "Admin { password: None }");
     assert_eq!(show(&config.log), r#"Log { level: "info", json: false }"#);
-    assert!(config.upstream.is_none());
+    assert!(config.upstreams.listed.is_empty());
     let pricing = &config.pricing;
     assert_eq!(show(&(pricing.exchange_fee, pricing.provider_fee, pricing.tolerance_percent)), "(1.005, 1.05, 1)");
     assert_eq!(show(&(pricing.cost_per_request, pricing.cost_per_1k_input, pricing.cost_per_1k_output)), "(1, 0, 0)");
@@ -244,6 +275,23 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("UPSTREAM_CONNECT_TIMEOUT_SECONDS", "1.5", "is not a whole number in range"),
     ("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "2m", "is not a whole number in range"),
     ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "99999999999", "is not a whole number in range"),
+    ("UPSTREAM_TOTAL_TIMEOUT_SECONDS", "-1", "is not a whole number in range"),
+    ("UPSTREAM_CHOICE", "best", "is neither of the two; expected weighted or cheapest"),
+    ("UPSTREAM_MAX_ATTEMPTS", "0", "is not a whole number in range; expected 1 to 20"),
+    ("UPSTREAM_BREAKER_FAILURES", "x", "is not a whole number in range"),
+    ("UPSTREAM_PROBE_SECONDS", "x", "is not a whole number in range"),
+    ("UPSTREAMS", "[{}]", "entry 1: it has no name"),
+    ("CHAT_COMPLETIONS_API_VERSION", "a b", "is not a version"),
+    ("OPENAI_API_KEY", "a b", "holds a space"),
+    ("ANTHROPIC_API_KEY", "a b", "holds a space"),
+    ("OPENROUTER_API_KEY", "a b", "holds a space"),
+    ("GROQ_API_KEY", "a b", "holds a space"),
+    ("GEMINI_API_KEY", "a b", "holds a space"),
+    ("PERPLEXITY_API_KEY", "a b", "holds a space"),
+    ("FIREWORKS_API_KEY", "a b", "holds a space"),
+    ("XAI_API_KEY", "a b", "holds a space"),
+    ("OLLAMA_BASE_URL", "http://a.example", "is plain http"),
+    ("OLLAMA_API_KEY", "a b", "holds a space"),
     ("CASHU_MINTS", "https://a.example,http://b.example", "entry 2 is plain http"),
     ("MINT", "a.example", "entry 1 is not a web address"),
     ("PRIMARY_MINT_URL", "https://a.example?x", "carries a ?query"),
@@ -271,6 +319,10 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("BTC_USD_FEEDS", ",", "names no source"),
     ("BTC_USD_MAX_AGE", "x", "is not a whole number in range"),
     ("PRICING_REFRESH_INTERVAL", "0", "is not a whole number in range"),
+    ("KEY_REQUESTS_PER_MINUTE", "-1", "is not a whole number in range"),
+    ("KEY_TOKENS_PER_MINUTE", "many", "is not a whole number in range"),
+    ("KEY_MAX_STREAMS", "1.5", "is not a whole number in range"),
+    ("MAINTENANCE", "soon", "is neither yes nor no; expected true or false"),
     ("LOG_LEVEL", "verbose", "is not a log level"),
     ("LOG_LEVEL", "coinslot=loud", "is not a log level"),
     ("LOG_FORMAT", "xml", "is neither of the two; expected pretty or json"),
@@ -315,7 +367,7 @@ fn secrets_are_never_shown() {
     ]);
     let shown = format!("{config:?} {config:#?} {:?}", config.notices());
     assert!(!shown.contains("hunter2"), "{shown}");
-    assert_eq!(shown.matches("Secret(…)").count(), 10);
+    assert_eq!(shown.matches("Secret(…)").count(), 12);
     // Nor when one is pasted into the wrong line.
     for setting in SETTINGS {
         if let Err(faults) = Config::from_vars(&vars(&[(setting.name, "hunter2 \u{7}")])) {

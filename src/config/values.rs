@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::{CallLimits, Feed, FeedKind, MintUnit, MissingUsage, Secret, address};
+use super::{CallLimits, Choice, Feed, FeedKind, MintUnit, MissingUsage, Secret, address};
 use crate::lnurl::Recipient;
 use crate::money::amount::MAX_MSAT;
 use crate::money::{Msat, Sat};
@@ -34,6 +34,40 @@ pub(super) fn api_key(text: &str) -> Parsed<Secret> {
         return secret(text);
     }
     Err("holds a space, a line break or a non-ASCII letter; expected the key alone".to_owned())
+}
+
+/// A proxy for connections to an upstream. It may hold a user name and a password.
+pub(super) fn proxy_url(text: &str) -> Parsed<Secret> {
+    let known = |url: &Url| matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") && url.has_host();
+    match Url::parse(text) {
+        Ok(url) if known(&url) => secret(text),
+        _ => Err("is not a proxy; expected http, https, socks5 or socks5h://[user:password@]host:port".to_owned()),
+    }
+}
+
+/// It goes into an address.
+pub(super) fn api_version(text: &str) -> Parsed<String> {
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Ok(text.to_owned());
+    }
+    Err("is not a version; expected e.g. 2024-10-21".to_owned())
+}
+
+pub(super) fn choice(text: &str) -> Parsed<Choice> {
+    match text {
+        "weighted" => Ok(Choice::Weighted),
+        "cheapest" => Ok(Choice::Cheapest),
+        _ => Err("is neither of the two; expected weighted or cheapest".to_owned()),
+    }
+}
+
+pub(super) fn attempts(text: &str) -> Parsed<usize> {
+    whole(text, 1..=20)
+}
+
+/// 0: never.
+pub(super) fn failures(text: &str) -> Parsed<u32> {
+    whole(text, 0..=1000)
 }
 
 /// The contents of the file, without the spaces and line breaks around them.
@@ -99,7 +133,7 @@ pub(super) fn boolean(text: &str) -> Parsed<bool> {
     }
 }
 
-fn whole<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Parsed<T> {
+pub(super) fn whole<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Parsed<T> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if digits { text.parse().ok() } else { None };
     number.filter(|number| range.contains(number)).and_then(|n| T::try_from(n).ok()).ok_or_else(|| {
@@ -165,6 +199,12 @@ pub(super) fn count_or_any(text: &str) -> Parsed<Option<usize>> {
     Ok((count > 0).then_some(count))
 }
 
+/// 0: any amount.
+pub(super) fn amount_or_any(text: &str) -> Parsed<Option<u64>> {
+    let amount: u64 = whole(text, 0..=1_000_000_000_000)?;
+    Ok((amount > 0).then_some(amount))
+}
+
 pub(super) fn percent(text: &str) -> Parsed<u8> {
     whole(text, 0..=100)
 }
@@ -189,7 +229,7 @@ fn decimal(text: &str) -> Option<Decimal> {
     if plain { Decimal::from_str_exact(text).ok() } else { None }
 }
 
-fn from_zero(text: &str, high: u64) -> Parsed<Decimal> {
+pub(super) fn from_zero(text: &str, high: u64) -> Parsed<Decimal> {
     decimal(text)
         .filter(|number| *number <= Decimal::from(high))
         .ok_or_else(|| format!("is not a number in range; expected 0 to {high}"))

@@ -1,8 +1,8 @@
 //! The one spine of every paid request.
 //!
 //! ```text
-//!   read ─► quote ─► admit ─► hold ─► forward ─► meter ─► settle ─► change ─► receipt
-//!   └──── costs nothing ────┘└─────────────── the money is the node's to account for ──┘
+//!   read ─► quote ─► plan ─► admit ─► hold ─► attempts ─► meter ─► settle ─► change ─► receipt
+//!   └────── costs nothing ─────────┘└─────────────── the money is the node's to account for ──┘
 //! ```
 //!
 //! Payment mode, dialect and delivery are values; there is no second pipeline. Once a payment is
@@ -10,10 +10,17 @@
 //! and a stream's [`Delivery`] hands its pump to one when the client leaves. Every failure after
 //! admission gives the hold free, and a token that rode on the request goes back.
 //!
+//! The hold is placed once, at the price of the model that was asked for; which upstreams are asked, and
+//! how often ([`attempts`]), never touches the ledger.
+//!
 //! A request with an Idempotency-Key ([`Once`]) goes through the same steps, and leaves its outcome
 //! for repeats. Of every request the [`Exchange::receipt`] can be had afterwards.
 
+mod attempts;
 mod delivery;
+mod maintenance;
+mod outlay;
+mod probe;
 mod pump;
 mod receipts;
 mod record;
@@ -30,24 +37,31 @@ use tokio_util::task::TaskTracker;
 use crate::catalog::limits::WorstCase;
 use crate::catalog::route::{Candidate, Market, RouteError};
 use crate::config::MissingUsage;
-use crate::dialect::{BadRequest, Dialect, Receipt, Shape};
+use crate::dialect::body::{self, Lens};
+use crate::dialect::{BadRequest, Dialect, Reading, Receipt, Shape};
 use crate::failpoint::failpoint;
-use crate::failure::{Code, Failure, Funds, PaymentHint, Retry, UpstreamAnswer};
+use crate::failure::{Code, Failure, Funds, PaymentHint, Retry};
 use crate::ledger::terms::Expiry;
 use crate::ledger::{Hold, HoldError, Ledger};
 use crate::money::{Cost, Msat, Usage};
 use crate::nostr::Identity;
 use crate::payment::Payment;
 use crate::payment::payer::{Payer, Till, insufficient, key_expired, limit_reached};
-use crate::upstream::{Answer, ForwardError, Media, Refused, Upstream};
+use crate::payment::rates::{Pass, Rates, TooFast};
+use crate::upstream::{Lease, Names, Plan, Pool, Session, Unavailable};
 use crate::wallet::Change;
 
+use attempts::Opened;
 pub use delivery::{Aborted, Deliveries, Delivery, Out};
+pub use maintenance::{Maintenance, turn as turn_maintenance};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
 pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays};
 
 /// Streams whose client left that are read to their end at the same time.
 const MAX_DRAINS: usize = 64;
+
+/// Tokens that an answer without a limit is reckoned with until its end.
+const USUAL_OUTPUT: u64 = 1_000;
 
 /// A request to be served.
 #[derive(Debug)]
@@ -60,6 +74,8 @@ pub struct Call {
     /// Change of a streamed answer comes in the stream, which then runs live.
     pub change_in_stream: bool,
     pub request_id: String,
+    /// What the client's headers call the conversation that it is a turn of.
+    pub conversation: Option<String>,
     /// The claim to make before the payment is admitted, for a request with an Idempotency-Key.
     pub once: Option<Arc<Once>>,
 }
@@ -87,8 +103,11 @@ pub struct Exchange {
     pub market: Market,
     pub till: Till,
     pub ledger: Ledger,
-    pub upstream: Option<Arc<Upstream>>,
+    pub pool: Arc<Pool>,
     pub missing_usage: MissingUsage,
+    pub maintenance: Maintenance,
+    /// How fast keys may spend.
+    pub rates: Arc<Rates>,
     pub tracker: TaskTracker,
     pub deliveries: Deliveries,
     pub drains: Arc<Semaphore>,
@@ -100,8 +119,13 @@ pub struct Exchange {
 /// One admitted request: what is left to do with its money.
 pub(crate) struct Job {
     exchange: Arc<Exchange>,
-    upstream: Arc<Upstream>,
+    /// The upstream that is asked, or has answered.
+    lease: Lease,
+    attempts: Vec<attempts::Attempt>,
+    pass: Pass,
     dialect: &'static dyn Dialect,
+    /// The body as the client sent it.
+    body: Bytes,
     shape: Shape,
     candidate: Candidate,
     payer: Payer,
@@ -124,13 +148,16 @@ impl Exchange {
     /// # Errors
     /// A failure that says what happened to the money.
     pub async fn serve(self: Arc<Self>, call: Call) -> Result<Reply, Failure> {
+        self.maintenance.check()?;
         let shape = call.dialect.read(&call.body).map_err(|bad| bad_request(&bad))?;
         let candidate = self.quote(&shape)?;
         if matches!(call.payment, Payment::Asking) {
             return Err(asking(&shape, &candidate));
         }
-        let upstream = self.upstream.clone().ok_or_else(no_upstream)?;
-        let body = call.dialect.forward(&call.body, &shape, &candidate.forwarded).map_err(|bad| bad_request(&bad))?;
+        let mut plan = self.plan(&call, &shape, &candidate).map_err(|why| unavailable(why, &shape))?;
+        let lease = self.pool.lease(&mut plan).map_err(|why| unavailable(why, &shape))?;
+        let body = call.dialect.forward(&call.body, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
+        let pass = self.rates.enter(&call.payment, tokens(&shape), shape.stream).map_err(too_fast)?;
         if let Some(once) = &call.once {
             self.till.check_key(&call.payment).await?;
             once.claim().await?;
@@ -142,26 +169,42 @@ impl Exchange {
         let whole = !shape.stream || (payer.one_shot && !call.change_in_stream);
         let job = Job {
             dialect: call.dialect,
+            body: call.body,
             request_id: call.request_id,
             once: call.once,
             exchange: self,
-            upstream,
+            lease,
+            attempts: Vec::new(),
+            pass,
             shape,
             candidate,
             payer,
             hold,
             whole,
         };
-        match job.upstream.forward(job.dialect.path(), body, job.shape.stream).await {
-            Ok(answer) => {
-                failpoint!("exchange.answered");
-                job.deliver(answer).await
-            }
-            Err(error) => {
-                let failure = job.forward_failure(error);
-                Err(job.undo(failure).await)
-            }
+        let (job, opened) = job.answered(plan, body).await?;
+        job.deliver(opened).await
+    }
+
+    /// What could serve this request.
+    fn plan(&self, call: &Call, shape: &Shape, candidate: &Candidate) -> Result<Plan, Unavailable> {
+        let names = Names { asked: &shape.model, id: &candidate.id, forwarded: &candidate.forwarded };
+        self.pool.plan(call.dialect.path(), names, self.session(call))
+    }
+
+    /// The conversation that a request is a turn of, where there is a choice that depends on it.
+    fn session(&self, call: &Call) -> Option<Session> {
+        if !self.pool.has_choice() {
+            return None;
         }
+        let named = || Lens::parse(&call.body).ok()?.present("prompt_cache_key").and_then(body::string);
+        let name = call.conversation.clone().or_else(named)?;
+        // A token that rides along is another payer each time.
+        let payer = match &call.payment {
+            Payment::OneShot(_) => None,
+            payment => payment.key_hex(),
+        };
+        Some(self.pool.session(payer.unwrap_or_default(), &name))
     }
 
     /// What a request would need at most, priced now.
@@ -220,97 +263,52 @@ impl Exchange {
 }
 
 impl Job {
-    async fn deliver(self, answer: Answer) -> Result<Reply, Failure> {
-        match answer.media() {
-            Media::EventStream if self.shape.stream => {}
-            Media::Json | Media::EventStream => return self.answer_whole(answer).await,
-            // Some servers do not say what they send; it is judged by its content.
-            Media::Other if !self.shape.stream => return self.answer_whole(answer).await,
-            Media::Other => {
-                let failure = upstream_failed("The upstream answered with something that is not a stream.");
-                return Err(self.undo(failure).await);
-            }
-        }
+    async fn deliver(self, opened: Opened) -> Result<Reply, Failure> {
+        let opening = match opened {
+            Opened::Whole { body, reading } => return self.bill_whole(&body, reading).await,
+            Opened::Stream(opening) => opening,
+        };
         let whole = self.whole;
         let exchange = Arc::clone(&self.exchange);
         let mut delivery =
-            exchange.deliveries.start(&exchange.tracker, exchange.ledger.clock(), |out| pump::run(self, answer, out));
+            exchange.deliveries.start(&exchange.tracker, exchange.ledger.clock(), |out| pump::run(self, *opening, out));
         if whole { delivery.collect().await } else { delivery.begin().await.map(|()| Reply::Stream(delivery)) }
     }
 
-    /// A JSON answer: read, judged, billed and stamped.
-    async fn answer_whole(self, answer: Answer) -> Result<Reply, Failure> {
-        let body = match answer.whole().await {
-            Ok(body) => body,
-            Err(error) => {
-                let failure = self.forward_failure(error);
-                return Err(self.undo(failure).await);
-            }
-        };
-        if self.upstream.leaks(&body) {
-            tracing::error!(request = %self.request_id, "the upstream echoed the node's key; its answer was discarded");
-            return Err(self.undo(upstream_failed("The upstream's answer could not be passed on.")).await);
-        }
-        match self.dialect.read_answer(&body) {
-            Ok(reading) => {
-                let (dialect, model) = (self.dialect, self.shape.model.clone());
-                let settled = self.settle(reading).await?;
-                let body = dialect.stamp(&body, &model, &settled.receipt);
-                Ok(Reply::Whole(Whole { body, event_stream: false, receipt: settled.receipt, change: settled.change }))
-            }
-            Err(bad) => {
-                let failure = upstream_failed(&self.upstream.scrub(&format!("The upstream failed: {bad}.")));
-                Err(self.undo(failure).await)
-            }
-        }
+    /// A JSON answer: billed and stamped.
+    async fn bill_whole(self, body: &Bytes, reading: Reading) -> Result<Reply, Failure> {
+        let (dialect, model) = (self.dialect, self.shape.model.clone());
+        let settled = self.settle(reading).await?;
+        let body = dialect.stamp(body, &model, &settled.receipt);
+        Ok(Reply::Whole(Whole { body, event_stream: false, receipt: settled.receipt, change: settled.change }))
     }
 
     /// Frees the hold and gives the money back.
     pub(crate) async fn undo(self, failure: Failure) -> Failure {
         let record = self.record(&Cost::new(Usage::default(), None), Msat::ZERO);
-        let Self { exchange, hold, payer, request_id, .. } = self;
+        self.exchange.pool.note(self.outlay(None));
+        self.pass.used(0);
+        let Self { exchange, lease, pass, hold, payer, request_id, .. } = self;
+        // Whoever sees that the hold has ended finds the places free.
+        drop((lease, pass));
         if let Err(error) = hold.noting(record).release().await {
             tracing::error!(%error, request = %request_id, "a hold waits for its release");
         }
         failpoint!("exchange.undone");
         exchange.give_back(payer, failure).await
     }
-
-    pub(crate) fn forward_failure(&self, error: ForwardError) -> Failure {
-        match error {
-            ForwardError::Refused(refused) => refused_failure(refused),
-            ForwardError::Unreachable => upstream_failed("The upstream cannot be reached."),
-            ForwardError::TimedOut => upstream_failed("The upstream did not answer in time."),
-            ForwardError::Broken => upstream_failed("The connection to the upstream broke."),
-            ForwardError::TooLarge => upstream_failed("The upstream's answer is too large."),
-        }
-    }
 }
 
-/// A mistake of the client's is shown as the upstream put it; trouble of the operator's is not.
-fn refused_failure(refused: Refused) -> Failure {
-    let said = refused.message.clone().unwrap_or_default();
-    match refused.status {
-        401..=403 => upstream_failed("The upstream did not accept this node's account."),
-        429 => {
-            let mut failure =
-                Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");
-            failure.retry = Retry::After(refused.retry_after.unwrap_or(5));
-            failure
-        }
-        400..=499 => {
-            let message = if said.is_empty() { format!("The upstream answered {}.", refused.status) } else { said };
-            let mut failure = Failure::upstream(Code::UpstreamRejected, message);
-            failure.upstream = Some(Box::new(UpstreamAnswer {
-                status: refused.status,
-                kind: refused.kind,
-                code: refused.code,
-                param: refused.param,
-            }));
-            failure
-        }
-        status => upstream_failed(&format!("The upstream answered {status}.")),
-    }
+/// About what a request will use, as far as it says.
+fn tokens(shape: &Shape) -> u64 {
+    let input = shape.prompt_chars.saturating_add(shape.extra_chars).div_ceil(4).saturating_add(shape.image_tokens);
+    let output = shape.max_output.unwrap_or(USUAL_OUTPUT).saturating_mul(shape.choices.max(1));
+    input.saturating_add(output)
+}
+
+fn too_fast(limit: TooFast) -> Failure {
+    let message = format!("This key has used up its {}; try again later.", limit.what);
+    Failure::client(Code::TooManyRequests, message).retrying(limit.secs)
 }
 
 fn upstream_failed(message: &str) -> Failure {
@@ -325,8 +323,17 @@ fn bad_request(bad: &BadRequest) -> Failure {
     Failure::client(code, bad.to_string())
 }
 
-fn no_upstream() -> Failure {
-    Failure::unavailable(Code::UpstreamUnavailable, "This node has no upstream to forward to.", 60)
+/// Nobody can be asked, and nothing was taken.
+fn unavailable(why: Unavailable, shape: &Shape) -> Failure {
+    let later = |message: &str, secs| Failure::unavailable(Code::UpstreamUnavailable, message, secs);
+    match why {
+        Unavailable::None => later("This node has no upstream to forward to.", 60),
+        Unavailable::NotServed => {
+            Failure::client(Code::InvalidModel, format!("Model '{}' is not served at this endpoint", shape.model))
+        }
+        Unavailable::Out { secs } => later("What could serve this model is not available right now.", secs),
+        Unavailable::Busy | Unavailable::Exhausted => later("What could serve this model is busy right now.", 1),
+    }
 }
 
 fn asking(shape: &Shape, candidate: &Candidate) -> Failure {

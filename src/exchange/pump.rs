@@ -2,6 +2,9 @@
 //!
 //! The pump owns the hold. Its client may leave at any time: then it reads on, within limits, to
 //! learn what the answer really cost, and settles without it.
+//!
+//! Before it runs, the stream has been [`open`]ed: read up to its first real content, which is the last
+//! moment at which another upstream can be asked instead.
 
 use std::time::Duration;
 
@@ -14,7 +17,7 @@ use super::{Job, Out, upstream_failed};
 use crate::dialect::sse::Framer;
 use crate::dialect::{Meter, Step};
 use crate::failure::Failure;
-use crate::upstream::{Answer, ForwardError};
+use crate::upstream::{Answer, ForwardError, Miss, Outcome};
 use crate::wallet::Change;
 use std::sync::Arc;
 
@@ -52,12 +55,81 @@ enum End {
     Reported(String),
 }
 
+/// The most that is read of a stream in which no content comes, in bytes.
+const MAX_PRELUDE: usize = 1024 * 1024;
+
+/// A stream whose first content has come.
+pub(super) struct Opening {
+    answer: Answer,
+    framer: Framer,
+    meter: Box<dyn Meter>,
+    /// What it gave to send so far.
+    ready: Vec<Bytes>,
+}
+
+/// Reads a stream up to its first content, or to its end if it has none. Nothing of it has been sent.
+///
+/// # Errors
+/// When it is no answer that could be passed on.
+pub(super) async fn open(job: &Job, answer: Answer) -> Result<Opening, Miss> {
+    let mut opening =
+        Opening { answer, framer: Framer::new(), meter: job.dialect.meter(&job.shape), ready: Vec::new() };
+    let mut read: usize = 0;
+    loop {
+        while let Some(event) = opening.framer.next_event().map_err(|_| worthless(job, TOO_LONG))? {
+            if opening.takes(job, &event)? {
+                return Ok(opening);
+            }
+        }
+        let chunk = opening.answer.chunk().await.map_err(Miss::Forward)?;
+        match chunk {
+            Some(chunk) => {
+                read = read.saturating_add(chunk.len());
+                opening.framer.push(chunk);
+                if read > MAX_PRELUDE {
+                    return Ok(opening);
+                }
+            }
+            None => {
+                let tail = opening.framer.finish();
+                let complete =
+                    tail.is_some_and(|tail| opening.takes(job, &tail).is_ok() && opening.meter.is_complete());
+                return if complete { Ok(opening) } else { Err(Miss::Worthless(INCOMPLETE.to_owned())) };
+            }
+        }
+    }
+}
+
+impl Opening {
+    /// Takes one event. Returns whether it is clear now that this is an answer.
+    fn takes(&mut self, job: &Job, event: &Bytes) -> Result<bool, Miss> {
+        job.check_leak(event)?;
+        match self.meter.observe(event) {
+            Step::Forward(bytes) => self.ready.push(bytes),
+            Step::HoldBack => {}
+            Step::Error(said) => return Err(worthless(job, &said)),
+        }
+        let complete = self.meter.is_complete();
+        if self.meter.is_terminated() && !complete {
+            return Err(Miss::Worthless(INCOMPLETE.to_owned()));
+        }
+        Ok(complete || self.meter.has_content())
+    }
+}
+
+const INCOMPLETE: &str = "The upstream's stream ended before the answer was complete.";
+const TOO_LONG: &str = "an event of its stream is too long";
+
+fn worthless(job: &Job, said: &str) -> Miss {
+    Miss::Worthless(job.shown(&format!("The upstream failed: {said}")))
+}
+
 /// Runs one stream. An `Err` means that nothing was sent and the money went back.
-pub(super) async fn run(job: Job, mut answer: Answer, out: mpsc::Sender<Out>) -> Result<(), Failure> {
-    let mut meter = job.dialect.meter(&job.shape);
+pub(super) async fn run(job: Job, opening: Opening, out: mpsc::Sender<Out>) -> Result<(), Failure> {
+    let Opening { mut answer, framer, mut meter, ready } = opening;
     let mut sink =
         Sink { out, sent: false, whole: job.whole, drain: None, tape: job.once.as_ref().map(super::Once::tape) };
-    let end = read(&job, &mut answer, meter.as_mut(), &mut sink).await;
+    let end = read(&job, &mut answer, (framer, ready), meter.as_mut(), &mut sink).await;
     let complete = meter.is_complete() && matches!(end, End::Closed | End::Abandoned);
     if complete {
         let outcome = finish(job, meter.as_mut(), &mut sink).await;
@@ -69,9 +141,28 @@ pub(super) async fn run(job: Job, mut answer: Answer, out: mpsc::Sender<Out>) ->
     break_off(job, end, meter.as_mut(), &mut sink).await
 }
 
-async fn read(job: &Job, answer: &mut Answer, meter: &mut dyn Meter, sink: &mut Sink) -> End {
-    let mut framer = Framer::new();
+async fn read(
+    job: &Job,
+    answer: &mut Answer,
+    (mut framer, mut ready): (Framer, Vec<Bytes>),
+    meter: &mut dyn Meter,
+    sink: &mut Sink,
+) -> End {
+    // The rest of what was read before this began.
+    let mut size = 0;
     loop {
+        let failed = events(job, &mut framer, meter, &mut ready);
+        // What came before an error is delivered, however the network cut the stream.
+        sink.send(std::mem::take(&mut ready), &job.exchange.drains).await;
+        if let Some(end) = failed {
+            return end;
+        }
+        if !sink.allows(size) {
+            return End::Abandoned;
+        }
+        if meter.is_terminated() {
+            return End::Closed;
+        }
         let chunk = match sink.limits() {
             None => answer.chunk().await,
             Some(until) => match tokio::time::timeout_at(until, answer.chunk()).await {
@@ -84,20 +175,8 @@ async fn read(job: &Job, answer: &mut Answer, meter: &mut dyn Meter, sink: &mut 
             Ok(None) => break,
             Err(error) => return End::Failed(error),
         };
-        let size = chunk.len();
+        size = chunk.len();
         framer.push(chunk);
-        let (ready, failed) = events(job, &mut framer, meter);
-        // What came before an error is delivered, however the network cut the stream.
-        sink.send(ready, &job.exchange.drains).await;
-        if let Some(end) = failed {
-            return end;
-        }
-        if !sink.allows(size) {
-            return End::Abandoned;
-        }
-        if meter.is_terminated() {
-            return End::Closed;
-        }
     }
     // A last event without its blank line counts only if it ends the answer.
     if let Some(tail) = framer.finish() {
@@ -112,36 +191,29 @@ async fn read(job: &Job, answer: &mut Answer, meter: &mut dyn Meter, sink: &mut 
     End::Closed
 }
 
-/// Whatever the events that are whole give to send, and why no more will come.
-fn events(job: &Job, framer: &mut Framer, meter: &mut dyn Meter) -> (Vec<Bytes>, Option<End>) {
-    let mut ready = Vec::new();
+/// Adds what the events that are whole give to send, and says why no more will come.
+fn events(job: &Job, framer: &mut Framer, meter: &mut dyn Meter, ready: &mut Vec<Bytes>) -> Option<End> {
     loop {
         match framer.next_event() {
             Ok(Some(event)) => {
                 if let Some(end) = leak(job, &event) {
-                    return (ready, Some(end));
+                    return Some(end);
                 }
                 match meter.observe(&event) {
                     Step::Forward(bytes) => ready.push(bytes),
                     Step::HoldBack => {}
-                    Step::Error(said) => return (ready, Some(End::Reported(said))),
+                    Step::Error(said) => return Some(End::Reported(said)),
                 }
             }
-            Ok(None) => return (ready, None),
-            Err(_) => {
-                let said = "an event of its stream is too long".to_owned();
-                return (ready, Some(End::Reported(said)));
-            }
+            Ok(None) => return None,
+            Err(_) => return Some(End::Reported(TOO_LONG.to_owned())),
         }
     }
 }
 
 /// Ends a stream that contains the node's key. Whole events are looked at: reads may part it.
 fn leak(job: &Job, event: &[u8]) -> Option<End> {
-    job.upstream.leaks(event).then(|| {
-        tracing::error!(request = %job.request_id, "the upstream echoed the node's key; its stream was cut");
-        End::Reported("its answer could not be passed on".to_owned())
-    })
+    job.check_leak(event).err().map(|_| End::Reported("its answer could not be passed on".to_owned()))
 }
 
 /// Settles a complete answer; then, and only then, its end goes out.
@@ -164,12 +236,16 @@ async fn finish(job: Job, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), 
 }
 
 /// Ends an answer that is not complete: charged for what was delivered, at most.
-async fn break_off(job: Job, end: End, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
+async fn break_off(mut job: Job, end: End, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
     let request_id = job.request_id.clone();
+    if !matches!(end, End::Abandoned) {
+        // It began well, and still is a failure of the upstream's.
+        job.lease.finish(Outcome::Failed(None));
+    }
     let failure = match end {
         End::Failed(error) => job.forward_failure(error),
-        End::Reported(said) => upstream_failed(&job.upstream.scrub(&format!("The upstream failed: {said}"))),
-        End::Closed | End::Abandoned => upstream_failed("The upstream's stream ended before the answer was complete."),
+        End::Reported(said) => upstream_failed(&job.shown(&format!("The upstream failed: {said}"))),
+        End::Closed | End::Abandoned => upstream_failed(INCOMPLETE),
     };
     let delivered =
         if job.whole { None } else { Job::charge_for_part(meter.reading(), meter.has_content() && sink.sent) };

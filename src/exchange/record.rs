@@ -77,7 +77,7 @@ impl Job {
         let record = Record {
             model: &self.shape.model,
             path: self.dialect.path(),
-            provider: self.upstream.label(),
+            provider: self.lease.upstream().label(),
             estimated: usage.source == UsageSource::Estimated,
             usage: Used {
                 input: usage.input,

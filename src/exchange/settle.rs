@@ -30,7 +30,12 @@ impl Job {
         let held = self.hold.amount();
         let (charged, shortfall) = cost.clone().bounded_by(held);
         let record = self.record(&charged, shortfall);
-        let Self { exchange, upstream, shape, candidate, payer, hold, request_id, .. } = self;
+        let mut outlay = self.outlay(Some(&cost.usage));
+        self.pass.used(cost.usage.total_input().saturating_add(cost.usage.total_output()));
+        let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, .. } = self;
+        let provider = lease.upstream().label();
+        // Whoever sees that the hold has ended finds the places free.
+        drop((lease, pass));
         let usage = cost.usage;
         failpoint!("exchange.metered");
         let (charged, remaining) = match hold.noting(record).capture(cost).await {
@@ -55,12 +60,14 @@ impl Job {
             }
         };
         failpoint!("exchange.settled");
+        outlay.charged = charged.total.get();
+        exchange.pool.note(outlay);
         let change = if payer.one_shot { Some(give_change(&exchange, payer.account).await) } else { None };
         tracing::debug!(request = %request_id, model = %shape.model, msat = charged.total.get(), "served");
         let receipt = Receipt {
             cost: charged,
             remaining: if payer.one_shot { None } else { remaining },
-            provider: upstream.label().to_owned(),
+            provider: provider.to_owned(),
             btc_usd: candidate.btc_usd,
         };
         Ok(Settled { receipt, change })

@@ -49,6 +49,7 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::PriceUnavailable => (503, "api_error", "price_unavailable"),
         Code::UpstreamUnavailable => (503, "upstream_error", "upstream_unavailable"),
         Code::UpstreamFailed => (502, "upstream_error", "upstream_error"),
+        Code::UpstreamTimedOut => (504, "upstream_error", "upstream_timeout"),
         Code::UpstreamRejected => (400, INVALID, "upstream_rejected"),
         Code::UpstreamRateLimited => (429, "rate_limit_error", "UPSTREAM_RATE_LIMIT"),
         Code::ReceiptNotFound => (404, INVALID, "receipt_not_found"),
@@ -78,6 +79,7 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::UpgradeRequired => (426, INVALID, "upgrade_required"),
         Code::TooManyRequests => (429, "rate_limit_error", "rate_limit_exceeded"),
         Code::ShuttingDown => (503, "api_error", "shutting_down"),
+        Code::Maintenance => (503, "api_error", "maintenance"),
         Code::Recovering => (503, "api_error", "recovering"),
         Code::Internal => (500, "api_error", "internal_error"),
     }
@@ -126,8 +128,10 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
     if let Some(token) = cashu_header(failure, asked) {
         headers::put(out, headers::X_CASHU, token);
     }
-    let decided =
-        matches!(failure.code, Code::IdempotencyKeyReused | Code::IdempotentOutcomeNotKept | Code::VoucherRedeemed);
+    let decided = matches!(
+        failure.code,
+        Code::IdempotencyKeyReused | Code::IdempotentOutcomeNotKept | Code::VoucherRedeemed | Code::Maintenance
+    );
     if decided || asked.one_shot.is_some() && failure.funds != Funds::Untouched {
         // SDKs retry 5xx, 409 and 429 unasked; here a second try could only confuse.
         headers::put(out, headers::SHOULD_RETRY, "false");

@@ -2,6 +2,8 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::payment::rates::Standing;
+
 pub const X_CASHU: HeaderName = HeaderName::from_static("x-cashu");
 pub const X_CASHU_CHANGE: HeaderName = HeaderName::from_static("x-cashu-change");
 pub const ACCEPT_PAYMENT: HeaderName = HeaderName::from_static("accept-payment");
@@ -22,10 +24,20 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// Limit, remaining and reset of requests, then of tokens, in a minute.
+pub const RATE_LIMITS: [HeaderName; 6] = [
+    HeaderName::from_static("x-ratelimit-limit-requests"),
+    HeaderName::from_static("x-ratelimit-remaining-requests"),
+    HeaderName::from_static("x-ratelimit-reset-requests"),
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+];
+
 /// What a page of another origin may read.
 #[must_use]
 pub fn exposed() -> Vec<HeaderName> {
-    vec![
+    let own = [
         X_CASHU,
         REQUEST_ID,
         X_REQUEST_ID,
@@ -39,7 +51,37 @@ pub fn exposed() -> Vec<HeaderName> {
         SHOULD_RETRY,
         IDEMPOTENT_REPLAYED,
         axum::http::header::RETRY_AFTER,
-    ]
+    ];
+    own.into_iter().chain(RATE_LIMITS).collect()
+}
+
+/// What is left to a key in this minute. The upstream account's own limits are nobody's business.
+pub fn put_rates(headers: &mut HeaderMap, standing: &Standing) {
+    let [limit, remaining, reset, token_limit, tokens_remaining, token_reset] = RATE_LIMITS;
+    let rows = [
+        (standing.requests, [limit, remaining, reset]),
+        (standing.tokens, [token_limit, tokens_remaining, token_reset]),
+    ];
+    for (left, [limit, remaining, reset]) in rows {
+        if let Some(left) = left {
+            headers.insert(limit, HeaderValue::from(left.limit));
+            headers.insert(remaining, HeaderValue::from(left.remaining));
+            put(headers, reset, &format!("{}s", left.reset_secs));
+        }
+    }
+}
+
+/// Where clients say which conversation a request belongs to.
+const CONVERSATION: [&str; 5] =
+    ["x-claude-code-session-id", "x-session-id", "session-id", "session_id", "conversation_id"];
+/// Longest name of a conversation.
+const MAX_CONVERSATION: usize = 256;
+
+/// What the client calls the conversation.
+#[must_use]
+pub fn conversation(headers: &HeaderMap) -> Option<&str> {
+    let named = CONVERSATION.iter().find_map(|name| text(headers, *name));
+    named.map(str::trim).filter(|name| !name.is_empty() && name.len() <= MAX_CONVERSATION)
 }
 
 /// Sets a header, unless the value cannot be one.

@@ -28,11 +28,14 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
         reasons.push("the node is shutting down".to_owned());
     }
     reasons.extend(wallet.halted());
+    if exchange.maintenance.is_on() {
+        reasons.push("the node is being maintained".to_owned());
+    }
     if let Err(error) = exchange.ledger.store().setting("schema").await {
         tracing::error!(%error, "the database does not answer");
         reasons.push("the database does not answer".to_owned());
     }
-    if exchange.upstream.is_none() {
+    if exchange.pool.is_empty() {
         reasons.push("no upstream is configured".to_owned());
     }
     if wallet.mints().is_empty() {
@@ -53,10 +56,19 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     if !exchange.market.is_priced() {
         reasons.push("the price of bitcoin is not known".to_owned());
     }
+    // Which they are is nobody's business, and one that is left alone for one model serves the others.
+    let upstreams = exchange.pool.conditions();
+    let alone = upstreams.iter().filter(|one| one.is_capped || !one.out.is_empty()).count();
+    let upstreams = json!({ "configured": upstreams.len(), "left_alone": alone });
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mints: Vec<Value> = health.iter().map(mint).collect();
     let alarms: Vec<&str> = node.audit.get().and_then(|report| report.verdict().alarm()).into_iter().collect();
-    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons, "alarms": alarms, "mints": mints })))
+    (
+        status,
+        Json(
+            json!({ "ready": reasons.is_empty(), "reasons": reasons, "alarms": alarms, "mints": mints, "upstreams": upstreams }),
+        ),
+    )
 }
 
 fn mint(health: &MintHealth) -> Value {

@@ -43,8 +43,13 @@ pub async fn serve(State(node): State<Node>, dialect: &'static dyn Dialect, requ
         accepts_cashu: accepts_cashu(&parts.headers),
         trailers: wants_trailers(&parts.headers),
     };
-    let outcome = answer(&node, dialect, &parts.headers, body, &asks).await;
-    outcome.unwrap_or_else(|failure| refuse(&node, &failure, &asks))
+    let mut key = None;
+    let outcome = answer(&node, dialect, &parts.headers, body, &asks, &mut key).await;
+    let mut response = outcome.unwrap_or_else(|failure| refuse(&node, &failure, &asks));
+    if let Some(key) = key {
+        headers::put_rates(response.headers_mut(), &node.exchange.rates.standing(&key));
+    }
+    response
 }
 
 /// A failure as this client can read it.
@@ -62,6 +67,7 @@ async fn answer(
     headers: &HeaderMap,
     body: Body,
     asks: &Asks,
+    limited: &mut Option<String>,
 ) -> Result<Response<Body>, Failure> {
     if headers::asks_for_websocket(headers) {
         return Err(Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
@@ -70,6 +76,7 @@ async fn answer(
     let till = &node.exchange.till;
     let credentials = credentials(headers)?;
     let payment = payment::read(credentials, |id| till.remembers(id))?;
+    *limited = node.exchange.rates.key_of(&payment).map(str::to_owned);
     let expiry = payment::expiry::read(credentials, &payment)?;
     till.check_mint(&payment).await?;
     let body = read_body(headers, body, node.max_body_bytes).await?;
@@ -81,6 +88,7 @@ async fn answer(
         change_in_stream: headers::text(headers, headers::X_CASHU_CHANGE)
             .is_some_and(|mode| mode.trim().eq_ignore_ascii_case("stream")),
         request_id: asks.request_id.clone(),
+        conversation: headers::conversation(headers).map(str::to_owned),
         once: None,
     };
     match key {

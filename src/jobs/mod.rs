@@ -10,7 +10,9 @@ mod checkpoint;
 mod expire_vouchers;
 mod heartbeat;
 mod keep_epoch;
+mod keep_outlays;
 mod pay_out;
+mod probe_upstreams;
 mod prune_replays;
 mod recover;
 mod refill_ladder;
@@ -21,6 +23,7 @@ mod rescue_stalled;
 mod resume_operations;
 mod take_back_unclaimed;
 mod take_snapshot;
+mod watch_maintenance;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +38,9 @@ pub use checkpoint::Checkpoint;
 pub use expire_vouchers::ExpireVouchers;
 pub use heartbeat::Heartbeat;
 pub use keep_epoch::KeepEpoch;
+pub use keep_outlays::KeepOutlays;
 pub use pay_out::PayOut;
+pub use probe_upstreams::ProbeUpstreams;
 pub use prune_replays::PruneReplays;
 pub use recover::recover;
 pub use refill_ladder::RefillLadder;
@@ -46,6 +51,7 @@ pub use rescue_stalled::RescueStalled;
 pub use resume_operations::ResumeOperations;
 pub use take_back_unclaimed::TakeBackUnclaimed;
 pub use take_snapshot::TakeSnapshot;
+pub use watch_maintenance::WatchMaintenance;
 
 /// One kind of background work.
 #[async_trait]

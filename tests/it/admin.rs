@@ -99,8 +99,11 @@ impl House {
         let wallet = Wallet::open(ledger.clone(), options, &client).await.unwrap();
         let secret = configured.map(|text| Secret::new(text.to_owned()));
         let vault = Vault::open(dir.path(), Some(&Secret::new("a secret".into()))).unwrap();
+        let upstreams = coinslot::config::Config::from_vars(&std::collections::BTreeMap::new()).unwrap().upstreams;
+        let pool = coinslot::upstream::Pool::open(&upstreams, &store, &vault, &shared).await.unwrap();
         let state = AdminState {
             ledger: ledger.clone(),
+            pool,
             till: Till::new(wallet.clone(), vault, Msat::ZERO, Clients::default()),
             wallet,
             password: ensure_password(&store, &shared, secret.as_ref()).await.unwrap().password,

@@ -75,7 +75,7 @@ async fn the_hold_is_what_the_networks_clients_deposit() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert_eq!(held, 2080);
-    assert_eq!(running.await.unwrap().unwrap().status(), 502);
+    assert_eq!(running.await.unwrap().unwrap().status(), 504);
     assert_eq!(node.balance(&token).await, (500_000, 0, 0));
     node.finish().await;
 }

@@ -26,6 +26,7 @@ fn defaults(mint_url: &str, upstream: &Upstream) -> BTreeMap<String, String> {
         ("EXCHANGE_FEE", "1"),
         ("UPSTREAM_PROVIDER_FEE", "1"),
         ("CHANGE_LADDER_COINS", "0"),
+        ("UPSTREAM_BREAKER_FAILURES", "0"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into()

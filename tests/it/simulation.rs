@@ -211,6 +211,7 @@ impl<'a> World<'a> {
             ("BTC_USD_FIXED", "100000".to_owned()),
             ("EXCHANGE_FEE", "1".to_owned()),
             ("UPSTREAM_PROVIDER_FEE", "1".to_owned()),
+            ("UPSTREAM_BREAKER_FAILURES", "0".to_owned()),
             ("ADMIN_PASSWORD", "an admin password".to_owned()),
             ("SECRET_KEY", "the same secret key in every life".to_owned()),
             // Only the simulation sweeps.

@@ -31,7 +31,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("cdk_common", &["wallet"]),
     ("cdk_sql_common", &["wallet"]),
     ("nostr", &["nostr"]),
-    ("sqlx", &["store", "ledger", "wallet", "exchange", "admin"]),
+    ("sqlx", &["store", "ledger", "wallet", "exchange", "upstream", "admin"]),
     ("axum", &["http", "admin"]),
     ("askama", &["admin"]),
     ("reqwest", &["net", "upstream", "price", "wallet"]),

@@ -363,11 +363,11 @@ async fn an_upstream_that_is_silent_or_gone_gives_everything_back() {
     let token = purse.send(21).await;
     upstream.next(Script::Hang);
     let answer = node.chat(&ask("hi")).header("X-Cashu", &token).send().await.unwrap();
-    fully_refunded(&node, &payee, &token, answer, 502, "no answer").await;
+    fully_refunded(&node, &payee, &token, answer, 504, "no answer").await;
     let token = purse.send(21).await;
     upstream.next(Script::Paused { before: sse(MODEL, &["one"], None)[..2].to_vec(), after: vec![] });
     let answer = node.chat(&ask_streaming("hi")).header("X-Cashu", &token).send().await.unwrap();
-    fully_refunded(&node, &payee, &token, answer, 502, "no end").await;
+    fully_refunded(&node, &payee, &token, answer, 504, "no end").await;
     drop(upstream);
     let token = purse.send(21).await;
     // The listener closes a moment after its task is aborted; any failure gives all back.

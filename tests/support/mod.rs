@@ -18,6 +18,7 @@ pub mod lnurl;
 pub mod lossy;
 pub mod mint;
 pub mod node;
+pub mod proxy;
 pub mod purse;
 pub mod store;
 pub mod tokens;

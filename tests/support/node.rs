@@ -95,6 +95,8 @@ impl TestNode {
             // Calls to the mint are counted and lost on purpose: none shall happen in the background.
             ("CHANGE_LADDER_COINS", "0".to_owned()),
             ("ADMIN_PASSWORD", "an admin password".to_owned()),
+            // Tests let their one upstream fail as often as they like.
+            ("UPSTREAM_BREAKER_FAILURES", "0".to_owned()),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))

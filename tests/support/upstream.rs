@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 pub enum Script {
     /// Answers with this status, media type and body.
     Answer { status: u16, media: &'static str, body: String },
+    /// The same with further headers.
+    Refuse { status: u16, headers: Vec<(&'static str, String)>, body: String },
     /// Streams these pieces, then ends or (`cut`) drops the connection.
     Stream { pieces: Vec<String>, cut: bool },
     /// Streams the first pieces, waits for [`Upstream::resume`], then streams the rest.
@@ -81,6 +83,16 @@ impl Upstream {
         self.shared.inner.scripts.lock().expect("scripts").push_back(script);
     }
 
+    /// Whether nothing is queued.
+    pub fn is_idle(&self) -> bool {
+        self.shared.inner.scripts.lock().expect("scripts").is_empty()
+    }
+
+    /// Forgets the next script.
+    pub fn skip(&self) {
+        self.shared.inner.scripts.lock().expect("scripts").pop_front();
+    }
+
     /// Lets one [`Script::Paused`] stream go on.
     pub fn resume(&self) {
         self.shared.resume.add_permits(1);
@@ -115,6 +127,15 @@ async fn chat(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> 
             let mut response = Response::new(Body::from(body));
             *response.status_mut() = StatusCode::from_u16(status).expect("status");
             response.headers_mut().insert("content-type", media.parse().expect("media type"));
+            response
+        }
+        Script::Refuse { status, headers, body } => {
+            let mut response = Response::new(Body::from(body));
+            *response.status_mut() = StatusCode::from_u16(status).expect("status");
+            response.headers_mut().insert("content-type", "application/json".parse().expect("media type"));
+            for (name, value) in headers {
+                response.headers_mut().insert(name, value.parse().expect("a header"));
+            }
             response
         }
         Script::Stream { pieces, cut } => {

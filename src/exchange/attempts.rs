@@ -1,0 +1,178 @@
+//! Asking upstreams, one after the other, until one of them answers. The money stays held meanwhile.
+//!
+//! An answer is one when it is whole and good, or when the first real content of its stream has come: up to
+//! there nothing has gone to the client, and whatever is wrong with it is a reason to ask the next.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::pump::{self, Opening};
+use super::{Job, bad_request, upstream_failed};
+use crate::dialect::Reading;
+use crate::failpoint::failpoint;
+use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
+use crate::upstream::{Answer, ForwardError, Media, Miss, Outcome, Plan, Refused, Wants};
+
+/// Names of models shorter than this would be found in the middle of words.
+const NAME_CHARS: usize = 4;
+
+/// One attempt, as the operator finds it beside what the request cost.
+#[derive(Debug, Serialize)]
+pub(super) struct Attempt {
+    upstream: String,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    ms: i64,
+}
+
+/// An answer that is one.
+pub(super) enum Opened {
+    Whole { body: Bytes, reading: Reading },
+    Stream(Box<Opening>),
+}
+
+impl Job {
+    /// Asks until somebody answers.
+    ///
+    /// # Errors
+    /// The last failure, when nobody is left or the fault is the client's. The money went back.
+    pub(super) async fn answered(mut self, mut plan: Plan, mut body: Bytes) -> Result<(Self, Opened), Failure> {
+        loop {
+            let began_ms = self.exchange.ledger.clock().now_ms();
+            let miss = match self.attempt(body).await {
+                Ok(opened) => {
+                    self.note_attempt(began_ms, None);
+                    self.lease.finish(Outcome::Answered);
+                    return Ok((self, opened));
+                }
+                Err(miss) => miss,
+            };
+            self.note_attempt(began_ms, Some(&miss));
+            let verdict = miss.verdict();
+            self.lease.finish(verdict.outcome);
+            let failure = self.failure_of(miss);
+            // Not what the upstream said: it may have repeated the prompt.
+            tracing::info!(
+                request = %self.request_id, upstream = %self.lease.upstream().name(),
+                attempt = ?self.attempts.last(), "an upstream gave no answer"
+            );
+            if !verdict.ask_next {
+                return Err(self.undo(failure).await);
+            }
+            match self.exchange.pool.lease(&mut plan) {
+                Ok(next) => self.lease = next,
+                Err(_) => return Err(self.undo(failure).await),
+            }
+            body = match self.dialect.forward(&self.body, &self.shape, self.lease.model()) {
+                Ok(body) => body,
+                Err(bad) => return Err(self.undo(bad_request(&bad)).await),
+            };
+        }
+    }
+
+    /// Asks one upstream, and reads its answer as far as it takes to know that it is one.
+    async fn attempt(&self, body: Bytes) -> Result<Opened, Miss> {
+        let (upstream, stream) = (self.lease.upstream(), self.shape.stream);
+        let wants = Wants { model: self.lease.model(), ..Wants::default() };
+        let answer = upstream.forward(self.dialect.path(), body, stream, wants).await.map_err(Miss::Forward)?;
+        failpoint!("exchange.answered");
+        match answer.media() {
+            Media::EventStream if stream => {
+                pump::open(self, answer).await.map(|opening| Opened::Stream(Box::new(opening)))
+            }
+            Media::Other if stream => {
+                Err(Miss::Worthless("The upstream answered with something that is not a stream.".to_owned()))
+            }
+            // Some servers do not say what they send; it is judged by its content.
+            _ => self.whole(answer).await,
+        }
+    }
+
+    /// A whole answer: read and judged.
+    async fn whole(&self, answer: Answer) -> Result<Opened, Miss> {
+        let body = answer.whole().await.map_err(Miss::Forward)?;
+        self.check_leak(&body)?;
+        match self.dialect.read_answer(&body) {
+            Ok(reading) => Ok(Opened::Whole { body, reading }),
+            Err(bad) => Err(Miss::Worthless(self.shown(&format!("The upstream failed: {bad}.")))),
+        }
+    }
+
+    /// Refuses bytes that contain the operator's key.
+    pub(super) fn check_leak(&self, bytes: &[u8]) -> Result<(), Miss> {
+        if !self.lease.upstream().leaks(bytes) {
+            return Ok(());
+        }
+        tracing::error!(request = %self.request_id, "the upstream echoed the node's key; its answer was discarded");
+        Err(Miss::Worthless("The upstream's answer could not be passed on.".to_owned()))
+    }
+
+    /// Foreign text as it may be shown: the model is called as the client calls it.
+    pub(super) fn shown(&self, text: &str) -> String {
+        let text = self.lease.upstream().scrub(text);
+        let (theirs, asked) = (self.lease.model(), &self.shape.model);
+        if theirs == asked || theirs.chars().count() < NAME_CHARS { text } else { text.replace(theirs, asked) }
+    }
+
+    fn note_attempt(&mut self, began_ms: i64, miss: Option<&Miss>) {
+        let outcome = match miss {
+            None => "answered",
+            Some(Miss::Worthless(_)) => "worthless",
+            Some(Miss::Forward(ForwardError::Refused(_))) => "refused",
+            Some(Miss::Forward(ForwardError::Unreachable)) => "unreachable",
+            Some(Miss::Forward(ForwardError::TimedOut)) => "timed out",
+            Some(Miss::Forward(ForwardError::Broken | ForwardError::TooLarge)) => "broken",
+        };
+        self.attempts.push(Attempt {
+            upstream: self.lease.upstream().name().to_string(),
+            outcome,
+            status: miss.and_then(Miss::status),
+            ms: self.exchange.ledger.clock().now_ms().saturating_sub(began_ms),
+        });
+    }
+
+    fn failure_of(&self, miss: Miss) -> Failure {
+        match miss {
+            Miss::Forward(error) => self.forward_failure(error),
+            Miss::Worthless(said) => upstream_failed(&said),
+        }
+    }
+
+    pub(super) fn forward_failure(&self, error: ForwardError) -> Failure {
+        match error {
+            ForwardError::Refused(refused) => self.refused_failure(refused),
+            ForwardError::Unreachable => upstream_failed("The upstream cannot be reached."),
+            ForwardError::TimedOut => Failure::upstream(Code::UpstreamTimedOut, "The upstream did not answer in time."),
+            ForwardError::Broken => upstream_failed("The connection to the upstream broke."),
+            ForwardError::TooLarge => upstream_failed("The upstream's answer is too large."),
+        }
+    }
+
+    /// A mistake of the client's is shown as the upstream put it; trouble of the operator's is not.
+    fn refused_failure(&self, refused: Refused) -> Failure {
+        let shown = |text: Option<String>| text.map(|text| self.shown(&text));
+        let said = shown(refused.message).unwrap_or_default();
+        match refused.status {
+            401..=403 => upstream_failed("The upstream did not accept this node's account."),
+            429 => {
+                let mut failure =
+                    Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");
+                failure.retry = Retry::After(refused.retry_after.unwrap_or(5));
+                failure
+            }
+            400..=499 => {
+                let message = if said.is_empty() { format!("The upstream answered {}.", refused.status) } else { said };
+                let mut failure = Failure::upstream(Code::UpstreamRejected, message);
+                failure.upstream = Some(Box::new(UpstreamAnswer {
+                    status: refused.status,
+                    kind: shown(refused.kind),
+                    code: shown(refused.code),
+                    param: shown(refused.param),
+                }));
+                failure
+            }
+            status => upstream_failed(&format!("The upstream answered {status}.")),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! One attempt at one upstream: nothing of the client but its body.
+//!
+//! Requests are built from nothing: method, path, body, content type and the operator's own key and
+//! headers. No header of the client is copied, so its credentials, cookies, address and tracing stay
+//! here.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
+
+use super::kind::Auth;
+use super::provider::Upstream;
+use crate::net::{self, NetError};
+
+/// Longest whole answer that is read.
+pub const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// Longest error body that is looked at.
+const MAX_ERROR: usize = 64 * 1024;
+
+/// What an attempt takes beyond path and body.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wants<'a> {
+    /// What the upstream calls the model; some have it in the address.
+    pub model: &'a str,
+    /// Headers that the wire format asks for.
+    pub headers: &'a [(HeaderName, HeaderValue)],
+    /// How the wire format carries keys, where it is not the upstream's usual way.
+    pub auth: Option<Auth>,
+    /// `application/json` when absent.
+    pub content_type: Option<&'a HeaderValue>,
+}
+
+/// Why an attempt gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// Nothing was sent.
+    #[error("the upstream cannot be reached")]
+    Unreachable,
+    #[error("the upstream did not answer in time")]
+    TimedOut,
+    #[error("the exchange with the upstream broke off")]
+    Broken,
+    #[error("the upstream's answer is too large")]
+    TooLarge,
+    /// It answered with an error status.
+    #[error("the upstream answered {}", .0.status)]
+    Refused(Refused),
+}
+
+/// An upstream's error answer, scrubbed of the node's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub status: u16,
+    /// Seconds, when it said.
+    pub retry_after: Option<u64>,
+    pub message: Option<String>,
+    pub kind: Option<String>,
+    pub code: Option<String>,
+    pub param: Option<String>,
+}
+
+/// An answer with a success status, whose body has not been read.
+#[derive(Debug)]
+pub struct Answer {
+    response: reqwest::Response,
+    idle_timeout: Duration,
+    /// When all of it must have come.
+    end: Option<Instant>,
+}
+
+/// What a body claims to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    Json,
+    EventStream,
+    Other,
+}
+
+impl Upstream {
+    /// Sends one request and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn forward(
+        &self,
+        path: &str,
+        body: Bytes,
+        stream: bool,
+        wants: Wants<'_>,
+    ) -> Result<Answer, ForwardError> {
+        let headers = self.headers(path, stream, wants)?;
+        let end = self.timeouts.total.and_then(|total| Instant::now().checked_add(total));
+        let request = self.client.post(self.url(path, wants.model)).headers(headers).body(body);
+        let first_byte = self.timeouts.first_byte;
+        let patience = self.timeouts.total.map_or(first_byte, |total| total.min(first_byte));
+        let response = match tokio::time::timeout(patience, request.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(failed(NetError::from(&error))),
+            Err(_) => return Err(ForwardError::TimedOut),
+        };
+        if response.status().is_success() {
+            return Ok(Answer { response, idle_timeout: self.timeouts.idle, end });
+        }
+        Err(ForwardError::Refused(self.read_refusal(response).await))
+    }
+
+    /// What the wire format wants, the key, and over them what the operator wants.
+    fn headers(&self, path: &str, stream: bool, wants: Wants<'_>) -> Result<HeaderMap, ForwardError> {
+        let accept = if stream { "text/event-stream, application/json" } else { "application/json" };
+        let mut headers = HeaderMap::new();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(CONTENT_TYPE, wants.content_type.cloned().unwrap_or(json));
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        for (name, value) in wants.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        if let Some((name, value)) = self.credential(Some(path), wants.auth).map_err(failed)? {
+            headers.insert(name, value);
+        }
+        for (name, value) in &self.overrides {
+            match value {
+                Some(value) => drop(headers.insert(name.clone(), value.clone())),
+                None => drop(headers.remove(name)),
+            }
+        }
+        Ok(headers)
+    }
+
+    async fn read_refusal(&self, response: reqwest::Response) -> Refused {
+        let status = response.status().as_u16();
+        let retry_after = net::retry_after(&response);
+        let body = tokio::time::timeout(self.timeouts.idle, net::read_limited(response, MAX_ERROR)).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        // Some vendors send an array, some put text where an object should be.
+        let value = value.get(0).unwrap_or(&value);
+        let error = value.get("error").unwrap_or(value);
+        let text =
+            |value: Option<&serde_json::Value>| value.and_then(serde_json::Value::as_str).map(|text| self.scrub(text));
+        Refused {
+            status,
+            retry_after,
+            message: text(error.get("message")).or_else(|| text(Some(error))).or_else(|| text(value.get("detail"))),
+            kind: text(error.get("type")),
+            code: text(error.get("code")),
+            param: text(error.get("param")),
+        }
+    }
+}
+
+impl Answer {
+    /// What the body claims to be.
+    #[must_use]
+    pub fn media(&self) -> Media {
+        let media = self
+            .response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        if media.starts_with("text/event-stream") {
+            Media::EventStream
+        } else if media.starts_with("application/json") || media.contains("+json") {
+            Media::Json
+        } else {
+            Media::Other
+        }
+    }
+
+    /// The whole body.
+    ///
+    /// # Errors
+    /// When it is too large, stalls, or breaks off.
+    pub async fn whole(mut self) -> Result<Bytes, ForwardError> {
+        let mut body = match self.chunk().await? {
+            Some(first) => first,
+            None => return Ok(Bytes::new()),
+        };
+        let mut more = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            if more.is_empty() {
+                more.extend_from_slice(&body);
+            }
+            more.extend_from_slice(&chunk);
+            if more.len() > MAX_ANSWER {
+                return Err(ForwardError::TooLarge);
+            }
+        }
+        if !more.is_empty() {
+            body = Bytes::from(more);
+        }
+        Ok(body)
+    }
+
+    /// The next piece of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// When it stalls, breaks off, or its time is over.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ForwardError> {
+        let patience = match self.end {
+            Some(end) => end.saturating_duration_since(Instant::now()).min(self.idle_timeout),
+            None => self.idle_timeout,
+        };
+        match tokio::time::timeout(patience, self.response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(failed(NetError::from(&error))),
+            Err(_) => Err(ForwardError::TimedOut),
+        }
+    }
+}
+
+fn failed(error: NetError) -> ForwardError {
+    match error {
+        NetError::Connect => ForwardError::Unreachable,
+        NetError::Timeout => ForwardError::TimedOut,
+        NetError::TooLarge(_) => ForwardError::TooLarge,
+        NetError::Address(_) | NetError::Other(_) => ForwardError::Broken,
+    }
+}

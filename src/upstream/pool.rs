@@ -1,0 +1,472 @@
+//! All upstreams, and the leave to ask one of them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::choice::{Entrant, order};
+use super::health::{Health, Outcome, Standing, Ticket};
+use super::models::Names;
+use super::outlay::{Outlay, Outlays};
+use super::provider::Upstream;
+use super::repo::{self, Stored};
+use super::sticky::{Session, Sticky};
+use crate::clock::SharedClock;
+use crate::config::{self, Choice, Secret, Upstreams};
+use crate::net::NetError;
+use crate::store::{Store, StoreError};
+use crate::vault::{Vault, VaultError};
+
+/// Most models of one upstream whose health is remembered. Clients can invent names.
+const MOST_MODELS: usize = 1_000;
+/// Where the health of an upstream as a whole is kept: no model has no name.
+const ACCOUNT: &str = "";
+
+/// Why there is no pool.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error("upstream {name}: {error}")]
+    Upstream { name: String, error: NetError },
+    #[error("the stored upstream {0} cannot be read")]
+    Unreadable(String),
+}
+
+/// Why no upstream can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// There are none at all.
+    None,
+    /// None of them serves this model in this wire format.
+    NotServed,
+    /// All that could are left alone, or used up, for so many seconds.
+    Out { secs: u64 },
+    /// All that could have as many requests as they take.
+    Busy,
+    /// All were tried.
+    Exhausted,
+}
+
+/// One upstream, and what is known of it.
+#[derive(Debug)]
+struct Member {
+    upstream: Upstream,
+    /// By model.
+    health: Mutex<HashMap<String, Health>>,
+    /// When an attempt last ended, in ms.
+    heard_ms: AtomicI64,
+}
+
+/// How one upstream is, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    pub name: Arc<str>,
+    pub kind: &'static str,
+    /// A spend cap is reached.
+    pub is_capped: bool,
+    /// Models that it is not asked for now, and for how many seconds.
+    pub out: Vec<(String, u64)>,
+    /// It goes last, for some model at least.
+    pub rests: bool,
+    /// What was spent there, in USD.
+    pub today_usd: rust_decimal::Decimal,
+    pub month_usd: rust_decimal::Decimal,
+}
+
+/// All upstreams.
+#[derive(Debug)]
+pub struct Pool {
+    members: Vec<Arc<Member>>,
+    choice: Choice,
+    max_attempts: usize,
+    breaker_failures: u32,
+    sticky: Sticky,
+    outlays: Outlays,
+    clock: SharedClock,
+}
+
+/// What could serve one request.
+#[derive(Debug)]
+pub struct Plan {
+    /// Members that were not tried yet, and what they call the model.
+    left: Vec<(usize, String)>,
+    attempts_left: usize,
+    session: Option<Session>,
+    tried: bool,
+}
+
+/// The leave for one attempt, and a place at its upstream as long as it lives.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Arc<Pool>,
+    member: Arc<Member>,
+    model: String,
+    session: Option<Session>,
+    ticket: Ticket,
+    /// Whether the outcome is known.
+    is_settled: bool,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// How long to wait for a spend cap: until midnight at most, and nobody has to know that it is one.
+const CAPPED_SECS: u64 = 3_600;
+
+impl Pool {
+    /// The upstreams of the environment, which are stored, and those that are stored beside them. Where
+    /// the environment names none, the ones that it named last still are.
+    ///
+    /// # Errors
+    /// When the database does not answer, or an upstream cannot be used as it is described.
+    pub async fn open(
+        config: &Upstreams,
+        store: &Store,
+        vault: &Vault,
+        clock: &SharedClock,
+    ) -> Result<Arc<Self>, PoolError> {
+        if !config.listed.is_empty() {
+            let rows = config.listed.iter().map(|one| seal(one, vault)).collect::<Result<Vec<_>, _>>()?;
+            repo::replace_environment(store, &rows, clock.now_ms()).await?;
+        }
+        let mut described: Vec<config::Upstream> = Vec::new();
+        let (environment, operator): (Vec<_>, Vec<_>) =
+            repo::upstreams(store).await?.into_iter().partition(|row| row.from_environment);
+        for row in environment.iter().chain(&operator) {
+            if described.iter().all(|other| other.name != row.name) {
+                described.push(unseal(row, config, vault)?);
+            }
+        }
+        let pool = Self::of(&described, config, clock)?;
+        pool.outlays.flush(store, clock.now_ms()).await?;
+        Ok(Arc::new(pool))
+    }
+
+    fn of(described: &[config::Upstream], config: &Upstreams, clock: &SharedClock) -> Result<Self, PoolError> {
+        let member = |one: &config::Upstream| {
+            let upstream = Upstream::new(one);
+            let upstream = upstream.map_err(|error| PoolError::Upstream { name: one.name.clone(), error })?;
+            Ok(Arc::new(Member { upstream, health: Mutex::default(), heard_ms: AtomicI64::new(i64::MIN) }))
+        };
+        Ok(Self {
+            members: described.iter().filter(|one| one.enabled).map(member).collect::<Result<Vec<_>, PoolError>>()?,
+            choice: config.choice,
+            max_attempts: config.max_attempts,
+            breaker_failures: config.breaker_failures,
+            sticky: Sticky::default(),
+            outlays: Outlays::default(),
+            clock: Arc::clone(clock),
+        })
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether there is something to choose.
+    #[must_use]
+    pub fn has_choice(&self) -> bool {
+        self.members.len() > 1
+    }
+
+    /// How each upstream is.
+    #[must_use]
+    pub fn conditions(&self) -> Vec<Condition> {
+        let now_ms = self.clock.now_ms();
+        self.members.iter().map(|member| self.condition(member, now_ms)).collect()
+    }
+
+    fn condition(&self, member: &Member, now_ms: i64) -> Condition {
+        let name = member.upstream.name();
+        let (mut out, mut rests) = (Vec::new(), false);
+        for (model, health) in member.health().iter_mut() {
+            match health.standing(now_ms) {
+                Standing::Out { until_ms } => out.push((model.clone(), secs_until(until_ms, now_ms))),
+                standing => rests |= standing == Standing::Resting,
+            }
+        }
+        out.sort();
+        let (today_usd, month_usd) = self.outlays.spent_usd(name, now_ms);
+        let is_capped = self.is_capped(member, now_ms);
+        Condition { name: Arc::clone(name), kind: member.upstream.label(), is_capped, out, rests, today_usd, month_usd }
+    }
+
+    /// What clients are told about who serves them: the kind, where there is only one.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        let mut labels = self.members.iter().map(|member| member.upstream.label());
+        match labels.next() {
+            Some(first) if labels.all(|label| label == first) => first,
+            _ => config::UpstreamKind::Generic.name(),
+        }
+    }
+
+    /// The longest that an upstream may be silent.
+    #[must_use]
+    pub fn longest_silence(&self) -> Option<Duration> {
+        self.members.iter().map(|member| member.upstream.timeouts.idle).max()
+    }
+
+    /// The upstreams of which nothing was heard for so long, and the model to ask them for.
+    #[must_use]
+    pub fn silent(&self, silence: Duration) -> Vec<(Arc<str>, String)> {
+        let silence_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
+        let before_ms = self.clock.now_ms().saturating_sub(silence_ms);
+        let silent = self.members.iter().filter(|member| member.heard_ms.load(Ordering::Relaxed) <= before_ms);
+        let named = silent.filter_map(|member| {
+            let model = member.upstream.probe_model.clone()?;
+            Some((Arc::clone(member.upstream.name()), model))
+        });
+        named.collect()
+    }
+
+    /// The name of a conversation as it is remembered.
+    #[must_use]
+    pub fn session(&self, payer: &str, name: &str) -> Session {
+        self.sticky.session(payer, name)
+    }
+
+    /// What could serve this model in the wire format of this path.
+    ///
+    /// # Errors
+    /// When nothing could.
+    pub fn plan(&self, path: &str, names: Names<'_>, session: Option<Session>) -> Result<Plan, Unavailable> {
+        if self.members.is_empty() {
+            return Err(Unavailable::None);
+        }
+        let members = self.members.iter().enumerate();
+        let left: Vec<_> =
+            members.filter_map(|(at, member)| Some((at, member.upstream.serves(path, names)?))).collect();
+        if left.is_empty() {
+            return Err(Unavailable::NotServed);
+        }
+        Ok(Plan { left, attempts_left: self.max_attempts, session, tried: false })
+    }
+
+    /// The best of those that were not tried yet.
+    ///
+    /// # Errors
+    /// When none of them can be asked now.
+    pub fn lease(self: &Arc<Self>, plan: &mut Plan) -> Result<Lease, Unavailable> {
+        if plan.attempts_left == 0 || plan.left.is_empty() {
+            return Err(Unavailable::Exhausted);
+        }
+        let now_ms = self.clock.now_ms();
+        let known = plan.session.and_then(|session| self.sticky.find(&session, now_ms));
+        let members = plan.left.iter().filter_map(|(at, model)| Some((self.members.get(*at)?, model)));
+        let entrants: Vec<Entrant> =
+            members.map(|(member, model)| member.entrant(model, known.as_ref(), now_ms)).collect();
+        let mut why = if plan.tried { Unavailable::Exhausted } else { Unavailable::Busy };
+        for place in order(&entrants, self.choice, |below| rand::random::<u64>() % below.max(1)) {
+            let Some((at, model)) = plan.left.get(place).cloned() else { continue };
+            let Some(member) = self.members.get(at).cloned() else { continue };
+            match self.enter(&member, &model, now_ms) {
+                Ok((slot, ticket)) => {
+                    plan.left.remove(place);
+                    plan.attempts_left = plan.attempts_left.saturating_sub(1);
+                    plan.tried = true;
+                    let (pool, session) = (Arc::clone(self), plan.session);
+                    return Ok(Lease { pool, member, model, session, ticket, is_settled: false, _slot: slot });
+                }
+                Err(reason) => why = sooner(why, reason),
+            }
+        }
+        Err(why)
+    }
+
+    /// A place at this upstream and the leave to ask it.
+    fn enter(
+        &self,
+        member: &Member,
+        model: &str,
+        now_ms: i64,
+    ) -> Result<(Option<OwnedSemaphorePermit>, Ticket), Unavailable> {
+        if self.is_capped(member, now_ms) {
+            return Err(Unavailable::Out { secs: CAPPED_SECS });
+        }
+        let place = match &member.upstream.slots {
+            Some(slots) => Some(Arc::clone(slots).try_acquire_owned().map_err(|_| Unavailable::Busy)?),
+            None => None,
+        };
+        let mut health = member.health();
+        let ticket = match health.get_mut(model) {
+            None => Health::new(self.breaker_failures).admit(now_ms),
+            Some(known) => known.admit(now_ms),
+        };
+        match ticket {
+            Some(ticket) => Ok((place, ticket)),
+            None => Err(match health.get_mut(model).map(|known| known.standing(now_ms)) {
+                Some(Standing::Out { until_ms }) => Unavailable::Out { secs: secs_until(until_ms, now_ms) },
+                _ => Unavailable::Busy,
+            }),
+        }
+    }
+
+    fn is_capped(&self, member: &Member, now_ms: i64) -> bool {
+        let upstream = &member.upstream;
+        self.outlays.is_capped(upstream.name(), upstream.daily_usd, upstream.monthly_usd, now_ms)
+    }
+
+    /// Notes what a request cost.
+    pub fn note(&self, outlay: Outlay) {
+        self.outlays.note(outlay);
+    }
+
+    /// Writes down what requests cost, and learns what other processes have spent.
+    ///
+    /// # Errors
+    /// When the database does not answer; what waited still waits.
+    pub async fn flush(&self, store: &Store) -> Result<(), StoreError> {
+        self.outlays.flush(store, self.clock.now_ms()).await
+    }
+}
+
+fn secs_until(until_ms: i64, now_ms: i64) -> u64 {
+    until_ms.abs_diff(now_ms).div_ceil(1_000).max(1)
+}
+
+impl Plan {
+    /// The same for one upstream alone.
+    #[must_use]
+    pub fn only(mut self, pool: &Pool, name: &str) -> Self {
+        let is_it = |at: &usize| pool.members.get(*at).is_some_and(|member| **member.upstream.name() == *name);
+        self.left.retain(|(at, _)| is_it(at));
+        self
+    }
+}
+
+/// Which of two reasons a client is told: the one that is over first.
+fn sooner(one: Unavailable, other: Unavailable) -> Unavailable {
+    match (one, other) {
+        (Unavailable::Out { secs }, Unavailable::Out { secs: others }) => Unavailable::Out { secs: secs.min(others) },
+        (Unavailable::Busy, out @ Unavailable::Out { .. }) => out,
+        (one, _) => one,
+    }
+}
+
+impl Member {
+    fn health(&self) -> MutexGuard<'_, HashMap<String, Health>> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entrant(&self, model: &str, known: Option<&Arc<str>>, now_ms: i64) -> Entrant {
+        let mut health = self.health();
+        let mut rests =
+            |name: &str| health.get_mut(name).is_some_and(|health| health.standing(now_ms) != Standing::Ready);
+        Entrant {
+            priority: self.upstream.priority,
+            weight: self.upstream.weight,
+            fee: self.upstream.fee,
+            rests: rests(model) || rests(ACCOUNT),
+            is_known: known == Some(self.upstream.name()),
+        }
+    }
+
+    /// Looks at what is known of a model. What is not worth remembering afterwards is forgotten.
+    fn with_health(&self, model: &str, limit: u32, now_ms: i64, look: impl FnOnce(&mut Health)) {
+        let mut all = self.health();
+        if all.len() >= MOST_MODELS && !all.contains_key(model) {
+            all.retain(|_, health| !health.is_spotless(now_ms));
+            if all.len() >= MOST_MODELS {
+                return;
+            }
+        }
+        let health = all.entry(model.to_owned()).or_insert_with(|| Health::new(limit));
+        look(health);
+        if health.is_spotless(now_ms) {
+            all.remove(model);
+        }
+    }
+}
+
+impl Lease {
+    #[must_use]
+    pub fn upstream(&self) -> &Upstream {
+        &self.member.upstream
+    }
+
+    /// What the upstream calls the model.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// Takes note of how it went. A stream may begin well and end badly: then the second counts too.
+    pub fn finish(&mut self, outcome: Outcome) {
+        self.is_settled = true;
+        let (member, now_ms) = (&self.member, self.pool.clock.now_ms());
+        member.heard_ms.store(now_ms, Ordering::Relaxed);
+        let name = member.upstream.name();
+        let limit = self.pool.breaker_failures;
+        let mut opened = false;
+        member.with_health(&self.model, limit, now_ms, |health| opened = health.finish(now_ms, &self.ticket, outcome));
+        if opened {
+            tracing::warn!(upstream = %name, model = %self.model, "an upstream failed repeatedly and is left alone for a while");
+        }
+        let account = |outcome| {
+            member.with_health(ACCOUNT, 0, now_ms, |health| {
+                if let Some(ticket) = health.admit(now_ms) {
+                    health.finish(now_ms, &ticket, outcome);
+                }
+            });
+        };
+        match outcome {
+            Outcome::Locked => {
+                tracing::error!(upstream = %name, "ALARM: an upstream does not accept the operator's account");
+                account(Outcome::Locked);
+            }
+            Outcome::Answered => {
+                account(Outcome::Answered);
+                if let Some(session) = self.session {
+                    self.pool.sticky.bind(session, name, now_ms);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.is_settled {
+            return;
+        }
+        let now_ms = self.pool.clock.now_ms();
+        self.member.with_health(&self.model, self.pool.breaker_failures, now_ms, |health| {
+            health.abandon(now_ms, &self.ticket);
+        });
+    }
+}
+
+/// What binds the sealed part of an upstream to its row.
+fn seal_name(name: &str) -> String {
+    format!("upstream {name}")
+}
+
+fn seal(upstream: &config::Upstream, vault: &Vault) -> Result<Stored, VaultError> {
+    let (spec, secrets) = upstream.to_json();
+    Ok(Stored {
+        name: upstream.name.clone(),
+        from_environment: true,
+        spec: spec.to_string(),
+        sealed: vault.seal(&seal_name(&upstream.name), secrets.to_string().as_bytes())?,
+    })
+}
+
+fn unseal(row: &Stored, config: &Upstreams, vault: &Vault) -> Result<config::Upstream, PoolError> {
+    let unreadable = || PoolError::Unreadable(row.name.clone());
+    let plain =
+        Secret::new(String::from_utf8(vault.unseal(&seal_name(&row.name), &row.sealed)?).map_err(|_| unreadable())?);
+    let mut entry: Value = serde_json::from_str(&row.spec).map_err(|_| unreadable())?;
+    let secrets: Value = serde_json::from_str(plain.expose()).map_err(|_| unreadable())?;
+    if let (Some(entry), Value::Object(secrets)) = (entry.as_object_mut(), secrets) {
+        entry.extend(secrets);
+    }
+    config::Upstream::from_json(&entry, config.timeouts).map_err(|_| unreadable())
+}

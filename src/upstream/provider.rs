@@ -1,0 +1,314 @@
+//! One upstream: where it is, how it is asked, which models it serves.
+
+use std::sync::Arc;
+
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use rust_decimal::Decimal;
+use tokio::sync::Semaphore;
+use url::Url;
+
+use super::kind::{Auth, Preset, protocol_of};
+use super::models::{Models, Names};
+use crate::config::{self, Protocol, Secret, Timeouts};
+use crate::net::{self, ClientOptions, NetError};
+
+/// Headers that belong to the connection or to the body, and are not the operator's to set.
+const NOT_OVERRIDDEN: &[&str] = &[
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "content-length",
+];
+
+/// Values shorter than this are placeholders; they would be found everywhere.
+const SECRET_CHARS: usize = 8;
+
+/// An upstream.
+#[derive(Debug)]
+pub struct Upstream {
+    name: Arc<str>,
+    preset: &'static Preset,
+    pub(super) base: Url,
+    api_version: Option<String>,
+    protocols: Vec<Protocol>,
+    models: Models,
+    key: Option<Secret>,
+    /// What must be in no answer: the key, and headers that look like one.
+    secrets: Vec<Secret>,
+    pub(super) overrides: Vec<(HeaderName, Option<HeaderValue>)>,
+    pub(super) client: reqwest::Client,
+    pub(super) timeouts: Timeouts,
+    pub(super) slots: Option<Arc<Semaphore>>,
+    pub(super) priority: u32,
+    pub(super) weight: u32,
+    pub(super) fee: Decimal,
+    pub(super) daily_usd: Option<Decimal>,
+    pub(super) monthly_usd: Option<Decimal>,
+    pub(super) probe_model: Option<String>,
+}
+
+impl Upstream {
+    /// # Errors
+    /// When the HTTP client cannot be built, or a key or header cannot be sent.
+    pub fn new(config: &config::Upstream) -> Result<Self, NetError> {
+        let (preset, base) = whereabouts(config)?;
+        let nameless = config.headers.iter().any(|(name, value)| name == "user-agent" && value.is_none());
+        let options = ClientOptions { connect_timeout: config.timeouts.connect, nameless, ..ClientOptions::default() };
+        let client = match &config.proxy_url {
+            Some(proxy) => net::client_through(&options, proxy.expose())?,
+            None => net::client(&options)?,
+        };
+        let looks_secret = |(name, value): &(String, Option<Secret>)| {
+            let marks = ["auth", "key", "token", "secret", "cookie"];
+            value.clone().filter(|_| marks.iter().any(|mark| name.contains(mark)))
+        };
+        let secrets = config.api_key.iter().cloned().chain(config.headers.iter().filter_map(looks_secret));
+        let upstream = Self {
+            name: config.name.as_str().into(),
+            preset,
+            base,
+            api_version: config.api_version.clone(),
+            protocols: config.protocols.clone().unwrap_or_else(|| preset.speaks.to_vec()),
+            models: Models::new(config.models.clone(), preset),
+            key: config.api_key.clone(),
+            secrets: secrets.filter(|secret| !secret.expose().is_empty()).collect(),
+            overrides: overrides(&config.headers)?,
+            client,
+            timeouts: config.timeouts,
+            slots: config.max_concurrency.map(|most| Arc::new(Semaphore::new(most))),
+            priority: config.priority,
+            weight: config.weight,
+            fee: config.fee,
+            daily_usd: config.daily_usd,
+            monthly_usd: config.monthly_usd,
+            probe_model: config.probe_model.clone(),
+        };
+        upstream.credential(None, None)?;
+        Ok(upstream)
+    }
+
+    /// The operator's name for it. Never shown to clients.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What clients are told about who served them. Never the name or the address.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        self.preset.kind.name()
+    }
+
+    /// What it takes on top of the list price, as a factor.
+    #[must_use]
+    pub fn fee(&self) -> Decimal {
+        self.fee
+    }
+
+    /// What it calls the model, if it serves it in the wire format of this path.
+    #[must_use]
+    pub fn serves(&self, path: &str, names: Names<'_>) -> Option<String> {
+        let speaks = protocol_of(path).is_none_or(|protocol| self.protocols.contains(&protocol));
+        if speaks { self.models.find(names) } else { None }
+    }
+
+    /// The header that carries the key, in the way of this path's wire format unless `auth` says another.
+    pub(super) fn credential(
+        &self,
+        path: Option<&str>,
+        auth: Option<Auth>,
+    ) -> Result<Option<(HeaderName, HeaderValue)>, NetError> {
+        let Some(key) = &self.key else { return Ok(None) };
+        let (name, text) = match auth.unwrap_or(self.preset.door(path.and_then(protocol_of)).1) {
+            Auth::Bearer => (AUTHORIZATION, format!("Bearer {}", key.expose())),
+            Auth::Header(name) => (HeaderName::from_static(name), key.expose().to_owned()),
+        };
+        let mut value = HeaderValue::from_str(&text)
+            .map_err(|_| NetError::Other("an upstream's key cannot be sent in a header"))?;
+        value.set_sensitive(true);
+        Ok(Some((name, value)))
+    }
+
+    /// Where a request with this path goes.
+    pub(super) fn url(&self, path: &str, model: &str) -> Url {
+        let mut url = self.base.clone();
+        let path = match (&self.api_version, self.preset.door(protocol_of(path)).0) {
+            (Some(_), _) => format!("openai/deployments/{model}/{path}"),
+            (None, root) => format!("{root}/{path}"),
+        };
+        url.set_path(&join(self.base.path(), &path));
+        if let Some(version) = &self.api_version {
+            url.query_pairs_mut().append_pair("api-version", version);
+        }
+        url
+    }
+
+    /// Foreign text as it may be shown: bounded, printable, without this upstream's keys or any part of
+    /// its address.
+    #[must_use]
+    pub fn scrub(&self, text: &str) -> String {
+        let mut text: String = text.chars().filter(|c| !c.is_control()).collect();
+        for secret in &self.secrets {
+            text = text.replace(secret.expose(), "[removed]");
+        }
+        if let Some(host) = self.base.host_str() {
+            text = text.replace(host, "[removed]");
+        }
+        // Last: a cut through the key would leave a part of it that is not found.
+        text.chars().take(500).collect()
+    }
+
+    /// Whether foreign bytes contain one of the keys that were sent.
+    #[must_use]
+    pub fn leaks(&self, bytes: &[u8]) -> bool {
+        let long = self.secrets.iter().filter(|secret| secret.expose().len() >= SECRET_CHARS);
+        long.into_iter().any(|secret| memchr::memmem::find(bytes, secret.expose().as_bytes()).is_some())
+    }
+}
+
+/// The kind and the address. A host that belongs to a vendor tells the kind where nobody did.
+fn whereabouts(config: &config::Upstream) -> Result<(&'static Preset, Url), NetError> {
+    let preset = Preset::of(config.kind);
+    let base = match (&config.base_url, preset.base_url) {
+        (Some(url), _) => url.clone(),
+        (None, Some(url)) => url.parse().map_err(|_| NetError::Address("a kind of upstream has a bad address"))?,
+        (None, None) => return Err(NetError::Address("an upstream has no address")),
+    };
+    let recognized = base.host_str().and_then(Preset::at).filter(|_| config.kind == config::UpstreamKind::Generic);
+    Ok((recognized.unwrap_or(preset), base))
+}
+
+fn overrides(headers: &[(String, Option<Secret>)]) -> Result<Vec<(HeaderName, Option<HeaderValue>)>, NetError> {
+    let bad = |_| NetError::Other("a header for an upstream cannot be sent");
+    let ours = headers.iter().filter(|(name, _)| !NOT_OVERRIDDEN.contains(&name.as_str()));
+    let header = |(name, value): &(String, Option<Secret>)| {
+        let name = HeaderName::try_from(name.as_str()).map_err(|_| bad(()))?;
+        let value = value.as_ref().map(|text| HeaderValue::from_str(text.expose()).map_err(|_| bad(())));
+        let mut value = value.transpose()?;
+        if let Some(value) = &mut value {
+            value.set_sensitive(true);
+        }
+        Ok((name, value))
+    };
+    ours.map(header).collect()
+}
+
+/// A path below a base: what the base ends in and the path begins with is there once.
+fn join(base: &str, path: &str) -> String {
+    let parts = |text: &str| text.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let (base, path) = (parts(base), parts(path));
+    let most = base.len().min(path.len());
+    let overlap = (1..=most).rev().find(|length| base.ends_with(path.get(..*length).unwrap_or_default())).unwrap_or(0);
+    base.iter().chain(path.iter().skip(overlap)).map(|part| format!("/{part}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::UpstreamKind;
+
+    fn upstream(json: &str) -> Upstream {
+        let second = std::time::Duration::from_secs(1);
+        let timeouts = Timeouts { connect: second, first_byte: second, idle: second, total: None };
+        Upstream::new(&config::Upstream::from_json(&serde_json::from_str(json).unwrap(), timeouts).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_base_and_path_share_is_there_once() {
+        for (base, path, joined) in [
+            ("/v1", "v1/chat/completions", "/v1/chat/completions"),
+            ("/", "v1/chat/completions", "/v1/chat/completions"),
+            ("", "chat/completions", "/chat/completions"),
+            ("/v1/", "chat/completions", "/v1/chat/completions"),
+            ("/api/v1", "api/v1/messages", "/api/v1/messages"),
+            ("/v1/chat/completions", "v1/chat/completions", "/v1/chat/completions"),
+            ("/v1beta/openai", "v1beta/openai/embeddings", "/v1beta/openai/embeddings"),
+            ("/v2", "v1/chat/completions", "/v2/v1/chat/completions"),
+            ("/proxy/v1", "v1/models/x:generateContent", "/proxy/v1/models/x:generateContent"),
+        ] {
+            assert_eq!(join(base, path), joined, "{base} {path}");
+        }
+    }
+
+    #[test]
+    fn each_kind_is_asked_in_its_own_way() {
+        let chat = "chat/completions";
+        for (entry, path, url, header) in [
+            (r#""provider_type":"openai""#, chat, "https://api.openai.com/v1/chat/completions", "authorization"),
+            (
+                r#""base_url":"https://api.openai.com""#,
+                chat,
+                "https://api.openai.com/v1/chat/completions",
+                "authorization",
+            ),
+            (r#""provider_type":"anthropic""#, "messages", "https://api.anthropic.com/v1/messages", "x-api-key"),
+            (r#""provider_type":"anthropic""#, chat, "https://api.anthropic.com/v1/chat/completions", "authorization"),
+            (
+                r#""provider_type":"gemini""#,
+                "models/g:generateContent",
+                "https://generativelanguage.googleapis.com/v1beta/models/g:generateContent",
+                "x-goog-api-key",
+            ),
+            (
+                r#""provider_type":"gemini""#,
+                chat,
+                "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions",
+                "authorization",
+            ),
+            (
+                r#""provider_type":"azure","base_url":"https://r.openai.azure.com""#,
+                chat,
+                "https://r.openai.azure.com/openai/v1/chat/completions",
+                "api-key",
+            ),
+            (
+                r#""provider_type":"azure","base_url":"https://r.openai.azure.com/openai","api_version":"2024-10-21""#,
+                chat,
+                "https://r.openai.azure.com/openai/deployments/m/chat/completions?api-version=2024-10-21",
+                "api-key",
+            ),
+            (r#""base_url":"https://a.example/v1""#, chat, "https://a.example/v1/chat/completions", "authorization"),
+            (r#""base_url":"https://a.example""#, chat, "https://a.example/chat/completions", "authorization"),
+            (r#""provider_type":"perplexity""#, chat, "https://api.perplexity.ai/chat/completions", "authorization"),
+        ] {
+            let upstream = upstream(&format!(r#"{{"name":"x","api_key":"0123456789",{entry}}}"#));
+            assert_eq!(upstream.url(path, "m").as_str(), url, "{entry}");
+            let (name, value) = upstream.credential(Some(path), None).unwrap().unwrap();
+            assert_eq!(name.as_str(), header, "{entry}");
+            assert!(value.is_sensitive() && upstream.leaks(value.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn only_what_is_the_operators_to_set_is_overridden() {
+        let upstream = upstream(
+            r#"{"name":"x","base_url":"https://a.example","headers":{"Host":"b","content-length":"1","TE":"x",
+            "Connection":null,"X-Title":"t","User-Agent":null,"X-Api-Token":"abcdefgh"}}"#,
+        );
+        let names: Vec<_> = upstream.overrides.iter().map(|(name, value)| (name.as_str(), value.is_some())).collect();
+        assert_eq!(names.len(), 3);
+        for expected in [("x-title", true), ("user-agent", false), ("x-api-token", true)] {
+            assert!(names.contains(&expected), "{names:?}");
+        }
+        assert!(upstream.leaks(b"... abcdefgh ...") && !upstream.leaks(b"t"));
+        assert_eq!(upstream.scrub("abcdefgh at https://a.example/v1"), "[removed] at https://[removed]/v1");
+    }
+
+    #[test]
+    fn wire_formats_and_models_decide_what_is_served() {
+        let names = |name| Names { asked: name, id: name, forwarded: name };
+        let anthropic = upstream(r#"{"name":"x","provider_type":"anthropic"}"#);
+        assert_eq!(anthropic.serves("messages", names("anthropic/c")).as_deref(), Some("c"));
+        assert_eq!(anthropic.serves("embeddings", names("anthropic/c")), None);
+        assert_eq!(anthropic.serves("messages", names("openai/c")), None);
+        let generic = upstream(r#"{"name":"x","base_url":"https://a.example","protocols":["messages"]}"#);
+        assert_eq!(generic.label(), UpstreamKind::Generic.name());
+        assert_eq!(generic.serves("chat/completions", names("c")), None);
+        assert_eq!(generic.serves("messages", names("a/c")).as_deref(), Some("a/c"));
+    }
+}
