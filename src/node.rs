@@ -126,6 +126,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         rates: Rates::new(config.key_limits, Arc::clone(ledger.clock())),
         tracker: exchanges.clone(),
         deliveries: Deliveries::default(),
+        keep_alive: config.server.keep_alive,
         drains: Exchange::drain_permits(),
     });
 

@@ -105,6 +105,8 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// `SHUTDOWN_TIMEOUT_SECONDS`, 30: how long running streams may go on after a stop signal.
     pub shutdown_timeout: Duration,
+    /// `SSE_KEEP_ALIVE_SECONDS`, 15
+    pub keep_alive: Option<Duration>,
     /// `MAINTENANCE`; `None`: a stored switch decides.
     pub maintenance: Option<bool>,
 }

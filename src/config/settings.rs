@@ -222,6 +222,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("SHUTDOWN_TIMEOUT_SECONDS", &[], "30",
         "How long running answers may go on after a stop signal."),
 
+    setting("SSE_KEEP_ALIVE_SECONDS", &[], "15",
+        "A stream that is silent for so long gets a comment, so that nobody on the way takes it for dead. 0: never."),
     setting("MAINTENANCE", &[], "",
         "true: nothing is sold and no token is taken; balances and refunds stay open. When absent, \
          coinslot maintenance on|off decides, also while the node runs."),

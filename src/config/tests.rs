@@ -152,6 +152,8 @@ const ROWS: &[Row] = &[
     ("KEY_REQUESTS_PER_MINUTE", "60", field!(key_limits.requests_per_minute), "Some(60)"),
     ("KEY_TOKENS_PER_MINUTE", "0", field!(key_limits.tokens_per_minute), "None"),
     ("KEY_MAX_STREAMS", "4", field!(key_limits.max_streams), "Some(4)"),
+    ("SSE_KEEP_ALIVE_SECONDS", "7", field!(server.keep_alive), "Some(7s)"),
+    ("SSE_KEEP_ALIVE_SECONDS", "0", field!(server.keep_alive), "None"),
     ("MAINTENANCE", "on", field!(server.maintenance), "Some(true)"),
     ("NSEC", "0000000000000000000000000000000000000000000000000000000000000001", |config| secret(config.nostr.nsec.as_ref()), "0000000000000000000000000000000000000000000000000000000000000001"),
     ("ADMIN_PASSWORD", " pass word ", |config| secret(config.admin.password.as_ref()), " pass word "),
@@ -194,7 +196,7 @@ fn without_settings_the_documented_defaults_hold() {
     assert_eq!(
         show(&config.server),
         "Server { host: 127.0.0.1, port: 8000, cors_origins: [], trusted_proxies: [], max_body_bytes: 33554432, \
-         shutdown_timeout: 30s, maintenance: None }"
+         shutdown_timeout: 30s, keep_alive: Some(15s), maintenance: None }"
     );
     assert_eq!(
         show(&config.storage),

@@ -9,10 +9,12 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
 use tokio_util::task::TaskTracker;
 
 use super::{Reply, Whole};
@@ -23,6 +25,9 @@ use crate::wallet::Change;
 
 /// A buffered answer beyond this streams live after all; its change is fetched.
 const MAX_BUFFERED: usize = 32 * 1024 * 1024;
+
+/// A comment, which is no event (HTML, server-sent events).
+const PING: &[u8] = b": ping\n\n";
 
 /// One piece of a delivery.
 #[derive(Debug)]
@@ -66,6 +71,38 @@ pub struct Delivery {
     head: Option<Out>,
     tracker: TaskTracker,
     clock: SharedClock,
+    beat: Option<Beat>,
+}
+
+/// Says in a comment, every so often, that a silent stream lives.
+struct Beat {
+    every: Duration,
+    sleep: Pin<Box<Sleep>>,
+    /// When something was sent last.
+    last: Instant,
+}
+
+impl Beat {
+    fn new(every: Duration) -> Self {
+        Self { every, sleep: Box::pin(tokio::time::sleep(every)), last: Instant::now() }
+    }
+
+    /// Ready when nothing was sent for long. Moves its alarm only when that goes off, so that a piece
+    /// costs it nothing.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            let due = self.last + self.every;
+            let silent = Instant::now() >= due;
+            if silent {
+                self.last = Instant::now();
+            }
+            self.sleep.as_mut().reset(self.last + self.every);
+            if silent {
+                return Poll::Ready(());
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -86,6 +123,7 @@ impl Deliveries {
         &self,
         tracker: &TaskTracker,
         clock: &SharedClock,
+        keep_alive: Option<Duration>,
         pump: impl FnOnce(mpsc::Sender<Out>) -> F,
     ) -> Delivery
     where
@@ -99,7 +137,8 @@ impl Deliveries {
             running.retain(|delivery| delivery.strong_count() > 0);
         }
         running.push(Arc::downgrade(&shared));
-        Delivery { shared, head: None, tracker: tracker.clone(), clock: Arc::clone(clock) }
+        let beat = keep_alive.map(Beat::new);
+        Delivery { shared, head: None, tracker: tracker.clone(), clock: Arc::clone(clock), beat }
     }
 
     /// Takes the pumps of deliveries whose client has not read since `before_ms`, and finishes
@@ -206,7 +245,13 @@ impl Stream for Delivery {
     type Item = Result<Out, Aborted>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_piece(cx)
+        let piece = self.poll_piece(cx);
+        let Some(beat) = &mut self.beat else { return piece };
+        if piece.is_ready() {
+            beat.last = Instant::now();
+            return piece;
+        }
+        beat.poll(cx).map(|()| Some(Ok(Out::Data(Bytes::from_static(PING)))))
     }
 }
 

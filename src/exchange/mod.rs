@@ -18,6 +18,7 @@
 
 mod attempts;
 mod delivery;
+mod late;
 mod maintenance;
 mod outlay;
 mod probe;
@@ -29,9 +30,10 @@ mod repo;
 mod settle;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::limits::WorstCase;
@@ -110,6 +112,8 @@ pub struct Exchange {
     pub rates: Arc<Rates>,
     pub tracker: TaskTracker,
     pub deliveries: Deliveries,
+    /// How long a stream is silent before its client is told that it lives.
+    pub keep_alive: Option<Duration>,
     pub drains: Arc<Semaphore>,
     pub replays: Arc<Replays>,
     /// Signs receipts.
@@ -182,8 +186,15 @@ impl Exchange {
             hold,
             whole,
         };
-        let (job, opened) = job.answered(plan, body).await?;
-        job.deliver(opened).await
+        job.answer(plan, body).await
+    }
+
+    /// A delivery around a pump.
+    fn start<F>(&self, pump: impl FnOnce(mpsc::Sender<Out>) -> F) -> Delivery
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        self.deliveries.start(&self.tracker, self.ledger.clock(), self.keep_alive, pump)
     }
 
     /// What could serve this request.
@@ -270,8 +281,7 @@ impl Job {
         };
         let whole = self.whole;
         let exchange = Arc::clone(&self.exchange);
-        let mut delivery =
-            exchange.deliveries.start(&exchange.tracker, exchange.ledger.clock(), |out| pump::run(self, *opening, out));
+        let mut delivery = exchange.start(|out| pump::run(self, *opening, out));
         if whole { delivery.collect().await } else { delivery.begin().await.map(|()| Reply::Stream(delivery)) }
     }
 

@@ -746,3 +746,68 @@ async fn a_top_up_token_is_no_key_to_the_account() {
     assert_eq!(node.balance(&token).await, (150_000, 0, 0));
     node.finish().await;
 }
+
+/// While the answer is long in coming, the head of the stream and comments keep its client; the answer is
+/// billed like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_is_told_that_the_stream_lives() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::with(&mint, &upstream, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(500).await;
+    let key = purse.send(200).await;
+    let pieces = vec![delta(MODEL, "at last"), finish_chunk(Some(usage(100, 50))), DONE.to_owned()];
+    upstream.next(Script::Paused { before: vec![], after: pieces });
+    let mut answer = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()[CONTENT_TYPE], SSE);
+    let before = read_until(&mut answer, ": ping\n\n: ping\n\n").await;
+    assert_eq!(before.replace(": ping\n\n", ""), "", "nothing but comments: {before}");
+    assert!(node.balance(&key).await.1 >= 2000, "the money is held");
+    upstream.resume();
+    let rest = read_until(&mut answer, DONE).await;
+    let text = rest.replace(": ping\n\n", "");
+    assert_eq!((said(&text).as_str(), bill(&text)["usage"]["cost"]["total_msats"].as_u64()), ("at last", Some(2000)));
+    assert_eq!(node.balance(&key).await, (198_000, 0, 2000));
+    node.finish().await;
+}
+
+/// What fails after the head went out is told in the stream, costs nothing, and the token comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waited_in_vain_is_told_in_the_stream() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let settings = [("SSE_KEEP_ALIVE_SECONDS", "1"), ("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "2")];
+    let node = TestNode::with(&mint, &upstream, &settings).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(500).await;
+    let key = purse.send(200).await;
+    upstream.next(Script::Hang);
+    let answer = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let text = answer.text().await.unwrap();
+    assert!(text.starts_with(": ping\n\n") && !text.contains("[DONE]"), "{text}");
+    let failure: Value = serde_json::from_str(events(&text).last().unwrap()).unwrap();
+    assert_eq!(failure["error"]["code"], "upstream_error", "{text}");
+    assert_eq!(node.balance(&key).await, (200_000, 0, 0));
+
+    // One that rode along: its change comes before the error.
+    let once = purse.send(100).await;
+    let request = |name: &'static str| {
+        let request = node.chat(&ask_streaming("hi")).header("x-cashu", &once).header("x-cashu-change", "stream");
+        request.header("idempotency-key", name)
+    };
+    upstream.next(Script::Hang);
+    let text = request("a").send().await.unwrap().text().await.unwrap();
+    let change = text.lines().find_map(|line| line.strip_prefix(": x-cashu ")).unwrap_or_else(|| panic!("{text}"));
+    let again = request("a").send().await.unwrap();
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
+    assert_eq!(
+        again.text().await.unwrap(),
+        text.replace(": ping\n\n", ""),
+        "what is kept has no comments but the change"
+    );
+    assert_eq!(purse.receive(change).await.unwrap(), 100);
+    node.finish().await;
+}

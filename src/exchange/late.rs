@@ -1,0 +1,86 @@
+//! A stream whose first content is long in coming. Its head goes out before it, comments keep the connection
+//! open meanwhile, and whatever becomes of it is told in the stream. Another upstream can still be asked:
+//! nothing of an answer has been sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
+
+use super::attempts::Opened;
+use super::{Job, Once, Out, Reply, pump, upstream_failed};
+use crate::dialect::Meter;
+use crate::failure::{Failure, Funds};
+use crate::upstream::Plan;
+
+/// What is needed to tell of a failure when the job is no more.
+struct Excuse {
+    meter: Box<dyn Meter>,
+    once: Option<Arc<Once>>,
+    request_id: String,
+}
+
+impl Job {
+    /// Gets an answer and delivers it: at once where it comes soon, or is not sent before it is whole.
+    pub(super) async fn answer(self, plan: Plan, body: Bytes) -> Result<Reply, Failure> {
+        let Some(patience) = self.patience() else {
+            let (job, opened) = self.answered(plan, body).await?;
+            return job.deliver(opened).await;
+        };
+        let exchange = Arc::clone(&self.exchange);
+        let meter = self.dialect.meter(&self.shape);
+        let excuse = Excuse { meter, once: self.once.clone(), request_id: self.request_id.clone() };
+        let mut answering = Box::pin(self.answered(plan, body));
+        match tokio::time::timeout(patience, &mut answering).await {
+            Ok(answered) => {
+                let (job, opened) = answered?;
+                job.deliver(opened).await
+            }
+            Err(_) => Ok(Reply::Stream(exchange.start(|out| go_on(answering, excuse, out)))),
+        }
+    }
+
+    /// How long a client waits for the head of a stream; `None`: until there is an answer.
+    fn patience(&self) -> Option<Duration> {
+        if self.whole { None } else { self.exchange.keep_alive }
+    }
+}
+
+async fn go_on(
+    answering: impl Future<Output = Result<(Job, Opened), Failure>>,
+    excuse: Excuse,
+    out: mpsc::Sender<Out>,
+) -> Result<(), Failure> {
+    let told = out.clone();
+    let outcome = match answering.await {
+        Ok((job, Opened::Stream(opening))) => pump::run(job, *opening, out).await,
+        Ok((job, Opened::Whole { .. })) => {
+            Err(job.undo(upstream_failed("The upstream answered with something that is not a stream.")).await)
+        }
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = outcome {
+        excuse.tell(&failure, &told).await;
+    }
+    Ok(())
+}
+
+impl Excuse {
+    /// Tells the client, with what is left of its token, and those who repeat the request.
+    async fn tell(self, failure: &Failure, out: &mpsc::Sender<Out>) {
+        tracing::warn!(request = %self.request_id, %failure, "a stream failed before it began");
+        let mut last = BytesMut::new();
+        if let Funds::Returned(token) = &failure.funds {
+            last.extend_from_slice(format!(": x-cashu {token}\n\n").as_bytes());
+        }
+        last.extend_from_slice(&self.meter.error_event(&failure.message, "upstream_error"));
+        if let Some(once) = &self.once {
+            let mut tape = once.tape();
+            tape.record(&last);
+            if failure.took_a_token() { tape.keep().await } else { tape.forget().await }
+        }
+        // Nobody to take it is no trouble: the money is where it belongs.
+        let _gone = out.send(Out::Data(last.freeze())).await;
+    }
+}
