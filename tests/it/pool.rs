@@ -478,7 +478,7 @@ async fn without_a_conversation_weights_decide() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_with_as_much_as_it_takes_is_passed_over() {
     let one = json!({ "max_concurrency": 1 });
-    let world = World::new(&[one.clone(), one], &[]).await;
+    let world = World::new(&[one.clone(), one], &[("UPSTREAM_QUEUE_SECONDS", "0")]).await;
     let paused = || Script::Paused {
         before: vec![delta(MODEL, "first")],
         after: vec![sse(MODEL, &["second"], Some(usage(100, 50))).concat()],
@@ -502,6 +502,24 @@ async fn an_upstream_with_as_much_as_it_takes_is_passed_over() {
     }
     assert_eq!(world.send_token(&ask("hi"), &token).await.status, 200);
     assert_eq!(world.asked(), [1, 0], "the places are free again");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_waits_a_while_for_a_place() {
+    let world = World::new(&[json!({ "max_concurrency": 1 })], &[("UPSTREAM_QUEUE_SECONDS", "60")]).await;
+    let after = vec![sse(MODEL, &["second"], Some(usage(100, 50))).concat()];
+    world.upstreams[0].next(Script::Paused { before: vec![delta(MODEL, "first")], after });
+    let mut running = world.node.chat(&ask_streaming("hi")).bearer_auth(&world.key).send().await.unwrap();
+    assert!(running.chunk().await.unwrap().is_some());
+    let waiting: Vec<_> =
+        (0..3).map(|_| tokio::spawn(world.node.chat(&ask("hi")).bearer_auth(&world.key).send())).collect();
+    world.upstreams[0].resume();
+    assert!(running.text().await.unwrap().contains("[DONE]"));
+    for request in waiting {
+        assert_eq!(request.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(world.asked(), [4]);
     world.finish().await;
 }
 
