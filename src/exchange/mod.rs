@@ -28,9 +28,10 @@ mod replay;
 mod repo;
 mod settle;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use rust_decimal::Decimal;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -122,6 +123,8 @@ pub(crate) struct Job {
     /// The upstream that is asked, or has answered.
     lease: Lease,
     attempts: Vec<attempts::Attempt>,
+    /// What the upstream says that it takes, in USD.
+    reported: Mutex<Option<Decimal>>,
     pass: Pass,
     dialect: &'static dyn Dialect,
     /// The body as the client sent it.
@@ -175,6 +178,7 @@ impl Exchange {
             exchange: self,
             lease,
             attempts: Vec::new(),
+            reported: Mutex::default(),
             pass,
             shape,
             candidate,

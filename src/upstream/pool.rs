@@ -241,6 +241,12 @@ impl Pool {
         self.sticky.session(payer, name)
     }
 
+    /// Whether some upstream has this model, in whatever wire format.
+    #[must_use]
+    pub fn serves(&self, names: Names<'_>) -> bool {
+        self.members.iter().any(|member| member.upstream.has(names))
+    }
+
     /// What could serve this model in the wire format of this path.
     ///
     /// # Errors

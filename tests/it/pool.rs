@@ -600,6 +600,11 @@ async fn a_model_that_nobody_serves_costs_nothing() {
     assert_eq!(world.asked(), [0, 0]);
     assert_eq!(Purse::new(&world.mint).await.receive(&token).await.unwrap(), 30);
     world.finish().await;
+    let world = World::new(&[json!({ "models": ["toy/cheap"] }), json!({ "models": ["toy/cach*"] })], &[]).await;
+    let list: Value = world.node.get("/v1/models").send().await.unwrap().json().await.unwrap();
+    let ids: Vec<&str> = list["data"].as_array().unwrap().iter().filter_map(|model| model["id"].as_str()).collect();
+    assert_eq!(ids, ["toy/cached", "toy/cheap"], "the list names what can be had");
+    world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -668,5 +673,36 @@ async fn a_probe_finds_out_at_the_operators_cost() {
     }
     assert_eq!(world.asked(), [3, 0]);
     assert_eq!(world.spent().await, 4000, "nobody else pays for it");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_says_what_it_takes_is_believed() {
+    let upstream = Upstream::start().await;
+    let url = upstream.url().replace("/v1", "/api/v1");
+    let entries = json!([entry(0, &url, &json!({ "provider_type": "openrouter", "fee": "9" }))]);
+    let world = World::of(vec![upstream], &entries, &[]).await;
+    let mut report = usage(100, 50);
+    report["cost"] = json!(0.00123);
+    let mut ids = Vec::new();
+    for streamed in [false, true] {
+        let script = match streamed {
+            true => Script::Stream { pieces: sse(MODEL, &["a"], Some(report.clone())), cut: false },
+            false => Script::Answer { status: 200, media: JSON, body: completion(MODEL, "a", Some(report.clone())) },
+        };
+        world.upstreams[0].next(script);
+        let body = if streamed { ask_streaming("hi") } else { ask("hi") };
+        let reply = world.send(&body).await;
+        assert!(reply.text.contains("\"total_msats\":2000"), "the price is the list's: {}", reply.text);
+        ids.push(reply.headers["x-routstr-request-id"].clone());
+    }
+    world.node.settled().await;
+    let store = world.node.running().exchange().ledger.store();
+    world.node.running().exchange().pool.flush(store).await.unwrap();
+    for id in ids {
+        let row = sqlx::query("SELECT nano_usd, msat FROM outlays WHERE request = $1").bind(id);
+        let row = row.fetch_one(store.read()).await.unwrap();
+        assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (1_230_000, 1_230));
+    }
     world.finish().await;
 }
