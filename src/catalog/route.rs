@@ -7,11 +7,13 @@ use rust_decimal::Decimal;
 use super::Catalog;
 use super::limits::{self, Limits, WorstCase};
 use super::listing::{self, Terms};
+use super::model::Model;
 use crate::clock::SharedClock;
 use crate::config::Pricing;
 use crate::money::rate::Exchange;
 use crate::money::{Msat, Prices, RateCard};
 use crate::price::{PriceBook, Rate, Source, StaleRate};
+use crate::upstream::{Names, Pool};
 
 /// What serves a request, and on which terms. The rate card is frozen here.
 #[derive(Clone, Debug)]
@@ -129,9 +131,9 @@ impl Market {
         Ok(Candidate { id, forwarded, rate_card, btc_usd, btc_usd_as_of_ms, hold })
     }
 
-    /// `/v1/models`, at the present rate.
+    /// `/v1/models`, at the present rate: what some upstream serves. Without any upstream, what would be.
     #[must_use]
-    pub fn listing(&self, provider: &str) -> serde_json::Value {
+    pub fn listing(&self, pool: &Pool) -> serde_json::Value {
         let exchange = self.exchange().map(|(exchange, _)| exchange);
         let prices = self.static_card().map(|card| card.prices);
         let terms = Terms {
@@ -139,10 +141,12 @@ impl Market {
             exchange: exchange.as_ref(),
             static_prices: if self.model_based { None } else { prices.as_ref() },
             minimum: self.pricing.min_request,
-            provider,
+            provider: pool.label(),
         };
-        let data: Vec<_> =
-            self.catalog.offered().map(|model| listing::entry(model, &self.catalog.aliases(model), &terms)).collect();
+        let is_served =
+            |model: &Model| pool.serves(Names { asked: &model.id, id: &model.id, forwarded: model.upstream_id() });
+        let served = self.catalog.offered().filter(|model| pool.is_empty() || is_served(model));
+        let data: Vec<_> = served.map(|model| listing::entry(model, &self.catalog.aliases(model), &terms)).collect();
         serde_json::json!({ "object": "list", "data": data })
     }
 

@@ -81,6 +81,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("UPSTREAM_BREAKER_FAILURES", &[], "5",
         "After so many failures in a row an upstream is left alone for a minute, with the model they were for. \
          0: never; one that fails, or asks for time, then only goes last."),
+    setting("UPSTREAM_QUEUE_SECONDS", &[], "5",
+        "How long a request waits where every upstream that could serve it has as many as it takes \
+         (max_concurrency)."),
     setting("UPSTREAM_PROBE_SECONDS", &[], "0",
         "Seconds after which an upstream that was not heard of is asked for a token of its probe_model, at your \
          cost. 0: never."),

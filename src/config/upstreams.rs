@@ -29,6 +29,8 @@ pub struct Upstreams {
     pub max_attempts: usize,
     /// `UPSTREAM_BREAKER_FAILURES`, 5; 0: no upstream is ever left out.
     pub breaker_failures: u32,
+    /// `UPSTREAM_QUEUE_SECONDS`, 5: how long a request waits where all upstreams have as many as they take.
+    pub queue_time: Duration,
     /// `UPSTREAM_PROBE_SECONDS`; `None` (0): none are probed.
     pub probe_interval: Option<Duration>,
 }

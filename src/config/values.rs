@@ -65,6 +65,11 @@ pub(super) fn attempts(text: &str) -> Parsed<usize> {
     whole(text, 1..=20)
 }
 
+/// 0: not at all.
+pub(super) fn queue_time(text: &str) -> Parsed<Duration> {
+    whole(text, 0..=300).map(Duration::from_secs)
+}
+
 /// 0: never.
 pub(super) fn failures(text: &str) -> Parsed<u32> {
     whole(text, 0..=1000)

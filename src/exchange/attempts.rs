@@ -94,7 +94,10 @@ impl Job {
         let body = answer.whole().await.map_err(Miss::Forward)?;
         self.check_leak(&body)?;
         match self.dialect.read_answer(&body) {
-            Ok(reading) => Ok(Opened::Whole { body, reading }),
+            Ok(reading) => {
+                self.look_for_cost(&body);
+                Ok(Opened::Whole { body, reading })
+            }
             Err(bad) => Err(Miss::Worthless(self.shown(&format!("The upstream failed: {bad}.")))),
         }
     }

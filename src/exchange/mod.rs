@@ -11,7 +11,7 @@
 //! admission gives the hold free, and a token that rode on the request goes back.
 //!
 //! The hold is placed once, at the price of the model that was asked for; which upstreams are asked, and
-//! how often ([`attempts`]), never touches the ledger.
+//! how often (`attempts`), never touches the ledger.
 //!
 //! A request with an Idempotency-Key ([`Once`]) goes through the same steps, and leaves its outcome
 //! for repeats. Of every request the [`Exchange::receipt`] can be had afterwards.
@@ -29,10 +29,11 @@ mod replay;
 mod repo;
 mod settle;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rust_decimal::Decimal;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
@@ -126,6 +127,8 @@ pub(crate) struct Job {
     /// The upstream that is asked, or has answered.
     lease: Lease,
     attempts: Vec<attempts::Attempt>,
+    /// What the upstream says that it takes, in USD.
+    reported: Mutex<Option<Decimal>>,
     pass: Pass,
     dialect: &'static dyn Dialect,
     /// The body as the client sent it.
@@ -159,7 +162,7 @@ impl Exchange {
             return Err(asking(&shape, &candidate));
         }
         let mut plan = self.plan(&call, &shape, &candidate).map_err(|why| unavailable(why, &shape))?;
-        let lease = self.pool.lease(&mut plan).map_err(|why| unavailable(why, &shape))?;
+        let lease = self.pool.first(&mut plan).await.map_err(|why| unavailable(why, &shape))?;
         let body = call.dialect.forward(&call.body, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
         let pass = self.rates.enter(&call.payment, tokens(&shape), shape.stream).map_err(too_fast)?;
         if let Some(once) = &call.once {
@@ -179,6 +182,7 @@ impl Exchange {
             exchange: self,
             lease,
             attempts: Vec::new(),
+            reported: Mutex::default(),
             pass,
             shape,
             candidate,

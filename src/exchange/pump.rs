@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::replay::Tape;
 use super::{Job, Out, upstream_failed};
-use crate::dialect::sse::Framer;
+use crate::dialect::sse::{self, Framer};
 use crate::dialect::{Meter, Step};
 use crate::failure::Failure;
 use crate::upstream::{Answer, ForwardError, Miss, Outcome};
@@ -104,6 +104,7 @@ impl Opening {
     /// Takes one event. Returns whether it is clear now that this is an answer.
     fn takes(&mut self, job: &Job, event: &Bytes) -> Result<bool, Miss> {
         job.check_leak(event)?;
+        look_for_cost(job, event);
         match self.meter.observe(event) {
             Step::Forward(bytes) => self.ready.push(bytes),
             Step::HoldBack => {}
@@ -199,6 +200,7 @@ fn events(job: &Job, framer: &mut Framer, meter: &mut dyn Meter, ready: &mut Vec
                 if let Some(end) = leak(job, &event) {
                     return Some(end);
                 }
+                look_for_cost(job, &event);
                 match meter.observe(&event) {
                     Step::Forward(bytes) => ready.push(bytes),
                     Step::HoldBack => {}
@@ -208,6 +210,14 @@ fn events(job: &Job, framer: &mut Framer, meter: &mut dyn Meter, ready: &mut Vec
             Ok(None) => return None,
             Err(_) => return Some(End::Reported(TOO_LONG.to_owned())),
         }
+    }
+}
+
+fn look_for_cost(job: &Job, event: &[u8]) {
+    if job.lease.upstream().reports_cost()
+        && let Some(data) = sse::data_of(event)
+    {
+        job.look_for_cost(&data);
     }
 }
 

@@ -15,8 +15,7 @@ pub async fn info(State(node): State<Node>) -> Json<Value> {
 /// first release used.
 pub async fn root(State(node): State<Node>) -> Json<Value> {
     let mut about = about(&node);
-    let provider = node.exchange.pool.label();
-    let listing = node.exchange.market.listing(provider);
+    let listing = node.exchange.market.listing(&node.exchange.pool);
     about.insert("mint".into(), json!(node.exchange.till.wallet().mints().first()));
     about.insert("models".into(), listing.get("data").cloned().unwrap_or_else(|| json!([])));
     about.insert("status".into(), json!("running"));

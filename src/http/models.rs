@@ -30,8 +30,7 @@ impl Listing {
         {
             return (bytes.clone(), Arc::clone(value));
         }
-        let provider = node.exchange.pool.label();
-        let value = Arc::new(node.exchange.market.listing(provider));
+        let value = Arc::new(node.exchange.market.listing(&node.exchange.pool));
         let bytes = Bytes::from(value.to_string());
         *made = Some((now_ms, bytes.clone(), Arc::clone(&value)));
         (bytes, value)

@@ -41,6 +41,8 @@ pub struct Preset {
     /// The vendor in the ids of price lists (`vendor/model`). It serves those models alone, and calls
     /// them `model`.
     pub vendor: Option<&'static str>,
+    /// `usage.cost` in its answers is what it takes for them, in USD.
+    pub reports_cost: bool,
 }
 
 /// Speaks OpenAI's chat and nothing else, until a row says more.
@@ -53,6 +55,7 @@ const PLAIN: Preset = Preset {
     native: None,
     speaks: &[ChatCompletions],
     vendor: None,
+    reports_cost: false,
 };
 
 /// All kinds.
@@ -82,6 +85,7 @@ pub const PRESETS: &[Preset] = &[
         host: "openrouter.ai",
         root: "api/v1",
         speaks: &[ChatCompletions, Completions, Responses, Messages, Embeddings],
+        reports_cost: true,
         ..PLAIN
     },
     Preset {

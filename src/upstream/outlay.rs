@@ -95,12 +95,17 @@ impl Outlays {
 
     /// Writes what waits, and reads the sums anew: other processes spend too.
     pub(super) async fn flush(&self, store: &Store, now_ms: i64) -> Result<(), StoreError> {
-        let batch = std::mem::take(&mut *self.waiting());
-        if let Err(error) = repo::write_outlays(store, &batch).await {
-            let mut waiting = self.waiting();
-            let later = std::mem::replace(&mut *waiting, batch);
-            waiting.extend(later);
-            return Err(error);
+        let mut rest = std::mem::take(&mut *self.waiting());
+        while !rest.is_empty() {
+            let later = rest.split_off(rest.len().min(repo::MAX_ROWS));
+            if let Err(error) = repo::write_outlays(store, &rest).await {
+                let mut waiting = self.waiting();
+                rest.extend(later);
+                rest.append(&mut waiting);
+                *waiting = rest;
+                return Err(error);
+            }
+            rest = later;
         }
         let day = now_ms.div_euclid(DAY_MS);
         let sums = repo::sums(store, day, first_of_month(day)).await?;

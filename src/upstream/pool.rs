@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
 use super::choice::{Entrant, order};
 use super::health::{Health, Outcome, Standing, Ticket};
@@ -87,6 +88,10 @@ pub struct Pool {
     choice: Choice,
     max_attempts: usize,
     breaker_failures: u32,
+    /// How long a request waits for a place.
+    patience: Duration,
+    /// Told when a place becomes free.
+    freed: Notify,
     sticky: Sticky,
     outlays: Outlays,
     clock: SharedClock,
@@ -112,7 +117,7 @@ pub struct Lease {
     ticket: Ticket,
     /// Whether the outcome is known.
     is_settled: bool,
-    _slot: Option<OwnedSemaphorePermit>,
+    slot: Option<OwnedSemaphorePermit>,
 }
 
 /// How long to wait for a spend cap: until midnight at most, and nobody has to know that it is one.
@@ -134,10 +139,12 @@ impl Pool {
             let rows = config.listed.iter().map(|one| seal(one, vault)).collect::<Result<Vec<_>, _>>()?;
             repo::replace_environment(store, &rows, clock.now_ms()).await?;
         }
-        let mut described: Vec<config::Upstream> = Vec::new();
+        // Another process may have another environment: what this one says is not read back.
+        let mut described = config.listed.clone();
         let (environment, operator): (Vec<_>, Vec<_>) =
             repo::upstreams(store).await?.into_iter().partition(|row| row.from_environment);
-        for row in environment.iter().chain(&operator) {
+        let remembered = environment.iter().filter(|_| config.listed.is_empty());
+        for row in remembered.chain(&operator) {
             if described.iter().all(|other| other.name != row.name) {
                 described.push(unseal(row, config, vault)?);
             }
@@ -158,6 +165,8 @@ impl Pool {
             choice: config.choice,
             max_attempts: config.max_attempts,
             breaker_failures: config.breaker_failures,
+            patience: config.queue_time,
+            freed: Notify::new(),
             sticky: Sticky::default(),
             outlays: Outlays::default(),
             clock: Arc::clone(clock),
@@ -232,6 +241,12 @@ impl Pool {
         self.sticky.session(payer, name)
     }
 
+    /// Whether some upstream has this model, in whatever wire format.
+    #[must_use]
+    pub fn serves(&self, names: Names<'_>) -> bool {
+        self.members.iter().any(|member| member.upstream.has(names))
+    }
+
     /// What could serve this model in the wire format of this path.
     ///
     /// # Errors
@@ -247,6 +262,26 @@ impl Pool {
             return Err(Unavailable::NotServed);
         }
         Ok(Plan { left, attempts_left: self.max_attempts, session, tried: false })
+    }
+
+    /// The best of all that could; where they have as many requests as they take, after a short wait.
+    ///
+    /// # Errors
+    /// When none of them can be asked in that time.
+    pub async fn first(self: &Arc<Self>, plan: &mut Plan) -> Result<Lease, Unavailable> {
+        let until = Instant::now() + self.patience;
+        loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            // Before the look, so that nothing that becomes free after it is missed.
+            freed.as_mut().enable();
+            match self.lease(plan) {
+                Err(Unavailable::Busy) => {}
+                decided => return decided,
+            }
+            if timeout_at(until, freed).await.is_err() {
+                return Err(Unavailable::Busy);
+            }
+        }
     }
 
     /// The best of those that were not tried yet.
@@ -272,7 +307,7 @@ impl Pool {
                     plan.attempts_left = plan.attempts_left.saturating_sub(1);
                     plan.tried = true;
                     let (pool, session) = (Arc::clone(self), plan.session);
-                    return Ok(Lease { pool, member, model, session, ticket, is_settled: false, _slot: slot });
+                    return Ok(Lease { pool, member, model, session, ticket, is_settled: false, slot });
                 }
                 Err(reason) => why = sooner(why, reason),
             }
@@ -368,11 +403,17 @@ impl Member {
         }
     }
 
-    /// Looks at what is known of a model. What is not worth remembering afterwards is forgotten.
-    fn with_health(&self, model: &str, limit: u32, now_ms: i64, look: impl FnOnce(&mut Health)) {
+    /// Looks at what is known of a model; where nothing is, only if it `could_be_bad`. What is not worth
+    /// remembering afterwards is forgotten.
+    fn with_health(&self, model: &str, limit: u32, now_ms: i64, could_be_bad: bool, look: impl FnOnce(&mut Health)) {
         let mut all = self.health();
-        if all.len() >= MOST_MODELS && !all.contains_key(model) {
-            all.retain(|_, health| !health.is_spotless(now_ms));
+        if !all.contains_key(model) {
+            if !could_be_bad {
+                return;
+            }
+            if all.len() >= MOST_MODELS {
+                all.retain(|_, health| !health.is_spotless(now_ms));
+            }
             if all.len() >= MOST_MODELS {
                 return;
             }
@@ -404,13 +445,16 @@ impl Lease {
         member.heard_ms.store(now_ms, Ordering::Relaxed);
         let name = member.upstream.name();
         let limit = self.pool.breaker_failures;
+        let is_bad = outcome != Outcome::Answered;
         let mut opened = false;
-        member.with_health(&self.model, limit, now_ms, |health| opened = health.finish(now_ms, &self.ticket, outcome));
+        member.with_health(&self.model, limit, now_ms, is_bad, |health| {
+            opened = health.finish(now_ms, &self.ticket, outcome)
+        });
         if opened {
             tracing::warn!(upstream = %name, model = %self.model, "an upstream failed repeatedly and is left alone for a while");
         }
         let account = |outcome| {
-            member.with_health(ACCOUNT, 0, now_ms, |health| {
+            member.with_health(ACCOUNT, 0, now_ms, is_bad, |health| {
                 if let Some(ticket) = health.admit(now_ms) {
                     health.finish(now_ms, &ticket, outcome);
                 }
@@ -434,11 +478,14 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.slot.take().is_some() {
+            self.pool.freed.notify_waiters();
+        }
         if self.is_settled {
             return;
         }
         let now_ms = self.pool.clock.now_ms();
-        self.member.with_health(&self.model, self.pool.breaker_failures, now_ms, |health| {
+        self.member.with_health(&self.model, self.pool.breaker_failures, now_ms, false, |health| {
             health.abandon(now_ms, &self.ticket);
         });
     }

@@ -104,6 +104,12 @@ impl Upstream {
         self.preset.kind.name()
     }
 
+    /// Whether `usage.cost` in its answers is what it takes for them, in USD.
+    #[must_use]
+    pub fn reports_cost(&self) -> bool {
+        self.preset.reports_cost
+    }
+
     /// What it takes on top of the list price, as a factor.
     #[must_use]
     pub fn fee(&self) -> Decimal {
@@ -115,6 +121,12 @@ impl Upstream {
     pub fn serves(&self, path: &str, names: Names<'_>) -> Option<String> {
         let speaks = protocol_of(path).is_none_or(|protocol| self.protocols.contains(&protocol));
         if speaks { self.models.find(names) } else { None }
+    }
+
+    /// Whether it has the model.
+    #[must_use]
+    pub fn has(&self, names: Names<'_>) -> bool {
+        self.models.find(names).is_some()
     }
 
     /// The header that carries the key, in the way of this path's wire format unless `auth` says another.

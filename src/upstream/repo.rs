@@ -1,9 +1,11 @@
 //! The statements of the pool. All of them run on SQLite and PostgreSQL alike.
 
-use sqlx::Row as _;
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::outlay::Outlay;
-use crate::store::{Durability, Store, StoreError};
+use crate::store::{Durability, Location, Store, StoreError};
 
 /// A stored upstream.
 #[derive(Clone, Debug)]
@@ -37,7 +39,9 @@ pub(super) async fn replace_environment(store: &Store, rows: &[Stored], now_ms: 
     for (position, row) in (0_i64..).zip(rows) {
         sqlx::query(
             "INSERT INTO upstreams (name, origin, position, spec, sealed, updated_at) \
-             VALUES ($1, 'environment', $2, $3, $4, $5)",
+             VALUES ($1, 'environment', $2, $3, $4, $5) ON CONFLICT (name, origin) DO UPDATE \
+             SET position = excluded.position, spec = excluded.spec, sealed = excluded.sealed, \
+             updated_at = excluded.updated_at",
         )
         .bind(&row.name)
         .bind(position)
@@ -50,40 +54,59 @@ pub(super) async fn replace_environment(store: &Store, rows: &[Stored], now_ms: 
     tx.commit().await
 }
 
-/// Writes what requests cost, and adds it to the sums.
+/// Most rows that one statement takes.
+pub(super) const MAX_ROWS: usize = 64;
+
+/// Writes what requests cost, and adds it to the sums. At most [`MAX_ROWS`], so that nobody waits long for
+/// the database.
 pub(super) async fn write_outlays(store: &Store, batch: &[Outlay]) -> Result<(), StoreError> {
-    if batch.is_empty() {
-        return Ok(());
-    }
-    let mut tx = store.begin(Durability::ProcessSafe).await?;
+    let mut sums: BTreeMap<(&str, i64), (i64, i64)> = BTreeMap::new();
+    let sql = insert_outlays(batch.len(), matches!(store.location(), Location::Postgres(_)));
+    let mut query = sqlx::query(AssertSqlSafe(sql));
     for outlay in batch {
         let nano_usd = outlay.nano_usd();
+        let (requests, nano) = sums.entry((&outlay.upstream, outlay.day())).or_default();
+        *requests = requests.saturating_add(1);
+        *nano = nano.saturating_add(nano_usd.unwrap_or(0));
+        query = query.bind(&outlay.request).bind(&*outlay.upstream).bind(&outlay.model).bind(nano_usd);
+        query = query.bind(outlay.msat.and_then(|msat| i64::try_from(msat).ok()));
+        query = query.bind(i64::try_from(outlay.charged).unwrap_or(i64::MAX)).bind(&outlay.attempts);
+        query = query.bind(outlay.at_ms);
+    }
+    let mut tx = store.begin(Durability::ProcessSafe).await?;
+    query.execute(&mut *tx).await?;
+    for ((upstream, day), (requests, nano_usd)) in sums {
         sqlx::query(
-            "INSERT INTO outlays (request, upstream, model, nano_usd, msat, charged, attempts, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (request) DO NOTHING",
-        )
-        .bind(&outlay.request)
-        .bind(&*outlay.upstream)
-        .bind(&outlay.model)
-        .bind(nano_usd)
-        .bind(outlay.msat.and_then(|msat| i64::try_from(msat).ok()))
-        .bind(i64::try_from(outlay.charged).unwrap_or(i64::MAX))
-        .bind(&outlay.attempts)
-        .bind(outlay.at_ms)
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query(
-            "INSERT INTO upstream_days (upstream, day, requests, nano_usd) VALUES ($1, $2, 1, $3) \
-             ON CONFLICT (upstream, day) DO UPDATE SET requests = upstream_days.requests + 1, \
+            "INSERT INTO upstream_days (upstream, day, requests, nano_usd) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (upstream, day) DO UPDATE SET requests = upstream_days.requests + excluded.requests, \
              nano_usd = upstream_days.nano_usd + excluded.nano_usd",
         )
-        .bind(&*outlay.upstream)
-        .bind(outlay.day())
-        .bind(nano_usd.unwrap_or(0))
+        .bind(upstream)
+        .bind(day)
+        .bind(requests)
+        .bind(nano_usd)
         .execute(&mut *tx)
         .await?;
     }
     tx.commit().await
+}
+
+/// One statement for so many rows. Both databases know `$1`; but in SQLite that is a name, and looking up
+/// names makes binding quadratic in their number.
+fn insert_outlays(rows: usize, numbered: bool) -> String {
+    const COLUMNS: usize = 8;
+    let mark = |at: usize| if numbered { format!("${at}") } else { "?".to_owned() };
+    let row = |row: usize| {
+        let first = row.saturating_mul(COLUMNS);
+        let marks: Vec<String> = (1..=COLUMNS).map(|column| mark(first.saturating_add(column))).collect();
+        format!("({})", marks.join(", "))
+    };
+    let rows: Vec<String> = (0..rows).map(row).collect();
+    format!(
+        "INSERT INTO outlays (request, upstream, model, nano_usd, msat, charged, attempts, created_at) VALUES {} \
+         ON CONFLICT (request) DO NOTHING",
+        rows.join(", ")
+    )
 }
 
 /// What requests since then cost at an upstream, and what clients were charged for them.

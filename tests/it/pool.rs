@@ -478,7 +478,7 @@ async fn without_a_conversation_weights_decide() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_with_as_much_as_it_takes_is_passed_over() {
     let one = json!({ "max_concurrency": 1 });
-    let world = World::new(&[one.clone(), one], &[]).await;
+    let world = World::new(&[one.clone(), one], &[("UPSTREAM_QUEUE_SECONDS", "0")]).await;
     let paused = || Script::Paused {
         before: vec![delta(MODEL, "first")],
         after: vec![sse(MODEL, &["second"], Some(usage(100, 50))).concat()],
@@ -502,6 +502,24 @@ async fn an_upstream_with_as_much_as_it_takes_is_passed_over() {
     }
     assert_eq!(world.send_token(&ask("hi"), &token).await.status, 200);
     assert_eq!(world.asked(), [1, 0], "the places are free again");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_waits_a_while_for_a_place() {
+    let world = World::new(&[json!({ "max_concurrency": 1 })], &[("UPSTREAM_QUEUE_SECONDS", "60")]).await;
+    let after = vec![sse(MODEL, &["second"], Some(usage(100, 50))).concat()];
+    world.upstreams[0].next(Script::Paused { before: vec![delta(MODEL, "first")], after });
+    let mut running = world.node.chat(&ask_streaming("hi")).bearer_auth(&world.key).send().await.unwrap();
+    assert!(running.chunk().await.unwrap().is_some());
+    let waiting: Vec<_> =
+        (0..3).map(|_| tokio::spawn(world.node.chat(&ask("hi")).bearer_auth(&world.key).send())).collect();
+    world.upstreams[0].resume();
+    assert!(running.text().await.unwrap().contains("[DONE]"));
+    for request in waiting {
+        assert_eq!(request.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(world.asked(), [4]);
     world.finish().await;
 }
 
@@ -582,6 +600,11 @@ async fn a_model_that_nobody_serves_costs_nothing() {
     assert_eq!(world.asked(), [0, 0]);
     assert_eq!(Purse::new(&world.mint).await.receive(&token).await.unwrap(), 30);
     world.finish().await;
+    let world = World::new(&[json!({ "models": ["toy/cheap"] }), json!({ "models": ["toy/cach*"] })], &[]).await;
+    let list: Value = world.node.get("/v1/models").send().await.unwrap().json().await.unwrap();
+    let ids: Vec<&str> = list["data"].as_array().unwrap().iter().filter_map(|model| model["id"].as_str()).collect();
+    assert_eq!(ids, ["toy/cached", "toy/cheap"], "the list names what can be had");
+    world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -650,5 +673,36 @@ async fn a_probe_finds_out_at_the_operators_cost() {
     }
     assert_eq!(world.asked(), [3, 0]);
     assert_eq!(world.spent().await, 4000, "nobody else pays for it");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_says_what_it_takes_is_believed() {
+    let upstream = Upstream::start().await;
+    let url = upstream.url().replace("/v1", "/api/v1");
+    let entries = json!([entry(0, &url, &json!({ "provider_type": "openrouter", "fee": "9" }))]);
+    let world = World::of(vec![upstream], &entries, &[]).await;
+    let mut report = usage(100, 50);
+    report["cost"] = json!(0.00123);
+    let mut ids = Vec::new();
+    for streamed in [false, true] {
+        let script = match streamed {
+            true => Script::Stream { pieces: sse(MODEL, &["a"], Some(report.clone())), cut: false },
+            false => Script::Answer { status: 200, media: JSON, body: completion(MODEL, "a", Some(report.clone())) },
+        };
+        world.upstreams[0].next(script);
+        let body = if streamed { ask_streaming("hi") } else { ask("hi") };
+        let reply = world.send(&body).await;
+        assert!(reply.text.contains("\"total_msats\":2000"), "the price is the list's: {}", reply.text);
+        ids.push(reply.headers["x-routstr-request-id"].clone());
+    }
+    world.node.settled().await;
+    let store = world.node.running().exchange().ledger.store();
+    world.node.running().exchange().pool.flush(store).await.unwrap();
+    for id in ids {
+        let row = sqlx::query("SELECT nano_usd, msat FROM outlays WHERE request = $1").bind(id);
+        let row = row.fetch_one(store.read()).await.unwrap();
+        assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (1_230_000, 1_230));
+    }
     world.finish().await;
 }

@@ -11,7 +11,7 @@ use crate::support::node::{MODEL, TestNode, ask, ask_streaming, client};
 use crate::support::proxy::Proxy;
 use crate::support::purse::Purse;
 use crate::support::tokens::account_key;
-use crate::support::upstream::{Script, Upstream};
+use crate::support::upstream::{Script, Upstream, delta, sse};
 
 const COOKIE: &str = "cookie-canary-1f";
 const TALK: &str = "talk-canary-2e";
@@ -232,5 +232,23 @@ async fn what_the_environment_said_is_stored_sealed_and_the_environment_wins() {
     world.node.restart_with("UPSTREAMS", &json!([moved]).to_string()).await;
     assert_eq!(world.send(&ask("hi")).await.status, 200);
     assert_eq!(world.asked(), [0, 1], "the operator's, which goes first here");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_takes_too_long_altogether_is_broken_off() {
+    let world = World::new(&[json!({ "total_timeout": 1 }), json!({})], &[]).await;
+    let paused = |before: Vec<String>| Script::Paused { before, after: vec![] };
+    // Before its content another one is asked, after it the client is told.
+    for script in [Script::Hang, paused(vec![sse(MODEL, &[], None)[0].clone()])] {
+        world.upstreams[0].next(script);
+        assert_eq!(world.send(&ask_streaming("hi")).await.status, 200);
+        assert_eq!(world.asked(), [1, 1]);
+        world.clock.step(std::time::Duration::from_secs(660));
+    }
+    world.upstreams[0].next(paused(vec![delta(MODEL, &"x".repeat(40))]));
+    let reply = world.send(&ask_streaming("hi")).await;
+    assert!(reply.text.contains("did not answer in time") && !reply.text.contains("[DONE]"), "{}", reply.text);
+    assert_eq!(world.asked(), [1, 0]);
     world.finish().await;
 }

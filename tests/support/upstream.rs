@@ -65,7 +65,11 @@ pub struct Upstream {
 impl Upstream {
     pub async fn start() -> Self {
         let shared = Shared { inner: Arc::default(), resume: Arc::new(Semaphore::new(0)) };
-        let router = Router::new().route("/v1/chat/completions", post(chat)).with_state(shared.clone());
+        let router = Router::new()
+            .route("/v1/chat/completions", post(chat))
+            // As OpenRouter has it.
+            .route("/api/v1/chat/completions", post(chat))
+            .with_state(shared.clone());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("address");
         let server = tokio::spawn(async move {
