@@ -66,6 +66,8 @@ pub struct Delivery {
     head: Option<Out>,
     tracker: TaskTracker,
     clock: SharedClock,
+    /// `Content-Type` of what it delivers.
+    media: &'static str,
 }
 
 impl std::fmt::Debug for Shared {
@@ -86,6 +88,7 @@ impl Deliveries {
         &self,
         tracker: &TaskTracker,
         clock: &SharedClock,
+        media: &'static str,
         pump: impl FnOnce(mpsc::Sender<Out>) -> F,
     ) -> Delivery
     where
@@ -99,7 +102,7 @@ impl Deliveries {
             running.retain(|delivery| delivery.strong_count() > 0);
         }
         running.push(Arc::downgrade(&shared));
-        Delivery { shared, head: None, tracker: tracker.clone(), clock: Arc::clone(clock) }
+        Delivery { shared, head: None, tracker: tracker.clone(), clock: Arc::clone(clock), media }
     }
 
     /// Takes the pumps of deliveries whose client has not read since `before_ms`, and finishes
@@ -132,6 +135,12 @@ fn finish_alone(shared: &Shared, tracker: &TaskTracker) -> bool {
 }
 
 impl Delivery {
+    /// `Content-Type` of what it delivers.
+    #[must_use]
+    pub fn media(&self) -> &'static str {
+        self.media
+    }
+
     /// Runs until there is something to send. A pump that fails before that is a plain failure.
     pub(super) async fn begin(&mut self) -> Result<(), Failure> {
         match std::future::poll_fn(|cx| self.poll_piece(cx)).await {
@@ -160,7 +169,8 @@ impl Delivery {
         }
         match bill {
             Some((receipt, change)) => {
-                Ok(Reply::Whole(Whole { body: body.freeze(), event_stream: true, receipt: *receipt, change }))
+                let media = self.media.into();
+                Ok(Reply::Whole(Box::new(Whole { body: body.freeze(), media, receipt: *receipt, change })))
             }
             None => Err(self.failure()),
         }

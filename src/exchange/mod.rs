@@ -21,6 +21,7 @@ mod replay;
 mod repo;
 mod settle;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,9 +29,9 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::limits::WorstCase;
-use crate::catalog::route::{Candidate, Market, RouteError};
+use crate::catalog::route::{Candidate, Market, Picture, RouteError};
 use crate::config::MissingUsage;
-use crate::dialect::{BadRequest, Dialect, Receipt, Shape};
+use crate::dialect::{AnswerBody, Ask, BadRequest, Dialect, Receipt, Request, Shape};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry, UpstreamAnswer};
 use crate::ledger::terms::Expiry;
@@ -53,7 +54,15 @@ const MAX_DRAINS: usize = 64;
 #[derive(Debug)]
 pub struct Call {
     pub dialect: &'static dyn Dialect,
+    /// The model, where the path names it.
+    pub model: Option<String>,
+    /// `alt=sse` is in the query.
+    pub wants_events: bool,
+    /// `Content-Type` of the body.
+    pub media: String,
     pub body: Bytes,
+    /// Headers of the dialect's protocol, for the upstream.
+    pub headers: Vec<(&'static str, String)>,
     pub payment: Payment,
     /// Where the client wants what is left on its key in the end.
     pub expiry: Option<Expiry>,
@@ -64,10 +73,34 @@ pub struct Call {
     pub once: Option<Arc<Once>>,
 }
 
+impl Call {
+    /// The request as its dialect looks at it.
+    #[must_use]
+    pub fn request(&self) -> Request<'_> {
+        Request { model: self.model.as_deref(), wants_events: self.wants_events, media: &self.media, body: &self.body }
+    }
+
+    /// `Content-Type` of the answer, should it be a stream.
+    #[must_use]
+    pub fn stream_media(&self) -> &'static str {
+        self.dialect.stream_media(&self.request())
+    }
+
+    /// What the request asks for beside its body: two that differ here are not the same.
+    #[must_use]
+    pub fn target(&self) -> String {
+        let events = if self.wants_events { "?alt=sse" } else { "" };
+        match &self.model {
+            Some(model) => format!("{model}:{}{events}", self.dialect.path()),
+            None => self.dialect.path().to_owned(),
+        }
+    }
+}
+
 /// A success.
 #[derive(Debug)]
 pub enum Reply {
-    Whole(Whole),
+    Whole(Box<Whole>),
     /// Runs live; its receipt is inside.
     Stream(Delivery),
 }
@@ -76,7 +109,8 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Whole {
     pub body: Bytes,
-    pub event_stream: bool,
+    /// `Content-Type`
+    pub media: Cow<'static, str>,
     pub receipt: Receipt,
     pub change: Option<Change>,
 }
@@ -108,6 +142,8 @@ pub(crate) struct Job {
     hold: Hold,
     request_id: String,
     once: Option<Arc<Once>>,
+    /// `Content-Type` of a streamed answer.
+    stream_media: &'static str,
     /// Nothing is sent before all is known: a cut stream is then a failure like any other.
     whole: bool,
 }
@@ -124,13 +160,15 @@ impl Exchange {
     /// # Errors
     /// A failure that says what happened to the money.
     pub async fn serve(self: Arc<Self>, call: Call) -> Result<Reply, Failure> {
-        let shape = call.dialect.read(&call.body).map_err(|bad| bad_request(&bad))?;
+        let shape = call.dialect.read(&call.request()).map_err(|bad| bad_request(&bad))?;
         let candidate = self.quote(&shape)?;
         if matches!(call.payment, Payment::Asking) {
             return Err(asking(&shape, &candidate));
         }
         let upstream = self.upstream.clone().ok_or_else(no_upstream)?;
-        let body = call.dialect.forward(&call.body, &shape, &candidate.forwarded).map_err(|bad| bad_request(&bad))?;
+        let stream_media = call.stream_media();
+        let forwarded = call.dialect.forward(&call.request(), &shape, &candidate.forwarded);
+        let ask = Ask { headers: call.headers, ..forwarded.map_err(|bad| bad_request(&bad))? };
         if let Some(once) = &call.once {
             self.till.check_key(&call.payment).await?;
             once.claim().await?;
@@ -139,7 +177,8 @@ impl Exchange {
         failpoint!("exchange.admitted");
         let hold = self.hold(payer, &candidate, &shape, &call.request_id).await?;
         failpoint!("exchange.held");
-        let whole = !shape.stream || (payer.one_shot && !call.change_in_stream);
+        // Change travels in a stream as a comment, which a JSON array has no place for.
+        let whole = !shape.stream || (payer.one_shot && (shape.as_array || !call.change_in_stream));
         let job = Job {
             dialect: call.dialect,
             request_id: call.request_id,
@@ -150,9 +189,10 @@ impl Exchange {
             candidate,
             payer,
             hold,
+            stream_media,
             whole,
         };
-        match job.upstream.forward(job.dialect.path(), body, job.shape.stream).await {
+        match job.upstream.forward(ask).await {
             Ok(answer) => {
                 failpoint!("exchange.answered");
                 job.deliver(answer).await
@@ -176,11 +216,15 @@ impl Exchange {
             images: shape.images,
             max_output: shape.max_output,
             choices: shape.choices,
+            more_tokens: shape.given_tokens.saturating_add(shape.slack_tokens),
+            demand: shape.demand,
         };
-        self.market.route(&shape.model, &worst).map_err(|error| match error {
+        let picture = Picture { quality: shape.quality.clone(), size: shape.size.clone() };
+        self.market.route(&shape.model, &worst, &picture).map_err(|error| match error {
             RouteError::UnknownModel(_) => Failure::client(Code::InvalidModel, error.to_string()),
             RouteError::NoRate => Failure::unavailable(Code::PriceUnavailable, error.to_string(), 30),
             RouteError::OutOfRange => Failure::client(Code::InvalidRequest, error.to_string()),
+            RouteError::Unpriced { .. } => Failure::client(Code::ModalityNotPriced, error.to_string()),
         })
     }
 
@@ -231,15 +275,17 @@ impl Job {
                 return Err(self.undo(failure).await);
             }
         }
-        let whole = self.whole;
+        let (whole, media) = (self.whole, self.stream_media);
         let exchange = Arc::clone(&self.exchange);
-        let mut delivery =
-            exchange.deliveries.start(&exchange.tracker, exchange.ledger.clock(), |out| pump::run(self, answer, out));
+        let mut delivery = exchange
+            .deliveries
+            .start(&exchange.tracker, exchange.ledger.clock(), media, |out| pump::run(self, answer, out));
         if whole { delivery.collect().await } else { delivery.begin().await.map(|()| Reply::Stream(delivery)) }
     }
 
     /// A JSON answer: read, judged, billed and stamped.
     async fn answer_whole(self, answer: Answer) -> Result<Reply, Failure> {
+        let media = answer.content_type();
         let body = match answer.whole().await {
             Ok(body) => body,
             Err(error) => {
@@ -251,12 +297,14 @@ impl Job {
             tracing::error!(request = %self.request_id, "the upstream echoed the node's key; its answer was discarded");
             return Err(self.undo(upstream_failed("The upstream's answer could not be passed on.")).await);
         }
-        match self.dialect.read_answer(&body) {
+        match self.dialect.read_answer(AnswerBody { media: &media, bytes: &body }, &self.shape) {
             Ok(reading) => {
-                let (dialect, model) = (self.dialect, self.shape.model.clone());
+                let (dialect, shape) = (self.dialect, self.shape.clone());
                 let settled = self.settle(reading).await?;
-                let body = dialect.stamp(&body, &model, &settled.receipt);
-                Ok(Reply::Whole(Whole { body, event_stream: false, receipt: settled.receipt, change: settled.change }))
+                let body = dialect.stamp(&body, &shape, &settled.receipt);
+                let media = dialect.answer_media(&media);
+                let (receipt, change) = (settled.receipt, settled.change);
+                Ok(Reply::Whole(Box::new(Whole { body, media, receipt, change })))
             }
             Err(bad) => {
                 let failure = upstream_failed(&self.upstream.scrub(&format!("The upstream failed: {bad}.")));

@@ -1,15 +1,17 @@
 //! The API behind the node: one attempt at a time, nothing of the client but its body.
 //!
-//! Requests are built from nothing: method, path, body, content type and the node's own key. No
-//! header of the client is copied, so its credentials, cookies, address and tracing stay here.
+//! Requests are built from nothing: method, path, body, content type, the node's own key, and the
+//! few headers that the dialect's protocol is made of. No other header of the client is copied, so
+//! its credentials, cookies, address and tracing stay here.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use url::Url;
 
 use crate::config;
+use crate::dialect::{Ask, Protocol};
 use crate::net::{self, ClientOptions, NetError};
 
 /// Longest whole answer that is read.
@@ -108,17 +110,20 @@ impl Upstream {
     ///
     /// # Errors
     /// See [`ForwardError`].
-    pub async fn forward(&self, path: &str, body: Bytes, stream: bool) -> Result<Answer, ForwardError> {
-        let accept = if stream { "text/event-stream, application/json" } else { "application/json" };
+    pub async fn forward(&self, ask: Ask) -> Result<Answer, ForwardError> {
+        let media = HeaderValue::from_str(&ask.media).map_err(|_| ForwardError::Broken)?;
         let mut request = self
             .client
-            .post(self.url(path))
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(ACCEPT, HeaderValue::from_static(accept))
+            .post(self.url(&ask))
+            .header(CONTENT_TYPE, media)
+            .header(ACCEPT, HeaderValue::from_static(ask.accept))
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
-            .body(body);
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
+            .body(ask.body);
+        for (name, value) in &ask.headers {
+            request = request.header(*name, value.as_str());
+        }
+        if let Some((name, value)) = self.credential(ask.protocol) {
+            request = request.header(name, value);
         }
         let response = match tokio::time::timeout(self.first_byte_timeout, request.send()).await {
             Ok(Ok(response)) => response,
@@ -131,10 +136,29 @@ impl Upstream {
         Err(ForwardError::Refused(self.read_refusal(response).await))
     }
 
-    fn url(&self, path: &str) -> Url {
+    /// The node's key, in the header where the protocol has it.
+    fn credential(&self, protocol: Protocol) -> Option<(HeaderName, HeaderValue)> {
+        let name = match protocol {
+            Protocol::OpenAi => return self.authorization.clone().map(|value| (AUTHORIZATION, value)),
+            Protocol::Anthropic => HeaderName::from_static("x-api-key"),
+            Protocol::Gemini => HeaderName::from_static("x-goog-api-key"),
+        };
+        let mut value = HeaderValue::from_str(self.key.as_ref()?.expose()).ok()?;
+        value.set_sensitive(true);
+        Some((name, value))
+    }
+
+    fn url(&self, ask: &Ask) -> Url {
         let mut url = self.base.clone();
-        let joined = format!("{}/{path}", self.base.path().trim_end_matches('/'));
-        url.set_path(&joined);
+        let mut base = self.base.path().trim_end_matches('/').to_owned();
+        // Google's own routes have another version, beside that of all others.
+        if ask.protocol == Protocol::Gemini
+            && let Some(root) = base.strip_suffix("/v1")
+        {
+            base = format!("{root}/v1beta");
+        }
+        url.set_path(&format!("{base}/{}", ask.path));
+        url.set_query(ask.query);
         url
     }
 
@@ -153,7 +177,7 @@ impl Upstream {
             status,
             retry_after,
             message: text(error.get("message")).or_else(|| text(Some(error))).or_else(|| text(value.get("detail"))),
-            kind: text(error.get("type")),
+            kind: text(error.get("type").or_else(|| error.get("status"))),
             code: text(error.get("code")),
             param: text(error.get("param")),
         }
@@ -188,16 +212,17 @@ impl Upstream {
 }
 
 impl Answer {
+    /// `Content-Type` of the body, in lower case.
+    #[must_use]
+    pub fn content_type(&self) -> String {
+        let media = self.response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        media.unwrap_or_default().to_ascii_lowercase()
+    }
+
     /// What the body claims to be.
     #[must_use]
     pub fn media(&self) -> Media {
-        let media = self
-            .response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_ascii_lowercase();
+        let media = self.content_type();
         if media.starts_with("text/event-stream") {
             Media::EventStream
         } else if media.starts_with("application/json") || media.contains("+json") {
