@@ -61,6 +61,10 @@ pub enum Code {
     InvalidRequest,
     InvalidJson,
     InvalidModel,
+    /// The model is not sold for what the request wants of it.
+    ModalityNotPriced,
+    /// A route of the API that cannot be sold by the request.
+    UnsupportedPath,
     PayloadTooLarge,
     InvalidToken,
     UntrustedMint,

@@ -16,8 +16,8 @@
 
 use rust_decimal::Decimal;
 
-use crate::money::rate::Exchange;
-use crate::money::{Msat, Prices, RateCard};
+use crate::money::rate::{Exchange, seconds};
+use crate::money::{Demand, Msat, Prices, RateCard};
 
 /// Context that is reckoned with when none is known, in tokens.
 const DEFAULT_CONTEXT: u64 = 1_000_000;
@@ -27,6 +27,9 @@ const DEFAULT_COMPLETION: u64 = 32_000;
 const CHARS_PER_TOKEN: u64 = 3;
 /// Characters of tool definitions and schemas in a token.
 const EXTRA_CHARS_PER_TOKEN: u64 = 4;
+
+/// Tokens in a second of audio, at most.
+const AUDIO_TOKENS_PER_SECOND: u64 = 32;
 
 /// How much a model can read and write at most, in tokens. `None`: unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,10 @@ pub struct WorstCase {
     pub max_output: Option<u64>,
     /// Answers asked for. 0 counts as 1.
     pub choices: u64,
+    /// Input tokens beside the characters that the network's estimate does not know of.
+    pub more_tokens: u64,
+    /// What it may consume beside text.
+    pub demand: Demand,
 }
 
 /// The most that requests can cost, in the currency of the prices, as price lists show it. The
@@ -71,10 +78,13 @@ impl WorstCase {
         (self.prompt_chars / CHARS_PER_TOKEN).saturating_add(self.image_tokens)
     }
 
-    /// Tokens of all other input.
+    /// Tokens of all other input. What a search finds nobody knows before: more than any context.
     #[must_use]
     pub fn extra_tokens(&self) -> u64 {
-        self.extra_chars / EXTRA_CHARS_PER_TOKEN
+        match self.demand.open_input {
+            true => u64::MAX,
+            false => (self.extra_chars / EXTRA_CHARS_PER_TOKEN).saturating_add(self.more_tokens),
+        }
     }
 }
 
@@ -144,7 +154,9 @@ impl Limits {
 #[must_use]
 pub fn hold(limits: Limits, card: &RateCard, shape: &WorstCase, tolerance_percent: Decimal) -> Option<Msat> {
     let exchange = &card.exchange;
-    let amount = if matches!(exchange, Exchange::Sat) {
+    let amount = if shape.demand.uncounted {
+        exchange.ceil_msat(card.prices.request)?
+    } else if matches!(exchange, Exchange::Sat) {
         exchange.ceil_msat(static_worst_case(limits, &card.prices, shape)?)?
     } else {
         let share = tolerance_percent.clamp(Decimal::ZERO, Decimal::ONE_HUNDRED);
@@ -216,7 +228,11 @@ impl Gate<'_> {
     fn additions(&self) -> Option<Decimal> {
         let further = self.shape.choices.saturating_sub(1);
         let answer = times(self.limits.output(self.shape), self.prices.completion)?;
-        let rest = [times(further, answer)?, times(self.shape.images, self.prices.image)?];
+        let rest = [
+            times(further, answer)?,
+            times(self.shape.images, self.prices.image)?,
+            beside_text(self.limits, self.prices, self.shape)?,
+        ];
         sum(self.prices.request, &rest)
     }
 }
@@ -226,8 +242,51 @@ fn static_worst_case(limits: Limits, prices: &Prices, shape: &WorstCase) -> Opti
     let input = shape.prompt_tokens().saturating_add(shape.extra_tokens());
     let most = limits.max_completion.unwrap_or(DEFAULT_COMPLETION);
     let answer = times(shape.max_output.unwrap_or(most), prices.completion)?;
-    let rest = [times(input, prices.prompt)?, times(shape.choices.max(1), answer)?, times(shape.images, prices.image)?];
+    let input = match shape.demand.open_input {
+        true => limits.context.unwrap_or(DEFAULT_CONTEXT).max(shape.prompt_tokens()),
+        false => input,
+    };
+    let rest = [
+        times(input, prices.prompt)?,
+        times(shape.choices.max(1), answer)?,
+        times(shape.images, prices.image)?,
+        beside_text(limits, prices, shape)?,
+    ];
     sum(prices.request, &rest)
+}
+
+/// What everything that is no text costs at most, and what text costs more than text when it is
+/// written to a cache, or is none.
+fn beside_text(limits: Limits, prices: &Prices, shape: &WorstCase) -> Option<Decimal> {
+    let demand = &shape.demand;
+    let context = limits.context.unwrap_or(DEFAULT_CONTEXT);
+    let input = shape.prompt_tokens().saturating_add(shape.extra_tokens()).min(context);
+    let output = limits.output(shape).saturating_mul(shape.choices.max(1));
+    let beyond = |price: Decimal, than: Decimal| price.checked_sub(than).map(|more| more.max(Decimal::ZERO));
+    let written = beyond(prices.written(demand.cache_writes), prices.prompt)?;
+    let mut spoken = Decimal::ZERO;
+    if demand.audio_out {
+        spoken = spoken.max(beyond(prices.audio_output(), prices.completion)?);
+    }
+    if demand.image_out {
+        spoken = spoken.max(beyond(prices.image_output(), prices.completion)?);
+    }
+    let listened = match prices.second.filter(|price| !price.is_zero()) {
+        Some(price) => seconds(demand.audio_ms, price)?,
+        None => seconds(demand.audio_ms.saturating_mul(AUDIO_TOKENS_PER_SECOND), prices.audio())?,
+    };
+    let by_piece = prices.output_images.get("").copied().unwrap_or_default();
+    let by_token = times(demand.tokens_per_image, prices.image_output.unwrap_or_default())?;
+    let rest = [
+        times(input, written)?,
+        times(output, spoken)?,
+        times(demand.audio_in, prices.audio())?,
+        times(demand.images_made, by_piece.max(by_token))?,
+        times(demand.web_searches, prices.web_search)?,
+        times(demand.queries, prices.query.unwrap_or_default())?,
+        times(demand.characters, prices.character.unwrap_or_default())?,
+    ];
+    sum(listened, &rest)
 }
 
 fn times(count: u64, price: Decimal) -> Option<Decimal> {

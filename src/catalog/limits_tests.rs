@@ -174,6 +174,7 @@ fn absurd_requests_are_refused_not_miscounted() {
         images: u64::MAX,
         max_output: Some(u64::MAX),
         choices: u64::MAX,
+        ..WorstCase::default()
     };
     assert_eq!(hold(Limits::default(), &card, &monster, Decimal::ONE), None);
     for percent in ["-5", "0", "100", "250"] {

@@ -130,7 +130,33 @@ fn price_object(
         let shown = number(convert(price)?.max(least))?;
         object.insert(key.to_owned(), Value::Number(shown));
     }
+    for (key, price) in priced_apart(prices) {
+        object.insert(key, Value::Number(number(convert(price)?)?));
+    }
     Some(Value::Object(object))
+}
+
+/// What most models have no price for. It is shown where there is one.
+fn priced_apart(prices: &Prices) -> Vec<(String, Decimal)> {
+    let mut shown: Vec<(String, Decimal)> = [
+        ("input_cache_write_1h", prices.input_cache_write_1h),
+        ("audio", prices.audio),
+        ("input_audio_cache", prices.input_audio_cache),
+        ("audio_output", prices.audio_output),
+        ("image_token", prices.image_token),
+        ("image_output", prices.image_output),
+        ("query", prices.query),
+        ("second", prices.second),
+        ("character", prices.character),
+    ]
+    .into_iter()
+    .filter_map(|(key, price)| Some((key.to_owned(), price?)))
+    .collect();
+    shown.extend(prices.output_images.iter().map(|(variant, price)| match variant.as_str() {
+        "" => ("output_image".to_owned(), *price),
+        variant => (format!("output_image/{variant}"), *price),
+    }));
+    shown
 }
 
 /// A decimal as a JSON number, from its text.

@@ -4,7 +4,7 @@
 //! (missing, negative, absurd) is no model: reading it fails with a line for the operator. All
 //! else is decoration and read leniently; fields that are not known are kept and shown again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
@@ -171,20 +171,11 @@ impl TopProvider {
 }
 
 fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {
-    let optional = |key: &str| -> Result<Option<Decimal>, String> {
-        let Some(raw) = pricing.get(key) else { return Ok(None) };
-        if matches!(raw.get(), "null" | "\"\"") {
-            return Ok(None);
-        }
-        let price = decimal::parse_json(raw).ok_or_else(|| format!("its {key} price is not a number"))?;
-        if price.is_sign_negative() && !price.is_zero() {
-            return Err(format!("its {key} price is negative ({price}), so it depends on the request"));
-        }
-        if price > MAX_PRICE_USD {
-            return Err(format!("its {key} price is absurd ({price} USD)"));
-        }
-        Ok(Some(price.normalize()))
+    let listed = |names: &[&str]| -> Result<Option<Decimal>, String> {
+        let found = names.iter().find_map(|name| pricing.get_key_value(*name));
+        found.map_or(Ok(None), |(name, raw)| read_price(name, raw))
     };
+    let optional = |key: &str| listed(&[key]);
     let required = |key: &str| optional(key)?.ok_or_else(|| format!("it has no {key} price"));
     Ok(Prices {
         prompt: required("prompt")?,
@@ -195,7 +186,53 @@ fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {
         internal_reasoning: optional("internal_reasoning")?,
         input_cache_read: optional("input_cache_read")?,
         input_cache_write: optional("input_cache_write")?,
+        input_cache_write_1h: listed(&["input_cache_write_1h", "cache_creation_input_token_cost_above_1hr"])?,
+        audio: listed(&["audio", "input_cost_per_audio_token"])?,
+        input_audio_cache: listed(&["input_audio_cache", "cache_read_input_audio_token_cost"])?,
+        audio_output: listed(&["audio_output", "output_cost_per_audio_token"])?,
+        image_token: listed(&["image_token", "input_cost_per_image_token"])?,
+        image_output: listed(&["image_output", "output_cost_per_image_token"])?,
+        output_images: read_pictures(pricing)?,
+        query: listed(&["query", "input_cost_per_query"])?,
+        second: listed(&["second", "input_cost_per_second"])?,
+        character: listed(&["character", "input_cost_per_character"])?,
     })
+}
+
+/// A price that is there; `None` where the list leaves it open.
+fn read_price(name: &str, raw: &RawValue) -> Result<Option<Decimal>, String> {
+    if matches!(raw.get(), "null" | "\"\"") {
+        return Ok(None);
+    }
+    let price = decimal::parse_json(raw).ok_or_else(|| format!("its {name} price is not a number"))?;
+    if price.is_sign_negative() && !price.is_zero() {
+        return Err(format!("its {name} price is negative ({price}), so it depends on the request"));
+    }
+    if price > MAX_PRICE_USD {
+        return Err(format!("its {name} price is absurd ({price} USD)"));
+    }
+    Ok(Some(price.normalize()))
+}
+
+/// The prices of pictures made: `output_image` for any, and `output_image/` with a quality, a size
+/// or both: `output_image/hd/1024x1024`.
+fn read_pictures(pricing: &HashMap<String, &RawValue>) -> Result<BTreeMap<String, Decimal>, String> {
+    let mut found = BTreeMap::new();
+    for (name, raw) in pricing {
+        let variant = match name.strip_prefix("output_image") {
+            Some("") => "",
+            Some(rest) => match rest.strip_prefix('/') {
+                Some(variant) => variant,
+                None => continue,
+            },
+            None if name == "output_cost_per_image" => "",
+            None => continue,
+        };
+        if let Some(price) = read_price(name, raw)? {
+            found.insert(variant.to_owned(), price);
+        }
+    }
+    Ok(found)
 }
 
 fn take_text(fields: &mut Map<String, Value>, key: &str) -> Option<String> {

@@ -41,6 +41,17 @@ pub enum RouteError {
     NoRate,
     #[error("The cost of this request is out of range.")]
     OutOfRange,
+    /// What the model would have to do has no price.
+    #[error("Model '{model}' is not sold with {what} here.")]
+    Unpriced { model: String, what: &'static str },
+}
+
+/// Which pictures are asked for, as far as their price depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Picture {
+    pub quality: String,
+    /// Like `1024x1024`.
+    pub size: String,
 }
 
 /// The rate as it may be shown to anybody.
@@ -106,7 +117,7 @@ impl Market {
     ///
     /// # Errors
     /// See [`RouteError`].
-    pub fn route(&self, model: &str, worst: &WorstCase) -> Result<Candidate, RouteError> {
+    pub fn route(&self, model: &str, worst: &WorstCase, picture: &Picture) -> Result<Candidate, RouteError> {
         let found = self.catalog.find(model);
         let limits = found.as_ref().map_or_else(Limits::default, |model| model.limits());
         let forwarded = match &found {
@@ -122,6 +133,14 @@ impl Market {
             }
             _ => (self.static_card().ok_or(RouteError::OutOfRange)?, None),
         };
+        let tokens = worst.demand.tokens_per_image;
+        let prices = rate_card.prices.for_picture(&picture.quality, &picture.size, tokens);
+        let rate_card = RateCard { prices, ..rate_card };
+        // The operator's own price for a request pays for whatever it is.
+        let is_flat = matches!(rate_card.exchange, Exchange::Sat) && !rate_card.prices.request.is_zero();
+        if let Some(what) = rate_card.prices.lacks(&worst.demand).filter(|_| !is_flat) {
+            return Err(RouteError::Unpriced { model: model.to_owned(), what });
+        }
         let hold =
             limits::hold(limits, &rate_card, worst, self.pricing.tolerance_percent).ok_or(RouteError::OutOfRange)?;
         // A hold of nothing could not be told from no hold.

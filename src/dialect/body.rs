@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::images;
+use super::vision;
 
 /// Containers within containers that are followed, as in `serde_json`.
 const MAX_DEPTH: usize = 128;
@@ -312,18 +312,145 @@ pub fn count_chars(text: &[u8]) -> u64 {
 /// What a value amounts to as input of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Volume {
-    /// Characters of all strings, keys included, without the images.
+    /// Characters of all strings, keys included, without images and audio.
     pub chars: u64,
     pub images: u64,
     pub image_tokens: u64,
+    /// Tokens of audio, at most.
+    pub audio_tokens: u64,
+    /// Files that lie in an account of the upstream's, by their id.
+    pub account_files: u64,
+    /// Marks at which a prompt cache is written, and whether one is to be kept for an hour.
+    pub cache_marks: u64,
+    pub is_cached_for_an_hour: bool,
+}
+
+impl Volume {
+    pub fn add(&mut self, other: Self) {
+        self.chars = self.chars.saturating_add(other.chars);
+        self.images = self.images.saturating_add(other.images);
+        self.image_tokens = self.image_tokens.saturating_add(other.image_tokens);
+        self.audio_tokens = self.audio_tokens.saturating_add(other.audio_tokens);
+        self.account_files = self.account_files.saturating_add(other.account_files);
+        self.cache_marks = self.cache_marks.saturating_add(other.cache_marks);
+        self.is_cached_for_an_hour |= other.is_cached_for_an_hour;
+    }
+
+    /// Counts a container that has been read to its end.
+    fn close(&mut self, frame: &Frame<'_>) {
+        let image = |volume: &mut Self, tokens: u64| {
+            volume.images = volume.images.saturating_add(1);
+            volume.image_tokens = volume.image_tokens.saturating_add(tokens);
+        };
+        if let Some(url) = frame.url {
+            image(self, vision::estimate_tokens(url, frame.low_detail));
+        }
+        if let Some(data) = frame.data {
+            match frame.medium() {
+                Medium::Image => image(self, vision::estimate_data_tokens(data)),
+                Medium::Audio => self.audio_tokens = self.audio_tokens.saturating_add(audio_tokens(data)),
+                Medium::Other => self.chars = self.chars.saturating_add(count_chars(data)),
+            }
+        }
+        if frame.is_linked_image() {
+            image(self, vision::UNSEEN_TOKENS);
+        }
+        self.account_files = self.account_files.saturating_add(u64::from(frame.has_file_id && frame.names_a_file()));
+    }
+}
+
+/// Tokens of audio in base64: 32 a second, at 8 kbit/s, which speech is hardly ever below.
+fn audio_tokens(base64: &[u8]) -> u64 {
+    let bytes = u64::try_from(base64.len()).unwrap_or(u64::MAX) / 4 * 3;
+    (bytes / 1000).saturating_add(1).saturating_mul(32)
+}
+
+/// A string as it stands between the quotes, without its escapes: what two parsers read alike must
+/// be recognised alike. Long ones are none of the words that are looked for.
+fn plain(text: &[u8]) -> Cow<'_, [u8]> {
+    if text.len() > MAX_WORD || memchr(b'\\', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let decoded: Result<String, _> = serde_json::from_slice(&[b"\"", text, b"\""].concat());
+    decoded.map_or(Cow::Borrowed(text), |word| Cow::Owned(word.into_bytes()))
+}
+
+/// Longest word that is looked for, in whatever spelling.
+const MAX_WORD: usize = 200;
+
+/// Whether one of these keys is anywhere in a value.
+#[must_use]
+pub fn has_key(value: &RawValue, names: &[&str]) -> bool {
+    Tokens::of(value).any(|token| match token {
+        Token::Key(key) => names.iter().any(|name| *plain(key) == *name.as_bytes()),
+        _ => false,
+    })
+}
+
+enum Medium {
+    Image,
+    Audio,
+    Other,
 }
 
 /// An open container.
 #[derive(Default)]
 struct Frame<'a> {
-    is_image: bool,
+    /// The key that it is the value of.
+    name: Cow<'a, [u8]>,
+    /// An image's address, or the image in a data URI.
     url: Option<&'a [u8]>,
     low_detail: bool,
+    /// Base64 that stands alone, what it says it is, and its `type`.
+    data: Option<&'a [u8]>,
+    media: Cow<'a, [u8]>,
+    kind: Cow<'a, [u8]>,
+    has_link: bool,
+    has_file_id: bool,
+}
+
+impl<'a> Frame<'a> {
+    /// Takes what is no text of the conversation. Returns whether it did.
+    fn take(&mut self, key: &[u8], text: &'a [u8]) -> bool {
+        match key {
+            b"image_url" => self.url = Some(text),
+            b"url" if *self.name == *b"image_url" => self.url = Some(text),
+            b"data" => self.data = Some(text),
+            _ => {
+                match key {
+                    b"detail" => self.low_detail |= *plain(text) == *b"low",
+                    b"media_type" | b"mime_type" | b"mimeType" | b"format" => self.media = plain(text),
+                    b"type" => self.kind = plain(text),
+                    b"url" => self.has_link = true,
+                    b"file_id" => self.has_file_id = true,
+                    _ => {}
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    fn medium(&self) -> Medium {
+        // JSON may write the slash with a backslash in front.
+        let starts = |prefix: &[u8]| self.media.starts_with(prefix);
+        if starts(b"image") {
+            Medium::Image
+        } else if starts(b"audio") || *self.name == *b"input_audio" {
+            Medium::Audio
+        } else {
+            Medium::Other
+        }
+    }
+
+    /// Anthropic's way to send an image by its address.
+    fn is_linked_image(&self) -> bool {
+        *self.name == *b"source" && *self.kind == *b"url" && self.has_link
+    }
+
+    fn names_a_file(&self) -> bool {
+        matches!(&*self.name, b"file" | b"source") || matches!(&*self.kind, b"input_file" | b"input_image")
+    }
 }
 
 /// Measures a value without building it.
@@ -333,40 +460,63 @@ struct Frame<'a> {
 pub fn measure(value: &RawValue) -> Result<Volume, Unreadable> {
     let mut volume = Volume::default();
     let mut frames: Vec<Frame<'_>> = Vec::new();
-    let mut key: &[u8] = b"";
+    let mut key = Cow::Borrowed(&b""[..]);
     for token in Tokens::of(value) {
         match token {
             Token::Open if frames.len() >= MAX_DEPTH => return Err(Unreadable::TooDeep),
             Token::Open => {
-                frames.push(Frame { is_image: key == b"image_url", ..Frame::default() });
-                key = b"";
+                volume.cache_marks = volume.cache_marks.saturating_add(u64::from(*key == *b"cache_control"));
+                frames.push(Frame { name: std::mem::take(&mut key), ..Frame::default() });
             }
             Token::Close => {
-                if let Some(Frame { url: Some(url), low_detail, .. }) = frames.pop() {
-                    let tokens = images::estimate_tokens(url, low_detail);
-                    volume.images = volume.images.saturating_add(1);
-                    volume.image_tokens = volume.image_tokens.saturating_add(tokens);
+                if let Some(frame) = frames.pop() {
+                    volume.close(&frame);
                 }
-                key = b"";
+                key = Cow::default();
             }
             Token::Key(text) => {
                 volume.chars = volume.chars.saturating_add(count_chars(text));
-                key = text;
+                key = plain(text);
             }
-            Token::Text(text) => match frames.last_mut() {
-                Some(frame) if key == b"image_url" || (key == b"url" && frame.is_image) => {
-                    frame.url = Some(text);
-                }
-                frame => {
-                    if let Some(frame) = frame {
-                        frame.low_detail |= key == b"detail" && text == b"low";
-                    }
+            Token::Text(text) => {
+                let frame = frames.last_mut();
+                let is_in_mark = frame.as_ref().is_some_and(|frame| *frame.name == *b"cache_control");
+                volume.is_cached_for_an_hour |= is_in_mark && *key == *b"ttl" && *plain(text) == *b"1h";
+                if !frame.is_some_and(|frame| frame.take(&key, text)) {
                     volume.chars = volume.chars.saturating_add(count_chars(text));
                 }
-            },
+            }
         }
     }
     Ok(volume)
+}
+
+/// How many numbers a value holds that has no strings in it, as prompts of tokens do.
+#[must_use]
+pub fn count_numbers(value: &RawValue) -> u64 {
+    let mut count: u64 = 0;
+    let mut inside = false;
+    for byte in value.get().bytes() {
+        let is_part = byte.is_ascii_digit() || (inside && matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
+        count = count.saturating_add(u64::from(is_part && !inside));
+        inside = is_part;
+    }
+    count
+}
+
+/// The elements of an array; `None` when it is none.
+#[must_use]
+pub fn elements(value: &RawValue) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// An object with edits; `None` when it is none, or nothing changed.
+#[must_use]
+pub fn edited(object: &RawValue, edit: impl FnOnce(&Lens<'_>, &mut Patch<'_, '_>)) -> Option<String> {
+    let lens = Lens::of(object)?;
+    let mut patch = Patch::new(&lens);
+    edit(&lens, &mut patch);
+    String::from_utf8(patch.apply()?).ok()
 }
 
 #[cfg(test)]
@@ -445,6 +595,8 @@ mod tests {
             (r#"[{"type":"input_image","image_url":"https://x/y.png"},"text"]"#, 28, 1, 85),
             (r#"{"image_url":{"url":"data:image/png;base64,?","detail":"low"}}"#, 21, 1, 85),
             (r#"{"url":"https://x"}"#, 12, 0, 0),
+            // However its key is spelled.
+            (r#"{"image\u005furl":{"u\u0072l":"https://x/y.png"}}"#, 12, 1, 85),
         ] {
             let volume = measure(raw(text)).unwrap();
             assert_eq!((volume.chars, volume.images, volume.image_tokens), (chars, images, tokens), "{text}");

@@ -1,103 +1,214 @@
-//! What an image costs as input. Only what stands in the request is looked at; nothing is fetched.
+//! OpenAI's images: pictures are made, edited, varied. Billed by the tokens that are reported where
+//! these have a price, and by the piece otherwise.
 
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
 
-/// An image at low detail, or one about which nothing is known.
-const BASE_TOKENS: u64 = 85;
-const TILE_TOKENS: u64 = 170;
-const TILE: u64 = 512;
-const MAX_SIDE: u64 = 2048;
-const MAX_SHORT_SIDE: u64 = 768;
+use super::body::{self, Lens};
+use super::done::{DoneFlow, Kind};
+use super::fields::{self, field, unreadable};
+use super::follow::Follow;
+use super::reading::{Rest, error_of, failed, usage_of};
+use super::{
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, multipart, receipt,
+};
+use crate::money::Usage;
 
-/// How much of the base64 text is decoded to find the dimensions. A multiple of four.
-const PREFIX: usize = 64 * 1024;
+/// `POST /v1/images/generations`.
+#[derive(Clone, Copy, Debug)]
+pub struct Generations;
 
-const ENGINE: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
-
-/// Input tokens that an image is estimated at, given its URL as it stands in JSON.
-#[must_use]
-pub fn estimate_tokens(url: &[u8], low_detail: bool) -> u64 {
-    if low_detail {
-        return BASE_TOKENS;
-    }
-    dimensions(url).map_or(BASE_TOKENS, |(width, height)| tokens_of(width, height))
+/// `POST /v1/images/edits` and `POST /v1/images/variations`, which are forms.
+#[derive(Clone, Copy, Debug)]
+pub struct Forms {
+    pub path: &'static str,
 }
 
-fn tokens_of(width: u64, height: u64) -> u64 {
-    let (width, height) = fit(width, height, width.max(height), MAX_SIDE);
-    let (width, height) = fit(width, height, width.min(height), MAX_SHORT_SIDE);
-    let tiles = width.div_ceil(TILE).saturating_mul(height.div_ceil(TILE));
-    BASE_TOKENS.saturating_add(TILE_TOKENS.saturating_mul(tiles))
+const READ: [&str; 8] = ["model", "prompt", "n", "size", "quality", "stream", "partial_images", "input_fidelity"];
+
+const MAX_PICTURES: u64 = 10;
+/// Most pictures on the way to one.
+const MAX_PARTIAL: u64 = 3;
+/// Tokens of a picture on the way.
+const PARTIAL_TOKENS: u64 = 100;
+/// Tokens that a picture which is sent may count, at most.
+const SENT_TOKENS: u64 = 7_000;
+
+const KIND: Kind = Kind { ends: &["image_generation.completed", "image_edit.completed"], usage: read_usage, own: "{}" };
+
+/// The members that both forms of a request have.
+struct Asked {
+    count: Option<u64>,
+    size: Option<String>,
+    quality: Option<String>,
+    partial: Option<u64>,
 }
 
-/// Shrinks both sides so that `side`, which is one of them, is no longer than `limit`.
-fn fit(width: u64, height: u64, side: u64, limit: u64) -> (u64, u64) {
-    if side <= limit {
-        return (width, height);
+impl Asked {
+    fn into_shape(self, shape: &mut Shape) -> Result<(), BadRequest> {
+        let count = self.count.unwrap_or(1);
+        let partial = self.partial.unwrap_or(0);
+        if !(1..=MAX_PICTURES).contains(&count) || partial > MAX_PARTIAL {
+            return Err(field(format!("n must be an integer from 1 to {MAX_PICTURES}, partial_images at most 3")));
+        }
+        if shape.stream && count > 1 {
+            return Err(field("n must be 1 in a stream"));
+        }
+        shape.size = self.size.unwrap_or_else(|| "auto".to_owned());
+        shape.quality = self.quality.unwrap_or_else(|| "auto".to_owned());
+        if [&shape.size, &shape.quality].iter().any(|text| text.len() > 32) {
+            return Err(field("size or quality is too long"));
+        }
+        shape.choices = 1;
+        shape.max_output = Some(0);
+        shape.demand.images_made = count;
+        shape.demand.tokens_per_image = tokens(&shape.size, &shape.quality).saturating_add(partial * PARTIAL_TOKENS);
+        Ok(())
     }
-    let shrink = |length: u64| length.saturating_mul(limit).checked_div(side).unwrap_or(0).max(1);
-    (shrink(width), shrink(height))
 }
 
-/// Width and height of an image in a data URI.
-fn dimensions(url: &[u8]) -> Option<(u64, u64)> {
-    let comma = memchr::memchr(b',', url.get(..url.len().min(256))?)?;
-    let (head, data) = url.split_at_checked(comma)?;
-    if !head.starts_with(b"data:") || !head.ends_with(b";base64") {
-        return None;
+/// Tokens of a picture of this size and quality; of the dearest, where they are left open.
+fn tokens(size: &str, quality: &str) -> u64 {
+    let is_square = size == "1024x1024";
+    match (quality, is_square) {
+        ("low", true) => 272,
+        ("low", false) => 408,
+        ("medium", true) => 1_056,
+        ("medium", false) => 1_584,
+        (_, true) => 4_160,
+        (_, false) => 6_240,
     }
-    // JSON may write `/` with a backslash in front.
-    let text: Vec<u8> = data.iter().skip(1).filter(|byte| **byte != b'\\').take(PREFIX).copied().collect();
-    let size = imagesize::blob_size(&ENGINE.decode(text).ok()?).ok()?;
-    Some((u64::try_from(size.width).ok()?, u64::try_from(size.height).ok()?))
+}
+
+impl Dialect for Generations {
+    fn path(&self) -> &'static str {
+        "images/generations"
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let lens = Lens::parse(request.body).map_err(unreadable)?;
+        fields::once(&lens, &READ)?;
+        let mut shape = Shape {
+            model: fields::read_model(&lens)?,
+            stream: fields::read_flag(&lens, "stream")?,
+            ..Shape::default()
+        };
+        fields::text(&lens, "prompt")?;
+        let prompt = fields::required(&lens, "prompt")?;
+        fields::measure(&lens, &["prompt"], &["model", "user", "size", "quality"], &mut shape)?;
+        fields::bound_by_bytes(prompt, &mut shape);
+        let asked = Asked {
+            count: fields::read_limit(&lens, "n")?,
+            size: fields::text(&lens, "size")?,
+            quality: fields::text(&lens, "quality")?,
+            partial: lens.present("partial_images").map(fields::integer).map(Option::unwrap_or_default),
+        };
+        asked.into_shape(&mut shape)?;
+        Ok(shape)
+    }
+
+    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let body = fields::with_model(request.body, &shape.model, model)?;
+        Ok(Ask::json(self.protocol(), self.path(), body, shape.stream))
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        read_answer(answer.bytes)
+    }
+
+    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
+        stamp(body, shape, receipt)
+    }
+
+    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(DoneFlow::new(KIND, Reading::Reported(made(1)))))
+    }
+}
+
+impl Dialect for Forms {
+    fn path(&self) -> &'static str {
+        self.path
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let form = multipart::Form::parse(request.media, request.body)?;
+        form.once(&READ)?;
+        let mut shape = Shape { model: form.model()?, stream: form.flag("stream")?, ..Shape::default() };
+        let prompt = form.text("prompt")?.unwrap_or_default();
+        shape.prompt_chars = u64::try_from(prompt.chars().count()).unwrap_or(u64::MAX);
+        shape.slack_tokens = u64::try_from(prompt.len()).unwrap_or(u64::MAX);
+        let sent = form.files();
+        if sent == 0 {
+            return Err(field("image is missing"));
+        }
+        shape.slack_tokens = shape.slack_tokens.saturating_add(sent.saturating_mul(SENT_TOKENS));
+        let asked = Asked {
+            count: form.integer("n")?,
+            size: form.text("size")?,
+            quality: form.text("quality")?,
+            partial: form.integer("partial_images")?,
+        };
+        asked.into_shape(&mut shape)?;
+        Ok(shape)
+    }
+
+    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        multipart::forward(self.protocol(), self.path, request, shape, model)
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        read_answer(answer.bytes)
+    }
+
+    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
+        stamp(body, shape, receipt)
+    }
+
+    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(DoneFlow::new(KIND, Reading::Reported(made(1)))))
+    }
+}
+
+fn made(images_made: u64) -> Usage {
+    Usage { images_made, ..Usage::default() }
+}
+
+fn read_answer(bytes: &[u8]) -> Result<Reading, BadAnswer> {
+    let Ok(lens) = Lens::parse(bytes) else { return Err(failed(bytes)) };
+    let pictures = lens.get("data").and_then(body::elements).unwrap_or_default();
+    if pictures.is_empty() {
+        return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+    }
+    let count = u64::try_from(pictures.len()).unwrap_or(u64::MAX);
+    let usage = read_usage(&lens).unwrap_or_default();
+    Ok(Reading::Reported(Usage { images_made: count, ..usage }))
+}
+
+/// The tokens of a report. All output is pictures, unless it says that some of it is text.
+fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
+    let (value, usage) = usage_of(lens)?;
+    let usage = usage?;
+    let details = Lens::of(value).and_then(|usage| usage.object("output_tokens_details"));
+    let text = super::reading::part(details.as_ref(), "text_tokens").unwrap_or(0);
+    let mut rest = Rest::of(usage.total_output());
+    let output = rest.take(text);
+    let contradictory = usage.contradictory | rest.is_exceeded;
+    Some(Usage { output, reasoning: 0, image_out: rest.left, images_made: 1, contradictory, ..usage })
+}
+
+fn stamp(body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
+    let Ok(lens) = Lens::parse(body) else { return body.clone() };
+    let mut patch = body::Patch::new(&lens);
+    if lens.get("model").is_some() {
+        fields::rename(&mut patch, &lens, &shape.model);
+    }
+    // A report of tokens that is made up would be taken for one.
+    if lens.object("usage").is_some() {
+        receipt::bill(&mut patch, &lens, "usage", "{}", receipt);
+    } else {
+        receipt::bill_beside(&mut patch, receipt);
+    }
+    patch.apply_to(body)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn png(width: u32, height: u32) -> String {
-        let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
-        file.extend(width.to_be_bytes());
-        file.extend(height.to_be_bytes());
-        file.extend([8, 6, 0, 0, 0, 0, 0, 0, 0]);
-        file.resize(200, 0xFF);
-        format!("data:image/png;base64,{}", ENGINE.encode(file))
-    }
-
-    #[test]
-    fn tiles_are_counted() {
-        for (width, height, tokens) in
-            [(512, 512, 255), (1024, 1024, 765), (2048, 4096, 1105), (1, 1, 255), (0, 0, 85), (100, 4_000_000_000, 765)]
-        {
-            let url = png(width, height);
-            assert_eq!(estimate_tokens(url.as_bytes(), false), tokens, "{width}×{height}");
-            assert_eq!(estimate_tokens(url.replace('/', "\\/").as_bytes(), false), tokens);
-            assert_eq!(estimate_tokens(url.as_bytes(), true), 85);
-        }
-        for url in ["", "https://x/y.png", "data:image/png;base64,", "data:,x", "data:x;base64,AAAA"] {
-            assert_eq!(estimate_tokens(url.as_bytes(), false), 85, "{url}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_file_breaks_it(
-            head in proptest::sample::select(vec![
-                &b"\x89PNG\r\n\x1a\n"[..], b"\xFF\xD8\xFF\xE0", b"GIF89a", b"RIFF\x20\0\0\0WEBPVP8X",
-                b"\0\0\0\x20ftypavif", b"BM", b"II*\0", b"\xFF\x0A", b"qoif", b"8BPS", b"",
-            ]),
-            rest in proptest::collection::vec(proptest::num::u8::ANY, 0..300),
-        ) {
-            let url = format!("data:image/x;base64,{}", ENGINE.encode([head, &rest].concat()));
-            proptest::prop_assert!(estimate_tokens(url.as_bytes(), false) >= 85);
-        }
-    }
-}
+mod tests;

@@ -5,23 +5,138 @@
 //! bytes, so unknown fields, key order and the text of numbers survive. Everything here is pure:
 //! no I/O, no clock.
 
+mod audio;
 pub mod body;
 pub mod chat;
+mod completions;
+mod done;
+mod embeddings;
+mod fields;
+mod follow;
+mod gemini;
 mod images;
+mod messages;
+mod moderations;
+mod multipart;
+mod reading;
+mod receipt;
+mod rerank;
+mod responses;
 pub mod sse;
+mod vision;
+mod whole;
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use rust_decimal::Decimal;
 
-use crate::money::{Cost, Msat, Usage};
+use crate::money::{Cost, Demand, Msat, Usage};
 
 /// All dialects, in the order in which paths are matched.
-pub const REGISTRY: &[&dyn Dialect] = &[&chat::Chat];
+pub const REGISTRY: &[&dyn Dialect] = &[
+    &chat::Chat,
+    &completions::Completions,
+    &embeddings::Embeddings,
+    &responses::Responses,
+    &messages::Messages,
+    &messages::CountTokens,
+    &moderations::Moderations,
+    &rerank::Rerank,
+    &images::Generations,
+    &images::Forms { path: "images/edits" },
+    &images::Forms { path: "images/variations" },
+    &audio::Speech,
+    &audio::Listening { path: "audio/transcriptions" },
+    &audio::Listening { path: "audio/translations" },
+    &gemini::Generate { is_stream: false },
+    &gemini::Generate { is_stream: true },
+    &gemini::CountTokens,
+    &gemini::EmbedContent,
+    &gemini::BatchEmbedContents,
+];
 
 /// The dialect that serves `path` (without a leading `/` or `v1/`).
 #[must_use]
 pub fn for_path(path: &str) -> Option<&'static dyn Dialect> {
-    REGISTRY.iter().copied().find(|dialect| dialect.path() == path)
+    REGISTRY.iter().copied().find(|dialect| !dialect.is_of_a_model() && dialect.path() == path)
+}
+
+/// The dialect that serves `method` of a model, like `generateContent`.
+#[must_use]
+pub fn for_method(method: &str) -> Option<&'static dyn Dialect> {
+    REGISTRY.iter().copied().find(|dialect| dialect.is_of_a_model() && dialect.path() == method)
+}
+
+/// The demand of what consumes nothing that is counted.
+fn uncounted() -> Demand {
+    Demand { uncounted: true, ..Demand::default() }
+}
+
+/// An answer of such a kind, which has this member.
+fn read_uncounted(body: &[u8], member: &str) -> Result<Reading, BadAnswer> {
+    let Ok(lens) = body::Lens::parse(body) else { return Err(reading::failed(body)) };
+    match lens.present(member) {
+        Some(_) => Ok(Reading::Reported(Usage::default())),
+        None => Err(reading::error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error)),
+    }
+}
+
+/// The vendor whose conventions an endpoint follows: where credentials are, how errors look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    OpenAi,
+    Anthropic,
+    Gemini,
+}
+
+/// A request as a dialect looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The model, where the path names it.
+    pub model: Option<&'a str>,
+    /// `alt=sse` is in the query.
+    pub wants_events: bool,
+    /// `Content-Type`, as it came.
+    pub media: &'a str,
+    pub body: &'a Bytes,
+}
+
+impl<'a> Request<'a> {
+    /// A request with nothing but a body.
+    #[must_use]
+    pub fn of(body: &'a Bytes) -> Self {
+        Self { model: None, wants_events: false, media: JSON, body }
+    }
+}
+
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
+
+/// What an upstream is asked, but for its address and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    pub protocol: Protocol,
+    /// Below the version, like `chat/completions`.
+    pub path: Cow<'static, str>,
+    pub query: Option<&'static str>,
+    /// `Content-Type` of the body.
+    pub media: Cow<'static, str>,
+    pub accept: &'static str,
+    /// Headers of the protocol: names in lower case, values that are plain text.
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Bytes,
+}
+
+impl Ask {
+    /// JSON to JSON, or to a stream of events.
+    #[must_use]
+    pub fn json(protocol: Protocol, path: impl Into<Cow<'static, str>>, body: Bytes, stream: bool) -> Self {
+        let accept = if stream { "text/event-stream, application/json" } else { JSON };
+        let (path, media) = (path.into(), JSON.into());
+        Self { protocol, path, query: None, media, accept, headers: Vec::new(), body }
+    }
 }
 
 /// Why a request body cannot be served. Rendered as `invalid_json` or `invalid_request`, 400.
@@ -53,6 +168,26 @@ pub struct Shape {
     pub images: u64,
     /// Input tokens that those images are estimated at.
     pub image_tokens: u64,
+    /// Input tokens that are given as numbers.
+    pub given_tokens: u64,
+    /// Input tokens to hold for beyond all these, where the characters bound them badly.
+    pub slack_tokens: u64,
+    /// What it may consume beside text.
+    pub demand: Demand,
+    /// Quality and size of the pictures asked for, as far as they were given.
+    pub quality: String,
+    pub size: String,
+    /// The events of the stream come as the elements of a JSON array.
+    pub as_array: bool,
+}
+
+impl Shape {
+    /// Input tokens, counted from the text: four characters each.
+    #[must_use]
+    pub fn estimated_input(&self) -> u64 {
+        let chars = self.prompt_chars.saturating_add(self.extra_chars);
+        chars.div_ceil(4).saturating_add(self.image_tokens).saturating_add(self.given_tokens)
+    }
 }
 
 /// Why an upstream's answer cannot be passed on as a success.
@@ -77,6 +212,16 @@ pub enum Reading {
     Unreported {
         output_chars: u64,
     },
+    /// No usage report, of an answer that is no text: what went in can be estimated.
+    Silent,
+}
+
+/// A whole answer.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerBody<'a> {
+    /// Its `Content-Type`, in lower case.
+    pub media: &'a str,
+    pub bytes: &'a [u8],
 }
 
 /// What the client is told about its bill; goes into the answer's body.
@@ -91,33 +236,59 @@ pub struct Receipt {
     pub btc_usd: Option<Decimal>,
 }
 
-/// One wire format of one endpoint. Object safe; implementations are unit structs.
+/// One wire format of one endpoint. Object safe; implementations are unit structs, or a few values.
 pub trait Dialect: Send + Sync + std::fmt::Debug {
-    /// Path below `/v1/` on both sides, like `chat/completions`.
+    /// Its path below the version (`chat/completions`), or what follows the colon after a model
+    /// that the path names (`generateContent`). Unique among all.
     fn path(&self) -> &'static str;
+
+    /// Whether the path names the model: `models/{model}:{path}`.
+    fn is_of_a_model(&self) -> bool {
+        false
+    }
+
+    /// Whose conventions it follows.
+    fn protocol(&self) -> Protocol {
+        Protocol::OpenAi
+    }
+
+    /// Headers of the protocol for the upstream; `_sent` looks up what the client sent.
+    fn headers(&self, _sent: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 
     /// Reads a request through the lens and refuses what is wrong in it.
     ///
     /// # Errors
-    /// When the body is no JSON object, lacks a model, or a limit in it is negative or absurd.
-    fn read(&self, body: &[u8]) -> Result<Shape, BadRequest>;
+    /// When the body is not what the endpoint takes, lacks a model, wants what is not sold by the
+    /// request, or a limit in it is negative or absurd.
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest>;
 
-    /// The body for the upstream: `model` replaced where it differs, usage reports switched on
-    /// for streams, all else as it came.
+    /// What goes to the upstream: `model` replaced where it differs, usage reports switched on for
+    /// streams, all else as it came.
     ///
     /// # Errors
-    /// When the body is no JSON object.
-    fn forward(&self, body: &Bytes, shape: &Shape, model: &str) -> Result<Bytes, BadRequest>;
+    /// When the body is not what it was when it was read.
+    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest>;
 
     /// Reads a whole answer: what it consumed, or why it is no answer.
     ///
     /// # Errors
     /// When the body must not be passed on as a success.
-    fn read_answer(&self, body: &[u8]) -> Result<Reading, BadAnswer>;
+    fn read_answer(&self, answer: AnswerBody<'_>, shape: &Shape) -> Result<Reading, BadAnswer>;
 
     /// Writes the receipt into a whole answer, and the model's name as the client knows it.
-    /// `usage` supplies the usage object where the upstream sent none.
-    fn stamp(&self, body: &Bytes, model: &str, receipt: &Receipt) -> Bytes;
+    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes;
+
+    /// `Content-Type` of a whole answer, given the upstream's.
+    fn answer_media(&self, _upstream: &str) -> Cow<'static, str> {
+        JSON.into()
+    }
+
+    /// `Content-Type` of a streamed answer to this request.
+    fn stream_media(&self, _request: &Request<'_>) -> &'static str {
+        EVENTS
+    }
 
     /// A meter for one streamed answer.
     fn meter(&self, shape: &Shape) -> Box<dyn Meter>;

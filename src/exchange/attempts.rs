@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::pump::{self, Opening};
 use super::{Job, bad_request, upstream_failed};
-use crate::dialect::Reading;
+use crate::dialect::{AnswerBody, Ask, Reading};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
-use crate::upstream::{Answer, ForwardError, Media, Miss, Outcome, Plan, Refused, Wants};
+use crate::upstream::{Answer, ForwardError, Media, Miss, Outcome, Plan, Refused};
 
 /// Names of models shorter than this would be found in the middle of words.
 const NAME_CHARS: usize = 4;
@@ -28,8 +28,16 @@ pub(super) struct Attempt {
 
 /// An answer that is one.
 pub(super) enum Opened {
-    Whole { body: Bytes, reading: Reading },
+    Whole(Box<Answered>),
     Stream(Box<Opening>),
+}
+
+/// An answer that came whole.
+pub(super) struct Answered {
+    pub body: Bytes,
+    /// Its `Content-Type`, in lower case.
+    pub media: String,
+    pub reading: Reading,
 }
 
 impl Job {
@@ -37,10 +45,10 @@ impl Job {
     ///
     /// # Errors
     /// The last failure, when nobody is left or the fault is the client's. The money went back.
-    pub(super) async fn answered(mut self, mut plan: Plan, mut body: Bytes) -> Result<(Self, Opened), Failure> {
+    pub(super) async fn answered(mut self, mut plan: Plan, mut ask: Ask) -> Result<(Self, Opened), Failure> {
         loop {
             let began_ms = self.exchange.ledger.clock().now_ms();
-            let miss = match self.attempt(body).await {
+            let miss = match self.attempt(ask).await {
                 Ok(opened) => {
                     self.note_attempt(began_ms, None);
                     self.lease.finish(Outcome::Answered);
@@ -64,18 +72,17 @@ impl Job {
                 Ok(next) => self.lease = next,
                 Err(_) => return Err(self.undo(failure).await),
             }
-            body = match self.dialect.forward(&self.body, &self.shape, self.lease.model()) {
-                Ok(body) => body,
+            ask = match self.sent.ask(self.dialect, &self.shape, self.lease.model()) {
+                Ok(ask) => ask,
                 Err(bad) => return Err(self.undo(bad_request(&bad)).await),
             };
         }
     }
 
     /// Asks one upstream, and reads its answer as far as it takes to know that it is one.
-    async fn attempt(&self, body: Bytes) -> Result<Opened, Miss> {
+    async fn attempt(&self, ask: Ask) -> Result<Opened, Miss> {
         let (upstream, stream) = (self.lease.upstream(), self.shape.stream);
-        let wants = Wants { model: self.lease.model(), ..Wants::default() };
-        let answer = upstream.forward(self.dialect.path(), body, stream, wants).await.map_err(Miss::Forward)?;
+        let answer = upstream.forward(ask, self.lease.model()).await.map_err(Miss::Forward)?;
         failpoint!("exchange.answered");
         match answer.media() {
             Media::EventStream if stream => {
@@ -91,12 +98,13 @@ impl Job {
 
     /// A whole answer: read and judged.
     async fn whole(&self, answer: Answer) -> Result<Opened, Miss> {
+        let media = answer.content_type();
         let body = answer.whole().await.map_err(Miss::Forward)?;
         self.check_leak(&body)?;
-        match self.dialect.read_answer(&body) {
+        match self.dialect.read_answer(AnswerBody { media: &media, bytes: &body }, &self.shape) {
             Ok(reading) => {
                 self.look_for_cost(&body);
-                Ok(Opened::Whole { body, reading })
+                Ok(Opened::Whole(Box::new(Answered { body, media, reading })))
             }
             Err(bad) => Err(Miss::Worthless(self.shown(&format!("The upstream failed: {bad}.")))),
         }

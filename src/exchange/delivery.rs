@@ -72,6 +72,17 @@ pub struct Delivery {
     tracker: TaskTracker,
     clock: SharedClock,
     beat: Option<Beat>,
+    /// `Content-Type` of what it delivers.
+    media: &'static str,
+}
+
+/// How a delivery looks on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    /// `Content-Type` of what it delivers.
+    pub media: &'static str,
+    /// How long it may be silent; a format that knows no comments has no such limit.
+    pub keep_alive: Option<Duration>,
 }
 
 /// Says in a comment, every so often, that a silent stream lives.
@@ -123,7 +134,7 @@ impl Deliveries {
         &self,
         tracker: &TaskTracker,
         clock: &SharedClock,
-        keep_alive: Option<Duration>,
+        form: Form,
         pump: impl FnOnce(mpsc::Sender<Out>) -> F,
     ) -> Delivery
     where
@@ -137,8 +148,9 @@ impl Deliveries {
             running.retain(|delivery| delivery.strong_count() > 0);
         }
         running.push(Arc::downgrade(&shared));
+        let Form { media, keep_alive } = form;
         let beat = keep_alive.map(Beat::new);
-        Delivery { shared, head: None, tracker: tracker.clone(), clock: Arc::clone(clock), beat }
+        Delivery { shared, head: None, tracker: tracker.clone(), clock: Arc::clone(clock), beat, media }
     }
 
     /// Takes the pumps of deliveries whose client has not read since `before_ms`, and finishes
@@ -171,6 +183,12 @@ fn finish_alone(shared: &Shared, tracker: &TaskTracker) -> bool {
 }
 
 impl Delivery {
+    /// `Content-Type` of what it delivers.
+    #[must_use]
+    pub fn media(&self) -> &'static str {
+        self.media
+    }
+
     /// Runs until there is something to send. A pump that fails before that is a plain failure.
     pub(super) async fn begin(&mut self) -> Result<(), Failure> {
         match std::future::poll_fn(|cx| self.poll_piece(cx)).await {
@@ -199,7 +217,8 @@ impl Delivery {
         }
         match bill {
             Some((receipt, change)) => {
-                Ok(Reply::Whole(Whole { body: body.freeze(), event_stream: true, receipt: *receipt, change }))
+                let media = self.media.into();
+                Ok(Reply::Whole(Box::new(Whole { body: body.freeze(), media, receipt: *receipt, change })))
             }
             None => Err(self.failure()),
         }

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::sync::mpsc;
 
 use super::attempts::Opened;
 use super::{Job, Once, Out, Reply, pump, upstream_failed};
-use crate::dialect::Meter;
+use crate::dialect::{Ask, Meter};
 use crate::failure::{Failure, Funds};
 use crate::upstream::Plan;
 
@@ -23,27 +23,27 @@ struct Excuse {
 
 impl Job {
     /// Gets an answer and delivers it: at once where it comes soon, or is not sent before it is whole.
-    pub(super) async fn answer(self, plan: Plan, body: Bytes) -> Result<Reply, Failure> {
+    pub(super) async fn answer(self, plan: Plan, ask: Ask) -> Result<Reply, Failure> {
         let Some(patience) = self.patience() else {
-            let (job, opened) = self.answered(plan, body).await?;
+            let (job, opened) = self.answered(plan, ask).await?;
             return job.deliver(opened).await;
         };
-        let exchange = Arc::clone(&self.exchange);
+        let (exchange, form) = (Arc::clone(&self.exchange), self.form());
         let meter = self.dialect.meter(&self.shape);
         let excuse = Excuse { meter, once: self.once.clone(), request_id: self.request_id.clone() };
-        let mut answering = Box::pin(self.answered(plan, body));
+        let mut answering = Box::pin(self.answered(plan, ask));
         match tokio::time::timeout(patience, &mut answering).await {
             Ok(answered) => {
                 let (job, opened) = answered?;
                 job.deliver(opened).await
             }
-            Err(_) => Ok(Reply::Stream(exchange.start(|out| go_on(answering, excuse, out)))),
+            Err(_) => Ok(Reply::Stream(exchange.start(form, |out| go_on(answering, excuse, out)))),
         }
     }
 
     /// How long a client waits for the head of a stream; `None`: until there is an answer.
     fn patience(&self) -> Option<Duration> {
-        if self.whole { None } else { self.exchange.keep_alive }
+        if self.whole { None } else { self.form().keep_alive }
     }
 }
 
@@ -55,7 +55,7 @@ async fn go_on(
     let told = out.clone();
     let outcome = match answering.await {
         Ok((job, Opened::Stream(opening))) => pump::run(job, *opening, out).await,
-        Ok((job, Opened::Whole { .. })) => {
+        Ok((job, Opened::Whole(_))) => {
             Err(job.undo(upstream_failed("The upstream answered with something that is not a stream.")).await)
         }
         Err(failure) => Err(failure),

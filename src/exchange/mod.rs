@@ -29,6 +29,7 @@ mod replay;
 mod repo;
 mod settle;
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,10 +39,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::limits::WorstCase;
-use crate::catalog::route::{Candidate, Market, RouteError};
+use crate::catalog::route::{Candidate, Market, Picture, RouteError};
 use crate::config::MissingUsage;
 use crate::dialect::body::{self, Lens};
-use crate::dialect::{BadRequest, Dialect, Reading, Receipt, Shape};
+use crate::dialect::{Ask, BadRequest, Dialect, Receipt, Request, Shape};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry};
 use crate::ledger::terms::Expiry;
@@ -54,7 +55,8 @@ use crate::payment::rates::{Pass, Rates, TooFast};
 use crate::upstream::{Lease, Names, Plan, Pool, Session, Unavailable};
 use crate::wallet::Change;
 
-use attempts::Opened;
+use attempts::{Answered, Opened};
+use delivery::Form;
 pub use delivery::{Aborted, Deliveries, Delivery, Out};
 pub use maintenance::{Maintenance, turn as turn_maintenance};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
@@ -66,11 +68,38 @@ const MAX_DRAINS: usize = 64;
 /// Tokens that an answer without a limit is reckoned with until its end.
 const USUAL_OUTPUT: u64 = 1_000;
 
+/// A request as the client sent it.
+#[derive(Debug)]
+pub struct Sent {
+    /// The model, where the path names it.
+    pub model: Option<String>,
+    /// `alt=sse` is in the query.
+    pub wants_events: bool,
+    /// `Content-Type` of the body.
+    pub media: String,
+    pub body: Bytes,
+    /// Headers of the dialect's protocol, for the upstream.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Sent {
+    /// As its dialect looks at it.
+    #[must_use]
+    pub fn request(&self) -> Request<'_> {
+        Request { model: self.model.as_deref(), wants_events: self.wants_events, media: &self.media, body: &self.body }
+    }
+
+    /// What an upstream is asked that calls the model by this name.
+    fn ask(&self, dialect: &dyn Dialect, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        Ok(Ask { headers: self.headers.clone(), ..dialect.forward(&self.request(), shape, model)? })
+    }
+}
+
 /// A request to be served.
 #[derive(Debug)]
 pub struct Call {
     pub dialect: &'static dyn Dialect,
-    pub body: Bytes,
+    pub sent: Sent,
     pub payment: Payment,
     /// Where the client wants what is left on its key in the end.
     pub expiry: Option<Expiry>,
@@ -83,10 +112,28 @@ pub struct Call {
     pub once: Option<Arc<Once>>,
 }
 
+impl Call {
+    /// `Content-Type` of the answer, should it be a stream.
+    #[must_use]
+    pub fn stream_media(&self) -> &'static str {
+        self.dialect.stream_media(&self.sent.request())
+    }
+
+    /// What the request asks for beside its body: two that differ here are not the same.
+    #[must_use]
+    pub fn target(&self) -> String {
+        let events = if self.sent.wants_events { "?alt=sse" } else { "" };
+        match &self.sent.model {
+            Some(model) => format!("{model}:{}{events}", self.dialect.path()),
+            None => self.dialect.path().to_owned(),
+        }
+    }
+}
+
 /// A success.
 #[derive(Debug)]
 pub enum Reply {
-    Whole(Whole),
+    Whole(Box<Whole>),
     /// Runs live; its receipt is inside.
     Stream(Delivery),
 }
@@ -95,7 +142,8 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Whole {
     pub body: Bytes,
-    pub event_stream: bool,
+    /// `Content-Type`
+    pub media: Cow<'static, str>,
     pub receipt: Receipt,
     pub change: Option<Change>,
 }
@@ -131,14 +179,15 @@ pub(crate) struct Job {
     reported: Mutex<Option<Decimal>>,
     pass: Pass,
     dialect: &'static dyn Dialect,
-    /// The body as the client sent it.
-    body: Bytes,
+    sent: Sent,
     shape: Shape,
     candidate: Candidate,
     payer: Payer,
     hold: Hold,
     request_id: String,
     once: Option<Arc<Once>>,
+    /// `Content-Type` of a streamed answer.
+    stream_media: &'static str,
     /// Nothing is sent before all is known: a cut stream is then a failure like any other.
     whole: bool,
 }
@@ -156,15 +205,16 @@ impl Exchange {
     /// A failure that says what happened to the money.
     pub async fn serve(self: Arc<Self>, call: Call) -> Result<Reply, Failure> {
         self.maintenance.check()?;
-        let shape = call.dialect.read(&call.body).map_err(|bad| bad_request(&bad))?;
+        let shape = call.dialect.read(&call.sent.request()).map_err(|bad| bad_request(&bad))?;
         let candidate = self.quote(&shape)?;
         if matches!(call.payment, Payment::Asking) {
             return Err(asking(&shape, &candidate));
         }
         let mut plan = self.plan(&call, &shape, &candidate).map_err(|why| unavailable(why, &shape))?;
         let lease = self.pool.first(&mut plan).await.map_err(|why| unavailable(why, &shape))?;
-        let body = call.dialect.forward(&call.body, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
+        let ask = call.sent.ask(call.dialect, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
         let pass = self.rates.enter(&call.payment, tokens(&shape), shape.stream).map_err(too_fast)?;
+        let stream_media = call.stream_media();
         if let Some(once) = &call.once {
             self.till.check_key(&call.payment).await?;
             once.claim().await?;
@@ -173,10 +223,11 @@ impl Exchange {
         failpoint!("exchange.admitted");
         let hold = self.hold(payer, &candidate, &shape, &call.request_id).await?;
         failpoint!("exchange.held");
-        let whole = !shape.stream || (payer.one_shot && !call.change_in_stream);
+        // Change travels in a stream as a comment, which a JSON array has no place for.
+        let whole = !shape.stream || (payer.one_shot && (shape.as_array || !call.change_in_stream));
         let job = Job {
             dialect: call.dialect,
-            body: call.body,
+            sent: call.sent,
             request_id: call.request_id,
             once: call.once,
             exchange: self,
@@ -188,23 +239,26 @@ impl Exchange {
             candidate,
             payer,
             hold,
+            stream_media,
             whole,
         };
-        job.answer(plan, body).await
+        job.answer(plan, ask).await
     }
 
     /// A delivery around a pump.
-    fn start<F>(&self, pump: impl FnOnce(mpsc::Sender<Out>) -> F) -> Delivery
+    fn start<F>(&self, form: Form, pump: impl FnOnce(mpsc::Sender<Out>) -> F) -> Delivery
     where
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
-        self.deliveries.start(&self.tracker, self.ledger.clock(), self.keep_alive, pump)
+        self.deliveries.start(&self.tracker, self.ledger.clock(), form, pump)
     }
 
     /// What could serve this request.
     fn plan(&self, call: &Call, shape: &Shape, candidate: &Candidate) -> Result<Plan, Unavailable> {
         let names = Names { asked: &shape.model, id: &candidate.id, forwarded: &candidate.forwarded };
-        self.pool.plan(call.dialect.path(), names, self.session(call))
+        // Where the model is in the path, its beginning tells the wire format.
+        let path = if call.dialect.is_of_a_model() { "models" } else { call.dialect.path() };
+        self.pool.plan(path, names, self.session(call))
     }
 
     /// The conversation that a request is a turn of, where there is a choice that depends on it.
@@ -212,7 +266,7 @@ impl Exchange {
         if !self.pool.has_choice() {
             return None;
         }
-        let named = || Lens::parse(&call.body).ok()?.present("prompt_cache_key").and_then(body::string);
+        let named = || Lens::parse(&call.sent.body).ok()?.present("prompt_cache_key").and_then(body::string);
         let name = call.conversation.clone().or_else(named)?;
         // A token that rides along is another payer each time.
         let payer = match &call.payment {
@@ -234,11 +288,15 @@ impl Exchange {
             images: shape.images,
             max_output: shape.max_output,
             choices: shape.choices,
+            more_tokens: shape.given_tokens.saturating_add(shape.slack_tokens),
+            demand: shape.demand,
         };
-        self.market.route(&shape.model, &worst).map_err(|error| match error {
+        let picture = Picture { quality: shape.quality.clone(), size: shape.size.clone() };
+        self.market.route(&shape.model, &worst, &picture).map_err(|error| match error {
             RouteError::UnknownModel(_) => Failure::client(Code::InvalidModel, error.to_string()),
             RouteError::NoRate => Failure::unavailable(Code::PriceUnavailable, error.to_string(), 30),
             RouteError::OutOfRange => Failure::client(Code::InvalidRequest, error.to_string()),
+            RouteError::Unpriced { .. } => Failure::client(Code::ModalityNotPriced, error.to_string()),
         })
     }
 
@@ -280,21 +338,29 @@ impl Exchange {
 impl Job {
     async fn deliver(self, opened: Opened) -> Result<Reply, Failure> {
         let opening = match opened {
-            Opened::Whole { body, reading } => return self.bill_whole(&body, reading).await,
+            Opened::Whole(answered) => return self.bill_whole(*answered).await,
             Opened::Stream(opening) => opening,
         };
-        let whole = self.whole;
+        let (whole, form) = (self.whole, self.form());
         let exchange = Arc::clone(&self.exchange);
-        let mut delivery = exchange.start(|out| pump::run(self, *opening, out));
+        let mut delivery = exchange.start(form, |out| pump::run(self, *opening, out));
         if whole { delivery.collect().await } else { delivery.begin().await.map(|()| Reply::Stream(delivery)) }
     }
 
-    /// A JSON answer: billed and stamped.
-    async fn bill_whole(self, body: &Bytes, reading: Reading) -> Result<Reply, Failure> {
-        let (dialect, model) = (self.dialect, self.shape.model.clone());
+    /// How a streamed answer looks on its way.
+    fn form(&self) -> Form {
+        let keep_alive = self.exchange.keep_alive.filter(|_| !self.shape.as_array);
+        Form { media: self.stream_media, keep_alive }
+    }
+
+    /// An answer that came whole: billed and stamped.
+    async fn bill_whole(self, answered: Answered) -> Result<Reply, Failure> {
+        let Answered { body, media, reading } = answered;
+        let (dialect, shape) = (self.dialect, self.shape.clone());
         let settled = self.settle(reading).await?;
-        let body = dialect.stamp(body, &model, &settled.receipt);
-        Ok(Reply::Whole(Whole { body, event_stream: false, receipt: settled.receipt, change: settled.change }))
+        let body = dialect.stamp(&body, &shape, &settled.receipt);
+        let media = dialect.answer_media(&media);
+        Ok(Reply::Whole(Box::new(Whole { body, media, receipt: settled.receipt, change: settled.change })))
     }
 
     /// Frees the hold and gives the money back.
@@ -315,7 +381,7 @@ impl Job {
 
 /// About what a request will use, as far as it says.
 fn tokens(shape: &Shape) -> u64 {
-    let input = shape.prompt_chars.saturating_add(shape.extra_chars).div_ceil(4).saturating_add(shape.image_tokens);
+    let input = shape.estimated_input();
     let output = shape.max_output.unwrap_or(USUAL_OUTPUT).saturating_mul(shape.choices.max(1));
     input.saturating_add(output)
 }

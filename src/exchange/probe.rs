@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::{Exchange, outlay};
 use crate::catalog::limits::WorstCase;
-use crate::catalog::route::Candidate;
+use crate::catalog::route::{Candidate, Picture};
 use crate::dialect::chat::Chat;
-use crate::dialect::{Dialect as _, Reading};
+use crate::dialect::{AnswerBody, Ask, Dialect as _, Reading, Shape};
 use crate::money::Usage;
-use crate::upstream::{Lease, Miss, Names, Outcome, Outlay, Wants};
+use crate::upstream::{Lease, Miss, Names, Outcome, Outlay};
 
 impl Exchange {
     /// Asks every upstream that has a model for it, and of which nothing was heard for so long. Returns how
@@ -22,7 +22,7 @@ impl Exchange {
         let mut asked: usize = 0;
         for (name, model) in self.pool.silent(silence) {
             let worst = WorstCase { max_output: Some(1), choices: 1, ..WorstCase::default() };
-            let Ok(candidate) = self.market.route(&model, &worst) else {
+            let Ok(candidate) = self.market.route(&model, &worst, &Picture::default()) else {
                 tracing::warn!(upstream = %name, "the probe_model of an upstream has no price");
                 continue;
             };
@@ -61,12 +61,13 @@ async fn question(lease: &Lease) -> Result<Usage, Miss> {
     let body = json!({
         "model": lease.model(), "max_tokens": 1, "messages": [{ "role": "user", "content": "ping" }],
     });
-    let wants = Wants { model: lease.model(), ..Wants::default() };
-    let answer = lease.upstream().forward(Chat.path(), Bytes::from(body.to_string()), false, wants).await;
-    let body = answer.map_err(Miss::Forward)?.whole().await.map_err(Miss::Forward)?;
-    match Chat.read_answer(&body) {
+    let ask = Ask::json(Chat.protocol(), Chat.path(), Bytes::from(body.to_string()), false);
+    let answer = lease.upstream().forward(ask, lease.model()).await.map_err(Miss::Forward)?;
+    let media = answer.content_type();
+    let body = answer.whole().await.map_err(Miss::Forward)?;
+    match Chat.read_answer(AnswerBody { media: &media, bytes: &body }, &Shape::default()) {
         Ok(Reading::Reported(usage)) => Ok(usage),
-        Ok(Reading::Unreported { .. }) => Ok(Usage::default()),
+        Ok(Reading::Unreported { .. } | Reading::Silent) => Ok(Usage::default()),
         Err(bad) => Err(Miss::Worthless(bad.to_string())),
     }
 }

@@ -1,12 +1,14 @@
 //! What is kept of a served request beside its money: everything that makes the charge
 //! understandable, and nothing of what was asked or answered.
 
+use std::collections::BTreeMap;
+
 use rust_decimal::Decimal;
 use serde::Serialize;
 
 use super::Job;
 use crate::money::rate::Exchange;
-use crate::money::{Cost, Msat, UsageSource};
+use crate::money::{Cost, Msat, Prices, Usage, UsageSource};
 
 /// Decimals are strings, amounts msat, times ms since the Unix epoch.
 #[derive(Serialize)]
@@ -37,6 +39,9 @@ struct Used {
     reasoning: u64,
     images: u64,
     web_searches: u64,
+    /// Buckets that most requests have nothing in, by name.
+    #[serde(flatten)]
+    more: BTreeMap<&'static str, u64>,
 }
 
 /// Per unit of each bucket, in `currency`. The fees are factors on top.
@@ -51,6 +56,8 @@ struct Price {
     request: Decimal,
     image: Decimal,
     web_search: Decimal,
+    #[serde(flatten)]
+    more: BTreeMap<&'static str, Decimal>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exchange_fee: Option<Decimal>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +94,7 @@ impl Job {
                 reasoning: usage.reasoning,
                 images: usage.images,
                 web_searches: usage.web_searches,
+                more: rarely_used(usage),
             },
             price: self.price(),
             btc_usd: self.candidate.btc_usd,
@@ -124,9 +132,42 @@ impl Job {
             request: prices.request,
             image: prices.image,
             web_search: prices.web_search,
+            more: rarely_priced(prices),
             exchange_fee,
             provider_fee,
             minimum_msat: card.minimum.get(),
         }
     }
+}
+
+fn rarely_used(usage: &Usage) -> BTreeMap<&'static str, u64> {
+    let all = [
+        ("cache_write_1h", usage.cache_write_1h),
+        ("audio_in", usage.audio_in),
+        ("audio_cached", usage.audio_cached),
+        ("image_in", usage.image_in),
+        ("audio_out", usage.audio_out),
+        ("image_out", usage.image_out),
+        ("images_made", usage.images_made),
+        ("queries", usage.queries),
+        ("audio_ms", usage.audio_ms),
+        ("characters", usage.characters),
+    ];
+    all.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+fn rarely_priced(prices: &Prices) -> BTreeMap<&'static str, Decimal> {
+    let all = [
+        ("cache_write_1h", prices.input_cache_write_1h),
+        ("audio_in", prices.audio),
+        ("audio_cached", prices.input_audio_cache),
+        ("image_in", prices.image_token),
+        ("audio_out", prices.audio_output),
+        ("image_out", prices.image_output),
+        ("image_made", prices.output_images.get("").copied()),
+        ("query", prices.query),
+        ("audio_second", prices.second),
+        ("character", prices.character),
+    ];
+    all.into_iter().filter_map(|(name, price)| Some((name, price?))).collect()
 }

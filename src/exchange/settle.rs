@@ -78,7 +78,21 @@ impl Job {
         match reading {
             Reading::Reported(usage) => {
                 let usage = Usage { images: self.shape.images, ..usage };
+                if usage.contradictory {
+                    tracing::warn!(
+                        request = %self.request_id, model = %self.shape.model, ?usage,
+                        "a usage report contradicts itself; the cheaper reading is charged"
+                    );
+                }
                 usage.is_plausible().then(|| card.price(&usage)).flatten()
+            }
+            Reading::Silent => {
+                let usage = self.estimate(0);
+                match self.exchange.missing_usage {
+                    MissingUsage::Estimate => card.price(&usage),
+                    MissingUsage::Free => Some(Cost::new(usage, None)),
+                    MissingUsage::Max => Cost::fixed(usage, self.hold.amount()),
+                }
             }
             Reading::Unreported { output_chars } => {
                 let usage = self.estimate(output_chars);
@@ -95,9 +109,8 @@ impl Job {
 
     /// Tokens counted from text: four characters each, on both sides.
     fn estimate(&self, output_chars: u64) -> Usage {
-        let input_chars = self.shape.prompt_chars.saturating_add(self.shape.extra_chars);
         Usage {
-            input: input_chars.div_ceil(4).saturating_add(self.shape.image_tokens),
+            input: self.shape.estimated_input(),
             output: output_chars.div_ceil(4),
             images: self.shape.images,
             source: UsageSource::Estimated,

@@ -1,6 +1,7 @@
 //! The one place that gives a failure its status and its shape.
 //!
-//! The envelope is OpenAI's, `{"error": {"message", "type", "code"}, "request_id"}`, with what the
+//! The envelope is that of the protocol that the client speaks ([`Protocol`]): Anthropic's, Google's,
+//! or OpenAI's, `{"error": {"message", "type", "code"}, "request_id"}`, with what the
 //! network's clients look for beside it: the same again under `detail` where its first
 //! implementation puts it, `error.refund_token` for money that comes back, and `error.payment`
 //! with what is needed where money is the problem.
@@ -11,6 +12,7 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::headers;
+use crate::dialect::Protocol;
 use crate::failure::{Blame, Code, Failure, Funds, Retry};
 use crate::wallet::PaymentRequest;
 
@@ -33,6 +35,8 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::InvalidRequest => (400, INVALID, "invalid_request"),
         Code::InvalidJson => (400, INVALID, "invalid_json"),
         Code::InvalidModel => (400, INVALID, "invalid_model"),
+        Code::ModalityNotPriced => (400, INVALID, "modality_not_priced"),
+        Code::UnsupportedPath => (404, INVALID, "unsupported_path"),
         Code::PayloadTooLarge => (413, INVALID, "payload_too_large"),
         Code::InvalidToken => (400, "invalid_token", "invalid_cashu_token"),
         Code::UntrustedMint => (400, "untrusted_mint", "cashu_untrusted_source_mint"),
@@ -85,9 +89,42 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
     }
 }
 
+/// Anthropic's `error.type` for a status.
+const fn anthropic_type(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        402 => "billing_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        504 => "timeout_error",
+        503 | 529 => "overloaded_error",
+        _ => "api_error",
+    }
+}
+
+/// Google's `error.status` for a status.
+const fn google_status(status: u16) -> &'static str {
+    match status {
+        400 | 413 | 422 => "INVALID_ARGUMENT",
+        401 => "UNAUTHENTICATED",
+        402 | 429 => "RESOURCE_EXHAUSTED",
+        403 => "PERMISSION_DENIED",
+        404 | 410 => "NOT_FOUND",
+        409 => "ABORTED",
+        405..=499 => "FAILED_PRECONDITION",
+        502 | 503 => "UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        _ => "INTERNAL",
+    }
+}
+
 /// What the envelope needs to know of the request.
 #[derive(Clone, Debug, Default)]
 pub struct Asked<'a> {
+    pub protocol: Protocol,
     pub request_id: &'a str,
     /// The token that rode on the request.
     pub one_shot: Option<&'a str>,
@@ -107,19 +144,17 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
     if let Some(payment) = payment_object(failure, asked) {
         error.insert("payment".into(), payment);
     }
-    let mut body = Map::new();
-    body.insert("error".into(), Value::Object(error.clone()));
-    if let Some(detail) = detail(failure, asked, error) {
-        body.insert("detail".into(), detail);
-    }
-    body.insert("request_id".into(), json!(asked.request_id));
+    let body = match asked.protocol {
+        Protocol::OpenAi => openai(failure, asked, error),
+        Protocol::Anthropic => anthropic(failure, asked, error, status),
+        Protocol::Gemini => google(failure, asked, error, status),
+    };
     let mut response = Response::new(Body::from(Value::Object(body).to_string()));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let out = response.headers_mut();
     out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers::put(out, headers::REQUEST_ID, asked.request_id);
-    headers::put(out, headers::X_REQUEST_ID, asked.request_id);
+    headers::put_request_id(out, asked.request_id);
     if let Retry::After(secs) = failure.retry {
         out.insert(RETRY_AFTER, HeaderValue::from(secs));
     }
@@ -137,6 +172,45 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
         headers::put(out, headers::SHOULD_RETRY, "false");
     }
     response
+}
+
+fn openai(failure: &Failure, asked: &Asked<'_>, error: Map<String, Value>) -> Map<String, Value> {
+    let mut body = Map::new();
+    body.insert("error".into(), Value::Object(error.clone()));
+    if let Some(detail) = detail(failure, asked, error) {
+        body.insert("detail".into(), detail);
+    }
+    body.insert("request_id".into(), json!(asked.request_id));
+    body
+}
+
+fn anthropic(failure: &Failure, asked: &Asked<'_>, mut error: Map<String, Value>, status: u16) -> Map<String, Value> {
+    // An upstream that speaks this protocol has named its type itself.
+    let own = failure.upstream.as_ref().and_then(|answer| answer.kind.clone());
+    error.insert("type".into(), json!(own.unwrap_or_else(|| anthropic_type(status).to_owned())));
+    error.shift_remove("param");
+    let mut body = Map::new();
+    body.insert("type".into(), json!("error"));
+    body.insert("error".into(), Value::Object(error));
+    body.insert("request_id".into(), json!(asked.request_id));
+    body
+}
+
+fn google(failure: &Failure, asked: &Asked<'_>, mut error: Map<String, Value>, status: u16) -> Map<String, Value> {
+    let own = failure.upstream.as_ref().and_then(|answer| answer.kind.clone());
+    let reason = error.insert("code".into(), json!(status));
+    error.insert("status".into(), json!(own.unwrap_or_else(|| google_status(status).to_owned())));
+    error.shift_remove("type");
+    error.shift_remove("param");
+    let mut detail = json!({ "@type": "type.googleapis.com/google.rpc.ErrorInfo", "domain": "coinslot" });
+    if let (Some(detail), Some(reason)) = (detail.as_object_mut(), reason) {
+        detail.insert("reason".into(), reason);
+    }
+    error.insert("details".into(), json!([detail]));
+    let mut body = Map::new();
+    body.insert("error".into(), Value::Object(error));
+    body.insert("request_id".into(), json!(asked.request_id));
+    body
 }
 
 fn error_object(failure: &Failure, kind: &str, code: &str) -> Map<String, Value> {
@@ -232,10 +306,71 @@ mod tests {
     #[test]
     fn a_refund_is_in_header_and_body() {
         let failure = Failure::upstream(Code::UpstreamFailed, "x").funds(Funds::Returned("cashuBx".into()));
-        let asked = Asked { request_id: "r", one_shot: Some("cashuBy"), payment_request: None };
+        let asked = Asked { request_id: "r", one_shot: Some("cashuBy"), ..Asked::default() };
         let response = render(&failure, &asked);
         assert_eq!(response.status(), 502);
         assert_eq!(response.headers()[headers::X_CASHU], "cashuBx");
         assert_eq!(response.headers()[headers::SHOULD_RETRY], "false");
+    }
+
+    /// Each protocol has its own words; the status, the code and the money are the same in all.
+    #[tokio::test]
+    async fn a_failure_in_every_envelope() {
+        let hint = crate::failure::PaymentHint::default();
+        for (failure, status, anthropic, google, code) in [
+            (
+                Failure::payment(Code::PaymentRequired, "x").needing(hint),
+                402,
+                "billing_error",
+                "RESOURCE_EXHAUSTED",
+                "payment_required",
+            ),
+            (Failure::payment(Code::Unauthorized, "x"), 401, "authentication_error", "UNAUTHENTICATED", "unauthorized"),
+            (
+                Failure::client(Code::InvalidRequest, "x"),
+                400,
+                "invalid_request_error",
+                "INVALID_ARGUMENT",
+                "invalid_request",
+            ),
+            (Failure::client(Code::UnsupportedPath, "x"), 404, "not_found_error", "NOT_FOUND", "unsupported_path"),
+            (
+                Failure::client(Code::PayloadTooLarge, "x"),
+                413,
+                "request_too_large",
+                "INVALID_ARGUMENT",
+                "payload_too_large",
+            ),
+            (
+                Failure::upstream(Code::UpstreamRateLimited, "x"),
+                429,
+                "rate_limit_error",
+                "RESOURCE_EXHAUSTED",
+                "UPSTREAM_RATE_LIMIT",
+            ),
+            (Failure::upstream(Code::UpstreamFailed, "x"), 502, "api_error", "UNAVAILABLE", "upstream_error"),
+            (Failure::internal(), 500, "api_error", "INTERNAL", "internal_error"),
+        ] {
+            let shown = async |protocol| {
+                let response = render(&failure, &Asked { protocol, request_id: "r", ..Asked::default() });
+                assert_eq!(response.status(), status, "{code}");
+                assert_eq!(response.headers()["request-id"], "r");
+                let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+                serde_json::from_slice::<Value>(&body).unwrap()
+            };
+            let openai = shown(Protocol::OpenAi).await;
+            assert_eq!((&openai["error"]["code"], &openai["request_id"]), (&json!(code), &json!("r")));
+            let body = shown(Protocol::Anthropic).await;
+            assert_eq!((&body["type"], &body["error"]["type"]), (&json!("error"), &json!(anthropic)), "{code}");
+            assert_eq!((&body["error"]["code"], &body["request_id"]), (&json!(code), &json!("r")));
+            assert_eq!(body["error"]["payment"], openai["error"]["payment"]);
+            let body = shown(Protocol::Gemini).await;
+            assert_eq!((&body["error"]["code"], &body["error"]["status"]), (&json!(status), &json!(google)), "{code}");
+            assert_eq!(body["error"]["details"][0]["reason"], code);
+            assert_eq!(
+                (&body["error"]["message"], &body["error"]["payment"]),
+                (&openai["error"]["message"], &openai["error"]["payment"])
+            );
+        }
     }
 }

@@ -10,6 +10,11 @@ pub const ACCEPT_PAYMENT: HeaderName = HeaderName::from_static("accept-payment")
 pub const REFUND_LNURL: HeaderName = HeaderName::from_static("refund-lnurl");
 pub const KEY_EXPIRY_TIME: HeaderName = HeaderName::from_static("key-expiry-time");
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub const API_KEY: HeaderName = HeaderName::from_static("api-key");
+pub const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
+pub const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+/// The name under which Anthropic's clients look for the request id.
+pub const BARE_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-routstr-request-id");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const COST_MSATS: HeaderName = HeaderName::from_static("x-routstr-cost-msats");
@@ -41,6 +46,7 @@ pub fn exposed() -> Vec<HeaderName> {
         X_CASHU,
         REQUEST_ID,
         X_REQUEST_ID,
+        BARE_REQUEST_ID,
         COST_MSATS,
         COST_USD,
         INPUT_COST_MSATS,
@@ -91,10 +97,24 @@ pub fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
+/// The request id, under every name that clients look for.
+pub fn put_request_id(headers: &mut HeaderMap, id: &str) {
+    for name in [REQUEST_ID, X_REQUEST_ID, BARE_REQUEST_ID] {
+        put(headers, name, id);
+    }
+}
+
 /// A header's text, if it is text.
 #[must_use]
 pub fn text(headers: &HeaderMap, name: impl axum::http::header::AsHeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// A header's text, joined where it was sent in several lines.
+#[must_use]
+pub fn all(headers: &HeaderMap, name: &str) -> Option<String> {
+    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(","))
 }
 
 /// Whether the client wants to leave HTTP. Offers of HTTP/2 (`h2c`) may be ignored, and are.

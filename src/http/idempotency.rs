@@ -35,14 +35,10 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
 
 /// Serves a request with a key: from what was kept, or once.
 pub(super) async fn serve(node: &Node, call: Call, key: &str, asks: &Asks) -> Result<Response<Body>, Failure> {
-    let asked = Asked {
-        payment: &call.payment,
-        key,
-        path: call.dialect.path(),
-        body: &call.body,
-        request_id: &call.request_id,
-    };
-    let head = head_of(StatusCode::OK, &proxy::stream_head(&asks.request_id));
+    let target = call.target();
+    let asked =
+        Asked { payment: &call.payment, key, path: &target, body: &call.sent.body, request_id: &call.request_id };
+    let head = head_of(StatusCode::OK, &proxy::stream_head(call.stream_media(), &asks.request_id));
     let Some(once) = node.exchange.replays.once(asked, head) else {
         return proxy::run(node, call, asks).await;
     };

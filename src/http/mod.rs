@@ -13,24 +13,27 @@ mod proxy;
 mod rate;
 mod receipts;
 pub mod serve;
+mod unsupported;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, Response};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, Response};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::audit::Latest;
 use crate::config;
-use crate::dialect::{self, Dialect};
+use crate::dialect::{self, Dialect, Protocol};
 use crate::exchange::Exchange;
 use crate::failure::{Code, Failure};
 use envelope::Asked;
+use proxy::Target;
 
 /// Routes that can be served, of this module or another.
 pub type Routes = Router;
@@ -89,15 +92,21 @@ pub fn router(node: Node, cors_origins: &[String]) -> Routes {
             .route(&at("/rate"), get(rate::show))
             .route(&at("/models"), get(models::list))
             .route(&at("/models/"), get(models::list))
-            .route(&at("/models/{*id}"), get(models::one))
+            .route(&at("/models/{*id}"), get(models::one).post(of_a_model))
             .route(&at("/receipts/{id}"), get(receipts::one));
-        for dialect in dialect::REGISTRY.iter().copied() {
+        for dialect in dialect::REGISTRY.iter().copied().filter(|dialect| !dialect.is_of_a_model()) {
             router = router.route(&at(&format!("/{}", dialect.path())), paid(dialect));
         }
     }
+    router = router
+        .route("/v1beta/models", get(models::list))
+        .route("/v1beta/models/{*id}", get(models::one).post(of_a_model));
     router = lightning::mount(balance::mount(router));
     let router = router.fallback(not_found).method_not_allowed_fallback(not_allowed).with_state(node.clone());
-    router.layer(from_fn_with_state(node, hold_back)).layer(cors(cors_origins))
+    // What is inflated is bounded where it is read: no more is inflated than may be read. An encoding
+    // that is not known is left to the reader too, which refuses it.
+    let inflate = RequestDecompressionLayer::new().pass_through_unaccepted(true);
+    router.layer(from_fn_with_state(node, hold_back)).layer(inflate).layer(cors(cors_origins))
 }
 
 /// While no money may move, only what reads gets through.
@@ -108,24 +117,57 @@ async fn hold_back(State(node): State<Node>, request: Request, next: Next) -> Re
     }
     match node.exchange.till.wallet().halted() {
         None => next.run(request).await,
-        Some(why) => refuse(&Failure::unavailable(Code::Recovering, format!("Nothing was taken: {why}."), 60)),
+        Some(why) => {
+            let protocol = protocol_of(request.uri().path(), request.headers());
+            refuse(&Failure::unavailable(Code::Recovering, format!("Nothing was taken: {why}."), 60), protocol)
+        }
     }
 }
 
 fn paid(dialect: &'static dyn Dialect) -> axum::routing::MethodRouter<Node> {
-    post(move |state: State<Node>, request: Request| proxy::serve(state, dialect, request))
+    let target = Target { dialect, model: None };
+    post(move |state: State<Node>, request: Request| proxy::serve(state, target, request))
+}
+
+/// A path that names a model and what it shall do: `models/{model}:{method}`.
+async fn of_a_model(state: State<Node>, Path(rest): Path<String>, request: Request) -> Response<Body> {
+    let found = rest.rsplit_once(':').and_then(|(model, method)| Some((model, dialect::for_method(method)?)));
+    match found {
+        Some((model, dialect)) => proxy::serve(state, Target { dialect, model: Some(model.to_owned()) }, request).await,
+        None => not_found(request).await,
+    }
 }
 
 async fn not_found(request: Request) -> Response<Body> {
-    let message = format!("There is no {} {} here.", request.method(), clean(request.uri().path()));
-    refuse(&Failure::client(Code::NotFound, message))
+    let path = request.uri().path();
+    let failure = match unsupported::reason(path) {
+        Some(reason) => Failure::client(Code::UnsupportedPath, reason),
+        None => {
+            let message = format!("There is no {} {} here.", request.method(), clean(path));
+            Failure::client(Code::NotFound, message)
+        }
+    };
+    refuse(&failure, protocol_of(path, request.headers()))
 }
 
 async fn not_allowed(request: Request) -> Response<Body> {
+    let protocol = protocol_of(request.uri().path(), request.headers());
     if headers::asks_for_websocket(request.headers()) {
-        return refuse(&Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
+        return refuse(&Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."), protocol);
     }
-    refuse(&Failure::client(Code::MethodNotAllowed, format!("{} is not allowed here.", request.method())))
+    let message = format!("{} is not allowed here.", request.method());
+    refuse(&Failure::client(Code::MethodNotAllowed, message), protocol)
+}
+
+/// The protocol that a client speaks, where no dialect says it.
+fn protocol_of(path: &str, headers: &HeaderMap) -> Protocol {
+    if path.starts_with("/v1beta/") || headers.contains_key(headers::X_GOOG_API_KEY) {
+        Protocol::Gemini
+    } else if headers.contains_key(headers::ANTHROPIC_VERSION) {
+        Protocol::Anthropic
+    } else {
+        Protocol::OpenAi
+    }
 }
 
 /// A new request id. Ids sort by time, so the index over them grows at its end.
@@ -135,9 +177,9 @@ fn new_id(node: &Node) -> String {
 }
 
 /// A refusal that concerns no route.
-fn refuse(failure: &Failure) -> Response<Body> {
+fn refuse(failure: &Failure, protocol: Protocol) -> Response<Body> {
     let request_id = uuid::Uuid::new_v4().to_string();
-    envelope::render(failure, &Asked { request_id: &request_id, ..Asked::default() })
+    envelope::render(failure, &Asked { protocol, request_id: &request_id, ..Asked::default() })
 }
 
 /// A path as an error may show it: short, and without anything that might be a credential.

@@ -1,15 +1,18 @@
-//! `GET /v1/models`, `GET /v1/models/{id}`: the price list. Public, and made once a second at most.
+//! `GET /v1/models`, `GET /v1/models/{id}`: the price list, as each protocol's clients read one.
+//! Public, and made once a second at most.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, Response};
-use serde_json::Value;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
-use super::Node;
 use super::envelope::{self, Asked};
+use super::{Node, headers, protocol_of};
+use crate::dialect::Protocol;
 use crate::failure::{Code, Failure};
 
 /// How long a listing is served before it is made anew.
@@ -18,48 +21,199 @@ const FRESH_MS: i64 = 1000;
 /// The listing as it was last made.
 #[derive(Debug, Default)]
 pub struct Listing {
-    made: Mutex<Option<(i64, Bytes, Arc<Value>)>>,
+    made: Mutex<Option<(i64, Arc<Made>)>>,
+}
+
+/// A listing in every shape.
+#[derive(Debug)]
+struct Made {
+    value: Value,
+    openai: Page,
+    anthropic: Page,
+    gemini: Page,
+}
+
+/// A body and what it is recognised by.
+#[derive(Debug)]
+struct Page {
+    bytes: Bytes,
+    tag: HeaderValue,
+}
+
+impl Page {
+    fn of(value: &Value) -> Self {
+        let bytes = Bytes::from(value.to_string());
+        let digest = Sha256::digest(&bytes);
+        let tag: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let tag = HeaderValue::from_str(&format!("\"{tag}\"")).unwrap_or(HeaderValue::from_static("\"\""));
+        Self { bytes, tag }
+    }
 }
 
 impl Listing {
-    fn get(&self, node: &Node) -> (Bytes, Arc<Value>) {
+    fn get(&self, node: &Node) -> Arc<Made> {
         let now_ms = node.exchange.ledger.clock().now_ms();
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at_ms, bytes, value)) = made.as_ref()
+        if let Some((at_ms, listing)) = made.as_ref()
             && now_ms.saturating_sub(*at_ms) < FRESH_MS
         {
-            return (bytes.clone(), Arc::clone(value));
+            return Arc::clone(listing);
         }
-        let value = Arc::new(node.exchange.market.listing(&node.exchange.pool));
-        let bytes = Bytes::from(value.to_string());
-        *made = Some((now_ms, bytes.clone(), Arc::clone(&value)));
-        (bytes, value)
+        let value = node.exchange.market.listing(&node.exchange.pool);
+        let listing = Arc::new(Made {
+            openai: Page::of(&value),
+            anthropic: Page::of(&anthropic_list(&value)),
+            gemini: Page::of(&json!({ "models": entries(&value, gemini) })),
+            value,
+        });
+        *made = Some((now_ms, Arc::clone(&listing)));
+        listing
     }
 }
 
 /// All models.
-pub async fn list(State(node): State<Node>) -> Response<Body> {
-    json(Body::from(node.listing.get(&node).0))
+pub async fn list(State(node): State<Node>, request: Request) -> Response<Body> {
+    let listing = node.listing.get(&node);
+    let page = match asked_as(&request) {
+        Protocol::OpenAi => &listing.openai,
+        Protocol::Anthropic => &listing.anthropic,
+        Protocol::Gemini => &listing.gemini,
+    };
+    respond(page, request.headers())
 }
 
 /// One model, by its id or an alias. Ids may contain slashes.
-pub async fn one(State(node): State<Node>, Path(id): Path<String>) -> Response<Body> {
-    let (_, listing) = node.listing.get(&node);
+pub async fn one(State(node): State<Node>, Path(id): Path<String>, request: Request) -> Response<Body> {
+    let listing = node.listing.get(&node);
     let id = id.trim_end_matches('/');
     let canonical = node.exchange.market.canonical(id);
-    let models = listing.get("data").and_then(Value::as_array);
+    let models = listing.value.get("data").and_then(Value::as_array);
     let found = models
         .zip(canonical)
         .and_then(|(models, id)| models.iter().find(|model| model.get("id").and_then(Value::as_str) == Some(&id)));
-    match found {
-        Some(model) => json(Body::from(model.to_string())),
-        None => envelope::render(&Failure::client(Code::NotFound, "Model not found"), &Asked::default()),
+    let protocol = asked_as(&request);
+    match (found, protocol) {
+        (Some(model), Protocol::OpenAi) => respond(&Page::of(model), request.headers()),
+        (Some(model), Protocol::Anthropic) => respond(&Page::of(&anthropic(model)), request.headers()),
+        (Some(model), Protocol::Gemini) => respond(&Page::of(&gemini(model)), request.headers()),
+        (None, _) => {
+            let request_id = super::new_id(&node);
+            let asked = Asked { protocol, request_id: &request_id, ..Asked::default() };
+            envelope::render(&Failure::client(Code::NotFound, "Model not found"), &asked)
+        }
     }
 }
 
-fn json(body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+fn asked_as(request: &Request) -> Protocol {
+    let path = request.uri().path();
+    // The list itself has no slash behind it.
+    if path == "/v1beta/models" { Protocol::Gemini } else { protocol_of(path, request.headers()) }
+}
+
+fn respond(page: &Page, asked: &HeaderMap) -> Response<Body> {
+    let known = headers::text(asked, IF_NONE_MATCH)
+        .is_some_and(|tags| tags.split(',').any(|tag| page.tag == *tag.trim().trim_start_matches("W/")));
+    let mut response = Response::new(if known { Body::empty() } else { Body::from(page.bytes.clone()) });
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let out = response.headers_mut();
+    out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    out.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    out.insert(ETAG, page.tag.clone());
+    out.insert(VARY, HeaderValue::from_static("anthropic-version, x-goog-api-key"));
     response
+}
+
+fn entries(listing: &Value, shape: impl Fn(&Value) -> Value) -> Vec<Value> {
+    listing.get("data").and_then(Value::as_array).map(|models| models.iter().map(shape).collect()).unwrap_or_default()
+}
+
+fn anthropic_list(listing: &Value) -> Value {
+    let data = entries(listing, anthropic);
+    let id = |model: Option<&Value>| model.and_then(|model| model.get("id")).cloned();
+    let (first, last) = (id(data.first()), id(data.last()));
+    json!({ "data": data, "has_more": false, "first_id": first, "last_id": last })
+}
+
+/// A model as Anthropic's clients know one, and its prices.
+fn anthropic(model: &Value) -> Value {
+    let created = model.get("created").and_then(Value::as_u64).unwrap_or_default();
+    let mut shown = Map::new();
+    shown.insert("type".into(), json!("model"));
+    shown.insert("id".into(), of(model, "id"));
+    shown.insert("display_name".into(), of(model, "name"));
+    shown.insert("created_at".into(), json!(date_time(created)));
+    shown.insert("max_input_tokens".into(), of(model, "context_length"));
+    shown.insert("max_tokens".into(), most_output(model));
+    prices(model, &mut shown);
+    Value::Object(shown)
+}
+
+/// A model as Google's clients know one, and its prices.
+fn gemini(model: &Value) -> Value {
+    const METHODS: [&str; 5] =
+        ["generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents"];
+    let id = model.get("id").and_then(Value::as_str).unwrap_or_default();
+    let mut shown = Map::new();
+    shown.insert("name".into(), json!(format!("models/{id}")));
+    shown.insert("baseModelId".into(), json!(id));
+    shown.insert("version".into(), json!("1"));
+    shown.insert("displayName".into(), of(model, "name"));
+    shown.insert("description".into(), of(model, "description"));
+    shown.insert("inputTokenLimit".into(), of(model, "context_length"));
+    shown.insert("outputTokenLimit".into(), most_output(model));
+    shown.insert("supportedGenerationMethods".into(), json!(METHODS));
+    prices(model, &mut shown);
+    Value::Object(shown)
+}
+
+fn of(model: &Value, key: &str) -> Value {
+    model.get(key).cloned().unwrap_or(Value::Null)
+}
+
+fn most_output(model: &Value) -> Value {
+    model.get("top_provider").map_or(Value::Null, |top| of(top, "max_completion_tokens"))
+}
+
+fn prices(model: &Value, shown: &mut Map<String, Value>) {
+    for key in ["pricing", "sats_pricing"] {
+        shown.insert(key.into(), of(model, key));
+    }
+}
+
+/// Seconds since the Unix epoch as RFC 3339.
+fn date_time(seconds: u64) -> String {
+    // Days to a date, after Howard Hinnant's `civil_from_days`, in eras of 400 years from March 0000.
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let days = days.saturating_add(719_468);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let centuries = day_of_era.saturating_add(day_of_era / 36_524);
+    let year_of_era = centuries.saturating_sub(day_of_era / 1_460).saturating_sub(day_of_era / 146_096) / 365;
+    let before = (year_of_era * 365).saturating_add(year_of_era / 4).saturating_sub(year_of_era / 100);
+    let day_of_year = day_of_era.saturating_sub(before);
+    let month_from_march = (day_of_year * 5).saturating_add(2) / 153;
+    let day = day_of_year.saturating_sub((month_from_march * 153).saturating_add(2) / 5).saturating_add(1);
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era.saturating_mul(400).saturating_add(year_of_era).saturating_add(u64::from(month <= 2));
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_by_hand() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_721_260_800, "2024-07-18T00:00:00Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(date_time(seconds), text, "{seconds}");
+        }
+    }
 }

@@ -8,15 +8,15 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TE, TRAILER};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response};
 use futures_util::Stream;
 use http_body::Frame;
 
 use super::envelope::{self, Asked};
 use super::{Node, headers, idempotency};
-use crate::dialect::Dialect;
-use crate::dialect::Receipt;
-use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Whole};
+use crate::dialect::{Dialect, Protocol, Receipt};
+use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Sent, Whole};
 use crate::failure::{Code, Failure, Funds};
 use crate::payment::{self, Credentials};
 use crate::wallet::Change;
@@ -27,6 +27,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 /// What the answer to a request depends on beside its outcome.
 #[derive(Clone, Debug)]
 pub(super) struct Asks {
+    protocol: Protocol,
     pub request_id: String,
     /// The token that rode on the request.
     one_shot: Option<String>,
@@ -34,17 +35,25 @@ pub(super) struct Asks {
     trailers: bool,
 }
 
+/// Where a request goes: a dialect, and the model where the path names it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub dialect: &'static dyn Dialect,
+    pub model: Option<String>,
+}
+
 /// Serves one request of a dialect.
-pub async fn serve(State(node): State<Node>, dialect: &'static dyn Dialect, request: Request) -> Response<Body> {
+pub async fn serve(State(node): State<Node>, target: Target, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let asks = Asks {
+        protocol: target.dialect.protocol(),
         request_id: super::new_id(&node),
         one_shot: headers::text(&parts.headers, headers::X_CASHU).map(|token| token.trim().to_owned()),
         accepts_cashu: accepts_cashu(&parts.headers),
         trailers: wants_trailers(&parts.headers),
     };
     let mut key = None;
-    let outcome = answer(&node, dialect, &parts.headers, body, &asks, &mut key).await;
+    let outcome = answer(&node, target, &parts, body, &asks, &mut key).await;
     let mut response = outcome.unwrap_or_else(|failure| refuse(&node, &failure, &asks));
     if let Some(key) = key {
         headers::put_rates(response.headers_mut(), &node.exchange.rates.standing(&key));
@@ -58,31 +67,41 @@ pub(super) fn refuse(node: &Node, failure: &Failure, asks: &Asks) -> Response<Bo
     let payment_request =
         failure.payment.as_deref().filter(|_| asked).map(|hint| node.exchange.till.wallet().request(hint.required));
     let one_shot = asks.one_shot.as_deref().filter(|token| !token.is_empty());
-    envelope::render(failure, &Asked { request_id: &asks.request_id, one_shot, payment_request })
+    let (protocol, request_id) = (asks.protocol, asks.request_id.as_str());
+    envelope::render(failure, &Asked { protocol, request_id, one_shot, payment_request })
 }
 
 async fn answer(
     node: &Node,
-    dialect: &'static dyn Dialect,
-    headers: &HeaderMap,
+    Target { dialect, model }: Target,
+    parts: &Parts,
     body: Body,
     asks: &Asks,
     limited: &mut Option<String>,
 ) -> Result<Response<Body>, Failure> {
+    let headers = &parts.headers;
     if headers::asks_for_websocket(headers) {
         return Err(Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
+    let query = Query::of(parts, dialect.protocol())?;
     let key = idempotency::key(headers)?;
     let till = &node.exchange.till;
-    let credentials = credentials(headers)?;
+    let credentials = Credentials { query_key: query.key.as_deref(), ..credentials(headers)? };
     let payment = payment::read(credentials, |id| till.remembers(id))?;
     *limited = node.exchange.rates.key_of(&payment).map(str::to_owned);
     let expiry = payment::expiry::read(credentials, &payment)?;
     till.check_mint(&payment).await?;
     let body = read_body(headers, body, node.max_body_bytes).await?;
+    let sent = Sent {
+        model,
+        wants_events: query.wants_events,
+        media: headers::text(headers, CONTENT_TYPE).unwrap_or_default().to_owned(),
+        body,
+        headers: dialect.headers(&|name| headers::all(headers, name)),
+    };
     let call = Call {
         dialect,
-        body,
+        sent,
         payment,
         expiry,
         change_in_stream: headers::text(headers, headers::X_CASHU_CHANGE)
@@ -94,6 +113,33 @@ async fn answer(
     match key {
         None => run(node, call, asks).await,
         Some(key) => idempotency::serve(node, call, key, asks).await,
+    }
+}
+
+/// What is read of a query, at Google's routes alone.
+#[derive(Default)]
+struct Query {
+    key: Option<String>,
+    wants_events: bool,
+}
+
+impl Query {
+    fn of(parts: &Parts, protocol: Protocol) -> Result<Self, Failure> {
+        let mut found = Self::default();
+        if protocol != Protocol::Gemini {
+            return Ok(found);
+        }
+        for (name, value) in url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+            match name.as_ref() {
+                "key" if found.key.as_ref().is_some_and(|key| *key != value) => {
+                    return Err(Failure::client(Code::InvalidRequest, "The query carries two different keys."));
+                }
+                "key" => found.key = Some(value.into_owned()),
+                "alt" => found.wants_events = value == "sse",
+                _ => {}
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -115,7 +161,7 @@ pub(super) fn lost(error: &tokio::task::JoinError, asks: &Asks) -> Failure {
 /// A success as a response.
 pub(super) fn respond(reply: Reply, asks: &Asks) -> Response<Body> {
     match reply {
-        Reply::Whole(whole) => whole_response(whole, &asks.request_id),
+        Reply::Whole(whole) => whole_response(*whole, &asks.request_id),
         Reply::Stream(delivery) => stream_response(delivery, asks),
     }
 }
@@ -131,6 +177,9 @@ pub(super) fn credentials(headers: &HeaderMap) -> Result<Credentials<'_>, Failur
     Ok(Credentials {
         authorization: read(&AUTHORIZATION)?,
         api_key: read(&headers::X_API_KEY)?,
+        azure_key: read(&headers::API_KEY)?,
+        google_key: read(&headers::X_GOOG_API_KEY)?,
+        query_key: None,
         cashu: read(&headers::X_CASHU)?,
         accepts_cashu: accepts_cashu(headers),
         refund_lnurl: read(&headers::REFUND_LNURL)?,
@@ -151,7 +200,10 @@ pub(super) async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> 
     let too_large =
         || Failure::client(Code::PayloadTooLarge, format!("The request body is larger than {limit} bytes."));
     if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(Failure::client(Code::InvalidRequest, "Compressed request bodies are not taken."));
+        return Err(Failure::client(
+            Code::InvalidRequest,
+            "This Content-Encoding is not known here: gzip, deflate, br and zstd are.",
+        ));
     }
     let declared = headers::text(headers, CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
     if declared.is_some_and(|length| length > limit) {
@@ -174,10 +226,9 @@ fn is_length_limit(error: &axum::Error) -> bool {
 }
 
 fn whole_response(whole: Whole, request_id: &str) -> Response<Body> {
-    let media = if whole.event_stream { "text/event-stream" } else { "application/json" };
     let mut response = Response::new(Body::from(whole.body));
     let out = response.headers_mut();
-    start(out, media, request_id);
+    start(out, &whole.media, request_id);
     bill(out, &whole.receipt);
     if let Some(change) = &whole.change {
         headers::put(out, headers::SHOULD_RETRY, "false");
@@ -189,9 +240,9 @@ fn whole_response(whole: Whole, request_id: &str) -> Response<Body> {
 }
 
 fn stream_response(delivery: Delivery, asks: &Asks) -> Response<Body> {
-    let trailers = asks.trailers;
+    let (trailers, media) = (asks.trailers, delivery.media());
     let mut response = Response::new(Body::new(Streamed { delivery, trailers, trailer: None, ended: false }));
-    *response.headers_mut() = stream_head(&asks.request_id);
+    *response.headers_mut() = stream_head(media, &asks.request_id);
     if trailers {
         response.headers_mut().insert(TRAILER, HeaderValue::from_static("x-cashu"));
     }
@@ -199,18 +250,17 @@ fn stream_response(delivery: Delivery, asks: &Asks) -> Response<Body> {
 }
 
 /// The headers of a live stream.
-pub(super) fn stream_head(request_id: &str) -> HeaderMap {
+pub(super) fn stream_head(media: &str, request_id: &str) -> HeaderMap {
     let mut out = HeaderMap::new();
-    start(&mut out, "text/event-stream", request_id);
+    start(&mut out, media, request_id);
     headers::put(&mut out, headers::ACCEL_BUFFERING, "no");
     out
 }
 
-fn start(out: &mut HeaderMap, media: &'static str, request_id: &str) {
-    out.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+fn start(out: &mut HeaderMap, media: &str, request_id: &str) {
+    headers::put(out, CONTENT_TYPE, media);
     out.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers::put(out, headers::REQUEST_ID, request_id);
-    headers::put(out, headers::X_REQUEST_ID, request_id);
+    headers::put_request_id(out, request_id);
 }
 
 fn bill(out: &mut HeaderMap, receipt: &Receipt) {

@@ -13,4 +13,4 @@ pub mod usage;
 pub use amount::{MintUnit, Msat, Sat};
 pub use cost::Cost;
 pub use rate::{Prices, RateCard};
-pub use usage::{Usage, UsageSource};
+pub use usage::{CacheWrites, Demand, Usage, UsageSource};

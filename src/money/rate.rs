@@ -3,11 +3,13 @@
 //! A [`RateCard`] is frozen when a request is admitted and travels with the candidate that serves
 //! it; settlement never looks a price up again.
 
+use std::collections::BTreeMap;
+
 use rust_decimal::Decimal;
 
 use super::amount::{MAX_MSAT, Msat};
 use super::cost::{Cost, Part};
-use super::usage::Usage;
+use super::usage::{CacheWrites, Demand, Usage};
 
 /// Price per unit of each bucket, in the currency of the [`Exchange`] beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,26 @@ pub struct Prices {
     pub input_cache_read: Option<Decimal>,
     /// Per input token written to a cache; `None`: the input price.
     pub input_cache_write: Option<Decimal>,
+    /// Per input token written to a cache for an hour; `None`: as for minutes.
+    pub input_cache_write_1h: Option<Decimal>,
+    /// Per audio token of the input; `None`: audio is not sold.
+    pub audio: Option<Decimal>,
+    /// Per audio token that a cache served; `None`: the audio price.
+    pub input_audio_cache: Option<Decimal>,
+    /// Per audio token of the output; `None`: speech is not sold.
+    pub audio_output: Option<Decimal>,
+    /// Per picture token of the input; `None`: the input price.
+    pub image_token: Option<Decimal>,
+    /// Per picture token of the output; `None`: such tokens are not sold.
+    pub image_output: Option<Decimal>,
+    /// Per picture made, by quality and size; the empty name is any other. See [`Self::picture`].
+    pub output_images: BTreeMap<String, Decimal>,
+    /// Per search unit of a ranking.
+    pub query: Option<Decimal>,
+    /// Per second of audio that is listened to.
+    pub second: Option<Decimal>,
+    /// Per character that is spoken.
+    pub character: Option<Decimal>,
 }
 
 impl Prices {
@@ -48,6 +70,137 @@ impl Prices {
             _ => self.completion,
         }
     }
+
+    #[must_use]
+    pub fn cache_write_1h(&self) -> Decimal {
+        self.input_cache_write_1h.unwrap_or_else(|| self.cache_write())
+    }
+
+    #[must_use]
+    pub fn audio(&self) -> Decimal {
+        self.audio.unwrap_or(self.prompt)
+    }
+
+    #[must_use]
+    pub fn audio_cached(&self) -> Decimal {
+        self.input_audio_cache.unwrap_or_else(|| self.audio())
+    }
+
+    #[must_use]
+    pub fn audio_output(&self) -> Decimal {
+        self.audio_output.unwrap_or(self.completion)
+    }
+
+    #[must_use]
+    pub fn image_token(&self) -> Decimal {
+        self.image_token.unwrap_or(self.prompt)
+    }
+
+    #[must_use]
+    pub fn image_output(&self) -> Decimal {
+        self.image_output.unwrap_or(self.completion)
+    }
+
+    /// What a token costs that is written to a cache.
+    #[must_use]
+    pub fn written(&self, writes: CacheWrites) -> Decimal {
+        match writes {
+            CacheWrites::None => self.prompt,
+            CacheWrites::Minutes => self.cache_write(),
+            CacheWrites::Hour => self.cache_write_1h(),
+        }
+    }
+
+    /// What one picture costs that is billed as such: the price for exactly this quality and size,
+    /// for this size, for this quality, for any; or else `image`.
+    #[must_use]
+    pub fn picture(&self, quality: &str, size: &str) -> Option<Decimal> {
+        let names = [format!("{quality}/{size}"), size.to_owned(), quality.to_owned(), String::new()];
+        let listed = names.iter().find_map(|name| self.output_images.get(name).copied());
+        listed.or_else(|| (!self.image.is_zero()).then_some(self.image))
+    }
+
+    /// The price of pictures of this kind alone, as settlement looks it up.
+    #[must_use]
+    pub fn for_picture(mut self, quality: &str, size: &str, tokens: u64) -> Self {
+        let by_token = self.image_output.and_then(|price| Decimal::from(tokens).checked_mul(price));
+        let price = self.picture(quality, size).or(by_token);
+        self.output_images = price.map(|price| (String::new(), price)).into_iter().collect();
+        self
+    }
+
+    /// The first thing in this demand that has no price. Nothing above zero is given away.
+    #[must_use]
+    pub fn lacks(&self, demand: &Demand) -> Option<&'static str> {
+        let sold = |price: Option<Decimal>| price.is_some_and(|price| !price.is_zero());
+        let made = sold(self.output_images.get("").copied()) || sold(self.image_output) || !self.image.is_zero();
+        [
+            (demand.audio_in > 0 && !sold(self.audio), "audio input"),
+            (demand.audio_out && !sold(self.audio_output), "audio output"),
+            (demand.image_out && !sold(self.image_output), "image output"),
+            (demand.images_made > 0 && !made, "making such pictures"),
+            (demand.web_searches > 0 && self.web_search.is_zero(), "web search"),
+            (demand.queries > 0 && !sold(self.query) && self.prompt.is_zero() && self.request.is_zero(), "ranking"),
+            (demand.audio_ms > 0 && !sold(self.second) && !sold(self.audio), "listening to audio"),
+            (demand.characters > 0 && !sold(self.character), "speech"),
+        ]
+        .into_iter()
+        .find_map(|(lacking, what)| lacking.then_some(what))
+    }
+}
+
+/// The parts of a price.
+impl Prices {
+    fn base(&self, usage: &Usage) -> Option<Decimal> {
+        let more = sum(&[
+            (usage.images, self.image),
+            (usage.web_searches, self.web_search),
+            (usage.queries, self.query.unwrap_or_default()),
+        ])?;
+        self.request.checked_add(more)
+    }
+
+    fn input(&self, usage: &Usage) -> Option<Decimal> {
+        let listened = seconds(usage.audio_ms, self.second.unwrap_or_default())?;
+        let tokens = sum(&[
+            (usage.input, self.prompt),
+            (usage.audio_in, self.audio()),
+            (usage.image_in, self.image_token()),
+            (usage.characters, self.character.unwrap_or_default()),
+        ])?;
+        tokens.checked_add(listened)
+    }
+
+    /// Pictures are billed by their tokens where these are reported and have a price, and by the
+    /// piece otherwise; never by both.
+    fn output(&self, usage: &Usage) -> Option<Decimal> {
+        let by_token = self.image_output.is_some() && usage.image_out > 0;
+        let piece = self.output_images.get("").copied().unwrap_or_default();
+        let (tokens, pieces) = match usage.images_made {
+            0 => (usage.image_out, 0),
+            _ if by_token => (usage.image_out, 0),
+            made => (0, made),
+        };
+        sum(&[
+            (usage.output, self.completion),
+            (usage.reasoning, self.reasoning()),
+            (usage.audio_out, self.audio_output()),
+            (tokens, self.image_output()),
+            (pieces, piece),
+        ])
+    }
+}
+
+fn sum(parts: &[(u64, Decimal)]) -> Option<Decimal> {
+    parts
+        .iter()
+        .try_fold(Decimal::ZERO, |sum, (count, price)| sum.checked_add(Decimal::from(*count).checked_mul(*price)?))
+}
+
+/// What so many milliseconds cost at a price per second.
+#[must_use]
+pub fn seconds(ms: u64, price: Decimal) -> Option<Decimal> {
+    Decimal::from(ms).checked_mul(price)?.checked_div(Decimal::ONE_THOUSAND)
 }
 
 /// How the currency of [`Prices`] becomes msat. Both fees make it dearer for the client.
@@ -128,18 +281,15 @@ impl RateCard {
     #[must_use]
     pub fn price(&self, usage: &Usage) -> Option<Cost> {
         let p = &self.prices;
-        let times = |count: u64, price: Decimal| Decimal::from(count).checked_mul(price);
-        let base = p
-            .request
-            .checked_add(times(usage.images, p.image)?)?
-            .checked_add(times(usage.web_searches, p.web_search)?)?;
-        let output = times(usage.output, p.completion)?.checked_add(times(usage.reasoning, p.reasoning())?)?;
         let parts = [
-            (Part::Base, base),
-            (Part::Input, times(usage.input, p.prompt)?),
-            (Part::CacheRead, times(usage.cache_read, p.cache_read())?),
-            (Part::CacheWrite, times(usage.cache_write, p.cache_write())?),
-            (Part::Output, output),
+            (Part::Base, p.base(usage)?),
+            (Part::Input, p.input(usage)?),
+            (Part::CacheRead, sum(&[(usage.cache_read, p.cache_read()), (usage.audio_cached, p.audio_cached())])?),
+            (
+                Part::CacheWrite,
+                sum(&[(usage.cache_write, p.cache_write()), (usage.cache_write_1h, p.cache_write_1h())])?,
+            ),
+            (Part::Output, p.output(usage)?),
         ];
         let mut cost = Cost::new(*usage, self.list_price_usd(&parts)?);
         let mut sum = Decimal::ZERO;

@@ -10,38 +10,70 @@ pub enum UsageSource {
     Estimated,
 }
 
-/// Canonical usage. No token is in two buckets: the sum of the first three is the whole input,
-/// `output + reasoning` the whole output.
+/// Canonical usage. No token is in two buckets: [`Usage::total_input`] and [`Usage::total_output`]
+/// are sums of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Input tokens that no cache served.
+    /// Input tokens that no cache served and that are no audio or picture with a count of its own.
     pub input: u64,
     /// Input tokens read from a prompt cache.
     pub cache_read: u64,
-    /// Input tokens written to a prompt cache.
+    /// Input tokens written to a prompt cache, for five minutes or as long as the upstream likes.
     pub cache_write: u64,
-    /// Output tokens without reasoning.
+    /// Input tokens written to a prompt cache for an hour.
+    pub cache_write_1h: u64,
+    /// Audio tokens of the input.
+    pub audio_in: u64,
+    /// Audio tokens of the input that a prompt cache served.
+    pub audio_cached: u64,
+    /// Picture tokens of the input, where the upstream counts them apart.
+    pub image_in: u64,
+    /// Output tokens of text, without reasoning.
     pub output: u64,
     /// Output tokens spent on reasoning.
     pub reasoning: u64,
+    /// Audio tokens of the output.
+    pub audio_out: u64,
+    /// Picture tokens of the output.
+    pub image_out: u64,
     /// Images sent along with the prompt.
     pub images: u64,
+    /// Pictures that were made.
+    pub images_made: u64,
     /// Web searches the model made.
     pub web_searches: u64,
+    /// Search units of a ranking.
+    pub queries: u64,
+    /// Length of the audio that was listened to, in milliseconds.
+    pub audio_ms: u64,
+    /// Characters that were spoken.
+    pub characters: u64,
     pub source: UsageSource,
+    /// Parts of the report exceeded their total; the cheaper reading was taken.
+    pub contradictory: bool,
 }
 
 impl Usage {
     /// All input tokens, cached or not.
     #[must_use]
     pub fn total_input(&self) -> u64 {
-        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write)
+        let parts = [
+            self.input,
+            self.cache_read,
+            self.cache_write,
+            self.cache_write_1h,
+            self.audio_in,
+            self.audio_cached,
+            self.image_in,
+        ];
+        parts.iter().fold(0, |sum, part| sum.saturating_add(*part))
     }
 
     /// All output tokens, reasoning included.
     #[must_use]
     pub fn total_output(&self) -> u64 {
-        self.output.saturating_add(self.reasoning)
+        let parts = [self.output, self.reasoning, self.audio_out, self.image_out];
+        parts.iter().fold(0, |sum, part| sum.saturating_add(*part))
     }
 
     /// Rejects numbers no request can reach (more than 10¹² of anything): an upstream that lies
@@ -49,8 +81,50 @@ impl Usage {
     #[must_use]
     pub fn is_plausible(&self) -> bool {
         const LIMIT: u64 = 1_000_000_000_000;
-        [self.input, self.cache_read, self.cache_write, self.output, self.reasoning, self.images, self.web_searches]
-            .iter()
-            .all(|count| *count <= LIMIT)
+        let units = [
+            self.images,
+            self.images_made,
+            self.web_searches,
+            self.queries,
+            self.audio_ms,
+            self.characters,
+            self.total_input(),
+            self.total_output(),
+        ];
+        units.iter().all(|count| *count <= LIMIT)
     }
+}
+
+/// How long a request asks a prompt cache to keep what it is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheWrites {
+    #[default]
+    None,
+    Minutes,
+    Hour,
+}
+
+/// What a request may consume beside text, at most. What is above zero or `true` needs a price.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// It consumes nothing that is counted: only the price per request applies.
+    pub uncounted: bool,
+    /// The upstream may add input of its own choice, as a search does: as much as fits.
+    pub open_input: bool,
+    pub cache_writes: CacheWrites,
+    /// Audio tokens that are sent.
+    pub audio_in: u64,
+    /// The answer may speak.
+    pub audio_out: bool,
+    /// The answer may contain pictures, as tokens.
+    pub image_out: bool,
+    /// Pictures asked for, and the tokens of each at most.
+    pub images_made: u64,
+    pub tokens_per_image: u64,
+    pub web_searches: u64,
+    pub queries: u64,
+    /// Milliseconds of audio to listen to.
+    pub audio_ms: u64,
+    /// Characters to speak.
+    pub characters: u64,
 }

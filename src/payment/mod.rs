@@ -21,6 +21,12 @@ pub struct Credentials<'a> {
     pub authorization: Option<&'a str>,
     /// `x-api-key`
     pub api_key: Option<&'a str>,
+    /// `api-key`
+    pub azure_key: Option<&'a str>,
+    /// `x-goog-api-key`
+    pub google_key: Option<&'a str>,
+    /// `key` in the query, at Google's routes.
+    pub query_key: Option<&'a str>,
     /// `X-Cashu`; `Some("")` when present and empty.
     pub cashu: Option<&'a str>,
     /// `Accept-Payment` names cashu.
@@ -35,7 +41,12 @@ impl Credentials<'_> {
     /// Whether nothing is there that could pay.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        [self.authorization, self.api_key, self.cashu].iter().all(Option::is_none)
+        self.authorization.is_none() && self.cashu.is_none() && self.bare_keys().iter().all(Option::is_none)
+    }
+
+    /// Every place for a key but `Authorization`.
+    fn bare_keys(&self) -> [Option<&str>; 4] {
+        [self.api_key, self.azure_key, self.google_key, self.query_key]
     }
 }
 
@@ -71,8 +82,8 @@ impl Payment {
 /// Missing, malformed or contradicting credentials.
 pub fn read(credentials: Credentials<'_>, is_known: impl Fn(&str) -> bool) -> Result<Payment, Failure> {
     let bearer = credentials.authorization.map(bearer_of);
-    let keys: Vec<&str> =
-        [bearer, credentials.api_key.map(str::trim)].into_iter().flatten().filter(|key| !key.is_empty()).collect();
+    let bare = credentials.bare_keys().map(|key| key.map(str::trim));
+    let keys: Vec<&str> = [bearer].into_iter().chain(bare).flatten().filter(|key| !key.is_empty()).collect();
     if let Some(cashu) = credentials.cashu.map(str::trim).filter(|cashu| !cashu.is_empty()) {
         // SDKs insist on sending some key; only one that could pay contradicts the token.
         if keys.iter().any(|key| is_credential(key) && *key != cashu) {

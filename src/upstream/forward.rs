@@ -1,8 +1,8 @@
 //! One attempt at one upstream: nothing of the client but its body.
 //!
-//! Requests are built from nothing: method, path, body, content type and the operator's own key and
-//! headers. No header of the client is copied, so its credentials, cookies, address and tracing stay
-//! here.
+//! Requests are built from nothing: method, path, body, content type, the few headers that the dialect's
+//! protocol is made of, and the operator's own key and headers. No other header of the client is copied,
+//! so its credentials, cookies, address and tracing stay here.
 
 use std::time::Duration;
 
@@ -10,27 +10,14 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use super::kind::Auth;
 use super::provider::Upstream;
+use crate::dialect::Ask;
 use crate::net::{self, NetError};
 
 /// Longest whole answer that is read.
 pub const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// Longest error body that is looked at.
 const MAX_ERROR: usize = 64 * 1024;
-
-/// What an attempt takes beyond path and body.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wants<'a> {
-    /// What the upstream calls the model; some have it in the address.
-    pub model: &'a str,
-    /// Headers that the wire format asks for.
-    pub headers: &'a [(HeaderName, HeaderValue)],
-    /// How the wire format carries keys, where it is not the upstream's usual way.
-    pub auth: Option<Auth>,
-    /// `application/json` when absent.
-    pub content_type: Option<&'a HeaderValue>,
-}
 
 /// Why an attempt gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,20 +66,15 @@ pub enum Media {
 }
 
 impl Upstream {
-    /// Sends one request and waits for the head of the answer.
+    /// Sends one request and waits for the head of the answer. `model`: what this upstream calls it;
+    /// some have it in the address.
     ///
     /// # Errors
     /// See [`ForwardError`].
-    pub async fn forward(
-        &self,
-        path: &str,
-        body: Bytes,
-        stream: bool,
-        wants: Wants<'_>,
-    ) -> Result<Answer, ForwardError> {
-        let headers = self.headers(path, stream, wants)?;
+    pub async fn forward(&self, ask: Ask, model: &str) -> Result<Answer, ForwardError> {
+        let headers = self.headers(&ask)?;
         let end = self.timeouts.total.and_then(|total| Instant::now().checked_add(total));
-        let request = self.client.post(self.url(path, wants.model)).headers(headers).body(body);
+        let request = self.client.post(self.url(&ask.path, ask.query, model)).headers(headers).body(ask.body);
         let first_byte = self.timeouts.first_byte;
         let patience = self.timeouts.total.map_or(first_byte, |total| total.min(first_byte));
         let response = match tokio::time::timeout(patience, request.send()).await {
@@ -107,17 +89,16 @@ impl Upstream {
     }
 
     /// What the wire format wants, the key, and over them what the operator wants.
-    fn headers(&self, path: &str, stream: bool, wants: Wants<'_>) -> Result<HeaderMap, ForwardError> {
-        let accept = if stream { "text/event-stream, application/json" } else { "application/json" };
+    fn headers(&self, ask: &Ask) -> Result<HeaderMap, ForwardError> {
         let mut headers = HeaderMap::new();
-        let json = HeaderValue::from_static("application/json");
-        headers.insert(CONTENT_TYPE, wants.content_type.cloned().unwrap_or(json));
-        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_str(&ask.media).map_err(|_| ForwardError::Broken)?);
+        headers.insert(ACCEPT, HeaderValue::from_static(ask.accept));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        for (name, value) in wants.headers {
-            headers.insert(name.clone(), value.clone());
+        for (name, value) in &ask.headers {
+            let value = HeaderValue::from_str(value).map_err(|_| ForwardError::Broken)?;
+            headers.insert(HeaderName::from_static(name), value);
         }
-        if let Some((name, value)) = self.credential(Some(path), wants.auth).map_err(failed)? {
+        if let Some((name, value)) = self.credential(&ask.path, ask.protocol).map_err(failed)? {
             headers.insert(name, value);
         }
         for (name, value) in &self.overrides {
@@ -144,7 +125,7 @@ impl Upstream {
             status,
             retry_after,
             message: text(error.get("message")).or_else(|| text(Some(error))).or_else(|| text(value.get("detail"))),
-            kind: text(error.get("type")),
+            kind: text(error.get("type").or_else(|| error.get("status"))),
             code: text(error.get("code")),
             param: text(error.get("param")),
         }
@@ -152,16 +133,17 @@ impl Upstream {
 }
 
 impl Answer {
+    /// `Content-Type` of the body, in lower case.
+    #[must_use]
+    pub fn content_type(&self) -> String {
+        let media = self.response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        media.unwrap_or_default().to_ascii_lowercase()
+    }
+
     /// What the body claims to be.
     #[must_use]
     pub fn media(&self) -> Media {
-        let media = self
-            .response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_ascii_lowercase();
+        let media = self.content_type();
         if media.starts_with("text/event-stream") {
             Media::EventStream
         } else if media.starts_with("application/json") || media.contains("+json") {

@@ -16,6 +16,8 @@ pub enum Auth {
     Bearer,
     /// Alone in a header of its own.
     Header(&'static str),
+    /// As the wire format's own vendor has it.
+    AsUsual,
 }
 
 /// The vendor's own wire format, where it is served in another way than the others.
@@ -153,7 +155,7 @@ pub const PRESETS: &[Preset] = &[
         ..PLAIN
     },
     Preset { kind: UpstreamKind::Routstr, root: "v1", speaks: Protocol::ALL, ..PLAIN },
-    Preset { kind: UpstreamKind::Generic, speaks: Protocol::ALL, ..PLAIN },
+    Preset { kind: UpstreamKind::Generic, auth: Auth::AsUsual, speaks: Protocol::ALL, ..PLAIN },
 ];
 
 impl Preset {

@@ -22,7 +22,7 @@ pub mod repo;
 mod sticky;
 
 pub use failover::{Miss, Verdict};
-pub use forward::{Answer, ForwardError, Media, Refused, Wants};
+pub use forward::{Answer, ForwardError, Media, Refused};
 pub use health::{Outcome, Standing};
 pub use models::{Models, Names};
 pub use outlay::Outlay;

@@ -10,6 +10,7 @@ use url::Url;
 use super::kind::{Auth, Preset, protocol_of};
 use super::models::{Models, Names};
 use crate::config::{self, Protocol, Secret, Timeouts};
+use crate::dialect;
 use crate::net::{self, ClientOptions, NetError};
 
 /// Headers that belong to the connection or to the body, and are not the operator's to set.
@@ -88,7 +89,7 @@ impl Upstream {
             monthly_usd: config.monthly_usd,
             probe_model: config.probe_model.clone(),
         };
-        upstream.credential(None, None)?;
+        upstream.credential("chat/completions", dialect::Protocol::OpenAi)?;
         Ok(upstream)
     }
 
@@ -129,16 +130,19 @@ impl Upstream {
         self.models.find(names).is_some()
     }
 
-    /// The header that carries the key, in the way of this path's wire format unless `auth` says another.
+    /// The header that carries the key to this path.
     pub(super) fn credential(
         &self,
-        path: Option<&str>,
-        auth: Option<Auth>,
+        path: &str,
+        convention: dialect::Protocol,
     ) -> Result<Option<(HeaderName, HeaderValue)>, NetError> {
         let Some(key) = &self.key else { return Ok(None) };
-        let (name, text) = match auth.unwrap_or(self.preset.door(path.and_then(protocol_of)).1) {
-            Auth::Bearer => (AUTHORIZATION, format!("Bearer {}", key.expose())),
-            Auth::Header(name) => (HeaderName::from_static(name), key.expose().to_owned()),
+        let alone = |name: &'static str| (HeaderName::from_static(name), key.expose().to_owned());
+        let (name, text) = match (self.preset.door(protocol_of(path)).1, convention) {
+            (Auth::Header(name), _) => alone(name),
+            (Auth::AsUsual, dialect::Protocol::Anthropic) => alone("x-api-key"),
+            (Auth::AsUsual, dialect::Protocol::Gemini) => alone("x-goog-api-key"),
+            (Auth::Bearer | Auth::AsUsual, _) => (AUTHORIZATION, format!("Bearer {}", key.expose())),
         };
         let mut value = HeaderValue::from_str(&text)
             .map_err(|_| NetError::Other("an upstream's key cannot be sent in a header"))?;
@@ -147,13 +151,23 @@ impl Upstream {
     }
 
     /// Where a request with this path goes.
-    pub(super) fn url(&self, path: &str, model: &str) -> Url {
+    pub(super) fn url(&self, path: &str, query: Option<&str>, model: &str) -> Url {
         let mut url = self.base.clone();
-        let path = match (&self.api_version, self.preset.door(protocol_of(path)).0) {
-            (Some(_), _) => format!("openai/deployments/{model}/{path}"),
-            (None, root) => format!("{root}/{path}"),
+        let wire = protocol_of(path);
+        let mut base = self.base.path();
+        let mut root = self.preset.door(wire).0;
+        if wire == Some(Protocol::Gemini) && root.is_empty() {
+            // Google's own routes have another version, beside that of all others.
+            root = "v1beta";
+            base = base.trim_end_matches('/');
+            base = base.strip_suffix("/v1").unwrap_or(base);
+        }
+        let path = match &self.api_version {
+            Some(_) => format!("openai/deployments/{model}/{path}"),
+            None => format!("{root}/{path}"),
         };
-        url.set_path(&join(self.base.path(), &path));
+        url.set_path(&join(base, &path));
+        url.set_query(query);
         if let Some(version) = &self.api_version {
             url.query_pairs_mut().append_pair("api-version", version);
         }
@@ -287,10 +301,23 @@ mod tests {
             (r#""base_url":"https://a.example/v1""#, chat, "https://a.example/v1/chat/completions", "authorization"),
             (r#""base_url":"https://a.example""#, chat, "https://a.example/chat/completions", "authorization"),
             (r#""provider_type":"perplexity""#, chat, "https://api.perplexity.ai/chat/completions", "authorization"),
+            (r#""base_url":"https://a.example/v1""#, "messages", "https://a.example/v1/messages", "x-api-key"),
+            (
+                r#""base_url":"https://a.example/v1""#,
+                "models/g:generateContent",
+                "https://a.example/v1beta/models/g:generateContent",
+                "x-goog-api-key",
+            ),
+            (r#""provider_type":"openrouter""#, "messages", "https://openrouter.ai/api/v1/messages", "authorization"),
         ] {
             let upstream = upstream(&format!(r#"{{"name":"x","api_key":"0123456789",{entry}}}"#));
-            assert_eq!(upstream.url(path, "m").as_str(), url, "{entry}");
-            let (name, value) = upstream.credential(Some(path), None).unwrap().unwrap();
+            assert_eq!(upstream.url(path, None, "m").as_str(), url, "{entry}");
+            let convention = match path.split('/').next() {
+                Some("messages") => dialect::Protocol::Anthropic,
+                Some("models") => dialect::Protocol::Gemini,
+                _ => dialect::Protocol::OpenAi,
+            };
+            let (name, value) = upstream.credential(path, convention).unwrap().unwrap();
             assert_eq!(name.as_str(), header, "{entry}");
             assert!(value.is_sensitive() && upstream.leaks(value.as_bytes()));
         }

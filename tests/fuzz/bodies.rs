@@ -6,7 +6,9 @@ use std::hash::{Hash as _, Hasher as _};
 use bytes::Bytes;
 use coinslot::dialect::body::Lens;
 use coinslot::dialect::sse::{self, Framer, TooLong};
-use coinslot::dialect::{Dialect, Meter, Reading, Receipt, Shape, Step, for_path};
+use coinslot::dialect::{
+    AnswerBody, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, Step, for_path,
+};
 use coinslot::money::rate::Exchange;
 use coinslot::money::{Cost, Msat, Prices, RateCard, Usage};
 use rust_decimal::Decimal;
@@ -93,6 +95,23 @@ fn chat() -> &'static dyn Dialect {
     for_path("chat/completions").expect("a dialect")
 }
 
+fn read(dialect: &dyn Dialect, body: &[u8]) -> Result<Shape, BadRequest> {
+    dialect.read(&Request::of(&Bytes::copy_from_slice(body)))
+}
+
+fn forward(dialect: &dyn Dialect, body: &Bytes, shape: &Shape, model: &str) -> Bytes {
+    dialect.forward(&Request::of(body), shape, model).expect("it was read").body
+}
+
+fn read_answer(dialect: &dyn Dialect, bytes: &[u8]) -> Result<Reading, BadAnswer> {
+    dialect.read_answer(AnswerBody { media: "application/json", bytes }, &asked())
+}
+
+/// What a client asked whose answer is looked at.
+fn asked() -> Shape {
+    Shape { model: "my/model".to_owned(), choices: 1, ..Shape::default() }
+}
+
 /// Members by their text, but for these.
 fn others<'a>(lens: &'a Lens<'_>, but: &[&str]) -> Vec<(&'a str, &'a str)> {
     lens.members().filter(|(name, _)| !but.contains(name)).map(|(name, value)| (name, value.get())).collect()
@@ -100,7 +119,7 @@ fn others<'a>(lens: &'a Lens<'_>, but: &[&str]) -> Vec<(&'a str, &'a str)> {
 
 /// What is read of a request is bounded; what is forwarded is what came, but for what had to change.
 pub fn body(input: &[u8]) -> u64 {
-    let shape = match chat().read(input) {
+    let shape = match read(chat(), input) {
         Ok(shape) => shape,
         Err(error) => {
             let said = error.to_string();
@@ -115,15 +134,15 @@ pub fn body(input: &[u8]) -> u64 {
     assert!(shape.prompt_chars <= chars && shape.extra_chars <= chars && shape.images <= chars);
     assert!(shape.image_tokens >= 85 * shape.images && shape.image_tokens <= 100_000 * shape.images);
     let came = Bytes::copy_from_slice(input);
-    let same = chat().forward(&came, &shape, &shape.model).expect("it was read");
+    let same = forward(chat(), &came, &shape, &shape.model);
     if !shape.stream || shape.wants_usage {
         assert_eq!(same.as_ptr(), came.as_ptr(), "nothing has to change, nothing is copied");
     }
-    let changed = chat().forward(&came, &shape, "another/model").expect("it was read");
+    let changed = forward(chat(), &came, &shape, "another/model");
     let (before, after) = (Lens::parse(input).expect("read"), Lens::parse(&changed).expect("JSON stays JSON"));
     let edited = ["model", "stream_options"];
     assert_eq!(others(&before, &edited), others(&after, &edited), "a byte that is none of ours changed");
-    let again = chat().read(&changed).expect("it can be read again");
+    let again = read(chat(), &changed).expect("it can be read again");
     let wants_usage = shape.wants_usage || shape.stream;
     assert_eq!(again, Shape { model: "another/model".to_owned(), wants_usage, ..shape.clone() });
     kind((
@@ -147,6 +166,7 @@ fn card() -> RateCard {
             internal_reasoning: Some(price("0.00003")),
             input_cache_read: Some(price("0.000001")),
             input_cache_write: Some(price("0.0000125")),
+            ..Prices::default()
         },
         exchange: Exchange::Usd { btc_usd: price("100000"), exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE },
         minimum: Msat::new(1).unwrap(),
@@ -154,7 +174,7 @@ fn card() -> RateCard {
 }
 
 /// What a reading costs, never more than was held.
-fn receipt(reading: Reading) -> Receipt {
+pub fn receipt(reading: Reading) -> Receipt {
     let held = Msat::new(50_000).unwrap();
     let cost = match reading {
         Reading::Reported(usage) => {
@@ -167,14 +187,14 @@ fn receipt(reading: Reading) -> Receipt {
             assert!(bounded.total <= held && bounded.total.get() + over.get() == total);
             bounded
         }
-        Reading::Unreported { .. } => Cost::fixed(Usage::default(), held).expect("a cost"),
+        Reading::Unreported { .. } | Reading::Silent => Cost::fixed(Usage::default(), held).expect("a cost"),
     };
     Receipt { cost, remaining: Msat::new(7), provider: "toy".to_owned(), btc_usd: None }
 }
 
 /// What an answer says is bounded; its receipt is in it, and all else as it came.
 pub fn answer(input: &[u8]) -> u64 {
-    let reading = match chat().read_answer(input) {
+    let reading = match read_answer(chat(), input) {
         Ok(reading) => reading,
         Err(error) => {
             let said = error.to_string();
@@ -184,7 +204,7 @@ pub fn answer(input: &[u8]) -> u64 {
     };
     let receipt = receipt(reading);
     let came = Bytes::copy_from_slice(input);
-    let stamped = chat().stamp(&came, "my/model", &receipt);
+    let stamped = chat().stamp(&came, &asked(), &receipt);
     let (before, after) = (Lens::parse(input).expect("read"), Lens::parse(&stamped).expect("JSON stays JSON"));
     let edited = ["model", "usage", "cost", "metadata", "provider"];
     assert_eq!(others(&before, &edited), others(&after, &edited), "a byte that is none of ours changed");
@@ -202,6 +222,7 @@ pub fn answer(input: &[u8]) -> u64 {
             u8::from(usage.cache_read > 0) + 2 * u8::from(usage.cache_write > 0) + 4 * u8::from(usage.reasoning > 0),
         ),
         Reading::Unreported { output_chars } => unreported(output_chars),
+        Reading::Silent => unreported(0),
     })
 }
 

@@ -18,6 +18,7 @@
 )]
 
 mod bodies;
+mod dialects;
 mod engine;
 mod mints;
 mod money;
@@ -87,4 +88,19 @@ fn stream() {
 #[test]
 fn mint() {
     fuzz("mint", mints::mint());
+}
+
+#[test]
+fn dialect_request() {
+    fuzz("dialect_request", dialects::request_body);
+}
+
+#[test]
+fn dialect_answer() {
+    fuzz("dialect_answer", dialects::answer);
+}
+
+#[test]
+fn dialect_stream() {
+    fuzz("dialect_stream", dialects::stream);
 }

@@ -72,6 +72,7 @@ pub fn payment(input: &[u8]) -> u64 {
         refund_lnurl: line(),
         key_expiry: line(),
         accepts_cashu: text.len().is_multiple_of(2),
+        ..Credentials::default()
     };
     let secrets: Vec<&str> = [credentials.authorization, credentials.cashu, credentials.api_key]
         .into_iter()

@@ -23,6 +23,7 @@ mod cdk_conformance;
 mod cdk_db;
 mod crash;
 mod crash_matrix;
+mod endpoints;
 mod foreign;
 mod hostile;
 mod idempotency;

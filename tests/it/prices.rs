@@ -256,7 +256,7 @@ async fn the_node_says_what_it_is() {
     }
     let root: Value = node.get("/").send().await.unwrap().json().await.unwrap();
     assert_eq!(root["mint"], mint.url());
-    assert_eq!(root["models"].as_array().unwrap().len(), 3);
+    assert_eq!(root["models"].as_array().unwrap().len(), 4);
     assert_eq!(node.get("/healthz").send().await.unwrap().status(), 200);
     for _ in 0..200 {
         let ready = node.get("/readyz").send().await.unwrap();

@@ -409,18 +409,18 @@ async fn nothing_but_the_known_routes_is_forwarded() {
         refused("WebSocket", websocket(method), (426, INVALID, "upgrade_required")).await;
     }
     let not_found = (404, "not_found", "not_found");
-    for path in [
-        "/v1/fine_tuning/jobs",
-        "/v1/chat",
-        "/nothing",
-        "/v1/chat/completions/x",
-        "/admin/../v1/x",
-        &format!("/{token}"),
-    ] {
+    for path in ["/v1/chat", "/nothing", "/admin/../v1/x", &format!("/{token}")] {
         for method in [Method::GET, Method::POST] {
             let (_, body) = refused(path, at(method, path), not_found).await;
             assert_eq!(body["detail"], body["error"]["message"]);
             assert!(!body.to_string().contains(&token), "a token in the path is not repeated");
+        }
+    }
+    let unsupported = (404, INVALID, "unsupported_path");
+    for path in ["/v1/fine_tuning/jobs", "/v1/chat/completions/x", "/v1/files", "/v1/threads/t/runs", "/v1/responses/r"]
+    {
+        for method in [Method::GET, Method::POST, Method::DELETE] {
+            refused(path, at(method, path), unsupported).await;
         }
     }
     let (_, body) = refused("below wallet", at(Method::GET, "/v1/wallet/nothing"), not_found).await;

@@ -14,6 +14,7 @@ pub mod answers;
 pub mod chaos;
 pub mod clock;
 pub mod db;
+pub mod endpoints;
 pub mod lnurl;
 pub mod lossy;
 pub mod mint;

@@ -25,6 +25,27 @@ pub const UPSTREAM_KEY: &str = "sk-upstream-secret-0123456789";
 /// 10 msat a prompt token, 20 msat a completion token at the test rate.
 pub const MODEL: &str = "toy/echo-1";
 
+/// A model that has a price for everything, a different one for each.
+pub const RICH: &str = "toy/rich";
+/// In msat at the test rate: 1, 12.5, 20, 30; 40, 4, 80; 15, 60; 40,000, 60,000; 10,000, 2,000; 100, 7.
+const RICH_PRICES: [(&str, &str); 15] = [
+    ("input_cache_read", "0.000001"),
+    ("input_cache_write", "0.0000125"),
+    ("input_cache_write_1h", "0.00002"),
+    ("internal_reasoning", "0.00003"),
+    ("audio", "0.00004"),
+    ("input_audio_cache", "0.000004"),
+    ("audio_output", "0.00008"),
+    ("image_token", "0.000015"),
+    ("image_output", "0.00006"),
+    ("output_image", "0.04"),
+    ("output_image/1024x1536", "0.06"),
+    ("web_search", "0.01"),
+    ("query", "0.002"),
+    ("second", "0.0001"),
+    ("character", "0.000007"),
+];
+
 /// A node, and all that it needs.
 pub struct TestNode {
     running: Option<Running>,
@@ -50,7 +71,11 @@ pub fn models() -> Value {
     cached["pricing"]["input_cache_read"] = json!("0.000001");
     cached["pricing"]["input_cache_write"] = json!("0.0000125");
     cached["pricing"]["internal_reasoning"] = json!("0.00003");
-    json!({ "models": [model(MODEL, "0.00001", "0.00002"), cached, model("toy/cheap", "0.0000000001", "0.0000000002")] })
+    let mut rich = model(RICH, "0.00001", "0.00002");
+    for (name, price) in RICH_PRICES {
+        rich["pricing"][name] = json!(price);
+    }
+    json!({ "models": [model(MODEL, "0.00001", "0.00002"), cached, model("toy/cheap", "0.0000000001", "0.0000000002"), rich] })
 }
 
 impl TestNode {

@@ -1,4 +1,4 @@
-//! A toy OpenAI-compatible upstream that does what a test tells it, and remembers what it was sent.
+//! A toy upstream for every endpoint that does what a test tells it, and remembers what it was sent.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,8 +8,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, Response, StatusCode};
-use axum::routing::post;
+use axum::http::{HeaderMap, Response, StatusCode, Uri};
+use axum::routing::any;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -33,6 +33,8 @@ pub enum Script {
 /// One request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// Path and query.
+    pub target: String,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
@@ -65,11 +67,7 @@ pub struct Upstream {
 impl Upstream {
     pub async fn start() -> Self {
         let shared = Shared { inner: Arc::default(), resume: Arc::new(Semaphore::new(0)) };
-        let router = Router::new()
-            .route("/v1/chat/completions", post(chat))
-            // As OpenRouter has it.
-            .route("/api/v1/chat/completions", post(chat))
-            .with_state(shared.clone());
+        let router = Router::new().fallback(any(serve)).with_state(shared.clone());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("address");
         let server = tokio::spawn(async move {
@@ -122,11 +120,12 @@ impl Drop for Upstream {
     }
 }
 
-async fn chat(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    shared.inner.seen.lock().expect("seen").push(Seen { headers, body: body.clone() });
+async fn serve(State(shared): State<Shared>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    let target = uri.to_string();
+    shared.inner.seen.lock().expect("seen").push(Seen { target: target.clone(), headers, body: body.clone() });
     let script = shared.inner.scripts.lock().expect("scripts").pop_front();
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-    match script.unwrap_or_else(|| echo(&request)) {
+    match script.unwrap_or_else(|| super::endpoints::echo(&target, &request)) {
         Script::Answer { status, media, body } => {
             let mut response = Response::new(Body::from(body));
             *response.status_mut() = StatusCode::from_u16(status).expect("status");

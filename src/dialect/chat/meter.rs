@@ -3,20 +3,32 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::reading::{Content, error_of, usage_of};
-use super::receipt;
 use crate::dialect::body::{self, Lens, Patch};
-use crate::dialect::{Meter, Reading, Receipt, Shape, Step, sse};
+use crate::dialect::reading::{Content, error_of, usage_of};
+use crate::dialect::{Meter, Reading, Receipt, Shape, Step, receipt, sse};
 use crate::money::Usage;
 
 const DONE: &[u8] = b"[DONE]";
 
-/// What clients that did not ask for usage find instead of no choices at all, because many of
-/// them look at the first one without asking whether it exists.
-const IDLE_CHOICE: &str = r#"[{"index":0,"delta":{},"finish_reason":null}]"#;
+/// What the objects of a stream are called, and how one looks that says nothing.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::dialect) struct Kind {
+    pub object: &'static str,
+    pub id: &'static str,
+    /// What clients that did not ask for usage find instead of no choices at all, because many of
+    /// them look at the first one without asking whether it exists.
+    pub idle_choice: &'static str,
+}
+
+pub(in crate::dialect) const CHAT: Kind = Kind {
+    object: "chat.completion.chunk",
+    id: r#""chatcmpl-coinslot""#,
+    idle_choice: r#"[{"index":0,"delta":{},"finish_reason":null}]"#,
+};
 
 #[derive(Debug)]
-pub(super) struct ChatMeter {
+pub(in crate::dialect) struct ChatMeter {
+    kind: Kind,
     /// The model as the client named it, as JSON.
     model: String,
     wants_usage: bool,
@@ -30,8 +42,9 @@ pub(super) struct ChatMeter {
 }
 
 impl ChatMeter {
-    pub(super) fn new(shape: &Shape) -> Self {
+    pub(in crate::dialect) fn new(shape: &Shape, kind: Kind) -> Self {
         Self {
+            kind,
             model: body::encode(&shape.model),
             wants_usage: shape.wants_usage,
             content: Content::default(),
@@ -73,7 +86,7 @@ impl ChatMeter {
             patch.set("model", self.model.clone());
         }
         if needs_choice {
-            patch.set("choices", IDLE_CHOICE.to_owned());
+            patch.set("choices", self.kind.idle_choice.to_owned());
         }
         patch.apply().map_or_else(|| event.clone(), |data| sse::with_data(event, &data))
     }
@@ -86,10 +99,10 @@ impl ChatMeter {
             let value = lens.as_ref().and_then(|lens| lens.present(key)).map(RawValue::get);
             value.unwrap_or(otherwise).to_owned()
         };
-        let choices = if self.wants_usage { "[]" } else { IDLE_CHOICE };
+        let choices = if self.wants_usage { "[]" } else { self.kind.idle_choice };
         let members = [
-            ("id", copy("id", r#""chatcmpl-coinslot""#)),
-            ("object", body::encode("chat.completion.chunk")),
+            ("id", copy("id", self.kind.id)),
+            ("object", body::encode(self.kind.object)),
             ("created", copy("created", "0")),
             ("model", self.model.clone()),
             ("choices", choices.to_owned()),

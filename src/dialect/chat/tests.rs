@@ -1,20 +1,97 @@
 use serde_json::{Value, json};
 
+use self::testing::receipt;
 use super::*;
 use crate::money::{Cost, Msat, Usage, UsageSource};
 
 const MESSAGES: &str = r#""messages":[{"role":"user","content":"hi"}]"#;
 
 fn read(members: &str) -> Result<Shape, BadRequest> {
-    Chat.read(format!(r#"{{"model":"m",{MESSAGES}{members}}}"#).as_bytes())
+    read_body(format!(r#"{{"model":"m",{MESSAGES}{members}}}"#).as_bytes())
 }
 
-pub(super) fn receipt(usage: Usage, remaining: Option<u64>) -> Receipt {
-    let mut cost = Cost::new(usage, Some("0.00045".parse().unwrap()));
-    cost.total = Msat::new(2475).unwrap();
-    cost.input = Msat::new(2000).unwrap();
-    cost.output = Msat::new(475).unwrap();
-    Receipt { cost, remaining: remaining.and_then(Msat::new), provider: "generic".into(), btc_usd: None }
+fn read_body(body: &[u8]) -> Result<Shape, BadRequest> {
+    Chat.read(&Request::of(&Bytes::copy_from_slice(body)))
+}
+
+fn forward(body: &Bytes, shape: &Shape, model: &str) -> Bytes {
+    Chat.forward(&Request::of(body), shape, model).unwrap().body
+}
+
+fn read_answer(body: &[u8]) -> Result<Reading, BadAnswer> {
+    Chat.read_answer(AnswerBody { media: "", bytes: body }, &Shape::default())
+}
+
+fn stamp(body: &Bytes, receipt: &Receipt) -> Bytes {
+    Chat.stamp(body, &Shape { model: "m".into(), ..Shape::default() }, receipt)
+}
+
+/// For the tests of all dialects.
+pub(in crate::dialect) mod testing {
+    use super::*;
+    use crate::dialect::Step;
+    use crate::dialect::sse::Framer;
+
+    pub(in crate::dialect) fn receipt(usage: Usage, remaining: Option<u64>) -> Receipt {
+        let mut cost = Cost::new(usage, Some("0.00045".parse().unwrap()));
+        cost.total = Msat::new(2475).unwrap();
+        cost.input = Msat::new(2000).unwrap();
+        cost.output = Msat::new(475).unwrap();
+        Receipt { cost, remaining: remaining.and_then(Msat::new), provider: "generic".into(), btc_usd: None }
+    }
+
+    /// What a client gets and the node knows after a stream.
+    #[derive(Debug, PartialEq, Eq)]
+    pub(in crate::dialect) struct Outcome {
+        pub client: String,
+        pub reading: Reading,
+        pub has_content: bool,
+        pub is_complete: bool,
+        pub error: Option<String>,
+    }
+
+    /// Runs a stream for a client that calls the model `m`, in all cuts that matter, which must not.
+    pub(in crate::dialect) fn run(dialect: &dyn Dialect, chunks: &[&str]) -> Outcome {
+        let bytes = chunks.concat().into_bytes();
+        let whole = run_pieces(dialect, &[&bytes]);
+        assert_eq!(run_pieces(dialect, &bytes.chunks(1).collect::<Vec<_>>()), whole);
+        for at in (0..bytes.len()).step_by(7) {
+            let (head, tail) = bytes.split_at(at);
+            assert_eq!(run_pieces(dialect, &[head, tail]), whole, "cut at {at}");
+        }
+        whole
+    }
+
+    fn run_pieces(dialect: &dyn Dialect, pieces: &[&[u8]]) -> Outcome {
+        let shape = Shape { model: "m".into(), stream: true, choices: 1, ..Shape::default() };
+        let (mut meter, mut framer) = (dialect.meter(&shape), Framer::new());
+        let (mut client, mut error) = (Vec::new(), None);
+        let mut take = |meter: &mut Box<dyn Meter>, event: &Bytes| match meter.observe(event) {
+            Step::Forward(bytes) => client.extend_from_slice(&bytes),
+            Step::HoldBack => {}
+            Step::Error(text) => error = Some(text),
+        };
+        for piece in pieces {
+            framer.push(Bytes::copy_from_slice(piece));
+            while let Some(event) = framer.next_event().unwrap() {
+                take(&mut meter, &event);
+            }
+        }
+        if let Some(event) = framer.finish() {
+            take(&mut meter, &event);
+        }
+        if meter.is_complete() {
+            client.extend_from_slice(&meter.closing(&receipt(Usage::default(), Some(5))));
+            client.extend_from_slice(&meter.terminator());
+        }
+        Outcome {
+            client: String::from_utf8(client).unwrap(),
+            reading: meter.reading(),
+            has_content: meter.has_content(),
+            is_complete: meter.is_complete(),
+            error,
+        }
+    }
 }
 
 #[test]
@@ -25,7 +102,7 @@ fn a_request_is_read() {
         "messages":[{"role":"user","content":[{"type":"text","text":"h\u00e4"},
         {"type":"image_url","image_url":{"url":"https://example.com/a.png"}}]}]}"#;
     assert_eq!(
-        Chat.read(body),
+        read_body(body),
         Ok(Shape {
             model: "gpt-4".into(),
             stream: true,
@@ -36,6 +113,7 @@ fn a_request_is_read() {
             extra_chars: 20,
             images: 1,
             image_tokens: 85,
+            ..Shape::default()
         })
     );
     let shape = read(r#","n":null,"stream":null,"max_tokens":null,"stream_options":null"#).unwrap();
@@ -78,10 +156,10 @@ fn wrong_requests_are_refused_by_name() {
         (r#"{"model":"m","messages":[ ]}"#.into(), "messages must be an array with at least one message"),
         (r#"{"model":"m","messages":"hi"}"#.into(), "messages must be an array with at least one message"),
     ] {
-        assert_eq!(Chat.read(body.as_bytes()), Err(BadRequest::Field(message.into())), "{body}");
+        assert_eq!(read_body(body.as_bytes()), Err(BadRequest::Field(message.into())), "{body}");
     }
     for body in ["", "[]", "null", "secret", "{\"model\":\"secret\"", "{\"secret\":01}"] {
-        let Err(BadRequest::Json(reason)) = Chat.read(body.as_bytes()) else { panic!("{body}") };
+        let Err(BadRequest::Json(reason)) = read_body(body.as_bytes()) else { panic!("{body}") };
         assert!(!reason.contains("secret"), "{reason}");
     }
     let deep = format!(r#","tools":{}{}"#, "[".repeat(200), "]".repeat(200));
@@ -99,8 +177,8 @@ fn forwarding_changes_only_what_it_must() {
         (r#"{"stream":false,"model":"m","#, "m", "}"),
     ] {
         let body = Bytes::from(format!("{head}{ODD}{tail}"));
-        let shape = Chat.read(&body).unwrap();
-        let out = Chat.forward(&body, &shape, model).unwrap();
+        let shape = read_body(&body).unwrap();
+        let out = forward(&body, &shape, model);
         let head = head.replace("\"m\"", &body::encode(model));
         assert_eq!(out, format!("{head}{ODD}{tail}"));
         assert_eq!(out.as_ptr() == body.as_ptr(), model == "m");
@@ -113,8 +191,8 @@ fn forwarding_changes_only_what_it_must() {
         (r#","stream_options":{"include_usage":false,"a":1}"#, r#","stream_options":{"include_usage":true,"a":1}"#),
     ] {
         let body = Bytes::from(format!(r#"{{"model":"m","stream":true,{ODD}{before}}}"#));
-        let shape = Chat.read(&body).unwrap();
-        let out = Chat.forward(&body, &shape, "m").unwrap();
+        let shape = read_body(&body).unwrap();
+        let out = forward(&body, &shape, "m");
         assert_eq!(out, format!(r#"{{"model":"m","stream":true,{ODD}{after}}}"#));
     }
 }
@@ -145,10 +223,10 @@ fn answers_are_told_from_failures() {
             Ok(Reading::Reported(Usage { input: 3, output: 4, ..Usage::default() })),
         ),
     ] {
-        assert_eq!(Chat.read_answer(body.as_bytes()), expected, "{body}");
+        assert_eq!(read_answer(body.as_bytes()), expected, "{body}");
     }
     let long = format!(r#"{{"error":"{}"}}"#, "ä".repeat(900));
-    assert_eq!(Chat.read_answer(long.as_bytes()), error(&"ä".repeat(500)));
+    assert_eq!(read_answer(long.as_bytes()), error(&"ä".repeat(500)));
 }
 
 fn cost(extra: Value) -> Value {
@@ -168,7 +246,7 @@ fn a_receipt_is_stamped_into_the_answer() {
         br#"{"id": "a","model":"vendor/m","choices":[{"logprob":-1.0e-400}],
         "usage":{"prompt_tokens":10,"completion_tokens":5,"cost":0.1,"x":1.50},"metadata":{"k":"v"}}"#,
     );
-    let out = Chat.stamp(&body, "m", &receipt(used, Some(99)));
+    let out = stamp(&body, &receipt(used, Some(99)));
     let text = std::str::from_utf8(&out).unwrap();
     assert!(text.starts_with(r#"{"id": "a","model":"m","choices":[{"logprob":-1.0e-400}],"#), "{text}");
     assert!(text.contains(r#""total_usd":0.00045"#) && text.contains(r#""x":1.50"#), "{text}");
@@ -197,7 +275,7 @@ fn a_receipt_supplies_what_the_answer_lacks() {
         Usage { input: 6, cache_read: 4, output: 5, reasoning: 2, source: UsageSource::Estimated, ..Usage::default() };
     for usage in ["", r#","usage":null"#, r#","usage":{"prompt_tokens":-1}"#] {
         let body = Bytes::from(format!(r#"{{"model":"m","provider":"x","choices":[1]{usage}}}"#));
-        let answer: Value = serde_json::from_slice(&Chat.stamp(&body, "m", &receipt(used, None))).unwrap();
+        let answer: Value = serde_json::from_slice(&stamp(&body, &receipt(used, None))).unwrap();
         assert_eq!(
             answer["usage"],
             json!({
@@ -215,7 +293,7 @@ fn the_operators_balance_upstream_is_not_shown() {
     let body = Bytes::from_static(
         br#"{"choices":[1],"usage":{"prompt_tokens":1,"completion_tokens":1,"remaining_balance_msats":7}}"#,
     );
-    let answer: Value = serde_json::from_slice(&Chat.stamp(&body, "m", &receipt(Usage::default(), None))).unwrap();
+    let answer: Value = serde_json::from_slice(&stamp(&body, &receipt(Usage::default(), None))).unwrap();
     assert_eq!(answer["usage"]["remaining_balance_msats"], Value::Null);
 }
 
@@ -264,12 +342,12 @@ proptest::proptest! {
     fn no_bytes_break_it(inner in pieces()) {
         for body in [inner.clone(), [b"{", &inner[..], b"}"].concat()] {
             let body = Bytes::from(body);
-            if let Ok(shape) = Chat.read(&body) {
-                let out = Chat.forward(&body, &shape, "other").unwrap();
-                proptest::prop_assert_eq!(Chat.read(&out).map(|shape| shape.model), Ok("other".into()));
+            if let Ok(shape) = read_body(&body) {
+                let out = forward(&body, &shape, "other");
+                proptest::prop_assert_eq!(read_body(&out).map(|shape| shape.model), Ok("other".into()));
             }
-            if Chat.read_answer(&body).is_ok() {
-                let out = Chat.stamp(&body, "m", &receipt(Usage::default(), Some(1)));
+            if read_answer(&body).is_ok() {
+                let out = stamp(&body, &receipt(Usage::default(), Some(1)));
                 proptest::prop_assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&out).is_ok());
             }
             let mut meter = Chat.meter(&Shape { model: "m".into(), ..Shape::default() });
@@ -288,7 +366,7 @@ proptest::proptest! {
             "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written},
             "completion_tokens_details": {"reasoning_tokens": reasoning},
         }});
-        let Ok(Reading::Reported(usage)) = Chat.read_answer(body.to_string().as_bytes()) else {
+        let Ok(Reading::Reported(usage)) = read_answer(body.to_string().as_bytes()) else {
             panic!("{body}");
         };
         let outside = total == prompt + completion + reasoning;

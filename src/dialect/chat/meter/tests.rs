@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 use super::super::Chat;
-use super::super::tests::receipt;
+use super::super::testing::receipt;
 use super::*;
 use crate::dialect::Dialect;
 use crate::dialect::sse::Framer;
@@ -111,9 +111,9 @@ fn what_is_forwarded_and_what_is_known() {
 fn the_receipt_joins_the_usage_event() {
     for (events, wants_usage, choices, id, prompt) in [
         (&[TEXT, STOP, USAGE][..], true, "[]", "c1", 10),
-        (&[TEXT, STOP, USAGE], false, IDLE_CHOICE, "c1", 10),
+        (&[TEXT, STOP, USAGE], false, CHAT.idle_choice, "c1", 10),
         (&[TEXT, STOP], true, "[]", "c1", 0),
-        (&[TEXT, STOP], false, IDLE_CHOICE, "c1", 0),
+        (&[TEXT, STOP], false, CHAT.idle_choice, "c1", 0),
         (&[NAMELESS], true, "[]", "chatcmpl-coinslot", 0),
         (&[GROQ], false, r#"[{"index":0,"delta":{},"finish_reason":"stop"}]"#, "c1", 9),
     ] {
@@ -162,7 +162,7 @@ fn errors_in_the_stream_are_found() {
         assert_eq!(outcome.error.as_deref(), error, "{event}");
         assert!(!outcome.is_complete);
     }
-    let event = ChatMeter::new(&Shape::default()).error_event("cut \"off\"\n", "upstream_error");
+    let event = ChatMeter::new(&Shape::default(), CHAT).error_event("cut \"off\"\n", "upstream_error");
     assert_eq!(
         event,
         "data: {\"error\":{\"message\":\"cut \\\"off\\\"\\n\",\"type\":\"upstream_error\",\"code\":\"upstream_error\"}}\n\n"

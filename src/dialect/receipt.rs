@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::Receipt;
+use super::body::{self, Lens, Patch};
 use super::reading::usage_of;
-use crate::dialect::Receipt;
-use crate::dialect::body::{self, Lens, Patch};
 use crate::money::UsageSource;
 
 #[derive(Serialize)]
@@ -67,15 +67,35 @@ impl CostObject {
 /// Writes the bill into an answer or into the last object of a stream.
 pub(super) fn write(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
     patch.set("usage", usage(lens, receipt));
-    let total = CostObject {
-        sats_cost: Some(receipt.cost.total.floor_sat().get()),
-        remaining_balance_msats: receipt.remaining.map(|left| left.get()),
-        ..CostObject::of(receipt)
-    };
-    patch.set("cost", body::encode(&total));
+    patch.set("cost", body::encode(&total(receipt)));
     patch.set("metadata", metadata(lens, receipt));
     if lens.present("provider").is_none() {
         patch.set("provider", body::encode(&receipt.provider));
+    }
+}
+
+/// Writes the bill into the usage report under `key`, and beside it. `own` is the report where the
+/// upstream sent none.
+pub(super) fn bill(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, key: &str, own: &str, receipt: &Receipt) {
+    let base = lens.get(key).filter(|value| body::is_object(value)).map_or(own, RawValue::get);
+    patch.set(key, with_bill(base, receipt));
+    patch.set("cost", body::encode(&total(receipt)));
+}
+
+/// A usage report with the bill in it.
+fn with_bill(base: &str, receipt: &Receipt) -> String {
+    let sats = body::encode(&receipt.cost.total.floor_sat().get());
+    let mut members = vec![("cost", body::encode(&CostObject::of(receipt))), ("cost_sats", sats)];
+    members.extend(remaining(base, receipt).map(|left| ("remaining_balance_msats", left)));
+    with_members(base, members)
+}
+
+/// The whole bill in one object.
+fn total(receipt: &Receipt) -> CostObject {
+    CostObject {
+        sats_cost: Some(receipt.cost.total.floor_sat().get()),
+        remaining_balance_msats: receipt.remaining.map(|left| left.get()),
+        ..CostObject::of(receipt)
     }
 }
 
@@ -91,10 +111,7 @@ fn usage(lens: &Lens<'_>, receipt: &Receipt) -> String {
         Some((value, Some(_))) => value.get(),
         _ => own.as_str(),
     };
-    let sats = body::encode(&receipt.cost.total.floor_sat().get());
-    let mut members = vec![("cost", body::encode(&CostObject::of(receipt))), ("cost_sats", sats)];
-    members.extend(remaining(base, receipt).map(|left| ("remaining_balance_msats", left)));
-    with_members(base, members)
+    with_bill(base, receipt)
 }
 
 fn metadata(lens: &Lens<'_>, receipt: &Receipt) -> String {
@@ -128,4 +145,9 @@ fn with_members(object: &str, members: Vec<(&str, String)>) -> String {
         String::from_utf8(patch.apply()?).ok()
     });
     patched.unwrap_or_else(|| object.to_owned())
+}
+
+/// Writes the bill beside an answer that has no usage report.
+pub(super) fn bill_beside(patch: &mut Patch<'_, '_>, receipt: &Receipt) {
+    patch.set("cost", body::encode(&total(receipt)));
 }

@@ -2,7 +2,8 @@
 
 use serde_json::value::RawValue;
 
-use crate::dialect::body::{self, Lens, Token, Tokens};
+use super::BadAnswer;
+use super::body::{self, Lens, Token, Tokens};
 use crate::money::Usage;
 
 /// More of anything than one request can consume.
@@ -48,9 +49,8 @@ impl Content {
                 self.finished = true;
                 return;
             }
-            b"content" | b"refusal" | b"arguments" | b"name" | b"input" | b"text" | b"thinking" | b"transcript" => {
-                &mut self.chars
-            }
+            b"content" | b"refusal" | b"arguments" | b"name" | b"input" | b"text" | b"thinking" | b"transcript"
+            | b"partial_json" => &mut self.chars,
             b"reasoning" => &mut self.reasoning,
             b"reasoning_content" => &mut self.reasoning_content,
             // Audio and pictures.
@@ -62,6 +62,12 @@ impl Content {
         };
         *counter = counter.saturating_add(body::count_chars(text));
         self.seen = true;
+    }
+
+    /// A piece of text that stands alone.
+    pub(super) fn of_text(text: &RawValue) -> Self {
+        let text = text.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or_default();
+        Self { chars: body::count_chars(text.as_bytes()), seen: !text.is_empty(), ..Self::default() }
     }
 
     pub(super) fn add(&mut self, other: Self) {
@@ -95,6 +101,14 @@ pub(super) fn error_of(lens: &Lens<'_>) -> Option<String> {
     Some(text.chars().take(MAX_ERROR_CHARS).collect())
 }
 
+/// Why something that is no object is no answer.
+pub(super) fn failed(body: &[u8]) -> BadAnswer {
+    // Google's shim wraps its errors in an array.
+    let wrapped = first_of_array(body).and_then(Lens::of);
+    let error = wrapped.and_then(|lens| error_of(&lens));
+    error.map_or(BadAnswer::NotJson, BadAnswer::Error)
+}
+
 /// The first element of an array.
 pub(super) fn first_of_array(source: &[u8]) -> Option<&RawValue> {
     let elements: Vec<&RawValue> = serde_json::from_slice(source).ok()?;
@@ -124,10 +138,10 @@ pub(super) fn usage_of<'a>(lens: &Lens<'a>) -> Option<(&'a RawValue, Option<Usag
 }
 
 /// A count that makes the whole report worthless.
-struct Absurd;
+pub(super) struct Absurd;
 
 /// A count; an integer may be written with a zero fraction.
-fn count(lens: &Lens<'_>, key: &str) -> Result<Option<u64>, Absurd> {
+pub(super) fn count(lens: &Lens<'_>, key: &str) -> Result<Option<u64>, Absurd> {
     let Some(value) = lens.present(key) else {
         return Ok(None);
     };
@@ -143,16 +157,24 @@ fn count(lens: &Lens<'_>, key: &str) -> Result<Option<u64>, Absurd> {
     }
 }
 
+/// A count under the older of two names, or the newer one.
+fn either(lens: &Lens<'_>, old: &str, new: &str) -> Result<Option<u64>, Absurd> {
+    match count(lens, old)? {
+        Some(found) => Ok(Some(found)),
+        None => count(lens, new),
+    }
+}
+
 /// A count of a part, which is nothing where it makes no sense.
-fn part(lens: Option<&Lens<'_>>, key: &str) -> Option<u64> {
+pub(super) fn part(lens: Option<&Lens<'_>>, key: &str) -> Option<u64> {
     lens.and_then(|lens| count(lens, key).ok().flatten())
 }
 
 /// The buckets of a usage object. Where its numbers contradict each other, the cheaper reading
 /// counts; `None` when it does not say how much went in and came out.
 fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
-    let prompt = count(lens, "prompt_tokens").ok()?;
-    let completion = count(lens, "completion_tokens").ok()?;
+    let prompt = either(lens, "prompt_tokens", "input_tokens").ok()?;
+    let completion = either(lens, "completion_tokens", "output_tokens").ok()?;
     let total = part(Some(lens), "total_tokens").filter(|total| *total > 0);
     let (prompt, completion) = match (prompt, completion, total) {
         (Some(prompt), Some(completion), _) => (prompt, completion),
@@ -160,38 +182,72 @@ fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
         (None, Some(completion), Some(total)) => (total.saturating_sub(completion), completion),
         _ => return None,
     };
-    let prompt_limit = total.unwrap_or(u64::MAX);
-    let input = prompt.min(prompt_limit);
-    let output = completion.min(prompt_limit.saturating_sub(input));
-    let mut usage = Usage::default();
+    let mut whole = Rest::of(total.unwrap_or(u64::MAX));
+    let (input, output) = (whole.take(prompt), whole.take(completion));
+    let mut usage = Usage { contradictory: whole.is_exceeded, ..Usage::default() };
     split_input(lens, input, &mut usage);
     split_output(lens, output, total.and_then(|total| total.checked_sub(prompt)), &mut usage);
     Some(usage)
 }
 
-/// Cached parts are inside the input. A written part that does not fit is ordinary input.
+/// Cached parts and audio are inside the input. A written part that does not fit is ordinary input.
 fn split_input(lens: &Lens<'_>, input: u64, usage: &mut Usage) {
-    let details = lens.object("prompt_tokens_details");
+    let details = lens.object("prompt_tokens_details").or_else(|| lens.object("input_tokens_details"));
     let details = details.as_ref();
     let read = part(details, "cached_tokens")
         .or_else(|| part(Some(lens), "prompt_cache_hit_tokens"))
         .or_else(|| part(Some(lens), "cached_tokens"))
         .unwrap_or(0);
     let written = part(details, "cache_write_tokens").or_else(|| part(details, "cache_creation_tokens")).unwrap_or(0);
-    usage.cache_read = read.min(input);
-    let rest = input.saturating_sub(usage.cache_read);
-    usage.cache_write = if written <= rest { written } else { 0 };
-    usage.input = rest.saturating_sub(usage.cache_write);
+    let mut rest = Rest::of(input);
+    usage.cache_read = rest.take(read);
+    usage.cache_write = rest.take_whole(written);
+    usage.audio_in = rest.take(part(details, "audio_tokens").unwrap_or(0));
+    usage.image_in = rest.take(part(details, "image_tokens").unwrap_or(0));
+    usage.input = rest.left;
+    usage.contradictory |= rest.is_exceeded;
 }
 
 /// Reasoning is inside the output, unless `not_prompt` (the total without the prompt) proves that
 /// it is beside it. Reasoning that does not fit is ordinary output.
 fn split_output(lens: &Lens<'_>, output: u64, not_prompt: Option<u64>, usage: &mut Usage) {
-    let details = lens.object("completion_tokens_details");
-    let reasoning = part(details.as_ref(), "reasoning_tokens").unwrap_or(0);
+    let details = lens.object("completion_tokens_details").or_else(|| lens.object("output_tokens_details"));
+    let details = details.as_ref();
+    let reasoning = part(details, "reasoning_tokens").unwrap_or(0);
     let is_beside = not_prompt.is_some() && output.checked_add(reasoning) == not_prompt;
-    usage.reasoning = if is_beside || reasoning <= output { reasoning } else { 0 };
-    usage.output = if is_beside { output } else { output.saturating_sub(usage.reasoning) };
+    let mut rest = Rest::of(output);
+    usage.reasoning = if is_beside { reasoning } else { rest.take_whole(reasoning) };
+    usage.audio_out = rest.take(part(details, "audio_tokens").unwrap_or(0));
+    usage.image_out = rest.take(part(details, "image_tokens").unwrap_or(0));
+    usage.output = rest.left;
+    usage.contradictory |= rest.is_exceeded;
+}
+
+/// A total that is taken apart.
+pub(super) struct Rest {
+    pub(super) left: u64,
+    /// A part was larger than what was left for it.
+    pub(super) is_exceeded: bool,
+}
+
+impl Rest {
+    pub(super) fn of(total: u64) -> Self {
+        Self { left: total, is_exceeded: false }
+    }
+
+    /// The part, as far as it fits.
+    pub(super) fn take(&mut self, part: u64) -> u64 {
+        self.is_exceeded |= part > self.left;
+        let taken = part.min(self.left);
+        self.left = self.left.saturating_sub(taken);
+        taken
+    }
+
+    /// The part if it fits, or nothing: what is dearer than the rest is not guessed.
+    pub(super) fn take_whole(&mut self, part: u64) -> u64 {
+        self.is_exceeded |= part > self.left;
+        if part > self.left { 0 } else { self.take(part) }
+    }
 }
 
 #[cfg(test)]
@@ -200,6 +256,11 @@ mod tests {
 
     fn usage(input: u64, cache_read: u64, cache_write: u64, output: u64, reasoning: u64) -> Option<Usage> {
         Some(Usage { input, cache_read, cache_write, output, reasoning, ..Usage::default() })
+    }
+
+    /// Whether numbers contradicted each other is not compared here.
+    fn agreed(usage: Usage) -> Usage {
+        Usage { contradictory: false, ..usage }
     }
 
     #[test]
@@ -282,7 +343,7 @@ mod tests {
         ] {
             let body = format!("{{{answer}}}");
             let lens = Lens::parse(body.as_bytes()).unwrap();
-            assert_eq!(usage_of(&lens).and_then(|(_, usage)| usage), expected, "{answer}");
+            assert_eq!(usage_of(&lens).and_then(|(_, usage)| usage).map(agreed), expected, "{answer}");
         }
     }
 

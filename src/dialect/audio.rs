@@ -1,0 +1,196 @@
+//! OpenAI's audio: text is spoken, speech is written down.
+//!
+//! Speech is sold by the character: the sound itself says nothing about its price. Listening is
+//! billed by what is reported, seconds or tokens, so the formats that report nothing are refused,
+//! but for subtitles, whose last time tells how long the audio was.
+
+mod length;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use self::length::{longest_ms, milliseconds, subtitles_ms};
+use super::body::{self, Lens};
+use super::done::{DoneFlow, Kind};
+use super::fields::{self, field, unreadable};
+use super::follow::Follow;
+use super::reading::{Content, Rest, count, error_of, failed, part};
+use super::{
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, multipart, receipt,
+};
+use crate::money::{Usage, UsageSource};
+
+/// `POST /v1/audio/speech`.
+#[derive(Clone, Copy, Debug)]
+pub struct Speech;
+
+/// `POST /v1/audio/transcriptions` and `POST /v1/audio/translations`, which are forms.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    pub path: &'static str,
+}
+
+const SPEECH_READ: [&str; 5] = ["model", "input", "instructions", "stream_format", "response_format"];
+const LISTENING_READ: [&str; 5] = ["model", "file", "prompt", "response_format", "stream"];
+
+const SPOKEN: Kind = Kind { ends: &["speech.audio.done"], usage: |_| None, own: "{}" };
+const WRITTEN: Kind = Kind { ends: &["transcript.text.done"], usage: read_usage, own: "{}" };
+
+impl Dialect for Speech {
+    fn path(&self) -> &'static str {
+        "audio/speech"
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let lens = Lens::parse(request.body).map_err(unreadable)?;
+        fields::once(&lens, &SPEECH_READ)?;
+        let input = fields::text(&lens, "input")?.ok_or_else(|| field("input is missing"))?;
+        let mut shape =
+            Shape { model: fields::read_model(&lens)?, choices: 1, max_output: Some(0), ..Shape::default() };
+        shape.stream = match fields::text(&lens, "stream_format")?.as_deref() {
+            None | Some("audio") => false,
+            Some("sse") => true,
+            Some(_) => return Err(field("stream_format must be audio or sse")),
+        };
+        if input.is_empty() {
+            return Err(field("input must not be empty"));
+        }
+        let how = fields::text(&lens, "instructions")?.unwrap_or_default();
+        let characters = input.chars().count().saturating_add(how.chars().count());
+        shape.demand.characters = u64::try_from(characters).unwrap_or(u64::MAX);
+        Ok(shape)
+    }
+
+    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let body = fields::with_model(request.body, &shape.model, model)?;
+        let ask = Ask::json(self.protocol(), self.path(), body, shape.stream);
+        Ok(if shape.stream { ask } else { Ask { accept: "*/*", ..ask } })
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, shape: &Shape) -> Result<Reading, BadAnswer> {
+        let is_sound = answer.media.starts_with("audio/") || answer.media.starts_with("application/octet-stream");
+        if !is_sound {
+            let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
+            return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+        }
+        if answer.bytes.is_empty() { Err(BadAnswer::Empty) } else { Ok(spoken(shape)) }
+    }
+
+    fn stamp(&self, body: &Bytes, _: &Shape, _: &Receipt) -> Bytes {
+        body.clone()
+    }
+
+    fn answer_media(&self, upstream: &str) -> Cow<'static, str> {
+        let kind = upstream.split(';').next().unwrap_or_default().trim();
+        let is_plain = kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/+.-".contains(&byte));
+        if is_plain && kind.starts_with("audio/") { kind.to_owned().into() } else { "application/octet-stream".into() }
+    }
+
+    fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(DoneFlow::new(SPOKEN, spoken(shape))))
+    }
+}
+
+fn spoken(shape: &Shape) -> Reading {
+    Reading::Reported(Usage { characters: shape.demand.characters, ..Usage::default() })
+}
+
+impl Dialect for Listening {
+    fn path(&self) -> &'static str {
+        self.path
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let form = multipart::Form::parse(request.media, request.body)?;
+        form.once(&LISTENING_READ)?;
+        let format = form.text("response_format")?.unwrap_or_else(|| "json".to_owned());
+        if !["json", "verbose_json", "diarized_json", "srt", "vtt"].contains(&format.as_str()) {
+            return Err(field("This response_format reports no usage: ask for json, verbose_json, srt or vtt"));
+        }
+        let file = form.file("file").ok_or_else(|| field("file is missing"))?;
+        let prompt = form.text("prompt")?.unwrap_or_default();
+        let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        let mut shape = Shape { model: form.model()?, stream: form.flag("stream")?, choices: 1, ..Shape::default() };
+        shape.prompt_chars = size(prompt.chars().count());
+        shape.slack_tokens = size(prompt.len());
+        shape.demand.audio_ms = longest_ms(file);
+        Ok(shape)
+    }
+
+    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let ask = multipart::forward(self.protocol(), self.path, request, shape, model)?;
+        Ok(if shape.stream { ask } else { Ask { accept: "*/*", ..ask } })
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        let Ok(lens) = Lens::parse(answer.bytes) else {
+            return subtitles_ms(answer.bytes).map(estimated).ok_or_else(|| failed(answer.bytes));
+        };
+        let Some(text) = lens.get("text").filter(|text| text.get().starts_with('"')) else {
+            return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+        };
+        let length = || Some(listened(milliseconds(lens.present("duration")?)?));
+        Ok(match read_usage(&lens).or_else(length) {
+            Some(usage) => Reading::Reported(usage),
+            None => Reading::Unreported { output_chars: Content::of_text(text).output_chars() },
+        })
+    }
+
+    fn stamp(&self, body: &Bytes, _: &Shape, receipt: &Receipt) -> Bytes {
+        let Ok(lens) = Lens::parse(body) else { return body.clone() };
+        let mut patch = body::Patch::new(&lens);
+        if lens.object("usage").is_some() {
+            receipt::bill(&mut patch, &lens, "usage", "{}", receipt);
+        } else {
+            receipt::bill_beside(&mut patch, receipt);
+        }
+        patch.apply_to(body)
+    }
+
+    fn answer_media(&self, upstream: &str) -> Cow<'static, str> {
+        // Nothing that a browser would run.
+        match upstream.split(';').next().unwrap_or_default().trim() {
+            "text/plain" => "text/plain; charset=utf-8".into(),
+            "text/vtt" => "text/vtt; charset=utf-8".into(),
+            "application/x-subrip" | "text/srt" => "application/x-subrip".into(),
+            _ => "application/json".into(),
+        }
+    }
+
+    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(DoneFlow::new(WRITTEN, Reading::Silent)))
+    }
+}
+
+fn listened(audio_ms: u64) -> Usage {
+    Usage { audio_ms, ..Usage::default() }
+}
+
+fn estimated(audio_ms: u64) -> Reading {
+    Reading::Reported(Usage { source: UsageSource::Estimated, ..listened(audio_ms) })
+}
+
+/// A report in seconds or in tokens.
+fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
+    let report = lens.object("usage")?;
+    if let Some(seconds) = report.present("seconds") {
+        return milliseconds(seconds).map(listened);
+    }
+    let input = count(&report, "input_tokens").ok()??;
+    let output = count(&report, "output_tokens").ok()??;
+    let details = report.object("input_token_details");
+    let mut rest = Rest::of(input);
+    let audio_in = rest.take(part(details.as_ref(), "audio_tokens").unwrap_or(0));
+    let (input, contradictory) = (rest.left, rest.is_exceeded);
+    Some(Usage { input, audio_in, output, contradictory, ..Usage::default() })
+}
+
+/// The text of a number.
+fn text_of(value: &RawValue) -> &str {
+    value.get().trim_matches('"')
+}
+
+#[cfg(test)]
+mod tests;

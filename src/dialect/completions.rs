@@ -1,0 +1,73 @@
+//! OpenAI's legacy completions: a text goes on.
+
+use bytes::Bytes;
+
+use super::body::Lens;
+use super::chat::meter::{ChatMeter, Kind};
+use super::chat::{read_choices, stamp, with_usage_and_model};
+use super::fields::{self, field, unreadable};
+use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape};
+
+/// `POST /v1/completions`.
+#[derive(Clone, Copy, Debug)]
+pub struct Completions;
+
+const READ: [&str; 7] = ["model", "prompt", "stream", "stream_options", "n", "best_of", "max_tokens"];
+
+/// What the model never sees.
+const NOT_INPUT: [&str; 8] =
+    ["model", "stream", "stream_options", "user", "metadata", "stop", "logit_bias", "service_tier"];
+
+/// Most answers to one request, over all its prompts.
+const MAX_ANSWERS: u64 = 2048;
+
+const KIND: Kind = Kind {
+    object: "text_completion",
+    id: r#""cmpl-coinslot""#,
+    idle_choice: r#"[{"index":0,"text":"","logprobs":null,"finish_reason":null}]"#,
+};
+
+impl Dialect for Completions {
+    fn path(&self) -> &'static str {
+        "completions"
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let lens = Lens::parse(request.body).map_err(unreadable)?;
+        fields::once(&lens, &READ)?;
+        fields::refuse_priority(&lens)?;
+        let mut shape = Shape {
+            model: fields::read_model(&lens)?,
+            stream: fields::read_flag(&lens, "stream")?,
+            wants_usage: fields::read_wants_usage(&lens)?,
+            max_output: fields::read_limit(&lens, "max_tokens")?,
+            ..Shape::default()
+        };
+        // `best_of` answers are made and billed, `n` of them are shown.
+        let each = fields::read_choices(&lens)?.max(fields::read_limit(&lens, "best_of")?.unwrap_or(1));
+        let prompts = fields::prompts(fields::required(&lens, "prompt")?, "prompt", &mut shape)?;
+        shape.choices = prompts.saturating_mul(each);
+        if shape.choices > MAX_ANSWERS {
+            return Err(field(format!("prompts times answers must be at most {MAX_ANSWERS}")));
+        }
+        fields::measure(&lens, &["prompt"], &NOT_INPUT, &mut shape)?;
+        Ok(shape)
+    }
+
+    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let body = with_usage_and_model(request.body, shape, model)?;
+        Ok(Ask::json(self.protocol(), self.path(), body, shape.stream))
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        read_choices(answer.bytes)
+    }
+
+    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
+        stamp(body, shape, receipt)
+    }
+
+    fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
+        Box::new(ChatMeter::new(shape, KIND))
+    }
+}

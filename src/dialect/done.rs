@@ -1,0 +1,100 @@
+//! Streams that are pieces and one event that is the end of them, with the usage in it: pictures,
+//! speech, transcripts.
+
+use bytes::Bytes;
+
+use super::body::{self, Lens, Patch};
+use super::follow::{Flow, Turn, named_event};
+use super::reading::{Content, error_of};
+use super::{Reading, Receipt, receipt};
+use crate::money::Usage;
+
+/// What tells one kind from another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    /// `type` of the last event.
+    pub ends: &'static [&'static str],
+    /// The usage in that event.
+    pub usage: fn(&Lens<'_>) -> Option<Usage>,
+    /// What is told of the usage where the upstream is silent about it.
+    pub own: &'static str,
+}
+
+#[derive(Debug)]
+pub(super) struct DoneFlow {
+    kind: Kind,
+    content: Content,
+    usage: Option<Usage>,
+    /// What is known without a report.
+    known: Reading,
+    is_complete: bool,
+}
+
+impl DoneFlow {
+    /// `known` is what a complete answer without a report has consumed.
+    pub(super) fn new(kind: Kind, known: Reading) -> Self {
+        Self { kind, content: Content::default(), usage: None, known, is_complete: false }
+    }
+}
+
+impl Flow for DoneFlow {
+    fn look(&mut self, lens: &Lens<'_>) -> Turn {
+        let name = lens.get("type").and_then(body::string).unwrap_or_default();
+        if self.kind.ends.contains(&name.as_str()) {
+            self.usage = (self.kind.usage)(lens);
+            self.content.seen = true;
+            self.is_complete = true;
+            return Turn::Last;
+        }
+        if let Some(said) = error_of(lens) {
+            return Turn::Failed(said);
+        }
+        if name == "error" {
+            let said = lens.get("message").and_then(body::string);
+            return Turn::Failed(said.unwrap_or_else(|| "no reason given".to_owned()).chars().take(500).collect());
+        }
+        if let Some(delta) = lens.get("delta") {
+            self.content.add(Content::of_text(delta));
+        }
+        self.content.seen |= ["audio", "b64_json"].iter().any(|key| lens.present(key).is_some());
+        Turn::Pass
+    }
+
+    fn has_content(&self) -> bool {
+        self.content.seen
+    }
+
+    fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    fn reading(&self) -> Reading {
+        match self.usage {
+            Some(usage) => Reading::Reported(usage),
+            None if self.is_complete => self.known,
+            None => Reading::Unreported { output_chars: self.content.output_chars() },
+        }
+    }
+
+    fn rename(&self, _: &mut Patch<'_, '_>, _: &Lens<'_>) {}
+
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+        receipt::bill(patch, lens, "usage", self.kind.own, receipt);
+    }
+
+    /// A stream is complete by its last event alone, so that is always there.
+    fn make_up(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    fn error_event(&self, message: &str, code: &str) -> Bytes {
+        let (message, code) = (body::encode(message), body::encode(code));
+        let object =
+            format!(r#"{{"type":"error","error":{{"message":{message},"type":"upstream_error","code":{code}}}}}"#);
+        named_event("error", &object)
+    }
+
+    fn terminator(&self) -> Bytes {
+        Bytes::new()
+    }
+}

@@ -1,0 +1,229 @@
+//! What the bodies of several endpoints have in common: members that are read, and refused when
+//! they are not what they must be.
+
+use serde_json::value::RawValue;
+
+use super::body::{self, Lens, Patch, Unreadable, Volume};
+use super::{BadRequest, Shape};
+use crate::money::CacheWrites;
+
+const MAX_MODEL_CHARS: usize = 256;
+const MAX_CHOICES: u64 = 128;
+const MAX_OUTPUT_TOKENS: u64 = 10_000_000;
+const MAX_TOO_MANY: u64 = MAX_OUTPUT_TOKENS + 1;
+
+pub(super) fn unreadable(reason: Unreadable) -> BadRequest {
+    BadRequest::Json(reason.to_string())
+}
+
+pub(super) fn field(message: impl Into<String>) -> BadRequest {
+    BadRequest::Field(message.into())
+}
+
+pub(super) fn read_model(lens: &Lens<'_>) -> Result<String, BadRequest> {
+    let value = lens.present("model").ok_or_else(|| field("model is missing"))?;
+    let model = body::string(value).ok_or_else(|| field("model must be a string"))?;
+    if model.is_empty() {
+        return Err(field("model must not be empty"));
+    }
+    if model.chars().count() > MAX_MODEL_CHARS {
+        return Err(field(format!("model must have at most {MAX_MODEL_CHARS} characters")));
+    }
+    Ok(model)
+}
+
+pub(super) fn read_flag(lens: &Lens<'_>, name: &str) -> Result<bool, BadRequest> {
+    match lens.present(name).map(RawValue::get) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(field(format!("{name} must be true or false"))),
+    }
+}
+
+/// An integer without sign, point or exponent. Too many digits are more than any limit.
+pub(super) fn integer(value: &RawValue) -> Option<u64> {
+    let text = value.get();
+    let is_integer = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_integer.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+pub(super) fn read_limit(lens: &Lens<'_>, name: &str) -> Result<Option<u64>, BadRequest> {
+    let Some(value) = lens.present(name) else {
+        return Ok(None);
+    };
+    match integer(value) {
+        None | Some(0) => Err(field(format!("{name} must be a positive integer"))),
+        Some(MAX_TOO_MANY..) => Err(field(format!("{name} must be at most {MAX_OUTPUT_TOKENS}"))),
+        Some(limit) => Ok(Some(limit)),
+    }
+}
+
+pub(super) fn read_choices(lens: &Lens<'_>) -> Result<u64, BadRequest> {
+    match lens.present("n").map(integer) {
+        None => Ok(1),
+        Some(Some(choices @ 1..=MAX_CHOICES)) => Ok(choices),
+        Some(_) => Err(field(format!("n must be an integer from 1 to {MAX_CHOICES}"))),
+    }
+}
+
+pub(super) fn read_wants_usage(lens: &Lens<'_>) -> Result<bool, BadRequest> {
+    let Some(value) = lens.present("stream_options") else {
+        return Ok(false);
+    };
+    let options = Lens::of(value).ok_or_else(|| field("stream_options must be an object"))?;
+    if options.is_repeated("include_usage") {
+        return Err(field("stream_options.include_usage is given twice"));
+    }
+    match options.present("include_usage").map(RawValue::get) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(field("stream_options.include_usage must be true or false")),
+    }
+}
+
+/// Refuses a member that stands there twice: two parsers could see two requests, one of them unpaid.
+pub(super) fn once(lens: &Lens<'_>, names: &[&str]) -> Result<(), BadRequest> {
+    match names.iter().find(|name| lens.is_repeated(name)) {
+        Some(name) => Err(field(format!("{name} is given twice"))),
+        None => Ok(()),
+    }
+}
+
+/// A member that must be there.
+pub(super) fn required<'a>(lens: &Lens<'a>, name: &str) -> Result<&'a RawValue, BadRequest> {
+    lens.present(name).ok_or_else(|| field(format!("{name} is missing")))
+}
+
+/// A member that is a text, if it is there.
+pub(super) fn text(lens: &Lens<'_>, name: &str) -> Result<Option<String>, BadRequest> {
+    let read = |value| body::string(value).ok_or_else(|| field(format!("{name} must be a string")));
+    lens.present(name).map(read).transpose()
+}
+
+/// Measures the conversation, and counts all other members that a model may see.
+pub(super) fn measure(
+    lens: &Lens<'_>,
+    prompt: &[&str],
+    not_input: &[&str],
+    shape: &mut Shape,
+) -> Result<Volume, BadRequest> {
+    let mut volume = Volume::default();
+    for value in prompt.iter().filter_map(|name| lens.present(name)) {
+        volume.add(body::measure(value).map_err(unreadable)?);
+    }
+    if volume.account_files > 0 {
+        return Err(field("Files are not sold here: send the content itself instead of a file_id"));
+    }
+    shape.prompt_chars = volume.chars;
+    shape.images = volume.images;
+    shape.image_tokens = volume.image_tokens;
+    shape.demand.audio_in = volume.audio_tokens;
+    let is_input = |name: &str| !not_input.contains(&name) && !prompt.contains(&name);
+    for (_, value) in lens.members().filter(|(name, _)| is_input(name)) {
+        let more = body::measure(value).map_err(unreadable)?;
+        shape.extra_chars = shape.extra_chars.saturating_add(more.chars);
+        volume.cache_marks = volume.cache_marks.saturating_add(more.cache_marks);
+        volume.is_cached_for_an_hour |= more.is_cached_for_an_hour;
+    }
+    shape.demand.cache_writes = match volume.cache_marks {
+        0 => CacheWrites::None,
+        _ if volume.is_cached_for_an_hour => CacheWrites::Hour,
+        _ => CacheWrites::Minutes,
+    };
+    Ok(volume)
+}
+
+/// Text that is counted in full: no tokenizer makes more tokens of a text than it has bytes.
+pub(super) fn bound_by_bytes(value: &RawValue, shape: &mut Shape) {
+    let bytes = u64::try_from(value.get().len()).unwrap_or(u64::MAX);
+    shape.slack_tokens = shape.slack_tokens.saturating_add(bytes);
+}
+
+/// Prompts: a text, texts, tokens as numbers, or several of these. Returns how many they are.
+pub(super) fn prompts(value: &RawValue, name: &str, shape: &mut Shape) -> Result<u64, BadRequest> {
+    let wrong = || field(format!("{name} must be a string, or an array of strings or of tokens, and not empty"));
+    let Some(elements) = body::elements(value) else {
+        return if value.get().starts_with('"') { Ok(1) } else { Err(wrong()) };
+    };
+    let first = elements.first().ok_or_else(wrong)?.get();
+    if !first.starts_with('"') {
+        shape.given_tokens = body::count_numbers(value);
+    }
+    let is_flat = first.starts_with(|c: char| c.is_ascii_digit());
+    Ok(if is_flat { 1 } else { u64::try_from(elements.len()).unwrap_or(u64::MAX) })
+}
+
+/// The `stream_options` of the client, with usage reports switched on.
+pub(super) fn with_usage_asked_for(lens: &Lens<'_>) -> String {
+    let patched = lens.object("stream_options").and_then(|options| {
+        let mut patch = Patch::new(&options);
+        patch.set("include_usage", "true".to_owned());
+        String::from_utf8(patch.apply()?).ok()
+    });
+    patched.unwrap_or_else(|| r#"{"include_usage":true}"#.to_owned())
+}
+
+/// Gives an answer the client's name for the model, also where it has none.
+pub(super) fn rename(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model: &str) {
+    if lens.get("model").and_then(body::string).as_deref() != Some(model) {
+        patch.set("model", body::encode(model));
+    }
+}
+
+/// Faster service costs more than the price list says.
+pub(super) fn refuse_priority(lens: &Lens<'_>) -> Result<(), BadRequest> {
+    match text(lens, "service_tier") {
+        Ok(Some(tier)) if tier == "priority" => Err(field("service_tier priority is not sold here")),
+        _ => Ok(()),
+    }
+}
+
+/// For endpoints that do not stream.
+pub(super) fn refuse_stream(lens: &Lens<'_>) -> Result<(), BadRequest> {
+    match read_flag(lens, "stream")? {
+        true => Err(field("stream is not offered here")),
+        false => Ok(()),
+    }
+}
+
+/// A body under the upstream's name for the model.
+pub(super) fn with_model(body: &bytes::Bytes, shown: &str, model: &str) -> Result<bytes::Bytes, BadRequest> {
+    if shown == model {
+        return Ok(body.clone());
+    }
+    let lens = Lens::parse(body).map_err(unreadable)?;
+    let mut patch = Patch::new(&lens);
+    patch.set("model", body::encode(model));
+    Ok(patch.apply_to(body))
+}
+
+/// The `type` of each tool.
+pub(super) fn tools(lens: &Lens<'_>) -> Result<Vec<String>, BadRequest> {
+    let Some(value) = lens.present("tools") else { return Ok(Vec::new()) };
+    let tools = body::elements(value).ok_or_else(|| field("tools must be an array"))?;
+    let kind = |tool| {
+        let tool = Lens::of(tool).ok_or_else(|| field("A tool must be an object"))?;
+        once(&tool, &["type"])?;
+        // Anthropic's own tools may leave it out: they are the client's.
+        Ok(text(&tool, "type")?.unwrap_or_else(|| "function".to_owned()))
+    };
+    tools.into_iter().map(kind).collect()
+}
+
+/// An answer under the client's name for the model, where it has one.
+pub(super) fn renamed(body: &bytes::Bytes, model: &str) -> bytes::Bytes {
+    let Ok(lens) = Lens::parse(body) else { return body.clone() };
+    let mut patch = Patch::new(&lens);
+    if lens.get("model").is_some() {
+        rename(&mut patch, &lens, model);
+    }
+    patch.apply_to(body)
+}
+
+/// Whether a word is in a list of words; letters may be of either case.
+pub(super) fn lists(lens: &Lens<'_>, name: &str, word: &str) -> Result<bool, BadRequest> {
+    let Some(value) = lens.present(name) else { return Ok(false) };
+    let words: Vec<String> =
+        serde_json::from_str(value.get()).map_err(|_| field(format!("{name} must be an array of strings")))?;
+    Ok(words.iter().any(|listed| listed.eq_ignore_ascii_case(word)))
+}

@@ -1,0 +1,169 @@
+//! What the meters of most streams have in common: events that pass, the one that the receipt
+//! joins, and the one that ends it all. What differs is a [`Flow`].
+
+use bytes::Bytes;
+
+use super::body::{self, Lens, Patch};
+use super::{Meter, Reading, Receipt, Step, sse};
+
+const DONE: &[u8] = b"[DONE]";
+
+/// What an event is to its stream.
+pub(super) enum Turn {
+    /// Goes to the client as it is, but for the model's name.
+    Pass,
+    /// The receipt joins it, if no other such event comes.
+    Closing,
+    /// The receipt joins it, and nothing follows.
+    Last,
+    /// Comes after the receipt, and nothing follows.
+    End,
+    /// The upstream reports an error. The text is its own.
+    Failed(String),
+}
+
+/// One kind of stream.
+pub(super) trait Flow: Send {
+    /// Takes the object of the next event.
+    fn look(&mut self, lens: &Lens<'_>) -> Turn;
+
+    /// Whether any content has been seen.
+    fn has_content(&self) -> bool;
+
+    /// Whether the answer came to its regular end.
+    fn is_complete(&self) -> bool;
+
+    /// What was consumed, as far as seen.
+    fn reading(&self) -> Reading;
+
+    /// Puts the client's name for the model where this event has one.
+    fn rename(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>);
+
+    /// Puts the receipt into the event that closes the stream.
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt);
+
+    /// The event for the receipt, where the upstream sent none.
+    fn make_up(&self) -> Bytes;
+
+    /// The event that tells of an error.
+    fn error_event(&self, message: &str, code: &str) -> Bytes;
+
+    /// What ends the stream, where the upstream has not sent it.
+    fn terminator(&self) -> Bytes;
+}
+
+/// Follows a stream.
+pub(super) struct Follow<F> {
+    flow: F,
+    held: Option<Bytes>,
+    end: Option<Bytes>,
+    is_done: bool,
+}
+
+impl<F: Flow> Follow<F> {
+    pub(super) fn new(flow: F) -> Self {
+        Self { flow, held: None, end: None, is_done: false }
+    }
+
+    fn take(&mut self, event: &Bytes, lens: &Lens<'_>) -> Step {
+        let turn = self.flow.look(lens);
+        if let Turn::Failed(said) = turn {
+            return Step::Error(said);
+        }
+        let mut patch = Patch::new(lens);
+        self.flow.rename(&mut patch, lens);
+        let event = patch.apply().map_or_else(|| event.clone(), |data| sse::with_data(event, &data));
+        match turn {
+            Turn::Pass | Turn::Failed(_) => return Step::Forward(event),
+            Turn::End => {
+                self.is_done = true;
+                self.end = Some(event);
+                return Step::HoldBack;
+            }
+            Turn::Last => self.is_done = true,
+            Turn::Closing => {}
+        }
+        match self.held.replace(event) {
+            Some(earlier) => Step::Forward(earlier),
+            None => Step::HoldBack,
+        }
+    }
+}
+
+impl<F: Flow> Meter for Follow<F> {
+    fn observe(&mut self, event: &Bytes) -> Step {
+        if self.is_done {
+            // Nothing that follows the end is anybody's.
+            return Step::HoldBack;
+        }
+        let Some(data) = sse::data_of(event) else {
+            let is_comment = sse::is_comment(event);
+            return if is_comment { Step::HoldBack } else { Step::Forward(event.clone()) };
+        };
+        let data = data.trim_ascii();
+        if data == DONE {
+            self.is_done = true;
+            self.end = Some(sse::event_of(DONE));
+            return Step::HoldBack;
+        }
+        match Lens::parse(data) {
+            Ok(lens) => self.take(event, &lens),
+            Err(_) => Step::Forward(event.clone()),
+        }
+    }
+
+    fn has_content(&self) -> bool {
+        self.flow.has_content()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.flow.is_complete()
+    }
+
+    fn is_terminated(&self) -> bool {
+        self.is_done
+    }
+
+    fn reading(&self) -> Reading {
+        self.flow.reading()
+    }
+
+    fn closing(&mut self, receipt: &Receipt) -> Bytes {
+        let event = self.held.take().unwrap_or_else(|| self.flow.make_up());
+        let stamped = sse::data_of(&event).and_then(|data| {
+            let lens = Lens::parse(&data).ok()?;
+            let mut patch = Patch::new(&lens);
+            self.flow.bill(&mut patch, &lens, receipt);
+            Some(sse::with_data(&event, &patch.apply()?))
+        });
+        stamped.unwrap_or(event)
+    }
+
+    fn error_event(&self, message: &str, code: &str) -> Bytes {
+        self.flow.error_event(message, code)
+    }
+
+    fn terminator(&self) -> Bytes {
+        self.end.clone().unwrap_or_else(|| self.flow.terminator())
+    }
+}
+
+/// An event with a name, of one object.
+pub(super) fn named_event(name: &str, object: &str) -> Bytes {
+    // A line end between tokens is no part of the data of one line.
+    let object = object.replace(['\n', '\r'], " ");
+    format!("event: {name}\ndata: {object}\n\n").into()
+}
+
+/// Puts the client's name for the model into `outer`, an object inside the event.
+pub(super) fn rename_inside(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, outer: &str, model: &str) {
+    let Some(inner) = lens.get(outer) else { return };
+    let renamed = body::edited(inner, |inner, patch| {
+        if inner.get("model").is_some_and(|shown| body::string(shown).as_deref() != Some(model)) {
+            patch.set("model", body::encode(model));
+        }
+    });
+    if let Some(renamed) = renamed {
+        patch.set(outer, renamed);
+    }
+}

@@ -1,0 +1,224 @@
+//! Google's generateContent and what belongs to it. The path names the model and the method.
+//!
+//! A stream is asked for as events, whatever the client wants: one that did not say `alt=sse` gets
+//! the same objects as the elements of an array, as Google sends them.
+
+mod array;
+mod flow;
+mod other;
+
+use std::borrow::Cow;
+
+use self::array::AsArray;
+use self::flow::{GeminiFlow, read_usage};
+pub use self::other::{BatchEmbedContents, CountTokens, EmbedContent};
+use super::body::{self, Lens, Patch};
+use super::fields::{self, field, unreadable};
+use super::follow::Follow;
+use super::reading::{Content, error_of, failed};
+use super::{
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS, JSON, Meter, Protocol, Reading, Receipt, Request, Shape,
+    receipt, whole,
+};
+use bytes::Bytes;
+
+/// `POST /v1beta/models/{model}:generateContent`, and the same as a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Generate {
+    pub is_stream: bool,
+}
+
+const READ: [&str; 8] = [
+    "contents",
+    "systemInstruction",
+    "system_instruction",
+    "tools",
+    "generationConfig",
+    "generation_config",
+    "cachedContent",
+    "cached_content",
+];
+
+/// What the model never sees.
+const NOT_INPUT: [&str; 5] = ["generationConfig", "generation_config", "safetySettings", "safety_settings", "labels"];
+
+const MAX_CANDIDATES: u64 = 8;
+
+impl Dialect for Generate {
+    fn path(&self) -> &'static str {
+        if self.is_stream { "streamGenerateContent" } else { "generateContent" }
+    }
+
+    fn is_of_a_model(&self) -> bool {
+        true
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Gemini
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let lens = Lens::parse(request.body).map_err(unreadable)?;
+        fields::once(&lens, &READ)?;
+        let mut shape = Shape { model: model(request)?, stream: self.is_stream, choices: 1, ..Shape::default() };
+        shape.wants_usage = true;
+        shape.as_array = self.is_stream && !request.wants_events;
+        read_contents(&lens, &mut shape)?;
+        if let Some(config) = either(&lens, "generationConfig", "generation_config")? {
+            read_config(&config, &mut shape)?;
+        }
+        read_tools(&lens, &mut shape)?;
+        Ok(shape)
+    }
+
+    fn forward(&self, request: &Request<'_>, _: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let body = other::renamed(request.body, model)?;
+        let ask = Ask::json(self.protocol(), path(model, self.path()), body, self.is_stream);
+        Ok(Ask { query: self.is_stream.then_some("alt=sse"), ..ask })
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
+        let usage = read_usage(&lens);
+        let candidates = lens.get("candidates").filter(|candidates| body::is_filled_array(candidates));
+        match (candidates, usage) {
+            (_, Some(usage)) if candidates.is_some() || lens.present("promptFeedback").is_some() => {
+                Ok(Reading::Reported(usage))
+            }
+            (Some(candidates), _) => Ok(Reading::Unreported { output_chars: Content::of(candidates).output_chars() }),
+            (None, _) => Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error)),
+        }
+    }
+
+    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
+        let Ok(lens) = Lens::parse(body) else { return body.clone() };
+        let mut patch = Patch::new(&lens);
+        rename(&mut patch, &lens, &shape.model);
+        bill(&mut patch, &lens, receipt);
+        patch.apply_to(body)
+    }
+
+    fn stream_media(&self, request: &Request<'_>) -> &'static str {
+        if request.wants_events { EVENTS } else { JSON }
+    }
+
+    fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
+        if !self.is_stream {
+            return Box::new(whole::Unstreamed);
+        }
+        let follow = Follow::new(GeminiFlow::new(shape));
+        if shape.as_array { Box::new(AsArray::new(follow)) } else { Box::new(follow) }
+    }
+}
+
+/// The model that the path names. It goes into a path again, so it must not mean another one.
+fn model(request: &Request<'_>) -> Result<String, BadRequest> {
+    let name = request.model.unwrap_or_default();
+    let is_plain = |segment: &str| {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+        !segment.trim_matches('.').is_empty() && segment.bytes().all(known)
+    };
+    if name.len() > 256 || !name.split('/').all(is_plain) {
+        return Err(field("The path names no model"));
+    }
+    Ok(name.to_owned())
+}
+
+fn path(model: &str, method: &str) -> Cow<'static, str> {
+    format!("models/{model}:{method}").into()
+}
+
+/// An object that has two spellings, as all of Google's have.
+fn either<'a>(lens: &Lens<'a>, camel: &str, snake: &str) -> Result<Option<Lens<'a>>, BadRequest> {
+    let value = match (lens.present(camel), lens.present(snake)) {
+        (Some(_), Some(_)) => return Err(field(format!("{camel} is given twice"))),
+        (one, other) => one.or(other),
+    };
+    value.map(|value| Lens::of(value).ok_or_else(|| field(format!("{camel} must be an object")))).transpose()
+}
+
+/// The same for a number.
+fn limit(lens: &Lens<'_>, camel: &str, snake: &str) -> Result<Option<u64>, BadRequest> {
+    fields::once(lens, &[camel, snake])?;
+    match (fields::read_limit(lens, camel)?, fields::read_limit(lens, snake)?) {
+        (Some(_), Some(_)) => Err(field(format!("{camel} is given twice"))),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+fn read_contents(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
+    if !body::is_filled_array(fields::required(lens, "contents")?) {
+        return Err(field("contents must be an array with at least one content"));
+    }
+    if ["cachedContent", "cached_content"].iter().any(|name| lens.present(name).is_some()) {
+        return Err(field("cachedContent refers to something that the upstream keeps, which is not sold here"));
+    }
+    refuse_files(lens)?;
+    fields::measure(lens, &["contents", "systemInstruction", "system_instruction"], &NOT_INPUT, shape)?;
+    Ok(())
+}
+
+/// Files lie in the operator's account, or anywhere: nobody knows how long they are.
+fn refuse_files(lens: &Lens<'_>) -> Result<(), BadRequest> {
+    for name in ["contents", "systemInstruction", "system_instruction", "content", "requests"] {
+        let Some(value) = lens.present(name) else { continue };
+        if body::has_key(value, &["fileData", "file_data"]) {
+            return Err(field("fileData is not sold here: send the content itself as inlineData"));
+        }
+    }
+    Ok(())
+}
+
+fn read_config(config: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
+    shape.max_output = limit(config, "maxOutputTokens", "max_output_tokens")?;
+    shape.choices = limit(config, "candidateCount", "candidate_count")?.unwrap_or(1);
+    if shape.choices > MAX_CANDIDATES {
+        return Err(field(format!("candidateCount must be at most {MAX_CANDIDATES}")));
+    }
+    for name in ["responseModalities", "response_modalities"] {
+        fields::once(config, &[name])?;
+        shape.demand.image_out |= fields::lists(config, name, "IMAGE")?;
+        shape.demand.audio_out |= fields::lists(config, name, "AUDIO")?;
+    }
+    Ok(())
+}
+
+fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
+    let Some(tools) = lens.present("tools") else { return Ok(()) };
+    let tools = body::elements(tools).ok_or_else(|| field("tools must be an array"))?;
+    for tool in tools {
+        let tool = Lens::of(tool).ok_or_else(|| field("A tool must be an object"))?;
+        for (name, _) in tool.members() {
+            match name {
+                "functionDeclarations" | "function_declarations" | "codeExecution" | "code_execution" => {}
+                "urlContext" | "url_context" => shape.demand.open_input = true,
+                "googleSearch" | "google_search" | "googleSearchRetrieval" | "google_search_retrieval" => {
+                    shape.demand.open_input = true;
+                    shape.demand.web_searches = 1;
+                }
+                _ => return Err(field("This kind of tool is not sold here")),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The model's name stands in the answer as its version.
+fn rename(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model: &str) {
+    if lens.get("modelVersion").is_some_and(|shown| body::string(shown).as_deref() != Some(model)) {
+        patch.set("modelVersion", body::encode(model));
+    }
+}
+
+fn bill(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+    let usage = &receipt.cost.usage;
+    let (input, output) = (usage.total_input(), usage.total_output());
+    let own = format!(
+        r#"{{"promptTokenCount":{input},"candidatesTokenCount":{output},"totalTokenCount":{}}}"#,
+        input.saturating_add(output)
+    );
+    receipt::bill(patch, lens, "usageMetadata", &own, receipt);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Counting tokens, and embeddings.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{either, model, path, refuse_files};
+use crate::dialect::body::{self, Lens, Patch};
+use crate::dialect::fields::{self, field, unreadable};
+use crate::dialect::reading::{count, error_of, failed, part};
+use crate::dialect::{
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Protocol, Reading, Receipt, Request, Shape, receipt, whole,
+};
+use crate::money::Usage;
+
+/// `POST /v1beta/models/{model}:countTokens`: consumes nothing that is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct CountTokens;
+
+/// `POST /v1beta/models/{model}:embedContent`.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbedContent;
+
+/// `POST /v1beta/models/{model}:batchEmbedContents`.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchEmbedContents;
+
+impl Dialect for CountTokens {
+    fn path(&self) -> &'static str {
+        "countTokens"
+    }
+
+    fn is_of_a_model(&self) -> bool {
+        true
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Gemini
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let lens = Lens::parse(request.body).map_err(unreadable)?;
+        fields::once(&lens, &["contents", "generateContentRequest", "generate_content_request"])?;
+        refuse_files(&lens)?;
+        let inner = either(&lens, "generateContentRequest", "generate_content_request")?;
+        if let Some(inner) = &inner {
+            refuse_files(inner)?;
+        }
+        if lens.present("contents").is_none() && inner.is_none() {
+            return Err(field("contents is missing"));
+        }
+        Ok(Shape { model: model(request)?, choices: 1, demand: crate::dialect::uncounted(), ..Shape::default() })
+    }
+
+    fn forward(&self, request: &Request<'_>, _: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let lens = Lens::parse(request.body).map_err(unreadable)?;
+        let mut patch = Patch::new(&lens);
+        for name in ["generateContentRequest", "generate_content_request"] {
+            let renamed = lens.get(name).and_then(|inner| with_model(inner, model));
+            if let Some(renamed) = renamed {
+                patch.set(name, renamed);
+            }
+        }
+        let body = patch.apply_to(request.body);
+        Ok(Ask::json(self.protocol(), path(model, self.path()), body, false))
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        crate::dialect::read_uncounted(answer.bytes, "totalTokens")
+    }
+
+    fn stamp(&self, body: &Bytes, _: &Shape, _: &Receipt) -> Bytes {
+        body.clone()
+    }
+
+    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
+        Box::new(whole::Unstreamed)
+    }
+}
+
+impl Dialect for EmbedContent {
+    fn path(&self) -> &'static str {
+        "embedContent"
+    }
+
+    fn is_of_a_model(&self) -> bool {
+        true
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Gemini
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        read_embedded(request, "content")
+    }
+
+    fn forward(&self, request: &Request<'_>, _: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let body = renamed(request.body, model)?;
+        Ok(Ask::json(self.protocol(), path(model, self.path()), body, false))
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        read_vectors(answer.bytes, "embedding")
+    }
+
+    fn stamp(&self, body: &Bytes, _: &Shape, receipt: &Receipt) -> Bytes {
+        stamp(body, receipt)
+    }
+
+    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
+        Box::new(whole::Unstreamed)
+    }
+}
+
+impl Dialect for BatchEmbedContents {
+    fn path(&self) -> &'static str {
+        "batchEmbedContents"
+    }
+
+    fn is_of_a_model(&self) -> bool {
+        true
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Gemini
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let lens = Lens::parse(request.body).map_err(unreadable)?;
+        let requests = fields::required(&lens, "requests")?;
+        if !body::is_filled_array(requests) {
+            return Err(field("requests must be an array, and not empty"));
+        }
+        read_embedded(request, "requests")
+    }
+
+    /// Each request names the model again, and must name this one.
+    fn forward(&self, request: &Request<'_>, _: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let lens = Lens::parse(request.body).map_err(unreadable)?;
+        let requests = lens.get("requests").and_then(body::elements).unwrap_or_default();
+        let renamed: Vec<String> = requests
+            .into_iter()
+            .map(|inner| with_model(inner, model).unwrap_or_else(|| inner.get().to_owned()))
+            .collect();
+        let mut patch = Patch::new(&lens);
+        patch.set("requests", format!("[{}]", renamed.join(",")));
+        let body = patch.apply_to(request.body);
+        Ok(Ask::json(self.protocol(), path(model, self.path()), body, false))
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        read_vectors(answer.bytes, "embeddings")
+    }
+
+    fn stamp(&self, body: &Bytes, _: &Shape, receipt: &Receipt) -> Bytes {
+        stamp(body, receipt)
+    }
+
+    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
+        Box::new(whole::Unstreamed)
+    }
+}
+
+fn rename(lens: &Lens<'_>, patch: &mut Patch<'_, '_>, model: &str) {
+    let model = body::encode(&format!("models/{model}"));
+    if lens.get("model").is_some_and(|named| named.get() != model) {
+        patch.set("model", model);
+    }
+}
+
+/// A body that names the model beside the path names this one.
+pub(super) fn renamed(body: &Bytes, model: &str) -> Result<Bytes, BadRequest> {
+    let lens = Lens::parse(body).map_err(unreadable)?;
+    let mut patch = Patch::new(&lens);
+    rename(&lens, &mut patch, model);
+    Ok(patch.apply_to(body))
+}
+
+fn with_model(request: &RawValue, model: &str) -> Option<String> {
+    body::edited(request, |lens, patch| rename(lens, patch, model))
+}
+
+fn read_embedded(request: &Request<'_>, name: &str) -> Result<Shape, BadRequest> {
+    let lens = Lens::parse(request.body).map_err(unreadable)?;
+    fields::once(&lens, &[name, "model"])?;
+    refuse_files(&lens)?;
+    let mut shape = Shape { model: model(request)?, max_output: Some(0), choices: 1, ..Shape::default() };
+    let content = fields::required(&lens, name)?;
+    fields::measure(&lens, &[name], &["model", "taskType", "outputDimensionality"], &mut shape)?;
+    fields::bound_by_bytes(content, &mut shape);
+    Ok(shape)
+}
+
+fn read_vectors(bytes: &[u8], name: &str) -> Result<Reading, BadAnswer> {
+    let Ok(lens) = Lens::parse(bytes) else { return Err(failed(bytes)) };
+    if lens.present(name).is_none() {
+        return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+    }
+    let report = lens.object("usageMetadata");
+    let told = report.as_ref().and_then(|report| count(report, "promptTokenCount").ok().flatten());
+    let told = told.or_else(|| {
+        let embedding = lens.object(name);
+        part(embedding.and_then(|embedding| embedding.object("statistics")).as_ref(), "tokenCount")
+    });
+    Ok(told.map_or(Reading::Silent, |input| Reading::Reported(Usage { input, ..Usage::default() })))
+}
+
+fn stamp(body: &Bytes, receipt: &Receipt) -> Bytes {
+    let Ok(lens) = Lens::parse(body) else { return body.clone() };
+    let mut patch = Patch::new(&lens);
+    let own = format!(r#"{{"promptTokenCount":{}}}"#, receipt.cost.usage.total_input());
+    receipt::bill(&mut patch, &lens, "usageMetadata", &own, receipt);
+    patch.apply_to(body)
+}

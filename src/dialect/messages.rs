@@ -1,0 +1,242 @@
+//! Anthropic's Messages, and the counting of their tokens.
+
+mod flow;
+mod usage;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use self::flow::MessagesFlow;
+use self::usage::Report;
+use super::body::{self, Lens};
+use super::fields::{self, field, unreadable};
+use super::follow::Follow;
+use super::reading::{Content, error_of, failed};
+use super::{
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Protocol, Reading, Receipt, Request, Shape, receipt, whole,
+};
+
+/// `POST /v1/messages`.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages;
+
+/// `POST /v1/messages/count_tokens`: consumes nothing that is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct CountTokens;
+
+const READ: [&str; 9] =
+    ["model", "messages", "system", "stream", "max_tokens", "tools", "service_tier", "speed", "container"];
+
+/// What the model never sees.
+const NOT_INPUT: [&str; 7] = ["model", "stream", "max_tokens", "metadata", "stop_sequences", "service_tier", "speed"];
+
+/// The version of the API that is spoken where the client names none.
+const VERSION: &str = "2023-06-01";
+
+/// Beginnings of the beta features that are passed on. Others cost what is not counted here, keep
+/// something at the upstream, or are not known.
+const BETAS: [&str; 18] = [
+    "claude-code-",
+    "interleaved-thinking-",
+    "fine-grained-tool-streaming-",
+    "context-management-",
+    "prompt-caching-",
+    "extended-cache-ttl-",
+    "token-efficient-tools-",
+    "output-128k-",
+    "max-tokens-",
+    "pdfs-",
+    "token-counting-",
+    "computer-use-",
+    "structured-outputs-",
+    "effort-",
+    "tool-search-",
+    "tool-examples-",
+    "advanced-tool-use-",
+    "web-search-",
+];
+
+/// Tools of Anthropic's that the client runs, by the beginning of their type.
+const CLIENT_TOOLS: [&str; 8] =
+    ["custom", "function", "bash_", "text_editor_", "computer_", "memory_", "tool_search_", "web_fetch_"];
+
+/// Searches that are held for where a request sets no limit.
+const SEARCHES: u64 = 10;
+
+impl Dialect for Messages {
+    fn path(&self) -> &'static str {
+        "messages"
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Anthropic
+    }
+
+    fn headers(&self, sent: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+        protocol_headers(sent)
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let mut shape = read(request.body)?;
+        if shape.max_output.is_none() {
+            return Err(field("max_tokens is missing"));
+        }
+        shape.wants_usage = true;
+        Ok(shape)
+    }
+
+    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let body = fields::with_model(request.body, &shape.model, model)?;
+        Ok(Ask::json(self.protocol(), self.path(), body, shape.stream))
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
+        let Some(content) = lens.get("content").filter(|content| content.get().starts_with('[')) else {
+            return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+        };
+        let mut report = Report::default();
+        if let Some(usage) = lens.object("usage") {
+            report.take(&usage);
+        }
+        match report.usage() {
+            Some(usage) => Ok(Reading::Reported(usage)),
+            None if !body::is_filled_array(content) => Err(BadAnswer::Empty),
+            None => Ok(Reading::Unreported { output_chars: Content::of(content).output_chars() }),
+        }
+    }
+
+    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
+        let Ok(lens) = Lens::parse(body) else { return body.clone() };
+        let mut patch = body::Patch::new(&lens);
+        fields::rename(&mut patch, &lens, &shape.model);
+        bill(&mut patch, &lens, receipt);
+        patch.apply_to(body)
+    }
+
+    fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(MessagesFlow::new(shape)))
+    }
+}
+
+impl Dialect for CountTokens {
+    fn path(&self) -> &'static str {
+        "messages/count_tokens"
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Anthropic
+    }
+
+    fn headers(&self, sent: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+        protocol_headers(sent)
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let mut shape = read(request.body)?;
+        shape.stream = false;
+        shape.images = 0;
+        shape.demand = super::uncounted();
+        Ok(shape)
+    }
+
+    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let body = fields::with_model(request.body, &shape.model, model)?;
+        Ok(Ask::json(self.protocol(), self.path(), body, false))
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        super::read_uncounted(answer.bytes, "input_tokens")
+    }
+
+    fn stamp(&self, body: &Bytes, _: &Shape, _: &Receipt) -> Bytes {
+        body.clone()
+    }
+
+    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
+        Box::new(whole::Unstreamed)
+    }
+}
+
+fn read(body: &[u8]) -> Result<Shape, BadRequest> {
+    let lens = Lens::parse(body).map_err(unreadable)?;
+    fields::once(&lens, &READ)?;
+    fields::refuse_priority(&lens)?;
+    if fields::text(&lens, "speed")?.is_some_and(|speed| speed != "standard") {
+        return Err(field("speed is not sold here"));
+    }
+    if let Some(name) = ["container", "mcp_servers"].iter().find(|name| lens.present(name).is_some()) {
+        return Err(field(format!("{name} is not sold here")));
+    }
+    if !body::is_filled_array(fields::required(&lens, "messages")?) {
+        return Err(field("messages must be an array with at least one message"));
+    }
+    let mut shape = Shape {
+        model: fields::read_model(&lens)?,
+        stream: fields::read_flag(&lens, "stream")?,
+        max_output: fields::read_limit(&lens, "max_tokens")?,
+        choices: 1,
+        ..Shape::default()
+    };
+    read_tools(&lens, &mut shape)?;
+    fields::measure(&lens, &["messages", "system"], &NOT_INPUT, &mut shape)?;
+    Ok(shape)
+}
+
+fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
+    let kinds = fields::tools(lens)?;
+    let tools = lens.present("tools").and_then(body::elements).unwrap_or_default();
+    for (kind, tool) in kinds.iter().zip(tools.into_iter().filter_map(Lens::of)) {
+        if kind.starts_with("web_search_") {
+            fields::once(&tool, &["max_uses"])?;
+            let most = fields::read_limit(&tool, "max_uses")?.unwrap_or(SEARCHES);
+            shape.demand.web_searches = shape.demand.web_searches.saturating_add(most);
+        } else if !CLIENT_TOOLS.iter().any(|known| kind.starts_with(known)) {
+            return Err(field("This kind of tool is not sold here"));
+        }
+        shape.demand.open_input |= kind.starts_with("web_");
+    }
+    Ok(())
+}
+
+fn protocol_headers(sent: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    let is_date = |version: &String| {
+        version.len() == VERSION.len() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
+    };
+    let version = sent("anthropic-version").filter(is_date).unwrap_or_else(|| VERSION.to_owned());
+    let mut headers = vec![("anthropic-version", version)];
+    let betas = sent("anthropic-beta").unwrap_or_default();
+    let is_plain =
+        |name: &&str| name.len() <= 100 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let passed: Vec<&str> = betas
+        .split(',')
+        .map(str::trim)
+        .filter(|name| BETAS.iter().any(|known| name.starts_with(known)))
+        .filter(is_plain)
+        .collect();
+    if !passed.is_empty() {
+        headers.push(("anthropic-beta", passed.join(",")));
+    }
+    headers
+}
+
+/// Puts the bill into a message, or into the event that ends one.
+fn bill(patch: &mut body::Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+    let usage = &receipt.cost.usage;
+    let own = format!(
+        r#"{{"input_tokens":{},"cache_creation_input_tokens":{},"cache_read_input_tokens":{},"output_tokens":{}}}"#,
+        usage.input,
+        usage.cache_write.saturating_add(usage.cache_write_1h),
+        usage.cache_read,
+        usage.total_output(),
+    );
+    receipt::bill(patch, lens, "usage", &own, receipt);
+}
+
+/// Whether a member stands there and is not null.
+fn is_there(lens: &Lens<'_>, name: &str) -> bool {
+    lens.present(name).map(RawValue::get).is_some()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Rerank: documents are put in the order in which they answer a query. Billed by search units, as
+//! Cohere counts them, or by tokens, as Jina and Voyage do.
+
+use bytes::Bytes;
+
+use super::body::{self, Lens, Patch};
+use super::fields::{self, field, unreadable};
+use super::reading::{count, error_of, failed, part};
+use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, receipt, whole};
+use crate::money::Usage;
+
+/// `POST /v1/rerank`.
+#[derive(Clone, Copy, Debug)]
+pub struct Rerank;
+
+const READ: [&str; 4] = ["model", "query", "documents", "stream"];
+
+/// A search unit is a query with so many documents; long ones count as several.
+const DOCUMENTS_PER_UNIT: u64 = 100;
+const BYTES_PER_DOCUMENT: u64 = 500;
+
+impl Dialect for Rerank {
+    fn path(&self) -> &'static str {
+        "rerank"
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let lens = Lens::parse(request.body).map_err(unreadable)?;
+        fields::once(&lens, &READ)?;
+        fields::refuse_stream(&lens)?;
+        let mut shape =
+            Shape { model: fields::read_model(&lens)?, max_output: Some(0), choices: 1, ..Shape::default() };
+        fields::text(&lens, "query")?;
+        let query = fields::required(&lens, "query")?;
+        let documents = fields::required(&lens, "documents")?;
+        let all = body::elements(documents).filter(|all| !all.is_empty());
+        let all = all.ok_or_else(|| field("documents must be an array, and not empty"))?;
+        let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        let chunks = size(documents.get().len()) / BYTES_PER_DOCUMENT;
+        let most = size(all.len()).saturating_add(chunks);
+        shape.demand.queries = most.div_ceil(DOCUMENTS_PER_UNIT);
+        fields::measure(&lens, &["query", "documents"], &["model", "top_n", "return_documents"], &mut shape)?;
+        // The query is read beside every document.
+        let queries = size(query.get().len()).saturating_mul(most);
+        shape.slack_tokens = queries.saturating_add(size(documents.get().len()));
+        Ok(shape)
+    }
+
+    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let body = fields::with_model(request.body, &shape.model, model)?;
+        Ok(Ask::json(self.protocol(), self.path(), body, false))
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
+        let results = lens.get("results").or_else(|| lens.get("data"));
+        if results.is_none_or(|results| !results.get().starts_with('[')) {
+            return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+        }
+        let billed = lens.object("meta").and_then(|meta| meta.object("billed_units"));
+        let usage = lens.object("usage");
+        let tokens = usage.as_ref().and_then(|usage| count(usage, "total_tokens").ok().flatten());
+        let tokens = tokens.or_else(|| part(billed.as_ref(), "input_tokens"));
+        let units = part(billed.as_ref(), "search_units");
+        Ok(match (units, tokens) {
+            (None, None) => Reading::Silent,
+            // Whoever counts units counts no tokens beside them.
+            (Some(queries), _) => Reading::Reported(Usage { queries, ..Usage::default() }),
+            (None, Some(input)) => Reading::Reported(Usage { input, ..Usage::default() }),
+        })
+    }
+
+    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
+        let Ok(lens) = Lens::parse(body) else { return body.clone() };
+        let mut patch = Patch::new(&lens);
+        if lens.get("model").is_some() {
+            fields::rename(&mut patch, &lens, &shape.model);
+        }
+        let own = format!(r#"{{"total_tokens":{}}}"#, receipt.cost.usage.total_input());
+        receipt::bill(&mut patch, &lens, "usage", &own, receipt);
+        patch.apply_to(body)
+    }
+
+    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
+        Box::new(whole::Unstreamed)
+    }
+}

@@ -1,0 +1,235 @@
+//! OpenAI's Responses, without state: every request brings its whole input, and nothing is kept.
+//!
+//! What an answer refers to would lie in the operator's account, where another client could find
+//! it. So `store` is always false upstream, and what needs it is refused.
+
+mod flow;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use self::flow::ResponsesFlow;
+use super::body::{self, Lens, Patch};
+use super::fields::{self, field, unreadable};
+use super::follow::Follow;
+use super::reading::{Content, count, error_of, failed, part, usage_of};
+use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, receipt};
+use crate::money::Usage;
+
+/// `POST /v1/responses`.
+#[derive(Clone, Copy, Debug)]
+pub struct Responses;
+
+const READ: [&str; 13] = [
+    "model",
+    "input",
+    "instructions",
+    "stream",
+    "max_output_tokens",
+    "max_tool_calls",
+    "tools",
+    "store",
+    "previous_response_id",
+    "conversation",
+    "background",
+    "prompt",
+    "service_tier",
+];
+
+/// What refers to something that the upstream keeps.
+const STATE: [&str; 3] = ["previous_response_id", "conversation", "prompt"];
+
+/// What the model never sees.
+const NOT_INPUT: [&str; 14] = [
+    "model",
+    "stream",
+    "stream_options",
+    "store",
+    "user",
+    "metadata",
+    "include",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "reasoning",
+    "truncation",
+    "max_output_tokens",
+];
+
+/// Tools that the client runs, or that cost nothing but tokens.
+const TOOLS: [&str; 9] = [
+    "function",
+    "custom",
+    "local_shell",
+    "apply_patch",
+    "computer",
+    "computer_use_preview",
+    "namespace",
+    "tool_search",
+    "mcp",
+];
+
+/// Searches that are held for where the request sets no limit.
+const SEARCHES: u64 = 10;
+
+impl Dialect for Responses {
+    fn path(&self) -> &'static str {
+        "responses"
+    }
+
+    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        let lens = Lens::parse(request.body).map_err(unreadable)?;
+        fields::once(&lens, &READ)?;
+        fields::refuse_priority(&lens)?;
+        refuse_state(&lens)?;
+        let mut shape = Shape {
+            model: fields::read_model(&lens)?,
+            stream: fields::read_flag(&lens, "stream")?,
+            wants_usage: true,
+            max_output: fields::read_limit(&lens, "max_output_tokens")?,
+            choices: 1,
+            ..Shape::default()
+        };
+        // An address is read by the upstream: how much is there, nobody knows before.
+        shape.demand.open_input = lens.get("input").is_some_and(|input| body::has_key(input, &["file_url"]));
+        read_tools(&lens, &mut shape)?;
+        fields::measure(&lens, &["input", "instructions"], &NOT_INPUT, &mut shape)?;
+        Ok(shape)
+    }
+
+    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let lens = Lens::parse(request.body).map_err(unreadable)?;
+        let mut patch = Patch::new(&lens);
+        if shape.model != model {
+            patch.set("model", body::encode(model));
+        }
+        if lens.get("store").map(RawValue::get) != Some("false") {
+            patch.set("store", "false".to_owned());
+        }
+        Ok(Ask::json(self.protocol(), self.path(), patch.apply_to(request.body), shape.stream))
+    }
+
+    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+        let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
+        if let Some(error) = error_of(&lens) {
+            return Err(BadAnswer::Error(error));
+        }
+        let output = lens.get("output").filter(|output| output.get().starts_with('[')).ok_or(BadAnswer::Empty)?;
+        match lens.get("status").and_then(body::string).as_deref() {
+            None | Some("completed" | "incomplete") => {}
+            Some("failed" | "cancelled") => return Err(BadAnswer::Error("no reason given".to_owned())),
+            Some(_) => return Err(BadAnswer::Truncated),
+        }
+        Ok(match read_usage(&lens) {
+            Some(usage) => Reading::Reported(usage),
+            None => Reading::Unreported { output_chars: Content::of(output).output_chars() },
+        })
+    }
+
+    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
+        let Ok(lens) = Lens::parse(body) else { return body.clone() };
+        let mut patch = Patch::new(&lens);
+        fields::rename(&mut patch, &lens, &shape.model);
+        bill(&mut patch, &lens, receipt);
+        patch.apply_to(body)
+    }
+
+    fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(ResponsesFlow::new(shape)))
+    }
+}
+
+fn refuse_state(lens: &Lens<'_>) -> Result<(), BadRequest> {
+    const ADVICE: &str = "refers to something that the upstream keeps, which is not sold here: send the whole input";
+    if let Some(name) = STATE.iter().find(|name| lens.present(name).is_some()) {
+        return Err(field(format!("{name} {ADVICE}")));
+    }
+    if fields::read_flag(lens, "background")? {
+        return Err(field("background is not offered here: what it makes would be kept at the upstream"));
+    }
+    fields::read_flag(lens, "store")?;
+    let input = fields::required(lens, "input")?;
+    let Some(items) = body::elements(input) else {
+        return if input.get().starts_with('"') { Ok(()) } else { Err(field("input must be a string or an array")) };
+    };
+    if items.is_empty() {
+        return Err(field("input must not be empty"));
+    }
+    for item in items.into_iter().filter_map(Lens::of) {
+        // The type of a reference may be left out.
+        let is_reference = match item.present("type") {
+            Some(kind) => body::string(kind).as_deref() == Some("item_reference"),
+            None => item.present("id").is_some() && item.present("role").is_none(),
+        };
+        if is_reference {
+            return Err(field(format!("An item_reference {ADVICE}")));
+        }
+    }
+    Ok(())
+}
+
+fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
+    let most = fields::read_limit(lens, "max_tool_calls")?.unwrap_or(SEARCHES);
+    for tool in fields::tools(lens)? {
+        match tool.as_str() {
+            "mcp" => shape.demand.open_input = true,
+            name if TOOLS.contains(&name) => {}
+            name if name.starts_with("web_search") => {
+                shape.demand.open_input = true;
+                shape.demand.web_searches = most;
+            }
+            _ => {
+                return Err(field("This kind of tool is not sold here: a function, custom, mcp or web_search tool is"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The usage of a response object, its searches included.
+fn read_usage(response: &Lens<'_>) -> Option<Usage> {
+    let (_, usage) = usage_of(response)?;
+    let mut usage = usage?;
+    let told = response.object("tool_usage").and_then(|tools| tools.object("web_search"));
+    usage.web_searches = match part(told.as_ref(), "num_requests") {
+        Some(told) => told,
+        None => response.get("output").map_or(0, count_searches),
+    };
+    // Some hosts show the writing to a cache by how long it lasts; all of it costs the same.
+    let details = response.object("usage").and_then(|usage| usage.object("input_tokens_details"));
+    if let Some(split) = details.and_then(|details| details.object("cache_write_tokens_details"))
+        && usage.cache_write == 0
+    {
+        let parts = ["ttl_30m_tokens", "ttl_12h_tokens"].map(|name| count(&split, name).ok().flatten().unwrap_or(0));
+        let written = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(*part)).min(usage.input);
+        usage.cache_write = written;
+        usage.input = usage.input.saturating_sub(written);
+    }
+    Some(usage)
+}
+
+fn count_searches(output: &RawValue) -> u64 {
+    let items = body::elements(output).unwrap_or_default();
+    let is_search = |item: &&RawValue| {
+        let kind = Lens::of(item).and_then(|item| item.get("type").and_then(body::string));
+        kind.as_deref() == Some("web_search_call")
+    };
+    u64::try_from(items.iter().filter(|item| is_search(item)).count()).unwrap_or(u64::MAX)
+}
+
+/// Puts the bill into a response object.
+fn bill(patch: &mut Patch<'_, '_>, response: &Lens<'_>, receipt: &Receipt) {
+    let usage = &receipt.cost.usage;
+    let (input, output) = (usage.total_input(), usage.total_output());
+    let own = format!(
+        r#"{{"input_tokens":{input},"input_tokens_details":{{"cached_tokens":{}}},"output_tokens":{output},"output_tokens_details":{{"reasoning_tokens":{}}},"total_tokens":{}}}"#,
+        usage.cache_read,
+        usage.reasoning,
+        input.saturating_add(output),
+    );
+    receipt::bill(patch, response, "usage", &own, receipt);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Follows the events of a response.
+
+use bytes::Bytes;
+
+use super::{bill, read_usage};
+use crate::dialect::body::{self, Lens, Patch};
+use crate::dialect::follow::{Flow, Turn, named_event, rename_inside};
+use crate::dialect::reading::{Content, error_of, part};
+use crate::dialect::{Reading, Receipt, Shape};
+use crate::money::Usage;
+
+#[derive(Debug)]
+pub(super) struct ResponsesFlow {
+    /// The model as the client named it.
+    model: String,
+    content: Content,
+    usage: Option<Usage>,
+    is_complete: bool,
+    /// As JSON, for an event that has to be made up.
+    id: String,
+    created_at: u64,
+    sequence: u64,
+}
+
+impl ResponsesFlow {
+    pub(super) fn new(shape: &Shape) -> Self {
+        Self {
+            model: shape.model.clone(),
+            content: Content::default(),
+            usage: None,
+            is_complete: false,
+            id: r#""resp_coinslot""#.to_owned(),
+            created_at: 0,
+            sequence: 0,
+        }
+    }
+
+    fn note(&mut self, lens: &Lens<'_>) {
+        self.sequence = part(Some(lens), "sequence_number").unwrap_or(self.sequence);
+        let Some(response) = lens.object("response") else { return };
+        if let Some(id) = response.get("id").and_then(body::string) {
+            self.id = body::encode(&id);
+        }
+        self.created_at = part(Some(&response), "created_at").unwrap_or(self.created_at);
+        self.usage = read_usage(&response).or(self.usage);
+    }
+}
+
+impl Flow for ResponsesFlow {
+    fn look(&mut self, lens: &Lens<'_>) -> Turn {
+        self.note(lens);
+        let kind = lens.get("type").and_then(body::string).unwrap_or_default();
+        match kind.as_str() {
+            "response.completed" | "response.incomplete" => {
+                self.is_complete = true;
+                Turn::Last
+            }
+            "response.failed" | "response.cancelled" => {
+                let response = lens.object("response");
+                let said = response.as_ref().and_then(error_of);
+                Turn::Failed(said.unwrap_or_else(|| "no reason given".to_owned()))
+            }
+            "error" => {
+                let said = lens.get("message").and_then(body::string).or_else(|| error_of(lens));
+                Turn::Failed(said.unwrap_or_else(|| "no reason given".to_owned()).chars().take(500).collect())
+            }
+            "response.output_item.added" => {
+                let item = lens.object("item").and_then(|item| item.get("type").and_then(body::string));
+                // Messages and reasoning come in deltas, calls of tools may come whole.
+                self.content.seen |= !matches!(item.as_deref(), None | Some("message" | "reasoning"));
+                Turn::Pass
+            }
+            kind if kind.ends_with(".delta") => {
+                if let Some(delta) = lens.get("delta") {
+                    self.content.add(Content::of_text(delta));
+                }
+                Turn::Pass
+            }
+            "" => match error_of(lens) {
+                Some(said) => Turn::Failed(said),
+                None => Turn::Pass,
+            },
+            _ => Turn::Pass,
+        }
+    }
+
+    fn has_content(&self) -> bool {
+        self.content.seen
+    }
+
+    fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// What was reported before the end is no final word.
+    fn reading(&self) -> Reading {
+        match self.usage {
+            Some(usage) => Reading::Reported(usage),
+            None => Reading::Unreported { output_chars: self.content.output_chars() },
+        }
+    }
+
+    fn rename(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>) {
+        rename_inside(patch, lens, "response", &self.model);
+    }
+
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+        let billed = lens
+            .get("response")
+            .and_then(|response| body::edited(response, |response, patch| bill(patch, response, receipt)));
+        if let Some(billed) = billed {
+            patch.set("response", billed);
+        }
+    }
+
+    /// A stream is complete by this event alone, so it is always there.
+    fn make_up(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    fn error_event(&self, message: &str, code: &str) -> Bytes {
+        let object = format!(
+            r#"{{"type":"response.failed","sequence_number":{},"response":{{"id":{},"object":"response","created_at":{},"status":"failed","model":{},"output":[],"error":{{"code":{},"message":{}}},"usage":null}}}}"#,
+            self.sequence.saturating_add(1),
+            self.id,
+            self.created_at,
+            body::encode(&self.model),
+            body::encode(code),
+            body::encode(message),
+        );
+        named_event("response.failed", &object)
+    }
+
+    /// There is none: nothing follows the last event.
+    fn terminator(&self) -> Bytes {
+        Bytes::new()
+    }
+}

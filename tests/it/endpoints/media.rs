@@ -1,0 +1,152 @@
+//! Pictures and sounds, judgement and ranking.
+
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+
+use super::{World, start, with};
+use crate::support::node::{MODEL, RICH};
+
+impl World {
+    /// A form with a file and these fields.
+    fn form(&self, path: &str, file: (&str, &[u8]), fields: &[(&str, &str)]) -> RequestBuilder {
+        let mut body = Vec::new();
+        for (name, value) in fields {
+            body.extend(format!("--abc\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
+        }
+        let head = format!("--abc\r\nContent-Disposition: form-data; name=\"{}\"; filename=\"f\"\r\n\r\n", file.0);
+        body.extend(head.bytes().chain(file.1.iter().copied()));
+        body.extend(b"\r\n--abc--\r\n");
+        let request = self.node.post(path).bearer_auth(&self.key).body(body);
+        request.header("content-type", "multipart/form-data; boundary=abc")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_are_charged_by_token_or_by_piece() {
+    let world = start().await;
+    let ask = json!({ "model": "rich", "prompt": "a cat on a mat ".repeat(8), "size": "1024x1024", "quality": "low" });
+    let post = |more: Value| world.post("/v1/images/generations", &with(ask.clone(), more));
+    let answer = world.charged("by token", post(json!({}))).await;
+    // 100 × 10 + 50 × 60
+    assert_eq!(answer.msat, 4000);
+    assert_eq!(answer.json()["usage"]["cost"]["total_msats"], 4000);
+    let streamed = world.charged("streamed", post(json!({ "stream": true, "partial_images": 1 }))).await;
+    assert_eq!((streamed.msat, streamed.events().len()), (4000, 2));
+    // Without a report, by the piece: 40,000 each, 60,000 for the tall ones.
+    let pieces = json!({ "created": 1, "data": [{ "url": "https://x" }, { "url": "https://y" }] });
+    for (more, msat) in [(json!({ "n": 2 }), 80_000), (json!({ "n": 2, "size": "1024x1536" }), 120_000)] {
+        world.next(&pieces);
+        let answer = world.charged("by piece", post(more)).await;
+        assert_eq!((answer.msat, &answer.json()["cost"]["total_msats"]), (msat, &json!(msat)));
+        assert_eq!(answer.json()["usage"], Value::Null, "no tokens are made up");
+    }
+    // More pictures than were asked for are not charged beyond the hold.
+    let many = json!({ "created": 1, "data": vec![json!({ "url": "x" }); 9] });
+    world.next(&many);
+    let before = world.spent().await;
+    let answer = post(json!({})).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(world.spent().await - before < 100_000);
+    for (path, name) in [("/v1/images/edits", "image[]"), ("/v1/images/variations", "image")] {
+        let fields = [("model", "rich"), ("prompt", "x"), ("size", "1024x1024"), ("quality", "low")];
+        let answer = world.charged(path, world.form(path, (name, b"picture"), &fields)).await;
+        assert_eq!(answer.msat, 4000, "{path}");
+        let seen = world.upstream.last();
+        assert_eq!(seen.target, path);
+        let text = String::from_utf8_lossy(&seen.body).into_owned();
+        assert!(text.contains(&format!("name=\"model\"\r\n\r\n{RICH}\r\n")) && text.contains("picture"), "{text}");
+    }
+    let unpriced = with(ask.clone(), json!({ "model": MODEL }));
+    let said = world.refused("unpriced", world.post("/v1/images/generations", &unpriced), 400).await;
+    assert_eq!(said["error"]["code"], "modality_not_priced");
+    world.refused("too many", post(json!({ "n": 11 })), 400).await;
+    world.refused("no file", world.post("/v1/images/edits", &ask), 400).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn speech_is_charged_by_the_character() {
+    let world = start().await;
+    let ask = json!({ "model": "rich", "input": "häuser", "voice": "alloy" });
+    let answer = world.charged("sound", world.post("/v1/audio/speech", &ask)).await;
+    // Six characters of 7 msat.
+    assert_eq!((answer.msat, answer.media.as_str(), answer.body.as_str()), (42, "audio/mpeg", "sound"));
+    assert_eq!(world.upstream.last().json()["model"], RICH);
+    let streamed = with(ask.clone(), json!({ "stream_format": "sse" }));
+    let streamed = world.charged("streamed", world.post("/v1/audio/speech", &streamed)).await;
+    assert_eq!((streamed.msat, streamed.events().len()), (42, 2));
+    assert_eq!(streamed.events()[1]["usage"]["cost"]["total_msats"], 42);
+    let said =
+        world.refused("unpriced", world.post("/v1/audio/speech", &with(ask, json!({ "model": MODEL }))), 400).await;
+    assert_eq!(said["error"]["code"], "modality_not_priced");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listening_is_charged_by_the_second_or_the_token() {
+    let world = start().await;
+    // At most a second for every thousand bytes.
+    let sound = vec![b'x'; 10_000];
+    for path in ["/v1/audio/transcriptions", "/v1/audio/translations"] {
+        let answer = world.charged(path, world.form(path, ("file", &sound), &[("model", "rich")])).await;
+        assert_eq!((answer.msat, &answer.json()["text"]), (300, &json!("echo")), "{path}");
+        assert_eq!(world.upstream.last().target, path);
+    }
+    let path = "/v1/audio/transcriptions";
+    for (what, more, body, msat) in [
+        ("verbose", ("response_format", "verbose_json"), json!({ "text": "hi", "duration": 8.47 }), 847),
+        (
+            "tokens",
+            ("language", "en"),
+            json!({ "text": "hi", "usage": { "type": "tokens", "input_tokens": 14, "input_token_details": { "audio_tokens": 10, "text_tokens": 4 }, "output_tokens": 5 } }),
+            10 * 40 + 40 + 100,
+        ),
+    ] {
+        world.next(&body);
+        let answer = world.charged(what, world.form(path, ("file", &sound), &[("model", "rich"), more])).await;
+        assert_eq!(answer.msat, msat, "{what}");
+    }
+    let subtitles = "1\n00:00:00,000 --> 00:00:02,500\nhi\n".to_owned();
+    world.upstream.next(crate::support::upstream::Script::Answer {
+        status: 200,
+        media: "text/plain",
+        body: subtitles.clone(),
+    });
+    let fields = [("model", "rich"), ("response_format", "srt")];
+    let answer = world.charged("srt", world.form(path, ("file", &sound), &fields)).await;
+    assert_eq!((answer.msat, &answer.body), (250, &subtitles));
+    world.next_events(&[
+        json!({ "type": "transcript.text.delta", "delta": "hi" }),
+        json!({ "type": "transcript.text.done", "text": "hi", "usage": { "input_tokens": 10, "input_token_details": { "audio_tokens": 10 }, "output_tokens": 5 } }),
+    ]);
+    let fields = [("model", "rich"), ("stream", "true")];
+    let streamed = world.charged("streamed", world.form(path, ("file", &sound), &fields)).await;
+    assert_eq!((streamed.msat, streamed.events().len()), (500, 2));
+    for (what, fields, status) in [
+        ("text", &[("model", "rich"), ("response_format", "text")][..], 400),
+        ("twice", &[("model", "rich"), ("model", "echo-1")], 400),
+        ("no model", &[], 400),
+        ("unpriced", &[("model", "echo-1")], 400),
+    ] {
+        world.refused(what, world.form(path, ("file", &sound), fields), status).await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn judgement_costs_a_request_and_ranking_its_units() {
+    let world = start().await;
+    let ask = json!({ "model": "rich", "input": ["is this bad?", "and this?"] });
+    let answer = world.charged("moderation", world.post("/v1/moderations", &ask)).await;
+    assert_eq!((answer.msat, &answer.json()["model"]), (1, &json!("rich")));
+    let ask = json!({ "model": "rich", "query": "cats", "documents": ["a cat", "a dog"], "top_n": 1 });
+    let answer = world.charged("units", world.post("/v1/rerank", &ask)).await;
+    assert_eq!((answer.msat, &answer.json()["usage"]["cost"]["total_msats"]), (2000, &json!(2000)));
+    world.next(&json!({ "data": [{ "index": 0 }], "usage": { "total_tokens": 20 } }));
+    assert_eq!(world.charged("tokens", world.post("/v1/rerank", &ask)).await.msat, 200);
+    for body in [json!({ "model": "rich", "query": "x" }), json!({ "model": "rich", "query": "x", "documents": [] })] {
+        world.refused("no documents", world.post("/v1/rerank", &body), 400).await;
+    }
+    world.refused("no input", world.post("/v1/moderations", &json!({ "model": "rich" })), 400).await;
+    world.finish().await;
+}

@@ -1,0 +1,132 @@
+//! OpenAI's Responses, without state.
+
+use serde_json::{Value, json};
+
+use super::{World, start, with};
+use crate::support::node::{MODEL, RICH};
+
+fn ask() -> Value {
+    json!({ "model": "rich", "input": "Say something worth a few satoshi.", "max_output_tokens": 200, "reasoning": { "effort": "low" } })
+}
+
+fn response(usage: Value, more: Value) -> Value {
+    let output =
+        json!([{ "type": "message", "role": "assistant", "content": [{ "type": "output_text", "text": "hi" }] }]);
+    with(
+        json!({ "id": "resp_1", "object": "response", "status": "completed", "model": RICH, "output": output, "usage": usage }),
+        more,
+    )
+}
+
+async fn both(world: &World, what: &str, body: &Value, answer: &Value, msat: u64) {
+    world.next(answer);
+    let whole = world.charged(what, world.post("/v1/responses", body)).await;
+    assert_eq!(whole.msat, msat, "{what}");
+    assert_eq!(whole.json()["usage"]["cost"]["total_msats"], msat, "{what}");
+    world.next_events(&[
+        json!({ "type": "response.created", "response": { "id": "resp_1", "model": RICH, "usage": null } }),
+        json!({ "type": "response.output_text.delta", "delta": "hi" }),
+        json!({ "type": "response.completed", "response": answer }),
+    ]);
+    let streamed = with(body.clone(), json!({ "stream": true }));
+    let streamed = world.charged(what, world.post("/v1/responses", &streamed)).await;
+    assert_eq!(streamed.msat, msat, "{what}, streamed");
+    let last = streamed.events().pop().unwrap();
+    assert_eq!(
+        (&last["type"], &last["response"]["usage"]["cost"]["total_msats"]),
+        (&json!("response.completed"), &json!(msat))
+    );
+    assert_eq!(last["response"]["model"], body["model"], "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn responses_are_charged_to_the_msat_whole_and_streamed() {
+    let world = start().await;
+    let searching = with(ask(), json!({ "tools": [{ "type": "web_search" }], "max_tool_calls": 3 }));
+    for (what, body, answer, msat) in [
+        (
+            "plain",
+            ask(),
+            response(json!({ "input_tokens": 10, "output_tokens": 50, "total_tokens": 60 }), json!({})),
+            100 + 1000,
+        ),
+        (
+            "cached and reasoned",
+            ask(),
+            response(
+                json!({ "input_tokens": 100, "input_tokens_details": { "cached_tokens": 60 }, "output_tokens": 50, "output_tokens_details": { "reasoning_tokens": 20 } }),
+                json!({}),
+            ),
+            40 * 10 + 60 + 30 * 20 + 20 * 30,
+        ),
+        (
+            "searched",
+            searching,
+            response(
+                json!({ "input_tokens": 1000, "output_tokens": 50 }),
+                json!({ "tool_usage": { "web_search": { "num_requests": 3 } } }),
+            ),
+            10_000 + 1000 + 30_000,
+        ),
+    ] {
+        both(&world, what, &body, &answer, msat).await;
+    }
+    let seen = world.upstream.last();
+    assert_eq!(seen.target, "/v1/responses");
+    let sent = seen.json();
+    assert_eq!((&sent["store"], &sent["model"]), (&json!(false), &json!(RICH)));
+    // What the toy says by itself, through the client's name for the model.
+    let answer = world.charged("echo", world.post("/v1/responses", &with(ask(), json!({ "store": true })))).await;
+    assert_eq!(answer.json()["model"], "rich");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_state_is_refused() {
+    let world = start().await;
+    for more in [
+        json!({ "previous_response_id": "resp_1" }),
+        json!({ "conversation": "conv_1" }),
+        json!({ "background": true }),
+        json!({ "prompt": { "id": "pmpt_1" } }),
+        json!({ "input": [{ "type": "item_reference", "id": "msg_1" }] }),
+        json!({ "input": [{ "id": "msg_1" }] }),
+        json!({ "tools": [{ "type": "file_search", "vector_store_ids": ["vs_1"] }] }),
+    ] {
+        let said = world.refused(&more.to_string(), world.post("/v1/responses", &with(ask(), more.clone())), 400).await;
+        assert_eq!(
+            (&said["error"]["type"], &said["error"]["code"]),
+            (&json!("invalid_request_error"), &json!("invalid_request"))
+        );
+    }
+    // A search of a model that has no price for it.
+    let searching = with(ask(), json!({ "model": MODEL, "tools": [{ "type": "web_search" }] }));
+    let said = world.refused("unpriced", world.post("/v1/responses", &searching), 400).await;
+    assert_eq!(said["error"]["code"], "modality_not_priced");
+    let upgrade = world.node.get("/v1/responses").header("Connection", "Upgrade").header("Upgrade", "websocket");
+    let upgrade = upgrade.header("Sec-WebSocket-Version", "13").header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    world.refused("websocket", upgrade, 426).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_fails_after_its_first_words_says_so() {
+    let world = start().await;
+    world.next_events(&[
+        json!({ "type": "response.created", "response": { "id": "resp_1", "created_at": 5, "model": RICH }, "sequence_number": 0 }),
+        json!({ "type": "response.output_text.delta", "delta": "x".repeat(400), "sequence_number": 1 }),
+        json!({ "type": "response.failed", "response": { "error": { "message": "overloaded" } }, "sequence_number": 2 }),
+    ]);
+    let streamed = with(ask(), json!({ "stream": true, "instructions": "i".repeat(400) }));
+    let answer = world.charged("failed", world.post("/v1/responses", &streamed)).await;
+    let last = answer.events().pop().unwrap();
+    assert_eq!((&last["type"], &last["response"]["id"]), (&json!("response.failed"), &json!("resp_1")));
+    assert_eq!(last["response"]["model"], "rich");
+    // 434 and 400 characters, four a token.
+    assert_eq!(answer.msat, 109 * 10 + 100 * 20);
+    // Before its first words it is a plain failure, and free.
+    world.next_events(&[json!({ "type": "response.failed", "response": { "error": { "message": "overloaded" } } })]);
+    let answer = world.post("/v1/responses", &streamed).send().await.unwrap();
+    assert_eq!(answer.status(), 502);
+    world.finish().await;
+}
