@@ -255,6 +255,18 @@ fn static_worst_case(limits: Limits, prices: &Prices, shape: &WorstCase) -> Opti
     sum(prices.request, &rest)
 }
 
+/// The dearest input and output price that this request can come to: the network's estimate knows no
+/// long inputs, and nobody knows how many characters are in a token, but one at least.
+fn tier_of(prices: &Prices, shape: &WorstCase, context: u64) -> (Decimal, Decimal) {
+    let counts = [shape.prompt_chars, shape.image_tokens, shape.extra_tokens(), shape.demand.audio_in];
+    let most = counts.iter().fold(0_u64, |sum, count| sum.saturating_add(*count)).min(context);
+    let reached = prices.tiers.iter().filter(|tier| most > tier.above).map(|tier| &tier.prices);
+    let all = || reached.clone().chain([prices]);
+    let input = all().map(|prices| prices.written(shape.demand.cache_writes)).max();
+    let output = all().map(|prices| prices.completion).max();
+    (input.unwrap_or_default(), output.unwrap_or_default())
+}
+
 /// What everything that is no text costs at most, and what text costs more than text when it is
 /// written to a cache, or is none.
 fn beside_text(limits: Limits, prices: &Prices, shape: &WorstCase) -> Option<Decimal> {
@@ -263,7 +275,9 @@ fn beside_text(limits: Limits, prices: &Prices, shape: &WorstCase) -> Option<Dec
     let input = shape.prompt_tokens().saturating_add(shape.extra_tokens()).min(context);
     let output = limits.output(shape).saturating_mul(shape.choices.max(1));
     let beyond = |price: Decimal, than: Decimal| price.checked_sub(than).map(|more| more.max(Decimal::ZERO));
-    let written = beyond(prices.written(demand.cache_writes), prices.prompt)?;
+    let (dear_input, dear_output) = tier_of(prices, shape, context);
+    let written = beyond(dear_input, prices.prompt)?;
+    let longer = beyond(dear_output, prices.completion)?;
     let mut spoken = Decimal::ZERO;
     if demand.audio_out {
         spoken = spoken.max(beyond(prices.audio_output(), prices.completion)?);
@@ -279,7 +293,7 @@ fn beside_text(limits: Limits, prices: &Prices, shape: &WorstCase) -> Option<Dec
     let by_token = times(demand.tokens_per_image, prices.image_output.unwrap_or_default())?;
     let rest = [
         times(input, written)?,
-        times(output, spoken)?,
+        times(output, spoken.max(longer))?,
         times(demand.audio_in, prices.audio())?,
         times(demand.images_made, by_piece.max(by_token))?,
         times(demand.web_searches, prices.web_search)?,

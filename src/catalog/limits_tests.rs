@@ -1,6 +1,8 @@
 //! Tests of the hold: hand-worked numbers, and its invariants against the client's own formula.
 
 use super::*;
+use crate::money::CacheWrites;
+use crate::money::rate::Tier;
 
 fn decimal(text: &str) -> Decimal {
     text.parse().unwrap()
@@ -162,6 +164,57 @@ fn static_prices_by_hand() {
     // Without an output limit: the model's, or 32000.
     assert_eq!(held(limits(0, 1_000), &card, &shape(0, None)), 5_000);
     assert_eq!(held(Limits::default(), &card, &shape(0, None)), 98_000);
+}
+
+/// What is no text is held for at its own price, on top of what the network's formula holds.
+#[test]
+fn beside_text_by_hand() {
+    let mut card = card("0.000001", "0.000004");
+    let micros = |count: i64| Decimal::new(count, 6);
+    card.prices.input_cache_write = Some(micros(2));
+    card.prices.input_cache_write_1h = Some(micros(3));
+    card.prices.audio = Some(micros(5));
+    card.prices.audio_output = Some(micros(9));
+    card.prices.image_output = Some(micros(7));
+    card.prices.web_search = micros(11);
+    card.prices.query = Some(micros(13));
+    card.prices.second = Some(micros(17));
+    card.prices.character = Some(micros(19));
+    card.prices.output_images = [(String::new(), micros(23))].into_iter().collect();
+    let base = shape(300, Some(50));
+    let plain = held(limits(100_000, 20_000), &card, &base);
+    let none = Demand::default();
+    for (demand, more) in [
+        (none, 0),
+        // 100 tokens of prompt, each a msat or two dearer.
+        (Demand { cache_writes: CacheWrites::Minutes, ..none }, 100),
+        (Demand { cache_writes: CacheWrites::Hour, ..none }, 200),
+        (Demand { audio_in: 10, ..none }, 50),
+        // 50 tokens of output, each five or three msat dearer.
+        (Demand { audio_out: true, ..none }, 250),
+        (Demand { image_out: true, ..none }, 150),
+        (Demand { image_out: true, audio_out: true, ..none }, 250),
+        (Demand { images_made: 2, ..none }, 46),
+        (Demand { images_made: 2, tokens_per_image: 100, ..none }, 1400),
+        (Demand { web_searches: 2, ..none }, 22),
+        (Demand { queries: 2, ..none }, 26),
+        (Demand { audio_ms: 2000, ..none }, 34),
+        (Demand { characters: 2, ..none }, 38),
+    ] {
+        let shape = WorstCase { demand, ..base };
+        assert_eq!(held(limits(100_000, 20_000), &card, &shape), plain + more, "{demand:?}");
+    }
+    // Input of the upstream's choice: all of the context, of which 1 % is never held for the prompt.
+    let open = WorstCase { demand: Demand { open_input: true, ..none }, ..base };
+    assert_eq!(held(limits(100_000, 20_000), &card, &open), plain + 99_900);
+    let uncounted = WorstCase { demand: Demand { uncounted: true, ..none }, ..base };
+    assert_eq!(held(limits(100_000, 20_000), &card, &uncounted), 1);
+    // A long input, should every character be a token: 100 and 50 tokens at a dearer price.
+    let dearer = Prices { prompt: micros(2), completion: micros(6), ..Prices::default() };
+    card.prices.tiers = vec![Tier { above: 299, prices: dearer.clone() }];
+    assert_eq!(held(limits(100_000, 20_000), &card, &base), plain + 100 + 100);
+    card.prices.tiers = vec![Tier { above: 300, prices: dearer }];
+    assert_eq!(held(limits(100_000, 20_000), &card, &base), plain);
 }
 
 #[test]

@@ -156,6 +156,17 @@ fn priced_apart(prices: &Prices) -> Vec<(String, Decimal)> {
         "" => ("output_image".to_owned(), *price),
         variant => (format!("output_image/{variant}"), *price),
     }));
+    for tier in &prices.tiers {
+        let (above, prices) = (tier.above / 1000, &tier.prices);
+        for (key, price) in [
+            ("prompt", prices.prompt),
+            ("completion", prices.completion),
+            ("input_cache_read", prices.cache_read()),
+            ("input_cache_write", prices.cache_write()),
+        ] {
+            shown.push((format!("{key}_above_{above}k_tokens"), price));
+        }
+    }
     shown
 }
 

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::limits::Limits;
-use crate::money::rate::Exchange;
+use crate::money::rate::{Exchange, Tier};
 use crate::money::{Msat, Prices, RateCard};
 use crate::price::decimal;
 
@@ -177,7 +177,7 @@ fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {
     };
     let optional = |key: &str| listed(&[key]);
     let required = |key: &str| optional(key)?.ok_or_else(|| format!("it has no {key} price"));
-    Ok(Prices {
+    let mut prices = Prices {
         prompt: required("prompt")?,
         completion: required("completion")?,
         request: optional("request")?.unwrap_or_default(),
@@ -196,7 +196,32 @@ fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {
         query: listed(&["query", "input_cost_per_query"])?,
         second: listed(&["second", "input_cost_per_second"])?,
         character: listed(&["character", "input_cost_per_character"])?,
-    })
+        tiers: Vec::new(),
+    };
+    prices.tiers = read_tiers(pricing, &prices)?;
+    Ok(prices)
+}
+
+/// Prices of long inputs: a name and `_above_200k_tokens`, for the four prices of text. What such a
+/// tier leaves out costs what it costs without it.
+fn read_tiers(pricing: &HashMap<String, &RawValue>, base: &Prices) -> Result<Vec<Tier>, String> {
+    let mut tiers: BTreeMap<u64, Prices> = BTreeMap::new();
+    for (name, raw) in pricing {
+        let Some((kind, above)) = name.strip_suffix("k_tokens").and_then(|name| name.rsplit_once("_above_")) else {
+            continue;
+        };
+        let above: u64 = above.parse().map_err(|_| format!("its {name} price has no length"))?;
+        let Some(price) = read_price(name, raw)? else { continue };
+        let prices = tiers.entry(above.saturating_mul(1000)).or_insert_with(|| base.clone());
+        match kind {
+            "prompt" | "input_cost_per_token" => prices.prompt = price,
+            "completion" | "output_cost_per_token" => prices.completion = price,
+            "input_cache_read" | "cache_read_input_token_cost" => prices.input_cache_read = Some(price),
+            "input_cache_write" | "cache_creation_input_token_cost" => prices.input_cache_write = Some(price),
+            _ => return Err(format!("its {name} price is of no kind that is known")),
+        }
+    }
+    Ok(tiers.into_iter().map(|(above, prices)| Tier { above, prices }).collect())
 }
 
 /// A price that is there; `None` where the list leaves it open.
@@ -309,6 +334,38 @@ mod tests {
         assert_eq!(model.extra.get("knowledge"), Some(&Value::from("2023-10")));
         assert_eq!(model.architecture.extra.get("new"), Some(&Value::from(1)));
         assert!(model.enabled && model.hugging_face_id.is_none() && model.extra.len() == 1);
+    }
+
+    #[test]
+    fn prices_of_every_kind() {
+        let model = read(
+            r#"{"id":"m","pricing":{"prompt":"1e-6","completion":"2e-6","audio":"3e-6","audio_output":"4e-6",
+            "input_cost_per_image_token":5e-6,"image_output":"6e-6","input_cache_write_1h":"7e-6","input_cost_per_second":"8e-6",
+            "character":"9e-6","query":"1e-5","output_image":"0.04","output_image/hd/1024x1024":"0.08","output_images":"x",
+            "prompt_above_200k_tokens":"2e-6","output_cost_per_token_above_200k_tokens":"3e-6","input_cache_read_above_272k_tokens":"1e-7"}}"#,
+        )
+        .unwrap();
+        let price = |micros: i64| Some(Decimal::new(micros, 6).normalize());
+        let prices = &model.prices;
+        assert_eq!((prices.audio, prices.audio_output, prices.image_token), (price(3), price(4), price(5)));
+        assert_eq!((prices.image_output, prices.input_cache_write_1h, prices.second), (price(6), price(7), price(8)));
+        assert_eq!((prices.character, prices.query, prices.input_audio_cache), (price(9), price(10), None));
+        assert_eq!((prices.picture("hd", "1024x1024"), prices.picture("x", "y")), (price(80_000), price(40_000)));
+        let at = |tokens| (prices.for_input(tokens).prompt, prices.for_input(tokens).completion);
+        let micros = |prompt, completion| (Decimal::new(prompt, 6), Decimal::new(completion, 6));
+        assert_eq!((at(200_000), at(200_001)), (micros(1, 2), micros(2, 3)));
+        assert_eq!((prices.tiers.len(), prices.for_input(272_001).input_cache_read), (2, Some(Decimal::new(1, 7))));
+        for (name, price, reason) in [
+            ("prompt_above_xk_tokens", "1", "no length"),
+            ("image_above_200k_tokens", "1", "no kind"),
+            ("prompt_above_200k_tokens", "-1", "negative"),
+            ("output_image/hd", "-1", "negative"),
+            ("audio", "1001", "absurd"),
+        ] {
+            let text = format!(r#"{{"id":"m","pricing":{{"prompt":"1","completion":"1","{name}":"{price}"}}}}"#);
+            let problem = read(&text).unwrap_err();
+            assert!(problem.contains(reason), "{name}: {problem}");
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Job {
                 web_searches: usage.web_searches,
                 more: rarely_used(usage),
             },
-            price: self.price(),
+            price: self.price(usage),
             btc_usd: self.candidate.btc_usd,
             btc_usd_as_of_ms: self.candidate.btc_usd_as_of_ms,
             cost: Parts {
@@ -115,9 +115,9 @@ impl Job {
         })
     }
 
-    fn price(&self) -> Price {
+    fn price(&self, usage: &Usage) -> Price {
         let card = &self.candidate.rate_card;
-        let prices = &card.prices;
+        let prices = card.prices.for_input(usage.total_input());
         let (currency, exchange_fee, provider_fee) = match &card.exchange {
             Exchange::Usd { exchange_fee, provider_fee, .. } => ("usd", Some(*exchange_fee), Some(*provider_fee)),
             Exchange::Sat => ("sat", None, None),

@@ -89,7 +89,7 @@ impl Cost {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rate::{Exchange, Prices, RateCard};
+    use super::super::rate::{Exchange, Prices, RateCard, Tier};
     use super::super::usage::Usage;
     use super::*;
 
@@ -155,6 +155,78 @@ mod tests {
         // × 1.05525 × 10⁶ = 37566.9
         assert_eq!(card.price(&all).unwrap().total.get(), 37_567);
         assert_eq!(card.price(&all).unwrap().usd, Some("0.03738".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_long_input_makes_all_of_the_request_dearer() {
+        let mut card = card("0.00001", "0.00002", 100_000);
+        card.exchange =
+            Exchange::Usd { btc_usd: Decimal::from(100_000), exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE };
+        let dearer = |prompt, completion| Prices {
+            prompt: Decimal::new(prompt, 5),
+            completion: Decimal::new(completion, 5),
+            ..Prices::default()
+        };
+        card.prices.tiers =
+            vec![Tier { above: 1000, prices: dearer(2, 4) }, Tier { above: 2000, prices: dearer(3, 6) }];
+        // Ten msat an input token and twenty an output token, or twice or three times that.
+        for (input, cache_read, msat) in [
+            (1000, 0, 10_000 + 200),
+            (1001, 0, 20_020 + 400),
+            (500, 501, 20_020 + 400),
+            (2000, 0, 40_400),
+            (2001, 0, 60_630),
+        ] {
+            let used = Usage { input, cache_read, output: 10, ..Usage::default() };
+            assert_eq!(card.price(&used).unwrap().total.get(), msat, "{input} {cache_read}");
+        }
+    }
+
+    /// One unit of each bucket, at its own price, and what is taken for a price that is missing.
+    #[test]
+    fn every_further_bucket_has_its_own_price() {
+        let price = |msat: i64| Some(Decimal::new(msat, 6));
+        let mut card = card("0.000001", "0.000002", 100_000);
+        card.exchange =
+            Exchange::Usd { btc_usd: Decimal::from(100_000), exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE };
+        let bare = card.clone();
+        card.prices.input_cache_write = price(3);
+        card.prices.input_cache_write_1h = price(5);
+        card.prices.audio = price(7);
+        card.prices.input_audio_cache = price(11);
+        card.prices.audio_output = price(13);
+        card.prices.image_token = price(17);
+        card.prices.image_output = price(19);
+        card.prices.query = price(23);
+        card.prices.second = price(29_000);
+        card.prices.character = price(31);
+        card.prices.output_images = [(String::new(), Decimal::new(37, 6))].into_iter().collect();
+        let none = Usage::default();
+        for (used, priced, unpriced) in [
+            (Usage { cache_write: 10, ..none }, 30, 10),
+            (Usage { cache_write_1h: 10, ..none }, 50, 10),
+            (Usage { audio_in: 10, ..none }, 70, 10),
+            (Usage { audio_cached: 10, ..none }, 110, 10),
+            (Usage { audio_out: 10, ..none }, 130, 20),
+            (Usage { image_in: 10, ..none }, 170, 10),
+            (Usage { image_out: 10, ..none }, 190, 20),
+            (Usage { queries: 10, ..none }, 230, 1),
+            (Usage { audio_ms: 10, ..none }, 290, 1),
+            (Usage { characters: 10, ..none }, 310, 1),
+            (Usage { images_made: 10, ..none }, 370, 1),
+            // By token or by piece, never both.
+            (Usage { images_made: 10, image_out: 10, ..none }, 190, 1),
+        ] {
+            assert_eq!(card.price(&used).unwrap().total.get(), priced, "{used:?}");
+            assert_eq!(bare.price(&used).unwrap().total.get(), unpriced, "{used:?}");
+        }
+        bare.prices.clone_into(&mut card.prices);
+        card.prices.output_images = [("", 1), ("hd", 2), ("1024x1024", 3), ("hd/1024x1024", 4)]
+            .map(|(name, msat)| (name.to_owned(), Decimal::new(msat, 6)))
+            .into();
+        for (quality, size, msat) in [("hd", "1024x1024", 4), ("x", "1024x1024", 3), ("hd", "x", 2), ("x", "y", 1)] {
+            assert_eq!(card.prices.picture(quality, size), price(msat), "{quality} {size}");
+        }
     }
 
     #[test]

@@ -50,6 +50,16 @@ pub struct Prices {
     pub second: Option<Decimal>,
     /// Per character that is spoken.
     pub character: Option<Decimal>,
+    /// Prices of requests with a long input, by rising length.
+    pub tiers: Vec<Tier>,
+}
+
+/// What a request costs whose input is long: all of it, not only what is beyond.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tier {
+    /// Input tokens, cached ones included, above which it applies.
+    pub above: u64,
+    pub prices: Prices,
 }
 
 impl Prices {
@@ -101,6 +111,13 @@ impl Prices {
         self.image_output.unwrap_or(self.completion)
     }
 
+    /// The prices of a request with so many input tokens.
+    #[must_use]
+    pub fn for_input(&self, tokens: u64) -> &Self {
+        let tier = self.tiers.iter().rfind(|tier| tokens > tier.above);
+        tier.map_or(self, |tier| &tier.prices)
+    }
+
     /// What a token costs that is written to a cache.
     #[must_use]
     pub fn written(&self, writes: CacheWrites) -> Decimal {
@@ -126,6 +143,9 @@ impl Prices {
         let by_token = self.image_output.and_then(|price| Decimal::from(tokens).checked_mul(price));
         let price = self.picture(quality, size).or(by_token);
         self.output_images = price.map(|price| (String::new(), price)).into_iter().collect();
+        for tier in &mut self.tiers {
+            tier.prices.output_images.clone_from(&self.output_images);
+        }
         self
     }
 
@@ -280,7 +300,7 @@ impl RateCard {
     /// raises an alarm rather than charge a made-up number.
     #[must_use]
     pub fn price(&self, usage: &Usage) -> Option<Cost> {
-        let p = &self.prices;
+        let p = self.prices.for_input(usage.total_input());
         let parts = [
             (Part::Base, p.base(usage)?),
             (Part::Input, p.input(usage)?),

@@ -56,7 +56,9 @@ pub fn request_body(input: &[u8]) -> u64 {
         assert_eq!((read.model.as_str(), read.stream), ("another/model", shape.stream));
         assert_eq!(read.demand, shape.demand, "what is forwarded demands the same");
     }
-    assert!(again.body.len() <= body.len() + 100 && changed.headers.is_empty());
+    // Each request of a batch names its model again.
+    assert!(dialect.is_of_a_model() || again.body.len() <= body.len() + 100);
+    assert!(changed.headers.is_empty());
     kind((
         dialect.path(),
         shape.stream,
@@ -67,13 +69,7 @@ pub fn request_body(input: &[u8]) -> u64 {
 
 fn plausible(reading: Reading) -> (bool, u32) {
     match reading {
-        Reading::Reported(usage) => {
-            assert!(
-                usage.total_input() <= 10_000_000_000_000 && usage.total_output() <= 10_000_000_000_000,
-                "{usage:?}"
-            );
-            (true, order(usize::try_from(usage.total_input()).unwrap()))
-        }
+        Reading::Reported(usage) => (true, order(usize::try_from(usage.total_input()).unwrap())),
         Reading::Unreported { .. } | Reading::Silent => (false, 0),
     }
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests of this folder: the official OpenAI SDK for Python, paying coinslot with ecash;
+# Runs the tests of this folder: the official OpenAI and Anthropic SDKs for Python, paying coinslot with ecash;
 # and its receipts, verified by other people's code.
 #
 #   tests/sdk/run.sh [arguments for pytest]

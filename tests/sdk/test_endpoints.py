@@ -161,8 +161,10 @@ def test_anthropic_s_errors(world, claude):
 
 def test_a_token_that_rides_along_pays_anthropic_s_client_too(world, claude):
     token = world.token(SATS)
-    raw = claude.messages.with_raw_response.create(
-        model=RICH, max_tokens=100, messages=PROMPT, extra_headers={"X-Cashu": token, "x-api-key": "unused"}
+    # The SDK insists on some key as well.
+    unpaid = claude.with_options(api_key="unused")
+    raw = unpaid.messages.with_raw_response.create(
+        model=RICH, max_tokens=100, messages=PROMPT, extra_headers={"X-Cashu": token}
     )
     cost = cost_of(raw.parse())
     assert world.receive(raw.headers["x-cashu"]) == SATS - -(-cost // MSAT)

@@ -6,7 +6,7 @@ use super::{bill, read_usage};
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::follow::{Flow, Turn, named_event, rename_inside};
 use crate::dialect::reading::{Content, error_of, part};
-use crate::dialect::{Reading, Receipt, Shape};
+use crate::dialect::{Reading, Receipt, Shape, receipt};
 use crate::money::Usage;
 
 #[derive(Debug)]
@@ -108,8 +108,9 @@ impl Flow for ResponsesFlow {
         let billed = lens
             .get("response")
             .and_then(|response| body::edited(response, |response, patch| bill(patch, response, receipt)));
-        if let Some(billed) = billed {
-            patch.set("response", billed);
+        match billed {
+            Some(billed) => patch.set("response", billed),
+            None => receipt::bill_beside(patch, receipt),
         }
     }
 

@@ -248,3 +248,29 @@ async fn bodies_may_be_packed_but_not_burst() {
     }
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_request_is_paid_once_at_every_endpoint() {
+    let world = start().await;
+    for (number, request) in every().iter().enumerate() {
+        let send = || world.send(request).bearer_auth(&world.key).header("idempotency-key", format!("key-{number}"));
+        let first = world.charged(&request.0, send()).await;
+        let (before, asked) = (world.spent().await, world.upstream.seen().len());
+        let again = send().send().await.unwrap();
+        assert_eq!(again.headers()["idempotent-replayed"], "true", "{}", request.0);
+        assert_eq!(again.headers()["content-type"].to_str().unwrap(), first.media, "{}", request.0);
+        assert_eq!(again.text().await.unwrap(), first.body, "{}", request.0);
+        assert_eq!((world.spent().await, world.upstream.seen().len()), (before, asked), "{}", request.0);
+    }
+    // The same body for another model, or in another form, is another request.
+    let body = json!({ "contents": [{ "parts": [{ "text": "x" }] }] });
+    let send = |path: &str| {
+        let request = world.node.post(&format!("/v1beta/models/{path}")).json(&body).bearer_auth(&world.key);
+        request.header("idempotency-key", "one-key")
+    };
+    world.charged("first", send("rich:streamGenerateContent?alt=sse")).await;
+    for other in ["echo-1:streamGenerateContent?alt=sse", "rich:streamGenerateContent", "rich:generateContent"] {
+        world.refused(other, send(other), 409).await;
+    }
+    world.finish().await;
+}
