@@ -150,6 +150,11 @@ impl Pool {
             }
         }
         let pool = Self::of(&described, config, clock)?;
+        // A key that lies around in the environment is an upstream; nobody should be surprised by that.
+        for member in &pool.members {
+            let upstream = &member.upstream;
+            tracing::info!(name = %upstream.name(), kind = upstream.label(), priority = upstream.priority, "an upstream");
+        }
         pool.outlays.flush(store, clock.now_ms()).await?;
         Ok(Arc::new(pool))
     }
