@@ -1,8 +1,9 @@
-//! `coinslot check`: validates the settings and the list of models, and changes nothing.
+//! `coinslot check`: validates the settings, the upstreams and the list of models, and changes nothing.
 
 use std::process::ExitCode;
 
 use crate::catalog::file;
+use crate::upstream::Upstream;
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     words.is_empty().then(check)
@@ -13,10 +14,20 @@ fn check() -> ExitCode {
     for notice in config.notices() {
         println!("{notice}");
     }
+    let mut usable = true;
+    for one in &config.upstreams.listed {
+        if let Err(error) = Upstream::new(one) {
+            eprintln!("upstream {}: {error}", one.name);
+            usable = false;
+        }
+    }
     match file::load(&config.pricing.models_path) {
         Ok(loaded) => {
             for problem in &loaded.problems {
                 println!("models: {problem}");
+            }
+            if !usable {
+                return ExitCode::FAILURE;
             }
             println!("The configuration is valid; {} models are offered.", loaded.catalog.offered().count());
             ExitCode::SUCCESS

@@ -188,7 +188,12 @@ impl<'a> Reader<'a> {
         let list = self.optional("UPSTREAMS", |text| upstreams::list(text, timeouts));
         let one = self.one_upstream(timeouts);
         let vendors = self.vendors(timeouts);
-        let mut listed: Vec<Upstream> = one?.into_iter().chain(list?.unwrap_or_default()).collect();
+        let (one, list) = (one?, list?.unwrap_or_default());
+        if one.is_some() && list.iter().any(|other| other.name == Upstream::ONE) {
+            let problem = format!("has an entry named {}, as UPSTREAM_BASE_URL; expected another name", Upstream::ONE);
+            return self.fault("UPSTREAMS", problem);
+        }
+        let mut listed: Vec<Upstream> = one.into_iter().chain(list).collect();
         for vendor in vendors? {
             // Who has described it in the list has said more than that there is a key.
             if listed.iter().all(|other| other.name != vendor.name) {

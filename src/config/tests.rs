@@ -344,6 +344,18 @@ fn every_fault_is_one_line_that_names_the_setting_and_what_is_expected() {
 }
 
 #[test]
+fn upstreams_have_names_of_their_own() {
+    let list = |name: &str| format!(r#"[{{"name":"{name}","base_url":"https://b.example"}}]"#);
+    let pairs = |list| vec![("UPSTREAM_BASE_URL", "https://u.example"), ("OPENAI_API_KEY", "k"), ("UPSTREAMS", list)];
+    let same = list("default");
+    let found = lines(&pairs(&same));
+    assert_eq!(found, ["UPSTREAMS: has an entry named default, as UPSTREAM_BASE_URL; expected another name"]);
+    // Who has described a vendor has said more than that there is a key.
+    let vendor = list("openai");
+    assert_eq!(upstreams(&read(&pairs(&vendor))), "default generic -; openai generic -");
+}
+
+#[test]
 fn all_faults_are_found_at_once() {
     let mut worst: BTreeMap<&str, &str> = BTreeMap::new();
     worst.extend(FAULTS.iter().map(|(name, value, _)| (*name, *value)));

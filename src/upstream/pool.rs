@@ -150,6 +150,11 @@ impl Pool {
             }
         }
         let pool = Self::of(&described, config, clock)?;
+        // A key that lies around in the environment is an upstream; nobody should be surprised by that.
+        for member in &pool.members {
+            let upstream = &member.upstream;
+            tracing::info!(name = %upstream.name(), kind = upstream.label(), priority = upstream.priority, "an upstream");
+        }
         pool.outlays.flush(store, clock.now_ms()).await?;
         Ok(Arc::new(pool))
     }
@@ -293,12 +298,8 @@ impl Pool {
             return Err(Unavailable::Exhausted);
         }
         let now_ms = self.clock.now_ms();
-        let known = plan.session.and_then(|session| self.sticky.find(&session, now_ms));
-        let members = plan.left.iter().filter_map(|(at, model)| Some((self.members.get(*at)?, model)));
-        let entrants: Vec<Entrant> =
-            members.map(|(member, model)| member.entrant(model, known.as_ref(), now_ms)).collect();
-        let mut why = if plan.tried { Unavailable::Exhausted } else { Unavailable::Busy };
-        for place in order(&entrants, self.choice, |below| rand::random::<u64>() % below.max(1)) {
+        let mut why = None;
+        for place in self.order(plan, now_ms) {
             let Some((at, model)) = plan.left.get(place).cloned() else { continue };
             let Some(member) = self.members.get(at).cloned() else { continue };
             match self.enter(&member, &model, now_ms) {
@@ -309,10 +310,23 @@ impl Pool {
                     let (pool, session) = (Arc::clone(self), plan.session);
                     return Ok(Lease { pool, member, model, session, ticket, is_settled: false, slot });
                 }
-                Err(reason) => why = sooner(why, reason),
+                Err(reason) => why = Some(sooner(why, reason)),
             }
         }
-        Err(why)
+        // Who was asked before matters more than why nobody else is.
+        Err(why.filter(|_| !plan.tried).unwrap_or(Unavailable::Exhausted))
+    }
+
+    /// The order in which those that are left are asked.
+    fn order(&self, plan: &Plan, now_ms: i64) -> Vec<usize> {
+        if plan.left.len() < 2 {
+            return vec![0];
+        }
+        let known = plan.session.and_then(|session| self.sticky.find(&session, now_ms));
+        let members = plan.left.iter().filter_map(|(at, model)| Some((self.members.get(*at)?, model)));
+        let entrants: Vec<Entrant> =
+            members.map(|(member, model)| member.entrant(model, known.as_ref(), now_ms)).collect();
+        order(&entrants, self.choice, |below| rand::random::<u64>() % below.max(1))
     }
 
     /// A place at this upstream and the leave to ask it.
@@ -377,11 +391,13 @@ impl Plan {
 }
 
 /// Which of two reasons a client is told: the one that is over first.
-fn sooner(one: Unavailable, other: Unavailable) -> Unavailable {
-    match (one, other) {
-        (Unavailable::Out { secs }, Unavailable::Out { secs: others }) => Unavailable::Out { secs: secs.min(others) },
-        (Unavailable::Busy, out @ Unavailable::Out { .. }) => out,
-        (one, _) => one,
+fn sooner(before: Option<Unavailable>, other: Unavailable) -> Unavailable {
+    match (before, other) {
+        (Some(Unavailable::Out { secs }), Unavailable::Out { secs: others }) => {
+            Unavailable::Out { secs: secs.min(others) }
+        }
+        (Some(Unavailable::Busy), _) => Unavailable::Busy,
+        (_, other) => other,
     }
 }
 

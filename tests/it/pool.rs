@@ -706,3 +706,71 @@ async fn an_upstream_that_says_what_it_takes_is_believed() {
     }
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_fails_alone_is_spared_and_so_are_tokens() {
+    let world = World::new(&[json!({})], &[("UPSTREAM_BREAKER_FAILURES", "2")]).await;
+    for _ in 0..2 {
+        world.upstreams[0].next(refuse(500));
+        assert_eq!(world.send(&ask("hi")).await.status, 502);
+    }
+    let token = world.purse.send(30).await;
+    let swaps = world.mint.calls("/v1/swap");
+    let reply = world.send_token(&ask("hi"), &token).await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "upstream_unavailable"));
+    let wait: u64 = reply.headers["retry-after"].parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!((world.mint.calls("/v1/swap"), world.asked()), (swaps, vec![2]));
+    let ready: Value = world.node.get("/readyz").send().await.unwrap().json().await.unwrap();
+    assert_eq!(ready["upstreams"], json!({ "configured": 1, "left_alone": 1 }));
+    world.clock.step(Duration::from_secs(61));
+    assert_eq!(world.send_token(&ask("hi"), &token).await.status, 200);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_money_is_held_through_all_attempts() {
+    let world = World::new(&[json!({}), json!({}), json!({})], &[]).await;
+    world.upstreams[0].next(refuse(500));
+    world.upstreams[1].next(Script::Paused { before: vec![], after: vec![] });
+    let request = tokio::spawn(world.node.chat(&ask_streaming("hi")).bearer_auth(&world.key).send());
+    while world.upstreams[1].seen().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let (left, held, spent) = world.node.balance(&world.key).await;
+    assert!(held > 0 && left + held == 1_000_000 && spent == 0, "{left} {held} {spent}");
+    world.upstreams[1].resume();
+    assert!(request.await.unwrap().unwrap().text().await.unwrap().contains("[DONE]"));
+    assert_eq!(world.asked(), [1, 1, 1]);
+    assert_eq!(world.node.balance(&world.key).await, (998_000, 0, 2_000));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_stops_nothing_and_blames_nobody() {
+    let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "1")]).await;
+    // Before anything came: the next one is asked all the same, and paid for.
+    world.upstreams[0].next(Script::Paused { before: vec![], after: vec![] });
+    let request = tokio::spawn(world.node.chat(&ask_streaming("hi")).bearer_auth(&world.key).send());
+    while world.upstreams[0].seen().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    request.abort();
+    world.upstreams[0].resume();
+    while world.upstreams[1].seen().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((world.spent().await, world.asked()), (2_000, vec![1, 1]));
+    world.clock.step(RESTED);
+    // After content: what it cost is learnt, and the upstream has done nothing wrong.
+    let after = vec![sse(MODEL, &["more"], Some(usage(100, 50))).concat()];
+    world.upstreams[0].next(Script::Paused { before: vec![delta(MODEL, "first")], after });
+    let mut answer = world.node.chat(&ask_streaming("hi")).bearer_auth(&world.key).send().await.unwrap();
+    assert!(answer.chunk().await.unwrap().is_some());
+    drop(answer);
+    world.upstreams[0].resume();
+    assert_eq!((world.spent().await, world.asked()), (4_000, vec![1, 0]));
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [1, 0]);
+    world.finish().await;
+}
