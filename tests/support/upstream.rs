@@ -121,7 +121,8 @@ impl Drop for Upstream {
 }
 
 async fn serve(State(shared): State<Shared>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let target = uri.to_string();
+    // A proxy asks with the whole address.
+    let target = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     shared.inner.seen.lock().expect("seen").push(Seen { target: target.clone(), headers, body: body.clone() });
     let script = shared.inner.scripts.lock().expect("scripts").pop_front();
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
