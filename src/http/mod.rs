@@ -8,6 +8,7 @@ mod idempotency;
 mod info;
 mod lightning;
 mod models;
+mod providers;
 mod proxy;
 mod receipts;
 pub mod serve;
@@ -29,6 +30,7 @@ use crate::config;
 use crate::dialect::{self, Dialect};
 use crate::exchange::Exchange;
 use crate::failure::{Code, Failure};
+use crate::nostr::{Announcer, Directory};
 use envelope::Asked;
 
 /// Routes that can be served, of this module or another.
@@ -45,6 +47,10 @@ pub struct Node {
     pub draining: CancellationToken,
     /// The last proof of the books.
     pub audit: Latest,
+    /// The other nodes, where this one looks for them.
+    pub directory: Option<Directory>,
+    /// What this node says of itself on Nostr.
+    pub announcer: Option<Announcer>,
 }
 
 impl Node {
@@ -65,6 +71,8 @@ impl Node {
             listing: Arc::default(),
             draining,
             audit: Latest::default(),
+            directory: None,
+            announcer: None,
         }
     }
 
@@ -72,6 +80,12 @@ impl Node {
     #[must_use]
     pub fn showing(self, audit: Latest) -> Self {
         Self { audit, ..self }
+    }
+
+    /// The same node, on Nostr.
+    #[must_use]
+    pub fn on_nostr(self, announcer: Option<Announcer>, directory: Option<Directory>) -> Self {
+        Self { announcer, directory, ..self }
     }
 }
 
@@ -88,6 +102,8 @@ pub fn router(node: Node, cors_origins: &[String]) -> Routes {
             .route(&at("/models"), get(models::list))
             .route(&at("/models/"), get(models::list))
             .route(&at("/models/{*id}"), get(models::one))
+            .route(&at("/providers"), get(providers::list))
+            .route(&at("/providers/"), get(providers::list))
             .route(&at("/receipts/{id}"), get(receipts::one));
         for dialect in dialect::REGISTRY.iter().copied() {
             router = router.route(&at(&format!("/{}", dialect.path())), paid(dialect));

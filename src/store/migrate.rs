@@ -51,6 +51,7 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 13, common: include_str!("../migrations/0013_sweep.sql"), sqlite: "", postgres: "" },
     Migration { version: 14, common: include_str!("../migrations/0014_found.sql"), sqlite: "", postgres: "" },
+    Migration { version: 30, common: include_str!("../migrations/0030_nostr.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

@@ -19,6 +19,7 @@ pub mod lossy;
 pub mod mint;
 pub mod node;
 pub mod purse;
+pub mod relay;
 pub mod store;
 pub mod tokens;
 pub mod upstream;
