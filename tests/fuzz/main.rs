@@ -21,6 +21,7 @@ mod bodies;
 mod engine;
 mod mints;
 mod money;
+mod relays;
 
 use engine::fuzz;
 
@@ -87,4 +88,9 @@ fn stream() {
 #[test]
 fn mint() {
     fuzz("mint", mints::mint());
+}
+
+#[test]
+fn relay() {
+    fuzz("relay", relays::relay());
 }

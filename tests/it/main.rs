@@ -42,6 +42,7 @@ mod process;
 mod purse;
 mod receipts;
 mod refusals;
+mod relays;
 mod secrets;
 mod simulation;
 mod storage;
