@@ -24,6 +24,8 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Mints, Secret};
 use crate::exchange::{Deliveries, Exchange, Replays};
 use crate::http;
+use crate::http::peer::Proxies;
+use crate::http::serve::Entrance;
 use crate::jobs;
 use crate::ledger::Ledger;
 use crate::net::dialer::Dialer;
@@ -142,7 +144,8 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     }
     start_work(&background, &stop, &config, &exchange, latest, now_ms);
     start_on_nostr(&background, &stop, &config, &exchange, &network);
-    background.spawn(http::serve::run(listener, router, exchanges.clone(), drain.clone(), stop.clone()));
+    let entrance = Entrance { listener, proxies: Proxies::new(&config.server.trusted_proxies) };
+    background.spawn(http::serve::run(entrance, router, exchanges.clone(), drain.clone(), stop.clone()));
     let npub = is_new.then(|| exchange.identity.npub().to_owned());
     Ok(Running {
         address,

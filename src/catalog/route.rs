@@ -11,7 +11,7 @@ use crate::clock::SharedClock;
 use crate::config::Pricing;
 use crate::money::rate::Exchange;
 use crate::money::{Msat, Prices, RateCard};
-use crate::price::{PriceBook, Rate};
+use crate::price::{PriceBook, Rate, Source, StaleRate};
 
 /// What serves a request, and on which terms. The rate card is frozen here.
 #[derive(Clone, Debug)]
@@ -37,6 +37,17 @@ pub enum RouteError {
     NoRate,
     #[error("The cost of this request is out of range.")]
     OutOfRange,
+}
+
+/// The rate as it may be shown to anybody.
+#[derive(Clone, Debug)]
+pub struct RateView {
+    /// When it was looked at, in ms since the Unix epoch.
+    pub now_ms: i64,
+    pub rate: Result<Rate, StaleRate>,
+    pub sources: Vec<Source>,
+    pub exchange_fee: Decimal,
+    pub provider_fee: Decimal,
 }
 
 /// The price list and the rate.
@@ -66,6 +77,19 @@ impl Market {
     #[must_use]
     pub fn is_priced(&self) -> bool {
         !self.model_based || self.exchange().is_some()
+    }
+
+    /// The rate that is billed at now, why there is none, and what it rests on.
+    #[must_use]
+    pub fn rate(&self) -> RateView {
+        let now_ms = self.clock.now_ms();
+        RateView {
+            now_ms,
+            rate: self.book.current(now_ms),
+            sources: self.book.sources(now_ms),
+            exchange_fee: self.pricing.exchange_fee,
+            provider_fee: self.pricing.provider_fee,
+        }
     }
 
     /// Whether the node sells any model at all.

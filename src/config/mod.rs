@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rust_decimal::Decimal;
 use url::Url;
 
@@ -102,6 +103,8 @@ pub struct Server {
     pub port: u16,
     /// `CORS_ORIGINS`, comma list; empty (or `*` among them) means any.
     pub cors_origins: Vec<String>,
+    /// `TRUSTED_PROXIES`: reverse proxies that say who asks.
+    pub trusted_proxies: Vec<IpNet>,
     /// `MAX_BODY_BYTES`, 32 MiB.
     pub max_body_bytes: usize,
     /// `SHUTDOWN_TIMEOUT_SECONDS`, 30: how long running streams may go on after a stop signal.
@@ -248,10 +251,24 @@ pub struct Pricing {
     pub btc_usd_fixed: Option<Decimal>,
     /// `BTC_USD_FEEDS`: `kraken=<url>,coinbase=<url>,…`; a bare name takes the feed's own URL.
     pub feeds: Vec<Feed>,
-    /// `BTC_USD_MAX_AGE`, seconds, 600
-    pub max_age: Duration,
+    pub rate: RateRules,
     /// `PRICING_REFRESH_INTERVAL_SECONDS` (`PRICING_REFRESH_INTERVAL`), 120
     pub refresh_interval: Duration,
+}
+
+/// When a BTC/USD rate is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateRules {
+    /// `BTC_USD_MAX_AGE`, seconds, 600
+    pub max_age: Duration,
+    /// `BTC_USD_MIN_FEEDS`, 2: so many must agree, or all where there are fewer.
+    pub min_feeds: usize,
+    /// `BTC_USD_MAX_SPREAD_PERCENT`, 10: how far from the median a feed may be.
+    pub max_spread_percent: u8,
+    /// `BTC_USD_GRACE_SECONDS`, 0: for how long after its age the last good rate still sells.
+    pub grace: Option<Duration>,
+    /// `BTC_USD_GRACE_MARGIN_PERCENT`, 5: by how much it is dearer then.
+    pub grace_margin_percent: u8,
 }
 
 /// One source of the BTC/USD rate.

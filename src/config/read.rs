@@ -6,8 +6,8 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Backups, Clients, Config, Info, Log, Mints, Nostr, Payouts, Pricing, Secret, Server, Storage, Upstream,
-    address, values,
+    Admin, Backups, Clients, Config, Info, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret, Server, Storage,
+    Upstream, address, values,
 };
 
 /// Reads everything and fails with all faults at once.
@@ -74,12 +74,14 @@ impl<'a> Reader<'a> {
         let host = self.get("HOST", values::host);
         let port = self.get("PORT", values::port);
         let cors_origins = self.get("CORS_ORIGINS", values::origins);
+        let trusted_proxies = self.get("TRUSTED_PROXIES", values::networks);
         let max_body_bytes = self.get("MAX_BODY_BYTES", values::body_limit);
         let shutdown_timeout = self.get("SHUTDOWN_TIMEOUT_SECONDS", values::seconds);
         Some(Server {
             host: host?,
             port: port?,
             cors_origins: cors_origins?,
+            trusted_proxies: trusted_proxies?,
             max_body_bytes: max_body_bytes?,
             shutdown_timeout: shutdown_timeout?,
         })
@@ -230,7 +232,7 @@ impl<'a> Reader<'a> {
         let missing_usage = self.get("MISSING_USAGE", values::missing_usage);
         let btc_usd_fixed = self.optional("BTC_USD_FIXED", values::btc_usd);
         let feeds = self.get("BTC_USD_FEEDS", values::feeds);
-        let max_age = self.get("BTC_USD_MAX_AGE", values::seconds);
+        let rate = self.rate();
         let refresh_interval = self.get("PRICING_REFRESH_INTERVAL_SECONDS", values::seconds);
         Some(Pricing {
             models_path: models_path?.into(),
@@ -246,8 +248,23 @@ impl<'a> Reader<'a> {
             missing_usage: missing_usage?,
             btc_usd_fixed: btc_usd_fixed?,
             feeds: feeds?,
-            max_age: max_age?,
+            rate: rate?,
             refresh_interval: refresh_interval?,
+        })
+    }
+
+    fn rate(&mut self) -> Option<RateRules> {
+        let max_age = self.get("BTC_USD_MAX_AGE", values::seconds);
+        let min_feeds = self.get("BTC_USD_MIN_FEEDS", values::feed_count);
+        let max_spread_percent = self.get("BTC_USD_MAX_SPREAD_PERCENT", values::percent);
+        let grace = self.get("BTC_USD_GRACE_SECONDS", values::seconds_or_never);
+        let grace_margin_percent = self.get("BTC_USD_GRACE_MARGIN_PERCENT", values::percent);
+        Some(RateRules {
+            max_age: max_age?,
+            min_feeds: min_feeds?,
+            max_spread_percent: max_spread_percent?,
+            grace: grace?,
+            grace_margin_percent: grace_margin_percent?,
         })
     }
 

@@ -103,6 +103,14 @@ pub const SETTINGS: &[Setting] = &[
         "A fixed rate in USD for one bitcoin; no source is asked then."),
     setting("BTC_USD_MAX_AGE", &[], "600",
         "Seconds after which a rate is too old to sell at."),
+    setting("BTC_USD_MIN_FEEDS", &[], "2",
+        "How many sources must agree before a rate is believed; all of them, where there are fewer."),
+    setting("BTC_USD_MAX_SPREAD_PERCENT", &[], "10",
+        "By how many percent a source may differ from the median and still count."),
+    setting("BTC_USD_GRACE_SECONDS", &[], "0",
+        "For how long the last good rate may still sell when it is too old. 0: not at all."),
+    setting("BTC_USD_GRACE_MARGIN_PERCENT", &[], "5",
+        "By how many percent everything is dearer in that time."),
     setting("PRICING_REFRESH_INTERVAL_SECONDS", &["PRICING_REFRESH_INTERVAL"], "120",
         "Seconds between two looks at the rate."),
 
@@ -122,8 +130,9 @@ pub const SETTINGS: &[Setting] = &[
         "Days that change and refunds stay claimable. What nobody has claimed at the mint by then is taken \
          back into your earnings. 0: never."),
     setting("INVOICE_CREATES_PER_HOUR", &[], "10",
-        "Lightning invoices for new keys that one address may ask for in an hour. Behind a reverse proxy, or \
-         in Tor, all clients have one address: set this and the next two to 0 there, which means no limit."),
+        "Lightning invoices for new keys that one address may ask for in an hour. In Tor, and behind a reverse \
+         proxy that TRUSTED_PROXIES does not name, all clients have one address: set this and the next two to 0 \
+         there, which means no limit."),
     setting("INVOICE_MAX_PENDING", &[], "5",
         "How many of them may wait to be paid, for one address. 0: no limit."),
     setting("VOUCHER_TRIES_PER_HOUR", &[], "20",
@@ -161,6 +170,9 @@ pub const SETTINGS: &[Setting] = &[
         "Port to listen on. 0 picks a free one."),
     setting("CORS_ORIGINS", &[], "*",
         "Web sites whose scripts may call the API, separated by commas, e.g. https://chat.example."),
+    setting("TRUSTED_PROXIES", &[], "",
+        "Your reverse proxies, as addresses or networks (127.0.0.1, 10.0.0.0/8), separated by commas: what they \
+         say in X-Forwarded-For is who asks."),
     setting("MAX_BODY_BYTES", &[], "33554432",
         "Largest request taken, in bytes."),
     setting("SHUTDOWN_TIMEOUT_SECONDS", &[], "30",

@@ -45,6 +45,7 @@ const ROWS: &[Row] = &[
     ("PORT", " 0 ", field!(server.port), "0"),
     ("CORS_ORIGINS", "https://A.example/, app://x", field!(server.cors_origins), r#"["https://a.example", "app://x"]"#),
     ("CORS_ORIGINS", "https://a.example,*", field!(server.cors_origins), "[]"),
+    ("TRUSTED_PROXIES", "127.0.0.1, fd00::/8,10.1.2.3/8", field!(server.trusted_proxies), "[127.0.0.1/32, fd00::/8, 10.0.0.0/8]"),
     ("MAX_BODY_BYTES", "1024", field!(server.max_body_bytes), "1024"),
     ("SHUTDOWN_TIMEOUT_SECONDS", "1", field!(server.shutdown_timeout), "1s"),
     ("NAME", "My node", field!(info.name), "\"My node\""),
@@ -105,7 +106,11 @@ const ROWS: &[Row] = &[
         let show = |feed: &super::Feed| format!("{} {}", feed.kind.name(), feed.url.as_ref().map_or("-", |url| url.as_str()));
         config.pricing.feeds.iter().map(show).collect::<Vec<_>>().join("; ")
     }, "mempool -; kraken http://127.0.0.1:9/t?pair=XBTUSD"),
-    ("BTC_USD_MAX_AGE", "10", field!(pricing.max_age), "10s"),
+    ("BTC_USD_MAX_AGE", "10", field!(pricing.rate.max_age), "10s"),
+    ("BTC_USD_MIN_FEEDS", "3", field!(pricing.rate.min_feeds), "3"),
+    ("BTC_USD_MAX_SPREAD_PERCENT", "4", field!(pricing.rate.max_spread_percent), "4"),
+    ("BTC_USD_GRACE_SECONDS", "900", field!(pricing.rate.grace), "Some(900s)"),
+    ("BTC_USD_GRACE_MARGIN_PERCENT", "7", field!(pricing.rate.grace_margin_percent), "7"),
     ("PRICING_REFRESH_INTERVAL_SECONDS", "11", field!(pricing.refresh_interval), "11s"),
     ("PRICING_REFRESH_INTERVAL", "12", field!(pricing.refresh_interval), "12s"),
     ("NODE_TIMEOUT_SECONDS", "5", field!(storage.node_timeout), "5s"),
@@ -162,7 +167,7 @@ fn without_settings_the_documented_defaults_hold() {
     let config = read(&[]);
     assert_eq!(
         show(&config.server),
-        "Server { host: 127.0.0.1, port: 8000, cors_origins: [], max_body_bytes: 33554432, shutdown_timeout: 30s }"
+        "Server { host: 127.0.0.1, port: 8000, cors_origins: [], trusted_proxies: [], max_body_bytes: 33554432, shutdown_timeout: 30s }"
     );
     assert_eq!(
         show(&config.storage),
@@ -179,7 +184,11 @@ fn without_settings_the_documented_defaults_hold() {
     let pricing = &config.pricing;
     assert_eq!(show(&(pricing.exchange_fee, pricing.provider_fee, pricing.tolerance_percent)), "(1.005, 1.05, 1)");
     assert_eq!(show(&(pricing.cost_per_request, pricing.cost_per_1k_input, pricing.cost_per_1k_output)), "(1, 0, 0)");
-    assert_eq!(show(&(pricing.max_age, pricing.refresh_interval, pricing.min_request)), "(600s, 120s, Msat(1))");
+    assert_eq!(show(&(pricing.refresh_interval, pricing.min_request)), "(120s, Msat(1))");
+    assert_eq!(
+        show(&pricing.rate),
+        "RateRules { max_age: 600s, min_feeds: 2, max_spread_percent: 10, grace: None, grace_margin_percent: 5 }"
+    );
     let names: Vec<_> = pricing.feeds.iter().map(|feed| feed.kind.name()).collect();
     assert_eq!(names, ["kraken", "coinbase", "binance", "bitstamp", "mempool"]);
     assert!(pricing.feeds.iter().all(|feed| feed.url.is_none()));
@@ -256,6 +265,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("COST_PER_1K_OUTPUT_TOKENS", ".", "is not a number in range"),
     ("EXCHANGE_FEE", "0", "is not a number in range; expected more than 0, up to 100"),
     ("UPSTREAM_PROVIDER_FEE", "100.1", "is not a number in range"),
+    ("TRUSTED_PROXIES", "proxy.example", "entry 1 is no address"),
     ("TOLERANCE_PERCENTAGE", "51", "is not a number in range; expected 0 to 50"),
     ("MIN_REQUEST_MSAT", "2100000000000000001", "is not a whole number in range"),
     ("MISSING_USAGE", "guess", "is not one of the three"),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rust_decimal::Decimal;
 use tracing_subscriber::EnvFilter;
 use url::Url;
@@ -126,6 +127,10 @@ pub(super) fn foreign_mints(text: &str) -> Parsed<bool> {
 
 pub(super) fn ladder_coins(text: &str) -> Parsed<usize> {
     whole(text, 0..=8)
+}
+
+pub(super) fn feed_count(text: &str) -> Parsed<usize> {
+    whole(text, 1..=100)
 }
 
 pub(super) fn concurrency(text: &str) -> Parsed<usize> {
@@ -294,6 +299,18 @@ fn list<T: PartialEq>(text: &str, parse: impl Fn(&str) -> Parsed<T>) -> Parsed<V
         }
     }
     Ok(found)
+}
+
+/// Addresses, and networks as an address and the length of its prefix.
+pub(super) fn networks(text: &str) -> Parsed<Vec<IpNet>> {
+    let network = |entry: &str| {
+        let address = entry.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+        address.ok().or_else(|| entry.parse::<IpNet>().ok()).map(|network| network.trunc())
+    };
+    list(text, |entry| {
+        network(entry)
+            .ok_or_else(|| "is no address; expected one like 10.1.2.3, or a network like 10.0.0.0/8".to_owned())
+    })
 }
 
 pub(super) fn mint_urls(text: &str) -> Parsed<Vec<String>> {

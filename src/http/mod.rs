@@ -8,12 +8,13 @@ mod idempotency;
 mod info;
 mod lightning;
 mod models;
+pub mod peer;
 mod providers;
 mod proxy;
+mod rate;
 mod receipts;
 pub mod serve;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -99,6 +100,7 @@ pub fn router(node: Node, cors_origins: &[String]) -> Routes {
         let at = |path: &str| format!("{prefix}{path}");
         router = router
             .route(&at("/info"), get(info::info))
+            .route(&at("/rate"), get(rate::show))
             .route(&at("/models"), get(models::list))
             .route(&at("/models/"), get(models::list))
             .route(&at("/models/{*id}"), get(models::one))
@@ -140,11 +142,6 @@ async fn not_allowed(request: Request) -> Response<Body> {
         return refuse(&Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
     refuse(&Failure::client(Code::MethodNotAllowed, format!("{} is not allowed here.", request.method())))
-}
-
-/// The address that a request came from, by its socket. Headers can say anything.
-fn peer(request: &Request) -> Option<IpAddr> {
-    request.extensions().get::<serve::Peer>().map(|peer| peer.0)
 }
 
 /// A new request id. Ids sort by time, so the index over them grows at its end.

@@ -1,6 +1,6 @@
 //! The accept loop: TCP without Nagle's delay, limits on slow headers, and an end in two steps.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,24 +15,30 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::peer::Proxies;
+
 /// How long a client may take for the head of a request, and how long an idle connection lives.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after the system refused a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
+/// Where clients come in.
+#[derive(Debug)]
+pub struct Entrance {
+    pub listener: TcpListener,
+    pub proxies: Proxies,
+}
 
 /// Serves until `drain` is cancelled; then stops accepting, lets running exchanges end, and
 /// returns when all are done or `stop` is cancelled.
 pub async fn run(
-    listener: TcpListener,
+    entrance: Entrance,
     router: Router,
     tracker: TaskTracker,
     drain: CancellationToken,
     stop: CancellationToken,
 ) {
+    let Entrance { listener, proxies } = entrance;
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(true);
     server.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
@@ -54,8 +60,9 @@ pub async fn run(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        let (peer, router) = (Peer(peer.ip()), TowerToHyperService::new(router.clone()));
+        let (socket, proxies, router) = (peer.ip(), proxies.clone(), TowerToHyperService::new(router.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
+            let peer = proxies.client(socket, request.headers());
             request.extensions_mut().insert(peer);
             router.call(request)
         });

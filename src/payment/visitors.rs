@@ -1,9 +1,8 @@
 //! What one address may ask for without paying: invoices that make keys, and guesses at vouchers.
 //!
 //! Kept in memory, for one process and at most [`MAX_VISITORS`] addresses, by a keyed hash of the
-//! address (of its /64 for IPv6, which one customer has whole): no address is stored or logged. Behind
-//! a reverse proxy, or in Tor, all clients have one address and share one allowance; there the
-//! operator turns it off.
+//! address (of its /64 for IPv6, which one customer has whole): no address is stored or logged. In
+//! Tor all clients have one address and share one allowance; there the operator turns it off.
 //!
 //! A voucher's code has too many letters to be guessed at any rate: what is bounded is what guessing
 //! costs the node. A delay for all, as the operator's login has it, would let one stranger lock out

@@ -175,6 +175,7 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
+    use crate::config::RateRules;
     use crate::price::PriceBook;
 
     const KINDS: [FeedKind; 5] =
@@ -371,7 +372,14 @@ mod tests {
             boxed(FeedKind::Mempool, serve_text("200 OK", &body(FeedKind::Mempool, "67100"))),
         ];
         let clock: crate::clock::SharedClock = Arc::new(SystemClock);
-        let book = PriceBook::new(feeds, None, Duration::from_secs(600), clock.clone());
+        let rules = RateRules {
+            max_age: Duration::from_secs(600),
+            min_feeds: 2,
+            max_spread_percent: 10,
+            grace: None,
+            grace_margin_percent: 0,
+        };
+        let book = PriceBook::new(feeds, None, rules, clock.clone());
         let faults = book.refresh().await;
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].starts_with("coinbase: ") && faults[1].starts_with("binance: "));

@@ -2,12 +2,6 @@
 
 use rust_decimal::Decimal;
 
-/// Fewest prices at which one can be told to be the odd one out.
-const QUORUM: usize = 3;
-
-/// A price may differ from the median by the median divided by this: 10 %.
-const TOLERATED_SHARE: Decimal = Decimal::TEN;
-
 /// The middle price; the mean of the two in the middle when their number is even. `None` for none.
 #[must_use]
 pub fn median(mut prices: Vec<Decimal>) -> Option<Decimal> {
@@ -21,18 +15,15 @@ pub fn median(mut prices: Vec<Decimal>) -> Option<Decimal> {
     lower.checked_add(upper)?.checked_div(Decimal::TWO)
 }
 
-/// The median, and the prices it is made of. With three prices or more, those that differ from
-/// the median by more than 10 % are left out and the rest is reckoned anew.
+/// The median, and the prices it is made of. Those that differ from the median by more than
+/// `spread_percent` are left out and the rest is reckoned anew.
 ///
 /// `None` for no price, and when no price is near the median: then they contradict each other and
 /// none is to be believed.
 #[must_use]
-pub fn robust_median(prices: Vec<Decimal>) -> Option<(Decimal, Vec<Decimal>)> {
+pub fn robust_median(prices: Vec<Decimal>, spread_percent: u8) -> Option<(Decimal, Vec<Decimal>)> {
     let centre = median(prices.clone())?;
-    if prices.len() < QUORUM {
-        return Some((centre, prices));
-    }
-    let tolerated = centre.checked_div(TOLERATED_SHARE)?;
+    let tolerated = centre.checked_mul(Decimal::from(spread_percent))?.checked_div(Decimal::ONE_HUNDRED)?;
     let is_near = |price: &Decimal| price.checked_sub(centre).is_some_and(|distance| distance.abs() <= tolerated);
     let kept: Vec<Decimal> = prices.into_iter().filter(is_near).collect();
     Some((median(kept.clone())?, kept))
@@ -61,10 +52,10 @@ mod tests {
     }
 
     #[test]
-    fn outliers_are_left_out_from_three_on() {
+    fn outliers_are_left_out() {
         for (prices, expected, kept) in [
-            // Two cannot outvote each other.
-            (&[100, 50][..], "75", 2),
+            (&[100][..], "100", 1),
+            (&[100, 110], "105", 2),
             // 50 is far from the median 100.
             (&[100, 102, 50], "101", 2),
             // Exactly 10 % is near enough, above and below.
@@ -73,14 +64,17 @@ mod tests {
             (&[1, 99, 100, 101, 100_000], "100", 3),
             (&[100, 100, 100, 200], "100", 3),
         ] {
-            let (rate, used) = robust_median(decimals(prices)).unwrap();
+            let (rate, used) = robust_median(decimals(prices), 10).unwrap();
             assert_eq!((rate, used.len()), (expected.parse().unwrap(), kept), "{prices:?}");
         }
     }
 
     #[test]
     fn camps_that_contradict_each_other_give_no_price() {
-        assert_eq!(robust_median(decimals(&[50, 51, 100, 101])), None);
-        assert_eq!(robust_median(Vec::new()), None);
+        assert_eq!(robust_median(decimals(&[50, 51, 100, 101]), 10), None);
+        // Two cannot outvote each other, and what is between them is nobody's price.
+        assert_eq!(robust_median(decimals(&[100, 50]), 10), None);
+        assert_eq!(robust_median(decimals(&[100, 50]), 34).unwrap().0, Decimal::from(75));
+        assert_eq!(robust_median(Vec::new(), 10), None);
     }
 }

@@ -243,7 +243,8 @@ async fn what_a_relay_does_not_take_is_not_sent_to_it() {
         relays.push(relay);
     }
     let urls: Vec<String> = relays.iter().map(FakeRelay::url).collect();
-    let announcer = Voice::new(&urls).await.start();
+    let voice = Voice::new(&urls).await;
+    let announcer = voice.start();
     announcer.keep(Some(&listing())).await.unwrap();
     let sent: Vec<usize> = relays.iter().map(|relay| relay.listings().len()).collect();
     assert_eq!(sent, [0, 0, 0, 0, 1, 1]);

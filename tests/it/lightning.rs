@@ -405,4 +405,15 @@ async fn one_address_has_so_many_invoices_an_hour_and_waiting() {
     let outcomes = futures_util::future::join_all((0..10).map(|_| answer(create()))).await;
     assert_eq!(outcomes.iter().filter(|(status, _)| *status == 200).count(), 2, "also when they come at once");
     node.finish().await;
+
+    // Behind a proxy of the operator's, everybody has an address of their own, and nobody another's.
+    let settings = [("INVOICE_CREATES_PER_HOUR", "1"), ("TRUSTED_PROXIES", "127.0.0.1")];
+    let node = node_ahead(&mint, &upstream, &clock, &settings).await;
+    let create = async |forwarded: &'static str| {
+        let request = node.post("/lightning/invoice").header("x-forwarded-for", forwarded);
+        answer(request.json(&json!({ "amount_sats": 9, "purpose": "create" }))).await.0
+    };
+    assert_eq!([create("198.51.100.1").await, create("198.51.100.2").await], [200, 200]);
+    assert_eq!([create("1.1.1.1, 198.51.100.1").await, create("198.51.100.2, 127.0.0.1").await], [429, 429]);
+    node.finish().await;
 }

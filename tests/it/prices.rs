@@ -1,7 +1,7 @@
 //! The price list, the rate behind it, and what happens when there is none.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use coinslot::clock::Clock;
 use serde_json::{Value, json};
@@ -126,6 +126,99 @@ async fn without_a_fresh_rate_nothing_is_sold_and_refunds_stay_open() {
     assert_eq!(purse.receive(&fresh).await.unwrap(), 50, "the fresh token is untouched");
     assert_eq!(node.get("/readyz").send().await.unwrap().status(), 503);
     assert_eq!(crate::bearer::refund(&node, &purse, &token).await, 198);
+    node.finish().await;
+}
+
+/// Feeds of a test's own: each says what was last written on it, nothing where that is empty.
+async fn feeds(count: usize) -> (String, Arc<Vec<Mutex<String>>>) {
+    const NAMES: [&str; 5] = ["binance", "kraken", "coinbase", "bitstamp", "mempool"];
+    let said: Arc<Vec<Mutex<String>>> = Arc::new((0..count).map(|_| Mutex::default()).collect());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let spoken = Arc::clone(&said);
+    let answer = move |axum::extract::Path(at): axum::extract::Path<usize>| async move {
+        let price = spoken[at].lock().unwrap().clone();
+        let body = match NAMES[at] {
+            "binance" => format!(r#"{{"price":"{price}"}}"#),
+            "kraken" => format!(r#"{{"error":[],"result":{{"XXBTZUSD":{{"c":["{price}","1"]}}}}}}"#),
+            "coinbase" => format!(r#"{{"data":{{"amount":"{price}"}}}}"#),
+            "bitstamp" => format!(r#"{{"last":"{price}"}}"#),
+            _ => format!(r#"{{"USD":{price}}}"#),
+        };
+        let status = if price.is_empty() { 503 } else { 200 };
+        (axum::http::StatusCode::from_u16(status).unwrap(), body)
+    };
+    let router = axum::Router::new().route("/{at}", axum::routing::get(answer));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let named: Vec<String> =
+        NAMES.iter().take(count).enumerate().map(|(at, name)| format!("{name}=http://{address}/{at}")).collect();
+    (named.join(","), said)
+}
+
+/// Feeds that fall silent, lie, or contradict each other: what a request costs, and when none is sold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_is_what_enough_feeds_agree_on() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let (feeds, said) = feeds(3).await;
+    let clock = Arc::new(Stepped(AtomicI64::new(1_790_000_000_000)));
+    let settings = [
+        ("CASHU_MINTS", mint.url()),
+        ("UPSTREAM_BASE_URL", upstream.url()),
+        ("BTC_USD_FIXED", String::new()),
+        ("BTC_USD_FEEDS", feeds),
+        ("BTC_USD_GRACE_SECONDS", "300".to_owned()),
+        ("BTC_USD_GRACE_MARGIN_PERCENT", "25".to_owned()),
+    ];
+    let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let node = TestNode::with_settings(settings, clock.clone()).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(500).await;
+    let key = purse.send(400).await;
+    assert_eq!(node.balance(&key).await.0, 400_000);
+    let market = &node.running().exchange().market;
+    let say = async |prices: [&str; 3]| {
+        for (slot, price) in said.iter().zip(prices) {
+            *slot.lock().unwrap() = price.to_owned();
+        }
+        market.book().refresh().await;
+    };
+    let shown = async || {
+        let answer = node.get("/v1/rate").send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let cost = async || {
+        let answer = node.chat(&ask("x")).bearer_auth(&key).send().await.unwrap();
+        let body: Value = answer.json().await.unwrap();
+        body["usage"]["cost"]["total_msats"].as_u64().ok_or(body["error"]["code"].clone())
+    };
+
+    // The third lies, and is left out.
+    say(["100000", "100000", "1"]).await;
+    let (status, rate) = shown().await;
+    assert_eq!((status, &rate["btc_usd"], &rate["state"]), (200, &json!("100000"), &json!("fresh")), "{rate}");
+    assert_eq!((&rate["sats_per_usd"], &rate["age_seconds"]), (&json!("1000"), &json!(0)));
+    let counts: Vec<_> = rate["sources"].as_array().unwrap().iter().map(|source| &source["counts"]).collect();
+    assert_eq!(counts, [true, true, false]);
+    assert_eq!(cost().await, Ok(2000));
+
+    // Two of them fall silent: the last good rate, a quarter dearer, for five minutes.
+    say(["", "", "100000"]).await;
+    clock.0.fetch_add(601_000, Ordering::SeqCst);
+    say(["", "", "100000"]).await;
+    let (status, rate) = shown().await;
+    assert_eq!((status, &rate["btc_usd"], &rate["state"]), (200, &json!("80000"), &json!("grace")), "{rate}");
+    assert_eq!(cost().await, Ok(2500));
+    clock.0.fetch_add(300_000, Ordering::SeqCst);
+    let (status, rate) = shown().await;
+    assert_eq!((status, &rate["btc_usd"], &rate["state"]), (503, &Value::Null, &json!("stale")), "{rate}");
+    assert_eq!(cost().await, Err(json!("price_unavailable")));
+
+    // They are back, and contradict each other.
+    say(["100000", "50000", "200000"]).await;
+    assert_eq!(cost().await, Err(json!("price_unavailable")));
+    say(["50000", "50000", "200000"]).await;
+    assert_eq!(cost().await, Ok(4000));
     node.finish().await;
 }
 

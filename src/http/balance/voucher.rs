@@ -19,7 +19,7 @@ struct Wanted {
 /// Serves the call.
 pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
-    let address = peer(&request);
+    let address = peer::of(&request);
     let outcome = async {
         let payment = if proxy::credentials(&headers)?.is_none() { None } else { Some(paying(&headers)?) };
         let wanted: Wanted = read_json(request).await?;

@@ -31,7 +31,7 @@ struct Wanted {
 /// Serves the call.
 pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
-    let address = peer(&request);
+    let address = peer::of(&request);
     let outcome = async {
         let wanted: Wanted = read_json(request).await?;
         let sats = read_amount(wanted.amount_sats.as_ref())?;
