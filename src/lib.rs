@@ -30,7 +30,7 @@
 //!   bytes, through a lens.
 //! * [`failure`]: the one error shape: blame, retry, and what happened to the money.
 //! * [`config`]: the only reader of the environment. [`clock`]: the only reader of the time.
-//!   [`net`]: the only builder of HTTP clients. [`vault`]: secrets at rest.
+//!   [`net`]: the only builder of HTTP clients and WebSockets. [`vault`]: secrets at rest.
 //! * [`lnurl`]: from a Lightning address to an invoice. [`failpoint`]: where a test can kill the node.
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
 //! * [`ledger`]: accounts, transfers, holds, the terms of keys, vouchers, the group-committing writer,
@@ -38,8 +38,10 @@
 //! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal; coins kept
 //!   ready for change; swaps of foreign mints' ecash; recovery of a node whose database was put back;
 //!   [`wallet::health`]: how much is asked of a mint.
-//! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs.
+//! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs; its
+//!   listing at the relays; the directory of the others.
 //! * [`audit`]: the proof of solvency, from ledger, wallet and mints. [`backup`]: sealed copies of it all.
+//!   [`doctor`]: the node looked at from outside.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.
 //! * [`upstream`]: the APIs behind the node: kinds, who goes first, who is left alone, one attempt, what a
 //!   failed one means, what they cost.
@@ -68,7 +70,9 @@
 //!
 //! One decision differs from the first plan: swaps are driven by [`wallet`] itself over cdk's
 //! cryptography, types and store, not by cdk's wallet, because the journal must own inputs and
-//! outputs from before the mint hears of them until they are booked.
+//! outputs from before the mint hears of them until they are booked. For the same reason, [`nostr`] talks
+//! to relays itself, over the types of the crate of that name: the pool that comes with them has tasks, a
+//! clock and a log of its own, and believes a relay to be short.
 
 pub mod admin;
 pub mod audit;
@@ -78,6 +82,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dialect;
+pub mod doctor;
 pub mod exchange;
 pub mod failpoint;
 pub mod failure;

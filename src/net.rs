@@ -5,6 +5,7 @@
 //! cookies, reads proxy settings from the environment, repeats a request, or trusts a body to be
 //! short. A [`NetError`] never contains an address: addresses carry keys in their query.
 
+pub mod dialer;
 pub mod public;
 
 use std::time::Duration;
@@ -170,14 +171,19 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Whether `url` names a host that is reached through Tor alone.
+#[must_use]
+pub fn is_onion(url: &Url) -> bool {
+    url.host().is_some_and(|host| matches!(host, Host::Domain(name) if is_onion_name(name)))
+}
+
+fn is_onion_name(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(before, top)| top.eq_ignore_ascii_case("onion") && !before.is_empty())
+}
+
 fn may_be_plain(host: &Host<&str>) -> bool {
     match host {
-        Host::Domain(name) => {
-            name.eq_ignore_ascii_case("localhost")
-                || name
-                    .rsplit_once('.')
-                    .is_some_and(|(before, top)| top.eq_ignore_ascii_case("onion") && !before.is_empty())
-        }
+        Host::Domain(name) => name.eq_ignore_ascii_case("localhost") || is_onion_name(name),
         Host::Ipv4(address) => address.is_loopback(),
         Host::Ipv6(address) => address.is_loopback(),
     }

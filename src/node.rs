@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, AdminError, AdminState};
+use crate::admin::{self, AdminError, AdminState, OnNostr};
 use crate::audit::{Auditor, Latest};
 use crate::backup::Snapshots;
 use crate::catalog::{Catalog, file, route::Market};
@@ -27,9 +28,10 @@ use crate::http::peer::Proxies;
 use crate::http::serve::Entrance;
 use crate::jobs;
 use crate::ledger::Ledger;
+use crate::net::dialer::Dialer;
 use crate::net::public::Reach;
 use crate::net::{self, ClientOptions, NetError};
-use crate::nostr::{Identity, IdentityError};
+use crate::nostr::{Announcer, Caller, Directory, Identity, IdentityError};
 use crate::payment::payer::Till;
 use crate::payment::rates::Rates;
 use crate::price::PriceBook;
@@ -81,6 +83,7 @@ pub struct Running {
     writer: JoinHandle<()>,
     store: Store,
     shutdown_timeout: Duration,
+    announcer: Announcer,
     admin_password: Option<Secret>,
     /// The public key of an identity that this start made.
     npub: Option<String>,
@@ -131,12 +134,14 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     });
 
     exchange.maintenance.look(&store).await?;
+    let network = on_nostr(&config, &exchange)?;
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let latest = Latest::default();
     let state =
         http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone())
-            .showing(latest.clone());
-    let (pages, admin_password) = admin_pages(&config, &exchange, &store, latest.clone()).await?;
+            .showing(latest.clone())
+            .on_nostr(Some(network.announcer.clone()), network.directory.clone());
+    let (pages, admin_password) = admin_pages(&config, &exchange, latest.clone(), network.clone()).await?;
     let router = http::router(state, &config.server.cors_origins).merge(pages);
     let (listener, address) = listen(&config).await?;
 
@@ -146,6 +151,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         jobs::start(&background, &stop, jobs::TakeSnapshot { snapshots, clock: Arc::clone(exchange.ledger.clock()) });
     }
     start_work(&background, &stop, &config, &exchange, latest, now_ms);
+    start_on_nostr(&background, &stop, &config, &exchange, &network);
     let entrance = Entrance { listener, proxies: Proxies::new(&config.server.trusted_proxies) };
     background.spawn(http::serve::run(entrance, router, exchanges.clone(), drain.clone(), stop.clone()));
     let npub = is_new.then(|| exchange.identity.npub().to_owned());
@@ -159,6 +165,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         writer,
         store,
         shutdown_timeout: config.server.shutdown_timeout,
+        announcer: network.announcer,
         admin_password,
         npub,
         _lock: lock,
@@ -190,11 +197,11 @@ async fn take_over(ledger: &Ledger, data_dir: &Path, now_ms: i64) -> Result<Line
 async fn admin_pages(
     config: &Config,
     exchange: &Exchange,
-    store: &Store,
     audit: Latest,
+    network: OnNostr,
 ) -> Result<(http::Routes, Option<Secret>), StartError> {
     let ledger = exchange.ledger.clone();
-    let admin = admin::ensure_password(store, ledger.clock(), config.admin.password.as_ref()).await?;
+    let admin = admin::ensure_password(ledger.store(), ledger.clock(), config.admin.password.as_ref()).await?;
     let pages = admin::router(AdminState {
         ledger,
         wallet: exchange.till.wallet().clone(),
@@ -205,6 +212,7 @@ async fn admin_pages(
         version: env!("CARGO_PKG_VERSION"),
         secure_cookies: config.info.http_url.starts_with("https://"),
         audit,
+        network,
     });
     Ok((pages, admin.generated))
 }
@@ -236,6 +244,64 @@ fn start_upkeep(
     jobs::start(tracker, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
+}
+
+/// How long a conversation with a relay may take.
+const RELAY_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the relays may keep a node that stops.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+fn caller(exchange: &Exchange) -> Result<Caller, NetError> {
+    let options = ClientOptions { read_timeout: Some(RELAY_PATIENCE), ..ClientOptions::default() };
+    Ok(Caller {
+        dialer: Dialer::new(&options)?,
+        identity: exchange.identity.clone(),
+        clock: Arc::clone(exchange.ledger.clock()),
+        patience: RELAY_PATIENCE,
+    })
+}
+
+/// The node on Nostr. It looks for the others if there is somebody to ask for them and the operator
+/// wants it.
+fn on_nostr(config: &Config, exchange: &Exchange) -> Result<OnNostr, NetError> {
+    let (caller, store) = (caller(exchange)?, exchange.ledger.store());
+    let (relays, name) = (&config.nostr.relays, config.nostr.provider_id.clone());
+    let looks = config.nostr.refresh_interval.is_some() && !relays.is_empty();
+    let reach = strangers_reach(&config.mints.urls);
+    let directory = looks.then(|| Directory::new(store.clone(), caller.clone(), relays.clone(), reach));
+    Ok(OnNostr {
+        npub: exchange.identity.npub().to_owned(),
+        http_url: config.info.http_url.clone(),
+        announcer: Announcer::new(store.clone(), caller, relays.clone(), name, env!("CARGO_PKG_VERSION")),
+        directory,
+    })
+}
+
+/// Starts what the node does on Nostr, if the operator names relays.
+fn start_on_nostr(
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    config: &Config,
+    exchange: &Arc<Exchange>,
+    network: &OnNostr,
+) {
+    let (announcer, directory) = (&network.announcer, network.directory.clone());
+    if let (Some(directory), Some(period)) = (directory, config.nostr.refresh_interval) {
+        jobs::start(tracker, stop, jobs::Discover { directory, period });
+    }
+    if announcer.relays().is_empty() {
+        return;
+    }
+    jobs::start(
+        tracker,
+        stop,
+        jobs::Announce {
+            announcer: announcer.clone(),
+            exchange: Arc::clone(exchange),
+            info: config.info.clone(),
+            told: AtomicBool::new(false),
+        },
+    );
 }
 
 /// Starts the jobs that may move money: now, or when it is known how much there is.
@@ -318,11 +384,23 @@ impl Running {
 
     /// Stops the node. Running exchanges have the configured time to finish; `now` cuts it short.
     pub async fn shutdown(self, now: impl Future<Output = ()>) {
-        let Self { exchange, drain, stop, exchanges, background, writer, store, shutdown_timeout, _lock, .. } = self;
+        let Self {
+            exchange,
+            drain,
+            stop,
+            exchanges,
+            background,
+            writer,
+            store,
+            shutdown_timeout,
+            announcer,
+            _lock,
+            ..
+        } = self;
         drain.cancel();
         exchanges.close();
         tokio::select! {
-            () = exchanges.wait() => {}
+            _ = async { tokio::join!(exchanges.wait(), say_goodbye(&announcer, &exchange)) } => {}
             () = tokio::time::sleep(shutdown_timeout) => {
                 tracing::warn!("some exchanges did not end in time; their holds are released at the next start");
             }
@@ -344,6 +422,20 @@ impl Running {
             tracing::warn!("some background work did not end in time");
         }
         store.close().await;
+    }
+}
+
+/// Tells the relays that the node is down, unless another node of its database goes on.
+async fn say_goodbye(announcer: &Announcer, exchange: &Exchange) {
+    match exchange.ledger.has_company().await {
+        Ok(false) => {}
+        Ok(true) => return,
+        Err(error) => return tracing::warn!(%error, "it is not known whether this is the last node"),
+    }
+    match tokio::time::timeout(FAREWELL, announcer.withdraw()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the listing on Nostr was not withdrawn"),
+        Err(_) => tracing::warn!("the relays did not take the withdrawal of the listing in time"),
     }
 }
 

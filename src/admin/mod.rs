@@ -8,6 +8,7 @@
 
 pub(crate) mod format;
 mod login;
+mod network;
 mod overview;
 mod password;
 mod repo;
@@ -26,6 +27,7 @@ use axum::routing::{get, post};
 
 use crate::audit::Latest;
 use crate::ledger::Ledger;
+use crate::nostr::{Announcer, Directory};
 use crate::payment::payer::Till;
 use crate::store::StoreError;
 use crate::upstream::Pool;
@@ -67,6 +69,17 @@ pub struct AdminState {
     pub secure_cookies: bool,
     /// The last proof of the books.
     pub audit: Latest,
+    pub network: OnNostr,
+}
+
+/// The node on Nostr.
+#[derive(Clone, Debug)]
+pub struct OnNostr {
+    pub npub: String,
+    pub http_url: String,
+    pub announcer: Announcer,
+    /// The others there, where the node looks for them.
+    pub directory: Option<Directory>,
 }
 
 impl AdminState {
@@ -82,6 +95,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/", get(async || Redirect::to("/admin")))
         .route("/admin/login", get(login::show).post(login::log_in))
         .route("/admin/logout", post(login::log_out))
+        .route("/admin/network", get(network::show))
         .route("/admin/vouchers", get(vouchers::show).post(vouchers::issue))
         .route("/admin/vouchers/revoke", post(vouchers::revoke))
         .route("/admin/style.css", get(style))

@@ -6,6 +6,7 @@
 mod audit;
 mod backup;
 mod check;
+mod doctor;
 mod maintenance;
 mod passphrase;
 mod restore;
@@ -29,6 +30,12 @@ struct Verb {
 
 const VERBS: &[Verb] = &[
     Verb { name: "check", arguments: "", help: "validate the settings and exit", run: check::main },
+    Verb {
+        name: "doctor",
+        arguments: "[--json]",
+        help: "look at address, mints, relays, clock, database (0 well, 1 not)",
+        run: doctor::main,
+    },
     Verb {
         name: "maintenance",
         arguments: "on|off",

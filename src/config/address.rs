@@ -45,6 +45,20 @@ pub fn mint_url(text: &str) -> Result<String, String> {
     base(text).map(|url| url.as_str().trim_end_matches('/').to_owned())
 }
 
+/// The one spelling of a relay's address.
+pub(super) fn relay_url(text: &str) -> Result<String, String> {
+    const EXPECTED: &str = "expected wss://host[:port][/path], ws:// only on loopback and .onion hosts";
+    let (scheme, rest) = text.split_once("://").unwrap_or_default();
+    let http = match scheme.to_ascii_lowercase().as_str() {
+        "wss" => format!("https://{rest}"),
+        "ws" => format!("http://{rest}"),
+        _ => return Err(format!("is not the address of a relay; {EXPECTED}")),
+    };
+    let url = base(&http).map_err(|_| format!("is not an address that a relay may have; {EXPECTED}"))?;
+    let text = url.as_str().trim_end_matches('/');
+    Ok(text.replacen("http", "ws", 1))
+}
+
 fn plain_is_safe(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost") || name.ends_with(".onion"),
@@ -72,6 +86,26 @@ mod tests {
             ("http://abcdef.onion/x", "http://abcdef.onion/x"),
         ] {
             assert_eq!(mint_url(given).as_deref(), Ok(canonical), "{given}");
+        }
+    }
+
+    #[test]
+    fn a_relay_has_one_spelling_and_speaks_tls() {
+        for (given, canonical) in [
+            ("wss://Relay.example/", Some("wss://relay.example")),
+            ("WSS://relay.example:443/inbox/", Some("wss://relay.example/inbox")),
+            ("ws://127.0.0.1:7777", Some("ws://127.0.0.1:7777")),
+            ("ws://abc.onion", Some("ws://abc.onion")),
+            ("ws://relay.example", None),
+            ("https://relay.example", None),
+            ("relay.example", None),
+            ("wss://user:hunter2@relay.example", None),
+            ("wss://relay.example/?key=hunter2", None),
+            ("wss://", None),
+        ] {
+            let read = relay_url(given);
+            assert_eq!(read.as_deref().ok(), canonical, "{given}");
+            assert!(read.err().is_none_or(|problem| !problem.contains("hunter2") && problem.contains("; expected ")));
         }
     }
 

@@ -84,6 +84,13 @@ impl Config {
         if self.mints.urls.is_empty() {
             lines.push("no mint: set CASHU_MINTS".to_owned());
         }
+        let unlisted =
+            match (self.nostr.relays.is_empty(), self.info.http_url.is_empty() && self.info.onion_url.is_empty()) {
+                (true, _) => Some("RELAYS"),
+                (false, true) => Some("HTTP_URL"),
+                (false, false) => None,
+            };
+        lines.extend(unlisted.map(|name| format!("not listed on Nostr, where clients look for nodes: set {name}")));
         let unused = |name| format!("{name} is set, but this version does not use it yet");
         lines.extend(self.not_used.iter().map(unused));
         lines
@@ -329,6 +336,12 @@ pub struct Admin {
 pub struct Nostr {
     /// `NSEC`, nsec1… or 64 hexadecimal digits; made and kept in the database when absent.
     pub nsec: Option<Secret>,
+    /// `RELAYS` (comma list), as `wss://…` without a slash at the end; none: the node is not on Nostr.
+    pub relays: Vec<String>,
+    /// `PROVIDER_ID`: the listing's `d` tag; the start of the public key when absent.
+    pub provider_id: Option<String>,
+    /// `PROVIDERS_REFRESH_INTERVAL_SECONDS`, 900; `None` (0): others are not looked for.
+    pub refresh_interval: Option<Duration>,
 }
 
 /// `LOG_LEVEL`, `LOG_FORMAT`

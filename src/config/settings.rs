@@ -238,12 +238,21 @@ pub const SETTINGS: &[Setting] = &[
     setting("NPUB", &[], "",
         "Your public Nostr key, npub1… When absent: that of NSEC."),
     setting("NSEC", &[], "",
-        "The node's secret Nostr key, nsec1… or 64 hexadecimal digits. It signs receipts. Made, and \
-         kept encrypted in the database, when absent."),
+        "The node's secret Nostr key, nsec1… or 64 hexadecimal digits. It signs receipts and the listing. \
+         Made, and kept encrypted in the database, when absent."),
     setting("HTTP_URL", &[], "",
         "Where the node can be reached on the web."),
     setting("ONION_URL", &[], "",
         "Where the node can be reached in Tor."),
+
+    setting("RELAYS", &[], "",
+        "Nostr relays, separated by commas: where the node is listed, and looks for others. Clients look at \
+         wss://relay.damus.io,wss://nos.lol,wss://relay.routstr.com. Empty: none is asked or told anything."),
+    setting("PROVIDER_ID", &[], "",
+        "Name of the listing under your key (its d tag). Nodes with one key and other addresses need one each. \
+         When absent: the first 12 digits of the public key."),
+    setting("PROVIDERS_REFRESH_INTERVAL_SECONDS", &[], "900",
+        "Seconds between two looks for other nodes, which /v1/providers lists. 0: never, and there is no list."),
 
     setting("LOG_LEVEL", &[], "info",
         "off, error, warn, info, debug or trace, or a filter such as info,coinslot=debug."),
@@ -257,7 +266,6 @@ pub const SETTINGS: &[Setting] = &[
 pub const NOT_USED_YET: &[&str] = &[
     "TINFOIL_API_KEY",
     "DEVS_DONATION_RATE", "MINT_RETRY_MAX_ATTEMPTS",
-    "RELAYS", "PROVIDER_ID", "PROVIDERS_REFRESH_INTERVAL_SECONDS",
     "ENABLE_ANALYTICS_SHARING", "MODELS_REFRESH_INTERVAL_SECONDS",
     "TOR", "TOR_CONFIG", "TOR_PROXY_URL",
     "ADMIN_LISTEN",

@@ -62,6 +62,10 @@ const ROWS: &[Row] = &[
     ("NPUB", NPUB, |config| config.info.npub.clone(), NPUB),
     ("HTTP_URL", "https://n.example", field!(info.http_url), "\"https://n.example\""),
     ("ONION_URL", "http://n.onion", field!(info.onion_url), "\"http://n.onion\""),
+    ("RELAYS", "wss://A.example/, wss://a.example,ws://127.0.0.1:7", field!(nostr.relays), r#"["wss://a.example", "ws://127.0.0.1:7"]"#),
+    ("PROVIDER_ID", "west-1", field!(nostr.provider_id), "Some(\"west-1\")"),
+    ("PROVIDERS_REFRESH_INTERVAL_SECONDS", "60", field!(nostr.refresh_interval), "Some(60s)"),
+    ("PROVIDERS_REFRESH_INTERVAL_SECONDS", "0", field!(nostr.refresh_interval), "None"),
     ("DATA_DIR", "/d", field!(storage.data_dir), "\"/d\""),
     ("DATABASE_URL", "sqlite://x.db", |config| secret(config.storage.database_url.as_ref()), "sqlite://x.db"),
     ("DATABASE_URL", "postgresql://u:p@h/n", |config| secret(config.storage.database_url.as_ref()), "postgresql://u:p@h/n"),
@@ -327,6 +331,9 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("KEY_TOKENS_PER_MINUTE", "many", "is not a whole number in range"),
     ("KEY_MAX_STREAMS", "1.5", "is not a whole number in range"),
     ("MAINTENANCE", "soon", "is neither yes nor no; expected true or false"),
+    ("RELAYS", "wss://a.example,ws://b.example", "entry 2 is not an address that a relay may have"),
+    ("PROVIDER_ID", "a:b", "is not a name"),
+    ("PROVIDERS_REFRESH_INTERVAL_SECONDS", "-1", "is not a whole number in range"),
     ("LOG_LEVEL", "verbose", "is not a log level"),
     ("LOG_LEVEL", "coinslot=loud", "is not a log level"),
     ("LOG_FORMAT", "xml", "is neither of the two; expected pretty or json"),
@@ -394,15 +401,26 @@ fn secrets_are_never_shown() {
 
 #[test]
 fn notices_name_what_is_missing_and_what_has_no_effect_yet() {
-    assert_eq!(read(&[]).notices(), ["no upstream: set UPSTREAM_BASE_URL", "no mint: set CASHU_MINTS"]);
+    assert_eq!(
+        read(&[]).notices(),
+        [
+            "no upstream: set UPSTREAM_BASE_URL",
+            "no mint: set CASHU_MINTS",
+            "not listed on Nostr, where clients look for nodes: set RELAYS",
+        ]
+    );
+    let unlisted = read(&[("RELAYS", "wss://r.example")]).notices();
+    assert_eq!(unlisted.last().unwrap(), "not listed on Nostr, where clients look for nodes: set HTTP_URL");
     let config = read(&[
         ("UPSTREAM_BASE_URL", "https://u.example"),
         ("MINT", "https://m.example"),
         ("TOR", "true"),
-        ("PROVIDER_ID", "x"),
-        ("RELAYS", ""),
+        ("TOR_PROXY_URL", "x"),
+        ("TOR_CONFIG", ""),
+        ("RELAYS", "wss://r.example"),
+        ("HTTP_URL", "https://n.example"),
         ("DEVS_DONATION_RATE", "0"),
     ]);
-    let expected = ["PROVIDER_ID", "TOR"].map(|name| format!("{name} is set, but this version does not use it yet"));
+    let expected = ["TOR", "TOR_PROXY_URL"].map(|name| format!("{name} is set, but this version does not use it yet"));
     assert_eq!(config.notices(), expected);
 }

@@ -362,6 +362,26 @@ pub(super) fn mint_urls(text: &str) -> Parsed<Vec<String>> {
     list(text, address::mint_url)
 }
 
+/// Relays are asked one by one, often.
+const MAX_RELAYS: usize = 16;
+
+pub(super) fn relays(text: &str) -> Parsed<Vec<String>> {
+    let relays = list(text, address::relay_url)?;
+    if relays.len() > MAX_RELAYS {
+        return Err(format!("names {} relays; expected {MAX_RELAYS} at most", relays.len()));
+    }
+    Ok(relays)
+}
+
+/// Part of an address that others write between colons.
+pub(super) fn provider_id(text: &str) -> Parsed<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if text.len() <= 64 && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err("is not a name; expected at most 64 letters, digits, - _ or .".to_owned())
+}
+
 /// A number for all, and one for each mint that is named.
 pub(super) fn call_limits(text: &str) -> Parsed<CallLimits> {
     const MOST: u64 = 100_000;

@@ -63,12 +63,27 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mints: Vec<Value> = health.iter().map(mint).collect();
     let alarms: Vec<&str> = node.audit.get().and_then(|report| report.verdict().alarm()).into_iter().collect();
-    (
-        status,
-        Json(
-            json!({ "ready": reasons.is_empty(), "reasons": reasons, "alarms": alarms, "mints": mints, "upstreams": upstreams }),
-        ),
-    )
+    let network = network(&node).await;
+    let body = json!({
+        "ready": reasons.is_empty(), "reasons": reasons, "alarms": alarms, "mints": mints,
+        "upstreams": upstreams, "network": network,
+    });
+    (status, Json(body))
+}
+
+/// Whether clients find the node on Nostr, and at how many relays. It serves without.
+async fn network(node: &Node) -> Value {
+    let Some(announcer) = &node.announcer else { return Value::Null };
+    match announcer.announced().await {
+        Ok(announced) => json!({
+            "listed": announced.event.is_some() && !announced.is_down,
+            "relays": announced.relays.iter().filter(|(_, has_it)| *has_it).count(),
+        }),
+        Err(error) => {
+            tracing::error!(%error, "the listing cannot be read");
+            Value::Null
+        }
+    }
 }
 
 fn mint(health: &MintHealth) -> Value {

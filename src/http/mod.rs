@@ -9,6 +9,7 @@ mod info;
 mod lightning;
 mod models;
 pub mod peer;
+mod providers;
 mod proxy;
 mod rate;
 mod receipts;
@@ -32,6 +33,7 @@ use crate::config;
 use crate::dialect::{self, Dialect, Protocol};
 use crate::exchange::Exchange;
 use crate::failure::{Code, Failure};
+use crate::nostr::{Announcer, Directory};
 use envelope::Asked;
 use proxy::Target;
 
@@ -49,6 +51,10 @@ pub struct Node {
     pub draining: CancellationToken,
     /// The last proof of the books.
     pub audit: Latest,
+    /// The other nodes, where this one looks for them.
+    pub directory: Option<Directory>,
+    /// What this node says of itself on Nostr.
+    pub announcer: Option<Announcer>,
 }
 
 impl Node {
@@ -69,6 +75,8 @@ impl Node {
             listing: Arc::default(),
             draining,
             audit: Latest::default(),
+            directory: None,
+            announcer: None,
         }
     }
 
@@ -76,6 +84,12 @@ impl Node {
     #[must_use]
     pub fn showing(self, audit: Latest) -> Self {
         Self { audit, ..self }
+    }
+
+    /// The same node, on Nostr.
+    #[must_use]
+    pub fn on_nostr(self, announcer: Option<Announcer>, directory: Option<Directory>) -> Self {
+        Self { announcer, directory, ..self }
     }
 }
 
@@ -93,6 +107,8 @@ pub fn router(node: Node, cors_origins: &[String]) -> Routes {
             .route(&at("/models"), get(models::list))
             .route(&at("/models/"), get(models::list))
             .route(&at("/models/{*id}"), get(models::one).post(of_a_model))
+            .route(&at("/providers"), get(providers::list))
+            .route(&at("/providers/"), get(providers::list))
             .route(&at("/receipts/{id}"), get(receipts::one));
         for dialect in dialect::REGISTRY.iter().copied().filter(|dialect| !dialect.is_of_a_model()) {
             router = router.route(&at(&format!("/{}", dialect.path())), paid(dialect));

@@ -5,8 +5,10 @@
 //! job has one code path after a crash as in normal life. A job that panics is logged and run
 //! again. What makes work for a job may nudge it; it is run then before its time.
 
+mod announce;
 mod check_books;
 mod checkpoint;
+mod discover;
 mod expire_vouchers;
 mod heartbeat;
 mod keep_epoch;
@@ -33,8 +35,10 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use announce::Announce;
 pub use check_books::{CheckBooks, MOST_ASKED};
 pub use checkpoint::Checkpoint;
+pub use discover::Discover;
 pub use expire_vouchers::ExpireVouchers;
 pub use heartbeat::Heartbeat;
 pub use keep_epoch::KeepEpoch;

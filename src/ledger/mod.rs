@@ -146,6 +146,14 @@ impl Ledger {
         repo::heartbeat(&inner.store, &inner.owner, inner.clock.now_ms(), self.dead_before_ms()).await
     }
 
+    /// Whether another process is alive on this database.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn has_company(&self) -> Result<bool, StoreError> {
+        repo::has_company(&self.inner.store, &self.inner.owner, self.dead_before_ms()).await
+    }
+
     /// Sets `amount` aside for `request`, in one atomic statement.
     ///
     /// # Errors

@@ -459,6 +459,12 @@ pub async fn is_alive(connection: &mut AnyConnection, node: &str, after_ms: i64)
     Ok(row.is_some())
 }
 
+/// Whether another process than this was seen since `after_ms`.
+pub(super) async fn has_company(store: &Store, node: &str, after_ms: i64) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT id FROM nodes WHERE id <> $1 AND seen_at >= $2 LIMIT 1").bind(node).bind(after_ms);
+    Ok(row.fetch_optional(store.read()).await?.is_some())
+}
+
 /// Where the hold of a request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HoldState {

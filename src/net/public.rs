@@ -45,6 +45,26 @@ pub async fn get(url: &Url, reach: Reach) -> Result<Bytes, NetError> {
     tokio::time::timeout(TIMEOUT, asked).await.unwrap_or(Err(NetError::Timeout))
 }
 
+/// A server's answer, whatever it is.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Bytes,
+}
+
+/// Gets `url` under the same rules, and no more than `max_bytes` of it.
+///
+/// # Errors
+/// See [`get`].
+pub async fn look(url: &Url, reach: Reach, max_bytes: usize) -> Result<Answer, NetError> {
+    let asked = async {
+        let response = client_for(url, reach).await?.get(url.clone()).send().await?;
+        let status = response.status().as_u16();
+        Ok(Answer { status, body: read_limited(response, max_bytes.min(MAX_ANSWER)).await? })
+    };
+    tokio::time::timeout(TIMEOUT, asked).await.unwrap_or(Err(NetError::Timeout))
+}
+
 /// A client that connects to the host of `url` alone, at addresses that were looked at.
 ///
 /// # Errors

@@ -46,12 +46,31 @@ pub struct Draft {
 
 /// A complete event (NIP-01) as JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignedEvent(String);
+pub struct SignedEvent {
+    id: String,
+    json: String,
+}
 
 impl SignedEvent {
     #[must_use]
     pub fn as_json(&self) -> &str {
-        &self.0
+        &self.json
+    }
+
+    /// 64 hexadecimal digits.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// One that was signed before.
+    pub(super) fn kept(id: String, json: String) -> Self {
+        Self { id, json }
+    }
+
+    #[cfg(test)]
+    pub(super) fn test(json: &str) -> Self {
+        Self::kept(String::new(), json.to_owned())
     }
 }
 
@@ -102,6 +121,14 @@ impl Identity {
         Ok((Self::of(Keys::new(secret))?, stored == sealed))
     }
 
+    /// A key of nobody, for who asks without being known.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn throwaway() -> Result<Self, IdentityError> {
+        Self::of(Keys::generate())
+    }
+
     fn of(keys: Keys) -> Result<Self, IdentityError> {
         let npub = keys.public_key().to_bech32().map_err(|_| IdentityError::Broken)?;
         Ok(Self { keys, npub })
@@ -136,7 +163,7 @@ impl Identity {
         let pair = Keypair::from_secret_key(SECP256K1, self.keys.secret_key());
         let signature = SECP256K1.sign_schnorr_no_aux_rand(&message, &pair);
         let signed: Event = event.add_signature(signature).map_err(|_| IdentityError::Broken)?;
-        Ok(SignedEvent(signed.as_json()))
+        Ok(SignedEvent { id: signed.id.to_hex(), json: signed.as_json() })
     }
 }
 

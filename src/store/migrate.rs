@@ -52,6 +52,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 13, common: include_str!("../migrations/0013_sweep.sql"), sqlite: "", postgres: "" },
     Migration { version: 14, common: include_str!("../migrations/0014_found.sql"), sqlite: "", postgres: "" },
     Migration { version: 15, common: include_str!("../migrations/0015_upstreams.sql"), sqlite: "", postgres: "" },
+    Migration { version: 16, common: include_str!("../migrations/0016_nostr.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

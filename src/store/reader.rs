@@ -91,6 +91,31 @@ impl Reader {
         Ok((said != "ok").then_some(said))
     }
 
+    /// Why what the database has acknowledged might be lost, or is: each with the remedy.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn doubts(&self) -> Result<Vec<(String, &'static str)>, StoreError> {
+        let mut doubts = Vec::new();
+        match self.location {
+            Location::Sqlite(_) => {
+                if let Some(fault) = self.quick_check().await? {
+                    doubts.push((format!("is damaged: {fault}"), "Stop the node, and restore a backup."));
+                }
+            }
+            Location::Postgres(_) => {
+                for (show, name) in [("SHOW fsync", "fsync"), ("SHOW full_page_writes", "full_page_writes")] {
+                    let said: String = sqlx::query(show).fetch_one(&self.pool).await?.try_get(0)?;
+                    if said == "off" {
+                        let found = format!("PostgreSQL runs with {name}=off: a power cut may destroy the database");
+                        doubts.push((found, "Set it to on in postgresql.conf."));
+                    }
+                }
+            }
+        }
+        Ok(doubts)
+    }
+
     pub async fn close(&self) {
         self.pool.close().await;
     }

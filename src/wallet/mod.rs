@@ -19,6 +19,7 @@ mod batch;
 pub mod cdk_db;
 mod change;
 mod condition;
+pub mod examine;
 mod foreign;
 mod give;
 pub mod health;

@@ -22,6 +22,7 @@ mod dialects;
 mod engine;
 mod mints;
 mod money;
+mod relays;
 
 use engine::fuzz;
 
@@ -103,4 +104,9 @@ fn dialect_answer() {
 #[test]
 fn dialect_stream() {
     fuzz("dialect_stream", dialects::stream);
+}
+
+#[test]
+fn relay() {
+    fuzz("relay", relays::relay());
 }

@@ -7,20 +7,25 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
-use coinslot::admin::{AdminState, ensure_password, router};
+use coinslot::admin::{AdminState, OnNostr, ensure_password, router};
 use coinslot::clock::{Clock, SharedClock};
 use coinslot::config::{Clients, Secret};
 use coinslot::ledger::{AccountId, AccountKind, Ledger, account, repo};
 use coinslot::money::{Cost, MintUnit, Msat, Usage};
 use coinslot::net;
+use coinslot::net::dialer::Dialer;
+use coinslot::nostr::{Announcer, Caller, Directory, Identity, Listing};
 use coinslot::payment::payer::Till;
 use coinslot::store::{Durability, Store};
 use coinslot::vault::Vault;
 use coinslot::wallet::{Options, Seed, Wallet};
+use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
 use sqlx::Row;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
+
+use crate::support::relay::{FakeRelay, Manner};
 
 const START_MS: i64 = 1_790_000_000_000;
 const PASSWORD: &str = "correct horse";
@@ -41,6 +46,7 @@ struct House {
     app: Router,
     clock: Arc<Stepped>,
     ledger: Ledger,
+    network: OnNostr,
     _tasks: JoinSet<()>,
     _dir: TempDir,
 }
@@ -75,6 +81,10 @@ impl Answer {
 
 impl House {
     async fn open(configured: Option<&str>, secure_cookies: bool, name: &str) -> Self {
+        Self::on_nostr(configured, secure_cookies, name, &[]).await
+    }
+
+    async fn on_nostr(configured: Option<&str>, secure_cookies: bool, name: &str, relays: &[String]) -> Self {
         net::install_crypto();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), None, false).await.unwrap();
@@ -101,7 +111,9 @@ impl House {
         let vault = Vault::open(dir.path(), Some(&Secret::new("a secret".into()))).unwrap();
         let upstreams = coinslot::config::Config::from_vars(&std::collections::BTreeMap::new()).unwrap().upstreams;
         let pool = coinslot::upstream::Pool::open(&upstreams, &store, &vault, &shared).await.unwrap();
+        let network = on_nostr(&store, &shared, relays);
         let state = AdminState {
+            network: network.clone(),
             ledger: ledger.clone(),
             pool,
             till: Till::new(wallet.clone(), vault, Msat::ZERO, Clients::default()),
@@ -112,7 +124,7 @@ impl House {
             secure_cookies,
             audit: coinslot::audit::Latest::default(),
         };
-        Self { app: router(state), clock, ledger, _tasks: tasks, _dir: dir }
+        Self { app: router(state), clock, ledger, network, _tasks: tasks, _dir: dir }
     }
 
     async fn usual() -> Self {
@@ -459,6 +471,83 @@ async fn the_overview_tells_how_the_node_stands() {
     let page = house.get("/admin", &session).await.text;
     assert!(page.contains("The books are not proven") && page.contains("transfers say"), "{page}");
     assert!(page.contains("all accounts together are 5, not 0"), "{page}");
+}
+
+fn on_nostr(store: &Store, clock: &SharedClock, relays: &[String]) -> OnNostr {
+    let caller = Caller {
+        dialer: Dialer::new(&net::ClientOptions::default()).unwrap(),
+        identity: Identity::throwaway().unwrap(),
+        clock: clock.clone(),
+        patience: Duration::from_secs(5),
+    };
+    let announcer = Announcer::new(store.clone(), caller.clone(), relays.to_vec(), None, "0.0.0-test");
+    let npub = caller.identity.npub().to_owned();
+    let directory = Directory::new(store.clone(), caller, relays.to_vec(), net::public::Reach::Public);
+    let directory = (!relays.is_empty()).then_some(directory);
+    OnNostr { npub, http_url: "https://node.example.com".into(), announcer, directory }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_page_tells_how_the_node_appears_and_escapes_what_others_say() {
+    let house = House::usual().await;
+    let session = house.log_in().await;
+    let page = house.get("/admin/network", &session).await.text;
+    assert!(page.contains("not on Nostr: RELAYS is not set") && page.contains("does not look for others"), "{page}");
+    assert!(page.contains(&house.network.npub));
+    assert_eq!(house.get("/admin/network", "").await.location(), "/admin/login");
+
+    let relay = FakeRelay::start(Manner::Refuse("blocked: <b>no</b>")).await;
+    let house = House::on_nostr(Some(PASSWORD), false, "a node", &[relay.url()]).await;
+    let network = house.network.clone();
+    let announcer = &network.announcer;
+    let listing = Listing {
+        name: "<i>mine</i>".into(),
+        about: String::new(),
+        urls: vec!["https://node.example.com".into()],
+        mints: Vec::new(),
+        version: "1".into(),
+        models: 1,
+    };
+    announcer.keep(Some(&listing)).await.unwrap();
+    let session = house.log_in().await;
+    let page = house.get("/admin/network", &session).await.text;
+    assert!(page.contains("no relay has the listing yet") && page.contains("it refused: blocked:"), "{page}");
+
+    let keys = Keys::generate();
+    let event = |kind: u16, tags: &[[&str; 2]], content: &str| {
+        let tags = tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap());
+        let at = Timestamp::from_secs(START_MS.unsigned_abs() / 1000);
+        let event = EventBuilder::new(Kind::from_u16(kind), content).tags(tags).custom_created_at(at);
+        event.sign_with_keys(&keys).unwrap().as_json()
+    };
+    let (script, url) = (r#"{"name":"<script>alert(1)</script>"}"#, "https://other.example.com");
+    let own = announcer.address();
+    relay.behave(Manner::Give(vec![
+        event(38421, &[["d", "x"], ["u", url], ["version", "<img src=x>"]], script),
+        event(38000, &[["d", "y"], ["k", "38421"], ["a", &own], ["t", "<b>fast"]], ""),
+    ]));
+    house.step(Duration::from_secs(2 * 3600));
+    announcer.keep(Some(&listing)).await.unwrap();
+    network.directory.as_ref().unwrap().refresh().await.unwrap();
+    let page = house.get("/admin/network", &session).await.text;
+    let author = keys.public_key().to_hex();
+    for shown in [
+        own.as_str(),
+        "<p class=\"good\">listed</p>",
+        "2026-09-21T16:13:20Z",
+        "recommendation",
+        author.as_str(),
+        "&#60;b&#62;fast",
+        url,
+        "&#60;script&#62;",
+        "2 taken, 0 refused",
+        "1 are listed; 0 of them answered",
+    ] {
+        assert!(page.contains(shown), "{shown} is not in {page}");
+    }
+    for hidden in ["<script", "<img", "<b>", "<i>", "style="] {
+        assert!(!page.contains(hidden), "{hidden} is in {page}");
+    }
 }
 
 #[tokio::test]

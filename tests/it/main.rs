@@ -16,6 +16,7 @@
 mod support;
 
 mod admin;
+mod announce;
 mod audit;
 mod backup;
 mod bearer;
@@ -23,6 +24,8 @@ mod cdk_conformance;
 mod cdk_db;
 mod crash;
 mod crash_matrix;
+mod discover;
+mod doctor;
 mod endpoints;
 mod foreign;
 mod hostile;
@@ -43,6 +46,7 @@ mod process;
 mod purse;
 mod receipts;
 mod refusals;
+mod relays;
 mod secrets;
 mod simulation;
 mod storage;

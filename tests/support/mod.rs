@@ -21,6 +21,7 @@ pub mod mint;
 pub mod node;
 pub mod proxy;
 pub mod purse;
+pub mod relay;
 pub mod store;
 pub mod tokens;
 pub mod upstream;

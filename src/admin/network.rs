@@ -1,0 +1,166 @@
+//! The node on Nostr: how it appears there, which relays have it, what is said of it, and who else there
+//! is. All of it is read from the database; nobody is asked for a visit.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Html;
+
+use super::session::Session;
+use super::{AdminError, AdminState, format, page};
+use crate::nostr::directory::{Heard, Listed};
+use crate::nostr::provider::{Opinion, RECOMMENDATION};
+use crate::nostr::{Announced, Standing, names};
+
+/// Nodes that are shown.
+const MOST: usize = 100;
+
+#[derive(Template)]
+#[template(path = "admin/network.html")]
+struct Page {
+    name: String,
+    csrf: String,
+    npub: String,
+    address: String,
+    /// What clients see, in a word, and whether that is well.
+    state: &'static str,
+    is_listed: bool,
+    event: String,
+    made: Option<String>,
+    ends: Option<String>,
+    relays: Vec<RelayRow>,
+    opinions: Vec<OpinionRow>,
+    /// Whether others are looked for.
+    looks: bool,
+    up: String,
+    answering: String,
+    providers: Vec<ProviderRow>,
+}
+
+struct RelayRow {
+    url: String,
+    has_it: bool,
+    ok: Option<String>,
+    trouble: Option<String>,
+    /// Of the last look for other nodes.
+    heard: Option<String>,
+    heard_trouble: Option<String>,
+}
+
+struct OpinionRow {
+    kind: &'static str,
+    author: String,
+    labels: String,
+    made: String,
+}
+
+struct ProviderRow {
+    name: String,
+    url: String,
+    pubkey: String,
+    version: String,
+    /// `None`: nobody has looked yet.
+    answers: Option<&'static str>,
+    made: String,
+}
+
+pub(super) async fn show(State(state): State<AdminState>, session: Session) -> Result<Html<String>, AdminError> {
+    let announced = state.network.announcer.announced().await?;
+    let mut heard = BTreeMap::new();
+    let (mut opinions, mut providers, mut count) = (Vec::new(), Vec::new(), (0, 0));
+    if let Some(directory) = &state.network.directory {
+        heard = directory.heard();
+        opinions = directory.opinions(&names(&announced.address, &state.network.http_url)).await?;
+        providers = directory.providers(None, MOST).await?;
+        count = directory.count().await?;
+    }
+    let (word, is_listed) = judge(&announced);
+    let time = |secs: i64| format::utc(secs.saturating_mul(1000));
+    let relays =
+        announced.relays.iter().map(|(standing, has_it)| relay_row(standing, *has_it, heard.get(&standing.url)));
+    page(&Page {
+        name: state.name,
+        csrf: session.csrf().to_owned(),
+        npub: state.network.npub.clone(),
+        state: word,
+        is_listed,
+        relays: relays.collect(),
+        made: announced.event.as_ref().map(|(_, made, _)| time(*made)),
+        ends: announced.event.as_ref().map(|(_, _, ends)| time(*ends)),
+        event: announced.event.map(|(event, _, _)| event).unwrap_or_default(),
+        address: announced.address,
+        opinions: opinions.iter().map(opinion_row).collect(),
+        looks: state.network.directory.is_some(),
+        up: format::count(count.0),
+        answering: format::count(count.1),
+        providers: providers.iter().map(provider_row).collect(),
+    })
+}
+
+/// What clients see, in a word.
+fn judge(announced: &Announced) -> (&'static str, bool) {
+    if announced.relays.is_empty() {
+        return ("not on Nostr: RELAYS is not set", false);
+    }
+    let told = announced.relays.iter().filter(|(_, has_it)| *has_it).count();
+    match (&announced.event, announced.is_down, told) {
+        (None, _, _) => ("not listed: neither HTTP_URL nor ONION_URL is an address that can be announced", false),
+        (Some(_), true, _) => ("said to be down", false),
+        (Some(_), false, 0) => ("no relay has the listing yet", false),
+        (Some(_), false, _) => ("listed", true),
+    }
+}
+
+fn relay_row(standing: &Standing, has_it: bool, heard: Option<&Heard>) -> RelayRow {
+    let flood = |heard: &Heard| if heard.is_flood { ", and more than was asked for" } else { "" };
+    let took = |heard: &Heard| format!("{} taken, {} refused{}", heard.taken, heard.refused, flood(heard));
+    RelayRow {
+        url: standing.url.clone(),
+        has_it,
+        ok: standing.ok_ms.map(format::utc),
+        trouble: Some(standing.said.clone()).filter(|said| !said.is_empty()),
+        heard: heard.filter(|heard| heard.at_ms > 0).map(took),
+        heard_trouble: heard.and_then(|heard| heard.trouble.clone()),
+    }
+}
+
+fn opinion_row(opinion: &Opinion) -> OpinionRow {
+    OpinionRow {
+        kind: if opinion.kind == RECOMMENDATION { "recommendation" } else { "review" },
+        author: opinion.author.clone(),
+        labels: opinion.labels.join(", "),
+        made: format::utc(opinion.created_at.saturating_mul(1000)),
+    }
+}
+
+fn provider_row(listed: &Listed) -> ProviderRow {
+    let provider = &listed.provider;
+    ProviderRow {
+        name: provider.name.clone(),
+        url: provider.endpoint_url.clone(),
+        pubkey: provider.pubkey.get(..12).unwrap_or_default().to_owned(),
+        version: provider.version.clone(),
+        answers: listed.health.as_ref().map(|health| if health.is_good() { "yes" } else { "no" }),
+        made: format::utc(provider.created_at.saturating_mul(1000)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operator_is_told_in_a_word_whether_clients_find_the_node() {
+        let with = |event: bool, is_down, relays: &[bool]| {
+            let relays = relays.iter().map(|has_it| (Standing::default(), *has_it)).collect();
+            let event = event.then(|| ("{}".to_owned(), 1, 2));
+            judge(&Announced { address: String::new(), event, is_down, relays })
+        };
+        assert!(!with(true, false, &[]).1);
+        assert!(!with(false, false, &[false]).1);
+        assert_eq!(with(true, true, &[true]), ("said to be down", false));
+        assert_eq!(with(true, false, &[false]), ("no relay has the listing yet", false));
+        assert_eq!(with(true, false, &[false, true]), ("listed", true));
+    }
+}

@@ -1,0 +1,51 @@
+//! `GET /v1/providers`: the nodes that this one knows of, as the network's directory gives them out.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Node, refuse};
+use crate::failure::{Code, Failure};
+use crate::nostr::directory::Listed;
+
+/// Nodes in one answer.
+const MOST: usize = 42;
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    #[serde(default)]
+    include_json: String,
+    #[serde(default)]
+    pubkey: String,
+}
+
+/// Nobody is asked for it: what is said here was found before. In no order, so that none is first.
+pub(super) async fn list(State(node): State<Node>, Query(asked): Query<Asked>) -> Response {
+    let Some(directory) = &node.directory else {
+        return refuse(&Failure::client(Code::NotFound, "This node keeps no list of providers.")).into_response();
+    };
+    let pubkey = Some(asked.pubkey.as_str()).filter(|pubkey| !pubkey.is_empty());
+    let mut listed = match directory.providers(pubkey, MOST).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            tracing::error!(%error, "the list of providers cannot be read");
+            return refuse(&Failure::internal()).into_response();
+        }
+    };
+    listed.sort_by_cached_key(|_| rand::random::<u64>());
+    let with_health = matches!(asked.include_json.to_ascii_lowercase().as_str(), "true" | "1" | "yes");
+    let providers: Vec<Value> = listed.iter().map(|listed| row(listed, with_health)).collect();
+    Json(json!({ "providers": providers })).into_response()
+}
+
+fn row(listed: &Listed, with_health: bool) -> Value {
+    if !with_health {
+        return json!(listed.provider);
+    }
+    let health = listed.health.as_ref();
+    let health = health
+        .map(|health| json!({ "status_code": health.status, "endpoint": health.endpoint, "json": health.answer }));
+    json!({ "provider": listed.provider, "health": health })
+}

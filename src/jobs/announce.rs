@@ -1,0 +1,70 @@
+//! Keeps the node listed on Nostr.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Job;
+use crate::config::Info;
+use crate::exchange::Exchange;
+use crate::nostr::{Announcer, Listing, public_url};
+
+/// Looks whether the node is still what its listing says.
+pub struct Announce {
+    pub announcer: Announcer,
+    pub exchange: Arc<Exchange>,
+    pub info: Info,
+    /// Whether the operator was told why an address is not announced.
+    pub told: AtomicBool,
+}
+
+impl Announce {
+    /// What there is to say; `None`: nobody could come.
+    fn listing(&self) -> Option<Listing> {
+        let given = [("HTTP_URL", &self.info.http_url), ("ONION_URL", &self.info.onion_url)];
+        let is_told = self.told.swap(true, Ordering::Relaxed);
+        let urls = given.into_iter().filter(|(_, url)| !url.is_empty()).filter_map(|(name, url)| {
+            let refused = |why| {
+                if !is_told {
+                    tracing::warn!("{name} is not announced on Nostr: it {why}")
+                }
+            };
+            public_url(url).map_err(refused).ok()
+        });
+        let urls: Vec<String> = urls.collect();
+        if urls.is_empty() {
+            return None;
+        }
+        let models = self.exchange.market.listing("");
+        Some(Listing {
+            name: self.info.name.clone(),
+            about: self.info.description.clone(),
+            urls,
+            mints: self.exchange.till.wallet().mints().to_vec(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            models: models.get("data").and_then(serde_json::Value::as_array).map_or(0, Vec::len),
+        })
+    }
+}
+
+#[async_trait]
+impl Job for Announce {
+    fn name(&self) -> &'static str {
+        "announce"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    /// A relay that fails is asked again when its time has come, which is not the job's failure.
+    async fn activate(&self) -> Result<(), String> {
+        let troubles = self.announcer.keep(self.listing().as_ref()).await.map_err(|error| error.to_string())?;
+        for trouble in troubles {
+            tracing::warn!(%trouble, "a relay does not have this node's listing");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! The statements of what is said on Nostr, by this node and by others. All of them run on SQLite and
+//! PostgreSQL alike.
+
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use super::SignedEvent;
+use super::directory::about;
+use super::provider::Opinion;
+use crate::store::{Durability, Reader, Store, StoreError};
+
+/// What this node said last under one address.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Empty: that it is down.
+    pub fingerprint: String,
+    pub event: SignedEvent,
+    pub relay_list: String,
+    /// In seconds, like the event's own.
+    pub created_at: i64,
+    pub expires_at: i64,
+}
+
+/// How a relay stands to this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    pub url: String,
+    /// The event that it said it has.
+    pub event_id: String,
+    pub ok_ms: Option<i64>,
+    /// In a row.
+    pub failures: i64,
+    pub retry_ms: i64,
+    /// Why it does not have the newest event, in its words or this node's.
+    pub said: String,
+}
+
+/// What the node of a database said last, for who only looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// `38421:<public key>:<d>` (NIP-01).
+    pub address: String,
+    pub pubkey: String,
+    pub event_id: String,
+    /// It said that it is down.
+    pub is_down: bool,
+}
+
+impl Told {
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn read(reader: &Reader) -> Result<Option<Self>, StoreError> {
+        let mut look = reader.snapshot().await?;
+        let row =
+            sqlx::query("SELECT address, event_id, fingerprint FROM nostr_listings ORDER BY created_at DESC LIMIT 1");
+        let Some(row) = row.fetch_optional(&mut *look).await? else { return Ok(None) };
+        let address: String = row.try_get(0)?;
+        Ok(Some(Self {
+            pubkey: address.split(':').nth(1).unwrap_or_default().to_owned(),
+            event_id: row.try_get(1)?,
+            is_down: row.try_get::<String, _>(2)?.is_empty(),
+            address,
+        }))
+    }
+
+    /// What is said of the node.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn opinions(&self, reader: &Reader, url: &str) -> Result<Vec<Opinion>, StoreError> {
+        let mut look = reader.snapshot().await?;
+        let mut found = Vec::new();
+        for name in names(&self.address, url) {
+            found.extend(about(&mut look, &name).await?);
+        }
+        Ok(found)
+    }
+}
+
+/// By what others may name the node whose listing has this address: that, its key, its URL.
+#[must_use]
+pub fn names(address: &str, url: &str) -> Vec<String> {
+    let mut names = vec![address.to_owned()];
+    names.extend(address.split(':').nth(1).map(str::to_owned));
+    let bare = url.trim_end_matches('/');
+    if !bare.is_empty() {
+        names.extend([bare.to_owned(), format!("{bare}/")]);
+    }
+    names
+}
+
+pub(super) async fn said(store: &Store, address: &str) -> Result<Option<Said>, StoreError> {
+    let row = sqlx::query(
+        "SELECT fingerprint, event_id, event, relay_list, created_at, expires_at FROM nostr_listings WHERE address = $1",
+    );
+    let row = row.bind(address).fetch_optional(store.read()).await?;
+    row.map(|row| {
+        Ok(Said {
+            fingerprint: row.try_get(0)?,
+            event: SignedEvent::kept(row.try_get(1)?, row.try_get(2)?),
+            relay_list: row.try_get(3)?,
+            created_at: row.try_get(4)?,
+            expires_at: row.try_get(5)?,
+        })
+    })
+    .transpose()
+}
+
+/// Keeps what is to be said, unless another process has said something newer.
+pub(super) async fn say(store: &Store, address: &str, said: &Said) -> Result<(), StoreError> {
+    let mut tx = store.begin(Durability::Full).await?;
+    sqlx::query(
+        "INSERT INTO nostr_listings (address, fingerprint, event_id, event, relay_list, created_at, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (address) DO UPDATE SET fingerprint = excluded.fingerprint, \
+         event_id = excluded.event_id, event = excluded.event, relay_list = excluded.relay_list, \
+         created_at = excluded.created_at, expires_at = excluded.expires_at \
+         WHERE nostr_listings.created_at < excluded.created_at",
+    )
+    .bind(address)
+    .bind(said.fingerprint.as_str())
+    .bind(said.event.id())
+    .bind(said.event.as_json())
+    .bind(said.relay_list.as_str())
+    .bind(said.created_at)
+    .bind(said.expires_at)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await
+}
+
+pub(super) async fn standings(store: &Store, address: &str) -> Result<Vec<Standing>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT url, event_id, ok_at, failures, retry_at, said FROM nostr_relays WHERE address = $1 ORDER BY url",
+    );
+    rows.bind(address).fetch_all(store.read()).await?.iter().map(standing).collect()
+}
+
+fn standing(row: &AnyRow) -> Result<Standing, StoreError> {
+    Ok(Standing {
+        url: row.try_get(0)?,
+        event_id: row.try_get(1)?,
+        ok_ms: row.try_get(2)?,
+        failures: row.try_get(3)?,
+        retry_ms: row.try_get(4)?,
+        said: row.try_get(5)?,
+    })
+}
+
+pub(super) async fn set_standing(store: &Store, address: &str, standing: &Standing) -> Result<(), StoreError> {
+    let mut tx = store.begin(Durability::ProcessSafe).await?;
+    sqlx::query(
+        "INSERT INTO nostr_relays (address, url, event_id, ok_at, failures, retry_at, said) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (address, url) DO UPDATE SET event_id = excluded.event_id, \
+         ok_at = excluded.ok_at, failures = excluded.failures, retry_at = excluded.retry_at, said = excluded.said",
+    )
+    .bind(address)
+    .bind(standing.url.as_str())
+    .bind(standing.event_id.as_str())
+    .bind(standing.ok_ms)
+    .bind(standing.failures)
+    .bind(standing.retry_ms)
+    .bind(standing.said.as_str())
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await
+}

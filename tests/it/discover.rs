@@ -1,0 +1,320 @@
+//! Other nodes on Nostr: what relays of every manner say of them, and what becomes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use coinslot::clock::Clock;
+use coinslot::net::public::Reach;
+use coinslot::nostr::Directory;
+use coinslot::nostr::directory::Listed;
+use coinslot::store::Store;
+use nostr::{Event, EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
+use serde_json::{Value, json};
+
+use crate::announce::caller;
+use crate::support::clock::Ahead;
+use crate::support::db::TestDb;
+use crate::support::mint::TestMint;
+use crate::support::node::TestNode;
+use crate::support::relay::{FakeRelay, Manner, RealRelay};
+use crate::support::upstream::Upstream;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A node's view of the others, without the node.
+struct View {
+    _db: TestDb,
+    store: Store,
+    clock: Arc<Ahead>,
+}
+
+impl View {
+    async fn new() -> Self {
+        let db = TestDb::new().await;
+        Self { store: db.open().await, _db: db, clock: Arc::default() }
+    }
+
+    fn of(&self, relays: &[String]) -> Directory {
+        self.reaching(relays, Reach::Public)
+    }
+
+    fn reaching(&self, relays: &[String], reach: Reach) -> Directory {
+        let caller = caller(&self.clock, Duration::from_secs(5));
+        Directory::new(self.store.clone(), caller, relays.to_vec(), reach)
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.now_secs().unsigned_abs()
+    }
+}
+
+fn event(keys: &Keys, kind: u16, at: u64, tags: &[[&str; 2]], content: &str) -> Event {
+    let tags = tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap());
+    let event = EventBuilder::new(Kind::from_u16(kind), content).tags(tags).custom_created_at(Timestamp::from_secs(at));
+    event.sign_with_keys(keys).unwrap()
+}
+
+fn listing(keys: &Keys, d: &str, at: u64, url: &str) -> Event {
+    event(keys, 38421, at, &[["d", d], ["u", url], ["mint", "https://m.example.com"]], r#"{"name":"n","about":"a"}"#)
+}
+
+async fn urls(directory: &Directory) -> Vec<String> {
+    let listed = directory.providers(None, 1_000).await.unwrap();
+    let mut urls: Vec<String> = listed.into_iter().map(|listed| listed.provider.endpoint_url).collect();
+    urls.sort();
+    urls
+}
+
+fn json_of(events: &[Event]) -> Vec<String> {
+    events.iter().map(JsonUtil::as_json).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_listing_of_each_address_is_kept_whoever_tells_it() {
+    let view = View::new().await;
+    let (open, closed) = (RealRelay::start().await, RealRelay::with_auth().await);
+    let (ann, bob) = (Keys::generate(), Keys::generate());
+    open.put(&listing(&ann, "x", view.now() - 100, "https://ann-1.example.com")).await;
+    open.put(&listing(&ann, "y", view.now() - 100, "https://ann-2.example.com")).await;
+    open.put(&listing(&bob, "x", view.now() - 100, "https://bob.example.com")).await;
+    let directory = view.of(&[open.url(), closed.url()]);
+    assert_eq!(directory.refresh().await.unwrap(), Vec::<String>::new());
+    assert_eq!(
+        urls(&directory).await,
+        ["https://ann-1.example.com", "https://ann-2.example.com", "https://bob.example.com"]
+    );
+    open.put(&listing(&ann, "x", view.now() - 50, "https://ann-3.example.com")).await;
+    // Down, by its own word.
+    open.put(&event(&bob, 38421, view.now() - 50, &[["d", "x"], ["status", "down"]], "{}")).await;
+    directory.refresh().await.unwrap();
+    assert_eq!(urls(&directory).await, ["https://ann-2.example.com", "https://ann-3.example.com"]);
+    // It is in the database: the next process knows it without asking.
+    let next = view.of(&[]);
+    assert_eq!(urls(&next).await.len(), 2);
+    let of_ann = next.providers(Some(&ann.public_key().to_hex()), 42).await.unwrap();
+    assert_eq!(of_ann.len(), 2);
+    assert!(next.providers(Some(&bob.public_key().to_hex()), 42).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_listing_does_not_come_back() {
+    let view = View::new().await;
+    let keys = Keys::generate();
+    let old = listing(&keys, "x", view.now() - 500, "https://old.example.com");
+    let new = listing(&keys, "x", view.now() - 100, "https://new.example.com");
+    let gone = event(&keys, 38421, view.now() - 50, &[["d", "x"]], "{}");
+    let relay = FakeRelay::start(Manner::Give(json_of(&[new.clone(), old.clone()]))).await;
+    let directory = view.of(&[relay.url()]);
+    directory.refresh().await.unwrap();
+    assert_eq!(urls(&directory).await, ["https://new.example.com"]);
+    relay.behave(Manner::Give(json_of(std::slice::from_ref(&old))));
+    directory.refresh().await.unwrap();
+    assert_eq!(urls(&directory).await, ["https://new.example.com"]);
+    // Not after its author took it back, either.
+    relay.behave(Manner::Give(json_of(&[gone])));
+    directory.refresh().await.unwrap();
+    relay.behave(Manner::Give(json_of(&[old, new])));
+    directory.refresh().await.unwrap();
+    assert_eq!(urls(&directory).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forged_or_not_for_now_is_not_taken() {
+    let view = View::new().await;
+    let keys = Keys::generate();
+    let now = view.now();
+    let good = listing(&keys, "x", now, "https://good.example.com");
+    let forged = good.as_json().replace("good.example", "evil.example");
+    let mut stolen: Value = serde_json::from_str(&good.as_json()).unwrap();
+    stolen["pubkey"] = json!(Keys::generate().public_key().to_hex());
+    let bad = [
+        listing(&keys, "future", now + 3600, "https://future.example.com"),
+        event(&keys, 38421, now, &[["d", "e"], ["u", "https://expired.example.com"], ["expiration", "1700000000"]], ""),
+        event(&keys, 38421, now, &[["d", "l"], ["u", "https://large.example.com"]], &"x".repeat(40_000)),
+        event(&keys, 1, now, &[["u", "https://other-kind.example.com"]], ""),
+        listing(&keys, "p", now, "http://127.0.0.1:8000"),
+    ];
+    let mut given = json_of(&bad);
+    given.extend([forged, stolen.to_string(), good.as_json(), "{}".to_owned(), "[[[[".to_owned()]);
+    let relay = FakeRelay::start(Manner::Give(given)).await;
+    let directory = view.of(&[relay.url()]);
+    directory.refresh().await.unwrap();
+    assert_eq!(urls(&directory).await, ["https://good.example.com"]);
+    let heard = directory.heard()[&relay.url()].clone();
+    // The one of a private address counts as one that names none.
+    assert_eq!((heard.taken, heard.refused, heard.is_flood), (2, 4, false), "{heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_listing_is_not_shown_any_more() {
+    let view = View::new().await;
+    let keys = Keys::generate();
+    let end = (view.now() + 7200).to_string();
+    let tags = [["d", "x"], ["u", "https://brief.example.com"], ["expiration", end.as_str()]];
+    let relay = FakeRelay::start(Manner::Give(json_of(&[event(&keys, 38421, view.now(), &tags, "")]))).await;
+    let directory = view.of(&[relay.url()]);
+    directory.refresh().await.unwrap();
+    assert_eq!((urls(&directory).await.len(), directory.count().await.unwrap()), (1, (1, 0)));
+    view.clock.step(2 * HOUR);
+    assert_eq!((urls(&directory).await.len(), directory.count().await.unwrap()), (0, (0, 0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_is_cut_short_and_fills_nothing() {
+    let view = View::new().await;
+    let now = view.now();
+    let one = Keys::generate();
+    let of_one: Vec<Event> = (0..20).map(|n| listing(&one, &n.to_string(), now, "https://one.example.com")).collect();
+    let strangers: Vec<Event> =
+        (0..400).map(|n| listing(&Keys::generate(), "x", now, &format!("https://n{n}.example.com"))).collect();
+    let flooding = FakeRelay::start(Manner::Flood(json_of(&of_one))).await;
+    let directory = view.of(&[flooding.url()]);
+    directory.refresh().await.unwrap();
+    assert!(directory.heard()[&flooding.url()].is_flood);
+    assert_eq!(urls(&directory).await.len(), 4, "of one author");
+    flooding.behave(Manner::Flood(json_of(&strangers)));
+    directory.refresh().await.unwrap();
+    assert_eq!(urls(&directory).await.len(), 304, "of one question");
+    let more: Vec<Event> =
+        (0..300).map(|n| listing(&Keys::generate(), "x", now, &format!("https://m{n}.example.com"))).collect();
+    flooding.behave(Manner::Flood(json_of(&more)));
+    directory.refresh().await.unwrap();
+    assert_eq!(urls(&directory).await.len(), 500, "of all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_fails_holds_no_other_up_and_is_left_alone_for_a_while() {
+    let view = View::new().await;
+    let good = RealRelay::start().await;
+    good.put(&listing(&Keys::generate(), "x", view.now(), "https://good.example.com")).await;
+    let (rude, refusing) =
+        (FakeRelay::start(Manner::Drop).await, FakeRelay::start(Manner::Refuse("restricted: members only")).await);
+    let loud = FakeRelay::start(Manner::Shout).await;
+    let directory = view.of(&[rude.url(), refusing.url(), loud.url(), good.url()]);
+    assert_eq!(directory.refresh().await.unwrap().len(), 3);
+    assert_eq!(urls(&directory).await.len(), 1);
+    let heard = directory.heard();
+    assert_eq!(heard[&rude.url()].trouble.as_deref(), Some("the connection broke off"));
+    assert_eq!(heard[&refusing.url()].trouble.as_deref(), Some("it refused: restricted: members only"));
+    assert_eq!(heard[&loud.url()].trouble.as_deref(), Some("the server sends more than it may"));
+    directory.refresh().await.unwrap();
+    assert_eq!((rude.heard("REQ").len(), refusing.heard("REQ").len()), (1, 1));
+    view.clock.step(Duration::from_secs(31));
+    directory.refresh().await.unwrap();
+    assert_eq!((rude.heard("REQ").len(), refusing.heard("REQ").len()), (2, 1));
+}
+
+/// A node of the network, as far as being looked at goes.
+async fn stranger(status: u16, body: &'static str) -> String {
+    let answer = move || async move { (axum::http::StatusCode::from_u16(status).unwrap(), body) };
+    let router = Router::new().route("/v1/info", get(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_answers_is_known_and_nobody_is_led_into_this_network() {
+    let view = View::new().await;
+    let up = stranger(200, r#"{"name":"up","mints":[]}"#).await;
+    let broken = stranger(500, "{}").await;
+    let html = stranger(200, "<html>").await;
+    let gone = "http://127.0.0.1:1".to_owned();
+    let (onion, long) = ("http://abc.onion".to_owned(), stranger(200, long_json()).await);
+    let relay = RealRelay::start().await;
+    for url in [&up, &broken, &html, &gone, &onion, &long] {
+        relay.put(&listing(&Keys::generate(), "x", view.now(), url)).await;
+    }
+    let open = view.reaching(&[relay.url()], Reach::Anywhere);
+    open.refresh().await.unwrap();
+    assert!(open.providers(None, 42).await.unwrap().iter().all(|listed| listed.health.is_none()));
+    open.probe().await.unwrap();
+    let listed = open.providers(None, 42).await.unwrap();
+    assert_eq!(listed[0].provider.endpoint_url, up, "those that answer come first");
+    let health = |url: &str| {
+        let found: &Listed = listed.iter().find(|listed| listed.provider.endpoint_url == url).unwrap();
+        let health = found.health.clone().unwrap();
+        (health.status, health.is_good())
+    };
+    assert_eq!(health(&up), (Some(200), true));
+    assert_eq!((health(&gone), health(&onion)), ((None, false), (None, false)));
+    assert!(!health(&broken).1 && !health(&html).1 && !health(&long).1);
+    // With the rules that hold outside of tests, none of them is asked, or shown.
+    let view = View::new().await;
+    let guarded = view.of(&[relay.url()]);
+    guarded.refresh().await.unwrap();
+    guarded.probe().await.unwrap();
+    assert_eq!(urls(&guarded).await, [onion]);
+}
+
+fn long_json() -> &'static str {
+    Box::leak(format!(r#"{{"name":"{}"}}"#, "x".repeat(20_000)).into_boxed_str())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opinions_are_kept_by_what_they_are_about() {
+    let view = View::new().await;
+    let (fan, stranger, node) = (Keys::generate(), Keys::generate(), Keys::generate());
+    let about = format!("38421:{}:x", node.public_key().to_hex());
+    let mint = format!("38172:{}:x", node.public_key().to_hex());
+    let events = [
+        event(&fan, 38000, view.now(), &[["d", "r"], ["k", "38421"], ["a", &about], ["t", "fast"]], "good"),
+        event(&fan, 38000, view.now(), &[["d", "m"], ["k", "38421"], ["a", &mint]], "a mint"),
+        event(&stranger, 38425, view.now(), &[["d", "r"], ["node", &about], ["t", "blacklisted"]], "not the curator"),
+    ];
+    let relay = FakeRelay::start(Manner::Give(json_of(&events))).await;
+    let directory = view.of(&[relay.url()]);
+    directory.refresh().await.unwrap();
+    let opinions = directory.opinions(&[about, mint]).await.unwrap();
+    assert_eq!(opinions.len(), 1, "{opinions:?}");
+    assert_eq!(
+        (opinions[0].author.as_str(), &opinions[0].labels),
+        (fan.public_key().to_hex().as_str(), &vec!["fast".to_owned()])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_directory_is_given_out_as_the_network_reads_it() {
+    let relay = RealRelay::start().await;
+    let now = coinslot::clock::SystemClock.now_secs().unsigned_abs();
+    let keys = Keys::generate();
+    let up = stranger(200, r#"{"name":"up"}"#).await;
+    let event = listing(&keys, "west", now, &up);
+    relay.put(&event).await;
+    for n in 0..50 {
+        relay.put(&listing(&Keys::generate(), "x", now, &format!("https://n{n}.example.com"))).await;
+    }
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let node = TestNode::with(&mint, &upstream, &[("RELAYS", &relay.url())]).await;
+    let fetch = async |path: &str| node.get(path).send().await.unwrap().json::<Value>().await.unwrap();
+    let own = format!("/v1/providers/?include_json=true&pubkey={}", keys.public_key().to_hex());
+    let mut shown = fetch(&own).await;
+    while shown["providers"][0]["health"].is_null() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        shown = fetch(&own).await;
+    }
+    let entry = &shown["providers"][0];
+    assert_eq!(entry["health"], json!({ "status_code": 200, "endpoint": "info", "json": { "name": "up" } }));
+    let expected = json!({
+        "id": event.id.to_hex(), "pubkey": keys.public_key().to_hex(), "d": "west", "created_at": now, "kind": 38421,
+        "endpoint_url": up, "endpoint_urls": [up], "name": "n", "description": "a",
+        "mint_urls": ["https://m.example.com"], "version": "", "content": r#"{"name":"n","about":"a"}"#,
+    });
+    assert_eq!(entry["provider"], expected);
+    for path in ["/v1/providers", "/v1/providers/", "/providers"] {
+        let all = fetch(path).await;
+        assert_eq!(all["providers"].as_array().unwrap().len(), 42, "{path}");
+        assert!(all["providers"].as_array().unwrap().contains(&expected), "{path}");
+    }
+    let nobody = fetch("/v1/providers?pubkey=x").await;
+    assert_eq!(nobody, json!({ "providers": [] }));
+    node.finish().await;
+    let url = relay.url();
+    let never = [("RELAYS", url.as_str()), ("PROVIDERS_REFRESH_INTERVAL_SECONDS", "0")];
+    let off = TestNode::with(&mint, &upstream, &never).await;
+    assert_eq!(off.get("/v1/providers").send().await.unwrap().status(), 404);
+    off.finish().await;
+}
