@@ -113,27 +113,9 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let wallet = open_wallet(&config, &vault, &ledger).await?;
     let snapshots = Snapshots::new(&config, store.reader(), &vault);
     let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);
-    let pool = Pool::open(&config.upstreams, &store, &vault, &clock).await?;
-    let market = Market::new(load_catalog(&config)?, Arc::clone(&book), config.pricing.clone(), clock);
     let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;
-    let exchanges = TaskTracker::new();
-    let exchange = Arc::new(Exchange {
-        market,
-        replays: Replays::new(ledger.clone(), vault.clone()),
-        identity,
-        till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost, config.clients),
-        ledger: ledger.clone(),
-        pool,
-        missing_usage: config.pricing.missing_usage,
-        maintenance: Maintenance::new(config.server.maintenance),
-        rates: Rates::new(config.key_limits, Arc::clone(ledger.clock())),
-        tracker: exchanges.clone(),
-        deliveries: Deliveries::default(),
-        keep_alive: config.server.keep_alive,
-        drains: Exchange::drain_permits(),
-    });
-
-    exchange.maintenance.look(&store).await?;
+    let exchange = open_exchange(&config, &wallet, vault, Arc::clone(&book), identity).await?;
+    let exchanges = exchange.tracker.clone();
     let network = on_nostr(&config, &exchange)?;
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let latest = Latest::default();
@@ -170,6 +152,36 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         npub,
         _lock: lock,
     })
+}
+
+/// Everything that serving a request takes.
+async fn open_exchange(
+    config: &Config,
+    wallet: &Wallet,
+    vault: Vault,
+    book: Arc<PriceBook>,
+    identity: Identity,
+) -> Result<Arc<Exchange>, StartError> {
+    let ledger = wallet.ledger().clone();
+    let clock = Arc::clone(ledger.clock());
+    let pool = Pool::open(&config.upstreams, ledger.store(), &vault, &clock).await?;
+    let maintenance = Maintenance::new(config.server.maintenance);
+    maintenance.look(ledger.store()).await?;
+    Ok(Arc::new(Exchange {
+        market: Market::new(load_catalog(config)?, book, config.pricing.clone(), Arc::clone(&clock)),
+        replays: Replays::new(ledger.clone(), vault.clone()),
+        identity,
+        till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost, config.clients),
+        ledger,
+        pool,
+        missing_usage: config.pricing.missing_usage,
+        maintenance,
+        rates: Rates::new(config.key_limits, clock),
+        tracker: TaskTracker::new(),
+        deliveries: Deliveries::default(),
+        keep_alive: config.server.keep_alive,
+        drains: Exchange::drain_permits(),
+    }))
 }
 
 /// Everything that a process does before it may touch money that others may have touched: it says

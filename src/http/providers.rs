@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Node, refuse};
+use crate::dialect::Protocol;
 use crate::failure::{Code, Failure};
 use crate::nostr::directory::Listed;
 
@@ -24,14 +25,15 @@ pub(super) struct Asked {
 /// Nobody is asked for it: what is said here was found before. In no order, so that none is first.
 pub(super) async fn list(State(node): State<Node>, Query(asked): Query<Asked>) -> Response {
     let Some(directory) = &node.directory else {
-        return refuse(&Failure::client(Code::NotFound, "This node keeps no list of providers.")).into_response();
+        return refuse(&Failure::client(Code::NotFound, "This node keeps no list of providers."), Protocol::OpenAi)
+            .into_response();
     };
     let pubkey = Some(asked.pubkey.as_str()).filter(|pubkey| !pubkey.is_empty());
     let mut listed = match directory.providers(pubkey, MOST).await {
         Ok(listed) => listed,
         Err(error) => {
             tracing::error!(%error, "the list of providers cannot be read");
-            return refuse(&Failure::internal()).into_response();
+            return refuse(&Failure::internal(), Protocol::OpenAi).into_response();
         }
     };
     listed.sort_by_cached_key(|_| rand::random::<u64>());

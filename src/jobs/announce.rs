@@ -37,7 +37,7 @@ impl Announce {
         if urls.is_empty() {
             return None;
         }
-        let models = self.exchange.market.listing("");
+        let models = self.exchange.market.listing(&self.exchange.pool);
         Some(Listing {
             name: self.info.name.clone(),
             about: self.info.description.clone(),
