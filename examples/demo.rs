@@ -23,7 +23,7 @@ use coinslot::config::Config;
 use coinslot::node::{self, Running};
 use serde_json::{Value, json};
 use support::mint::TestMint;
-use support::node::{MODEL, client, models};
+use support::node::{MODEL, client};
 use support::purse::Purse;
 use support::upstream::Upstream;
 use tokio::io::AsyncReadExt;
@@ -55,6 +55,15 @@ async fn main() {
         }
     }
     node.shutdown(std::future::ready(())).await;
+}
+
+/// The toys of the tests, and the models that a node may well sell: the upstream echoes for any.
+fn models() -> Value {
+    let mut list = support::node::models();
+    let usual: Value = serde_json::from_str(include_str!("../models.example.json")).expect("models.example.json");
+    let usual = usual["models"].as_array().expect("models").clone();
+    list["models"].as_array_mut().expect("models").extend(usual);
+    list
 }
 
 async fn start_node(dir: &std::path::Path, mint: &TestMint, upstream: &Upstream) -> Running {

@@ -42,8 +42,8 @@
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list.
 //! * [`upstream`]: one attempt at the API behind the node.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
-//! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`node`]: composition.
-//!   [`cli`]: the program's verbs.
+//! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`shop`]: `/` in a browser.
+//!   `pages`: what all pages share. [`node`]: composition. [`cli`]: the program's verbs.
 //!
 //! # Invariants
 //!
@@ -87,8 +87,10 @@ pub mod money;
 pub mod net;
 pub mod node;
 pub mod nostr;
+mod pages;
 pub mod payment;
 pub mod price;
+pub mod shop;
 pub mod store;
 pub mod upstream;
 pub mod vault;

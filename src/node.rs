@@ -32,6 +32,7 @@ use crate::net::{self, ClientOptions, NetError};
 use crate::nostr::{Identity, IdentityError};
 use crate::payment::payer::Till;
 use crate::price::PriceBook;
+use crate::shop;
 use crate::store::{FileLock, Lineage, Store, StoreError};
 use crate::upstream::Upstream;
 use crate::vault::{Vault, VaultError, hex, write_private};
@@ -129,7 +130,8 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone())
             .showing(latest.clone());
     let (pages, admin_password) = admin_pages(&config, &exchange, &store, latest.clone()).await?;
-    let router = http::router(state, &config.server.cors_origins).merge(pages);
+    let forms = shop::router(state.clone());
+    let router = http::router(state, shop::front(), &config.server.cors_origins).merge(forms).merge(pages);
     let (listener, address) = listen(&config).await?;
 
     jobs::start(&background, &stop, jobs::KeepEpoch { lineage, wallet: wallet.clone() });

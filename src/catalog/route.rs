@@ -143,6 +143,12 @@ impl Market {
         serde_json::json!({ "object": "list", "data": data })
     }
 
+    /// What any request costs, where the operator's own prices replace those of every model.
+    #[must_use]
+    pub fn static_prices(&self) -> Option<RateCard> {
+        if self.model_based { None } else { self.static_card() }
+    }
+
     /// The id of the model that this name, id or alias means.
     #[must_use]
     pub fn canonical(&self, name: &str) -> Option<String> {

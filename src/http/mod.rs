@@ -21,7 +21,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, Response};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
@@ -31,6 +31,10 @@ use crate::dialect::{self, Dialect};
 use crate::exchange::Exchange;
 use crate::failure::{Code, Failure};
 use envelope::Asked;
+
+pub(crate) use balance::spawn;
+pub(crate) use health::reasons;
+pub(crate) use info::{everything, root};
 
 /// Routes that can be served, of this module or another.
 pub type Routes = Router;
@@ -76,12 +80,10 @@ impl Node {
     }
 }
 
-/// Every public route of the node.
-pub fn router(node: Node, cors_origins: &[String]) -> Routes {
-    let mut router = Router::new()
-        .route("/", get(info::root))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready));
+/// Every public route of the node. `front` answers at `/`.
+pub fn router(node: Node, front: MethodRouter<Node>, cors_origins: &[String]) -> Routes {
+    let mut router =
+        Router::new().route("/", front).route("/healthz", get(health::alive)).route("/readyz", get(health::ready));
     for prefix in ["/v1", ""] {
         let at = |path: &str| format!("{prefix}{path}");
         router = router
@@ -106,13 +108,19 @@ async fn hold_back(State(node): State<Node>, request: Request, next: Next) -> Re
     if !moves {
         return next.run(request).await;
     }
-    match node.exchange.till.wallet().halted() {
+    match halted(&node) {
         None => next.run(request).await,
-        Some(why) => refuse(&Failure::unavailable(Code::Recovering, format!("Nothing was taken: {why}."), 60)),
+        Some(failure) => refuse(&failure),
     }
 }
 
-fn paid(dialect: &'static dyn Dialect) -> axum::routing::MethodRouter<Node> {
+/// Why no money may move now, if it may not.
+pub(crate) fn halted(node: &Node) -> Option<Failure> {
+    let why = node.exchange.till.wallet().halted()?;
+    Some(Failure::unavailable(Code::Recovering, format!("Nothing was taken: {why}."), 60))
+}
+
+fn paid(dialect: &'static dyn Dialect) -> MethodRouter<Node> {
     post(move |state: State<Node>, request: Request| proxy::serve(state, dialect, request))
 }
 

@@ -6,6 +6,8 @@ pub mod expiry;
 pub mod keys;
 pub mod lightning;
 pub mod payer;
+pub mod refunds;
+pub mod sight;
 pub mod visitors;
 pub mod vouchers;
 

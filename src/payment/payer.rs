@@ -280,7 +280,7 @@ pub(super) fn is_credited(account: &Account) -> bool {
     !account.balance.posted.is_zero() || account.requests > 0
 }
 
-fn unknown_key() -> Failure {
+pub(super) fn unknown_key() -> Failure {
     Failure::payment(Code::InvalidApiKey, "Invalid API key: this node has no such key.")
 }
 

@@ -40,6 +40,7 @@ mod purse;
 mod receipts;
 mod refusals;
 mod secrets;
+mod shop;
 mod simulation;
 mod storage;
 mod streams;
