@@ -57,12 +57,11 @@ async fn main() {
     node.shutdown(std::future::ready(())).await;
 }
 
-/// The toys of the tests, and the models that a node may well sell: the upstream echoes for any.
+/// The models that a node may well sell, and the toys of the tests: the upstream echoes for any.
 fn models() -> Value {
-    let mut list = support::node::models();
-    let usual: Value = serde_json::from_str(include_str!("../models.example.json")).expect("models.example.json");
-    let usual = usual["models"].as_array().expect("models").clone();
-    list["models"].as_array_mut().expect("models").extend(usual);
+    let mut list: Value = serde_json::from_str(include_str!("../models.example.json")).expect("models.example.json");
+    let toys = support::node::models()["models"].as_array().expect("models").clone();
+    list["models"].as_array_mut().expect("models").extend(toys);
     list
 }
 
@@ -78,6 +77,7 @@ async fn start_node(dir: &std::path::Path, mint: &TestMint, upstream: &Upstream)
         ("BTC_USD_FIXED", "100000".to_owned()),
         ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ("NAME", "coinslot demo".to_owned()),
+        ("DESCRIPTION", "A whole node on one machine. Its mint is real, its models only echo.".to_owned()),
     ];
     let settings: BTreeMap<String, String> =
         settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

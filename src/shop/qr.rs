@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use qrcode::{Color, EcLevel, QrCode};
 
 /// Longest text that a phone still reads off a screen.
-const MAX_CHARS: usize = 1_200;
+const MAX_CHARS: usize = 1_800;
 /// Empty modules around a code, which readers need.
 const MARGIN: usize = 4;
 

@@ -85,7 +85,9 @@ for (const view of VIEWS) {
 
       await page.getByRole("button", { name: "Refund to ecash" }).click();
       await page.getByRole("heading", { name: "Your ecash" }).waitFor();
-      await page.getByRole("img", { name: "QR code of the token" }).waitFor();
+      // A token of many coins is too long for a code; then the page says so.
+      const code = page.getByRole("img", { name: "QR code of the token" });
+      await code.or(page.getByText("too long for a QR code")).waitFor();
       await check();
       if (PICTURED.includes(view.name)) await picture(page, `refund-${view.name}`, { fullPage: true });
       assert.equal(await world.receive(await page.locator("#token").innerText()), 495);
