@@ -57,14 +57,6 @@ async fn main() {
     node.shutdown(std::future::ready(())).await;
 }
 
-/// The models that a node may well sell, and the toys of the tests: the upstream echoes for any.
-fn models() -> Value {
-    let mut list: Value = serde_json::from_str(include_str!("../models.example.json")).expect("models.example.json");
-    let toys = support::node::models()["models"].as_array().expect("models").clone();
-    list["models"].as_array_mut().expect("models").extend(toys);
-    list
-}
-
 async fn start_node(dir: &std::path::Path, mint: &TestMint, upstream: &Upstream) -> Running {
     let models_path = dir.join("models.json");
     std::fs::write(&models_path, models().to_string()).expect("models.json");
@@ -183,4 +175,12 @@ async fn serve_programs(node: &Running, mint: &TestMint, purse: Purse) {
     );
     let mut rest = Vec::new();
     tokio::io::stdin().read_to_end(&mut rest).await.expect("stdin");
+}
+
+/// The models that a node may well sell, and the toys of the tests: the upstream echoes for any.
+fn models() -> Value {
+    let mut list: Value = serde_json::from_str(include_str!("../models.example.json")).expect("models.example.json");
+    let toys = support::node::models()["models"].as_array().expect("models").clone();
+    list["models"].as_array_mut().expect("models").extend(toys);
+    list
 }

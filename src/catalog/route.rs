@@ -149,6 +149,15 @@ impl Market {
         if self.model_based { None } else { self.static_card() }
     }
 
+    /// What requests to this model are charged by now; `None` when it has no price.
+    #[must_use]
+    pub fn rate_card(&self, model: &str) -> Option<RateCard> {
+        match self.catalog.find(model).filter(|_| self.model_based) {
+            Some(found) => Some(found.rate_card(self.exchange()?.0, self.pricing.min_request)),
+            None => self.static_prices(),
+        }
+    }
+
     /// The id of the model that this name, id or alias means.
     #[must_use]
     pub fn canonical(&self, name: &str) -> Option<String> {

@@ -14,19 +14,14 @@ pub async fn info(State(node): State<Node>) -> Json<Value> {
 /// `GET /` for programs: everything of `/v1/info`, the models, and the names that the network's
 /// first release used.
 pub async fn root(State(node): State<Node>) -> Json<Value> {
-    Json(Value::Object(everything(&node)))
-}
-
-/// What [`root`] says.
-pub(crate) fn everything(node: &Node) -> Map<String, Value> {
-    let mut about = about(node);
+    let mut about = about(&node);
     let provider = node.exchange.upstream.as_ref().map_or("generic", |upstream| upstream.label());
     let listing = node.exchange.market.listing(provider);
     about.insert("mint".into(), json!(node.exchange.till.wallet().mints().first()));
     about.insert("models".into(), listing.get("data").cloned().unwrap_or_else(|| json!([])));
     about.insert("status".into(), json!("running"));
     about.insert("ui".into(), json!("not available"));
-    about
+    Json(Value::Object(about))
 }
 
 fn about(node: &Node) -> Map<String, Value> {

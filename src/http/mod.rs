@@ -21,7 +21,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, Response};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
@@ -34,7 +34,7 @@ use envelope::Asked;
 
 pub(crate) use balance::spawn;
 pub(crate) use health::reasons;
-pub(crate) use info::{everything, root};
+pub(crate) use info::root;
 
 /// Routes that can be served, of this module or another.
 pub type Routes = Router;
@@ -81,7 +81,7 @@ impl Node {
 }
 
 /// Every public route of the node. `front` answers at `/`.
-pub fn router(node: Node, front: MethodRouter<Node>, cors_origins: &[String]) -> Routes {
+pub fn router(node: Node, front: axum::routing::MethodRouter<Node>, cors_origins: &[String]) -> Routes {
     let mut router =
         Router::new().route("/", front).route("/healthz", get(health::alive)).route("/readyz", get(health::ready));
     for prefix in ["/v1", ""] {
@@ -108,19 +108,13 @@ async fn hold_back(State(node): State<Node>, request: Request, next: Next) -> Re
     if !moves {
         return next.run(request).await;
     }
-    match halted(&node) {
+    match node.exchange.till.wallet().halted() {
         None => next.run(request).await,
-        Some(failure) => refuse(&failure),
+        Some(why) => refuse(&Failure::unavailable(Code::Recovering, format!("Nothing was taken: {why}."), 60)),
     }
 }
 
-/// Why no money may move now, if it may not.
-pub(crate) fn halted(node: &Node) -> Option<Failure> {
-    let why = node.exchange.till.wallet().halted()?;
-    Some(Failure::unavailable(Code::Recovering, format!("Nothing was taken: {why}."), 60))
-}
-
-fn paid(dialect: &'static dyn Dialect) -> MethodRouter<Node> {
+fn paid(dialect: &'static dyn Dialect) -> axum::routing::MethodRouter<Node> {
     post(move |state: State<Node>, request: Request| proxy::serve(state, dialect, request))
 }
 

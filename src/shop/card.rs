@@ -29,8 +29,9 @@ pub(super) struct Card {
 pub(super) struct Part {
     pub what: String,
     /// How many, at how much each.
-    pub sum: Option<String>,
-    pub sat: String,
+    pub sum: String,
+    /// `None`: in another line.
+    pub sat: Option<String>,
 }
 
 /// The card of a request.
@@ -47,37 +48,69 @@ pub(super) fn of(charged: &Charged) -> Card {
     }
 }
 
+/// What is billed within the parts that the cost is split into.
+const WITHIN: [(&str, &[&str]); 5] = [
+    ("base", &["images", "web_searches"]),
+    ("input", &["input"]),
+    ("cache_read", &["cache_read"]),
+    ("cache_write", &["cache_write"]),
+    ("output", &["output", "reasoning"]),
+];
+
 fn parts(record: &Map<String, Value>) -> Vec<Part> {
-    let (usage, price) = (object(record, "usage"), object(record, "price"));
     let Some(cost) = object(record, "cost") else { return Vec::new() };
-    let currency = price.and_then(|price| price.get("currency")).and_then(Value::as_str).unwrap_or_default();
-    let line = |(key, msat): (&String, &Value)| {
-        let bucket = key.strip_suffix("_msat")?;
+    let bill = Bill {
+        usage: object(record, "usage"),
+        price: object(record, "price"),
+        currency: object(record, "price").and_then(|price| price.get("currency")).and_then(Value::as_str),
+    };
+    let charged = cost.iter().filter_map(|(key, msat)| {
+        let part = key.strip_suffix("_msat")?;
         let msat = msat.as_i64().filter(|msat| *msat > 0)?;
-        let sum = usage.zip(price).and_then(|(usage, price)| sum(bucket, usage, price, currency));
-        Some(Part { what: title(bucket), sum, sat: format::sat(msat) })
-    };
-    cost.iter().filter_map(line).collect()
+        let within = WITHIN.iter().find(|(name, _)| *name == part).map(|(_, used)| *used).unwrap_or_default();
+        let sums: Vec<String> = within.iter().filter_map(|used| bill.sum(used)).collect();
+        Some(Part { what: title(part), sum: sums.join(" + "), sat: Some(format::sat(msat)) })
+    });
+    // What few requests use has no part of its own.
+    let is_rare = |used: &String| !WITHIN.iter().any(|(_, within)| within.contains(&used.as_str()));
+    let rare = bill.usage.into_iter().flat_map(Map::keys).filter(|used| is_rare(used));
+    let rare = rare.filter_map(|used| Some(Part { what: title(used), sum: bill.sum(used)?, sat: None }));
+    charged.chain(rare).collect()
 }
 
-/// `1,000 × 0.00001 usd`, where the books say how many and at how much.
-fn sum(bucket: &str, usage: &Map<String, Value>, price: &Map<String, Value>, currency: &str) -> Option<String> {
-    let times = |bucket: &str| {
-        let count = usage.get(bucket)?.as_i64().filter(|count| *count > 0)?;
-        Some(format!("{} × {} {}", format::count(count), exact(amount(price.get(bucket)?)?), currency.to_uppercase()))
-    };
-    // Reasoning is billed as a part of the output, images and searches as a part of the base.
-    let beside: &[&str] = match bucket {
-        "output" => &["reasoning"],
-        "base" => &["image", "web_search"],
-        _ => &[],
-    };
-    let sums: Vec<String> = std::iter::once(&bucket).chain(beside).filter_map(|bucket| times(bucket)).collect();
-    (!sums.is_empty()).then(|| sums.join(" + "))
+struct Bill<'a> {
+    usage: Option<&'a Map<String, Value>>,
+    price: Option<&'a Map<String, Value>>,
+    currency: Option<&'a str>,
 }
 
-fn title(bucket: &str) -> String {
-    match bucket {
+impl Bill<'_> {
+    /// `1,000 × 0.00001 USD`, or how many where the books do not say at how much.
+    fn sum(&self, used: &str) -> Option<String> {
+        let count = self.usage?.get(used)?.as_i64().filter(|count| *count > 0)?;
+        let price = self.price.and_then(|price| amount(price.get(price_of(used))?));
+        let currency = self.currency.unwrap_or_default().to_uppercase();
+        Some(match price {
+            Some(price) => format!("{} × {} {currency}", format::count(count), exact(price)),
+            None => format::count(count),
+        })
+    }
+}
+
+/// The price of something that is used, as the books name it.
+fn price_of(used: &str) -> &str {
+    match used {
+        "images" => "image",
+        "web_searches" => "web_search",
+        "images_made" => "image_made",
+        "queries" => "query",
+        "characters" => "character",
+        other => other,
+    }
+}
+
+fn title(name: &str) -> String {
+    match name {
         "base" => "Fixed price".to_owned(),
         "input" => "Input".to_owned(),
         "cache_read" => "Read from cache".to_owned(),
@@ -118,9 +151,9 @@ mod tests {
 
     #[test]
     fn a_card_says_what_the_books_say() {
-        let record = r#"{"model":"a/b","estimated":true,"usage":{"input":1000,"output":50,"reasoning":10},
-            "price":{"currency":"usd","input":"0.00001","output":"0.00002","reasoning":"0.00003","exchange_fee":"1.005","provider_fee":"1.05"},
-            "btc_usd":"100000","cost":{"base_msat":0,"input_msat":10553,"output_msat":1372,"new_bucket_msat":5,"usd":"0.01"}}"#;
+        let record = r#"{"model":"a/b","estimated":true,"usage":{"input":1000,"output":50,"reasoning":10,"images":2,"web_searches":0,"audio_in":7,"audio_ms":9},
+            "price":{"currency":"usd","input":"0.00001","output":"0.00002","reasoning":"0.00003","image":"0.001","audio_in":"0.0001","exchange_fee":"1.005","provider_fee":"1.05"},
+            "btc_usd":"100000","cost":{"base_msat":1,"input_msat":10553,"output_msat":1372,"new_bucket_msat":5,"usd":"0.01"}}"#;
         let charged = Charged {
             request: "r".to_owned(),
             charged: Msat::new(11_930).unwrap(),
@@ -129,13 +162,16 @@ mod tests {
         };
         let card = of(&charged);
         assert_eq!((card.model.as_str(), card.sat.as_str(), card.estimated), ("a/b", "11.930", true));
-        let lines: Vec<_> = card.parts.iter().map(|part| (part.what.as_str(), part.sum.as_deref())).collect();
+        let lines: Vec<_> = card.parts.iter().map(|part| (part.what.as_str(), part.sum.as_str())).collect();
         assert_eq!(
             lines,
             [
-                ("Input", Some("1,000 × 0.00001 USD")),
-                ("Output", Some("50 × 0.00002 USD + 10 × 0.00003 USD")),
-                ("new bucket", None),
+                ("Fixed price", "2 × 0.001 USD"),
+                ("Input", "1,000 × 0.00001 USD"),
+                ("Output", "50 × 0.00002 USD + 10 × 0.00003 USD"),
+                ("new bucket", ""),
+                ("audio in", "7 × 0.0001 USD"),
+                ("audio ms", "9"),
             ]
         );
         assert!(card.terms.unwrap().contains("100,000 USD"));

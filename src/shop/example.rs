@@ -3,7 +3,6 @@
 use rust_decimal::Decimal;
 
 use super::prices::exact;
-use crate::catalog::WorstCase;
 use crate::catalog::route::Market;
 use crate::money::rate::Exchange;
 use crate::money::{RateCard, Usage};
@@ -33,7 +32,7 @@ pub(super) struct Step {
 
 /// The example for this model; `None` when it has no price now.
 pub(super) fn of(market: &Market, model: &str) -> Option<Example> {
-    let card = market.route(model, &WorstCase::default()).ok()?.rate_card;
+    let card = market.rate_card(model)?;
     let usage = Usage { input: INPUT, output: OUTPUT, ..Usage::default() };
     let total = card.price(&usage)?.total;
     Some(Example { model: model.to_owned(), steps: steps(&card)?, msat: total.get(), sat: format::sat(total.to_db()) })

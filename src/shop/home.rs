@@ -1,9 +1,11 @@
 //! `/` in a browser: what this node is and sells, how to pay, and where to ask about a key.
 
 use askama::Template;
+use axum::Json;
+use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::example::{self, Example};
 use super::prices::{self, Table, Wish};
@@ -59,11 +61,12 @@ pub(super) async fn show(node: &Node, headers: &HeaderMap, uri: &Uri) -> Respons
 }
 
 async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, Failure> {
-    let about = http::everything(node);
+    let Json(about) = http::root(State(node.clone())).await;
     let models = about.get("models").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let market = &node.exchange.market;
     let wish = Wish::read(uri.query().unwrap_or_default());
     let base = address::own(&text(&about, "http_url"), headers, uri);
+    let fixed = market.static_prices().as_ref().and_then(fixed);
     let ids = || models.iter().filter_map(|model| model.get("id").and_then(Value::as_str));
     let spoken = Spoken {
         responses: dialect::for_path("responses").is_some(),
@@ -79,8 +82,8 @@ async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, F
         unit: text(&about, "unit"),
         reasons: http::reasons(node).await,
         rate: rate(&market.rate()),
-        table: prices::table(models, &wish),
-        fixed: market.static_prices().as_ref().and_then(fixed),
+        table: prices::table(models, &wish, fixed.is_some()),
+        fixed,
         example: example::of(market, snippets::pasteable(ids())),
         input: example::figure(example::INPUT),
         output: example::figure(example::OUTPUT),
@@ -89,7 +92,7 @@ async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, F
     })
 }
 
-fn text(about: &Map<String, Value>, key: &str) -> String {
+fn text(about: &Value, key: &str) -> String {
     about.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 

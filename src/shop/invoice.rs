@@ -9,7 +9,7 @@ use axum::http::header::{CONTENT_SECURITY_POLICY, X_FRAME_OPTIONS};
 use axum::response::Response;
 
 use super::qr::{self, Qr};
-use super::{Sender, Sent, answer, key as key_page, may_move, moment, render, typed};
+use super::{Sender, Sent, answer, key as key_page, moment, render, typed};
 use crate::failure::{Code, Failure};
 use crate::http::{self, Node};
 use crate::ledger::terms::Limits;
@@ -52,7 +52,7 @@ struct Frame {
 /// Makes an invoice for the key that is typed, or for a key of its own.
 pub(super) async fn make(State(node): State<Node>, Sender(address): Sender, sent: Sent) -> Response {
     let page = async {
-        may_move(&node)?;
+        node.exchange.till.may_move()?;
         let typed = typed(sent)?;
         let sats = lightning::amount(typed.sats.trim().parse().ok())?;
         let key = typed.key.trim().to_owned();

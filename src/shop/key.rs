@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::card::{self, Card};
-use super::{Sent, answer, may_move, moment, render, typed};
+use super::{Sent, answer, moment, render, typed};
 use crate::failure::{Failure, Funds};
 use crate::http::{self, Node};
 use crate::ledger::terms::Reset;
@@ -87,7 +87,7 @@ pub(super) async fn look(State(node): State<Node>, sent: Sent) -> Response {
 /// Puts a token on a key.
 pub(super) async fn redeem(State(node): State<Node>, sent: Sent) -> Response {
     let page = async {
-        may_move(&node)?;
+        node.exchange.till.may_move()?;
         let payment = Payment::TokenKey(Box::new(payment::read_token(typed(sent)?.key.trim())?));
         let opened = http::spawn(&node, async move |node: Node| node.exchange.till.open(payment, None).await);
         let (account, key) = opened.await?;

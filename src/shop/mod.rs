@@ -148,11 +148,6 @@ fn typed(sent: Sent) -> Result<Typed, Failure> {
     }
 }
 
-/// Refuses what moves money while none may move.
-fn may_move(node: &Node) -> Result<(), Failure> {
-    http::halted(node).map_or(Ok(()), Err)
-}
-
 /// Who sent a form, where a socket is behind it.
 struct Sender(Option<IpAddr>);
 

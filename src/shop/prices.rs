@@ -17,6 +17,24 @@ const MAX_SEARCH: usize = 100;
 const DIGITS: u32 = 5;
 const MILLION: u64 = 1_000_000;
 
+/// Prices that few models have: as the list names them, what for, and for how many.
+const EXTRAS: [(&str, &str, u64); 14] = [
+    ("request", "a request", 1),
+    ("image", "an image", 1),
+    ("output_image", "a made image", 1),
+    ("web_search", "a web search", 1),
+    ("query", "a query", 1),
+    ("second", "a second of audio", 1),
+    ("character", "1M characters", MILLION),
+    ("internal_reasoning", "1M reasoning tokens", MILLION),
+    ("input_cache_write_1h", "1M tokens cached for an hour", MILLION),
+    ("audio", "1M audio tokens of input", MILLION),
+    ("input_audio_cache", "1M cached audio tokens", MILLION),
+    ("audio_output", "1M audio tokens of output", MILLION),
+    ("image_token", "1M image tokens of input", MILLION),
+    ("image_output", "1M image tokens of output", MILLION),
+];
+
 /// What the table is sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Sort {
@@ -151,7 +169,7 @@ pub(super) struct Price {
 /// A price that is not by the million tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Extra {
-    pub what: &'static str,
+    pub what: String,
     pub price: Price,
 }
 
@@ -177,9 +195,10 @@ pub(super) struct Row {
     by_output: Option<Decimal>,
 }
 
-/// The table of these entries of the list.
-pub(super) fn table(models: &[Value], wish: &Wish) -> Table {
-    let mut rows: Vec<Row> = models.iter().filter_map(Value::as_object).map(row).collect();
+/// The table of these entries of the list. Where the operator's prices in sats are `fixed`, those in dollars
+/// do not count.
+pub(super) fn table(models: &[Value], wish: &Wish, fixed: bool) -> Table {
+    let mut rows: Vec<Row> = models.iter().filter_map(Value::as_object).map(|entry| row(entry, fixed)).collect();
     let all = rows.len();
     rows.retain(|row| wish.finds(row));
     match wish.sort {
@@ -236,12 +255,13 @@ fn columns(wish: &Wish) -> Vec<Column> {
         .into()
 }
 
-fn row(entry: &Map<String, Value>) -> Row {
+fn row(entry: &Map<String, Value>, fixed: bool) -> Row {
     let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (id, name) = (text("id"), text("name"));
     let aliases = texts(entry.get("alias_ids"));
     let badges = badges(entry);
-    let listed = Listed { usd: object(entry.get("pricing")), sats: object(entry.get("sats_pricing")) };
+    let usd = object(entry.get("pricing")).filter(|_| !fixed);
+    let listed = Listed { usd, sats: object(entry.get("sats_pricing")) };
     let tokens = entry.get("context_length").and_then(Value::as_u64);
     let searched = [id.as_str(), name.as_str()].into_iter().chain(aliases.iter().map(String::as_str));
     let searched: Vec<&str> = searched.chain(badges.iter().copied()).collect();
@@ -283,28 +303,25 @@ impl Listed<'_> {
         let differs = |prices: &Option<&Map<String, Value>>| {
             prices.is_some_and(|prices| prices.get(key).is_some_and(|price| Some(price) != prices.get("prompt")))
         };
-        // A list in dollars stands beside static prices, and does not count there.
         let counts = if self.sats.is_some() { &self.sats } else { &self.usd };
         differs(counts).then(|| self.per_million(key))
     }
 
     fn extras(&self) -> Vec<Extra> {
-        let named = [
-            ("request", "a request", 1),
-            ("image", "an image", 1),
-            ("web_search", "a web search", 1),
-            ("internal_reasoning", "1M reasoning tokens", MILLION),
-        ];
         // The price of a request in sats includes the least that any request costs: that is no price of the model's.
         let is_priced = |key: &str| {
             let prices = if key == "request" { self.usd } else { self.sats.or(self.usd) };
             prices.and_then(|prices| amount(prices.get(key)?)).is_some_and(|price| !price.is_zero())
         };
-        named
-            .into_iter()
-            .filter(|(key, ..)| is_priced(key))
-            .map(|(key, what, count)| Extra { what, price: self.price(key, count) })
-            .collect()
+        let known = EXTRAS.iter().filter(|(key, ..)| is_priced(key));
+        let known = known.map(|(key, what, count)| Extra { what: (*what).to_owned(), price: self.price(key, *count) });
+        // By size and quality.
+        let keys = self.sats.or(self.usd).into_iter().flat_map(Map::keys).filter(|key| is_priced(key));
+        let pictures = keys.filter_map(|key| {
+            let kind = key.strip_prefix("output_image/")?;
+            Some(Extra { what: format!("a made image ({kind})"), price: self.price(key, 1) })
+        });
+        known.chain(pictures).collect()
     }
 
     fn order(&self, key: &str) -> Option<Decimal> {
@@ -394,12 +411,12 @@ mod tests {
             "supported_parameters": ["tools"],
             "pricing": { "prompt": usd(prompt), "completion": usd(completion), "request": 0, "input_cache_read": usd(prompt) },
             "sats_pricing": { "prompt": sats(prompt), "completion": sats(completion), "request": 0.001,
-                "input_cache_read": sats(prompt), "image": 2.5, "internal_reasoning": 0 },
+                "input_cache_read": sats(prompt), "image": 2.5, "internal_reasoning": 0, "output_image/hd": 9 },
         })
     }
 
     fn ids(models: &[Value], query: &str) -> Vec<String> {
-        table(models, &Wish::read(query)).rows.into_iter().map(|row| row.id).collect()
+        table(models, &Wish::read(query), false).rows.into_iter().map(|row| row.id).collect()
     }
 
     #[test]
@@ -424,32 +441,37 @@ mod tests {
         ] {
             assert_eq!(ids(&models, query), expected, "{query}");
         }
-        let found = table(&models, &Wish::read("q=one&sort=input"));
+        let found = table(&models, &Wish::read("q=one&sort=input"), false);
         assert_eq!((found.found, found.all), (1, 3));
         assert_eq!(found.columns[2].link, "/?q=one&sort=-input#prices");
         assert_eq!(
             found.columns.iter().map(|column| column.order).collect::<Vec<_>>(),
             ["none", "none", "ascending", "none"]
         );
-        assert_eq!(table(&models, &Wish::read("sort=context")).columns[1].order, "descending");
+        assert_eq!(table(&models, &Wish::read("sort=context"), false).columns[1].order, "descending");
         let many: Vec<Value> = (0..100).map(|number| model(&format!("m{number}"), 1, 1, 1)).collect();
-        let few = table(&many, &Wish::read("q=m&sort=-name"));
+        let few = table(&many, &Wish::read("q=m&sort=-name"), false);
         assert_eq!((few.rows.len(), few.found), (FEW, 100));
         assert_eq!(few.whole, "/?q=m&sort=-name&whole=#prices");
-        assert_eq!(table(&many, &Wish::read("whole=")).rows.len(), 100);
+        assert_eq!(table(&many, &Wish::read("whole="), false).rows.len(), 100);
         assert_eq!(Wish::read(&format!("q={}", "x".repeat(500))).search.len(), MAX_SEARCH);
     }
 
     #[test]
     fn prices_are_a_million_tokens_and_extras_are_named() {
-        let table = table(&[model("m", 1, 2, 128_000)], &Wish::default());
+        let table = table(&[model("m", 1, 2, 128_000)], &Wish::default(), false);
         let row = &table.rows[0];
         assert_eq!((row.input.usd.as_deref(), row.input.sats.as_deref()), (Some("1"), Some("1,000")));
         assert_eq!((&row.cache_read, &row.cache_write), (&None, &None), "as input");
-        assert_eq!(row.extras.iter().map(|extra| extra.what).collect::<Vec<_>>(), ["an image"]);
+        assert_eq!(
+            row.extras.iter().map(|extra| extra.what.as_str()).collect::<Vec<_>>(),
+            ["an image", "a made image (hd)"]
+        );
         assert_eq!(row.extras[0].price.sats.as_deref(), Some("2.5"));
         assert_eq!(row.badges, ["text", "image", "tools"]);
         assert_eq!(row.context.as_deref(), Some("128,000"));
+        let fixed = super::table(&[model("m", 1, 2, 1)], &Wish::default(), true);
+        assert_eq!(fixed.rows[0].input, Price { sats: Some("1,000".to_owned()), usd: None });
         for (amount, shown) in [
             ("0", "0"),
             ("0.1575", "0.1575"),

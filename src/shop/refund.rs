@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::qr::{self, Qr};
-use super::{Sent, answer, may_move, render, typed};
+use super::{Sent, answer, render, typed};
 use crate::http::{self, Node};
 use crate::pages::format;
 use crate::payment;
@@ -30,7 +30,7 @@ struct Page {
 /// Gives back what is there.
 pub(super) async fn give(State(node): State<Node>, sent: Sent) -> Response {
     let page = async {
-        may_move(&node)?;
+        node.exchange.till.may_move()?;
         let typed = typed(sent)?;
         let key = typed.key.trim().to_owned();
         let payment = payment::read_key(&key)?;
