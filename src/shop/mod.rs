@@ -7,7 +7,7 @@
 //! * Looking redeems nothing: who shows a token that is new here is asked first.
 //! * No policy about money: forms call what the API calls.
 //! * There is no session, so nothing here acts for a visitor but what the visitor typed. Forms of
-//!   other sites are refused all the same ([`crate::pages`]).
+//!   other sites are refused all the same (`pages`).
 
 mod address;
 mod card;

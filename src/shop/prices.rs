@@ -315,18 +315,32 @@ impl Listed<'_> {
         };
         let known = EXTRAS.iter().filter(|(key, ..)| is_priced(key));
         let known = known.map(|(key, what, count)| Extra { what: (*what).to_owned(), price: self.price(key, *count) });
-        // By size and quality.
         let keys = self.sats.or(self.usd).into_iter().flat_map(Map::keys).filter(|key| is_priced(key));
-        let pictures = keys.filter_map(|key| {
-            let kind = key.strip_prefix("output_image/")?;
-            Some(Extra { what: format!("a made image ({kind})"), price: self.price(key, 1) })
-        });
-        known.chain(pictures).collect()
+        let named =
+            keys.filter_map(|key| named(key).map(|(what, count)| Extra { what, price: self.price(key, count) }));
+        known.chain(named).collect()
     }
 
     fn order(&self, key: &str) -> Option<Decimal> {
         amount(self.sats.or(self.usd)?.get(key)?)
     }
+}
+
+/// Prices with a name that says when they hold: for pictures of a kind, or for long requests.
+fn named(key: &str) -> Option<(String, u64)> {
+    if let Some(kind) = key.strip_prefix("output_image/") {
+        return Some((format!("a made image ({kind})"), 1));
+    }
+    let (what, rest) = key.split_once("_above_")?;
+    let above = rest.strip_suffix("_tokens")?;
+    let what = match what {
+        "prompt" => "input",
+        "completion" => "output",
+        "input_cache_read" => "cache read",
+        "input_cache_write" => "cache write",
+        _ => return None,
+    };
+    Some((format!("1M tokens of {what} of requests above {above} tokens"), MILLION))
 }
 
 fn object(value: Option<&Value>) -> Option<&Map<String, Value>> {
@@ -411,7 +425,8 @@ mod tests {
             "supported_parameters": ["tools"],
             "pricing": { "prompt": usd(prompt), "completion": usd(completion), "request": 0, "input_cache_read": usd(prompt) },
             "sats_pricing": { "prompt": sats(prompt), "completion": sats(completion), "request": 0.001,
-                "input_cache_read": sats(prompt), "image": 2.5, "internal_reasoning": 0, "output_image/hd": 9 },
+                "input_cache_read": sats(prompt), "image": 2.5, "internal_reasoning": 0, "output_image/hd": 9,
+                "prompt_above_200k_tokens": 0.5, "completion_above_200k_tokens": 0, "other_above_1k_tokens": 1 },
         })
     }
 
@@ -465,7 +480,7 @@ mod tests {
         assert_eq!((&row.cache_read, &row.cache_write), (&None, &None), "as input");
         assert_eq!(
             row.extras.iter().map(|extra| extra.what.as_str()).collect::<Vec<_>>(),
-            ["an image", "a made image (hd)"]
+            ["an image", "a made image (hd)", "1M tokens of input of requests above 200k tokens"]
         );
         assert_eq!(row.extras[0].price.sats.as_deref(), Some("2.5"));
         assert_eq!(row.badges, ["text", "image", "tools"]);
