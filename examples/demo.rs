@@ -23,7 +23,7 @@ use coinslot::config::Config;
 use coinslot::node::{self, Running};
 use serde_json::{Value, json};
 use support::mint::TestMint;
-use support::node::{MODEL, client, models};
+use support::node::{MODEL, client};
 use support::purse::Purse;
 use support::upstream::Upstream;
 use tokio::io::AsyncReadExt;
@@ -69,6 +69,7 @@ async fn start_node(dir: &std::path::Path, mint: &TestMint, upstream: &Upstream)
         ("BTC_USD_FIXED", "100000".to_owned()),
         ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ("NAME", "coinslot demo".to_owned()),
+        ("DESCRIPTION", "A whole node on one machine. Its mint is real, its models only echo.".to_owned()),
     ];
     let settings: BTreeMap<String, String> =
         settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -174,4 +175,12 @@ async fn serve_programs(node: &Running, mint: &TestMint, purse: Purse) {
     );
     let mut rest = Vec::new();
     tokio::io::stdin().read_to_end(&mut rest).await.expect("stdin");
+}
+
+/// The models that a node may well sell, and the toys of the tests: the upstream echoes for any.
+fn models() -> Value {
+    let mut list: Value = serde_json::from_str(include_str!("../models.example.json")).expect("models.example.json");
+    let toys = support::node::models()["models"].as_array().expect("models").clone();
+    list["models"].as_array_mut().expect("models").extend(toys);
+    list
 }

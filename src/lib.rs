@@ -46,8 +46,8 @@
 //! * [`upstream`]: the APIs behind the node: kinds, who goes first, who is left alone, one attempt, what a
 //!   failed one means, what they cost.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
-//! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`node`]: composition.
-//!   [`cli`]: the program's verbs.
+//! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`shop`]: `/` in a browser.
+//!   `pages`: what all pages share. [`node`]: composition. [`cli`]: the program's verbs.
 //!
 //! # Invariants
 //!
@@ -94,8 +94,10 @@ pub mod money;
 pub mod net;
 pub mod node;
 pub mod nostr;
+mod pages;
 pub mod payment;
 pub mod price;
+pub mod shop;
 pub mod store;
 pub mod upstream;
 pub mod vault;

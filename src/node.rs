@@ -35,6 +35,7 @@ use crate::nostr::{Announcer, Caller, Directory, Identity, IdentityError};
 use crate::payment::payer::Till;
 use crate::payment::rates::Rates;
 use crate::price::PriceBook;
+use crate::shop;
 use crate::store::{FileLock, Lineage, Store, StoreError};
 use crate::upstream::{Pool, PoolError};
 use crate::vault::{Vault, VaultError, hex, write_private};
@@ -124,7 +125,8 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
             .showing(latest.clone())
             .on_nostr(Some(network.announcer.clone()), network.directory.clone());
     let (pages, admin_password) = admin_pages(&config, &exchange, latest.clone(), network.clone()).await?;
-    let router = http::router(state, &config.server.cors_origins).merge(pages);
+    let forms = shop::router(state.clone());
+    let router = http::router(state, shop::front(), &config.server.cors_origins).merge(forms).merge(pages);
     let (listener, address) = listen(&config).await?;
 
     jobs::start(&background, &stop, jobs::KeepEpoch { lineage, wallet: wallet.clone() });

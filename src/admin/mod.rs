@@ -6,7 +6,6 @@
 //! * A client's key appears as the start of its hash, never as itself.
 //! * Handlers hold no policy: they ask the ledger and the wallet, and render.
 
-pub(crate) mod format;
 mod login;
 mod network;
 mod overview;
@@ -19,15 +18,16 @@ mod vouchers;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::{self, Next};
+use axum::extract::DefaultBodyLimit;
+use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
 use crate::audit::Latest;
 use crate::ledger::Ledger;
 use crate::nostr::{Announcer, Directory};
+use crate::pages::{self, format};
 use crate::payment::payer::Till;
 use crate::store::StoreError;
 use crate::upstream::Pool;
@@ -39,19 +39,6 @@ pub use password::{Password, PasswordState, ensure_password};
 const MAX_FORM_BYTES: usize = 16 * 1024;
 
 const STYLE: &str = include_str!("../../templates/style.css");
-
-/// With `no-referrer`, browsers send `Origin: null` on POST, and a form of this node could not be
-/// told from a stranger's: hence `same-origin`, which tells other sites nothing either.
-const HEADERS: [(HeaderName, &str); 5] = [
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    ),
-    (header::CACHE_CONTROL, "no-store"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "same-origin"),
-    (header::X_FRAME_OPTIONS, "DENY"),
-];
 
 /// What the pages know.
 #[derive(Clone, Debug)]
@@ -102,42 +89,12 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/{*rest}", get(async || (StatusCode::NOT_FOUND, "There is no such page.")))
         .with_state(state)
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
-        .layer(middleware::from_fn(refuse_foreign_posts))
-        .layer(middleware::map_response(harden))
+        .layer(middleware::from_fn(pages::refuse_foreign_posts))
+        .layer(middleware::map_response(pages::harden))
 }
 
 async fn style() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE)
-}
-
-async fn harden(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    for (name, value) in HEADERS {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    response
-}
-
-async fn refuse_foreign_posts(request: Request, next: Next) -> Response {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if reads || is_from_here(request.headers(), request.uri()) {
-        return next.run(request).await;
-    }
-    (StatusCode::FORBIDDEN, "This request does not come from a page of this node.").into_response()
-}
-
-/// Whether the browser says that a page of this very host sent the request. Where a proxy rewrites
-/// `Host`, browsers on HTTPS still say so by `Sec-Fetch-Site`.
-fn is_from_here(headers: &HeaderMap, uri: &Uri) -> bool {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(header::HOST).or_else(|| uri.authority().map(|authority| authority.as_str()));
-    let origin = text(header::ORIGIN);
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    match (site, origin.and_then(|origin| origin.split_once("://")), host) {
-        (Some(site), _, _) if site != b"none" => site == b"same-origin",
-        (_, Some((_scheme, origin)), Some(host)) => origin.eq_ignore_ascii_case(host),
-        _ => false,
-    }
 }
 
 /// Why a page cannot be shown. Logged; the browser sees nothing of it.
@@ -176,37 +133,4 @@ impl IntoResponse for AdminError {
 
 fn page(template: &impl askama::Template) -> Result<Html<String>, AdminError> {
     Ok(Html(template.render()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_page_of_this_host_may_post() {
-        let rows: &[(&[(&str, &str)], bool)] = &[
-            (&[("host", "node:8000"), ("origin", "http://node:8000")], true),
-            (&[("host", "Node.example"), ("origin", "https://node.EXAMPLE")], true),
-            (&[("host", "node:8000"), ("origin", "http://node")], false),
-            (&[("host", "node"), ("origin", "http://node.evil")], false),
-            (&[("host", "node"), ("origin", "null")], false),
-            (&[("host", "node"), ("origin", "http://user@node")], false),
-            (&[("host", "node")], false),
-            (&[("origin", "http://node")], false),
-            (&[("host", "127.0.0.1:8000"), ("origin", "https://node"), ("sec-fetch-site", "same-origin")], true),
-            (&[("host", "node"), ("origin", "http://node"), ("sec-fetch-site", "cross-site")], false),
-            (&[("host", "node"), ("origin", "http://node"), ("sec-fetch-site", "same-site")], false),
-            (&[("host", "node"), ("origin", "http://node"), ("sec-fetch-site", "none")], true),
-            (&[("host", "node"), ("sec-fetch-site", "none")], false),
-        ];
-        for (pairs, allowed) in rows {
-            let headers: HeaderMap = pairs
-                .iter()
-                .map(|(name, value)| (HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap()))
-                .collect();
-            assert_eq!(is_from_here(&headers, &Uri::from_static("/admin/login")), *allowed, "{pairs:?}");
-        }
-        let headers = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("https://node"))]);
-        assert!(is_from_here(&headers, &Uri::from_static("https://node/admin/login")));
-    }
 }

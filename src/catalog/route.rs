@@ -169,6 +169,21 @@ impl Market {
         serde_json::json!({ "object": "list", "data": data })
     }
 
+    /// What any request costs, where the operator's own prices replace those of every model.
+    #[must_use]
+    pub fn static_prices(&self) -> Option<RateCard> {
+        if self.model_based { None } else { self.static_card() }
+    }
+
+    /// What requests to this model are charged by now; `None` when it has no price.
+    #[must_use]
+    pub fn rate_card(&self, model: &str) -> Option<RateCard> {
+        match self.catalog.find(model).filter(|_| self.model_based) {
+            Some(found) => Some(found.rate_card(self.exchange()?.0, self.pricing.min_request)),
+            None => self.static_prices(),
+        }
+    }
+
     /// The id of the model that this name, id or alias means.
     #[must_use]
     pub fn canonical(&self, name: &str) -> Option<String> {

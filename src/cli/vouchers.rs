@@ -7,7 +7,6 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{USAGE, configured};
-use crate::admin::format;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secret};
 use crate::ledger::Ledger;
@@ -15,6 +14,7 @@ use crate::ledger::vouchers::repo::Which;
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, Voucher};
 use crate::money::Sat;
 use crate::node::SEED;
+use crate::pages::format;
 use crate::payment::vouchers::{IssueError, Issued, Wanted, issue};
 use crate::store::Store;
 use crate::vault::{Vault, hex};

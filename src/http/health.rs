@@ -13,14 +13,10 @@ pub async fn alive() -> &'static str {
     "ok"
 }
 
-/// 200 when everything that a paid request needs is there, else 503 with the reasons. A mint that is
-/// left alone for a while is a reason when there is no other: keys with money on them are served all
-/// the same, but no token can be taken. `mints` says how each is.
-///
-/// Books that are not proven are an alarm, and no reason: a request could be served all the same, and
-/// a fault of one row must not take every node of a database out of service at once. What is off is
-/// for the operator's eyes.
-pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
+/// Why a paid request could not be served now; nothing when it could. A mint that is left alone for a
+/// while is a reason when there is no other: keys with money on them are served all the same, but no
+/// token can be taken.
+pub(crate) async fn reasons(node: &Node) -> Vec<String> {
     let exchange = &node.exchange;
     let wallet = exchange.till.wallet();
     let mut reasons = Vec::new();
@@ -56,8 +52,20 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     if !exchange.market.is_priced() {
         reasons.push("the price of bitcoin is not known".to_owned());
     }
+    reasons
+}
+
+/// 200 when everything that a paid request needs is there, else 503 with the [`reasons`]. `mints` says how
+/// each is.
+///
+/// Books that are not proven are an alarm, and no reason: a request could be served all the same, and
+/// a fault of one row must not take every node of a database out of service at once. What is off is
+/// for the operator's eyes.
+pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
+    let reasons = reasons(&node).await;
+    let health = node.exchange.till.wallet().health();
     // Which they are is nobody's business, and one that is left alone for one model serves the others.
-    let upstreams = exchange.pool.conditions();
+    let upstreams = node.exchange.pool.conditions();
     let alone = upstreams.iter().filter(|one| one.is_capped || !one.out.is_empty()).count();
     let upstreams = json!({ "configured": upstreams.len(), "left_alone": alone });
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

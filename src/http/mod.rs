@@ -37,6 +37,10 @@ use crate::nostr::{Announcer, Directory};
 use envelope::Asked;
 use proxy::Target;
 
+pub(crate) use balance::spawn;
+pub(crate) use health::reasons;
+pub(crate) use info::root;
+
 /// Routes that can be served, of this module or another.
 pub type Routes = Router;
 
@@ -93,12 +97,10 @@ impl Node {
     }
 }
 
-/// Every public route of the node.
-pub fn router(node: Node, cors_origins: &[String]) -> Routes {
-    let mut router = Router::new()
-        .route("/", get(info::root))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready));
+/// Every public route of the node. `front` answers at `/`.
+pub fn router(node: Node, front: axum::routing::MethodRouter<Node>, cors_origins: &[String]) -> Routes {
+    let mut router =
+        Router::new().route("/", front).route("/healthz", get(health::alive)).route("/readyz", get(health::ready));
     for prefix in ["/v1", ""] {
         let at = |path: &str| format!("{prefix}{path}");
         router = router

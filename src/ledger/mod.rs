@@ -19,6 +19,7 @@ pub mod hold;
 pub mod ids;
 mod live;
 pub mod repo;
+pub mod requests;
 pub mod terms;
 pub mod vouchers;
 mod writer;

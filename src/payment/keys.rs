@@ -30,6 +30,48 @@ pub struct Statement {
     pub children: Vec<Terms>,
 }
 
+/// What a key can spend now, and what it has spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    pub available: Msat,
+    pub held: Msat,
+    pub total: Msat,
+    pub spent: Msat,
+    pub requests: u64,
+    pub limits: Limits,
+}
+
+impl Statement {
+    /// The figures of the key whose `account` it is. A child's balance is what it can spend now: of its
+    /// parent's money, as far as its terms allow.
+    #[must_use]
+    pub fn figures(&self, account: &Account, now_ms: i64) -> Figures {
+        let limits = self.terms.as_ref().map(|terms| terms.limits).unwrap_or_default();
+        let (Some(_), Some(terms)) = (&self.parent, &self.terms) else {
+            let balance = account.balance;
+            return Figures {
+                available: balance.available(),
+                held: balance.held,
+                total: balance.posted,
+                spent: account.spent,
+                requests: account.requests,
+                limits,
+            };
+        };
+        let available = self.purse.balance.available();
+        let spendable = terms.left().map_or(available, |left| left.min(available));
+        let spendable = if limits.has_ended(now_ms) { Msat::ZERO } else { spendable };
+        Figures {
+            available: spendable,
+            held: terms.held,
+            total: spendable.checked_add(terms.held).unwrap_or(spendable),
+            spent: terms.spent,
+            requests: terms.requests,
+            limits,
+        }
+    }
+}
+
 /// Child keys that were made.
 #[derive(Debug)]
 pub struct NewChildren {

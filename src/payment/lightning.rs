@@ -4,11 +4,37 @@ use std::net::IpAddr;
 
 use super::keys::broken;
 use super::payer::Till;
+use super::{Payment, read_key};
 use crate::failure::{Code, Failure};
 use crate::ledger::AccountId;
 use crate::ledger::terms::Limits;
 use crate::money::Sat;
 use crate::wallet::{Invoice, InvoiceError, InvoiceStatus, OFFERED_SECS};
+
+/// Most that one invoice may be for, in sat.
+const MAX_SATS: u64 = 1_000_000;
+/// What the names of invoices are sealed under, for those who may only watch them.
+const WATCHED: &str = "invoice that is watched";
+
+/// What an invoice may be for.
+///
+/// # Errors
+/// When it is nothing, or too much.
+pub fn amount(sats: Option<u64>) -> Result<Sat, Failure> {
+    let sats = sats.filter(|sats| (1..=MAX_SATS).contains(sats)).and_then(Sat::new);
+    sats.ok_or_else(|| Failure::client(Code::InvalidRequest, format!("amount_sats must be 1 to {MAX_SATS}.")))
+}
+
+/// The key that a top-up is for, as its owner writes it.
+///
+/// # Errors
+/// When it is none.
+pub fn key_to_fill(text: &str) -> Result<Payment, Failure> {
+    read_key(text.trim()).map_err(|_| {
+        let message = "api_key must be a key of this node (sk-…) or the token it was made of.";
+        Failure::client(Code::TopUpKeyFormat, message)
+    })
+}
 
 /// An invoice, and the key that its payment made.
 #[derive(Debug)]
@@ -59,6 +85,46 @@ impl Till {
         let key_hash = self.token_hash_of(&self.vault().derived_key(&id));
         let opened = wallet.ledger().open_limited(&key_hash, mint, wallet.unit().as_str(), limits).await;
         wallet.invoice(id, opened.map_err(broken)?, sats).await.map_err(invoice_failure)
+    }
+
+    /// The account that a top-up of this key is added to: for a child key, its parent's. Never redeems: the
+    /// token that made a key is its name.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    pub async fn account_to_fill(&self, payment: &Payment) -> Result<AccountId, Failure> {
+        let hex = match payment {
+            Payment::Key(hex) => hex,
+            Payment::TokenKey(token) => &token.id,
+            _ => return Err(Failure::payment(Code::TopUpUnauthorized, "A top-up needs the key that it is for.")),
+        };
+        let found = self.look_up(hex).await?;
+        let account = found.ok_or_else(|| Failure::client(Code::TopUpKeyNotFound, "This node has no such key."))?;
+        Ok(account.purse())
+    }
+
+    /// A name under which anybody may see how an invoice stands, and no more: whoever knows its id gets
+    /// the key that it makes.
+    ///
+    /// # Errors
+    /// Never in practice, see [`crate::vault::Vault::seal`].
+    pub fn watched(&self, id: &str) -> Result<String, Failure> {
+        let sealed = self.vault().seal(WATCHED, id.as_bytes()).map_err(|_| Failure::internal())?;
+        // As a part of an address.
+        Ok(sealed.replace('+', ".").replace('/', "_").trim_end_matches('=').to_owned())
+    }
+
+    /// How the invoice of this name stands.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn watch(&self, name: &str) -> Result<InvoiceStatus, Failure> {
+        let mut sealed = name.replace('.', "+").replace('_', "/");
+        while !sealed.len().is_multiple_of(4) {
+            sealed.push('=');
+        }
+        let id = self.vault().unseal(WATCHED, &sealed).ok().and_then(|id| String::from_utf8(id).ok());
+        Ok(self.invoice_status(&id.ok_or_else(not_found)?).await?.invoice.status)
     }
 
     /// An invoice whose payment is added to a key.

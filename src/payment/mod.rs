@@ -7,6 +7,8 @@ pub mod keys;
 pub mod lightning;
 pub mod payer;
 pub mod rates;
+pub mod refunds;
+pub mod sight;
 pub mod visitors;
 pub mod vouchers;
 

@@ -83,6 +83,17 @@ impl Till {
         &self.wallet
     }
 
+    /// Refuses what moves money while none may move.
+    ///
+    /// # Errors
+    /// While the node is not sure of its ecash.
+    pub fn may_move(&self) -> Result<(), Failure> {
+        match self.wallet.halted() {
+            None => Ok(()),
+            Some(why) => Err(Failure::unavailable(Code::Recovering, format!("Nothing was taken: {why}."), 60)),
+        }
+    }
+
     /// Admits a payment that must cover `required`. A token is redeemed here, last of all checks. An
     /// `expiry` that came with it is noted on the key.
     ///
@@ -280,7 +291,7 @@ pub(super) fn is_credited(account: &Account) -> bool {
     !account.balance.posted.is_zero() || account.requests > 0
 }
 
-fn unknown_key() -> Failure {
+pub(super) fn unknown_key() -> Failure {
     Failure::payment(Code::InvalidApiKey, "Invalid API key: this node has no such key.")
 }
 

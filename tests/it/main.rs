@@ -48,6 +48,7 @@ mod receipts;
 mod refusals;
 mod relays;
 mod secrets;
+mod shop;
 mod simulation;
 mod storage;
 mod streams;

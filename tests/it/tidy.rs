@@ -14,8 +14,9 @@ const LAYERS: &[&[&str]] = &[
     &["ledger", "price", "upstream", "nostr"],
     &["wallet", "catalog"],
     &["payment", "audit", "backup", "doctor"],
-    &["exchange"],
+    &["exchange", "pages"],
     &["http", "admin", "jobs"],
+    &["shop"],
     &["node"],
     &["cli"],
     &["main", "lib"],
@@ -32,8 +33,9 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("cdk_sql_common", &["wallet"]),
     ("nostr", &["nostr"]),
     ("sqlx", &["store", "ledger", "wallet", "exchange", "upstream", "admin", "nostr"]),
-    ("axum", &["http", "admin"]),
-    ("askama", &["admin"]),
+    ("axum", &["http", "pages", "admin", "shop"]),
+    ("askama", &["admin", "shop"]),
+    ("qrcode", &["shop"]),
     ("tokio_tungstenite", &["net"]),
     ("reqwest", &["net", "upstream", "price", "wallet"]),
     ("hyper_util", &["http"]),
@@ -207,10 +209,21 @@ fn files_can_be_held_in_mind() {
 
 #[test]
 fn every_page_has_its_template() {
-    let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/admin");
-    for entry in std::fs::read_dir(&templates).unwrap() {
-        let name = entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/admin/{name}.rs"));
-        assert!(page.exists(), "templates/admin/{name}.html has no page");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["admin", "shop"] {
+        let pages = sources().into_iter().filter(|source| source.module == folder);
+        let pages: String = pages.map(|page| page.text).collect();
+        for entry in std::fs::read_dir(root.join("templates").join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            // What other templates are made of is named by one of them.
+            let path = format!("{folder}/{name}");
+            let part = root.join("templates").join(folder);
+            let within = || {
+                std::fs::read_dir(&part).unwrap().any(|entry| {
+                    std::fs::read_to_string(entry.unwrap().path()).unwrap().contains(&format!("\"{path}\""))
+                })
+            };
+            assert!(pages.contains(&path) || within(), "templates/{path} has no page");
+        }
     }
 }

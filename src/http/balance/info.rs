@@ -34,18 +34,22 @@ pub async fn serve(State(node): State<Node>, headers: HeaderMap) -> Response<Bod
 
 fn describe(account: &Account, key: &str, statement: &Statement, now_ms: i64) -> Value {
     let mut info = Map::new();
+    let figures = statement.figures(account, now_ms);
     info.insert("api_key".into(), json!(format!("sk-{key}")));
-    let limits = match (&statement.parent, &statement.terms) {
-        (Some(parent), Some(terms)) => {
-            describe_child(&mut info, &statement.purse, parent, terms, now_ms);
-            terms.limits
-        }
-        (_, terms) => {
-            describe_top(&mut info, account, &statement.children);
-            terms.as_ref().map(|terms| terms.limits).unwrap_or_default()
-        }
-    };
-    insert_limits(&mut info, limits);
+    info.insert("balance".into(), json!(figures.available.get()));
+    info.insert("reserved".into(), json!(figures.held.get()));
+    info.insert("available".into(), json!(figures.available.get()));
+    info.insert("total".into(), json!(figures.total.get()));
+    info.insert("is_child".into(), json!(statement.parent.is_some()));
+    if let Some(parent) = &statement.parent {
+        info.insert("parent_key_preview".into(), json!(parent));
+    }
+    info.insert("total_requests".into(), json!(figures.requests));
+    info.insert("total_spent".into(), json!(figures.spent.get()));
+    if !statement.children.is_empty() {
+        info.insert("child_keys".into(), statement.children.iter().map(child).collect());
+    }
+    insert_limits(&mut info, figures.limits);
     if let Some(expiry) = statement.terms.as_ref().and_then(|terms| terms.expiry.as_ref()) {
         info.insert("refund_lnurl".into(), json!(expiry.address));
         info.insert("key_expiry_time".into(), json!(expiry.at));
@@ -53,36 +57,6 @@ fn describe(account: &Account, key: &str, statement: &Statement, now_ms: i64) ->
     info.insert("mint".into(), json!(account.mint));
     info.insert("unit".into(), json!(account.unit));
     Value::Object(info)
-}
-
-fn describe_top(info: &mut Map<String, Value>, account: &Account, children: &[Terms]) {
-    let balance = account.balance;
-    insert_money(info, balance.available(), balance.held, balance.posted);
-    info.insert("is_child".into(), json!(false));
-    info.insert("total_requests".into(), json!(account.requests));
-    info.insert("total_spent".into(), json!(account.spent.get()));
-    if !children.is_empty() {
-        info.insert("child_keys".into(), children.iter().map(child).collect());
-    }
-}
-
-/// A child's balance is what it can spend now: of its parent's money, as far as its terms allow.
-fn describe_child(info: &mut Map<String, Value>, purse: &Account, parent: &str, terms: &Terms, now_ms: i64) {
-    let available = purse.balance.available();
-    let spendable = terms.left().map_or(available, |left| left.min(available));
-    let spendable = if terms.limits.has_ended(now_ms) { Msat::ZERO } else { spendable };
-    insert_money(info, spendable, terms.held, spendable.checked_add(terms.held).unwrap_or(spendable));
-    info.insert("is_child".into(), json!(true));
-    info.insert("parent_key_preview".into(), json!(parent));
-    info.insert("total_requests".into(), json!(terms.requests));
-    info.insert("total_spent".into(), json!(terms.spent.get()));
-}
-
-fn insert_money(info: &mut Map<String, Value>, available: Msat, held: Msat, total: Msat) {
-    info.insert("balance".into(), json!(available.get()));
-    info.insert("reserved".into(), json!(held.get()));
-    info.insert("available".into(), json!(available.get()));
-    info.insert("total".into(), json!(total.get()));
 }
 
 fn insert_limits(info: &mut Map<String, Value>, limits: Limits) {

@@ -84,7 +84,7 @@ fn parse_json<T: Default + serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<
 }
 
 /// Runs what touches money in a task of its own: a client that hangs up does not interrupt it.
-pub(super) async fn spawn<T, F>(node: &Node, work: impl FnOnce(Node) -> F) -> Result<T, Failure>
+pub(crate) async fn spawn<T, F>(node: &Node, work: impl FnOnce(Node) -> F) -> Result<T, Failure>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Failure>> + Send + 'static,

@@ -11,11 +11,7 @@ use crate::http::balance::limits::{self, whole};
 use crate::http::balance::{read_json, respond, spawn};
 use crate::http::{Node, peer, proxy};
 use crate::ledger::AccountId;
-use crate::money::Sat;
-use crate::payment::{self, Payment};
-
-/// Most that one invoice may be for, in sat.
-const MAX_SATS: u64 = 1_000_000;
+use crate::payment::{self, lightning};
 
 #[derive(Debug, Default, Deserialize)]
 struct Wanted {
@@ -34,7 +30,7 @@ pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body>
     let address = peer::of(&request);
     let outcome = async {
         let wanted: Wanted = read_json(request).await?;
-        let sats = read_amount(wanted.amount_sats.as_ref())?;
+        let sats = lightning::amount(whole("amount_sats", wanted.amount_sats.as_ref())?)?;
         let limits = limits::read(
             wanted.balance_limit.as_ref(),
             wanted.balance_limit_reset.as_ref(),
@@ -43,7 +39,7 @@ pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body>
         )?;
         let key = match wanted.purpose.as_deref() {
             Some("create") => None,
-            Some("topup") => Some(key_to_fill(&node, &headers, wanted.api_key).await?),
+            Some("topup") => Some(account_to_fill(&node, &headers, wanted.api_key).await?),
             _ => return Err(bad("purpose must be create or topup.")),
         };
         let made = spawn(&node, move |node| async move {
@@ -65,33 +61,14 @@ pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body>
     respond(outcome.await)
 }
 
-fn read_amount(value: Option<&Value>) -> Result<Sat, Failure> {
-    let sats = whole("amount_sats", value)?.filter(|sats| (1..=MAX_SATS).contains(sats)).and_then(Sat::new);
-    sats.ok_or_else(|| bad(&format!("amount_sats must be 1 to {MAX_SATS}.")))
-}
-
-/// The account that the payment is added to: that of the key in the body or in `Authorization`; for a
-/// child key, its parent's.
-async fn key_to_fill(node: &Node, headers: &HeaderMap, named: Option<String>) -> Result<AccountId, Failure> {
+/// The account that the payment is added to: that of the key in the body or in `Authorization`.
+async fn account_to_fill(node: &Node, headers: &HeaderMap, named: Option<String>) -> Result<AccountId, Failure> {
     let payment = match named.filter(|key| !key.trim().is_empty()) {
-        Some(key) => payment::read_key(key.trim()).map_err(|_| {
-            Failure::client(
-                Code::TopUpKeyFormat,
-                "api_key must be a key of this node (sk-…) or the token it was made of.",
-            )
-        })?,
+        Some(key) => lightning::key_to_fill(&key)?,
         None => payment::read(proxy::credentials(headers)?, |_| false)
             .map_err(|_| Failure::payment(Code::TopUpUnauthorized, "A top-up needs the key that it is for."))?,
     };
-    let hex = match payment {
-        Payment::Key(hex) => hex,
-        Payment::TokenKey(token) => token.id.clone(),
-        _ => return Err(Failure::payment(Code::TopUpUnauthorized, "A top-up needs the key that it is for.")),
-    };
-    // Never redeems: the token that made a key is its name.
-    let found = node.exchange.till.look_up(&hex).await?;
-    let account = found.ok_or_else(|| Failure::client(Code::TopUpKeyNotFound, "This node has no such key."))?;
-    Ok(account.parent.unwrap_or(account.id))
+    node.exchange.till.account_to_fill(&payment).await
 }
 
 fn bad(message: &str) -> Failure {

@@ -10,7 +10,7 @@ pub(crate) fn sat(msat: i64) -> String {
 }
 
 /// A number with thousands separated.
-pub(super) fn count(number: i64) -> String {
+pub(crate) fn count(number: i64) -> String {
     let sign = if number < 0 { "−" } else { "" };
     format!("{sign}{}", grouped(number.unsigned_abs()))
 }
@@ -49,7 +49,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// A span of time in its two largest units.
-pub(super) fn age(span_ms: i64) -> String {
+pub(crate) fn age(span_ms: i64) -> String {
     let seconds = span_ms.max(0) / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {

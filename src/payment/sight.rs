@@ -1,0 +1,40 @@
+//! Looking at what somebody shows, without taking anything.
+
+use super::Payment;
+use super::payer::{Till, is_credited, unknown_key};
+use crate::failure::{Code, Failure};
+use crate::ledger::Account;
+use crate::money::Msat;
+use crate::wallet::Token;
+
+/// What a key or token is.
+#[derive(Debug)]
+pub enum Sight {
+    /// One that this node has an account for, and the hex behind its key.
+    Known(Box<Account>, String),
+    /// A token that was never used here, and what it would be worth on a key.
+    Fresh(Box<Token>, Msat),
+}
+
+impl Till {
+    /// What this key or token is. Redeems nothing.
+    ///
+    /// # Errors
+    /// When it is neither, or this node would not take it.
+    pub async fn look_at(&self, payment: Payment) -> Result<Sight, Failure> {
+        match payment {
+            Payment::Key(hex) => {
+                let account = self.look_up(&hex).await?.ok_or_else(unknown_key)?;
+                Ok(Sight::Known(Box::new(account), hex))
+            }
+            Payment::TokenKey(token) | Payment::OneShot(token) => match self.look_up(&token.id).await? {
+                Some(account) if is_credited(&account) => Ok(Sight::Known(Box::new(account), token.id.clone())),
+                _ => {
+                    let net = self.appraise(&token).await?;
+                    Ok(Sight::Fresh(token, net))
+                }
+            },
+            Payment::Asking => Err(Failure::payment(Code::Unauthorized, "Unauthorized")),
+        }
+    }
+}

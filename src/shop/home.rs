@@ -1,0 +1,119 @@
+//! `/` in a browser: what this node is and sells, how to pay, and where to ask about a key.
+
+use askama::Template;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use serde_json::Value;
+
+use super::example::{self, Example};
+use super::prices::{self, Table, Wish};
+use super::snippets::{self, Snippet, Spoken};
+use super::{address, answer, render};
+use crate::catalog::route::RateView;
+use crate::dialect;
+use crate::failure::Failure;
+use crate::http::{self, Node};
+use crate::money::RateCard;
+use crate::pages::format;
+use crate::price::Standing;
+
+#[derive(Template)]
+#[template(path = "shop/home.html")]
+struct Page {
+    name: String,
+    description: String,
+    version: String,
+    npub: String,
+    onion: String,
+    mints: Vec<String>,
+    unit: String,
+    /// Why nothing is sold now.
+    reasons: Vec<String>,
+    rate: Rate,
+    table: Table,
+    fixed: Option<Fixed>,
+    example: Option<Example>,
+    input: String,
+    output: String,
+    base: String,
+    snippets: Vec<Snippet>,
+}
+
+/// What a bitcoin is billed at.
+struct Rate {
+    usd: Option<String>,
+    /// What it rests on, in a few words.
+    state: String,
+}
+
+/// Prices in sats that replace those of every model.
+struct Fixed {
+    request: String,
+    input: String,
+    output: String,
+}
+
+/// The page.
+pub(super) async fn show(node: &Node, headers: &HeaderMap, uri: &Uri) -> Response {
+    answer(node, page(node, headers, uri).await)
+}
+
+async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, Failure> {
+    let Json(about) = http::root(State(node.clone())).await;
+    let models = about.get("models").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let market = &node.exchange.market;
+    let wish = Wish::read(uri.query().unwrap_or_default());
+    let base = address::own(&text(&about, "http_url"), headers, uri);
+    let fixed = market.static_prices().as_ref().and_then(fixed);
+    let ids = || models.iter().filter_map(|model| model.get("id").and_then(Value::as_str));
+    let spoken = Spoken {
+        responses: dialect::for_path("responses").is_some(),
+        messages: dialect::for_path("messages").is_some(),
+    };
+    render(&Page {
+        name: text(&about, "name"),
+        description: text(&about, "description"),
+        version: text(&about, "version"),
+        npub: text(&about, "npub"),
+        onion: text(&about, "onion_url"),
+        mints: node.exchange.till.wallet().mints().to_vec(),
+        unit: text(&about, "unit"),
+        reasons: http::reasons(node).await,
+        rate: rate(&market.rate()),
+        table: prices::table(models, &wish, fixed.is_some()),
+        fixed,
+        example: example::of(market, snippets::pasteable(ids())),
+        input: example::figure(example::INPUT),
+        output: example::figure(example::OUTPUT),
+        snippets: snippets::all(&base, snippets::pasteable(ids()), spoken),
+        base,
+    })
+}
+
+fn text(about: &Value, key: &str) -> String {
+    about.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn rate(view: &RateView) -> Rate {
+    let Ok(rate) = &view.rate else {
+        return Rate { usd: None, state: "not known well enough: nothing is sold until it is".to_owned() };
+    };
+    let age = format::age(view.now_ms.saturating_sub(rate.as_of_ms));
+    let state = match rate.standing {
+        Standing::Fresh => format!("median of {} feeds, {age} old", rate.sources),
+        Standing::Fixed => "set by the operator".to_owned(),
+        Standing::Grace => format!("the last good one, {age} old, at a margin: the feeds are silent"),
+    };
+    Rate { usd: Some(prices::exact(rate.btc_usd.round_dp(2))), state }
+}
+
+fn fixed(card: &RateCard) -> Option<Fixed> {
+    let million = rust_decimal::Decimal::from(1_000_000);
+    Some(Fixed {
+        request: prices::exact(card.prices.request),
+        input: prices::exact(card.prices.prompt.checked_mul(million)?),
+        output: prices::exact(card.prices.completion.checked_mul(million)?),
+    })
+}

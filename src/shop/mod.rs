@@ -1,0 +1,219 @@
+//! The shop window: `/` in a browser, and the forms below `/shop`. Rendered here: no script, nothing
+//! from elsewhere.
+//!
+//! Invariants:
+//! * A key, a token or an invoice's id that somebody types comes in the body of a POST, and goes on in
+//!   hidden fields of the page that answers; it is in no URL, cookie or log.
+//! * Looking redeems nothing: who shows a token that is new here is asked first.
+//! * No policy about money: forms call what the API calls.
+//! * There is no session, so nothing here acts for a visitor but what the visitor typed. Forms of
+//!   other sites are refused all the same (`pages`).
+
+mod address;
+mod card;
+mod example;
+mod home;
+mod invoice;
+mod key;
+mod prices;
+mod qr;
+mod refund;
+mod snippets;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{DefaultBodyLimit, Form, State};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, VARY};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::middleware;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{MethodRouter, get, post};
+use serde::Deserialize;
+
+use crate::failure::{Code, Failure, Funds, Retry};
+use crate::http::{self, Node, Routes, envelope, peer};
+use crate::pages;
+
+/// Forms here are a token, of 16 KiB at most, and an address.
+const MAX_FORM_BYTES: usize = 64 * 1024;
+
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; form-action 'self'; \
+     frame-ancestors 'none'; base-uri 'none'";
+
+/// What the operator's pages look like too, and what is the shop's own.
+const BASE: &str = include_str!("../../templates/style.css");
+const STYLE: &str = include_str!("../../templates/shop/style.css");
+const ICON: &str = include_str!("../../templates/shop/icon.svg");
+
+/// What answers at `/`: the page where a browser asks, the API's description for everybody else.
+pub fn front() -> MethodRouter<Node> {
+    get(async |State(node): State<Node>, uri: Uri, headers: HeaderMap| {
+        let mut response = if wants_page(&headers) {
+            dress(home::show(&node, &headers, &uri).await).await
+        } else {
+            http::root(State(node)).await.into_response()
+        };
+        response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
+        response
+    })
+}
+
+/// The forms, and what the pages are made of.
+pub fn router(node: Node) -> Routes {
+    let to_front = || get(async || Redirect::to("/"));
+    Router::new()
+        .route("/shop", to_front())
+        .route("/shop/key", post(key::look).merge(to_front()))
+        .route("/shop/redeem", post(key::redeem).merge(to_front()))
+        .route("/shop/refund", post(refund::give).merge(to_front()))
+        .route("/shop/invoice", post(invoice::make).merge(to_front()))
+        .route("/shop/invoice/key", post(invoice::key).merge(to_front()))
+        .route("/shop/invoice/{name}", get(invoice::watch))
+        .route("/shop/base.css", get(async || asset("text/css; charset=utf-8", BASE)))
+        .route("/shop/style.css", get(async || asset("text/css; charset=utf-8", STYLE)))
+        .route("/shop/icon.svg", get(async || asset("image/svg+xml", ICON)))
+        .with_state(node)
+        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
+        .layer(middleware::from_fn(pages::refuse_foreign_posts))
+        .layer(middleware::map_response(dress))
+}
+
+async fn dress(mut response: Response) -> Response {
+    response.headers_mut().entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
+    pages::harden(response).await
+}
+
+fn asset(media: &'static str, text: &'static str) -> Response {
+    ([(CONTENT_TYPE, media), (CACHE_CONTROL, "public, max-age=300")], text).into_response()
+}
+
+/// Whether the client would rather read HTML than JSON. Programs ask for anything, or for JSON.
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accepted: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let weight = |media: &str| {
+        let ranges = accepted.iter().flat_map(|value| value.split(','));
+        ranges.filter_map(|range| weight_of(range, media)).max().unwrap_or(0)
+    };
+    let page = weight("text/html").max(weight("application/xhtml+xml"));
+    page > 0 && page >= weight("application/json")
+}
+
+/// How much this range of an `Accept` header wants the media type, in thousandths.
+fn weight_of(range: &str, media: &str) -> Option<u32> {
+    let mut parts = range.split(';').map(str::trim);
+    if !parts.next()?.eq_ignore_ascii_case(media) {
+        return None;
+    }
+    let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+    let Some(weight) = weight else { return Some(1000) };
+    let (whole, decimals) = weight.split_once('.').unwrap_or((weight, ""));
+    let decimals: u32 = format!("{decimals:0<3}").get(..3)?.parse().ok()?;
+    Some(if whole == "1" { 1000 } else { decimals })
+}
+
+/// A time, to be read by people and programs.
+fn moment(time_ms: i64) -> String {
+    pages::format::utc(time_ms).replace('T', " ")
+}
+
+/// What visitors type. Secrets are in it: it has no `Debug`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Typed {
+    /// A key, or a token.
+    key: String,
+    /// An amount.
+    sats: String,
+    /// A Lightning address.
+    address: String,
+    /// Of an invoice.
+    id: String,
+}
+
+type Sent = Result<Form<Typed>, FormRejection>;
+
+/// The form, if it can be read.
+fn typed(sent: Sent) -> Result<Typed, Failure> {
+    match sent {
+        Ok(Form(typed)) => Ok(typed),
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Err(Failure::client(Code::PayloadTooLarge, "That is too long to be a key or a token."))
+        }
+        Err(_) => Err(Failure::client(Code::InvalidRequest, "This form could not be read.")),
+    }
+}
+
+/// Who sent a form, where a socket is behind it.
+struct Sender(Option<IpAddr>);
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for Sender {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(parts.extensions.get::<peer::Peer>().map(|peer| peer.0)))
+    }
+}
+
+#[derive(Template)]
+#[template(path = "shop/trouble.html")]
+struct Trouble<'a> {
+    name: &'a str,
+    message: &'a str,
+    money: &'static str,
+    /// Ecash that comes back.
+    token: Option<&'a str>,
+    retry: Option<u64>,
+}
+
+/// What became of the money, for a person.
+const fn fate(funds: &Funds) -> &'static str {
+    match funds {
+        Funds::Untouched => "Nothing was taken.",
+        Funds::OnAccount => "The money is on the key.",
+        Funds::Returned(_) => "The money comes back as this token:",
+        Funds::Claimable => "The money is yours and can be fetched as a refund.",
+        Funds::Pending(_) => {
+            "The mint has not said yet whether it took the token. Send the same token again: it counts once."
+        }
+    }
+}
+
+/// A page, or why there is none, as a page.
+fn answer(node: &Node, page: Result<Response, Failure>) -> Response {
+    let failure = match page {
+        Ok(page) => return page,
+        Err(failure) => failure,
+    };
+    let retry = match failure.retry {
+        Retry::After(secs) => Some(secs),
+        Retry::Never => None,
+    };
+    let token = match &failure.funds {
+        Funds::Returned(token) => Some(token.as_str()),
+        _ => None,
+    };
+    let trouble =
+        Trouble { name: &node.info.name, message: &failure.message, money: fate(&failure.funds), token, retry };
+    let mut response = render(&trouble).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response());
+    let (status, ..) = envelope::facts(failure.code);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(secs) = retry {
+        response.headers_mut().insert(RETRY_AFTER, secs.into());
+    }
+    response
+}
+
+fn render(page: &impl Template) -> Result<Response, Failure> {
+    match page.render() {
+        Ok(html) => Ok(Html(html).into_response()),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be rendered");
+            Err(Failure::internal())
+        }
+    }
+}

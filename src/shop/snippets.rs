@@ -1,0 +1,177 @@
+//! Lines to paste, with this node's address and one of its models filled in.
+//!
+//! They end in shells and files of settings. An id with any character that could end a quoted text there
+//! is not put in.
+
+/// Something to paste, and what for.
+#[derive(Debug)]
+pub(super) struct Snippet {
+    pub title: &'static str,
+    pub note: &'static str,
+    pub text: String,
+}
+
+/// Which wire formats the node speaks beside chat completions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spoken {
+    pub responses: bool,
+    pub messages: bool,
+}
+
+/// Stands for a model where none can be named.
+const ANY_MODEL: &str = "MODEL";
+
+/// The first id that may be pasted.
+pub(super) fn pasteable<'a>(mut ids: impl Iterator<Item = &'a str>) -> &'a str {
+    let harmless = |id: &&str| {
+        !id.is_empty()
+            && id.len() <= 120
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@+".contains(&byte))
+    };
+    ids.find(harmless).unwrap_or(ANY_MODEL)
+}
+
+/// All of them. What the node does not speak is left out.
+pub(super) fn all(base: &str, model: &str, spoken: Spoken) -> Vec<Snippet> {
+    let mut all = vec![bearer(base, model), one_shot(base, model), openai(base, model)];
+    if spoken.messages {
+        all.push(anthropic(base, model));
+        all.push(claude_code(base, model));
+    }
+    if spoken.responses {
+        all.push(codex(base, model));
+    }
+    all.push(opencode(base, model));
+    all
+}
+
+fn bearer(base: &str, model: &str) -> Snippet {
+    Snippet {
+        title: "curl, with a token as the key",
+        note: "The token becomes a key with a balance: send it again and again until it is used up.",
+        text: format!(
+            r#"TOKEN=cashuB…   # or sk-…
+curl {base}/v1/chat/completions \
+  -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "hello"}}]}}'"#
+        ),
+    }
+}
+
+fn one_shot(base: &str, model: &str) -> Snippet {
+    Snippet {
+        title: "curl, one payment and the change",
+        note: "The token pays this request alone. The change is a token in the header X-Cashu of the answer.",
+        text: format!(
+            r#"curl -i {base}/v1/chat/completions \
+  -H "X-Cashu: $TOKEN" -H "Content-Type: application/json" \
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "hello"}}]}}'"#
+        ),
+    }
+}
+
+fn openai(base: &str, model: &str) -> Snippet {
+    Snippet {
+        title: "OpenAI SDK (Python)",
+        note: "Any OpenAI client works: it needs the address with /v1, and the token as its key.",
+        text: format!(
+            r#"from openai import OpenAI
+
+client = OpenAI(base_url="{base}/v1", api_key="cashuB…")
+answer = client.chat.completions.create(
+    model="{model}",
+    messages=[{{"role": "user", "content": "hello"}}],
+)
+print(answer.choices[0].message.content)"#
+        ),
+    }
+}
+
+fn anthropic(base: &str, model: &str) -> Snippet {
+    Snippet {
+        title: "Anthropic SDK (Python)",
+        note: "The address is without /v1 here.",
+        text: format!(
+            r#"from anthropic import Anthropic
+
+client = Anthropic(base_url="{base}", auth_token="cashuB…")
+answer = client.messages.create(
+    model="{model}",
+    max_tokens=500,
+    messages=[{{"role": "user", "content": "hello"}}],
+)
+print(answer.content[0].text)"#
+        ),
+    }
+}
+
+fn claude_code(base: &str, model: &str) -> Snippet {
+    Snippet {
+        title: "Claude Code",
+        note: "The address is without /v1 here, and ANTHROPIC_API_KEY must not be set beside it.",
+        text: format!(
+            "export ANTHROPIC_BASE_URL={base}\nexport ANTHROPIC_AUTH_TOKEN=cashuB…\nexport ANTHROPIC_MODEL={model}\nclaude"
+        ),
+    }
+}
+
+fn codex(base: &str, model: &str) -> Snippet {
+    Snippet {
+        title: "Codex (~/.codex/config.toml)",
+        note: "Then: export COINSLOT_TOKEN=cashuB… and start codex.",
+        text: format!(
+            r#"model = "{model}"
+model_provider = "coinslot"
+
+[model_providers.coinslot]
+name = "coinslot"
+base_url = "{base}/v1"
+env_key = "COINSLOT_TOKEN"
+wire_api = "responses""#
+        ),
+    }
+}
+
+fn opencode(base: &str, model: &str) -> Snippet {
+    Snippet {
+        title: "OpenCode (opencode.json)",
+        note: "Then: export COINSLOT_TOKEN=cashuB… and start opencode.",
+        text: format!(
+            r#"{{
+  "$schema": "https://opencode.ai/config.json",
+  "provider": {{
+    "coinslot": {{
+      "npm": "@ai-sdk/openai-compatible",
+      "name": "coinslot",
+      "options": {{ "baseURL": "{base}/v1", "apiKey": "{{env:COINSLOT_TOKEN}}" }},
+      "models": {{ "{model}": {{}} }}
+    }}
+  }}
+}}"#
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_promised_that_is_not_spoken_and_no_id_breaks_out() {
+        let titles = |responses, messages| -> Vec<&str> {
+            all("https://n.example", "m", Spoken { responses, messages }).iter().map(|snippet| snippet.title).collect()
+        };
+        assert_eq!(titles(false, false).len(), 4);
+        assert_eq!(titles(true, true).len(), 7);
+        assert!(titles(true, false).iter().any(|title| title.starts_with("Codex")));
+        assert_eq!(pasteable(["x'; rm -rf ~; '", "a\"b", "$(id)", "", "ven/dor-1:free"].into_iter()), "ven/dor-1:free");
+        assert_eq!(pasteable(std::iter::empty()), ANY_MODEL);
+        for snippet in all("https://n.example", "ven/dor", Spoken { responses: true, messages: true }) {
+            assert!(snippet.text.contains("https://n.example"), "{}", snippet.title);
+            assert!(snippet.text.contains("ven/dor"), "{}", snippet.title);
+        }
+        let settings = opencode("https://n.example", "ven/dor").text;
+        let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
+        assert_eq!(settings["provider"]["coinslot"]["options"]["baseURL"], "https://n.example/v1");
+    }
+}
