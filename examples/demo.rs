@@ -6,6 +6,7 @@
 //! cargo run --example demo             two paid requests, then copy-paste lines until Ctrl-C
 //! cargo run --example demo -- --once   two paid requests, then exit
 //! cargo run --example demo -- --json   print one JSON line for programs, serve until stdin ends
+//!       … --json --upstream URL --models FILE    the same in front of another upstream, with its prices
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
@@ -38,7 +39,13 @@ async fn main() {
     let dir = tempfile::Builder::new().prefix("coinslot-demo-").tempdir().expect("a temporary directory");
     let mint = TestMint::start().await;
     let upstream = Upstream::start().await;
-    let node = start_node(dir.path(), &mint, &upstream).await;
+    let models_path = option("--models").unwrap_or_else(|| {
+        let path = dir.path().join("models.json");
+        std::fs::write(&path, models().to_string()).expect("models.json");
+        path.display().to_string()
+    });
+    let upstream_url = option("--upstream").unwrap_or_else(|| upstream.url());
+    let node = start_node(dir.path(), &mint, &upstream_url, models_path).await;
     let purse = Purse::new(&mint).await;
     purse.mint_sats(100_000).await;
     if mode == "--json" {
@@ -57,14 +64,17 @@ async fn main() {
     node.shutdown(std::future::ready(())).await;
 }
 
-async fn start_node(dir: &std::path::Path, mint: &TestMint, upstream: &Upstream) -> Running {
-    let models_path = dir.join("models.json");
-    std::fs::write(&models_path, models().to_string()).expect("models.json");
+/// The word behind this one on the command line.
+fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|word| word != name).nth(1)
+}
+
+async fn start_node(dir: &std::path::Path, mint: &TestMint, upstream_url: &str, models_path: String) -> Running {
     let settings = [
         ("PORT", "0".to_owned()),
         ("DATA_DIR", dir.join("data").display().to_string()),
-        ("MODELS_PATH", models_path.display().to_string()),
-        ("UPSTREAM_BASE_URL", upstream.url()),
+        ("MODELS_PATH", models_path),
+        ("UPSTREAM_BASE_URL", upstream_url.to_owned()),
         ("CASHU_MINTS", mint.url()),
         ("BTC_USD_FIXED", "100000".to_owned()),
         ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),

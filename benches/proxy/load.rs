@@ -45,8 +45,19 @@ pub struct Sample {
     pub transit_p99: f64,
 }
 
-/// Runs `load` after a short warm-up. `streams`: the answers are event streams.
-pub async fn measure(load: &Load, proxy: Option<&Proxy>, streams: bool) -> Sample {
+/// How an event stream ends, in each wire format: what its last event contains, and no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamEnd(&'static str);
+
+pub const CHAT_END: StreamEnd = StreamEnd("data: [DONE]");
+pub const RESPONSES_END: StreamEnd = StreamEnd("\"response.completed\"");
+pub const MESSAGES_END: StreamEnd = StreamEnd("\"message_stop\"");
+
+/// Bytes of what was read that are looked at again with what comes next.
+const CARRIED: usize = 32;
+
+/// Runs `load` after a short warm-up. `streams`: the answers are event streams that end so.
+pub async fn measure(load: &Load, proxy: Option<&Proxy>, streams: Option<StreamEnd>) -> Sample {
     let warm_up = Load { duration: (load.duration / 5).min(Duration::from_millis(500)), ..load.clone() };
     run(&warm_up, streams).await;
     let before = proxy.map(Proxy::used);
@@ -73,7 +84,7 @@ pub async fn measure(load: &Load, proxy: Option<&Proxy>, streams: bool) -> Sampl
     }
 }
 
-async fn run(load: &Load, streams: bool) -> Tally {
+async fn run(load: &Load, streams: Option<StreamEnd>) -> Tally {
     let tally: Rc<RefCell<Tally>> = Rc::default();
     let end = Instant::now() + load.duration;
     let clients = (0..load.connections).map(|index| {
@@ -91,8 +102,14 @@ async fn run(load: &Load, streams: bool) -> Tally {
     tally.take()
 }
 
-async fn client(load: &Load, index: usize, end: Instant, streams: bool, tally: &RefCell<Tally>) -> std::io::Result<()> {
-    if streams {
+async fn client(
+    load: &Load,
+    index: usize,
+    end: Instant,
+    streams: Option<StreamEnd>,
+    tally: &RefCell<Tally>,
+) -> std::io::Result<()> {
+    if streams.is_some() {
         // Streams that begin together would also end and settle together, again and again.
         let apart = PACE * u32::try_from(EVENTS / load.connections * index).unwrap_or(0);
         tokio::time::sleep(apart).await;
@@ -102,8 +119,8 @@ async fn client(load: &Load, index: usize, end: Instant, streams: bool, tally: &
     while Instant::now() < end {
         let request = requests.next().expect("requests");
         let begin = Instant::now();
-        if streams {
-            stream(&mut connection, request, tally).await?;
+        if let Some(end) = streams {
+            stream(&mut connection, request, end, tally).await?;
         } else {
             let status = connection.exchange(request).await?;
             if status != 200 {
@@ -118,7 +135,12 @@ async fn client(load: &Load, index: usize, end: Instant, streams: bool, tally: &
 }
 
 /// One stream. It counts only when every event arrived and the end was announced.
-async fn stream(connection: &mut Connection, request: &[u8], tally: &RefCell<Tally>) -> std::io::Result<()> {
+async fn stream(
+    connection: &mut Connection,
+    request: &[u8],
+    end: StreamEnd,
+    tally: &RefCell<Tally>,
+) -> std::io::Result<()> {
     let begin = now_ns();
     connection.send(request).await?;
     let (head, parsed) = connection.head().await?;
@@ -141,11 +163,11 @@ async fn stream(connection: &mut Connection, request: &[u8], tally: &RefCell<Tal
             from += after;
             seen += 1;
         }
-        carry.drain(..from.max(carry.len().saturating_sub(32)));
-        done |= carry.ends_with(b"data: [DONE]\n\n");
+        done |= memchr::memmem::find(&carry, end.0.as_bytes()).is_some();
+        carry.drain(..from.max(carry.len().saturating_sub(CARRIED)));
     }
     if seen != EVENTS || !done {
-        tally.borrow_mut().failed.push(format!("{seen} of {EVENTS} events, [DONE]: {done}"));
+        tally.borrow_mut().failed.push(format!("{seen} of {EVENTS} events, {}: {done}", end.0));
     }
     Ok(())
 }

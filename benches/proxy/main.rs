@@ -12,8 +12,8 @@
 //! real mint. Peers take turns within a round, and the median of the rounds is shown, so that a
 //! slow moment of the machine does not hit one of them alone.
 //!
-//! `cargo bench --bench proxy` takes under four minutes; `-- --quick` about 20 seconds and less
-//! care; `-- --only json` (or `latency`, `streams`, `models`, `x-cashu`, `group`) one part.
+//! `cargo bench --bench proxy` takes under five minutes; `-- --quick` about 20 seconds and less
+//! care; `-- --only json` (or `latency`, `streams`, `dialects`, `models`, `x-cashu`, `group`) one part.
 #![allow(
     clippy::as_conversions,
     clippy::disallowed_methods,
@@ -24,6 +24,8 @@
     clippy::unwrap_used
 )]
 
+mod answers;
+mod dialects;
 mod floor;
 mod group;
 mod load;
@@ -40,7 +42,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use load::{Load, Sample, measure, median};
+use load::{CHAT_END, Load, Sample, StreamEnd, measure, median};
 use machine::Proxy;
 use money::Bank;
 use node::Node;
@@ -165,6 +167,9 @@ impl<'a> World<'a> {
         if plan.has("streams") {
             self.streams(plan, report).await;
         }
+        if plan.has("dialects") {
+            dialects::measure(self, plan, report).await;
+        }
         if plan.has("models") {
             self.models(plan, report).await;
         }
@@ -186,7 +191,7 @@ impl<'a> World<'a> {
             (Peer::Coinslot, requests(&self.keys, &body)),
             (Peer::Coinslot, requests(std::slice::from_ref(&self.hot_key), &body)),
         ];
-        let [direct, floor, many, hot] = self.rounds(plan, 64, &cases, false).await;
+        let [direct, floor, many, hot] = self.rounds(plan, 64, &cases, None).await;
         let cpu = Figure { direct: None, floor: floor.cpu_us, coinslot: many.cpu_us };
         report.compare(
             "JSON, 64 connections, many keys: requests/s",
@@ -222,7 +227,7 @@ impl<'a> World<'a> {
                 (Peer::Floor, requests(&[], &body)),
                 (Peer::Coinslot, requests(&self.keys, &body)),
             ];
-            let [direct, floor, coinslot] = self.rounds(plan, 1, &cases, false).await;
+            let [direct, floor, coinslot] = self.rounds(plan, 1, &cases, None).await;
             let p50 = figure(&direct, &floor, &coinslot, |sample| sample.p50);
             let p99 = figure(&direct, &floor, &coinslot, |sample| sample.p99);
             report.compare(what, p50, &Target::Within(100.0), "≤ floor + 100");
@@ -241,7 +246,7 @@ impl<'a> World<'a> {
             ]
         };
         self.upstream.beat(true);
-        let [direct, floor, coinslot] = self.rounds(plan, upstream::STREAMS, &cases("paced"), true).await;
+        let [direct, floor, coinslot] = self.rounds(plan, upstream::STREAMS, &cases("paced"), Some(CHAT_END)).await;
         self.upstream.beat(false);
         let of = |field| figure(&direct, &floor, &coinslot, field);
         let cpu = Figure { direct: None, floor: floor.cpu_us, coinslot: coinslot.cpu_us };
@@ -260,7 +265,7 @@ impl<'a> World<'a> {
             "≤ floor + 150",
         );
 
-        let [_, floor, coinslot] = self.rounds(plan, upstream::STREAMS, &cases("burst"), true).await;
+        let [_, floor, coinslot] = self.rounds(plan, upstream::STREAMS, &cases("burst"), Some(CHAT_END)).await;
         let cpu = Figure { direct: None, floor: floor.cpu_us, coinslot: coinslot.cpu_us };
         report.compare("streams in one burst: CPU per stream, µs", cpu, &Target::None, "");
     }
@@ -273,7 +278,7 @@ impl<'a> World<'a> {
         assert_eq!(list.status, 200, "{}", list.head);
         self.upstream.set_models(&list.body);
         let cases = [(Peer::Floor, Rc::new(vec![request.clone()])), (Peer::Coinslot, Rc::new(vec![request]))];
-        let [floor, coinslot] = self.rounds(plan, 64, &cases, false).await;
+        let [floor, coinslot] = self.rounds(plan, 64, &cases, None).await;
         let figure = Figure { direct: None, floor: floor.per_second, coinslot: coinslot.per_second };
         report.compare("/v1/models, 400 models: requests/s", figure, &Target::AtLeast(0.8), "≥ 0.8 × floor");
         let cpu = Figure { direct: None, floor: floor.cpu_us, coinslot: coinslot.cpu_us };
@@ -322,7 +327,7 @@ impl<'a> World<'a> {
         plan: &Plan,
         connections: usize,
         cases: &[(Peer, Rc<Vec<Vec<u8>>>); N],
-        streams: bool,
+        streams: Option<StreamEnd>,
     ) -> [Sample; N] {
         let mut samples: [Vec<Sample>; N] = std::array::from_fn(|_| Vec::new());
         for _ in 0..plan.rounds {
@@ -364,9 +369,13 @@ fn figure(direct: &Sample, floor: &Sample, coinslot: &Sample, field: fn(&Sample)
     Figure { direct: Some(field(direct)), floor: field(floor), coinslot: field(coinslot) }
 }
 
-/// A request for each key, or one without.
+/// A chat request for each key, or one without.
 fn requests(keys: &[String], body: &str) -> Rc<Vec<Vec<u8>>> {
-    let path = "/v1/chat/completions";
+    requests_to("/v1/chat/completions", keys, body)
+}
+
+/// The same to any path.
+fn requests_to(path: &str, keys: &[String], body: &str) -> Rc<Vec<Vec<u8>>> {
     if keys.is_empty() {
         return Rc::new(vec![wire::post(path, &[], body)]);
     }

@@ -81,7 +81,12 @@ async fn wait_until_ready(address: SocketAddr, proxy: &mut Proxy) {
 fn model_list() -> Value {
     let example: Value = serde_json::from_str(include_str!("../../models.example.json")).expect("the example list");
     let example = example["models"].as_array().expect("models");
-    let mut models: Vec<Value> = ["json", "chunked", "paced", "burst"].map(bench_model).into();
+    let names = ["responses", "responses-burst", "messages", "messages-burst", "json", "chunked", "paced", "burst"];
+    let mut models: Vec<Value> = names.map(bench_model).into();
+    let mut embeddings = bench_model("embeddings");
+    // So that 60 tokens cost what 60 and 40 of the others do.
+    embeddings["pricing"] = json!({ "prompt": "0.00000055", "completion": "0" });
+    models.push(embeddings);
     for (index, entry) in example.iter().cycle().take(MODELS - models.len()).enumerate() {
         let mut entry = entry.clone();
         let id = format!("{}-{index}", entry["id"].as_str().expect("id"));

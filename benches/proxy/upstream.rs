@@ -7,6 +7,9 @@
 //! | `bench/chunked` | the same in chunks |
 //! | `bench/paced` | 100 events, one every [`PACE`], each with the time at which it was sent |
 //! | `bench/burst` | 100 events, as fast as they can be written |
+//! | `bench/responses`, `bench/responses-burst` | the same two in OpenAI's Responses |
+//! | `bench/messages`, `bench/messages-burst` | and in Anthropic's Messages |
+//! | `bench/embeddings` | a short vector |
 
 use std::cell::RefCell;
 use std::io;
@@ -22,6 +25,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+use crate::answers;
+
 /// Events of a stream.
 pub const EVENTS: usize = 100;
 /// Streams at a time; each has a slot of its own in the pacemaker.
@@ -30,6 +35,8 @@ pub const STREAMS: usize = 8;
 pub const PACE: Duration = Duration::from_millis(2);
 /// What stands before the 15 digits of a send time, and after them.
 pub const MARK: u8 = b'@';
+
+const EVENT_STREAM: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
 const USAGE: &str = r#"{"prompt_tokens":60,"completion_tokens":40,"total_tokens":100}"#;
 
@@ -90,6 +97,9 @@ impl Upstream {
     async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
         let json = with_length(completion("bench/json").as_bytes());
         let chunked = in_chunks(completion("bench/chunked").as_bytes());
+        let whole =
+            [answers::RESPONSES, answers::MESSAGES, answers::EMBEDDINGS].map(|text| with_length(text().as_bytes()));
+        let [responses, messages, embeddings] = &whole;
         let mut read = BytesMut::with_capacity(16 * 1024);
         loop {
             let Some((head, body)) = request(&mut stream, &mut read).await? else {
@@ -100,12 +110,18 @@ impl Upstream {
                 stream.write_all(&models).await?;
                 continue;
             }
-            let name = memmem::find(&body, b"bench/").and_then(|at| body.get(at + 6..at + 8));
+            let name = memmem::find(&body, b"bench/").and_then(|at| body.get(at + 6..)).unwrap_or_default();
+            let name = name.split(|byte| *byte == b'"').next().unwrap_or_default();
             match name {
-                Some(b"js") => stream.write_all(&json).await?,
-                Some(b"ch") => stream.write_all(&chunked).await?,
-                Some(b"pa") => self.stream(&mut stream, "bench/paced", true).await?,
-                Some(b"bu") => self.stream(&mut stream, "bench/burst", false).await?,
+                b"json" => stream.write_all(&json).await?,
+                b"chunked" => stream.write_all(&chunked).await?,
+                b"paced" => self.stream(&mut stream, "bench/paced", true).await?,
+                b"burst" => self.stream(&mut stream, "bench/burst", false).await?,
+                b"responses" => stream.write_all(responses).await?,
+                b"messages" => stream.write_all(messages).await?,
+                b"embeddings" => stream.write_all(embeddings).await?,
+                b"responses-burst" => burst(&mut stream, &answers::responses_events()).await?,
+                b"messages-burst" => burst(&mut stream, &answers::messages_events()).await?,
                 _ => stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await?,
             }
         }
@@ -114,9 +130,7 @@ impl Upstream {
     async fn stream(&self, stream: &mut TcpStream, model: &str, paced: bool) -> io::Result<()> {
         let slot = self.pacemaker.slot();
         let mut out = Vec::with_capacity(1024);
-        out.extend_from_slice(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
-        );
+        out.extend_from_slice(EVENT_STREAM);
         for index in 0..EVENTS {
             if paced && index > 0 {
                 slot.notified().await;
@@ -134,6 +148,17 @@ impl Upstream {
         out.extend_from_slice(b"0\r\n\r\n");
         stream.write_all(&out).await
     }
+}
+
+/// Sends events as fast as they can be written.
+async fn burst(stream: &mut TcpStream, events: &[String]) -> io::Result<()> {
+    let mut out = EVENT_STREAM.to_vec();
+    for event in events {
+        push_chunk(&mut out, event.as_bytes());
+        stream.write_all(&out).await?;
+        out.clear();
+    }
+    stream.write_all(b"0\r\n\r\n").await
 }
 
 impl Pacemaker {
