@@ -221,7 +221,7 @@ pub const SETTINGS: &[Setting] = &[
         "Your reverse proxies, as addresses or networks (127.0.0.1, 10.0.0.0/8), separated by commas: what they \
          say in X-Forwarded-For is who asks."),
     setting("MAX_BODY_BYTES", &[], "33554432",
-        "Largest request taken, in bytes."),
+        "Largest request taken, in bytes, inflated where it came packed."),
     setting("SHUTDOWN_TIMEOUT_SECONDS", &[], "30",
         "How long running answers may go on after a stop signal."),
 

@@ -33,27 +33,19 @@ const NOT_INPUT: [&str; 7] = ["model", "stream", "max_tokens", "metadata", "stop
 /// The version of the API that is spoken where the client names none.
 const VERSION: &str = "2023-06-01";
 
-/// Beginnings of the beta features that are passed on. Others cost what is not counted here, keep
-/// something at the upstream, or are not known.
-const BETAS: [&str; 18] = [
-    "claude-code-",
-    "interleaved-thinking-",
-    "fine-grained-tool-streaming-",
-    "context-management-",
-    "prompt-caching-",
-    "extended-cache-ttl-",
-    "token-efficient-tools-",
-    "output-128k-",
-    "max-tokens-",
-    "pdfs-",
-    "token-counting-",
-    "computer-use-",
-    "structured-outputs-",
-    "effort-",
-    "tool-search-",
-    "tool-examples-",
-    "advanced-tool-use-",
-    "web-search-",
+/// Beginnings of the beta features that are not passed on: they cost what is not counted here, keep
+/// something at the upstream, or speak for another account. New ones go through, since clients send them
+/// unasked and depend on them; what a body asks for is looked at all the same.
+const WITHHELD: [&str; 9] = [
+    "oauth-",
+    "files-api-",
+    "code-execution-",
+    "mcp-client-",
+    "skills-",
+    "fast-mode-",
+    "message-batches-",
+    "context-1m-",
+    "managed-agents-",
 ];
 
 /// Tools of Anthropic's that the client runs, by the beginning of their type.
@@ -206,18 +198,21 @@ fn protocol_headers(sent: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str,
     let version = sent("anthropic-version").filter(is_date).unwrap_or_else(|| VERSION.to_owned());
     let mut headers = vec![("anthropic-version", version)];
     let betas = sent("anthropic-beta").unwrap_or_default();
-    let is_plain =
-        |name: &&str| name.len() <= 100 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let passed: Vec<&str> = betas
-        .split(',')
-        .map(str::trim)
-        .filter(|name| BETAS.iter().any(|known| name.starts_with(known)))
-        .filter(is_plain)
-        .collect();
+    let is_withheld = |name: &str| WITHHELD.iter().any(|known| name.starts_with(known));
+    let passed: Vec<&str> =
+        betas.split(',').map(str::trim).filter(|name| is_feature(name) && !is_withheld(name)).collect();
     if !passed.is_empty() {
         headers.push(("anthropic-beta", passed.join(",")));
     }
     headers
+}
+
+/// Whether this is a name as beta features have it: plain, and with a date at its end (`-20250219`,
+/// `-2025-05-14`). Nothing else is anybody's business upstream.
+fn is_feature(name: &str) -> bool {
+    let is_plain = name.len() <= 100 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let digits = name.bytes().rev().take_while(|byte| byte.is_ascii_digit() || *byte == b'-');
+    is_plain && digits.filter(u8::is_ascii_digit).count() == 8
 }
 
 /// Puts the bill into a message, or into the event that ends one.

@@ -57,7 +57,7 @@ async function proven(key, said, model, requests) {
   assert.equal(balance, SATS * 1000 - requests * price(model));
   for (const one of world.api.seen) {
     assert.ok(!JSON.stringify(one).includes(key), "the token stays here");
-    assert.equal(one.headers["user-agent"], undefined, "and so does what the client is");
+    assert.match(one.headers["user-agent"], /^coinslot\//, "and so does what the client is");
   }
   const { token } = await world.refund(key);
   assert.equal(await world.receive(token), Math.floor(balance / 1000));
@@ -71,6 +71,7 @@ test("Codex does a task", async () => {
   const config = [
     `model = "${CODEX}"`,
     `model_provider = "coinslot"`,
+    `web_search = "disabled"`,
     `[model_providers.coinslot]`,
     `name = "coinslot"`,
     `base_url = "${world.baseUrl}"`,

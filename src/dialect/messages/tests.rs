@@ -71,8 +71,13 @@ fn only_known_headers_are_passed_on() {
     assert_eq!(headers(Some("2023-06-01\u{7f}"), Some("files-api-2025-04-14")), vec![version.clone()]);
     assert_eq!(headers(Some("2024-01-01"), None), vec![("anthropic-version", "2024-01-01".to_owned())]);
     assert_eq!(
-        headers(None, Some("claude-code-20250219, oauth-2025-04-20,interleaved-thinking-2025-05-14,effort-x y")),
-        vec![version, ("anthropic-beta", "claude-code-20250219,interleaved-thinking-2025-05-14".to_owned())]
+        headers(
+            None,
+            Some(
+                "claude-code-20250219, oauth-2025-04-20,what-comes-next-2027-05-14,effort-x y,my-secret,context-1m-2025-08-07,x-20250219-y"
+            )
+        ),
+        vec![version, ("anthropic-beta", "claude-code-20250219,what-comes-next-2027-05-14".to_owned())]
     );
 }
 
