@@ -12,6 +12,7 @@ use coinslot::store::Store;
 use nostr::{Event, JsonUtil};
 use serde_json::{Value, json};
 
+use crate::support::answers::until;
 use crate::support::clock::Ahead;
 use crate::support::db::TestDb;
 use crate::support::mint::TestMint;
@@ -300,9 +301,7 @@ async fn a_node_is_listed_while_it_runs_and_not_with_an_address_that_nobody_reac
         assert!(relay.find(json!({})).await.is_empty(), "{private}");
     }
     let node = TestNode::with(&mint, &upstream, &settings("https://node.example.com/")).await;
-    while network(&node).await["relays"] == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("a relay has it", async || network(&node).await["relays"] != 0).await;
     assert_eq!(network(&node).await["listed"], true);
     let up = listed(&relay).await;
     assert_eq!((tags(&up, "u"), tags(&up, "mint")), (vec!["https://node.example.com"], vec![mint.url().as_str()]));

@@ -12,6 +12,7 @@ use coinslot::doctor::{Report, Verdict, examine};
 use serde_json::{Value, json};
 
 use crate::announce::NSEC;
+use crate::support::answers::until;
 use crate::support::clock::Ahead;
 use crate::support::db::on_postgres;
 use crate::support::mint::TestMint;
@@ -45,9 +46,7 @@ async fn a_node_that_is_well_has_nothing_but_its_loopback_address_against_it() {
     let url = relay.url();
     let named = [("NSEC", NSEC), ("RELAYS", url.as_str()), ("HTTP_URL", "https://node.example.com")];
     let node = TestNode::with(&mint, &upstream, &named).await;
-    while relay.find(json!({ "kinds": [38421] })).await.is_empty() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the relay has it", async || !relay.find(json!({ "kinds": [38421] })).await.is_empty()).await;
     let mut settings = node.settings().clone();
     settings.insert("HTTP_URL".to_owned(), node.url());
     settings.insert("ONION_URL".to_owned(), "http://abc.onion".to_owned());

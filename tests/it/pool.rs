@@ -9,6 +9,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 use sqlx::Row;
 
+use crate::support::answers::until;
 use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
@@ -361,9 +362,7 @@ async fn a_circuit_opens_is_probed_by_one_request_and_closes() {
     let after = vec![delta(MODEL, "there"), "data: [DONE]\n\n".to_owned()];
     world.upstreams[0].next(Script::Paused { before: vec![], after });
     let probe = tokio::spawn(world.node.chat(&ask_streaming("hi")).bearer_auth(&world.key).send());
-    while world.upstreams[0].seen().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until("it is asked", async || !world.upstreams[0].seen().is_empty()).await;
     assert_eq!(world.send(&ask("hi")).await.status, 200);
     assert_eq!(world.asked(), [1, 1]);
     world.upstreams[0].resume();
@@ -734,9 +733,7 @@ async fn the_money_is_held_through_all_attempts() {
     world.upstreams[0].next(refuse(500));
     world.upstreams[1].next(Script::Paused { before: vec![], after: vec![] });
     let request = tokio::spawn(world.node.chat(&ask_streaming("hi")).bearer_auth(&world.key).send());
-    while world.upstreams[1].seen().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until("it is asked", async || !world.upstreams[1].seen().is_empty()).await;
     let (left, held, spent) = world.node.balance(&world.key).await;
     assert!(held > 0 && left + held == 1_000_000 && spent == 0, "{left} {held} {spent}");
     world.upstreams[1].resume();
@@ -752,14 +749,10 @@ async fn a_client_that_leaves_stops_nothing_and_blames_nobody() {
     // Before anything came: the next one is asked all the same, and paid for.
     world.upstreams[0].next(Script::Paused { before: vec![], after: vec![] });
     let request = tokio::spawn(world.node.chat(&ask_streaming("hi")).bearer_auth(&world.key).send());
-    while world.upstreams[0].seen().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until("it is asked", async || !world.upstreams[0].seen().is_empty()).await;
     request.abort();
     world.upstreams[0].resume();
-    while world.upstreams[1].seen().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until("it is asked", async || !world.upstreams[1].seen().is_empty()).await;
     assert_eq!((world.spent().await, world.asked()), (2_000, vec![1, 1]));
     world.clock.step(RESTED);
     // After content: what it cost is learnt, and the upstream has done nothing wrong.

@@ -4,10 +4,10 @@
 //! brings both. Without them, the tests say that they are skipped.
 
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::answers::until;
 use crate::support::mint::TestMint;
 use crate::support::node::TestNode;
 use crate::support::upstream::Upstream;
@@ -48,13 +48,8 @@ async fn a_listing_is_read_and_verified_by_a_stranger_and_so_is_its_end() {
     let node = TestNode::with(&mint, &upstream, &settings).await;
     let info: Value = node.get("/v1/info").send().await.unwrap().json().await.unwrap();
     let pubkey = info["receipt_pubkey"].as_str().unwrap().to_owned();
-    loop {
-        let ready: Value = node.get("/readyz").send().await.unwrap().json().await.unwrap();
-        if ready["network"]["relays"] == 1 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let ask = async |path: &str| node.get(path).send().await.unwrap().json::<Value>().await.unwrap();
+    until("the relay has it", async || ask("/readyz").await["network"]["relays"] == 1).await;
     let up = stranger(&script, "read", &relay, &pubkey).await;
     assert_eq!(tags(&up, "u"), ["https://node.example.com", "http://abc.onion"]);
     assert_eq!((tags(&up, "d"), tags(&up, "mint")), (vec![&pubkey[..12]], vec![mint.url().as_str()]));
@@ -73,13 +68,9 @@ async fn a_stranger_s_listing_is_found() {
     let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
     let node = TestNode::with(&mint, &upstream, &[("RELAYS", relay.as_str())]).await;
     let path = format!("/v1/providers?pubkey={}", written["pubkey"].as_str().unwrap());
-    let found = loop {
-        let found: Value = node.get(&path).send().await.unwrap().json().await.unwrap();
-        if let Some(found) = found["providers"].get(0) {
-            break found.clone();
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let ask = async || node.get(&path).send().await.unwrap().json::<Value>().await.unwrap()["providers"][0].clone();
+    until("it is found", async || !ask().await.is_null()).await;
+    let found = ask().await;
     assert_eq!((&found["id"], &found["name"]), (&written["id"], &json!("a stranger")));
     assert_eq!((&found["endpoint_url"], &found["version"]), (&json!("https://stranger.example.com"), &json!("0.4.8")));
     node.finish().await;

@@ -32,3 +32,12 @@ pub async fn decided(what: &str, patience: Duration, mut ask: impl FnMut() -> Re
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// Looks until it is so, for half a minute at most.
+pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while !is_so().await {
+        assert!(std::time::Instant::now() < end, "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
