@@ -91,6 +91,19 @@ pub(super) async fn write_outlays(store: &Store, batch: &[Outlay]) -> Result<(),
     tx.commit().await
 }
 
+/// Forgets what requests cost that were made before, some of them at a time.
+pub(super) async fn prune_outlays(store: &Store, before_ms: i64) -> Result<(), StoreError> {
+    let mut tx = store.begin(Durability::ProcessSafe).await?;
+    sqlx::query(
+        "DELETE FROM outlays WHERE request IN \
+         (SELECT o.request FROM outlays o WHERE o.created_at < $1 ORDER BY o.created_at LIMIT 10000)",
+    )
+    .bind(before_ms)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await
+}
+
 /// One statement for so many rows. Both databases know `$1`; but in SQLite that is a name, and looking up
 /// names makes binding quadratic in their number.
 fn insert_outlays(rows: usize, numbered: bool) -> String {

@@ -644,6 +644,14 @@ async fn what_a_request_cost_is_beside_what_was_charged() {
     let receipt = world.node.get(&format!("/v1/receipts/{id}")).bearer_auth(&world.key).send().await.unwrap();
     let receipt = receipt.text().await.unwrap();
     assert!(receipt.contains("captured") && NAMES.iter().all(|name| !receipt.contains(name)), "{receipt}");
+    // It is kept for ninety days, and the sums for ever.
+    let count = async |sql: &'static str| sqlx::query(sql).fetch_one(store.read()).await.unwrap().get::<i64, _>(0);
+    for (days, left) in [(89, 2), (2, 0)] {
+        world.clock.step(Duration::from_secs(days * 86_400));
+        world.node.running().exchange().pool.flush(store).await.unwrap();
+        assert_eq!(count("SELECT COUNT(*) FROM outlays").await, left, "after {days} days more");
+    }
+    assert_eq!(count("SELECT CAST(SUM(requests) AS BIGINT) FROM upstream_days").await, 2);
     world.finish().await;
 }
 
