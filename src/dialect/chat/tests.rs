@@ -64,7 +64,15 @@ pub(in crate::dialect) mod testing {
 
     fn run_pieces(dialect: &dyn Dialect, pieces: &[&[u8]]) -> Outcome {
         let shape = Shape { model: "m".into(), stream: true, choices: 1, ..Shape::default() };
-        let (mut meter, mut framer) = (dialect.meter(&shape), Framer::new());
+        play(dialect.meter(&shape), pieces.iter().copied())
+    }
+
+    /// Shows a meter a stream in these pieces.
+    pub(in crate::dialect) fn play<'a>(
+        mut meter: Box<dyn Meter>,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Outcome {
+        let mut framer = Framer::new();
         let (mut client, mut error) = (Vec::new(), None);
         let mut take = |meter: &mut Box<dyn Meter>, event: &Bytes| match meter.observe(event) {
             Step::Forward(bytes) => client.extend_from_slice(&bytes),

@@ -1,50 +1,14 @@
 use serde_json::Value;
 
 use super::super::Chat;
-use super::super::testing::receipt;
+use super::super::testing::{Outcome, play};
 use super::*;
 use crate::dialect::Dialect;
 use crate::dialect::sse::Framer;
 
-/// What a client gets and the node knows after a stream.
-#[derive(Debug, PartialEq, Eq)]
-struct Outcome {
-    client: String,
-    reading: Reading,
-    has_content: bool,
-    is_complete: bool,
-    error: Option<String>,
-}
-
 fn run<'a>(wants_usage: bool, chunks: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
     let shape = Shape { model: "m".into(), stream: true, wants_usage, ..Shape::default() };
-    let (mut meter, mut framer) = (Chat.meter(&shape), Framer::new());
-    let (mut client, mut error) = (Vec::new(), None);
-    let mut take = |meter: &mut Box<dyn Meter>, event: &Bytes| match meter.observe(event) {
-        Step::Forward(bytes) => client.extend_from_slice(&bytes),
-        Step::HoldBack => {}
-        Step::Error(text) => error = Some(text),
-    };
-    for chunk in chunks {
-        framer.push(Bytes::copy_from_slice(chunk));
-        while let Some(event) = framer.next_event().unwrap() {
-            take(&mut meter, &event);
-        }
-    }
-    if let Some(event) = framer.finish() {
-        take(&mut meter, &event);
-    }
-    if meter.is_complete() {
-        client.extend_from_slice(&meter.closing(&receipt(Usage::default(), Some(5))));
-        client.extend_from_slice(&meter.terminator());
-    }
-    Outcome {
-        client: String::from_utf8(client).unwrap(),
-        reading: meter.reading(),
-        has_content: meter.has_content(),
-        is_complete: meter.is_complete(),
-        error,
-    }
+    play(Chat.meter(&shape), chunks)
 }
 
 /// The last object a client gets.
