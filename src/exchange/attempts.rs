@@ -88,9 +88,7 @@ impl Job {
             Media::EventStream if stream => {
                 pump::open(self, answer).await.map(|opening| Opened::Stream(Box::new(opening)))
             }
-            Media::Other if stream => {
-                Err(Miss::Worthless("The upstream answered with something that is not a stream.".to_owned()))
-            }
+            Media::Other if stream => Err(Miss::Worthless(pump::NO_STREAM.to_owned())),
             // Some servers do not say what they send; it is judged by its content.
             _ => self.whole(answer).await,
         }

@@ -55,9 +55,7 @@ async fn go_on(
     let told = out.clone();
     let outcome = match answering.await {
         Ok((job, Opened::Stream(opening))) => pump::run(job, *opening, out).await,
-        Ok((job, Opened::Whole(_))) => {
-            Err(job.undo(upstream_failed("The upstream answered with something that is not a stream.")).await)
-        }
+        Ok((job, Opened::Whole(_))) => Err(job.undo(upstream_failed(pump::NO_STREAM)).await),
         Err(failure) => Err(failure),
     };
     if let Err(failure) = outcome {
@@ -72,7 +70,7 @@ impl Excuse {
         tracing::warn!(request = %self.request_id, %failure, "a stream failed before it began");
         let mut last = BytesMut::new();
         if let Funds::Returned(token) = &failure.funds {
-            last.extend_from_slice(format!(": x-cashu {token}\n\n").as_bytes());
+            last.extend_from_slice(pump::change_comment(token).as_bytes());
         }
         last.extend_from_slice(&self.meter.error_event(&failure.message, "upstream_error"));
         if let Some(once) = &self.once {

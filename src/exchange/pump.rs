@@ -118,6 +118,8 @@ impl Opening {
     }
 }
 
+/// What came is not what was asked for.
+pub(super) const NO_STREAM: &str = "The upstream answered with something that is not a stream.";
 const INCOMPLETE: &str = "The upstream's stream ended before the answer was complete.";
 const TOO_LONG: &str = "an event of its stream is too long";
 
@@ -226,6 +228,11 @@ fn leak(job: &Job, event: &[u8]) -> Option<End> {
     job.check_leak(event).err().map(|_| End::Reported("its answer could not be passed on".to_owned()))
 }
 
+/// Change as it travels in a stream: a comment, which is no event.
+pub(super) fn change_comment(token: &str) -> String {
+    format!(": x-cashu {token}\n\n")
+}
+
 /// Settles a complete answer; then, and only then, its end goes out.
 async fn finish(job: Job, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
     let request_id = job.request_id.clone();
@@ -233,7 +240,7 @@ async fn finish(job: Job, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), 
         Ok(settled) => {
             let mut last = BytesMut::from(&meter.closing(&settled.receipt)[..]);
             if let Some(Change::Token { token, .. }) = &settled.change {
-                last.extend_from_slice(format!(": x-cashu {token}\n\n").as_bytes());
+                last.extend_from_slice(change_comment(token).as_bytes());
             }
             last.extend_from_slice(&meter.terminator());
             sink.end_tape(&last, true).await;
@@ -339,7 +346,7 @@ impl Sink {
 
     async fn change_comment(&mut self, change: Option<&Change>) {
         if let Some(Change::Token { token, .. }) = change {
-            let comment = format!(": x-cashu {token}\n\n");
+            let comment = change_comment(token);
             if let Some(tape) = &mut self.tape {
                 tape.record(comment.as_bytes());
             }
