@@ -22,18 +22,6 @@ struct CostObject {
     total_usd: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     estimated: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sats_cost: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remaining_balance_msats: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Routstr {
-    cost: CostObject,
-    sats_cost: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remaining_balance_msats: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -58,17 +46,16 @@ impl CostObject {
             // The decimal's own text: the number never becomes a float.
             total_usd: cost.usd.and_then(|usd| RawValue::from_string(usd.to_string()).ok()),
             estimated: (cost.usage.source == UsageSource::Estimated).then_some(true),
-            sats_cost: None,
-            remaining_balance_msats: None,
         }
     }
 }
 
 /// Writes the bill into an answer or into the last object of a stream.
 pub(super) fn write(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
-    patch.set("usage", usage(lens, receipt));
-    patch.set("cost", body::encode(&total(receipt)));
-    patch.set("metadata", metadata(lens, receipt));
+    let bill = body::encode(&CostObject::of(receipt));
+    patch.set("usage", usage(lens, &bill, receipt));
+    patch.set("cost", total(&bill, receipt));
+    patch.set("metadata", metadata(lens, &bill, receipt));
     if lens.present("provider").is_none() {
         patch.set("provider", body::encode(&receipt.provider));
     }
@@ -77,58 +64,66 @@ pub(super) fn write(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receip
 /// Writes the bill into the usage report under `key`, and beside it. `own` is the report where the
 /// upstream sent none.
 pub(super) fn bill(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, key: &str, own: &str, receipt: &Receipt) {
+    let bill = body::encode(&CostObject::of(receipt));
     let base = lens.get(key).filter(|value| body::is_object(value)).map_or(own, RawValue::get);
-    patch.set(key, with_bill(base, receipt));
-    patch.set("cost", body::encode(&total(receipt)));
+    patch.set(key, with_bill(base, &bill, receipt));
+    patch.set("cost", total(&bill, receipt));
+}
+
+/// Writes the bill beside an answer that has no usage report.
+pub(super) fn bill_beside(patch: &mut Patch<'_, '_>, receipt: &Receipt) {
+    patch.set("cost", total(&body::encode(&CostObject::of(receipt)), receipt));
 }
 
 /// A usage report with the bill in it.
-fn with_bill(base: &str, receipt: &Receipt) -> String {
-    let sats = body::encode(&receipt.cost.total.floor_sat().get());
-    let mut members = vec![("cost", body::encode(&CostObject::of(receipt))), ("cost_sats", sats)];
+fn with_bill(base: &str, bill: &str, receipt: &Receipt) -> String {
+    let sats = receipt.cost.total.floor_sat().get().to_string();
+    let mut members = vec![("cost", bill.to_owned()), ("cost_sats", sats)];
     members.extend(remaining(base, receipt).map(|left| ("remaining_balance_msats", left)));
     with_members(base, members)
 }
 
 /// The whole bill in one object.
-fn total(receipt: &Receipt) -> CostObject {
-    CostObject {
-        sats_cost: Some(receipt.cost.total.floor_sat().get()),
-        remaining_balance_msats: receipt.remaining.map(|left| left.get()),
-        ..CostObject::of(receipt)
-    }
+fn total(bill: &str, receipt: &Receipt) -> String {
+    format!("{},{}", bill.strip_suffix('}').unwrap_or(bill), in_sats(receipt))
 }
 
 /// The upstream's usage object with the bill in it, or one of ours where that is of no use.
-fn usage(lens: &Lens<'_>, receipt: &Receipt) -> String {
+fn usage(lens: &Lens<'_>, bill: &str, receipt: &Receipt) -> String {
+    if let Some((value, Some(_))) = usage_of(lens) {
+        return with_bill(value.get(), bill, receipt);
+    }
     let usage = &receipt.cost.usage;
-    let own = body::encode(&UsageObject {
+    let own = UsageObject {
         prompt_tokens: usage.total_input(),
         completion_tokens: usage.total_output(),
         total_tokens: usage.total_input().saturating_add(usage.total_output()),
-    });
-    let base = match usage_of(lens) {
-        Some((value, Some(_))) => value.get(),
-        _ => own.as_str(),
     };
-    with_bill(base, receipt)
+    with_bill(&body::encode(&own), bill, receipt)
 }
 
-fn metadata(lens: &Lens<'_>, receipt: &Receipt) -> String {
-    let routstr = body::encode(&Routstr {
-        cost: CostObject::of(receipt),
-        sats_cost: receipt.cost.total.floor_sat().get(),
-        remaining_balance_msats: receipt.remaining.map(|left| left.get()),
-    });
-    let base = lens.get("metadata").filter(|value| body::is_object(value));
-    with_members(base.map_or("{}", RawValue::get), vec![("routstr", routstr)])
+fn metadata(lens: &Lens<'_>, bill: &str, receipt: &Receipt) -> String {
+    let routstr = format!("{{\"cost\":{bill},{}", in_sats(receipt));
+    match lens.get("metadata").filter(|value| body::is_object(value)) {
+        Some(base) => with_members(base.get(), vec![("routstr", routstr)]),
+        None => format!("{{\"routstr\":{routstr}}}"),
+    }
+}
+
+/// The last members of an object that tells the whole bill, and its end.
+fn in_sats(receipt: &Receipt) -> String {
+    let sats = receipt.cost.total.floor_sat().get();
+    match receipt.remaining {
+        Some(left) => format!("\"sats_cost\":{sats},\"remaining_balance_msats\":{}}}", left.get()),
+        None => format!("\"sats_cost\":{sats}}}"),
+    }
 }
 
 /// What is left on the key. An upstream of the same kind has put the operator's own balance
 /// there; that is none of the client's business.
 fn remaining(base: &str, receipt: &Receipt) -> Option<String> {
     match receipt.remaining {
-        Some(left) => Some(body::encode(&left.get())),
+        Some(left) => Some(left.get().to_string()),
         None => {
             let lens = Lens::parse(base.as_bytes()).ok()?;
             lens.get("remaining_balance_msats").map(|_| "null".to_owned())
@@ -145,9 +140,4 @@ fn with_members(object: &str, members: Vec<(&str, String)>) -> String {
         String::from_utf8(patch.apply()?).ok()
     });
     patched.unwrap_or_else(|| object.to_owned())
-}
-
-/// Writes the bill beside an answer that has no usage report.
-pub(super) fn bill_beside(patch: &mut Patch<'_, '_>, receipt: &Receipt) {
-    patch.set("cost", body::encode(&total(receipt)));
 }

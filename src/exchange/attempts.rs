@@ -45,7 +45,11 @@ impl Job {
     ///
     /// # Errors
     /// The last failure, when nobody is left or the fault is the client's. The money went back.
-    pub(super) async fn answered(mut self, mut plan: Plan, mut ask: Ask) -> Result<(Self, Opened), Failure> {
+    pub(super) async fn answered(
+        mut self: Box<Self>,
+        mut plan: Plan,
+        mut ask: Ask,
+    ) -> Result<(Box<Self>, Opened), Failure> {
         loop {
             let began_ms = self.exchange.ledger.clock().now_ms();
             let miss = match self.attempt(ask).await {

@@ -10,27 +10,32 @@ use tokio::sync::mpsc;
 
 use super::attempts::Opened;
 use super::{Job, Once, Out, Reply, pump, upstream_failed};
-use crate::dialect::{Ask, Meter};
+use crate::dialect::{Ask, Dialect, Shape};
 use crate::failure::{Failure, Funds};
 use crate::upstream::Plan;
 
 /// What is needed to tell of a failure when the job is no more.
 struct Excuse {
-    meter: Box<dyn Meter>,
+    dialect: &'static dyn Dialect,
+    shape: Arc<Shape>,
     once: Option<Arc<Once>>,
     request_id: String,
 }
 
 impl Job {
     /// Gets an answer and delivers it: at once where it comes soon, or is not sent before it is whole.
-    pub(super) async fn answer(self, plan: Plan, ask: Ask) -> Result<Reply, Failure> {
+    pub(super) async fn answer(self: Box<Self>, plan: Plan, ask: Ask) -> Result<Reply, Failure> {
         let Some(patience) = self.patience() else {
             let (job, opened) = self.answered(plan, ask).await?;
             return job.deliver(opened).await;
         };
         let (exchange, form) = (Arc::clone(&self.exchange), self.form());
-        let meter = self.dialect.meter(&self.shape);
-        let excuse = Excuse { meter, once: self.once.clone(), request_id: self.request_id.clone() };
+        let excuse = Excuse {
+            dialect: self.dialect,
+            shape: Arc::clone(&self.shape),
+            once: self.once.clone(),
+            request_id: self.request_id.clone(),
+        };
         let mut answering = Box::pin(self.answered(plan, ask));
         match tokio::time::timeout(patience, &mut answering).await {
             Ok(answered) => {
@@ -48,7 +53,7 @@ impl Job {
 }
 
 async fn go_on(
-    answering: impl Future<Output = Result<(Job, Opened), Failure>>,
+    answering: impl Future<Output = Result<(Box<Job>, Opened), Failure>>,
     excuse: Excuse,
     out: mpsc::Sender<Out>,
 ) -> Result<(), Failure> {
@@ -72,7 +77,8 @@ impl Excuse {
         if let Funds::Returned(token) = &failure.funds {
             last.extend_from_slice(pump::change_comment(token).as_bytes());
         }
-        last.extend_from_slice(&self.meter.error_event(&failure.message, "upstream_error"));
+        let meter = self.dialect.meter(&self.shape);
+        last.extend_from_slice(&meter.error_event(&failure.message, "upstream_error"));
         if let Some(once) = &self.once {
             let mut tape = once.tape();
             tape.record(&last);

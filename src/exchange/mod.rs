@@ -180,7 +180,7 @@ pub(crate) struct Job {
     pass: Pass,
     dialect: &'static dyn Dialect,
     sent: Sent,
-    shape: Shape,
+    shape: Arc<Shape>,
     candidate: Candidate,
     payer: Payer,
     hold: Hold,
@@ -225,7 +225,8 @@ impl Exchange {
         failpoint!("exchange.held");
         // Change travels in a stream as a comment, which a JSON array has no place for.
         let whole = !shape.stream || (payer.one_shot && (shape.as_array || !call.change_in_stream));
-        let job = Job {
+        // On the heap: it goes through many hands, and each would move all of it.
+        let job = Box::new(Job {
             dialect: call.dialect,
             sent: call.sent,
             request_id: call.request_id,
@@ -235,13 +236,13 @@ impl Exchange {
             attempts: Vec::new(),
             reported: Mutex::default(),
             pass,
-            shape,
+            shape: Arc::new(shape),
             candidate,
             payer,
             hold,
             stream_media,
             whole,
-        };
+        });
         job.answer(plan, ask).await
     }
 
@@ -336,7 +337,7 @@ impl Exchange {
 }
 
 impl Job {
-    async fn deliver(self, opened: Opened) -> Result<Reply, Failure> {
+    async fn deliver(self: Box<Self>, opened: Opened) -> Result<Reply, Failure> {
         let opening = match opened {
             Opened::Whole(answered) => return self.bill_whole(*answered).await,
             Opened::Stream(opening) => opening,
@@ -354,9 +355,9 @@ impl Job {
     }
 
     /// An answer that came whole: billed and stamped.
-    async fn bill_whole(self, answered: Answered) -> Result<Reply, Failure> {
+    async fn bill_whole(self: Box<Self>, answered: Answered) -> Result<Reply, Failure> {
         let Answered { body, media, reading } = answered;
-        let (dialect, shape) = (self.dialect, self.shape.clone());
+        let (dialect, shape) = (self.dialect, Arc::clone(&self.shape));
         let settled = self.settle(reading).await?;
         let body = dialect.stamp(&body, &shape, &settled.receipt);
         let media = dialect.answer_media(&media);
@@ -364,11 +365,11 @@ impl Job {
     }
 
     /// Frees the hold and gives the money back.
-    pub(crate) async fn undo(self, failure: Failure) -> Failure {
+    pub(crate) async fn undo(self: Box<Self>, failure: Failure) -> Failure {
         let record = self.record(&Cost::new(Usage::default(), None), Msat::ZERO);
         self.exchange.pool.note(self.outlay(None));
         self.pass.used(0);
-        let Self { exchange, lease, pass, hold, payer, request_id, .. } = self;
+        let Self { exchange, lease, pass, hold, payer, request_id, .. } = *self;
         // Whoever sees that the hold has ended finds the places free.
         drop((lease, pass));
         if let Err(error) = hold.noting(record).release().await {

@@ -58,9 +58,9 @@ fn in_msat(card: &RateCard, usd: Decimal) -> Option<u64> {
 /// List price times the upstream's fee, in USD, and in msat at the rate of the card. `None` where prices are
 /// not in USD: then nobody knows.
 pub(super) fn of(card: &RateCard, fee: Decimal, usage: &Usage) -> Option<(Decimal, Option<u64>)> {
-    let Exchange::Usd { btc_usd, .. } = &card.exchange else { return None };
-    let plain = Exchange::Usd { btc_usd: *btc_usd, exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE };
-    let at_list = RateCard { prices: card.prices.clone(), exchange: plain, minimum: Msat::ZERO };
-    let usd = at_list.price(usage)?.usd?.checked_mul(fee)?;
+    if !matches!(card.exchange, Exchange::Usd { .. }) {
+        return None;
+    }
+    let usd = card.list_price(usage)?.checked_mul(fee)?;
     Some((usd, in_msat(card, usd)))
 }

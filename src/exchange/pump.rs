@@ -128,7 +128,7 @@ fn worthless(job: &Job, said: &str) -> Miss {
 }
 
 /// Runs one stream. An `Err` means that nothing was sent and the money went back.
-pub(super) async fn run(job: Job, opening: Opening, out: mpsc::Sender<Out>) -> Result<(), Failure> {
+pub(super) async fn run(job: Box<Job>, opening: Opening, out: mpsc::Sender<Out>) -> Result<(), Failure> {
     let Opening { mut answer, framer, mut meter, ready } = opening;
     let mut sink =
         Sink { out, sent: false, whole: job.whole, drain: None, tape: job.once.as_ref().map(super::Once::tape) };
@@ -234,7 +234,7 @@ pub(super) fn change_comment(token: &str) -> String {
 }
 
 /// Settles a complete answer; then, and only then, its end goes out.
-async fn finish(job: Job, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
+async fn finish(job: Box<Job>, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
     let request_id = job.request_id.clone();
     match job.settle(meter.reading()).await {
         Ok(settled) => {
@@ -253,7 +253,7 @@ async fn finish(job: Job, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), 
 }
 
 /// Ends an answer that is not complete: charged for what was delivered, at most.
-async fn break_off(mut job: Job, end: End, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
+async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
     let request_id = job.request_id.clone();
     if !matches!(end, End::Abandoned) {
         // It began well, and still is a failure of the upstream's.

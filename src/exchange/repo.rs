@@ -66,7 +66,7 @@ pub(super) async fn find(connection: &mut AnyConnection, id: &str, after_ms: i64
 
 /// Writes a claim unless there is one that began at `after_ms` or later. Returns whether it did.
 pub(super) async fn insert(store: &Store, claim: Claim<'_>, after_ms: i64) -> Result<bool, StoreError> {
-    let mut lone = store.lone(Durability::ProcessSafe).await?;
+    let mut desk = store.desk(Durability::ProcessSafe);
     let written = sqlx::query(
         "INSERT INTO replays (id, fingerprint, request, state, owner, outcome, created_at) \
          VALUES ($1, $2, $3, 'running', $4, '', $5) \
@@ -80,14 +80,14 @@ pub(super) async fn insert(store: &Store, claim: Claim<'_>, after_ms: i64) -> Re
     .bind(claim.owner)
     .bind(claim.now_ms)
     .bind(after_ms)
-    .execute(&mut *lone)
+    .execute(&mut *desk.turn().await?)
     .await?;
     Ok(written.rows_affected() == 1)
 }
 
 /// Takes a claim over that a dead process left at `before`. Returns whether it was still there.
 pub(super) async fn take_over(store: &Store, claim: Claim<'_>, before: &str) -> Result<bool, StoreError> {
-    let mut lone = store.lone(Durability::ProcessSafe).await?;
+    let mut desk = store.desk(Durability::ProcessSafe);
     let taken = sqlx::query(
         "UPDATE replays SET request = $1, owner = $2, created_at = $3 \
          WHERE id = $4 AND request = $5 AND state = 'running'",
@@ -97,7 +97,7 @@ pub(super) async fn take_over(store: &Store, claim: Claim<'_>, before: &str) -> 
     .bind(claim.now_ms)
     .bind(claim.id)
     .bind(before)
-    .execute(&mut *lone)
+    .execute(&mut *desk.turn().await?)
     .await?;
     Ok(taken.rows_affected() == 1)
 }
@@ -110,31 +110,34 @@ pub(super) async fn finish(
     state: State,
     outcome: &str,
 ) -> Result<(), StoreError> {
-    let mut lone = store.lone(Durability::ProcessSafe).await?;
+    let mut desk = store.desk(Durability::ProcessSafe);
     sqlx::query("UPDATE replays SET state = $1, outcome = $2 WHERE id = $3 AND request = $4")
         .bind(state.as_str())
         .bind(outcome)
         .bind(id)
         .bind(request)
-        .execute(&mut *lone)
+        .execute(&mut *desk.turn().await?)
         .await?;
     Ok(())
 }
 
 /// Removes the claim of a request that cost nothing.
 pub(super) async fn remove(store: &Store, id: &str, request: &str) -> Result<(), StoreError> {
-    let mut lone = store.lone(Durability::ProcessSafe).await?;
+    let mut desk = store.desk(Durability::ProcessSafe);
     sqlx::query("DELETE FROM replays WHERE id = $1 AND request = $2 AND state = 'running'")
         .bind(id)
         .bind(request)
-        .execute(&mut *lone)
+        .execute(&mut *desk.turn().await?)
         .await?;
     Ok(())
 }
 
 /// Removes what began before `before_ms`. Returns how many.
 pub(super) async fn prune(store: &Store, before_ms: i64) -> Result<u64, StoreError> {
-    let mut lone = store.lone(Durability::ProcessSafe).await?;
-    let gone = sqlx::query("DELETE FROM replays WHERE created_at < $1").bind(before_ms).execute(&mut *lone).await?;
+    let mut desk = store.desk(Durability::ProcessSafe);
+    let gone = sqlx::query("DELETE FROM replays WHERE created_at < $1")
+        .bind(before_ms)
+        .execute(&mut *desk.turn().await?)
+        .await?;
     Ok(gone.rows_affected())
 }

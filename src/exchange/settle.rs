@@ -21,7 +21,7 @@ impl Job {
     ///
     /// # Errors
     /// When the cost cannot be reckoned: then nothing is charged, and the money goes back.
-    pub(super) async fn settle(self, reading: Reading) -> Result<Settled, Failure> {
+    pub(super) async fn settle(self: Box<Self>, reading: Reading) -> Result<Settled, Failure> {
         let Some(cost) = self.cost(reading) else {
             tracing::error!(request = %self.request_id, model = %self.shape.model, ?reading, "usage out of range; nothing is charged");
             let failure = Failure::upstream(Code::UpstreamFailed, "The upstream reported a usage that cannot be.");
@@ -32,7 +32,7 @@ impl Job {
         let record = self.record(&charged, shortfall);
         let mut outlay = self.outlay(Some(&cost.usage));
         self.pass.used(cost.usage.total_input().saturating_add(cost.usage.total_output()));
-        let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, .. } = self;
+        let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, .. } = *self;
         let provider = lease.upstream().label();
         // Whoever sees that the hold has ended finds the places free.
         drop((lease, pass));

@@ -16,6 +16,7 @@ mod receipts;
 pub mod serve;
 mod unsupported;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -44,9 +45,13 @@ pub(crate) use info::root;
 /// Routes that can be served, of this module or another.
 pub type Routes = Router;
 
-/// What the handlers share.
+/// What the handlers share. A request is passed through several hands, each with a copy of its own.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub struct Node(Arc<Parts>);
+
+/// What is behind a [`Node`].
+#[derive(Clone, Debug)]
+pub struct Parts {
     pub exchange: Arc<Exchange>,
     pub info: Arc<config::Info>,
     pub max_body_bytes: usize,
@@ -72,7 +77,7 @@ impl Node {
         if info.npub.is_empty() {
             exchange.identity.npub().clone_into(&mut info.npub);
         }
-        Self {
+        Self(Arc::new(Parts {
             exchange,
             info: Arc::new(info),
             max_body_bytes,
@@ -81,19 +86,33 @@ impl Node {
             audit: Latest::default(),
             directory: None,
             announcer: None,
-        }
+        }))
     }
 
     /// The same node, showing the outcomes of these audits.
     #[must_use]
     pub fn showing(self, audit: Latest) -> Self {
-        Self { audit, ..self }
+        self.with(|parts| parts.audit = audit)
     }
 
     /// The same node, on Nostr.
     #[must_use]
     pub fn on_nostr(self, announcer: Option<Announcer>, directory: Option<Directory>) -> Self {
-        Self { announcer, directory, ..self }
+        self.with(|parts| (parts.announcer, parts.directory) = (announcer, directory))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Parts)) -> Self {
+        let mut parts = Arc::unwrap_or_clone(self.0);
+        change(&mut parts);
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for Node {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
 }
 
@@ -124,7 +143,8 @@ pub fn router(node: Node, front: axum::routing::MethodRouter<Node>, cors_origins
     // What is inflated is bounded where it is read: no more is inflated than may be read. An encoding
     // that is not known is left to the reader too, which refuses it.
     let inflate = RequestDecompressionLayer::new().pass_through_unaccepted(true);
-    router.layer(from_fn_with_state(node, hold_back)).layer(inflate).layer(cors(cors_origins))
+    // As one layer: each of its own would put the request and its answer into a further box.
+    router.layer((cors(cors_origins), from_fn_with_state(node, hold_back), inflate))
 }
 
 /// While no money may move, only what reads gets through.

@@ -24,6 +24,9 @@ use crate::wallet::Change;
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Headers that an answer has room for from the start.
+const USUAL_HEADERS: usize = 16;
+
 /// What the answer to a request depends on beside its outcome.
 #[derive(Clone, Debug)]
 pub(super) struct Asks {
@@ -169,10 +172,13 @@ pub(super) fn respond(reply: Reply, asks: &Asks) -> Response<Body> {
 /// Reads the payment headers. Header values that are not text are no credentials.
 pub(super) fn credentials(headers: &HeaderMap) -> Result<Credentials<'_>, Failure> {
     let unreadable = || Failure::client(Code::InvalidRequest, "A payment header is not plain text.");
-    let read = |name: &axum::http::HeaderName| match headers.get_all(name).iter().collect::<Vec<_>>()[..] {
-        [] => Ok(None),
-        [one] => one.to_str().map(Some).map_err(|_| unreadable()),
-        _ => Err(Failure::client(Code::InvalidRequest, "A payment header was sent more than once.")),
+    let read = |name: &axum::http::HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(one), None) => one.to_str().map(Some).map_err(|_| unreadable()),
+            _ => Err(Failure::client(Code::InvalidRequest, "A payment header was sent more than once.")),
+        }
     };
     Ok(Credentials {
         authorization: read(&AUTHORIZATION)?,
@@ -228,6 +234,7 @@ fn is_length_limit(error: &axum::Error) -> bool {
 fn whole_response(whole: Whole, request_id: &str) -> Response<Body> {
     let mut response = Response::new(Body::from(whole.body));
     let out = response.headers_mut();
+    out.reserve(USUAL_HEADERS);
     start(out, &whole.media, request_id);
     bill(out, &whole.receipt);
     if let Some(change) = &whole.change {

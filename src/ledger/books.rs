@@ -81,11 +81,12 @@ impl Books {
         let mut books = Self::default();
         let rows = sqlx::query(
             "SELECT a.id, a.kind, a.mint, a.unit, a.posted, a.held, \
-             CAST((SELECT COALESCE(SUM(amount), 0) FROM transfers t WHERE t.credit = a.id) AS BIGINT) AS came, \
-             CAST((SELECT COALESCE(SUM(amount), 0) FROM transfers t WHERE t.debit = a.id) AS BIGINT) AS went, \
+             CAST(COALESCE(i.amount, 0) AS BIGINT) AS came, CAST(COALESCE(o.amount, 0) AS BIGINT) AS went, \
              CAST((SELECT COALESCE(SUM(amount), 0) FROM holds h WHERE h.account = a.id AND h.state = 'open') AS BIGINT) AS open_amount, \
              (SELECT COUNT(*) FROM holds h WHERE h.account = a.id AND h.state = 'open') AS open_count \
-             FROM accounts a",
+             FROM accounts a \
+             LEFT JOIN (SELECT credit, SUM(amount) AS amount FROM transfers GROUP BY credit) i ON i.credit = a.id \
+             LEFT JOIN (SELECT debit, SUM(amount) AS amount FROM transfers GROUP BY debit) o ON o.debit = a.id",
         )
         .fetch_all(&mut *connection)
         .await?;

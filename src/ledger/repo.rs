@@ -75,7 +75,7 @@ impl Listed {
 }
 
 /// The statements of the hot path, for one kind of database.
-struct Hot {
+pub(super) struct Hot {
     place: Listed,
     end: Listed,
 }
@@ -90,8 +90,8 @@ static POSTGRES: LazyLock<Hot> = LazyLock::new(|| {
 });
 
 impl Hot {
-    fn of(store: &Store) -> &'static Self {
-        match store.location() {
+    pub(super) fn of(location: &Location) -> &'static Self {
+        match location {
             Location::Sqlite(_) => &SQLITE,
             Location::Postgres(_) => &POSTGRES,
         }
@@ -139,12 +139,13 @@ impl Hot {
 /// Places the holds that their accounts can bear, at most [`MAX_ROWS`]. Returns the ids of those that
 /// were not placed.
 pub(super) async fn place_holds(
-    store: &Store,
+    connection: &mut AnyConnection,
+    hot: &Hot,
     places: &[Place<'_>],
     owner: &str,
     now_ms: i64,
 ) -> Result<HashSet<i64>, StoreError> {
-    let (sql, empty) = Hot::of(store).place.fitting(places.len()).ok_or_else(|| out_of_range("holds"))?;
+    let (sql, empty) = hot.place.fitting(places.len()).ok_or_else(|| out_of_range("holds"))?;
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for place in places {
         let Place { id, source, amount, due, spender_due, request } = place;
@@ -155,8 +156,7 @@ pub(super) async fn place_holds(
         query = query.bind(0_i64).bind(-1_i64).bind(-1_i64).bind(1_i64).bind(1_i64).bind(1_i64);
         query = query.bind("").bind("").bind(0_i64);
     }
-    let mut lone = store.lone(Durability::ProcessSafe).await?;
-    let placed = query.execute(&mut *lone).await?.rows_affected();
+    let placed = query.execute(&mut *connection).await?.rows_affected();
     let mut missing = HashSet::new();
     if usize::try_from(placed) == Ok(places.len()) {
         return Ok(missing);
@@ -166,7 +166,7 @@ pub(super) async fn place_holds(
             .bind(place.id)
             .bind(place.source.account.get())
             .bind(owner)
-            .fetch_optional(&mut *lone)
+            .fetch_optional(&mut *connection)
             .await?;
         if found.is_none() {
             missing.insert(place.id);
@@ -177,12 +177,13 @@ pub(super) async fn place_holds(
 
 /// Ends the holds that are open, at most [`MAX_ROWS`]. Returns what is available afterwards, by hold.
 pub(super) async fn end_holds(
-    store: &Store,
+    connection: &mut AnyConnection,
+    hot: &Hot,
     ends: &[&End],
     owner: &str,
     now_ms: i64,
 ) -> Result<HashMap<i64, Msat>, StoreError> {
-    let (sql, empty) = Hot::of(store).end.fitting(ends.len()).ok_or_else(|| out_of_range("holds"))?;
+    let (sql, empty) = hot.end.fitting(ends.len()).ok_or_else(|| out_of_range("holds"))?;
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for end in ends {
         query = query.bind(end.id).bind(end.account.get()).bind(owner).bind(end.charge.to_db()).bind(now_ms);
@@ -191,8 +192,7 @@ pub(super) async fn end_holds(
     for _ in 0..empty {
         query = query.bind(0_i64).bind(-1_i64).bind("").bind(0_i64).bind(0_i64).bind("");
     }
-    let mut lone = store.lone(Durability::ProcessSafe).await?;
-    let rows = query.fetch_all(&mut *lone).await?;
+    let rows = query.fetch_all(connection).await?;
     let mut before = HashMap::with_capacity(rows.len());
     for row in &rows {
         let (available, left): (i64, Option<i64>) = (row.try_get(1)?, row.try_get(2)?);
@@ -414,11 +414,11 @@ fn read_account(row: &sqlx::any::AnyRow) -> Result<Account, StoreError> {
 /// Releases the open holds of an owner that is dead. Should it not be dead after all, a hold that it
 /// ends meanwhile is not released: each ends once.
 pub(super) async fn release_orphans(store: &Store, owner: &str, now_ms: i64) -> Result<u64, StoreError> {
-    let mut lone = store.lone(Durability::Full).await?;
+    let mut desk = store.desk(Durability::Full);
     let ended = sqlx::query("UPDATE holds SET state = 'released', ended_at = $1 WHERE state = 'open' AND owner = $2")
         .bind(now_ms)
         .bind(owner)
-        .execute(&mut *lone)
+        .execute(&mut *desk.turn().await?)
         .await?;
     Ok(ended.rows_affected())
 }

@@ -1,15 +1,15 @@
 //! The one task of a process that places and ends holds.
 //!
-//! It takes whatever has queued up, at most [`BATCH`] entries, and writes it in two statements, each
-//! its own commit: one places all holds, one ends all. Then it answers everyone who waits. There is
-//! no timer: while one batch commits, the next one queues, so commits per request fall as
-//! concurrency rises.
+//! It takes whatever has queued up, at most [`BATCH`] entries, and writes it in two statements: one places
+//! all holds, one ends all. On SQLite they are one commit, on PostgreSQL two. Then it answers everyone who
+//! waits. There is no timer: before a batch, whoever else can run does, and while it commits, the next one
+//! queues, so commits per request fall as concurrency rises.
 //!
 //! A statement that fails on the database's part is tried again. If the failure breaks a rule of the
 //! schema, its entries are written one by one, so a bad entry fails alone. An end is never given
 //! up: it stays in line until it is written.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::terms::{self, Source};
 use super::{HoldError, SettleError, repo};
 use crate::clock::SharedClock;
 use crate::money::Msat;
-use crate::store::{Store, StoreError};
+use crate::store::{Desk, Durability, Location, Store, StoreError};
 
 /// Most entries in one commit.
 const BATCH: usize = repo::MAX_ROWS;
@@ -79,6 +79,10 @@ struct Outcome {
 /// What writes.
 pub(super) struct Writer {
     store: Store,
+    desk: Desk,
+    hot: &'static repo::Hot,
+    /// No other process writes at the same time.
+    writes_alone: bool,
     clock: SharedClock,
     owner: String,
     stats: Arc<WriterStats>,
@@ -93,19 +97,38 @@ impl Writer {
         stats: &Arc<WriterStats>,
         live: &Arc<Live>,
     ) -> Self {
-        Self { store, clock, owner, stats: Arc::clone(stats), live: Arc::clone(live) }
+        let desk = store.desk(Durability::ProcessSafe);
+        let writes_alone = matches!(store.location(), Location::Sqlite(_));
+        Self {
+            hot: repo::Hot::of(store.location()),
+            store,
+            desk,
+            writes_alone,
+            clock,
+            owner,
+            stats: Arc::clone(stats),
+            live: Arc::clone(live),
+        }
     }
 
     /// Writes what comes until nothing can come any more.
     pub(super) async fn run(self, mut entries: mpsc::UnboundedReceiver<Entry>) {
-        let writer = self;
+        let mut writer = self;
         let mut line: VecDeque<Entry> = VecDeque::new();
-        let mut batch = Vec::with_capacity(BATCH);
         loop {
             if line.is_empty() {
-                match entries.recv().await {
+                match writer.next(&mut entries).await {
                     Some(entry) => line.push_back(entry),
                     None => return,
+                }
+                // As long as others have something to write, too, they go first: it comes with this batch.
+                let mut waiting = 0;
+                while waiting < BATCH {
+                    tokio::task::yield_now().await;
+                    if entries.len() == waiting {
+                        break;
+                    }
+                    waiting = entries.len();
                 }
             }
             while line.len() < BATCH {
@@ -114,20 +137,41 @@ impl Writer {
                     Err(_) => break,
                 }
             }
-            batch.extend(line.drain(..line.len().min(BATCH)));
             // Places go first, so that a hold abandoned in the same batch is there to be released.
-            let (places, ends): (Vec<Entry>, Vec<Entry>) =
-                std::mem::take(&mut batch).into_iter().partition(|entry| matches!(entry, Entry::Place { .. }));
-            let mut left = writer.apply(places).await;
-            left.extend(writer.apply(ends).await);
+            let (mut batch, ends): (Vec<Entry>, Vec<Entry>) =
+                line.drain(..line.len().min(BATCH)).partition(|entry| matches!(entry, Entry::Place { .. }));
+            let mut left = Vec::new();
+            if !writer.writes_alone {
+                // Rows of several accounts are locked. Another process that locks them for the other purpose
+                // would wait for this one, and this one for it.
+                left = writer.apply(std::mem::take(&mut batch)).await;
+            }
+            batch.extend(ends);
+            left.extend(writer.apply(batch).await);
             for entry in left.into_iter().rev() {
                 line.push_front(entry);
             }
         }
     }
 
+    /// Waits for an entry. When the store closes meanwhile, it need not wait for the writer.
+    async fn next(&mut self, entries: &mut mpsc::UnboundedReceiver<Entry>) -> Option<Entry> {
+        if let Ok(entry) = entries.try_recv() {
+            return Some(entry);
+        }
+        let closing = self.desk.closing();
+        tokio::select! {
+            biased;
+            entry = entries.recv() => entry,
+            () = closing => {
+                self.desk.leave();
+                entries.recv().await
+            }
+        }
+    }
+
     /// Writes entries of one kind and answers them. Returns those that have to be tried again.
-    async fn apply(&self, batch: Vec<Entry>) -> Vec<Entry> {
+    async fn apply(&mut self, batch: Vec<Entry>) -> Vec<Entry> {
         if batch.is_empty() {
             return batch;
         }
@@ -144,6 +188,7 @@ impl Writer {
                 }
                 Err(error) => {
                     tracing::warn!(%error, attempt, entries = batch.len(), "ledger batch failed");
+                    self.desk.leave();
                     failure = Some(Arc::new(error));
                     tokio::time::sleep(Duration::from_millis(20_u64 << attempt.min(6))).await;
                 }
@@ -154,7 +199,7 @@ impl Writer {
     }
 
     /// One entry a commit, so that only the one that breaks a rule fails.
-    async fn apply_singly(&self, batch: Vec<Entry>, error: StoreError) -> Vec<Entry> {
+    async fn apply_singly(&mut self, batch: Vec<Entry>, error: StoreError) -> Vec<Entry> {
         if batch.len() == 1 {
             tracing::error!(%error, "the ledger refused an entry");
             let error = Arc::new(error);
@@ -210,32 +255,49 @@ impl Writer {
         self.stats.commits.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn commit(&self, batch: &[Entry]) -> Result<Outcome, StoreError> {
-        let mut outcome = Outcome::default();
+    /// Writes a batch: one commit, and a further one for each hold that was not placed with the others.
+    async fn commit(&mut self, batch: &[Entry]) -> Result<Outcome, StoreError> {
         let ends: Vec<&End> = batch.iter().filter_map(Entry::as_end).collect();
-        if !ends.is_empty() {
-            outcome.ended = repo::end_holds(&self.store, &ends, &self.owner, self.clock.now_ms()).await?;
-        }
         let places = places_of(batch)?;
-        if places.is_empty() {
-            return Ok(outcome);
-        }
-        let missing = repo::place_holds(&self.store, &places, &self.owner, self.clock.now_ms()).await?;
+        let (missing, ended) = self.write(&places, &ends).await?;
+        let mut outcome = Outcome { ended, ..Outcome::default() };
         for place in places.into_iter().filter(|place| missing.contains(&place.id)) {
-            // With others before it it was too much; alone it may still fit.
+            // With others before it it was too much; alone, or now that others have ended, it may still fit.
+            let may_fit = place.due.max(place.spender_due) > place.amount || !ends.is_empty();
             let alone = [repo::Place { due: place.amount, spender_due: place.amount, ..place }];
-            let fits = place.due.max(place.spender_due) > place.amount
-                && repo::place_holds(&self.store, &alone, &self.owner, self.clock.now_ms()).await?.is_empty();
-            if !fits {
+            if !(may_fit && self.write(&alone, &[]).await?.0.is_empty()) {
                 outcome.refused.insert(place.id, self.refusal(place.source, place.amount).await?);
             }
         }
         Ok(outcome)
     }
 
+    /// Places holds, and ends some. Returns the ids of those that were not placed, and what is available after each
+    /// end.
+    async fn write(
+        &mut self,
+        places: &[repo::Place<'_>],
+        ends: &[&End],
+    ) -> Result<(HashSet<i64>, HashMap<i64, Msat>), StoreError> {
+        let (owner, now_ms) = (&self.owner, self.clock.now_ms());
+        let mut turn = self.desk.turn().await?;
+        // One statement alone is a transaction of its own.
+        if ends.is_empty() {
+            return Ok((repo::place_holds(&mut turn, self.hot, places, owner, now_ms).await?, HashMap::new()));
+        }
+        if places.is_empty() {
+            return Ok((HashSet::new(), repo::end_holds(&mut turn, self.hot, ends, owner, now_ms).await?));
+        }
+        let mut both = turn.begin().await?;
+        let missing = repo::place_holds(&mut both, self.hot, places, owner, now_ms).await?;
+        let ended = repo::end_holds(&mut both, self.hot, ends, owner, now_ms).await?;
+        both.commit().await?;
+        Ok((missing, ended))
+    }
+
     /// What a hold that was not placed failed on. More money would not help a key whose terms forbid
     /// it, so they come first.
-    async fn refusal(&self, source: Source, amount: Msat) -> Result<HoldError, StoreError> {
+    async fn refusal(&mut self, source: Source, amount: Msat) -> Result<HoldError, StoreError> {
         let now_ms = self.clock.now_ms();
         let mut reader = self.store.read().acquire().await?;
         let Some(balance) = repo::balance_of(&mut reader, source.account).await? else {

@@ -132,8 +132,11 @@ impl Prices {
     /// for this size, for this quality, for any; or else `image`.
     #[must_use]
     pub fn picture(&self, quality: &str, size: &str) -> Option<Decimal> {
-        let names = [format!("{quality}/{size}"), size.to_owned(), quality.to_owned(), String::new()];
-        let listed = names.iter().find_map(|name| self.output_images.get(name).copied());
+        let by_name = || {
+            let names = [format!("{quality}/{size}"), size.to_owned(), quality.to_owned(), String::new()];
+            names.iter().find_map(|name| self.output_images.get(name).copied())
+        };
+        let listed = if self.output_images.is_empty() { None } else { by_name() };
         listed.or_else(|| (!self.image.is_zero()).then_some(self.image))
     }
 
@@ -300,8 +303,29 @@ impl RateCard {
     /// raises an alarm rather than charge a made-up number.
     #[must_use]
     pub fn price(&self, usage: &Usage) -> Option<Cost> {
+        let parts = self.parts(usage)?;
+        let mut cost = Cost::new(*usage, self.list_price_usd(&parts)?);
+        let mut sum = Decimal::ZERO;
+        for (part, amount) in parts.into_iter().filter(|(_, amount)| !amount.is_zero()) {
+            sum = sum.checked_add(amount)?;
+            cost.grow_to(part, self.exchange.ceil_msat(sum)?)?;
+        }
+        cost.grow_to(Part::Base, cost.total.max(self.minimum))?;
+        Some(cost)
+    }
+
+    /// The sum of all buckets by the price list alone, in the currency of the prices: no fee, no minimum.
+    #[must_use]
+    pub fn list_price(&self, usage: &Usage) -> Option<Decimal> {
+        let parts = self.parts(usage)?;
+        let sum = parts.iter().try_fold(Decimal::ZERO, |sum, (_, amount)| sum.checked_add(*amount))?;
+        Some(sum.round_dp(12).normalize())
+    }
+
+    /// What each part of the bill comes to, in the currency of the prices.
+    fn parts(&self, usage: &Usage) -> Option<[(Part, Decimal); 5]> {
         let p = self.prices.for_input(usage.total_input());
-        let parts = [
+        Some([
             (Part::Base, p.base(usage)?),
             (Part::Input, p.input(usage)?),
             (Part::CacheRead, sum(&[(usage.cache_read, p.cache_read()), (usage.audio_cached, p.audio_cached())])?),
@@ -310,15 +334,7 @@ impl RateCard {
                 sum(&[(usage.cache_write, p.cache_write()), (usage.cache_write_1h, p.cache_write_1h())])?,
             ),
             (Part::Output, p.output(usage)?),
-        ];
-        let mut cost = Cost::new(*usage, self.list_price_usd(&parts)?);
-        let mut sum = Decimal::ZERO;
-        for (part, amount) in parts {
-            sum = sum.checked_add(amount)?;
-            cost.grow_to(part, self.exchange.ceil_msat(sum)?)?;
-        }
-        cost.grow_to(Part::Base, cost.total.max(self.minimum))?;
-        Some(cost)
+        ])
     }
 
     /// The sum in USD as the price list shows it (provider fee included, exchange fee not), where

@@ -53,6 +53,12 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 14, common: include_str!("../migrations/0014_found.sql"), sqlite: "", postgres: "" },
     Migration { version: 15, common: include_str!("../migrations/0015_upstreams.sql"), sqlite: "", postgres: "" },
     Migration { version: 16, common: include_str!("../migrations/0016_nostr.sql"), sqlite: "", postgres: "" },
+    Migration {
+        version: 21,
+        common: include_str!("../migrations/0021_charges.sql"),
+        sqlite: include_str!("../migrations/0021_charges.sqlite.sql"),
+        postgres: include_str!("../migrations/0021_charges.postgres.sql"),
+    },
 ];
 
 /// The schema version that this program needs.

@@ -20,7 +20,8 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sqlx::{Any, AnyConnection, AnyPool};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyConnection, AnyPool, Connection as _};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub use dump::{check_vacant, dump, load, move_into_place};
@@ -122,21 +123,26 @@ pub struct Tx {
     _gate: Option<OwnedMutexGuard<()>>,
 }
 
-/// A connection for one writing statement, which is a transaction of its own.
-pub struct Lone {
-    inner: sqlx::pool::PoolConnection<Any>,
+/// A connection that its owner keeps between its writing statements. To borrow one from a pool, and to give it
+/// back, is a round trip to the database each.
+pub struct Desk {
+    store: Store,
+    durability: Durability,
+    connection: Option<PoolConnection<Any>>,
+}
+
+/// A turn at a [`Desk`], for writing statements that are a transaction of their own each.
+pub struct Turn<'a> {
+    inner: &'a mut AnyConnection,
+    begin: &'static str,
     _gate: Option<OwnedMutexGuard<()>>,
 }
 
 impl Store {
-    /// A connection on which each statement commits by itself.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn lone(&self, durability: Durability) -> Result<Lone, StoreError> {
-        let gate = self.enter().await;
-        let inner = self.writers(durability).acquire().await?;
-        Ok(Lone { inner, _gate: gate })
+    /// A place to write at, statement by statement.
+    #[must_use]
+    pub fn desk(&self, durability: Durability) -> Desk {
+        Desk { store: self.clone(), durability, connection: None }
     }
 
     async fn enter(&self) -> Option<OwnedMutexGuard<()>> {
@@ -210,17 +216,52 @@ impl Tx {
     }
 }
 
-impl Deref for Lone {
-    type Target = AnyConnection;
+impl Desk {
+    /// A connection on which each statement commits by itself.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn turn(&mut self) -> Result<Turn<'_>, StoreError> {
+        let gate = self.store.enter().await;
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.store.writers(self.durability).acquire().await?,
+        };
+        Ok(Turn { inner: self.connection.insert(connection), begin: self.store.begin, _gate: gate })
+    }
 
-    fn deref(&self) -> &AnyConnection {
-        &self.inner
+    /// Gives the connection back: it may be broken, or the store closes. The next turn takes another.
+    pub fn leave(&mut self) {
+        self.connection = None;
+    }
+
+    /// Returns when the store is being closed, which waits for [`Desk::leave`].
+    pub fn closing(&self) -> impl Future<Output = ()> + use<> {
+        self.store.writers(self.durability).close_event()
     }
 }
 
-impl DerefMut for Lone {
+impl Turn<'_> {
+    /// Starts a transaction of several statements. Rolls back when dropped without a commit.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn begin(&mut self) -> Result<sqlx::Transaction<'_, Any>, StoreError> {
+        Ok(self.inner.begin_with(self.begin).await?)
+    }
+}
+
+impl Deref for Turn<'_> {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        self.inner
+    }
+}
+
+impl DerefMut for Turn<'_> {
     fn deref_mut(&mut self) -> &mut AnyConnection {
-        &mut self.inner
+        self.inner
     }
 }
 

@@ -62,7 +62,8 @@ impl Store {
     async fn connect_sqlite(path: &Path, strict: bool, lock: Option<FileLock>) -> Result<Self, StoreError> {
         let url = format!("sqlite://{}", path.display());
         let full = sqlite_pool(&url, 1, "FULL").await?;
-        let fast = sqlite_pool(&url, 1, if strict { "FULL" } else { "NORMAL" }).await?;
+        // One of them is at the ledger's desk.
+        let fast = sqlite_pool(&url, 2, if strict { "FULL" } else { "NORMAL" }).await?;
         let read = sqlite_pool(&url, 4, "NORMAL").await?;
         Ok(Self {
             full,
@@ -94,7 +95,7 @@ impl Store {
 
     async fn connect_postgres(url: &str, strict: bool) -> Result<Self, StoreError> {
         let full = postgres_pool(url, 8, "on").await?;
-        let fast = postgres_pool(url, 2, if strict { "on" } else { "off" }).await?;
+        let fast = postgres_pool(url, 3, if strict { "on" } else { "off" }).await?;
         let read = postgres_pool(url, 8, "on").await?;
         Ok(Self {
             full,

@@ -90,7 +90,7 @@ impl Upstream {
 
     /// What the wire format wants, the key, and over them what the operator wants.
     fn headers(&self, ask: &Ask) -> Result<HeaderMap, ForwardError> {
-        let mut headers = HeaderMap::new();
+        let mut headers = HeaderMap::with_capacity(8);
         headers.insert(CONTENT_TYPE, HeaderValue::from_str(&ask.media).map_err(|_| ForwardError::Broken)?);
         headers.insert(ACCEPT, HeaderValue::from_static(ask.accept));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -1,5 +1,6 @@
 //! One upstream: where it is, how it is asked, which models it serves.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -51,6 +52,8 @@ pub struct Upstream {
     pub(super) daily_usd: Option<Decimal>,
     pub(super) monthly_usd: Option<Decimal>,
     pub(super) probe_model: Option<String>,
+    /// Made once: to put an address together costs more than to copy it.
+    urls: HashMap<&'static str, Url>,
 }
 
 impl Upstream {
@@ -69,7 +72,7 @@ impl Upstream {
             value.clone().filter(|_| marks.iter().any(|mark| name.contains(mark)))
         };
         let secrets = config.api_key.iter().cloned().chain(config.headers.iter().filter_map(looks_secret));
-        let upstream = Self {
+        let mut upstream = Self {
             name: config.name.as_str().into(),
             preset,
             base,
@@ -88,7 +91,9 @@ impl Upstream {
             daily_usd: config.daily_usd,
             monthly_usd: config.monthly_usd,
             probe_model: config.probe_model.clone(),
+            urls: HashMap::new(),
         };
+        upstream.urls = upstream.fixed_urls();
         upstream.credential("chat/completions", dialect::Protocol::OpenAi)?;
         Ok(upstream)
     }
@@ -152,6 +157,19 @@ impl Upstream {
 
     /// Where a request with this path goes.
     pub(super) fn url(&self, path: &str, query: Option<&str>, model: &str) -> Url {
+        match self.urls.get(path).filter(|_| query.is_none()) {
+            Some(url) => url.clone(),
+            None => self.make_url(path, query, model),
+        }
+    }
+
+    /// The addresses that no model is in, of all paths that are forwarded.
+    fn fixed_urls(&self) -> HashMap<&'static str, Url> {
+        let fixed = dialect::REGISTRY.iter().filter(|dialect| self.api_version.is_none() && !dialect.is_of_a_model());
+        fixed.map(|dialect| (dialect.path(), self.make_url(dialect.path(), None, ""))).collect()
+    }
+
+    fn make_url(&self, path: &str, query: Option<&str>, model: &str) -> Url {
         let mut url = self.base.clone();
         let wire = protocol_of(path);
         let mut base = self.base.path();

@@ -94,8 +94,11 @@ fn broken() -> Script {
 /// A statement on the node's database.
 async fn sql(node: &TestNode, statement: &'static str) -> u64 {
     let store = node.running().exchange().ledger.store();
-    let mut lone = store.lone(Durability::Full).await.unwrap();
-    sqlx::query(statement).execute(&mut *lone).await.unwrap().rows_affected()
+    sqlx::query(statement)
+        .execute(&mut *store.desk(Durability::Full).turn().await.unwrap())
+        .await
+        .unwrap()
+        .rows_affected()
 }
 
 #[tokio::test(flavor = "multi_thread")]

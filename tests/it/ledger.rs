@@ -548,7 +548,7 @@ async fn the_books_prove_what_keys_spent() {
         ("UPDATE key_terms SET parent = NULL", "holds on another's account 2, allowed are 0"),
     ] {
         let before = books.ledger.terms(child.spender).await.unwrap().unwrap();
-        sqlx::query(sql).execute(&mut *store.lone(Durability::Full).await.unwrap()).await.unwrap();
+        sqlx::query(sql).execute(&mut *store.desk(Durability::Full).turn().await.unwrap()).await.unwrap();
         let faults = books.ledger.books().await.unwrap().faults;
         assert_eq!(faults, [format!("key {}: {says}", child.spender.get())]);
         sqlx::query("UPDATE key_terms SET held = $1, spent = $2, requests = $3, parent = $4")
@@ -556,7 +556,7 @@ async fn the_books_prove_what_keys_spent() {
             .bind(before.spent.to_db())
             .bind(i64::try_from(before.requests).unwrap())
             .bind(key.get())
-            .execute(&mut *store.lone(Durability::Full).await.unwrap())
+            .execute(&mut *store.desk(Durability::Full).turn().await.unwrap())
             .await
             .unwrap();
     }

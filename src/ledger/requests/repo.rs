@@ -8,17 +8,19 @@ use crate::ledger::AccountId;
 use crate::money::Msat;
 use crate::store::StoreError;
 
-/// By the transfers of the charges, which are found by whom they were charged to. A transfer's id is the
-/// negated id of its hold, and the newest hold has the highest.
+/// By the transfers of the charges, each of which names the one before it on its account. A transfer's id is the
+/// negated id of its hold.
 pub(super) async fn of_account(
     connection: &mut AnyConnection,
     account: AccountId,
     limit: i64,
 ) -> Result<Vec<Charged>, StoreError> {
     let rows = sqlx::query(
-        "SELECT h.request, h.charged, COALESCE(h.ended_at, 0), h.receipt \
-         FROM (SELECT id FROM transfers WHERE debit = $1 AND id < 0 ORDER BY id LIMIT $2) t \
-         JOIN holds h ON h.id = -t.id ORDER BY h.id DESC",
+        "WITH RECURSIVE chain (id, place) AS (\
+         SELECT last_charge, CAST(1 AS BIGINT) FROM accounts WHERE id = $1 UNION ALL \
+         SELECT t.previous, c.place + 1 FROM chain c JOIN transfers t ON t.id = c.id WHERE c.place < $2) \
+         SELECT h.request, h.charged, COALESCE(h.ended_at, 0), h.receipt \
+         FROM chain c JOIN holds h ON h.id = -c.id ORDER BY c.place",
     )
     .bind(account.get())
     .bind(limit)
