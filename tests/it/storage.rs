@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use coinslot::clock::SystemClock;
 use coinslot::config::Config;
+use coinslot::ledger::{Ledger, repo};
+use coinslot::money::{Cost, Msat, Usage};
 use coinslot::node::{self, StartError};
 use coinslot::store::{Durability, FileLock, Store, StoreError, latest_version};
 use coinslot::vault::VaultError;
@@ -137,6 +139,67 @@ async fn an_old_file_is_copied_before_it_is_migrated() {
         store.close().await;
         assert_eq!(mode(&name.with_extension("db.backup-v1-1")), 0o600);
     }
+}
+
+/// What two keys had been charged before charges were chained can still be listed, newest first, and what they
+/// are charged afterwards stands before it.
+#[tokio::test]
+async fn charges_of_before_are_found_after_a_migration() {
+    let db = TestDb::new().await;
+    let old = [
+        "INSERT INTO accounts (id, kind, created_at) VALUES (1, 'income', 1)",
+        "INSERT INTO accounts (id, kind, mint, unit, created_at) VALUES (2, 'mint', 'm', 'sat', 1)",
+        "INSERT INTO accounts (id, kind, key_hash, mint, unit, posted, created_at) VALUES \
+         (11, 'key', 'a', 'm', 'sat', 1000, 1), (12, 'key', 'b', 'm', 'sat', 1000, 1)",
+        "UPDATE accounts SET posted = -2000 WHERE id = 2",
+        "INSERT INTO transfers (id, debit, credit, amount, kind, reference, created_at) VALUES \
+         (501, 2, 11, 1000, 'redeemed', 'r', 1), (502, 2, 12, 1000, 'redeemed', 'r', 1)",
+        "INSERT INTO holds (id, account, amount, request, owner, created_at) VALUES (101, 11, 9, 'a-1', 'o', 1), \
+         (102, 12, 9, 'b-1', 'o', 1), (103, 11, 9, 'a-2', 'o', 1), (104, 11, 9, 'a-3', 'o', 1), (105, 11, 9, 'a-4', 'o', 1)",
+        "UPDATE holds SET state = 'captured', charged = 3, ended_at = id WHERE id <> 104",
+        "UPDATE holds SET state = 'released', charged = 0, ended_at = id WHERE id = 104",
+    ];
+    match db.url() {
+        Some(url) => {
+            let store = Store::open_at(&url, 16).await.unwrap();
+            for sql in old {
+                sqlx::query(sql).execute(&mut *store.desk(Durability::Full).turn().await.unwrap()).await.unwrap();
+            }
+            store.close().await;
+        }
+        None => {
+            let path = db.data_dir().join("coinslot.db");
+            old_database(&path).await;
+            let mut file = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+            for sql in old {
+                sqlx::raw_sql(sql).execute(&mut file).await.unwrap();
+            }
+            file.close().await.unwrap();
+        }
+    }
+    let store = db.open().await;
+    let (ledger, writing) =
+        Ledger::open(store.clone(), Arc::new(SystemClock), "the node under test".to_owned()).await.unwrap();
+    let writing = tokio::spawn(writing);
+    let listed = async |key: &str, limit| {
+        let account = repo::find_by_key(&mut store.read().acquire().await.unwrap(), key).await.unwrap().unwrap();
+        let charged = ledger.last_requests(&account, limit).await.unwrap();
+        (account.id, charged.into_iter().map(|one| one.request).collect::<Vec<_>>())
+    };
+    let (key, requests) = listed("a", 9).await;
+    assert_eq!(requests, ["a-4", "a-2", "a-1"]);
+    assert_eq!(listed("b", 9).await.1, ["b-1"]);
+    let amount = Msat::new(5).unwrap();
+    let hold = ledger.hold(key, amount, "a-5").await.unwrap();
+    assert_eq!(listed("a", 9).await.1, requests, "nothing is charged yet");
+    hold.capture(Cost::fixed(Usage::default(), amount).unwrap()).await.unwrap();
+    assert_eq!(listed("a", 2).await.1, ["a-5", "a-4"]);
+    assert_eq!(listed("a", 9).await.1, ["a-5", "a-4", "a-2", "a-1"]);
+    assert_eq!(ledger.books().await.unwrap().faults, Vec::<String>::new());
+    drop(ledger);
+    writing.await.unwrap();
+    store.close().await;
+    db.remove().await;
 }
 
 #[tokio::test]
