@@ -6,6 +6,7 @@
 //! short. A [`NetError`] never contains an address: addresses carry keys in their query.
 
 pub mod dialer;
+pub mod fetch;
 pub mod public;
 
 use std::time::Duration;

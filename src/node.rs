@@ -19,7 +19,8 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, AdminError, AdminState, OnNostr};
 use crate::audit::{Auditor, Latest};
 use crate::backup::Snapshots;
-use crate::catalog::{Catalog, file, route::Market};
+use crate::catalog::import::{ImportError, Importer};
+use crate::catalog::{file, route::Market};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Mints, Secret};
 use crate::exchange::{Deliveries, Exchange, Maintenance, Replays};
@@ -64,6 +65,8 @@ pub enum StartError {
     Pool(#[from] PoolError),
     #[error(transparent)]
     Admin(#[from] AdminError),
+    #[error("the price list: {0}")]
+    Import(#[from] ImportError),
     #[error("{0}")]
     Models(#[from] file::LoadError),
     #[error("{0}")]
@@ -169,8 +172,13 @@ async fn open_exchange(
     let pool = Pool::open(&config.upstreams, ledger.store(), &vault, &clock).await?;
     let maintenance = Maintenance::new(config.server.maintenance);
     maintenance.look(ledger.store()).await?;
+    let importer = open_prices(config, ledger.store(), &pool, &clock).await?;
+    let mut pricing = config.pricing.clone();
+    // Whose models are to come has models, though none may be there yet.
+    pricing.model_based = pricing.model_based.or(importer.has_sources().then_some(true));
     Ok(Arc::new(Exchange {
-        market: Market::new(load_catalog(config)?, book, config.pricing.clone(), Arc::clone(&clock)),
+        market: Market::new(importer.shelf().clone(), book, pricing, Arc::clone(&clock)),
+        importer,
         replays: Replays::new(ledger.clone(), vault.clone()),
         identity,
         till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost, config.clients),
@@ -221,6 +229,7 @@ async fn admin_pages(
         wallet: exchange.till.wallet().clone(),
         till: exchange.till.clone(),
         pool: Arc::clone(&exchange.pool),
+        importer: Arc::clone(&exchange.importer),
         password: admin.password,
         name: config.info.name.clone(),
         version: env!("CARGO_PKG_VERSION"),
@@ -255,6 +264,7 @@ fn start_upkeep(
     if let Some(period) = config.upstreams.probe_interval {
         jobs::start(tracker, stop, jobs::ProbeUpstreams { exchange: Arc::clone(exchange), period });
     }
+    jobs::start(tracker, stop, jobs::KeepPrices { importer: Arc::clone(&exchange.importer) });
     jobs::start(tracker, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
@@ -514,12 +524,20 @@ fn strangers_reach(mints: &[String]) -> Reach {
     if !mints.is_empty() && mints.iter().all(local) { Reach::Anywhere } else { Reach::Public }
 }
 
-fn load_catalog(config: &Config) -> Result<Catalog, StartError> {
+/// The price list: the operator's own, and what is stored of others'.
+async fn open_prices(
+    config: &Config,
+    store: &Store,
+    pool: &Arc<Pool>,
+    clock: &SharedClock,
+) -> Result<Arc<Importer>, StartError> {
     let loaded = file::load(&config.pricing.models_path)?;
     for problem in &loaded.problems {
         tracing::warn!(%problem, "a model is not offered");
     }
-    Ok(loaded.catalog)
+    let importer = Importer::new(store.clone(), Arc::clone(pool), Arc::clone(clock), &config.pricing, &loaded)?;
+    importer.look().await?;
+    Ok(Arc::new(importer))
 }
 
 /// The name under which this data directory's node owns holds and operations.

@@ -7,6 +7,7 @@
 //! * Handlers hold no policy: they ask the ledger and the wallet, and render.
 
 mod login;
+mod models;
 mod network;
 mod overview;
 mod password;
@@ -25,6 +26,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
 use crate::audit::Latest;
+use crate::catalog::import::{ImportError, Importer};
 use crate::ledger::Ledger;
 use crate::nostr::{Announcer, Directory};
 use crate::pages::{self, format};
@@ -47,6 +49,7 @@ pub struct AdminState {
     pub wallet: Wallet,
     pub till: Till,
     pub pool: Arc<Pool>,
+    pub importer: Arc<Importer>,
     /// As [`ensure_password`] gave it.
     pub password: Password,
     /// The node's name, for the headline.
@@ -82,6 +85,10 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/", get(async || Redirect::to("/admin")))
         .route("/admin/login", get(login::show).post(login::log_in))
         .route("/admin/logout", post(login::log_out))
+        .route("/admin/models", get(models::show))
+        .route("/admin/models/sync", post(models::sync))
+        .route("/admin/models/decide", post(models::decide))
+        .route("/admin/models/switch", post(models::switch))
         .route("/admin/network", get(network::show))
         .route("/admin/vouchers", get(vouchers::show).post(vouchers::issue))
         .route("/admin/vouchers/revoke", post(vouchers::revoke))
@@ -104,6 +111,8 @@ pub enum AdminError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Wallet(#[from] WalletError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
     #[error("cookie: {0}")]
     Cookie(String),
     #[error("password hash: {0}")]

@@ -94,7 +94,8 @@ pub fn parse(text: &[u8]) -> Result<(Vec<Model>, Vec<String>), LoadError> {
     Ok((models, problems))
 }
 
-fn entries(text: &[u8]) -> Result<Vec<&RawValue>, LoadError> {
+/// The entries of such a list, as they are written.
+pub(super) fn entries(text: &[u8]) -> Result<Vec<&RawValue>, LoadError> {
     #[derive(Deserialize)]
     struct List<'a> {
         #[serde(borrow, alias = "data")]
@@ -131,6 +132,17 @@ mod tests {
             assert!(model.limits().context.is_some(), "{}", model.id);
             assert!(!model.description.is_empty() && model.created > 1_700_000_000, "{}", model.id);
             assert!(model.extra.is_empty(), "{}: {:?}", model.id, model.extra);
+            // What it says that it hears has a price, and a cache never costs what it does not.
+            let hears = model.architecture.input_modalities.iter().any(|input| input == "audio");
+            assert_eq!(hears, model.prices.audio.is_some(), "{}", model.id);
+            if model.id.starts_with("anthropic/") {
+                let prices = std::iter::once(&model.prices).chain(model.prices.tiers.iter().map(|tier| &tier.prices));
+                for prices in prices {
+                    assert!(prices.cache_read() < prices.prompt, "{}", model.id);
+                    assert!(prices.prompt < prices.cache_write(), "{}", model.id);
+                    assert!(prices.cache_write() < prices.cache_write_1h(), "{}", model.id);
+                }
+            }
         }
     }
 

@@ -4,17 +4,26 @@
 //! prices that can be charged. A name finds at most one model: names that could mean two find
 //! none, and nothing is ever matched by likeness.
 
+pub mod card;
 pub mod file;
+pub mod import;
 pub mod limits;
 pub mod listing;
 pub mod model;
 pub mod route;
+mod shelf;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 pub use limits::{Limits, Maxima, WorstCase, hold};
 pub use model::Model;
+pub use shelf::Shelf;
+
+use crate::vault::hex;
+use card::Card;
 
 /// All models, and the names they are served under.
 #[derive(Clone, Debug, Default)]
@@ -28,18 +37,32 @@ impl Catalog {
     /// that finds nothing because it could mean two models.
     #[must_use]
     pub fn new(models: Vec<Model>) -> (Self, Vec<String>) {
+        Self::layered(vec![models])
+    }
+
+    /// The same of several lists. No list takes a name from one before it, whatever that is used for there:
+    /// a model whose id is such a name is left out without a word.
+    #[must_use]
+    pub fn layered(layers: Vec<Vec<Model>>) -> (Self, Vec<String>) {
         let mut problems = Vec::new();
-        let mut ids = HashSet::new();
-        let mut unique = Vec::new();
-        for model in models {
-            if ids.insert(model.id.clone()) {
-                unique.push(Arc::new(model));
-            } else {
-                problems.push(format!("{}: it is listed twice; the first entry counts", model.id));
+        let mut catalog = Self::default();
+        for models in layers {
+            let before: HashSet<String> = catalog.models.iter().map(|model| model.id.clone()).collect();
+            let (mut ids, mut layer) = (HashSet::new(), Vec::new());
+            for model in models {
+                if before.contains(&model.id) || catalog.by_name.contains_key(&model.id) {
+                    continue;
+                }
+                if ids.insert(model.id.clone()) {
+                    layer.push(Arc::new(model));
+                } else {
+                    problems.push(format!("{}: it is listed twice; the first entry counts", model.id));
+                }
             }
+            name(&layer, &mut catalog.by_name, &mut problems);
+            catalog.models.extend(layer);
         }
-        let by_name = names(&unique, &mut problems);
-        (Self { models: unique, by_name }, problems)
+        (catalog, problems)
     }
 
     /// The model on offer that this name means: a full id, an alias, or an id without its vendor.
@@ -67,6 +90,15 @@ impl Catalog {
         &self.models
     }
 
+    /// What recognises these prices, in hexadecimal digits. The order of the list makes no difference, nor does
+    /// anything but what is on offer at which price.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut cards: Vec<String> = self.offered().map(|model| Card::of(&model.prices).digest(&model.id)).collect();
+        cards.sort_unstable();
+        hex(Sha256::digest(cards.join(" ")).get(..16).unwrap_or_default())
+    }
+
     /// Whether nothing is on offer.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -74,17 +106,16 @@ impl Catalog {
     }
 }
 
-/// Every name that finds a model. Ids come before aliases, aliases before ids without vendor.
-fn names(models: &[Arc<Model>], problems: &mut Vec<String>) -> HashMap<String, Arc<Model>> {
+/// Gives names to models, as far as they are free. Ids come before aliases, aliases before ids without vendor.
+fn name(models: &[Arc<Model>], found: &mut HashMap<String, Arc<Model>>, problems: &mut Vec<String>) {
     let offered = || models.iter().filter(|model| model.enabled);
-    let mut found: HashMap<String, Arc<Model>> = offered().map(|model| (model.id.clone(), Arc::clone(model))).collect();
+    found.extend(offered().map(|model| (model.id.clone(), Arc::clone(model))));
     let aliases = offered().flat_map(|m| m.alias_ids.iter().map(move |alias| (alias.as_str(), m)));
-    for name in claim(&mut found, aliases) {
+    for name in claim(found, aliases) {
         problems.push(format!("{name}: it is an alias of several models and so of none"));
     }
     // Several vendors may well use one name; that is no fault of the list.
-    claim(&mut found, offered().filter_map(|model| Some((model.bare_id()?, model))));
-    found
+    claim(found, offered().filter_map(|model| Some((model.bare_id()?, model))));
 }
 
 /// Gives each free name to the model that alone claims it. Returns the contested ones.
@@ -162,6 +193,47 @@ mod tests {
         }
         assert_eq!(problems, ["both: it is an alias of several models and so of none"]);
         assert_eq!((catalog.offered().count(), catalog.all().len()), (7, 8));
+    }
+
+    #[test]
+    fn a_list_is_recognised_by_what_is_on_offer() {
+        let digest = |models: Vec<Model>| Catalog::new(models).0.digest();
+        let list = || vec![model("a", &[], true), model("b", &[], true), model("c", &[], false)];
+        let mut other = list();
+        other.reverse();
+        other[0].enabled = false;
+        other[1].description = "words".to_owned();
+        assert_eq!(digest(list()), digest(other));
+        let mut dearer = list();
+        dearer[0].prices.prompt = 1.into();
+        assert_ne!(digest(list()), digest(dearer));
+        assert_ne!(digest(list()), digest(vec![model("a", &[], true)]));
+    }
+
+    #[test]
+    fn a_list_takes_no_name_from_one_before_it() {
+        let first = vec![model("openai/gpt-4o", &["omni"], true), model("off/gone", &[], false)];
+        let second = vec![
+            model("gpt-4o", &[], true),
+            model("evil/gpt-4o", &["omni", "fresh"], true),
+            model("openai/gpt-4o", &[], true),
+            model("off/gone", &[], true),
+            model("new/one", &[], true),
+        ];
+        let (catalog, problems) = Catalog::layered(vec![first, second]);
+        assert_eq!(problems, Vec::<String>::new());
+        let id = |name: &str| catalog.find(name).map(|found| found.id.clone());
+        for (name, expected) in [
+            ("gpt-4o", Some("openai/gpt-4o")),
+            ("omni", Some("openai/gpt-4o")),
+            ("evil/gpt-4o", Some("evil/gpt-4o")),
+            ("fresh", Some("evil/gpt-4o")),
+            ("off/gone", None),
+            ("one", Some("new/one")),
+        ] {
+            assert_eq!(id(name).as_deref(), expected, "{name}");
+        }
+        assert_eq!(catalog.all().len(), 4);
     }
 
     #[test]

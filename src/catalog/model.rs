@@ -202,7 +202,7 @@ fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {
     Ok(prices)
 }
 
-/// Prices of long inputs: a name and `_above_200k_tokens`, for the four prices of text. What such a
+/// Prices of long inputs: a name and `_above_200k_tokens`, for the prices of text. What such a
 /// tier leaves out costs what it costs without it.
 fn read_tiers(pricing: &HashMap<String, &RawValue>, base: &Prices) -> Result<Vec<Tier>, String> {
     let mut tiers: BTreeMap<u64, Prices> = BTreeMap::new();
@@ -218,6 +218,9 @@ fn read_tiers(pricing: &HashMap<String, &RawValue>, base: &Prices) -> Result<Vec
             "completion" | "output_cost_per_token" => prices.completion = price,
             "input_cache_read" | "cache_read_input_token_cost" => prices.input_cache_read = Some(price),
             "input_cache_write" | "cache_creation_input_token_cost" => prices.input_cache_write = Some(price),
+            "input_cache_write_1h" | "cache_creation_input_token_cost_above_1hr" => {
+                prices.input_cache_write_1h = Some(price);
+            }
             _ => return Err(format!("its {name} price is of no kind that is known")),
         }
     }
@@ -225,7 +228,7 @@ fn read_tiers(pricing: &HashMap<String, &RawValue>, base: &Prices) -> Result<Vec
 }
 
 /// A price that is there; `None` where the list leaves it open.
-fn read_price(name: &str, raw: &RawValue) -> Result<Option<Decimal>, String> {
+pub(super) fn read_price(name: &str, raw: &RawValue) -> Result<Option<Decimal>, String> {
     if matches!(raw.get(), "null" | "\"\"") {
         return Ok(None);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 
-use super::Catalog;
+use super::Shelf;
 use super::limits::{self, Limits, WorstCase};
 use super::listing::{self, Terms};
 use super::model::Model;
@@ -68,7 +68,7 @@ pub struct RateView {
 /// The price list and the rate.
 #[derive(Debug)]
 pub struct Market {
-    catalog: Catalog,
+    catalog: Shelf,
     book: Arc<PriceBook>,
     pricing: Pricing,
     /// Prices are the list's; otherwise the operator's own per request and token.
@@ -78,7 +78,7 @@ pub struct Market {
 
 impl Market {
     #[must_use]
-    pub fn new(catalog: Catalog, book: Arc<PriceBook>, pricing: Pricing, clock: SharedClock) -> Self {
+    pub fn new(catalog: Shelf, book: Arc<PriceBook>, pricing: Pricing, clock: SharedClock) -> Self {
         let model_based = pricing.model_based.unwrap_or(!catalog.is_empty());
         Self { catalog, book, pricing, model_based, clock }
     }
@@ -164,8 +164,9 @@ impl Market {
         };
         let is_served =
             |model: &Model| pool.serves(Names { asked: &model.id, id: &model.id, forwarded: model.upstream_id() });
-        let served = self.catalog.offered().filter(|model| pool.is_empty() || is_served(model));
-        let data: Vec<_> = served.map(|model| listing::entry(model, &self.catalog.aliases(model), &terms)).collect();
+        let catalog = self.catalog.now();
+        let served = catalog.offered().filter(|model| pool.is_empty() || is_served(model));
+        let data: Vec<_> = served.map(|model| listing::entry(model, &catalog.aliases(model), &terms)).collect();
         serde_json::json!({ "object": "list", "data": data })
     }
 

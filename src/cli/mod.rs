@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod doctor;
 mod maintenance;
+mod models;
 mod passphrase;
 mod restore;
 mod run;
@@ -42,6 +43,7 @@ const VERBS: &[Verb] = &[
         help: "stop and resume the sale; balances and refunds stay open",
         run: maintenance::main,
     },
+    Verb { name: "models", arguments: models::ARGUMENTS, help: models::HELP, run: models::main },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
     Verb {
         name: "audit",

@@ -257,6 +257,45 @@ pub struct Pricing {
     pub rate: RateRules,
     /// `PRICING_REFRESH_INTERVAL_SECONDS` (`PRICING_REFRESH_INTERVAL`), 120
     pub refresh_interval: Duration,
+    /// `PRICE_SOURCES`: `openrouter,litellm=<url>,upstreams`; none: the operator's own list alone.
+    pub sources: Vec<PriceSource>,
+    /// `MODELS_REFRESH_INTERVAL_SECONDS`; when absent, as the rate where that was set, or 3600.
+    pub models_interval: Duration,
+}
+
+/// Somebody else's list of models and prices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PriceSource {
+    pub kind: PriceSourceKind,
+    /// Replaces its own URL.
+    pub url: Option<Url>,
+}
+
+/// Selects the parser, and the default URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PriceSourceKind {
+    OpenRouter,
+    LiteLlm,
+    /// Every upstream's own list.
+    Upstreams,
+}
+
+impl PriceSourceKind {
+    pub const ALL: [Self; 3] = [Self::OpenRouter, Self::LiteLlm, Self::Upstreams];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OpenRouter => "openrouter",
+            Self::LiteLlm => "litellm",
+            Self::Upstreams => "upstreams",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(text))
+    }
 }
 
 /// When a BTC/USD rate is believed.

@@ -1,6 +1,7 @@
 //! From names and texts to a [`Config`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
@@ -324,6 +325,8 @@ impl<'a> Reader<'a> {
         let feeds = self.get("BTC_USD_FEEDS", values::feeds);
         let rate = self.rate();
         let refresh_interval = self.get("PRICING_REFRESH_INTERVAL_SECONDS", values::seconds);
+        let sources = self.get("PRICE_SOURCES", values::price_sources);
+        let models_interval = self.models_interval();
         Some(Pricing {
             models_path: models_path?.into(),
             model_based: model_based?,
@@ -340,7 +343,19 @@ impl<'a> Reader<'a> {
             feeds: feeds?,
             rate: rate?,
             refresh_interval: refresh_interval?,
+            sources: sources?,
+            models_interval: models_interval?,
         })
+    }
+
+    /// Who says how often prices are looked at means both kinds of them.
+    fn models_interval(&mut self) -> Option<Duration> {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let own = self.optional("MODELS_REFRESH_INTERVAL_SECONDS", values::seconds)?;
+        let shared = self.given("PRICING_REFRESH_INTERVAL_SECONDS");
+        // What is wrong with that was said before.
+        let shared = shared.and_then(|given| values::seconds(given.text).ok());
+        Some(own.or(shared).unwrap_or(HOUR))
     }
 
     fn rate(&mut self) -> Option<RateRules> {

@@ -154,6 +154,14 @@ pub const SETTINGS: &[Setting] = &[
     setting("PRICING_REFRESH_INTERVAL_SECONDS", &["PRICING_REFRESH_INTERVAL"], "120",
         "Seconds between two looks at the rate."),
 
+    setting("PRICE_SOURCES", &[], "",
+        "Lists that models and prices are taken from beside your own, which always wins: openrouter, litellm, \
+         upstreams (their own /models), separated by commas, the first one's price counts. openrouter=https://… \
+         asks another address in the same format. Empty: none is asked."),
+    setting("MODELS_REFRESH_INTERVAL_SECONDS", &[], "",
+        "Seconds between two looks at these lists. When absent: PRICING_REFRESH_INTERVAL_SECONDS if that is \
+         given, or else 3600."),
+
     setting("RECEIVE_LN_ADDRESS", &[], "",
         "Where your earnings go: a Lightning address (you@example.com) or an LNURL. Empty: they stay in the node."),
     setting("MINIMUM_PAYOUT", &["MIN_PAYOUT_SAT"], "100",
@@ -266,7 +274,7 @@ pub const SETTINGS: &[Setting] = &[
 pub const NOT_USED_YET: &[&str] = &[
     "TINFOIL_API_KEY",
     "DEVS_DONATION_RATE", "MINT_RETRY_MAX_ATTEMPTS",
-    "ENABLE_ANALYTICS_SHARING", "MODELS_REFRESH_INTERVAL_SECONDS",
+    "ENABLE_ANALYTICS_SHARING",
     "TOR", "TOR_CONFIG", "TOR_PROXY_URL",
     "ADMIN_LISTEN",
 ];

@@ -72,6 +72,9 @@ pub struct Upstream {
     pub fee: Decimal,
     pub daily_usd: Option<Decimal>,
     pub monthly_usd: Option<Decimal>,
+    /// What a token of input and one of output cost of models that it lists without a price, in USD. `None`: they
+    /// are not offered.
+    pub default_price: Option<(Decimal, Decimal)>,
     /// The public model that probes ask for. `None`: it is not probed.
     pub probe_model: Option<String>,
     pub tags: Vec<String>,
@@ -199,6 +202,7 @@ impl Upstream {
             fee: Decimal::ONE,
             daily_usd: None,
             monthly_usd: None,
+            default_price: None,
             probe_model: None,
             tags: Vec::new(),
             enabled: true,
@@ -239,6 +243,7 @@ impl Upstream {
             fee: entry.decimal("fee", 1000)?.unwrap_or(Decimal::ONE),
             daily_usd: entry.decimal("daily_usd", MAX_CAP_USD)?,
             monthly_usd: entry.decimal("monthly_usd", MAX_CAP_USD)?,
+            default_price: entry.default_price()?,
             probe_model: entry.text("probe_model")?,
             tags: entry.texts("tags")?.unwrap_or_default(),
             enabled: entry.flag("enabled")?.unwrap_or(true),
@@ -268,6 +273,8 @@ impl Upstream {
             "models",
             self.models.as_ref().map(|rules| rules.iter().map(ModelRule::to_json).collect::<Map<_, _>>().into()),
         );
+        let price = |(prompt, completion): (Decimal, Decimal)| json!({ "prompt": prompt.to_string(), "completion": completion.to_string() });
+        put("default_price", self.default_price.map(price));
         put("probe_model", self.probe_model.as_ref().map(|text| json!(text)));
         put("max_concurrency", self.max_concurrency.map(|most| json!(most)));
         put("daily_usd", self.daily_usd.map(|cap| json!(cap.to_string())));
@@ -336,6 +343,7 @@ const MEMBERS: &[&str] = &[
     "fee",
     "daily_usd",
     "monthly_usd",
+    "default_price",
     "probe_model",
     "tags",
     "enabled",
@@ -375,6 +383,20 @@ impl Entry<'_> {
     fn decimal(&self, name: &str, high: u64) -> Parsed<Option<Decimal>> {
         let digits = self.digits(name);
         digits.map(|text| values::from_zero(&text, high).map_err(|problem| format!("its {name} {problem}"))).transpose()
+    }
+
+    /// Both ways, above zero: nobody gives away by default what has no price.
+    fn default_price(&self) -> Parsed<Option<(Decimal, Decimal)>> {
+        let Some(value) = self.get("default_price") else { return Ok(None) };
+        let prices = Entry(value.as_object().ok_or("it has a default_price that is not a JSON object")?);
+        if prices.0.keys().any(|name| name != "prompt" && name != "completion") {
+            return Err("it has a default_price of something else; expected prompt and completion".to_owned());
+        }
+        let price = |name: &str| {
+            let price = prices.digits(name).ok_or_else(|| format!("its default_price has no {name}"))?;
+            values::token_price(&price).map_err(|problem| format!("its default_price {problem}"))
+        };
+        Ok(Some((price("prompt")?, price("completion")?)))
     }
 
     fn flag(&self, name: &str) -> Parsed<Option<bool>> {
@@ -502,7 +524,7 @@ mod tests {
             "protocols":["responses","messages"],"models":{"m":"other","p-*":"vendor/*","*":null},"priority":2,
             "weight":"3","max_concurrency":4,"headers":{"X-Title":"t","User-Agent":null},
             "proxy_url":"socks5h://u:p@127.0.0.1:9050","idle_timeout":9,"total_timeout":60,"fee":1.055,
-            "daily_usd":"2.50","monthly_usd":40,"probe_model":"m","tags":["eu"],"enabled":false,"api_version":"2024-10-21"}]"#;
+            "daily_usd":"2.50","monthly_usd":40,"probe_model":"m","tags":["eu"],"default_price":{"prompt":"0.000001","completion":"2e-6"},"enabled":false,"api_version":"2024-10-21"}]"#;
         let upstream = list(text, timeouts()).unwrap().remove(0);
         assert_eq!((upstream.kind, upstream.priority, upstream.weight), (UpstreamKind::Openai, 2, 3));
         assert_eq!(upstream.fee, "1.055".parse().unwrap());
@@ -532,6 +554,26 @@ mod tests {
             (r#"{"name":"a","provider_type":"groq","api_key":"hunter2 x"}"#, "its api_key holds a space"),
             (r#"{"name":"a","provider_type":"groq","weight":1.5}"#, "its weight is not a whole number"),
             (r#"{"name":"a","provider_type":"groq","fee":-1}"#, "its fee is not a number"),
+            (
+                r#"{"name":"a","provider_type":"groq","default_price":1}"#,
+                "it has a default_price that is not a JSON object",
+            ),
+            (
+                r#"{"name":"a","provider_type":"groq","default_price":{"prompt":"1e-6"}}"#,
+                "its default_price has no completion",
+            ),
+            (
+                r#"{"name":"a","provider_type":"groq","default_price":{"prompt":"1e-6","completion":0}}"#,
+                "its default_price is not the price of a token",
+            ),
+            (
+                r#"{"name":"a","provider_type":"groq","default_price":{"prompt":"1","completion":"1e-6"}}"#,
+                "its default_price is not the price of a token",
+            ),
+            (
+                r#"{"name":"a","provider_type":"groq","default_price":{"image":"1"}}"#,
+                "it has a default_price of something else",
+            ),
             (r#"{"name":"a","provider_type":"groq","protocols":["soap"]}"#, "it has a protocol that is not known"),
             (r#"{"name":"a","provider_type":"groq","models":["a*b"]}"#, "it has a rule for models that is none"),
             (r#"{"name":"a","provider_type":"groq","models":["a","a"]}"#, "it has two rules for the same models"),

@@ -10,7 +10,9 @@ use rust_decimal::Decimal;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::{CallLimits, Choice, Feed, FeedKind, MintUnit, MissingUsage, Secret, address};
+use super::{
+    CallLimits, Choice, Feed, FeedKind, MintUnit, MissingUsage, PriceSource, PriceSourceKind, Secret, address,
+};
 use crate::lnurl::Recipient;
 use crate::money::amount::MAX_MSAT;
 use crate::money::{Msat, Sat};
@@ -251,6 +253,13 @@ pub(super) fn price(text: &str) -> Parsed<Decimal> {
     from_zero(text, 100_000_000)
 }
 
+/// USD for one token, also as `2e-6`.
+pub(super) fn token_price(text: &str) -> Parsed<Decimal> {
+    let number = Decimal::from_scientific(text).or_else(|_| text.parse());
+    let number = number.ok().filter(|price| *price > Decimal::ZERO && *price <= Decimal::new(1, 2));
+    number.ok_or_else(|| "is not the price of a token; expected USD for one, e.g. 0.000002".to_owned())
+}
+
 /// A factor.
 pub(super) fn fee(text: &str) -> Parsed<Decimal> {
     above_zero(text, 100)
@@ -416,6 +425,29 @@ pub(super) fn feeds(text: &str) -> Parsed<Vec<Feed>> {
         return Err("names no source; expected at least one, e.g. kraken".to_owned());
     }
     Ok(feeds)
+}
+
+/// Each kind once: what a source says is kept under the name of its kind.
+pub(super) fn price_sources(text: &str) -> Parsed<Vec<PriceSource>> {
+    let sources = list(text, |entry| {
+        let (name, url) = match entry.split_once('=') {
+            Some((name, url)) => (name.trim_end(), Some(url.trim_start())),
+            None => (entry, None),
+        };
+        let kind = PriceSourceKind::parse(name)
+            .ok_or("is not a known source; expected openrouter, litellm (each alone or with =https://…), upstreams")?;
+        if kind == PriceSourceKind::Upstreams && url.is_some() {
+            return Err("has an address; expected upstreams alone, whose lists are at their own".to_owned());
+        }
+        Ok(PriceSource { kind, url: url.map(address::parse).transpose()? })
+    })?;
+    let twice = |(at, one): (usize, &PriceSource)| {
+        sources.iter().skip(at.saturating_add(1)).any(|other| other.kind == one.kind)
+    };
+    match sources.iter().enumerate().any(twice) {
+        true => Err("names a source twice; expected each once".to_owned()),
+        false => Ok(sources),
+    }
 }
 
 /// Empty when any origin may call.

@@ -38,6 +38,7 @@ use rust_decimal::Decimal;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
+use crate::catalog::import::Importer;
 use crate::catalog::limits::WorstCase;
 use crate::catalog::route::{Candidate, Market, Picture, RouteError};
 use crate::config::MissingUsage;
@@ -152,6 +153,8 @@ pub struct Whole {
 #[derive(Debug)]
 pub struct Exchange {
     pub market: Market,
+    /// What the market's list is made of.
+    pub importer: Arc<Importer>,
     pub till: Till,
     pub ledger: Ledger,
     pub pool: Arc<Pool>,

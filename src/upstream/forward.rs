@@ -101,12 +101,7 @@ impl Upstream {
         if let Some((name, value)) = self.credential(&ask.path, ask.protocol).map_err(failed)? {
             headers.insert(name, value);
         }
-        for (name, value) in &self.overrides {
-            match value {
-                Some(value) => drop(headers.insert(name.clone(), value.clone())),
-                None => drop(headers.remove(name)),
-            }
-        }
+        self.override_headers(&mut headers);
         Ok(headers)
     }
 

@@ -49,6 +49,24 @@ impl Models {
         })
     }
 
+    /// The names under which price lists have the model that this upstream calls so: those that lead back
+    /// to it. A vendor's models carry its name there.
+    #[must_use]
+    pub fn public_names(&self, called: &str) -> Vec<String> {
+        let rules = self.rules.iter().flatten().filter(|rule| !rule.is_prefix);
+        let named = rules.filter(|rule| rule.target.as_deref() == Some(called)).map(|rule| rule.name.clone());
+        let plain = match self.vendor {
+            Some(vendor) => format!("{vendor}/{called}"),
+            None => called.to_owned(),
+        };
+        let mut names: Vec<String> = named.collect();
+        if !names.contains(&plain) {
+            names.push(plain);
+        }
+        names.retain(|name| self.find(Names { asked: name, id: name, forwarded: name }).as_deref() == Some(called));
+        names
+    }
+
     /// A vendor serves the models that price lists call its own, and those of no vendor.
     fn own_name(&self, forwarded: &str) -> Option<String> {
         let bare = self.bare(forwarded);
@@ -102,6 +120,22 @@ mod tests {
         ] {
             let names = Names { asked: name, id: name, forwarded: name };
             assert_eq!(models.find(names).as_deref(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_an_upstream_has_is_sold_under_names_that_lead_back_to_it() {
+        let rules = models(UpstreamKind::Generic, r#"{"alias":"behind","c/*":null,"d/*":"x-*"}"#);
+        let vendor = models(UpstreamKind::Openai, "null");
+        let open = models(UpstreamKind::Generic, "null");
+        for (models, called, names) in [
+            (&rules, "behind", vec!["alias"]),
+            (&rules, "c/1", vec!["c/1"]),
+            (&rules, "d/1", vec![]),
+            (&vendor, "gpt-4o", vec!["openai/gpt-4o"]),
+            (&open, "a/b", vec!["a/b"]),
+        ] {
+            assert_eq!(models.public_names(called), names, "{called}");
         }
     }
 

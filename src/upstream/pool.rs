@@ -81,6 +81,16 @@ pub struct Condition {
     pub month_usd: rust_decimal::Decimal,
 }
 
+/// A model at an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Calling {
+    pub upstream: Arc<str>,
+    /// What it calls it.
+    pub model: String,
+    /// What it takes on top of its list price, as a factor.
+    pub fee: rust_decimal::Decimal,
+}
+
 /// All upstreams.
 #[derive(Debug)]
 pub struct Pool {
@@ -139,17 +149,7 @@ impl Pool {
             let rows = config.listed.iter().map(|one| seal(one, vault)).collect::<Result<Vec<_>, _>>()?;
             repo::replace_environment(store, &rows, clock.now_ms()).await?;
         }
-        // Another process may have another environment: what this one says is not read back.
-        let mut described = config.listed.clone();
-        let (environment, operator): (Vec<_>, Vec<_>) =
-            repo::upstreams(store).await?.into_iter().partition(|row| row.from_environment);
-        let remembered = environment.iter().filter(|_| config.listed.is_empty());
-        for row in remembered.chain(&operator) {
-            if described.iter().all(|other| other.name != row.name) {
-                described.push(unseal(row, config, vault)?);
-            }
-        }
-        let pool = Self::of(&described, config, clock)?;
+        let pool = Self::of(&described(config, store, vault).await?, config, clock)?;
         // A key that lies around in the environment is an upstream; nobody should be surprised by that.
         for member in &pool.members {
             let upstream = &member.upstream;
@@ -157,6 +157,19 @@ impl Pool {
         }
         pool.outlays.flush(store, clock.now_ms()).await?;
         Ok(Arc::new(pool))
+    }
+
+    /// The same upstreams for who works beside a node, and stores nothing.
+    ///
+    /// # Errors
+    /// See [`Pool::open`].
+    pub async fn beside(
+        config: &Upstreams,
+        store: &Store,
+        vault: &Vault,
+        clock: &SharedClock,
+    ) -> Result<Arc<Self>, PoolError> {
+        Ok(Arc::new(Self::of(&described(config, store, vault).await?, config, clock)?))
     }
 
     fn of(described: &[config::Upstream], config: &Upstreams, clock: &SharedClock) -> Result<Self, PoolError> {
@@ -249,7 +262,22 @@ impl Pool {
     /// Whether some upstream has this model, in whatever wire format.
     #[must_use]
     pub fn serves(&self, names: Names<'_>) -> bool {
-        self.members.iter().any(|member| member.upstream.has(names))
+        self.members.iter().any(|member| member.upstream.calls(names).is_some())
+    }
+
+    /// All upstreams.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        self.members.iter().map(|member| &member.upstream)
+    }
+
+    /// What each upstream that has this model calls it.
+    #[must_use]
+    pub fn callings(&self, names: Names<'_>) -> Vec<Calling> {
+        let calling = |upstream: &Upstream| {
+            let model = upstream.calls(names)?;
+            Some(Calling { upstream: Arc::clone(upstream.name()), model, fee: upstream.fee() })
+        };
+        self.upstreams().filter_map(calling).collect()
     }
 
     /// What could serve this model in the wire format of this path.
@@ -510,6 +538,21 @@ impl Drop for Lease {
 /// What binds the sealed part of an upstream to its row.
 fn seal_name(name: &str) -> String {
     format!("upstream {name}")
+}
+
+/// What this process's environment says, or else the last one said, and what is stored beside it.
+async fn described(config: &Upstreams, store: &Store, vault: &Vault) -> Result<Vec<config::Upstream>, PoolError> {
+    // Another process may have another environment: what this one says is not read back.
+    let mut described = config.listed.clone();
+    let (environment, operator): (Vec<_>, Vec<_>) =
+        repo::upstreams(store).await?.into_iter().partition(|row| row.from_environment);
+    let remembered = environment.iter().filter(|_| config.listed.is_empty());
+    for row in remembered.chain(&operator) {
+        if described.iter().all(|other| other.name != row.name) {
+            described.push(unseal(row, config, vault)?);
+        }
+    }
+    Ok(described)
 }
 
 fn seal(upstream: &config::Upstream, vault: &Vault) -> Result<Stored, VaultError> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rust_decimal::Decimal;
 use tokio::sync::Semaphore;
 use url::Url;
@@ -42,7 +42,7 @@ pub struct Upstream {
     key: Option<Secret>,
     /// What must be in no answer: the key, and headers that look like one.
     secrets: Vec<Secret>,
-    pub(super) overrides: Vec<(HeaderName, Option<HeaderValue>)>,
+    overrides: Vec<(HeaderName, Option<HeaderValue>)>,
     pub(super) client: reqwest::Client,
     pub(super) timeouts: Timeouts,
     pub(super) slots: Option<Arc<Semaphore>>,
@@ -52,6 +52,7 @@ pub struct Upstream {
     pub(super) daily_usd: Option<Decimal>,
     pub(super) monthly_usd: Option<Decimal>,
     pub(super) probe_model: Option<String>,
+    default_price: Option<(Decimal, Decimal)>,
     /// Made once: to put an address together costs more than to copy it.
     urls: HashMap<&'static str, Url>,
 }
@@ -91,6 +92,7 @@ impl Upstream {
             daily_usd: config.daily_usd,
             monthly_usd: config.monthly_usd,
             probe_model: config.probe_model.clone(),
+            default_price: config.default_price,
             urls: HashMap::new(),
         };
         upstream.urls = upstream.fixed_urls();
@@ -108,6 +110,38 @@ impl Upstream {
     #[must_use]
     pub fn label(&self) -> &'static str {
         self.preset.kind.name()
+    }
+
+    pub(super) fn kind(&self) -> config::UpstreamKind {
+        self.preset.kind
+    }
+
+    /// What stands before the path of a request, unless the base URL ends in it.
+    pub(super) fn root(&self) -> &'static str {
+        self.preset.root
+    }
+
+    /// Sets and leaves out what the operator wants.
+    pub(super) fn override_headers(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.overrides {
+            match value {
+                Some(value) => drop(headers.insert(name.clone(), value.clone())),
+                None => drop(headers.remove(name)),
+            }
+        }
+    }
+
+    /// What a token of input and one of output cost of models that it lists without a price, in USD, if the
+    /// operator sells such models.
+    #[must_use]
+    pub fn default_price(&self) -> Option<(Decimal, Decimal)> {
+        self.default_price
+    }
+
+    /// The names in its price list under which clients find the model that it calls so.
+    #[must_use]
+    pub fn public_names(&self, called: &str) -> Vec<String> {
+        self.models.public_names(called)
     }
 
     /// Whether `usage.cost` in its answers is what it takes for them, in USD.
@@ -129,10 +163,10 @@ impl Upstream {
         if speaks { self.models.find(names) } else { None }
     }
 
-    /// Whether it has the model.
+    /// What it calls the model, if it has it, in whatever wire format.
     #[must_use]
-    pub fn has(&self, names: Names<'_>) -> bool {
-        self.models.find(names).is_some()
+    pub fn calls(&self, names: Names<'_>) -> Option<String> {
+        self.models.find(names)
     }
 
     /// The header that carries the key to this path.
@@ -243,7 +277,7 @@ fn overrides(headers: &[(String, Option<Secret>)]) -> Result<Vec<(HeaderName, Op
 }
 
 /// A path below a base: what the base ends in and the path begins with is there once.
-fn join(base: &str, path: &str) -> String {
+pub(super) fn join(base: &str, path: &str) -> String {
     let parts = |text: &str| text.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
     let (base, path) = (parts(base), parts(path));
     let most = base.len().min(path.len());

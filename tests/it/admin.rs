@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use coinslot::admin::{AdminState, OnNostr, ensure_password, router};
+use coinslot::catalog::import::Importer;
 use coinslot::clock::{Clock, SharedClock};
 use coinslot::config::{Clients, Secret};
 use coinslot::ledger::{AccountId, AccountKind, Ledger, account, repo};
@@ -111,11 +112,15 @@ impl House {
         let vault = Vault::open(dir.path(), Some(&Secret::new("a secret".into()))).unwrap();
         let upstreams = coinslot::config::Config::from_vars(&std::collections::BTreeMap::new()).unwrap().upstreams;
         let pool = coinslot::upstream::Pool::open(&upstreams, &store, &vault, &shared).await.unwrap();
+        let pricing = coinslot::config::Config::from_vars(&std::collections::BTreeMap::new()).unwrap().pricing;
+        let loaded = coinslot::catalog::file::load(&dir.path().join("models.json")).unwrap();
+        let importer = Importer::new(store.clone(), Arc::clone(&pool), Arc::clone(&shared), &pricing, &loaded).unwrap();
         let network = on_nostr(&store, &shared, relays);
         let state = AdminState {
             network: network.clone(),
             ledger: ledger.clone(),
             pool,
+            importer: Arc::new(importer),
             till: Till::new(wallet.clone(), vault, Msat::ZERO, Clients::default()),
             wallet,
             password: ensure_password(&store, &shared, secret.as_ref()).await.unwrap().password,

@@ -41,6 +41,7 @@ mod nutshell;
 mod pool;
 mod pool_doors;
 mod pool_limits;
+mod price_sync;
 mod prices;
 mod process;
 mod purse;

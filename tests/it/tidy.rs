@@ -32,7 +32,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("cdk_common", &["wallet"]),
     ("cdk_sql_common", &["wallet"]),
     ("nostr", &["nostr"]),
-    ("sqlx", &["store", "ledger", "wallet", "exchange", "upstream", "admin", "nostr"]),
+    ("sqlx", &["store", "ledger", "wallet", "exchange", "upstream", "admin", "nostr", "catalog"]),
     ("axum", &["http", "pages", "admin", "shop"]),
     ("askama", &["admin", "shop"]),
     ("qrcode", &["shop"]),

@@ -1,0 +1,384 @@
+//! Price lists of others: asked on a schedule and by hand, kept in the database, merged with the operator's
+//! own list, which always wins.
+//!
+//! Kept are what each source said last, what of it is in force, and what the operator decided. Everything
+//! else (what is wanted, what waits) follows from these ([`plan`]), so a restart without a network sells
+//! at the same prices, and nodes on one database sell at the same prices.
+//!
+//! A price in force is never below what the dearest upstream takes that serves the model, by its own list
+//! and with its fee, unless the operator said so of that model.
+
+mod ask;
+pub mod listed;
+mod litellm;
+pub mod plan;
+pub mod repo;
+mod wanted;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+use tokio::sync::Mutex;
+
+use super::card::Card;
+use super::file::{self, Loaded};
+use super::{Catalog, Model, Shelf};
+use crate::clock::SharedClock;
+use crate::config::{PriceSource, Pricing};
+use crate::net::NetError;
+use crate::net::fetch::Fetcher;
+use crate::store::{Store, StoreError};
+use crate::upstream::Pool;
+use ask::Place;
+use plan::{Plan, Proposal};
+use repo::{Changes, Choice, Source, State};
+pub use wanted::Lists;
+
+/// A source that did not answer is asked again after so long.
+const RETRY: Duration = Duration::from_secs(300);
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a stored price list cannot be read: {0}")]
+    Unreadable(String),
+    #[error("others are changing the price list; try again")]
+    Busy,
+    #[error("no model is called that")]
+    Unknown,
+    #[error("nothing waits to be decided about this model")]
+    NothingWaits,
+    #[error("something else waits by now; look again")]
+    Changed,
+}
+
+/// What the operator says to a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Apply,
+    /// Apply it, and sell this model below cost from now on.
+    ApplyBelowCost,
+    Refuse,
+}
+
+/// What came of asking the sources.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub plan: Plan,
+    /// Name, and why it could not be asked.
+    pub troubles: Vec<(String, String)>,
+}
+
+/// One model for the operator.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    pub model: Arc<Model>,
+    /// Who says what it costs.
+    pub source: String,
+    pub card: Card,
+    /// Prices that no source says.
+    pub derived: Vec<String>,
+    /// The operator switched it off.
+    pub is_off: bool,
+    /// Some upstream takes more for it.
+    pub is_below_cost: bool,
+    /// Some upstream serves it.
+    pub is_served: bool,
+}
+
+/// Everything, for the operator.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    pub offers: Vec<Offer>,
+    pub plan: Plan,
+    pub sources: Vec<Source>,
+}
+
+/// The price lists of others, and the operator's decisions about them.
+#[derive(Debug)]
+pub struct Importer {
+    store: Store,
+    pool: Arc<Pool>,
+    clock: SharedClock,
+    fetcher: Fetcher,
+    sources: Vec<PriceSource>,
+    interval: Duration,
+    provider_fee: Decimal,
+    /// The operator's file, or the list in the program.
+    listed: Vec<Model>,
+    origin: file::Source,
+    shelf: Shelf,
+    /// The revision that lies on the shelf.
+    seen: AtomicI64,
+    /// One at a time, so that an older list does not come after a newer one.
+    loading: Mutex<()>,
+}
+
+impl Importer {
+    /// # Errors
+    /// When there can be no HTTP client.
+    pub fn new(
+        store: Store,
+        pool: Arc<Pool>,
+        clock: SharedClock,
+        pricing: &Pricing,
+        loaded: &Loaded,
+    ) -> Result<Self, NetError> {
+        Ok(Self {
+            store,
+            pool,
+            clock,
+            fetcher: Fetcher::new()?,
+            sources: pricing.sources.clone(),
+            interval: pricing.models_interval,
+            provider_fee: pricing.provider_fee,
+            listed: loaded.catalog.all().iter().map(|model| (**model).clone()).collect(),
+            origin: loaded.source,
+            shelf: Shelf::new(loaded.catalog.clone()),
+            seen: AtomicI64::new(-1),
+            loading: Mutex::default(),
+        })
+    }
+
+    /// Where the price list lies.
+    #[must_use]
+    pub fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// Whether any source is asked at all.
+    #[must_use]
+    pub fn has_sources(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
+    /// Puts the list as it is stored on the shelf, if that is another one; whether it was.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn look(&self) -> Result<bool, ImportError> {
+        let _alone = self.loading.lock().await;
+        if repo::revision(&self.store).await? == self.seen.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let state = repo::load(&self.store).await?;
+        self.shelf.put(self.assemble(&state));
+        self.seen.store(state.revision, Ordering::Release);
+        Ok(true)
+    }
+
+    /// The operator's list, then what is in force of others', then the list in the program.
+    fn assemble(&self, state: &State) -> Catalog {
+        let mut own = self.listed.clone();
+        let mut synced = Vec::new();
+        if self.has_sources() {
+            for one in state.synced.values() {
+                match one.listed.model() {
+                    Ok(mut model) => {
+                        // The operator's name of an upstream is nobody else's business.
+                        let source = one.source.split(' ').next().unwrap_or_default();
+                        model.extra.insert("price_source".to_owned(), source.into());
+                        synced.push(model);
+                    }
+                    Err(problem) => tracing::warn!(%problem, "a model is not offered"),
+                }
+            }
+        }
+        for model in own.iter_mut().chain(&mut synced) {
+            model.enabled &= !state.choices.get(&model.id).is_some_and(|choice| choice.is_off);
+        }
+        let (catalog, problems) = match self.origin {
+            file::Source::File => Catalog::layered(vec![own, synced]),
+            file::Source::Bundled => Catalog::layered(vec![synced, own]),
+        };
+        for problem in problems {
+            tracing::debug!(%problem, "in the price list");
+        }
+        catalog
+    }
+
+    /// Whether some source was not asked for so long that it is time.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn is_due(&self) -> Result<bool, ImportError> {
+        let places = Place::all(&self.sources, &self.pool);
+        if places.is_empty() {
+            return Ok(false);
+        }
+        let (checked, now_ms) = (repo::checked(&self.store).await?, self.clock.now_ms());
+        let is_due = |place: &Place<'_>| {
+            let name = place.name();
+            let Some((_, at_ms, well)) = checked.iter().find(|(known, _, _)| *known == name) else { return true };
+            let pause = if *well { self.interval } else { self.interval.min(RETRY) };
+            let pause_ms = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+            now_ms < *at_ms || now_ms.saturating_sub(*at_ms) >= pause_ms
+        };
+        Ok(places.iter().any(is_due))
+    }
+
+    /// Asks all sources, and brings into force what needs no decision.
+    ///
+    /// # Errors
+    /// When the database does not answer. That a source does not is no error: what it said last still counts.
+    pub async fn sync(&self) -> Result<Outcome, ImportError> {
+        let places = Place::all(&self.sources, &self.pool);
+        let (known, now_ms) = (repo::load(&self.store).await?.sources, self.clock.now_ms());
+        let before = |name: &str| known.iter().find(|source| source.name == name);
+        let asking = places.iter().map(|place| place.ask(&self.fetcher, before(&place.name()), now_ms));
+        let asked = futures_util::future::join_all(asking).await;
+        let troubled = asked.iter().filter(|(source, _)| !source.trouble.is_empty());
+        let troubles = troubled.map(|(source, _)| (source.name.clone(), source.trouble.clone())).collect();
+        let plan = self
+            .revise(|state| {
+                let mut changes = Changes::default();
+                for (source, is_new) in &asked {
+                    let kept = state.sources.iter_mut().find(|kept| kept.name == source.name);
+                    match (kept, is_new) {
+                        (Some(kept), true) => *kept = source.clone(),
+                        (None, true) => state.sources.push(source.clone()),
+                        (_, false) => {}
+                    }
+                    if *is_new { &mut changes.sources } else { &mut changes.asked }.push(source.clone());
+                }
+                let plan = self.plan(state)?;
+                changes.put.clone_from(&plan.put);
+                changes.gone.clone_from(&plan.superseded);
+                changes.is_news = !changes.put.is_empty() || !changes.gone.is_empty() || !changes.sources.is_empty();
+                Ok((changes, plan))
+            })
+            .await?;
+        Ok(Outcome { plan, troubles })
+    }
+
+    /// Decides about what waits for this model: the change of this digest, or whatever it is.
+    ///
+    /// # Errors
+    /// When there is no such change, or the database does not answer.
+    pub async fn decide(&self, id: &str, digest: Option<&str>, verdict: Verdict) -> Result<Proposal, ImportError> {
+        self.revise(|state| {
+            let mut choice = state.choices.get(id).cloned().unwrap_or_default();
+            choice.below_cost |= verdict == Verdict::ApplyBelowCost;
+            state.choices.insert(id.to_owned(), choice.clone());
+            let found = self.plan(state)?.proposals.into_iter().find(|proposal| proposal.id == id);
+            let found = found.ok_or(ImportError::NothingWaits)?;
+            if digest.is_some_and(|digest| digest != found.digest) {
+                return Err(ImportError::Changed);
+            }
+            let mut changes = Changes { is_news: true, ..Changes::default() };
+            choice.refused.clear();
+            match (verdict, &found.wanted) {
+                (Verdict::Refuse, _) => choice.refused.clone_from(&found.digest),
+                (_, Some(wanted)) => changes.put.push(wanted.clone()),
+                (_, None) => changes.gone.push(id.to_owned()),
+            }
+            changes.choices.push((id.to_owned(), choice));
+            Ok((changes, found))
+        })
+        .await
+    }
+
+    /// Sells a model at cost again that was allowed below it.
+    ///
+    /// # Errors
+    /// When it was not, or the database does not answer.
+    pub async fn take_back(&self, id: &str) -> Result<(), ImportError> {
+        self.revise(|state| {
+            let choice =
+                state.choices.get_mut(id).filter(|choice| choice.below_cost).ok_or(ImportError::NothingWaits)?;
+            choice.below_cost = false;
+            let choices = vec![(id.to_owned(), choice.clone())];
+            let mut put = self.plan(state)?.put;
+            put.retain(|one| one.listed.id == id);
+            Ok((Changes { put, choices, is_news: true, ..Changes::default() }, ()))
+        })
+        .await
+    }
+
+    /// Switches a model on or off, wherever its prices come from.
+    ///
+    /// # Errors
+    /// When there is no such model, or the database does not answer.
+    pub async fn switch(&self, id: &str, on: bool) -> Result<(), ImportError> {
+        self.revise(|state| {
+            if !self.assemble(state).all().iter().any(|model| model.id == id) {
+                return Err(ImportError::Unknown);
+            }
+            let choice = Choice { is_off: !on, ..state.choices.get(id).cloned().unwrap_or_default() };
+            Ok((Changes { choices: vec![(id.to_owned(), choice)], is_news: true, ..Changes::default() }, ()))
+        })
+        .await
+    }
+
+    /// Everything, for the operator.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn overview(&self) -> Result<Overview, ImportError> {
+        let state = repo::load(&self.store).await?;
+        let lists = Lists::of(&state, &self.sources, &self.pool)?;
+        let catalog = self.assemble(&state);
+        let offers = catalog.all().iter().map(|model| {
+            let synced = state.synced.get(&model.id).filter(|_| model.extra.contains_key("price_source"));
+            let source = match (synced, self.origin) {
+                (Some(synced), _) => synced.source.clone(),
+                (None, file::Source::File) => "file".to_owned(),
+                (None, file::Source::Bundled) => "built in".to_owned(),
+            };
+            let card = Card::of(&model.prices);
+            let cost = lists.cost(&self.pool, &model.id, model.upstream_id(), self.provider_fee);
+            Offer {
+                source,
+                derived: synced.map(|synced| synced.listed.derived.clone()).unwrap_or_default(),
+                is_off: state.choices.get(&model.id).is_some_and(|choice| choice.is_off),
+                is_below_cost: cost.is_some_and(|cost| card.at_least(&cost) != card),
+                is_served: self.pool.is_empty() || self.pool.serves(wanted::names(&model.id, model.upstream_id())),
+                card,
+                model: Arc::clone(model),
+            }
+        });
+        let offers = offers.collect();
+        let plan = if self.has_sources() { self.plan(&state)? } else { Plan::default() };
+        let known: Vec<String> = Place::all(&self.sources, &self.pool).iter().map(Place::name).collect();
+        let mut sources: Vec<Source> = state.sources;
+        sources.retain(|source| known.contains(&source.name));
+        sources.sort_by_key(|source| known.iter().position(|name| *name == source.name));
+        Ok(Overview { offers, plan, sources })
+    }
+
+    fn plan(&self, state: &State) -> Result<Plan, ImportError> {
+        let lists = Lists::of(state, &self.sources, &self.pool)?;
+        let (own, built_in) = match self.origin {
+            file::Source::File => (Catalog::new(self.listed.clone()).0, BTreeMap::new()),
+            file::Source::Bundled => {
+                let cards = self.listed.iter().map(|model| (model.id.clone(), Card::of(&model.prices)));
+                (Catalog::default(), cards.collect())
+            }
+        };
+        let wanted = lists.wanted(state, &own, &self.pool, self.provider_fee);
+        Ok(plan::plan(state, &built_in, &wanted, |id| wanted::is_own(&own, id)))
+    }
+
+    /// Writes what follows from the state as it is, and puts the new list on the shelf.
+    async fn revise<T>(
+        &self,
+        follow: impl Fn(&mut State) -> Result<(Changes, T), ImportError>,
+    ) -> Result<T, ImportError> {
+        const TRIES: u32 = 16;
+        for _ in 0..TRIES {
+            let mut state = repo::load(&self.store).await?;
+            let revision = state.revision;
+            let (changes, outcome) = follow(&mut state)?;
+            if repo::write(&self.store, revision, &changes, self.clock.now_ms()).await? {
+                self.look().await?;
+                return Ok(outcome);
+            }
+        }
+        Err(ImportError::Busy)
+    }
+}

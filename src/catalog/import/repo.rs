@@ -1,0 +1,230 @@
+//! The statements of the price lists. All of them run on SQLite and PostgreSQL alike.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::listed::Listed;
+use crate::store::{Durability, Store, StoreError, Tx};
+
+/// What a source said last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    pub name: String,
+    /// The digest of its URL, which the tag belongs to.
+    pub address: String,
+    pub etag: String,
+    /// Of the body, so that a server without tags is understood as well.
+    pub digest: String,
+    pub list: String,
+    /// What could not be taken of it, a line each.
+    pub notes: String,
+    /// Why it could not be asked the last time; empty: it could.
+    pub trouble: String,
+    pub checked_ms: i64,
+    pub changed_ms: Option<i64>,
+}
+
+/// A model that is offered because a source lists it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Synced {
+    pub source: String,
+    pub listed: Listed,
+}
+
+/// What the operator decided about a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    pub is_off: bool,
+    /// It may be sold for less than the upstream takes.
+    pub below_cost: bool,
+    /// The digest of the change that was refused; empty: none.
+    pub refused: String,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub revision: i64,
+    pub sources: Vec<Source>,
+    pub synced: BTreeMap<String, Synced>,
+    pub choices: BTreeMap<String, Choice>,
+}
+
+/// What is to be written.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Sources that said something new.
+    pub sources: Vec<Source>,
+    /// Sources that did not.
+    pub asked: Vec<Source>,
+    pub put: Vec<Synced>,
+    pub gone: Vec<String>,
+    pub choices: Vec<(String, Choice)>,
+    /// Whether anybody would see a difference.
+    pub is_news: bool,
+}
+
+/// The number of changes that there were.
+pub async fn revision(store: &Store) -> Result<i64, StoreError> {
+    let row = sqlx::query("SELECT revision FROM price_revision WHERE id = 1").fetch_one(store.read()).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// When each source was asked last, and whether it answered.
+pub async fn checked(store: &Store) -> Result<Vec<(String, i64, bool)>, StoreError> {
+    let rows = sqlx::query("SELECT name, checked_at, trouble FROM price_sources").fetch_all(store.read()).await?;
+    let row = |row: &sqlx::any::AnyRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get::<String, _>(2)?.is_empty()));
+    rows.iter().map(row).collect()
+}
+
+/// Everything, as it was not changed while it was read.
+pub async fn load(store: &Store) -> Result<State, StoreError> {
+    loop {
+        let before = revision(store).await?;
+        let state = read(store, before).await?;
+        if revision(store).await? == before {
+            return Ok(state);
+        }
+    }
+}
+
+async fn read(store: &Store, revision: i64) -> Result<State, StoreError> {
+    let mut state = State { revision, ..State::default() };
+    let sql = "SELECT name, address, etag, digest, list, notes, trouble, checked_at, changed_at FROM price_sources";
+    for row in sqlx::query(sql).fetch_all(store.read()).await? {
+        state.sources.push(Source {
+            name: row.try_get(0)?,
+            address: row.try_get(1)?,
+            etag: row.try_get(2)?,
+            digest: row.try_get(3)?,
+            list: row.try_get(4)?,
+            notes: row.try_get(5)?,
+            trouble: row.try_get(6)?,
+            checked_ms: row.try_get(7)?,
+            changed_ms: row.try_get(8)?,
+        });
+    }
+    for row in sqlx::query("SELECT id, source, entry FROM synced_models").fetch_all(store.read()).await? {
+        let (id, entry): (String, String) = (row.try_get(0)?, row.try_get(2)?);
+        let wrong = |what| StoreError::Inconsistent { table: "synced_models", what };
+        let listed = Listed::from_json(&entry).map_err(wrong)?;
+        state.synced.insert(id, Synced { source: row.try_get(1)?, listed });
+    }
+    for row in sqlx::query("SELECT id, is_off, below_cost, refused FROM model_choices").fetch_all(store.read()).await? {
+        let choice = Choice {
+            is_off: row.try_get::<i64, _>(1)? != 0,
+            below_cost: row.try_get::<i64, _>(2)? != 0,
+            refused: row.try_get(3)?,
+        };
+        state.choices.insert(row.try_get(0)?, choice);
+    }
+    Ok(state)
+}
+
+/// Writes what follows from the state of this revision; `false`: there is a newer one, and nothing was
+/// written.
+pub async fn write(store: &Store, revision: i64, changes: &Changes, now_ms: i64) -> Result<bool, StoreError> {
+    let mut tx = store.begin(Durability::Full).await?;
+    let held = sqlx::query("UPDATE price_revision SET revision = revision + $1 WHERE id = 1 AND revision = $2")
+        .bind(i64::from(changes.is_news))
+        .bind(revision)
+        .execute(&mut *tx)
+        .await?;
+    if held.rows_affected() != 1 {
+        return Ok(false);
+    }
+    for source in &changes.sources {
+        put_source(&mut tx, source).await?;
+    }
+    for source in &changes.asked {
+        note_source(&mut tx, source).await?;
+    }
+    for rows in changes.put.chunks(ROWS) {
+        put_models(&mut tx, rows, now_ms).await?;
+    }
+    for id in &changes.gone {
+        sqlx::query("DELETE FROM synced_models WHERE id = $1").bind(id).execute(&mut *tx).await?;
+    }
+    for (id, choice) in &changes.choices {
+        put_choice(&mut tx, id, choice, now_ms).await?;
+    }
+    tx.commit().await?;
+    Ok(true)
+}
+
+async fn put_source(tx: &mut Tx, source: &Source) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO price_sources (name, address, etag, digest, list, notes, trouble, checked_at, changed_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO UPDATE SET address = excluded.address, \
+         etag = excluded.etag, digest = excluded.digest, list = excluded.list, notes = excluded.notes, \
+         trouble = excluded.trouble, checked_at = excluded.checked_at, changed_at = excluded.changed_at",
+    )
+    .bind(&source.name)
+    .bind(&source.address)
+    .bind(&source.etag)
+    .bind(&source.digest)
+    .bind(&source.list)
+    .bind(&source.notes)
+    .bind(&source.trouble)
+    .bind(source.checked_ms)
+    .bind(source.changed_ms)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Notes that it was asked. What it said before stays as it is.
+async fn note_source(tx: &mut Tx, source: &Source) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO price_sources (name, address, etag, digest, list, notes, trouble, checked_at) \
+         VALUES ($1, $2, '', '', '', '', $3, $4) ON CONFLICT (name) DO UPDATE \
+         SET trouble = excluded.trouble, checked_at = excluded.checked_at",
+    )
+    .bind(&source.name)
+    .bind(&source.address)
+    .bind(&source.trouble)
+    .bind(source.checked_ms)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Models that one statement takes.
+const ROWS: usize = 64;
+
+async fn put_models(tx: &mut Tx, rows: &[Synced], now_ms: i64) -> Result<(), StoreError> {
+    const COLUMNS: usize = 4;
+    let marks = (0..rows.len()).map(|row| {
+        let first = row.saturating_mul(COLUMNS);
+        let mark = |column: usize| format!("${}", first.saturating_add(column));
+        format!("({}, {}, {}, {})", mark(1), mark(2), mark(3), mark(4))
+    });
+    let sql = format!(
+        "INSERT INTO synced_models (id, source, entry, updated_at) VALUES {} ON CONFLICT (id) DO UPDATE \
+         SET source = excluded.source, entry = excluded.entry, updated_at = excluded.updated_at",
+        marks.collect::<Vec<_>>().join(", ")
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for row in rows {
+        query = query.bind(&row.listed.id).bind(&row.source).bind(row.listed.to_json().to_string()).bind(now_ms);
+    }
+    query.execute(&mut **tx).await?;
+    Ok(())
+}
+
+async fn put_choice(tx: &mut Tx, id: &str, choice: &Choice, now_ms: i64) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO model_choices (id, is_off, below_cost, refused, updated_at) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (id) DO UPDATE SET is_off = excluded.is_off, below_cost = excluded.below_cost, \
+         refused = excluded.refused, updated_at = excluded.updated_at",
+    )
+    .bind(id)
+    .bind(i64::from(choice.is_off))
+    .bind(i64::from(choice.below_cost))
+    .bind(&choice.refused)
+    .bind(now_ms)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}

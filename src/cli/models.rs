@@ -1,0 +1,341 @@
+//! `coinslot models`: what is sold at which price, and what the price lists of others would have. Works with
+//! the node stopped, and beside a running one, which takes changes up within seconds (see
+//! [`Store::open_beside`]).
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+
+use super::{USAGE, block_on, configured};
+use crate::catalog::card::{self, Change};
+use crate::catalog::file;
+use crate::catalog::import::plan::Proposal;
+use crate::catalog::import::{Importer, Offer, Outcome, Verdict};
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::{Config, Secret};
+use crate::store::Store;
+use crate::upstream::Pool;
+use crate::vault::Vault;
+
+pub(super) const ARGUMENTS: &str = "list|sync|diff|apply|refuse …";
+
+pub(super) const HELP: &str = "prices and their sources; `coinslot models help` says more";
+
+const PAGE: &str = "\
+coinslot models: what is sold at which price, and what the lists of PRICE_SOURCES would have
+
+  coinslot models list
+  coinslot models sync
+  coinslot models diff
+  coinslot models apply ID… | --all
+  coinslot models apply --below-cost|--at-cost ID…
+  coinslot models refuse ID… | --all
+  coinslot models enable|disable ID…
+
+sync asks the sources now. New models and higher prices come into force by themselves; lower ones, models that
+are given away, and models that are gone wait, and diff shows them. With --below-cost a model may be sold for
+less than an upstream takes for it; --at-cost takes that back. Prices are in USD, of a million tokens or of one
+of anything else. With --json, everything is printed as JSON, prices of one token.
+";
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Act {
+    List,
+    Sync,
+    Diff,
+    Decide(Verdict, Which),
+    TakeBack(Vec<String>),
+    Switch { ids: Vec<String>, on: bool },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Which {
+    All,
+    These(Vec<String>),
+}
+
+pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
+    if let ["help" | "--help" | "-h"] = words {
+        print!("{PAGE}");
+        return Some(ExitCode::SUCCESS);
+    }
+    let Some((act, json)) = read(words) else {
+        eprint!("{PAGE}");
+        return Some(ExitCode::from(USAGE));
+    };
+    let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
+    Some(match block_on(run(&config, act, json)) {
+        Ok((said, code)) => {
+            print!("{said}");
+            code
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// What the words ask for, and whether the answer is to be JSON.
+fn read(words: &[&str]) -> Option<(Act, bool)> {
+    let (verb, rest) = words.split_first()?;
+    let (mut ids, mut all, mut below, mut at, mut json) = (Vec::new(), false, false, false, false);
+    for word in rest {
+        match *word {
+            "--json" => json = true,
+            "--all" => all = true,
+            "--below-cost" => below = true,
+            "--at-cost" => at = true,
+            word if word.starts_with('-') => return None,
+            word => ids.push(word.to_owned()),
+        }
+    }
+    let has_cost = below || at;
+    let is_bare = ids.is_empty() && !all && !has_cost;
+    let which = match (all, ids.is_empty()) {
+        (true, true) => Some(Which::All),
+        (false, false) => Some(Which::These(ids.clone())),
+        _ => None,
+    };
+    let act = match *verb {
+        "list" if is_bare => Act::List,
+        "sync" if is_bare => Act::Sync,
+        "diff" if is_bare => Act::Diff,
+        // Whoever sells below cost names the model.
+        "apply" if has_cost && (all || ids.is_empty() || below == at) => return None,
+        "apply" if at => Act::TakeBack(ids),
+        "apply" if below => Act::Decide(Verdict::ApplyBelowCost, which?),
+        "apply" => Act::Decide(Verdict::Apply, which?),
+        "refuse" if !has_cost => Act::Decide(Verdict::Refuse, which?),
+        "enable" | "disable" if !ids.is_empty() && !all && !has_cost => Act::Switch { ids, on: *verb == "enable" },
+        _ => return None,
+    };
+    Some((act, json))
+}
+
+async fn run(config: &Config, act: Act, json: bool) -> Result<(String, ExitCode), String> {
+    let url = config.storage.database_url.as_ref().map(Secret::expose);
+    let store = Store::open_beside(&config.storage.data_dir, url).await.map_err(said)?;
+    let done = perform(config, &store, act, json).await;
+    store.close().await;
+    done
+}
+
+async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result<(String, ExitCode), String> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref()).map_err(said)?;
+    let pool = Pool::beside(&config.upstreams, store, &vault, &clock).await.map_err(said)?;
+    let loaded = file::load(&config.pricing.models_path).map_err(said)?;
+    let importer = Importer::new(store.clone(), pool, clock, &config.pricing, &loaded).map_err(said)?;
+    let well = |text: String| Ok((text, ExitCode::SUCCESS));
+    match act {
+        Act::List => {
+            let overview = importer.overview().await.map_err(said)?;
+            well(if json {
+                lines(&json!({ "models": overview.offers.iter().map(offer_json).collect::<Vec<_>>() }))
+            } else {
+                table(&overview.offers)
+            })
+        }
+        Act::Sync if !importer.has_sources() => Err("PRICE_SOURCES names no source that could be asked".to_owned()),
+        Act::Sync => {
+            let outcome = importer.sync().await.map_err(said)?;
+            let code = if outcome.troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            Ok((if json { lines(&outcome_json(&outcome)) } else { told(&outcome) }, code))
+        }
+        Act::Diff => {
+            let plan = importer.overview().await.map_err(said)?.plan;
+            well(if json {
+                lines(&json!({ "waiting": plan.waiting().map(proposal_json).collect::<Vec<_>>() }))
+            } else {
+                diff(plan.waiting())
+            })
+        }
+        Act::Decide(verdict, which) => well(decide(&importer, verdict, which, json).await?),
+        Act::TakeBack(ids) => {
+            for id in &ids {
+                importer.take_back(id).await.map_err(|error| format!("{id}: {error}"))?;
+            }
+            well(if json { lines(&json!({ "at_cost": ids })) } else { format!("at cost again: {}\n", ids.join(", ")) })
+        }
+        Act::Switch { ids, on } => {
+            for id in &ids {
+                importer.switch(id, on).await.map_err(|error| format!("{id}: {error}"))?;
+            }
+            let word = if on { "enabled" } else { "disabled" };
+            well(if json { lines(&json!({ word: ids })) } else { format!("{word}: {}\n", ids.join(", ")) })
+        }
+    }
+}
+
+/// One after the other; what was decided before something went wrong stays decided.
+async fn decide(importer: &Importer, verdict: Verdict, which: Which, json: bool) -> Result<String, String> {
+    let ids: Vec<(String, Option<String>)> = match which {
+        Which::These(ids) => ids.into_iter().map(|id| (id, None)).collect(),
+        Which::All => {
+            let plan = importer.overview().await.map_err(said)?.plan;
+            plan.waiting().map(|one| (one.id.clone(), Some(one.digest.clone()))).collect()
+        }
+    };
+    let mut decided = Vec::new();
+    for (id, digest) in ids {
+        let one = importer.decide(&id, digest.as_deref(), verdict).await;
+        decided.push(one.map_err(|error| format!("{id}: {error}; {} were decided before it", decided.len()))?);
+    }
+    let word = if verdict == Verdict::Refuse { "refused" } else { "applied" };
+    Ok(if json {
+        lines(&json!({ word: decided.iter().map(proposal_json).collect::<Vec<_>>() }))
+    } else {
+        format!("{word}: {}\n{}", decided.len(), listed(decided.iter()))
+    })
+}
+
+fn said(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn lines(value: &Value) -> String {
+    format!("{value}\n")
+}
+
+fn text(price: Option<Decimal>) -> Value {
+    price.map_or(Value::Null, |price| json!(price.to_string()))
+}
+
+fn change_json(change: &Change) -> Value {
+    json!({ "name": change.name, "was": text(change.was), "is": text(change.is) })
+}
+
+fn proposal_json(proposal: &Proposal) -> Value {
+    let changes: Vec<Value> = proposal.changes.iter().map(change_json).collect();
+    json!({ "id": proposal.id, "kind": proposal.kind.name(), "source": proposal.source, "changes": changes })
+}
+
+fn offer_json(offer: &Offer) -> Value {
+    let pricing: serde_json::Map<String, Value> =
+        offer.card.iter().map(|(name, price)| (name.to_owned(), json!(price.to_string()))).collect();
+    json!({
+        "id": offer.model.id,
+        "source": offer.source,
+        "enabled": offer.model.enabled,
+        "served": offer.is_served,
+        "below_cost": offer.is_below_cost,
+        "derived_prices": offer.derived,
+        "pricing": pricing,
+    })
+}
+
+fn outcome_json(outcome: &Outcome) -> Value {
+    let raised = outcome.plan.raised.iter().map(|(id, changes)| {
+        let changes: Vec<Value> = changes.iter().map(change_json).collect();
+        json!({ "id": id, "changes": changes })
+    });
+    let troubles = outcome.troubles.iter().map(|(source, why)| json!({ "source": source, "error": why }));
+    json!({
+        "new": outcome.plan.added,
+        "raised": raised.collect::<Vec<_>>(),
+        "waiting": outcome.plan.waiting().map(proposal_json).collect::<Vec<_>>(),
+        "errors": troubles.collect::<Vec<_>>(),
+    })
+}
+
+fn change_line(change: &Change) -> String {
+    let Change { name, was, is } = change;
+    format!("  {name} {} -> {}\n", card::shown(name, *was), card::shown(name, *is))
+}
+
+fn listed<'a>(proposals: impl Iterator<Item = &'a Proposal>) -> String {
+    let one = |proposal: &Proposal| {
+        let changes: String = proposal.changes.iter().map(change_line).collect();
+        format!("{} ({}, {})\n{changes}", proposal.id, proposal.kind.name(), proposal.source)
+    };
+    proposals.map(one).collect()
+}
+
+fn diff<'a>(waiting: impl Iterator<Item = &'a Proposal>) -> String {
+    let shown = listed(waiting);
+    if shown.is_empty() { "nothing waits\n".to_owned() } else { shown }
+}
+
+fn told(outcome: &Outcome) -> String {
+    let plan = &outcome.plan;
+    let raised: String = plan
+        .raised
+        .iter()
+        .map(|(id, changes)| format!("{id} (raised)\n{}", changes.iter().map(change_line).collect::<String>()))
+        .collect();
+    let troubles: String = outcome.troubles.iter().map(|(source, why)| format!("{source}: {why}\n")).collect();
+    let waiting = plan.waiting().count();
+    format!(
+        "{raised}{troubles}{} new, {} raised, {waiting} waiting (coinslot models diff)\n",
+        plan.added.len(),
+        plan.raised.len()
+    )
+}
+
+fn table(offers: &[Offer]) -> String {
+    if offers.is_empty() {
+        return "no model has a price\n".to_owned();
+    }
+    let row = |cells: [&str; 5]| {
+        let [id, source, input, output, notes] = cells;
+        format!("{id:<48} {source:<20} {input:>10} {output:>10}  {notes}").trim_end().to_owned() + "\n"
+    };
+    let head = row(["id", "source", "input", "output", "notes"]);
+    let rows = offers.iter().map(|offer| {
+        let price = |name: &str| card::shown(name, offer.card.get(name));
+        let notes = [
+            (!offer.model.enabled, "off"),
+            (!offer.derived.is_empty(), "cache price derived"),
+            (offer.is_below_cost, "below cost"),
+            (!offer.is_served, "no upstream has it"),
+        ];
+        let notes: Vec<&str> = notes.into_iter().filter_map(|(is_so, note)| is_so.then_some(note)).collect();
+        row([&offer.model.id, &offer.source, &price("prompt"), &price("completion"), &notes.join(", ")])
+    });
+    std::iter::once(head).chain(rows).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_make_sense_or_nothing_is_done() {
+        let these = |ids: &[&str]| Which::These(ids.iter().map(|id| (*id).to_owned()).collect());
+        let switch = |id: &str, on| Act::Switch { ids: vec![id.to_owned()], on };
+        let rows: &[(&str, Option<(Act, bool)>)] = &[
+            ("list", Some((Act::List, false))),
+            ("list --json", Some((Act::List, true))),
+            ("sync", Some((Act::Sync, false))),
+            ("--json sync", None),
+            ("diff --json", Some((Act::Diff, true))),
+            ("apply a/b c", Some((Act::Decide(Verdict::Apply, these(&["a/b", "c"])), false))),
+            ("apply --all", Some((Act::Decide(Verdict::Apply, Which::All), false))),
+            ("apply --below-cost a", Some((Act::Decide(Verdict::ApplyBelowCost, these(&["a"])), false))),
+            ("apply a --at-cost", Some((Act::TakeBack(vec!["a".to_owned()]), false))),
+            ("apply --at-cost --below-cost a", None),
+            ("apply --at-cost", None),
+            ("disable --at-cost a", None),
+            ("apply --below-cost --all", None),
+            ("apply", None),
+            ("apply --all a", None),
+            ("refuse --all --json", Some((Act::Decide(Verdict::Refuse, Which::All), true))),
+            ("refuse --below-cost a", None),
+            ("enable a", Some((switch("a", true), false))),
+            ("disable a", Some((switch("a", false), false))),
+            ("disable --all", None),
+            ("list a", None),
+            ("sync --all", None),
+            ("apply --force a", None),
+            ("", None),
+        ];
+        for (line, wanted) in rows {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            assert_eq!(read(&words), *wanted, "{line}");
+        }
+    }
+}
