@@ -50,6 +50,7 @@ impl Job {
         mut plan: Plan,
         mut ask: Ask,
     ) -> Result<(Box<Self>, Opened), Failure> {
+        let mut dialled_again = false;
         loop {
             let began_ms = self.exchange.ledger.clock().now_ms();
             let miss = match self.attempt(ask).await {
@@ -61,25 +62,40 @@ impl Job {
                 Err(miss) => miss,
             };
             self.note_attempt(began_ms, Some(&miss));
-            let verdict = miss.verdict();
-            self.lease.finish(verdict.outcome);
-            let failure = self.failure_of(miss);
-            // Not what the upstream said: it may have repeated the prompt.
-            tracing::info!(
-                request = %self.request_id, upstream = %self.lease.upstream().name(),
-                attempt = ?self.attempts.last(), "an upstream gave no answer"
-            );
-            if !verdict.ask_next {
+            // A connection that does not come about says little, and cost nothing: once more, at once.
+            dialled_again = miss.was_never_sent() && !dialled_again;
+            if !dialled_again && let Err(failure) = self.turn_to_next(miss, &mut plan) {
                 return Err(self.undo(failure).await);
-            }
-            match self.exchange.pool.lease(&mut plan) {
-                Ok(next) => self.lease = next,
-                Err(_) => return Err(self.undo(failure).await),
             }
             ask = match self.sent.ask(self.dialect, &self.shape, self.lease.model()) {
                 Ok(ask) => ask,
                 Err(bad) => return Err(self.undo(bad_request(&bad)).await),
             };
+        }
+    }
+
+    /// Leaves the upstream that gave no answer, and takes the next.
+    ///
+    /// # Errors
+    /// What the client is told when nobody is left, or the fault is its own.
+    fn turn_to_next(&mut self, miss: Miss, plan: &mut Plan) -> Result<(), Failure> {
+        let verdict = miss.verdict();
+        self.lease.finish(verdict.outcome);
+        let failure = self.failure_of(miss);
+        // Not what the upstream said: it may have repeated the prompt.
+        tracing::info!(
+            request = %self.request_id, upstream = %self.lease.upstream().name(),
+            attempt = ?self.attempts.last(), "an upstream gave no answer"
+        );
+        if !verdict.ask_next {
+            return Err(failure);
+        }
+        match self.exchange.pool.lease(plan) {
+            Ok(next) => {
+                self.lease = next;
+                Ok(())
+            }
+            Err(_) => Err(failure),
         }
     }
 

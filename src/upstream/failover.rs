@@ -41,6 +41,12 @@ impl Miss {
         Verdict { outcome, ask_next: outcome != Outcome::Answered }
     }
 
+    /// Whether the same upstream may be asked once more: it has seen nothing of the request.
+    #[must_use]
+    pub fn was_never_sent(&self) -> bool {
+        matches!(self, Self::Forward(ForwardError::Unreachable))
+    }
+
     /// The status that it came with, for the operator's records.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
@@ -87,7 +93,9 @@ mod tests {
         }
         let failed = Verdict { outcome: Failed(None), ask_next: true };
         for error in [ForwardError::Unreachable, ForwardError::TimedOut, ForwardError::Broken, ForwardError::TooLarge] {
-            assert_eq!(Miss::Forward(error).verdict(), failed);
+            let is_unreachable = error == ForwardError::Unreachable;
+            let miss = Miss::Forward(error);
+            assert_eq!((miss.verdict(), miss.was_never_sent()), (failed, is_unreachable));
         }
         assert_eq!(Miss::Worthless("x".to_owned()).verdict(), failed);
     }

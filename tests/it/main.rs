@@ -40,6 +40,7 @@ mod mints;
 mod nutshell;
 mod pool;
 mod pool_doors;
+mod pool_health;
 mod pool_limits;
 mod prices;
 mod process;
