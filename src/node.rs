@@ -256,6 +256,7 @@ fn start_upkeep(
         jobs::start(tracker, stop, jobs::ProbeUpstreams { exchange: Arc::clone(exchange), period });
     }
     jobs::start(tracker, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
+    jobs::start(tracker, stop, jobs::WatchUpstreams { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
 }

@@ -13,6 +13,7 @@ mod password;
 mod repo;
 mod session;
 mod throttle;
+mod upstreams;
 mod vouchers;
 
 use std::sync::Arc;
@@ -83,6 +84,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/login", get(login::show).post(login::log_in))
         .route("/admin/logout", post(login::log_out))
         .route("/admin/network", get(network::show))
+        .route("/admin/upstreams", get(upstreams::show))
+        .route("/admin/upstreams/clear", post(upstreams::clear))
         .route("/admin/vouchers", get(vouchers::show).post(vouchers::issue))
         .route("/admin/vouchers/revoke", post(vouchers::revoke))
         .route("/admin/style.css", get(style))

@@ -11,6 +11,7 @@ mod maintenance;
 mod passphrase;
 mod restore;
 mod run;
+mod upstreams;
 mod vouchers;
 
 use std::process::ExitCode;
@@ -41,6 +42,12 @@ const VERBS: &[Verb] = &[
         arguments: "on|off",
         help: "stop and resume the sale; balances and refunds stay open",
         run: maintenance::main,
+    },
+    Verb {
+        name: "upstreams",
+        arguments: "[list|clear NAME] [--json]",
+        help: "who is behind the node and why one is barred; ask it again",
+        run: upstreams::main,
     },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
     Verb {

@@ -11,7 +11,9 @@ use super::{Job, bad_request, upstream_failed};
 use crate::dialect::{AnswerBody, Ask, Reading};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
-use crate::upstream::{Answer, ForwardError, Media, Miss, Outcome, Plan, Refused};
+use crate::upstream::{Answer, Bar, ForwardError, Media, Miss, Outcome, Plan, Refused};
+
+const NOT_ACCEPTED: &str = "The upstream did not accept this node's account.";
 
 /// Names of models shorter than this would be found in the middle of words.
 const NAME_CHARS: usize = 4;
@@ -180,10 +182,13 @@ impl Job {
 
     /// A mistake of the client's is shown as the upstream put it; trouble of the operator's is not.
     fn refused_failure(&self, refused: Refused) -> Failure {
+        if Bar::of(&refused).is_some() {
+            return upstream_failed(NOT_ACCEPTED);
+        }
         let shown = |text: Option<String>| text.map(|text| self.shown(&text));
         let said = shown(refused.message).unwrap_or_default();
         match refused.status {
-            401..=403 => upstream_failed("The upstream did not accept this node's account."),
+            401..=403 => upstream_failed(NOT_ACCEPTED),
             429 => {
                 let mut failure =
                     Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");

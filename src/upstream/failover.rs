@@ -3,6 +3,7 @@
 //! A mistake of the client's is the same mistake everywhere, and goes back to it. Everything else is a
 //! reason to ask the next.
 
+use super::bar::Bar;
 use super::forward::ForwardError;
 use super::health::Outcome;
 
@@ -30,6 +31,9 @@ impl Miss {
         let Self::Forward(ForwardError::Refused(refused)) = self else {
             return Verdict { outcome: Outcome::Failed(None), ask_next: true };
         };
+        if let Some(bar) = Bar::of(refused) {
+            return Verdict { outcome: Outcome::Barred(bar), ask_next: true };
+        }
         let outcome = match refused.status {
             401..=403 => Outcome::Locked,
             404 => Outcome::Missing,

@@ -5,19 +5,22 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
+use super::bar::Bar;
+use super::barred::{self, Marks};
 use super::choice::{Entrant, order};
-use super::health::{Health, Outcome, Standing, Ticket};
+use super::health::{Health, Standing, Ticket};
+use super::lease::Lease;
 use super::models::Names;
 use super::outlay::{Outlay, Outlays};
 use super::provider::Upstream;
-use super::repo::{self, Stored};
+use super::repo;
+use super::sealed::{seal, unseal};
 use super::sticky::{Session, Sticky};
 use crate::clock::SharedClock;
-use crate::config::{self, Choice, Secret, Upstreams};
+use crate::config::{self, Choice, Upstreams};
 use crate::net::NetError;
 use crate::store::{Store, StoreError};
 use crate::vault::{Vault, VaultError};
@@ -25,7 +28,7 @@ use crate::vault::{Vault, VaultError};
 /// Most models of one upstream whose health is remembered. Clients can invent names.
 const MOST_MODELS: usize = 1_000;
 /// Where the health of an upstream as a whole is kept: no model has no name.
-const ACCOUNT: &str = "";
+pub(super) const ACCOUNT: &str = "";
 
 /// Why there is no pool.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +60,13 @@ pub enum Unavailable {
 
 /// One upstream, and what is known of it.
 #[derive(Debug)]
-struct Member {
-    upstream: Upstream,
+pub(super) struct Member {
+    pub(super) upstream: Upstream,
     /// By model.
     health: Mutex<HashMap<String, Health>>,
     /// When an attempt last ended, in ms.
-    heard_ms: AtomicI64,
+    pub(super) heard_ms: AtomicI64,
+    pub(super) marks: Marks,
 }
 
 /// How one upstream is, for the operator.
@@ -70,6 +74,8 @@ struct Member {
 pub struct Condition {
     pub name: Arc<str>,
     pub kind: &'static str,
+    /// Why it is not asked until the operator clears it, and since when, in ms since the Unix epoch.
+    pub bar: Option<(Bar, i64)>,
     /// A spend cap is reached.
     pub is_capped: bool,
     /// Models that it is not asked for now, and for how many seconds.
@@ -87,14 +93,14 @@ pub struct Pool {
     members: Vec<Arc<Member>>,
     choice: Choice,
     max_attempts: usize,
-    breaker_failures: u32,
+    pub(super) breaker_failures: u32,
     /// How long a request waits for a place.
     patience: Duration,
     /// Told when a place becomes free.
-    freed: Notify,
-    sticky: Sticky,
+    pub(super) freed: Notify,
+    pub(super) sticky: Sticky,
     outlays: Outlays,
-    clock: SharedClock,
+    pub(super) clock: SharedClock,
 }
 
 /// What could serve one request.
@@ -107,21 +113,10 @@ pub struct Plan {
     tried: bool,
 }
 
-/// The leave for one attempt, and a place at its upstream as long as it lives.
-#[derive(Debug)]
-pub struct Lease {
-    pool: Arc<Pool>,
-    member: Arc<Member>,
-    model: String,
-    session: Option<Session>,
-    ticket: Ticket,
-    /// Whether the outcome is known.
-    is_settled: bool,
-    slot: Option<OwnedSemaphorePermit>,
-}
-
 /// How long to wait for a spend cap: until midnight at most, and nobody has to know that it is one.
 const CAPPED_SECS: u64 = 3_600;
+/// The same for an operator to come.
+const BARRED_SECS: u64 = 300;
 
 impl Pool {
     /// The upstreams of the environment, which are stored, and those that are stored beside them. Where
@@ -156,6 +151,8 @@ impl Pool {
             tracing::info!(name = %upstream.name(), kind = upstream.label(), priority = upstream.priority, "an upstream");
         }
         pool.outlays.flush(store, clock.now_ms()).await?;
+        barred::enrol(store, vault, described.iter()).await?;
+        pool.watch(store).await?;
         Ok(Arc::new(pool))
     }
 
@@ -163,7 +160,12 @@ impl Pool {
         let member = |one: &config::Upstream| {
             let upstream = Upstream::new(one);
             let upstream = upstream.map_err(|error| PoolError::Upstream { name: one.name.clone(), error })?;
-            Ok(Arc::new(Member { upstream, health: Mutex::default(), heard_ms: AtomicI64::new(i64::MIN) }))
+            Ok(Arc::new(Member {
+                upstream,
+                health: Mutex::default(),
+                heard_ms: AtomicI64::new(i64::MIN),
+                marks: Marks::default(),
+            }))
         };
         Ok(Self {
             members: described.iter().filter(|one| one.enabled).map(member).collect::<Result<Vec<_>, PoolError>>()?,
@@ -208,7 +210,8 @@ impl Pool {
         out.sort();
         let (today_usd, month_usd) = self.outlays.spent_usd(name, now_ms);
         let is_capped = self.is_capped(member, now_ms);
-        Condition { name: Arc::clone(name), kind: member.upstream.label(), is_capped, out, rests, today_usd, month_usd }
+        let (kind, bar) = (member.upstream.label(), member.marks.bar());
+        Condition { name: Arc::clone(name), kind, bar, is_capped, out, rests, today_usd, month_usd }
     }
 
     /// What clients are told about who serves them: the kind, where there is only one.
@@ -336,6 +339,10 @@ impl Pool {
         model: &str,
         now_ms: i64,
     ) -> Result<(Option<OwnedSemaphorePermit>, Ticket), Unavailable> {
+        // The operator may want none to be left out, ever: then it goes last.
+        if member.marks.is_barred() && self.breaker_failures > 0 {
+            return Err(Unavailable::Out { secs: BARRED_SECS });
+        }
         if self.is_capped(member, now_ms) {
             return Err(Unavailable::Out { secs: CAPPED_SECS });
         }
@@ -360,6 +367,36 @@ impl Pool {
     fn is_capped(&self, member: &Member, now_ms: i64) -> bool {
         let upstream = &member.upstream;
         self.outlays.is_capped(upstream.name(), upstream.daily_usd, upstream.monthly_usd, now_ms)
+    }
+
+    /// Whether all of them refuse the operator's account.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        !self.members.is_empty() && self.members.iter().all(|member| member.marks.is_barred())
+    }
+
+    /// Brings what is stored about barred upstreams together with what this process has found. One that the
+    /// operator has cleared begins anew.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn watch(&self, store: &Store) -> Result<(), StoreError> {
+        let known = self.members.iter().map(|member| (member.upstream.name().as_ref(), &member.marks));
+        for name in barred::watch(store, known).await? {
+            let cleared = self.members.iter().filter(|member| **member.upstream.name() == *name);
+            cleared.for_each(|member| member.health().clear());
+        }
+        Ok(())
+    }
+
+    /// Forgets what is held against an upstream, here and in every process. Returns whether there is such a one.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn clear(&self, store: &Store, name: &str) -> Result<bool, StoreError> {
+        let cleared = repo::clear(store, name).await?;
+        self.watch(store).await?;
+        Ok(cleared)
     }
 
     /// Notes what a request cost.
@@ -414,14 +451,21 @@ impl Member {
             priority: self.upstream.priority,
             weight: self.upstream.weight,
             fee: self.upstream.fee,
-            rests: rests(model) || rests(ACCOUNT),
+            rests: self.marks.is_barred() || rests(model) || rests(ACCOUNT),
             is_known: known == Some(self.upstream.name()),
         }
     }
 
     /// Looks at what is known of a model; where nothing is, only if it `could_be_bad`. What is not worth
     /// remembering afterwards is forgotten.
-    fn with_health(&self, model: &str, limit: u32, now_ms: i64, could_be_bad: bool, look: impl FnOnce(&mut Health)) {
+    pub(super) fn with_health(
+        &self,
+        model: &str,
+        limit: u32,
+        now_ms: i64,
+        could_be_bad: bool,
+        look: impl FnOnce(&mut Health),
+    ) {
         let mut all = self.health();
         if !all.contains_key(model) {
             if !could_be_bad {
@@ -440,96 +484,4 @@ impl Member {
             all.remove(model);
         }
     }
-}
-
-impl Lease {
-    #[must_use]
-    pub fn upstream(&self) -> &Upstream {
-        &self.member.upstream
-    }
-
-    /// What the upstream calls the model.
-    #[must_use]
-    pub fn model(&self) -> &str {
-        &self.model
-    }
-
-    /// Takes note of how it went. A stream may begin well and end badly: then the second counts too.
-    pub fn finish(&mut self, outcome: Outcome) {
-        self.is_settled = true;
-        let (member, now_ms) = (&self.member, self.pool.clock.now_ms());
-        member.heard_ms.store(now_ms, Ordering::Relaxed);
-        let name = member.upstream.name();
-        let limit = self.pool.breaker_failures;
-        let is_bad = outcome != Outcome::Answered;
-        let mut opened = false;
-        member.with_health(&self.model, limit, now_ms, is_bad, |health| {
-            opened = health.finish(now_ms, &self.ticket, outcome)
-        });
-        if opened {
-            tracing::warn!(upstream = %name, model = %self.model, "an upstream failed repeatedly and is left alone for a while");
-        }
-        let account = |outcome| {
-            member.with_health(ACCOUNT, 0, now_ms, is_bad, |health| {
-                if let Some(ticket) = health.admit(now_ms) {
-                    health.finish(now_ms, &ticket, outcome);
-                }
-            });
-        };
-        match outcome {
-            Outcome::Locked => {
-                tracing::error!(upstream = %name, "ALARM: an upstream does not accept the operator's account");
-                account(Outcome::Locked);
-            }
-            Outcome::Answered => {
-                account(Outcome::Answered);
-                if let Some(session) = self.session {
-                    self.pool.sticky.bind(session, name, now_ms);
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.slot.take().is_some() {
-            self.pool.freed.notify_waiters();
-        }
-        if self.is_settled {
-            return;
-        }
-        let now_ms = self.pool.clock.now_ms();
-        self.member.with_health(&self.model, self.pool.breaker_failures, now_ms, false, |health| {
-            health.abandon(now_ms, &self.ticket);
-        });
-    }
-}
-
-/// What binds the sealed part of an upstream to its row.
-fn seal_name(name: &str) -> String {
-    format!("upstream {name}")
-}
-
-fn seal(upstream: &config::Upstream, vault: &Vault) -> Result<Stored, VaultError> {
-    let (spec, secrets) = upstream.to_json();
-    Ok(Stored {
-        name: upstream.name.clone(),
-        from_environment: true,
-        spec: spec.to_string(),
-        sealed: vault.seal(&seal_name(&upstream.name), secrets.to_string().as_bytes())?,
-    })
-}
-
-fn unseal(row: &Stored, config: &Upstreams, vault: &Vault) -> Result<config::Upstream, PoolError> {
-    let unreadable = || PoolError::Unreadable(row.name.clone());
-    let plain =
-        Secret::new(String::from_utf8(vault.unseal(&seal_name(&row.name), &row.sealed)?).map_err(|_| unreadable())?);
-    let mut entry: Value = serde_json::from_str(&row.spec).map_err(|_| unreadable())?;
-    let secrets: Value = serde_json::from_str(plain.expose()).map_err(|_| unreadable())?;
-    if let (Some(entry), Value::Object(secrets)) = (entry.as_object_mut(), secrets) {
-        entry.extend(secrets);
-    }
-    config::Upstream::from_json(&entry, config.timeouts).map_err(|_| unreadable())
 }
