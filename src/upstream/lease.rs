@@ -43,6 +43,9 @@ impl Lease {
         let name = member.upstream.name();
         let limit = self.pool.breaker_failures;
         let is_bad = outcome != Outcome::Answered;
+        if let Some(session) = self.session.filter(|_| is_bad) {
+            self.pool.sticky.give_up(&session, name);
+        }
         let mut opened = false;
         member.with_health(&self.model, limit, now_ms, is_bad, |health| {
             opened = health.finish(now_ms, &self.ticket, outcome)

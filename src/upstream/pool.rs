@@ -300,6 +300,7 @@ impl Pool {
         if plan.attempts_left == 0 || plan.left.is_empty() {
             return Err(Unavailable::Exhausted);
         }
+        let _choosing = plan.session.map(|_| self.sticky.choosing());
         let now_ms = self.clock.now_ms();
         let mut why = None;
         for place in self.order(plan, now_ms) {
@@ -311,6 +312,9 @@ impl Pool {
                     plan.attempts_left = plan.attempts_left.saturating_sub(1);
                     plan.tried = true;
                     let (pool, session) = (Arc::clone(self), plan.session);
+                    if let Some(session) = session {
+                        self.sticky.begin(session, member.upstream.name(), now_ms);
+                    }
                     return Ok(Lease { pool, member, model, session, ticket, is_settled: false, slot });
                 }
                 Err(reason) => why = Some(sooner(why, reason)),
