@@ -9,6 +9,7 @@ pub mod limits;
 pub mod listing;
 pub mod model;
 pub mod route;
+pub mod support;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -33,6 +33,6 @@ pub use health::{Outcome, Standing};
 pub use lease::Lease;
 pub use models::{Models, Names};
 pub use outlay::Outlay;
-pub use pool::{Condition, Plan, Pool, PoolError, Unavailable};
+pub use pool::{Condition, Plan, Pool, PoolError, Unavailable, Wanted};
 pub use provider::Upstream;
 pub use sticky::Session;

@@ -21,6 +21,7 @@ use super::sealed::{seal, unseal};
 use super::sticky::{Session, Sticky};
 use crate::clock::SharedClock;
 use crate::config::{self, Choice, Upstreams};
+use crate::dialect::{Feature, Needs};
 use crate::net::NetError;
 use crate::store::{Store, StoreError};
 use crate::vault::{Vault, VaultError};
@@ -48,8 +49,12 @@ pub enum PoolError {
 pub enum Unavailable {
     /// There are none at all.
     None,
-    /// None of them serves this model in this wire format.
+    /// None of them has this model.
+    Unserved,
+    /// Some have it, but none in this wire format.
     NotServed,
+    /// Some do, but lack this.
+    Lacking(Feature),
     /// All that could are left alone, or used up, for so many seconds.
     Out { secs: u64 },
     /// All that could have as many requests as they take.
@@ -101,6 +106,18 @@ pub struct Pool {
     pub(super) sticky: Sticky,
     outlays: Outlays,
     pub(super) clock: SharedClock,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The endpoint's path, which tells the wire format.
+    pub path: &'a str,
+    pub names: Names<'a>,
+    /// Tags that the upstream must have.
+    pub tags: &'a [String],
+    /// What it must be able to.
+    pub needs: Needs,
 }
 
 /// What could serve one request.
@@ -249,25 +266,29 @@ impl Pool {
         self.sticky.session(payer, name)
     }
 
-    /// Whether some upstream has this model, in whatever wire format.
+    /// Whether some upstream with these tags has this model, in whatever wire format.
     #[must_use]
-    pub fn serves(&self, names: Names<'_>) -> bool {
-        self.members.iter().any(|member| member.upstream.has(names))
+    pub fn serves(&self, names: Names<'_>, tags: &[String]) -> bool {
+        self.members.iter().any(|member| member.upstream.called(names, tags).is_some())
     }
 
-    /// What could serve this model in the wire format of this path.
+    /// What could serve this.
     ///
     /// # Errors
     /// When nothing could.
-    pub fn plan(&self, path: &str, names: Names<'_>, session: Option<Session>) -> Result<Plan, Unavailable> {
+    pub fn plan(&self, wanted: &Wanted<'_>, session: Option<Session>) -> Result<Plan, Unavailable> {
         if self.members.is_empty() {
             return Err(Unavailable::None);
         }
-        let members = self.members.iter().enumerate();
-        let left: Vec<_> =
-            members.filter_map(|(at, member)| Some((at, member.upstream.serves(path, names)?))).collect();
+        let (mut left, mut why) = (Vec::with_capacity(self.members.len()), Unavailable::Unserved);
+        for (at, member) in self.members.iter().enumerate() {
+            match member.upstream.offers(wanted) {
+                Ok(model) => left.push((at, model)),
+                Err(reason) => why = nearer(why, reason),
+            }
+        }
         if left.is_empty() {
-            return Err(Unavailable::NotServed);
+            return Err(why);
         }
         Ok(Plan { left, attempts_left: self.max_attempts, session, tried: false })
     }
@@ -428,6 +449,14 @@ impl Plan {
         let is_it = |at: &usize| pool.members.get(*at).is_some_and(|member| **member.upstream.name() == *name);
         self.left.retain(|(at, _)| is_it(at));
         self
+    }
+}
+
+/// Which of two reasons a client is told: what came nearest to serving it.
+fn nearer(before: Unavailable, other: Unavailable) -> Unavailable {
+    match (before, other) {
+        (Unavailable::Lacking(_), _) | (_, Unavailable::Unserved) => before,
+        (_, other) => other,
     }
 }
 

@@ -27,6 +27,7 @@ mod crash_matrix;
 mod discover;
 mod doctor;
 mod endpoints;
+mod features;
 mod foreign;
 mod hostile;
 mod idempotency;

@@ -626,6 +626,11 @@ async fn a_model_that_nobody_serves_costs_nothing() {
     assert_eq!(Purse::new(&world.mint).await.receive(&token).await.unwrap(), 30);
     world.finish().await;
     let world = World::new(&[json!({ "models": ["toy/cheap"] }), json!({ "models": ["toy/cach*"] })], &[]).await;
+    // It has a price, so it may be served again.
+    let token = world.purse.send(30).await;
+    let reply = world.send_token(&ask("hi"), &token).await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "upstream_unavailable"));
+    assert_eq!((reply.headers["retry-after"].as_str(), &reply.headers["x-cashu"]), ("60", &token));
     let list: Value = world.node.get("/v1/models").send().await.unwrap().json().await.unwrap();
     let ids: Vec<&str> = list["data"].as_array().unwrap().iter().filter_map(|model| model["id"].as_str()).collect();
     assert_eq!(ids, ["toy/cached", "toy/cheap"], "the list names what can be had");
