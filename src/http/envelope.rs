@@ -137,6 +137,11 @@ pub struct Asked<'a> {
 #[must_use]
 pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
     let (status, kind, code) = facts(failure.code);
+    let status = match (failure.code, asked.protocol) {
+        // The vendors' own answer. In OpenAI's shape, clients of this network look for 400.
+        (Code::InvalidModel, Protocol::Anthropic | Protocol::Gemini) => 404,
+        _ => status,
+    };
     let status = failure.upstream.as_ref().map_or(status, |answer| answer.status);
     let mut error = error_object(failure, kind, code);
     if let Funds::Returned(token) = &failure.funds {
