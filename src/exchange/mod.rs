@@ -284,6 +284,19 @@ impl Exchange {
         Some(self.pool.session(payer.unwrap_or_default(), &name))
     }
 
+    /// What a request would be held for, and the model as it asks for it, if it could be served now. Nothing is
+    /// taken, and nobody is asked.
+    ///
+    /// # Errors
+    /// What the request itself would be refused with, whatever it is paid with.
+    pub fn appraise(&self, dialect: &dyn Dialect, sent: &Sent) -> Result<(String, Candidate), Failure> {
+        self.maintenance.check()?;
+        let shape = dialect.read(&sent.request()).map_err(|bad| bad_request(&bad))?;
+        let candidate = self.quote(dialect, &shape)?;
+        self.plan(dialect, &shape, &candidate, None)?;
+        Ok((shape.model, candidate))
+    }
+
     /// What a request would need at most, priced now.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod models;
 pub mod peer;
 mod providers;
 mod proxy;
+mod quote;
 mod rate;
 mod receipts;
 pub mod serve;
@@ -130,7 +131,9 @@ pub fn router(node: Node, front: axum::routing::MethodRouter<Node>, cors_origins
             .route(&at("/models/{*id}"), get(models::one).post(of_a_model))
             .route(&at("/providers"), get(providers::list))
             .route(&at("/providers/"), get(providers::list))
-            .route(&at("/receipts/{id}"), get(receipts::one));
+            .route(&at("/receipts/{id}"), get(receipts::one))
+            .route(&at("/quote"), post(quote::chat))
+            .route(&at("/quote/{*path}"), post(quote::any));
         for dialect in dialect::REGISTRY.iter().copied().filter(|dialect| !dialect.is_of_a_model()) {
             router = router.route(&at(&format!("/{}", dialect.path())), paid(dialect));
         }
@@ -169,9 +172,8 @@ fn paid(dialect: &'static dyn Dialect) -> axum::routing::MethodRouter<Node> {
 
 /// A path that names a model and what it shall do: `models/{model}:{method}`.
 async fn of_a_model(state: State<Node>, Path(rest): Path<String>, request: Request) -> Response<Body> {
-    let found = rest.rsplit_once(':').and_then(|(model, method)| Some((model, dialect::for_method(method)?)));
-    match found {
-        Some((model, dialect)) => proxy::serve(state, Target { dialect, model: Some(model.to_owned()) }, request).await,
+    match Target::of_a_model(&rest) {
+        Some(target) => proxy::serve(state, target, request).await,
         None => not_found(request).await,
     }
 }

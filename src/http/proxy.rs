@@ -15,7 +15,7 @@ use http_body::Frame;
 
 use super::envelope::{self, Asked};
 use super::{Node, headers, idempotency};
-use crate::dialect::{Dialect, Protocol, Receipt};
+use crate::dialect::{self, Dialect, Protocol, Receipt};
 use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Sent, Whole};
 use crate::failure::{Code, Failure, Funds};
 use crate::payment::{self, Credentials};
@@ -43,6 +43,14 @@ pub(super) struct Asks {
 pub struct Target {
     pub dialect: &'static dyn Dialect,
     pub model: Option<String>,
+}
+
+impl Target {
+    /// `{model}:{method}`, as it stands behind `models/`.
+    pub fn of_a_model(rest: &str) -> Option<Self> {
+        let (model, method) = rest.rsplit_once(':')?;
+        Some(Self { dialect: dialect::for_method(method)?, model: Some(model.to_owned()) })
+    }
 }
 
 /// Serves one request of a dialect.
