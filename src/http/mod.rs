@@ -16,6 +16,7 @@ mod rate;
 mod receipts;
 pub mod serve;
 mod unsupported;
+mod usage;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -132,6 +133,7 @@ pub fn router(node: Node, front: axum::routing::MethodRouter<Node>, cors_origins
             .route(&at("/providers"), get(providers::list))
             .route(&at("/providers/"), get(providers::list))
             .route(&at("/receipts/{id}"), get(receipts::one))
+            .route(&at("/usage"), get(usage::show))
             .route(&at("/quote"), post(quote::chat))
             .route(&at("/quote/{*path}"), post(quote::any));
         for dialect in dialect::REGISTRY.iter().copied().filter(|dialect| !dialect.is_of_a_model()) {

@@ -57,5 +57,6 @@ mod streams;
 mod tidy;
 mod two_nodes;
 mod unclaimed;
+mod usage;
 mod vouchers;
 mod xcashu;
