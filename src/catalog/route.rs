@@ -176,6 +176,16 @@ impl Market {
         serde_json::json!({ "object": "list", "data": data })
     }
 
+    /// The models of the listing, and the kinds of upstream that serve each.
+    pub fn reached<'a>(&'a self, pool: &'a Pool) -> impl Iterator<Item = (&'a str, Vec<&'static str>)> {
+        let kinds = |model: &Model| {
+            let names = Names { asked: &model.id, id: &model.id, forwarded: model.upstream_id() };
+            pool.kinds_serving(names, &model.upstream_tags)
+        };
+        let reached = self.catalog.offered().map(move |model| (model.id.as_str(), kinds(model)));
+        reached.filter(|(_, kinds)| !kinds.is_empty())
+    }
+
     /// What any request costs, where the operator's own prices replace those of every model.
     #[must_use]
     pub fn static_prices(&self) -> Option<RateCard> {

@@ -8,6 +8,7 @@ mod idempotency;
 mod info;
 mod lightning;
 mod models;
+mod paths;
 pub mod peer;
 mod providers;
 mod proxy;
@@ -129,6 +130,9 @@ pub fn router(node: Node, front: axum::routing::MethodRouter<Node>, cors_origins
             .route(&at("/rate"), get(rate::show))
             .route(&at("/models"), get(models::list))
             .route(&at("/models/"), get(models::list))
+            .route(&at("/models/paths"), get(paths::list))
+            .route(&at("/models/paths/"), get(paths::list))
+            .route(&at("/models/paths/model"), get(paths::one))
             .route(&at("/models/{*id}"), get(models::one).post(of_a_model))
             .route(&at("/providers"), get(providers::list))
             .route(&at("/providers/"), get(providers::list))

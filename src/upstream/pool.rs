@@ -272,6 +272,19 @@ impl Pool {
         self.members.iter().any(|member| member.upstream.called(names, tags).is_some())
     }
 
+    /// The kinds of upstream that serve it so, each once.
+    #[must_use]
+    pub fn kinds_serving(&self, names: Names<'_>, tags: &[String]) -> Vec<&'static str> {
+        let serving = self.members.iter().filter(|member| member.upstream.called(names, tags).is_some());
+        distinct(serving)
+    }
+
+    /// All kinds that there are, each once.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<&'static str> {
+        distinct(self.members.iter())
+    }
+
     /// What could serve this.
     ///
     /// # Errors
@@ -436,6 +449,13 @@ impl Pool {
     pub async fn flush(&self, store: &Store) -> Result<(), StoreError> {
         self.outlays.flush(store, self.clock.now_ms()).await
     }
+}
+
+fn distinct<'a>(members: impl Iterator<Item = &'a Arc<Member>>) -> Vec<&'static str> {
+    let mut kinds: Vec<&'static str> = members.map(|member| member.upstream.label()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
 }
 
 fn secs_until(until_ms: i64, now_ms: i64) -> u64 {

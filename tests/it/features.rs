@@ -4,8 +4,9 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::pool::{Reply, World};
+use crate::pool::{Reply, World, entry};
 use crate::support::node::models;
+use crate::support::upstream::Upstream;
 
 /// A list with these models, each with what `more` says, and where it lies.
 fn listed(more: &[(&str, Value)]) -> (TempDir, String) {
@@ -225,5 +226,39 @@ async fn a_model_is_asked_only_of_upstreams_with_its_tags() {
     assert_eq!(reply.headers["x-cashu"], token, "it is untouched");
     let list = Reply::of(world.node.get("/v1/models").send().await.unwrap()).await;
     assert!(list.has("toy/europe") && !list.has("toy/nowhere") && !list.has("canary"), "{}", list.text);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ways_to_a_model_say_no_more_than_the_kind() {
+    let (_dir, path) = listed(&[("toy/echo-1", json!({})), ("toy/eu", json!({ "upstream_tags": ["eu"] }))]);
+    let upstreams = vec![Upstream::start().await, Upstream::start().await];
+    let entries = json!([
+        entry(0, &upstreams[0].url(), &json!({ "tags": ["eu"] })),
+        entry(1, &upstreams[1].url(), &json!({ "provider_type": "vllm" })),
+    ]);
+    let world = World::of(upstreams, &entries, &[("MODELS_PATH", &path)]).await;
+    let get = async |path: &str| Reply::of(world.node.get(path).send().await.unwrap()).await;
+    for path in ["/v1/models/paths", "/v1/models/paths/", "/models/paths"] {
+        let reply = get(path).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        let data = &reply.json()["data"];
+        assert_eq!((&data[0]["id"], data[0]["paths"].as_array().unwrap().len()), (&json!("toy/echo-1"), 2));
+        let generic = &data[1]["paths"];
+        assert_eq!((&data[1]["id"], generic.as_array().unwrap().len()), (&json!("toy/eu"), 1));
+        assert_eq!(generic[0]["provider"], json!({ "id": 1, "slug": "generic", "type": "generic" }));
+        assert_eq!(generic[0]["path"], "url=http%3A%2F%2Flocalhost&provider-id=1&model-id=toy%2Feu");
+        assert_eq!(generic[0]["endpoint"], Value::Null);
+        assert!(reply.json()["updated_at"].as_i64().unwrap() > 0);
+        for upstream in &world.upstreams {
+            assert!(!reply.has(upstream.url().split('/').nth(2).unwrap()) && !reply.has("canary"), "{}", reply.text);
+        }
+    }
+    let one = get("/v1/models/paths/model?model_id=echo-1").await;
+    assert_eq!((one.status, one.json()["data"].as_array().unwrap().len()), (200, 2));
+    for path in ["/v1/models/paths/model?model_id=none", "/v1/models/paths/model"] {
+        assert_eq!(get(path).await.status, 404, "{path}");
+    }
+    assert_eq!(get("/v1/models/echo-1").await.status, 200, "models are where they were");
     world.finish().await;
 }
