@@ -58,6 +58,7 @@ impl Job {
             let miss = match self.attempt(ask).await {
                 Ok(opened) => {
                     self.note_attempt(began_ms, None);
+                    self.timing.upstream = Some(self.held_at.elapsed());
                     self.lease.finish(Outcome::Answered);
                     return Ok((self, opened));
                 }

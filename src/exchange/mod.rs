@@ -36,6 +36,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rust_decimal::Decimal;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::limits::WorstCase;
@@ -130,6 +131,15 @@ impl Call {
     }
 }
 
+/// How long the parts of a request took, as far as they are over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// From its last byte until its money was held, a redemption included.
+    pub admission: Option<Duration>,
+    /// From there to an answer, or to the first content of a stream; attempts that failed included.
+    pub upstream: Option<Duration>,
+}
+
 /// A success.
 #[derive(Debug)]
 pub enum Reply {
@@ -146,6 +156,7 @@ pub struct Whole {
     pub media: Cow<'static, str>,
     pub receipt: Receipt,
     pub change: Option<Change>,
+    pub timing: Timing,
 }
 
 /// Everything that serving takes.
@@ -185,6 +196,8 @@ pub(crate) struct Job {
     payer: Payer,
     hold: Hold,
     request_id: String,
+    timing: Timing,
+    held_at: Instant,
     once: Option<Arc<Once>>,
     /// `Content-Type` of a streamed answer.
     stream_media: &'static str,
@@ -204,6 +217,7 @@ impl Exchange {
     /// # Errors
     /// A failure that says what happened to the money.
     pub async fn serve(self: Arc<Self>, call: Call) -> Result<Reply, Failure> {
+        let began = Instant::now();
         self.maintenance.check()?;
         let shape = call.dialect.read(&call.sent.request()).map_err(|bad| bad_request(&bad))?;
         let candidate = self.quote(call.dialect, &shape)?;
@@ -230,6 +244,8 @@ impl Exchange {
             dialect: call.dialect,
             sent: call.sent,
             request_id: call.request_id,
+            timing: Timing { admission: Some(began.elapsed()), upstream: None },
+            held_at: Instant::now(),
             once: call.once,
             exchange: self,
             lease,
@@ -393,17 +409,17 @@ impl Job {
     /// How a streamed answer looks on its way.
     fn form(&self) -> Form {
         let keep_alive = self.exchange.keep_alive.filter(|_| !self.shape.as_array);
-        Form { media: self.stream_media, keep_alive }
+        Form { media: self.stream_media, keep_alive, timing: self.timing }
     }
 
     /// An answer that came whole: billed and stamped.
     async fn bill_whole(self: Box<Self>, answered: Answered) -> Result<Reply, Failure> {
         let Answered { body, media, reading } = answered;
-        let (dialect, shape) = (self.dialect, Arc::clone(&self.shape));
+        let (dialect, shape, timing) = (self.dialect, Arc::clone(&self.shape), self.timing);
         let settled = self.settle(reading).await?;
         let body = dialect.stamp(&body, &shape, &settled.receipt);
         let media = dialect.answer_media(&media);
-        Ok(Reply::Whole(Box::new(Whole { body, media, receipt: settled.receipt, change: settled.change })))
+        Ok(Reply::Whole(Box::new(Whole { body, media, receipt: settled.receipt, change: settled.change, timing })))
     }
 
     /// Frees the hold and gives the money back.

@@ -29,6 +29,7 @@ mod doctor;
 mod endpoints;
 mod features;
 mod foreign;
+mod headers;
 mod hostile;
 mod idempotency;
 mod invariants;
