@@ -63,6 +63,8 @@ pub enum Code {
     InvalidModel,
     /// The model is not sold for what the request wants of it.
     ModalityNotPriced,
+    /// The model, or whoever serves it, is known not to do what a member of the request asks for.
+    UnsupportedParameter,
     /// A route of the API that cannot be sold by the request.
     UnsupportedPath,
     PayloadTooLarge,
@@ -141,8 +143,17 @@ pub struct Failure {
     pub payment: Option<Box<PaymentHint>>,
     /// Status, type and code of the upstream, where its own answer is passed on.
     pub upstream: Option<Box<UpstreamAnswer>>,
-    /// The request whose receipt tells more.
-    pub receipt: Option<Box<str>>,
+    /// Where to look.
+    pub about: Option<Box<About>>,
+}
+
+/// What a failure points at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The request whose receipt tells more, by its id.
+    Receipt(String),
+    /// A member of this request.
+    Member(&'static str),
 }
 
 /// An upstream's refusal, as far as the client may see it.
@@ -164,7 +175,7 @@ impl Failure {
             message: message.into(),
             payment: None,
             upstream: None,
-            receipt: None,
+            about: None,
         }
     }
 
@@ -218,6 +229,12 @@ impl Failure {
     #[must_use]
     pub fn retrying(mut self, after_secs: u64) -> Self {
         self.retry = Retry::After(after_secs);
+        self
+    }
+
+    #[must_use]
+    pub fn about(mut self, member: &'static str) -> Self {
+        self.about = Some(Box::new(About::Member(member)));
         self
     }
 

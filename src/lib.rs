@@ -44,8 +44,8 @@
 //!   [`doctor`]: the node looked at from outside.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list;
 //!   [`catalog::import`]: what others list, what of it is in force, what waits for the operator.
-//! * [`upstream`]: the APIs behind the node: kinds, who goes first, who is left alone, one attempt, what a
-//!   failed one means, what they cost.
+//! * [`upstream`]: the APIs behind the node: kinds, who goes first, who is left alone or barred, one attempt,
+//!   what a failed one means, what they cost.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
 //! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`shop`]: `/` in a browser.
 //!   `pages`: what all pages share. [`node`]: composition. [`cli`]: the program's verbs.

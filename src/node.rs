@@ -266,6 +266,7 @@ fn start_upkeep(
     }
     jobs::start(tracker, stop, jobs::KeepPrices { importer: Arc::clone(&exchange.importer) });
     jobs::start(tracker, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
+    jobs::start(tracker, stop, jobs::WatchUpstreams { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
 }

@@ -14,6 +14,7 @@ mod password;
 mod repo;
 mod session;
 mod throttle;
+mod upstreams;
 mod vouchers;
 
 use std::sync::Arc;
@@ -90,6 +91,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/models/decide", post(models::decide))
         .route("/admin/models/switch", post(models::switch))
         .route("/admin/network", get(network::show))
+        .route("/admin/upstreams", get(upstreams::show))
+        .route("/admin/upstreams/clear", post(upstreams::clear))
         .route("/admin/vouchers", get(vouchers::show).post(vouchers::issue))
         .route("/admin/vouchers/revoke", post(vouchers::revoke))
         .route("/admin/style.css", get(style))

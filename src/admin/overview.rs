@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::Html;
 
 use super::session::Session;
-use super::{AdminError, AdminState, format, page, repo};
+use super::{AdminError, AdminState, format, page, repo, upstreams};
 use crate::audit::{Auditor, PurseReport, Report, Verdict};
 use crate::ledger::Ledger;
 use crate::upstream::Condition;
@@ -273,19 +273,13 @@ fn mint_row(health: &MintHealth) -> MintRow {
 }
 
 fn upstream_row(one: &Condition, margins: &[Margin]) -> UpstreamRow {
-    let out: Vec<String> = one.out.iter().map(|(model, secs)| format!("{model} for {secs} s")).collect();
-    let condition = match (one.is_capped, one.rests) {
-        (true, _) => "its spend cap is reached".to_owned(),
-        (false, _) if !out.is_empty() => format!("left alone: {}", out.join(", ")),
-        (false, true) => "goes last for a while".to_owned(),
-        (false, false) => "is asked".to_owned(),
-    };
+    let (condition, alone) = upstreams::state_of(one);
     let margin = margins.iter().find(|margin| *margin.upstream == *one.name);
     UpstreamRow {
         name: one.name.to_string(),
         kind: one.kind,
         condition,
-        alone: one.is_capped || !out.is_empty(),
+        alone,
         today: one.today_usd.normalize().to_string(),
         month: one.month_usd.normalize().to_string(),
         requests: format::count(margin.map_or(0, |margin| margin.requests)),

@@ -12,6 +12,7 @@ pub mod listing;
 pub mod model;
 pub mod route;
 mod shelf;
+pub mod support;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -68,6 +68,8 @@ pub struct Model {
     pub alias_ids: Vec<String>,
     /// What the upstream calls it, where that differs from `id`.
     pub forwarded_model_id: Option<String>,
+    /// Tags that an upstream must have, all of them, to be asked for it. Never shown.
+    pub upstream_tags: Vec<String>,
     /// Whether it is on offer.
     pub enabled: bool,
     /// Fields of the entry that are not known here, as they came.
@@ -111,6 +113,7 @@ impl Model {
             canonical_slug: take_text(&mut fields, "canonical_slug"),
             alias_ids: take_texts(&mut fields, "alias_ids"),
             forwarded_model_id: take_text(&mut fields, "forwarded_model_id"),
+            upstream_tags: take_texts(&mut fields, "upstream_tags"),
             enabled: take_flag(&mut fields, "enabled").unwrap_or(true),
             extra: fields,
         })

@@ -8,8 +8,10 @@ use super::Shelf;
 use super::limits::{self, Limits, WorstCase};
 use super::listing::{self, Terms};
 use super::model::Model;
+use super::support;
 use crate::clock::SharedClock;
 use crate::config::Pricing;
+use crate::dialect::{Feature, Needs};
 use crate::money::rate::Exchange;
 use crate::money::{Msat, Prices, RateCard};
 use crate::price::{PriceBook, Rate, Source, StaleRate};
@@ -22,6 +24,8 @@ pub struct Candidate {
     pub id: String,
     /// The model as the price list says that upstreams know it.
     pub forwarded: String,
+    /// Tags that an upstream must have to be asked for it.
+    pub upstream_tags: Vec<String>,
     pub rate_card: RateCard,
     /// BTC/USD that was used, where prices are in USD.
     pub btc_usd: Option<Decimal>,
@@ -147,7 +151,8 @@ impl Market {
         let hold = hold.max(Msat::new(1).unwrap_or_default());
         let btc_usd = rate.map(|rate| rate.btc_usd);
         let btc_usd_as_of_ms = rate.filter(|rate| rate.sources > 0).map(|rate| rate.as_of_ms);
-        Ok(Candidate { id, forwarded, rate_card, btc_usd, btc_usd_as_of_ms, hold })
+        let upstream_tags = found.map(|found| found.upstream_tags.clone()).unwrap_or_default();
+        Ok(Candidate { id, forwarded, upstream_tags, rate_card, btc_usd, btc_usd_as_of_ms, hold })
     }
 
     /// `/v1/models`, at the present rate: what some upstream serves. Without any upstream, what would be.
@@ -162,12 +167,26 @@ impl Market {
             minimum: self.pricing.min_request,
             provider: pool.label(),
         };
-        let is_served =
-            |model: &Model| pool.serves(Names { asked: &model.id, id: &model.id, forwarded: model.upstream_id() });
+        let is_served = |model: &Model| {
+            let names = Names { asked: &model.id, id: &model.id, forwarded: model.upstream_id() };
+            pool.serves(names, &model.upstream_tags)
+        };
         let catalog = self.catalog.now();
         let served = catalog.offered().filter(|model| pool.is_empty() || is_served(model));
         let data: Vec<_> = served.map(|model| listing::entry(model, &catalog.aliases(model), &terms)).collect();
         serde_json::json!({ "object": "list", "data": data })
+    }
+
+    /// The models of the listing, and the kinds of upstream that serve each.
+    #[must_use]
+    pub fn reached(&self, pool: &Pool) -> Vec<(String, Vec<&'static str>)> {
+        let kinds = |model: &Model| {
+            let names = Names { asked: &model.id, id: &model.id, forwarded: model.upstream_id() };
+            pool.kinds_serving(names, &model.upstream_tags)
+        };
+        let catalog = self.catalog.now();
+        let reached = catalog.offered().map(|model| (model.id.clone(), kinds(model)));
+        reached.filter(|(_, kinds)| !kinds.is_empty()).collect()
     }
 
     /// What any request costs, where the operator's own prices replace those of every model.
@@ -183,6 +202,15 @@ impl Market {
             Some(found) => Some(found.rate_card(self.exchange()?.0, self.pricing.min_request)),
             None => self.static_prices(),
         }
+    }
+
+    /// The first of these features that the model is known to lack.
+    #[must_use]
+    pub fn lacks(&self, model: &str, needs: Needs) -> Option<Feature> {
+        if needs.is_empty() {
+            return None;
+        }
+        self.catalog.find(model).and_then(|found| support::lacks(&found, needs))
     }
 
     /// The id of the model that this name, id or alias means.

@@ -12,6 +12,7 @@ mod models;
 mod passphrase;
 mod restore;
 mod run;
+mod upstreams;
 mod vouchers;
 
 use std::process::ExitCode;
@@ -44,6 +45,12 @@ const VERBS: &[Verb] = &[
         run: maintenance::main,
     },
     Verb { name: "models", arguments: models::ARGUMENTS, help: models::HELP, run: models::main },
+    Verb {
+        name: "upstreams",
+        arguments: "[list|clear NAME] [--json]",
+        help: "who is behind the node and why one is barred; ask it again",
+        run: upstreams::main,
+    },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
     Verb {
         name: "audit",

@@ -212,6 +212,8 @@ pub struct Clients {
     pub max_pending: Option<usize>,
     /// `VOUCHER_TRIES_PER_HOUR`, 20: voucher codes that are none.
     pub wrong_vouchers_per_hour: Option<usize>,
+    /// `QUOTES_PER_MINUTE`, 60: questions for the price of a request.
+    pub quotes_per_minute: Option<usize>,
 }
 
 /// What one key may do in this process. `None` (0): as much as it can pay.

@@ -291,7 +291,9 @@ impl<'a> Reader<'a> {
         let creates_per_hour = self.get("INVOICE_CREATES_PER_HOUR", values::count_or_any);
         let max_pending = self.get("INVOICE_MAX_PENDING", values::count_or_any);
         let wrong_vouchers_per_hour = self.get("VOUCHER_TRIES_PER_HOUR", values::count_or_any);
+        let quotes_per_minute = self.get("QUOTES_PER_MINUTE", values::count_or_any);
         Some(Clients {
+            quotes_per_minute: quotes_per_minute?,
             creates_per_hour: creates_per_hour?,
             max_pending: max_pending?,
             wrong_vouchers_per_hour: wrong_vouchers_per_hour?,

@@ -179,12 +179,14 @@ pub const SETTINGS: &[Setting] = &[
          back into your earnings. 0: never."),
     setting("INVOICE_CREATES_PER_HOUR", &[], "10",
         "Lightning invoices for new keys that one address may ask for in an hour. In Tor, and behind a reverse \
-         proxy that TRUSTED_PROXIES does not name, all clients have one address: set this and the next two to 0 \
+         proxy that TRUSTED_PROXIES does not name, all clients have one address: set this and the next three to 0 \
          there, which means no limit."),
     setting("INVOICE_MAX_PENDING", &[], "5",
         "How many of them may wait to be paid, for one address. 0: no limit."),
     setting("VOUCHER_TRIES_PER_HOUR", &[], "20",
         "Wrong voucher codes that one address may send in an hour. 0: no limit."),
+    setting("QUOTES_PER_MINUTE", &[], "60",
+        "Prices of requests (POST /v1/quote) that one address may ask for in any minute. 0: no limit."),
 
     setting("KEY_REQUESTS_PER_MINUTE", &[], "0",
         "Requests that one key may make in any minute. 0: no limit, here and in the next two."),

@@ -158,6 +158,7 @@ const ROWS: &[Row] = &[
     ("INVOICE_CREATES_PER_HOUR", "3", field!(clients.creates_per_hour), "Some(3)"),
     ("INVOICE_MAX_PENDING", "0", field!(clients.max_pending), "None"),
     ("VOUCHER_TRIES_PER_HOUR", "4", field!(clients.wrong_vouchers_per_hour), "Some(4)"),
+    ("QUOTES_PER_MINUTE", "9", field!(clients.quotes_per_minute), "Some(9)"),
     ("KEY_REQUESTS_PER_MINUTE", "60", field!(key_limits.requests_per_minute), "Some(60)"),
     ("KEY_TOKENS_PER_MINUTE", "0", field!(key_limits.tokens_per_minute), "None"),
     ("KEY_MAX_STREAMS", "4", field!(key_limits.max_streams), "Some(4)"),

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::{Secret, address, values};
+use crate::dialect::{Feature, Needs};
 
 type Parsed<T> = Result<T, String>;
 
@@ -77,7 +78,10 @@ pub struct Upstream {
     pub default_price: Option<(Decimal, Decimal)>,
     /// The public model that probes ask for. `None`: it is not probed.
     pub probe_model: Option<String>,
+    /// What models of the price list can ask for with `upstream_tags`.
     pub tags: Vec<String>,
+    /// All that it can beside its wire formats. `None`: whatever is asked for.
+    pub capabilities: Option<Needs>,
     pub enabled: bool,
 }
 
@@ -205,6 +209,7 @@ impl Upstream {
             default_price: None,
             probe_model: None,
             tags: Vec::new(),
+            capabilities: None,
             enabled: true,
         }
     }
@@ -246,6 +251,7 @@ impl Upstream {
             default_price: entry.default_price()?,
             probe_model: entry.text("probe_model")?,
             tags: entry.texts("tags")?.unwrap_or_default(),
+            capabilities: entry.capabilities()?,
             enabled: entry.flag("enabled")?.unwrap_or(true),
             ..Self::new(&name, kind, timeouts)
         })
@@ -275,6 +281,7 @@ impl Upstream {
         );
         let price = |(prompt, completion): (Decimal, Decimal)| json!({ "prompt": prompt.to_string(), "completion": completion.to_string() });
         put("default_price", self.default_price.map(price));
+        put("capabilities", self.capabilities.map(|all| all.iter().map(|one| json!(one.name())).collect()));
         put("probe_model", self.probe_model.as_ref().map(|text| json!(text)));
         put("max_concurrency", self.max_concurrency.map(|most| json!(most)));
         put("daily_usd", self.daily_usd.map(|cap| json!(cap.to_string())));
@@ -346,6 +353,7 @@ const MEMBERS: &[&str] = &[
     "default_price",
     "probe_model",
     "tags",
+    "capabilities",
     "enabled",
 ];
 
@@ -422,6 +430,14 @@ impl Entry<'_> {
         let Some(names) = self.texts("protocols")? else { return Ok(None) };
         let known = names.iter().map(|name| Protocol::parse(name)).collect::<Option<Vec<_>>>();
         let expected = || expected_one("protocol", Protocol::ALL.iter().map(|protocol| protocol.name()));
+        known.map(Some).ok_or_else(expected)
+    }
+
+    fn capabilities(&self) -> Parsed<Option<Needs>> {
+        // An empty list is one: it can nothing of this.
+        let Some(names) = self.texts("capabilities")? else { return Ok(None) };
+        let known = names.iter().map(|name| Feature::parse(name)).collect::<Option<Needs>>();
+        let expected = || expected_one("capability", Feature::ALL.iter().map(|feature| feature.name()));
         known.map(Some).ok_or_else(expected)
     }
 
@@ -524,7 +540,7 @@ mod tests {
             "protocols":["responses","messages"],"models":{"m":"other","p-*":"vendor/*","*":null},"priority":2,
             "weight":"3","max_concurrency":4,"headers":{"X-Title":"t","User-Agent":null},
             "proxy_url":"socks5h://u:p@127.0.0.1:9050","idle_timeout":9,"total_timeout":60,"fee":1.055,
-            "daily_usd":"2.50","monthly_usd":40,"probe_model":"m","tags":["eu"],"default_price":{"prompt":"0.000001","completion":"2e-6"},"enabled":false,"api_version":"2024-10-21"}]"#;
+            "daily_usd":"2.50","monthly_usd":40,"probe_model":"m","tags":["eu"],"capabilities":["streaming","tools"],"default_price":{"prompt":"0.000001","completion":"2e-6"},"enabled":false,"api_version":"2024-10-21"}]"#;
         let upstream = list(text, timeouts()).unwrap().remove(0);
         assert_eq!((upstream.kind, upstream.priority, upstream.weight), (UpstreamKind::Openai, 2, 3));
         assert_eq!(upstream.fee, "1.055".parse().unwrap());
@@ -575,6 +591,7 @@ mod tests {
                 "it has a default_price of something else",
             ),
             (r#"{"name":"a","provider_type":"groq","protocols":["soap"]}"#, "it has a protocol that is not known"),
+            (r#"{"name":"a","provider_type":"groq","capabilities":["x"]}"#, "it has a capability that is not known"),
             (r#"{"name":"a","provider_type":"groq","models":["a*b"]}"#, "it has a rule for models that is none"),
             (r#"{"name":"a","provider_type":"groq","models":["a","a"]}"#, "it has two rules for the same models"),
             (r#"{"name":"a","provider_type":"groq","models":{"a":"b*"}}"#, "it has a rule for models that is none"),

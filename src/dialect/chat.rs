@@ -8,7 +8,9 @@ use self::meter::ChatMeter;
 use super::body::{self, Lens, Patch};
 use super::fields::{self, field, unreadable};
 use super::reading::{Content, error_of, failed, usage_of};
-use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, receipt};
+use super::{
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, needs, receipt,
+};
 
 /// `POST /v1/chat/completions`.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +74,7 @@ impl Dialect for Chat {
         fields::measure(&lens, &["messages"], &NOT_INPUT, &mut shape)?;
         shape.demand.audio_out = fields::lists(&lens, "modalities", "audio")?;
         shape.demand.image_out = fields::lists(&lens, "modalities", "image")?;
+        read_needs(&lens, &mut shape);
         if lens.present("web_search_options").is_some() {
             shape.demand.web_searches = 1;
             shape.demand.open_input = true;
@@ -96,6 +99,19 @@ impl Dialect for Chat {
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
         Box::new(ChatMeter::new(shape, meter::CHAT))
+    }
+}
+
+fn read_needs(lens: &Lens<'_>, shape: &mut Shape) {
+    needs::conversation(shape);
+    let needs = &mut shape.needs;
+    needs.want(Feature::Logprobs, needs::is_true(lens, "logprobs"));
+    needs::tools(lens, needs);
+    needs::tool_choice(lens, needs);
+    needs::format(lens.present("response_format"), needs);
+    needs::effort(lens.present("reasoning_effort"), needs);
+    if let Some(reasoning) = lens.present("reasoning").and_then(Lens::of) {
+        needs::effort(reasoning.present("effort"), needs);
     }
 }
 

@@ -17,8 +17,8 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Content, error_of, failed};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS, JSON, Meter, Protocol, Reading, Receipt, Request, Shape,
-    receipt, whole,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS, Feature, JSON, Meter, Protocol, Reading, Receipt, Request,
+    Shape, needs, receipt, whole,
 };
 use bytes::Bytes;
 
@@ -44,6 +44,10 @@ const NOT_INPUT: [&str; 5] = ["generationConfig", "generation_config", "safetySe
 
 const MAX_CANDIDATES: u64 = 8;
 
+const FUNCTIONS: [&str; 2] = ["functionDeclarations", "function_declarations"];
+/// Members that hold a schema for the answer.
+const SCHEMAS: [&str; 4] = ["responseSchema", "response_schema", "responseJsonSchema", "response_json_schema"];
+
 impl Dialect for Generate {
     fn path(&self) -> &'static str {
         if self.is_stream { "streamGenerateContent" } else { "generateContent" }
@@ -68,6 +72,7 @@ impl Dialect for Generate {
             read_config(&config, &mut shape)?;
         }
         read_tools(&lens, &mut shape)?;
+        read_needs(&lens, &mut shape)?;
         Ok(shape)
     }
 
@@ -96,6 +101,20 @@ impl Dialect for Generate {
         rename(&mut patch, &lens, &shape.model);
         bill(&mut patch, &lens, receipt);
         patch.apply_to(body)
+    }
+
+    fn member(&self, feature: Feature) -> &'static str {
+        match feature {
+            Feature::Streaming => "streamGenerateContent",
+            Feature::Tools => "tools",
+            Feature::ToolChoice => "toolConfig",
+            Feature::Vision | Feature::AudioInput => "contents",
+            Feature::StructuredOutput => "generationConfig.responseSchema",
+            Feature::JsonOutput => "generationConfig.responseMimeType",
+            Feature::Reasoning => "generationConfig.thinkingConfig",
+            Feature::Logprobs => "generationConfig.responseLogprobs",
+            Feature::AudioOutput | Feature::ImageOutput => "generationConfig.responseModalities",
+        }
     }
 
     fn stream_media(&self, request: &Request<'_>) -> &'static str {
@@ -199,6 +218,32 @@ fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
                 _ => return Err(field("This kind of tool is not sold here")),
             }
         }
+    }
+    Ok(())
+}
+
+fn read_needs(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
+    needs::conversation(shape);
+    let needs = &mut shape.needs;
+    needs.want(Feature::Tools, lens.present("tools").is_some_and(|tools| body::has_key(tools, &FUNCTIONS)));
+    if let Some(tools) = either(lens, "toolConfig", "tool_config")?
+        && let Some(calling) = either(&tools, "functionCallingConfig", "function_calling_config")?
+    {
+        let mode = calling.present("mode").and_then(body::string);
+        needs.want(Feature::ToolChoice, mode.is_some_and(|mode| mode.eq_ignore_ascii_case("ANY")));
+    }
+    let Some(config) = either(lens, "generationConfig", "generation_config")? else { return Ok(()) };
+    let is_there = |names: &[&str]| names.iter().any(|name| config.present(name).is_some());
+    needs.want(Feature::StructuredOutput, is_there(&SCHEMAS));
+    let media = ["responseMimeType", "response_mime_type"].iter().find_map(|name| config.present(name));
+    needs.want(Feature::JsonOutput, media.and_then(body::string).as_deref() == Some(JSON));
+    needs.want(Feature::Logprobs, needs::is_true(&config, "responseLogprobs"));
+    if let Some(thinking) = either(&config, "thinkingConfig", "thinking_config")? {
+        let budget = ["thinkingBudget", "thinking_budget"].iter().find_map(|name| thinking.present(name));
+        let level = ["thinkingLevel", "thinking_level"].iter().any(|name| thinking.present(name).is_some());
+        // Of no budget, or of one that is left to the model, nothing follows.
+        let thinks = budget.and_then(fields::integer).is_some_and(|budget| budget > 0);
+        needs.want(Feature::Reasoning, thinks || level);
     }
     Ok(())
 }

@@ -13,7 +13,8 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Content, error_of, failed};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Protocol, Reading, Receipt, Request, Shape, receipt, whole,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Needs, Protocol, Reading, Receipt, Request, Shape,
+    needs, receipt, whole,
 };
 
 /// `POST /v1/messages`.
@@ -106,6 +107,14 @@ impl Dialect for Messages {
         patch.apply_to(body)
     }
 
+    fn member(&self, feature: Feature) -> &'static str {
+        match feature {
+            Feature::StructuredOutput | Feature::JsonOutput => "output_config.format",
+            Feature::Reasoning => "thinking",
+            other => needs::member_of_chat(other),
+        }
+    }
+
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
         Box::new(Follow::new(MessagesFlow::new(shape)))
     }
@@ -128,6 +137,7 @@ impl Dialect for CountTokens {
         let mut shape = read(request.body)?;
         shape.stream = false;
         shape.images = 0;
+        shape.needs = Needs::default();
         shape.demand = super::uncounted();
         Ok(shape)
     }
@@ -172,7 +182,22 @@ fn read(body: &[u8]) -> Result<Shape, BadRequest> {
     };
     read_tools(&lens, &mut shape)?;
     fields::measure(&lens, &["messages", "system"], &NOT_INPUT, &mut shape)?;
+    read_needs(&lens, &mut shape);
     Ok(shape)
+}
+
+fn read_needs(lens: &Lens<'_>, shape: &mut Shape) {
+    needs::conversation(shape);
+    let needs = &mut shape.needs;
+    needs::tools(lens, needs);
+    needs::tool_choice(lens, needs);
+    let config = lens.present("output_config").and_then(Lens::of);
+    needs::format(config.as_ref().and_then(|config| config.present("format")), needs);
+    needs::format(lens.present("output_format"), needs);
+    let thinking = lens.present("thinking").and_then(Lens::of);
+    // Whether an adaptive one thinks is left to the model.
+    let kind = thinking.and_then(|thinking| thinking.present("type").and_then(body::string));
+    needs.want(Feature::Reasoning, kind.as_deref() == Some("enabled"));
 }
 
 fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {

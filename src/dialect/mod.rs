@@ -18,6 +18,7 @@ mod images;
 mod messages;
 mod moderations;
 mod multipart;
+mod needs;
 mod reading;
 mod receipt;
 mod rerank;
@@ -25,6 +26,8 @@ mod responses;
 pub mod sse;
 mod vision;
 mod whole;
+
+pub use needs::{Feature, Needs};
 
 use std::borrow::Cow;
 
@@ -174,6 +177,8 @@ pub struct Shape {
     pub slack_tokens: u64,
     /// What it may consume beside text.
     pub demand: Demand,
+    /// What it needs of whoever serves it.
+    pub needs: Needs,
     /// Quality and size of the pictures asked for, as far as they were given.
     pub quality: String,
     pub size: String,
@@ -250,6 +255,11 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
     /// Whose conventions it follows.
     fn protocol(&self) -> Protocol {
         Protocol::OpenAi
+    }
+
+    /// The member of a request that asks for a feature.
+    fn member(&self, feature: Feature) -> &'static str {
+        needs::member_of_chat(feature)
     }
 
     /// Headers of the protocol for the upstream; `_sent` looks up what the client sent.

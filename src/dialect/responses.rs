@@ -13,7 +13,9 @@ use super::body::{self, Lens, Patch};
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Content, count, error_of, failed, part, usage_of};
-use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, receipt};
+use super::{
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, needs, receipt,
+};
 use crate::money::Usage;
 
 /// `POST /v1/responses`.
@@ -95,7 +97,17 @@ impl Dialect for Responses {
         shape.demand.open_input = lens.get("input").is_some_and(|input| body::has_key(input, &["file_url"]));
         read_tools(&lens, &mut shape)?;
         fields::measure(&lens, &["input", "instructions"], &NOT_INPUT, &mut shape)?;
+        read_needs(&lens, &mut shape);
         Ok(shape)
+    }
+
+    fn member(&self, feature: Feature) -> &'static str {
+        match feature {
+            Feature::Vision | Feature::AudioInput => "input",
+            Feature::StructuredOutput | Feature::JsonOutput => "text.format",
+            Feature::Reasoning => "reasoning",
+            other => needs::member_of_chat(other),
+        }
     }
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
@@ -137,6 +149,19 @@ impl Dialect for Responses {
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
         Box::new(Follow::new(ResponsesFlow::new(shape)))
+    }
+}
+
+fn read_needs(lens: &Lens<'_>, shape: &mut Shape) {
+    needs::conversation(shape);
+    let needs = &mut shape.needs;
+    needs::tools(lens, needs);
+    needs::tool_choice(lens, needs);
+    if let Some(text) = lens.present("text").and_then(Lens::of) {
+        needs::format(text.present("format"), needs);
+    }
+    if let Some(reasoning) = lens.present("reasoning").and_then(Lens::of) {
+        needs::effort(reasoning.present("effort"), needs);
     }
 }
 

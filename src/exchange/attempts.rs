@@ -11,7 +11,9 @@ use super::{Job, bad_request, upstream_failed};
 use crate::dialect::{AnswerBody, Ask, Reading};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
-use crate::upstream::{Answer, ForwardError, Media, Miss, Outcome, Plan, Refused};
+use crate::upstream::{Answer, Bar, ForwardError, Media, Miss, Outcome, Plan, Refused};
+
+const NOT_ACCEPTED: &str = "The upstream did not accept this node's account.";
 
 /// Names of models shorter than this would be found in the middle of words.
 const NAME_CHARS: usize = 4;
@@ -50,36 +52,53 @@ impl Job {
         mut plan: Plan,
         mut ask: Ask,
     ) -> Result<(Box<Self>, Opened), Failure> {
+        let mut dialled_again = false;
         loop {
             let began_ms = self.exchange.ledger.clock().now_ms();
             let miss = match self.attempt(ask).await {
                 Ok(opened) => {
                     self.note_attempt(began_ms, None);
+                    self.timing.upstream = Some(self.held_at.elapsed());
                     self.lease.finish(Outcome::Answered);
                     return Ok((self, opened));
                 }
                 Err(miss) => miss,
             };
             self.note_attempt(began_ms, Some(&miss));
-            let verdict = miss.verdict();
-            self.lease.finish(verdict.outcome);
-            let failure = self.failure_of(miss);
-            // Not what the upstream said: it may have repeated the prompt.
-            tracing::info!(
-                request = %self.request_id, upstream = %self.lease.upstream().name(),
-                attempt = ?self.attempts.last(), "an upstream gave no answer"
-            );
-            if !verdict.ask_next {
+            // A connection that does not come about says little, and cost nothing: once more, at once.
+            dialled_again = miss.was_never_sent() && !dialled_again;
+            if !dialled_again && let Err(failure) = self.turn_to_next(miss, &mut plan) {
                 return Err(self.undo(failure).await);
-            }
-            match self.exchange.pool.lease(&mut plan) {
-                Ok(next) => self.lease = next,
-                Err(_) => return Err(self.undo(failure).await),
             }
             ask = match self.sent.ask(self.dialect, &self.shape, self.lease.model()) {
                 Ok(ask) => ask,
                 Err(bad) => return Err(self.undo(bad_request(&bad)).await),
             };
+        }
+    }
+
+    /// Leaves the upstream that gave no answer, and takes the next.
+    ///
+    /// # Errors
+    /// What the client is told when nobody is left, or the fault is its own.
+    fn turn_to_next(&mut self, miss: Miss, plan: &mut Plan) -> Result<(), Failure> {
+        let verdict = miss.verdict();
+        self.lease.finish(verdict.outcome);
+        let failure = self.failure_of(miss);
+        // Not what the upstream said: it may have repeated the prompt.
+        tracing::info!(
+            request = %self.request_id, upstream = %self.lease.upstream().name(),
+            attempt = ?self.attempts.last(), "an upstream gave no answer"
+        );
+        if !verdict.ask_next {
+            return Err(failure);
+        }
+        match self.exchange.pool.lease(plan) {
+            Ok(next) => {
+                self.lease = next;
+                Ok(())
+            }
+            Err(_) => Err(failure),
         }
     }
 
@@ -164,10 +183,13 @@ impl Job {
 
     /// A mistake of the client's is shown as the upstream put it; trouble of the operator's is not.
     fn refused_failure(&self, refused: Refused) -> Failure {
+        if Bar::of(&refused).is_some() {
+            return upstream_failed(NOT_ACCEPTED);
+        }
         let shown = |text: Option<String>| text.map(|text| self.shown(&text));
         let said = shown(refused.message).unwrap_or_default();
         match refused.status {
-            401..=403 => upstream_failed("The upstream did not accept this node's account."),
+            401..=403 => upstream_failed(NOT_ACCEPTED),
             429 => {
                 let mut failure =
                     Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 use tokio_util::task::TaskTracker;
 
-use super::{Reply, Whole};
+use super::{Reply, Timing, Whole};
 use crate::clock::SharedClock;
 use crate::dialect::Receipt;
 use crate::failure::Failure;
@@ -74,6 +74,7 @@ pub struct Delivery {
     beat: Option<Beat>,
     /// `Content-Type` of what it delivers.
     media: &'static str,
+    timing: Timing,
 }
 
 /// How a delivery looks on its way.
@@ -83,6 +84,8 @@ pub(super) struct Form {
     pub media: &'static str,
     /// How long it may be silent; a format that knows no comments has no such limit.
     pub keep_alive: Option<Duration>,
+    /// What is over when it begins.
+    pub timing: Timing,
 }
 
 /// Says in a comment, every so often, that a silent stream lives.
@@ -148,9 +151,9 @@ impl Deliveries {
             running.retain(|delivery| delivery.strong_count() > 0);
         }
         running.push(Arc::downgrade(&shared));
-        let Form { media, keep_alive } = form;
+        let Form { media, keep_alive, timing } = form;
         let beat = keep_alive.map(Beat::new);
-        Delivery { shared, head: None, tracker: tracker.clone(), clock: Arc::clone(clock), beat, media }
+        Delivery { shared, head: None, tracker: tracker.clone(), clock: Arc::clone(clock), beat, media, timing }
     }
 
     /// Takes the pumps of deliveries whose client has not read since `before_ms`, and finishes
@@ -189,6 +192,12 @@ impl Delivery {
         self.media
     }
 
+    /// How long it took until it could begin.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
     /// Runs until there is something to send. A pump that fails before that is a plain failure.
     pub(super) async fn begin(&mut self) -> Result<(), Failure> {
         match std::future::poll_fn(|cx| self.poll_piece(cx)).await {
@@ -217,8 +226,8 @@ impl Delivery {
         }
         match bill {
             Some((receipt, change)) => {
-                let media = self.media.into();
-                Ok(Reply::Whole(Box::new(Whole { body: body.freeze(), media, receipt: *receipt, change })))
+                let (media, timing) = (self.media.into(), self.timing);
+                Ok(Reply::Whole(Box::new(Whole { body: body.freeze(), media, receipt: *receipt, change, timing })))
             }
             None => Err(self.failure()),
         }

@@ -36,6 +36,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rust_decimal::Decimal;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::import::Importer;
@@ -43,7 +44,7 @@ use crate::catalog::limits::WorstCase;
 use crate::catalog::route::{Candidate, Market, Picture, RouteError};
 use crate::config::MissingUsage;
 use crate::dialect::body::{self, Lens};
-use crate::dialect::{Ask, BadRequest, Dialect, Receipt, Request, Shape};
+use crate::dialect::{Ask, BadRequest, Dialect, Feature, Receipt, Request, Shape};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry};
 use crate::ledger::terms::Expiry;
@@ -53,7 +54,7 @@ use crate::nostr::Identity;
 use crate::payment::Payment;
 use crate::payment::payer::{Payer, Till, insufficient, key_expired, limit_reached};
 use crate::payment::rates::{Pass, Rates, TooFast};
-use crate::upstream::{Lease, Names, Plan, Pool, Session, Unavailable};
+use crate::upstream::{Lease, Names, Plan, Pool, Session, Unavailable, Wanted};
 use crate::wallet::Change;
 
 use attempts::{Answered, Opened};
@@ -131,6 +132,15 @@ impl Call {
     }
 }
 
+/// How long the parts of a request took, as far as they are over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// From its last byte until its money was held, a redemption included.
+    pub admission: Option<Duration>,
+    /// From there to an answer, or to the first content of a stream; attempts that failed included.
+    pub upstream: Option<Duration>,
+}
+
 /// A success.
 #[derive(Debug)]
 pub enum Reply {
@@ -147,6 +157,7 @@ pub struct Whole {
     pub media: Cow<'static, str>,
     pub receipt: Receipt,
     pub change: Option<Change>,
+    pub timing: Timing,
 }
 
 /// Everything that serving takes.
@@ -188,6 +199,8 @@ pub(crate) struct Job {
     payer: Payer,
     hold: Hold,
     request_id: String,
+    timing: Timing,
+    held_at: Instant,
     once: Option<Arc<Once>>,
     /// `Content-Type` of a streamed answer.
     stream_media: &'static str,
@@ -207,14 +220,15 @@ impl Exchange {
     /// # Errors
     /// A failure that says what happened to the money.
     pub async fn serve(self: Arc<Self>, call: Call) -> Result<Reply, Failure> {
+        let began = Instant::now();
         self.maintenance.check()?;
         let shape = call.dialect.read(&call.sent.request()).map_err(|bad| bad_request(&bad))?;
-        let candidate = self.quote(&shape)?;
+        let candidate = self.quote(call.dialect, &shape)?;
         if matches!(call.payment, Payment::Asking) {
             return Err(asking(&shape, &candidate));
         }
-        let mut plan = self.plan(&call, &shape, &candidate).map_err(|why| unavailable(why, &shape))?;
-        let lease = self.pool.first(&mut plan).await.map_err(|why| unavailable(why, &shape))?;
+        let mut plan = self.plan(call.dialect, &shape, &candidate, self.session(&call))?;
+        let lease = self.pool.first(&mut plan).await.map_err(|why| self.unavailable(why, call.dialect, &shape))?;
         let ask = call.sent.ask(call.dialect, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
         let pass = self.rates.enter(&call.payment, tokens(&shape), shape.stream).map_err(too_fast)?;
         let stream_media = call.stream_media();
@@ -233,6 +247,8 @@ impl Exchange {
             dialect: call.dialect,
             sent: call.sent,
             request_id: call.request_id,
+            timing: Timing { admission: Some(began.elapsed()), upstream: None },
+            held_at: Instant::now(),
             once: call.once,
             exchange: self,
             lease,
@@ -258,11 +274,18 @@ impl Exchange {
     }
 
     /// What could serve this request.
-    fn plan(&self, call: &Call, shape: &Shape, candidate: &Candidate) -> Result<Plan, Unavailable> {
+    fn plan(
+        &self,
+        dialect: &dyn Dialect,
+        shape: &Shape,
+        candidate: &Candidate,
+        session: Option<Session>,
+    ) -> Result<Plan, Failure> {
         let names = Names { asked: &shape.model, id: &candidate.id, forwarded: &candidate.forwarded };
         // Where the model is in the path, its beginning tells the wire format.
-        let path = if call.dialect.is_of_a_model() { "models" } else { call.dialect.path() };
-        self.pool.plan(path, names, self.session(call))
+        let path = if dialect.is_of_a_model() { "models" } else { dialect.path() };
+        let wanted = Wanted { path, names, tags: &candidate.upstream_tags, needs: shape.needs };
+        self.pool.plan(&wanted, session).map_err(|why| self.unavailable(why, dialect, shape))
     }
 
     /// The conversation that a request is a turn of, where there is a choice that depends on it.
@@ -280,11 +303,24 @@ impl Exchange {
         Some(self.pool.session(payer.unwrap_or_default(), &name))
     }
 
+    /// What a request would be held for, and the model as it asks for it, if it could be served now. Nothing is
+    /// taken, and nobody is asked.
+    ///
+    /// # Errors
+    /// What the request itself would be refused with, whatever it is paid with.
+    pub fn appraise(&self, dialect: &dyn Dialect, sent: &Sent) -> Result<(String, Candidate), Failure> {
+        self.maintenance.check()?;
+        let shape = dialect.read(&sent.request()).map_err(|bad| bad_request(&bad))?;
+        let candidate = self.quote(dialect, &shape)?;
+        self.plan(dialect, &shape, &candidate, None)?;
+        Ok((shape.model, candidate))
+    }
+
     /// What a request would need at most, priced now.
     ///
     /// # Errors
-    /// When the model is unknown or has no price now.
-    pub fn quote(&self, shape: &Shape) -> Result<Candidate, Failure> {
+    /// When the model is unknown, has no price now, or is known not to do what the request asks for.
+    pub fn quote(&self, dialect: &dyn Dialect, shape: &Shape) -> Result<Candidate, Failure> {
         let worst = WorstCase {
             prompt_chars: shape.prompt_chars,
             extra_chars: shape.extra_chars,
@@ -296,12 +332,34 @@ impl Exchange {
             demand: shape.demand,
         };
         let picture = Picture { quality: shape.quality.clone(), size: shape.size.clone() };
-        self.market.route(&shape.model, &worst, &picture).map_err(|error| match error {
+        let candidate = self.market.route(&shape.model, &worst, &picture).map_err(|error| match error {
             RouteError::UnknownModel(_) => Failure::client(Code::InvalidModel, error.to_string()),
             RouteError::NoRate => Failure::unavailable(Code::PriceUnavailable, error.to_string(), 30),
             RouteError::OutOfRange => Failure::client(Code::InvalidRequest, error.to_string()),
             RouteError::Unpriced { .. } => Failure::client(Code::ModalityNotPriced, error.to_string()),
-        })
+        })?;
+        match self.market.lacks(&shape.model, shape.needs) {
+            None => Ok(candidate),
+            Some(feature) => Err(unsupported(feature, dialect, shape)),
+        }
+    }
+
+    /// Nobody can be asked, and nothing was taken.
+    fn unavailable(&self, why: Unavailable, dialect: &dyn Dialect, shape: &Shape) -> Failure {
+        let later = |message: &str, secs| Failure::unavailable(Code::UpstreamUnavailable, message, secs);
+        let unknown = |what: &str| Failure::client(Code::InvalidModel, format!("Model '{}' {what}", shape.model));
+        match why {
+            Unavailable::None => later("This node has no upstream to forward to.", 60),
+            // One of the price list is sold as soon as there is somebody to serve it again.
+            Unavailable::Unserved if self.market.canonical(&shape.model).is_some() => {
+                later("No upstream of this node serves this model right now.", 60)
+            }
+            Unavailable::Unserved => unknown("not found"),
+            Unavailable::NotServed => unknown("is not served at this endpoint"),
+            Unavailable::Lacking(feature) => unsupported(feature, dialect, shape),
+            Unavailable::Out { secs } => later("What could serve this model is not available right now.", secs),
+            Unavailable::Busy | Unavailable::Exhausted => later("What could serve this model is busy right now.", 1),
+        }
     }
 
     async fn hold(&self, payer: Payer, candidate: &Candidate, shape: &Shape, request: &str) -> Result<Hold, Failure> {
@@ -354,17 +412,17 @@ impl Job {
     /// How a streamed answer looks on its way.
     fn form(&self) -> Form {
         let keep_alive = self.exchange.keep_alive.filter(|_| !self.shape.as_array);
-        Form { media: self.stream_media, keep_alive }
+        Form { media: self.stream_media, keep_alive, timing: self.timing }
     }
 
     /// An answer that came whole: billed and stamped.
     async fn bill_whole(self: Box<Self>, answered: Answered) -> Result<Reply, Failure> {
         let Answered { body, media, reading } = answered;
-        let (dialect, shape) = (self.dialect, Arc::clone(&self.shape));
+        let (dialect, shape, timing) = (self.dialect, Arc::clone(&self.shape), self.timing);
         let settled = self.settle(reading).await?;
         let body = dialect.stamp(&body, &shape, &settled.receipt);
         let media = dialect.answer_media(&media);
-        Ok(Reply::Whole(Box::new(Whole { body, media, receipt: settled.receipt, change: settled.change })))
+        Ok(Reply::Whole(Box::new(Whole { body, media, receipt: settled.receipt, change: settled.change, timing })))
     }
 
     /// Frees the hold and gives the money back.
@@ -407,17 +465,14 @@ fn bad_request(bad: &BadRequest) -> Failure {
     Failure::client(code, bad.to_string())
 }
 
-/// Nobody can be asked, and nothing was taken.
-fn unavailable(why: Unavailable, shape: &Shape) -> Failure {
-    let later = |message: &str, secs| Failure::unavailable(Code::UpstreamUnavailable, message, secs);
-    match why {
-        Unavailable::None => later("This node has no upstream to forward to.", 60),
-        Unavailable::NotServed => {
-            Failure::client(Code::InvalidModel, format!("Model '{}' is not served at this endpoint", shape.model))
-        }
-        Unavailable::Out { secs } => later("What could serve this model is not available right now.", secs),
-        Unavailable::Busy | Unavailable::Exhausted => later("What could serve this model is busy right now.", 1),
-    }
+fn unsupported(feature: Feature, dialect: &dyn Dialect, shape: &Shape) -> Failure {
+    let member = dialect.member(feature);
+    let message = format!(
+        "Model '{}' is not known to support what '{member}' asks for here ({}). Nothing was taken.",
+        shape.model,
+        feature.name()
+    );
+    Failure::client(Code::UnsupportedParameter, message).about(member)
 }
 
 fn asking(shape: &Shape, candidate: &Candidate) -> Failure {

@@ -11,9 +11,9 @@ use super::{Exchange, outlay};
 use crate::catalog::limits::WorstCase;
 use crate::catalog::route::{Candidate, Picture};
 use crate::dialect::chat::Chat;
-use crate::dialect::{AnswerBody, Ask, Dialect as _, Reading, Shape};
+use crate::dialect::{AnswerBody, Ask, Dialect as _, Needs, Reading, Shape};
 use crate::money::Usage;
-use crate::upstream::{Lease, Miss, Names, Outcome, Outlay};
+use crate::upstream::{Lease, Miss, Names, Outcome, Outlay, Wanted};
 
 impl Exchange {
     /// Asks every upstream that has a model for it, and of which nothing was heard for so long. Returns how
@@ -27,7 +27,9 @@ impl Exchange {
                 continue;
             };
             let names = Names { asked: &model, id: &candidate.id, forwarded: &candidate.forwarded };
-            let plan = self.pool.plan(Chat.path(), names, None);
+            let tags = candidate.upstream_tags.as_slice();
+            let wanted = Wanted { path: Chat.path(), names, tags, needs: Needs::default() };
+            let plan = self.pool.plan(&wanted, None);
             let lease = plan.and_then(|plan| self.pool.lease(&mut plan.only(&self.pool, &name)));
             if let Ok(lease) = lease {
                 self.ask(lease, &candidate).await;

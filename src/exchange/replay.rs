@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::repo::{self, Claim, Row, State};
 use crate::failpoint::failpoint;
-use crate::failure::{Code, Failure};
+use crate::failure::{About, Code, Failure};
 use crate::ledger::Ledger;
 use crate::ledger::repo::{self as books, HoldState};
 use crate::payment::Payment;
@@ -350,6 +350,6 @@ fn not_kept(request: &str) -> Failure {
          Its receipt is at /v1/receipts/{request}."
     );
     let mut failure = Failure::client(Code::IdempotentOutcomeNotKept, message);
-    failure.receipt = Some(request.into());
+    failure.about = Some(Box::new(About::Receipt(request.to_owned())));
     failure
 }

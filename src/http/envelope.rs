@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::headers;
 use crate::dialect::Protocol;
-use crate::failure::{Blame, Code, Failure, Funds, Retry};
+use crate::failure::{About, Blame, Code, Failure, Funds, Retry};
 use crate::wallet::PaymentRequest;
 
 /// Status, `type` and `code` of a failure.
@@ -36,6 +36,7 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::InvalidJson => (400, INVALID, "invalid_json"),
         Code::InvalidModel => (400, INVALID, "invalid_model"),
         Code::ModalityNotPriced => (400, INVALID, "modality_not_priced"),
+        Code::UnsupportedParameter => (400, INVALID, "unsupported_parameter"),
         Code::UnsupportedPath => (404, INVALID, "unsupported_path"),
         Code::PayloadTooLarge => (413, INVALID, "payload_too_large"),
         Code::InvalidToken => (400, "invalid_token", "invalid_cashu_token"),
@@ -136,6 +137,11 @@ pub struct Asked<'a> {
 #[must_use]
 pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
     let (status, kind, code) = facts(failure.code);
+    let status = match (failure.code, asked.protocol) {
+        // The vendors' own answer. In OpenAI's shape, clients of this network look for 400.
+        (Code::InvalidModel, Protocol::Anthropic | Protocol::Gemini) => 404,
+        _ => status,
+    };
     let status = failure.upstream.as_ref().map_or(status, |answer| answer.status);
     let mut error = error_object(failure, kind, code);
     if let Funds::Returned(token) = &failure.funds {
@@ -215,12 +221,16 @@ fn google(failure: &Failure, asked: &Asked<'_>, mut error: Map<String, Value>, s
 
 fn error_object(failure: &Failure, kind: &str, code: &str) -> Map<String, Value> {
     let answer = failure.upstream.as_deref();
+    let member = match failure.about.as_deref() {
+        Some(About::Member(member)) => Some(*member),
+        _ => None,
+    };
     let mut error = Map::new();
     error.insert("message".into(), json!(failure.message));
     error.insert("type".into(), json!(answer.and_then(|answer| answer.kind.as_deref()).unwrap_or(kind)));
-    error.insert("param".into(), json!(answer.and_then(|answer| answer.param.as_deref())));
+    error.insert("param".into(), json!(answer.and_then(|answer| answer.param.as_deref()).or(member)));
     error.insert("code".into(), json!(answer.and_then(|answer| answer.code.as_deref()).unwrap_or(code)));
-    if let Some(request) = &failure.receipt {
+    if let Some(About::Receipt(request)) = failure.about.as_deref() {
         error.insert("receipt".into(), json!(format!("/v1/receipts/{request}")));
     }
     if let Funds::Pending(id) = &failure.funds {

@@ -1,7 +1,13 @@
 //! Names of the headers that this node reads and writes.
 
+use std::fmt::Write as _;
+use std::time::Duration;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::models::date_time;
+use crate::dialect::Protocol;
+use crate::exchange::Timing;
 use crate::payment::rates::Standing;
 
 pub const X_CASHU: HeaderName = HeaderName::from_static("x-cashu");
@@ -28,6 +34,19 @@ pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// The id that the client gave its request.
+pub const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
+
+/// The same as [`RATE_LIMITS`], under the names and in the order that Anthropic's clients know.
+pub const ANTHROPIC_RATE_LIMITS: [HeaderName; 6] = [
+    HeaderName::from_static("anthropic-ratelimit-requests-limit"),
+    HeaderName::from_static("anthropic-ratelimit-requests-remaining"),
+    HeaderName::from_static("anthropic-ratelimit-requests-reset"),
+    HeaderName::from_static("anthropic-ratelimit-tokens-limit"),
+    HeaderName::from_static("anthropic-ratelimit-tokens-remaining"),
+    HeaderName::from_static("anthropic-ratelimit-tokens-reset"),
+];
 
 /// Limit, remaining and reset of requests, then of tokens, in a minute.
 pub const RATE_LIMITS: [HeaderName; 6] = [
@@ -56,14 +75,24 @@ pub fn exposed() -> Vec<HeaderName> {
         ERROR_SOURCE,
         SHOULD_RETRY,
         IDEMPOTENT_REPLAYED,
+        SERVER_TIMING,
+        CLIENT_REQUEST_ID,
         axum::http::header::RETRY_AFTER,
     ];
-    own.into_iter().chain(RATE_LIMITS).collect()
+    own.into_iter().chain(RATE_LIMITS).chain(ANTHROPIC_RATE_LIMITS).collect()
 }
 
 /// What is left to a key in this minute. The upstream account's own limits are nobody's business.
-pub fn put_rates(headers: &mut HeaderMap, standing: &Standing) {
-    let [limit, remaining, reset, token_limit, tokens_remaining, token_reset] = RATE_LIMITS;
+pub fn put_rates(headers: &mut HeaderMap, standing: &Standing, protocol: Protocol, now_ms: i64) {
+    put_rates_as(headers, standing, RATE_LIMITS, |secs| format!("{secs}s"));
+    if protocol == Protocol::Anthropic {
+        let now = u64::try_from(now_ms.div_euclid(1000)).unwrap_or(0);
+        put_rates_as(headers, standing, ANTHROPIC_RATE_LIMITS, |secs| date_time(now.saturating_add(secs)));
+    }
+}
+
+fn put_rates_as(headers: &mut HeaderMap, standing: &Standing, names: [HeaderName; 6], when: impl Fn(u64) -> String) {
+    let [limit, remaining, reset, token_limit, tokens_remaining, token_reset] = names;
     let rows = [
         (standing.requests, [limit, remaining, reset]),
         (standing.tokens, [token_limit, tokens_remaining, token_reset]),
@@ -72,9 +101,37 @@ pub fn put_rates(headers: &mut HeaderMap, standing: &Standing) {
         if let Some(left) = left {
             headers.insert(limit, HeaderValue::from(left.limit));
             headers.insert(remaining, HeaderValue::from(left.remaining));
-            put(headers, reset, &format!("{}s", left.reset_secs));
+            put(headers, reset, &when(left.reset_secs));
         }
     }
+}
+
+/// Durations in ms (Server-Timing, W3C): of what is over, and of all of it where that is. Nothing about who
+/// served.
+pub fn put_timing(headers: &mut HeaderMap, timing: &Timing, total: Option<Duration>) {
+    let mut text = String::with_capacity(64);
+    for (name, took) in [("admission", timing.admission), ("upstream", timing.upstream), ("total", total)] {
+        let Some(took) = took else { continue };
+        let (comma, micros) = (if text.is_empty() { "" } else { ", " }, took.as_micros());
+        // Writing to a string does not fail.
+        let _written = write!(text, "{comma}{name};dur={}.{}", micros / 1000, micros / 100 % 10);
+    }
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(SERVER_TIMING, value);
+    }
+}
+
+/// Where a client says what it calls its request.
+const CLIENT_IDS: [HeaderName; 3] = [CLIENT_REQUEST_ID, X_REQUEST_ID, BARE_REQUEST_ID];
+const MAX_CLIENT_ID: usize = 128;
+
+/// What the client calls its request, if that is plain. It is told it again, and nothing else follows from it.
+#[must_use]
+pub fn client_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let good =
+        |value: &&HeaderValue| (1..=MAX_CLIENT_ID).contains(&value.len()) && value.as_bytes().iter().all(is_plain);
+    CLIENT_IDS.iter().filter_map(|name| headers.get(name)).find(good).cloned()
 }
 
 /// Where clients say which conversation a request belongs to.

@@ -34,6 +34,9 @@ pub(crate) async fn reasons(node: &Node) -> Vec<String> {
     if exchange.pool.is_empty() {
         reasons.push("no upstream is configured".to_owned());
     }
+    if exchange.pool.is_barred() {
+        reasons.push("no upstream takes this node's account".to_owned());
+    }
     if wallet.mints().is_empty() {
         reasons.push("no mint is configured".to_owned());
     }
@@ -66,7 +69,7 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     let health = node.exchange.till.wallet().health();
     // Which they are is nobody's business, and one that is left alone for one model serves the others.
     let upstreams = node.exchange.pool.conditions();
-    let alone = upstreams.iter().filter(|one| one.is_capped || !one.out.is_empty()).count();
+    let alone = upstreams.iter().filter(|one| one.bar.is_some() || one.is_capped || !one.out.is_empty()).count();
     let upstreams = json!({ "configured": upstreams.len(), "left_alone": alone });
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mints: Vec<Value> = health.iter().map(mint).collect();

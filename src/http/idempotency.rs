@@ -108,8 +108,10 @@ async fn keep(once: &Once, response: Response<Body>) -> Response<Body> {
     Response::from_parts(parts, Body::from(body))
 }
 
-fn head_of(status: StatusCode, headers: &HeaderMap) -> Head {
-    let pairs = headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+fn head_of(status: StatusCode, map: &HeaderMap) -> Head {
+    // How long it took is another matter each time.
+    let lasting = map.iter().filter(|(name, _)| **name != headers::SERVER_TIMING);
+    let pairs = lasting.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
     Head { status: status.as_u16(), headers: pairs.collect() }
 }
 

@@ -8,13 +8,16 @@ mod idempotency;
 mod info;
 mod lightning;
 mod models;
+mod paths;
 pub mod peer;
 mod providers;
 mod proxy;
+mod quote;
 mod rate;
 mod receipts;
 pub mod serve;
 mod unsupported;
+mod usage;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -127,10 +130,16 @@ pub fn router(node: Node, front: axum::routing::MethodRouter<Node>, cors_origins
             .route(&at("/rate"), get(rate::show))
             .route(&at("/models"), get(models::list))
             .route(&at("/models/"), get(models::list))
+            .route(&at("/models/paths"), get(paths::list))
+            .route(&at("/models/paths/"), get(paths::list))
+            .route(&at("/models/paths/model"), get(paths::one))
             .route(&at("/models/{*id}"), get(models::one).post(of_a_model))
             .route(&at("/providers"), get(providers::list))
             .route(&at("/providers/"), get(providers::list))
-            .route(&at("/receipts/{id}"), get(receipts::one));
+            .route(&at("/receipts/{id}"), get(receipts::one))
+            .route(&at("/usage"), get(usage::show))
+            .route(&at("/quote"), post(quote::chat))
+            .route(&at("/quote/{*path}"), post(quote::any));
         for dialect in dialect::REGISTRY.iter().copied().filter(|dialect| !dialect.is_of_a_model()) {
             router = router.route(&at(&format!("/{}", dialect.path())), paid(dialect));
         }
@@ -169,9 +178,8 @@ fn paid(dialect: &'static dyn Dialect) -> axum::routing::MethodRouter<Node> {
 
 /// A path that names a model and what it shall do: `models/{model}:{method}`.
 async fn of_a_model(state: State<Node>, Path(rest): Path<String>, request: Request) -> Response<Body> {
-    let found = rest.rsplit_once(':').and_then(|(model, method)| Some((model, dialect::for_method(method)?)));
-    match found {
-        Some((model, dialect)) => proxy::serve(state, Target { dialect, model: Some(model.to_owned()) }, request).await,
+    match Target::of_a_model(&rest) {
+        Some(target) => proxy::serve(state, target, request).await,
         None => not_found(request).await,
     }
 }

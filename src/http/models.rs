@@ -183,7 +183,7 @@ fn prices(model: &Value, shown: &mut Map<String, Value>) {
 }
 
 /// Seconds since the Unix epoch as RFC 3339.
-fn date_time(seconds: u64) -> String {
+pub(super) fn date_time(seconds: u64) -> String {
     // Days to a date, after Howard Hinnant's `civil_from_days`, in eras of 400 years from March 0000.
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let days = days.saturating_add(719_468);

@@ -12,11 +12,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response};
 use futures_util::Stream;
 use http_body::Frame;
+use tokio::time::Instant;
 
 use super::envelope::{self, Asked};
 use super::{Node, headers, idempotency};
-use crate::dialect::{Dialect, Protocol, Receipt};
-use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Sent, Whole};
+use crate::dialect::{self, Dialect, Protocol, Receipt};
+use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Sent, Timing, Whole};
 use crate::failure::{Code, Failure, Funds};
 use crate::payment::{self, Credentials};
 use crate::wallet::Change;
@@ -36,6 +37,7 @@ pub(super) struct Asks {
     one_shot: Option<String>,
     accepts_cashu: bool,
     trailers: bool,
+    began: Instant,
 }
 
 /// Where a request goes: a dialect, and the model where the path names it.
@@ -43,6 +45,14 @@ pub(super) struct Asks {
 pub struct Target {
     pub dialect: &'static dyn Dialect,
     pub model: Option<String>,
+}
+
+impl Target {
+    /// `{model}:{method}`, as it stands behind `models/`.
+    pub fn of_a_model(rest: &str) -> Option<Self> {
+        let (model, method) = rest.rsplit_once(':')?;
+        Some(Self { dialect: dialect::for_method(method)?, model: Some(model.to_owned()) })
+    }
 }
 
 /// Serves one request of a dialect.
@@ -54,12 +64,22 @@ pub async fn serve(State(node): State<Node>, target: Target, request: Request) -
         one_shot: headers::text(&parts.headers, headers::X_CASHU).map(|token| token.trim().to_owned()),
         accepts_cashu: accepts_cashu(&parts.headers),
         trailers: wants_trailers(&parts.headers),
+        began: Instant::now(),
     };
+    let client_id = headers::client_id(&parts.headers);
     let mut key = None;
     let outcome = answer(&node, target, &parts, body, &asks, &mut key).await;
     let mut response = outcome.unwrap_or_else(|failure| refuse(&node, &failure, &asks));
+    let out = response.headers_mut();
     if let Some(key) = key {
-        headers::put_rates(response.headers_mut(), &node.exchange.rates.standing(&key));
+        let now_ms = node.exchange.ledger.clock().now_ms();
+        headers::put_rates(out, &node.exchange.rates.standing(&key), asks.protocol, now_ms);
+    }
+    if !out.contains_key(headers::SERVER_TIMING) {
+        headers::put_timing(out, &Timing::default(), Some(asks.began.elapsed()));
+    }
+    if let Some(id) = client_id {
+        out.insert(headers::CLIENT_REQUEST_ID, id);
     }
     response
 }
@@ -164,7 +184,7 @@ pub(super) fn lost(error: &tokio::task::JoinError, asks: &Asks) -> Failure {
 /// A success as a response.
 pub(super) fn respond(reply: Reply, asks: &Asks) -> Response<Body> {
     match reply {
-        Reply::Whole(whole) => whole_response(*whole, &asks.request_id),
+        Reply::Whole(whole) => whole_response(*whole, asks),
         Reply::Stream(delivery) => stream_response(delivery, asks),
     }
 }
@@ -231,11 +251,12 @@ fn is_length_limit(error: &axum::Error) -> bool {
     false
 }
 
-fn whole_response(whole: Whole, request_id: &str) -> Response<Body> {
+fn whole_response(whole: Whole, asks: &Asks) -> Response<Body> {
     let mut response = Response::new(Body::from(whole.body));
     let out = response.headers_mut();
     out.reserve(USUAL_HEADERS);
-    start(out, &whole.media, request_id);
+    start(out, &whole.media, &asks.request_id);
+    headers::put_timing(out, &whole.timing, Some(asks.began.elapsed()));
     bill(out, &whole.receipt);
     if let Some(change) = &whole.change {
         headers::put(out, headers::SHOULD_RETRY, "false");
@@ -247,9 +268,10 @@ fn whole_response(whole: Whole, request_id: &str) -> Response<Body> {
 }
 
 fn stream_response(delivery: Delivery, asks: &Asks) -> Response<Body> {
-    let (trailers, media) = (asks.trailers, delivery.media());
+    let (trailers, media, timing) = (asks.trailers, delivery.media(), delivery.timing());
     let mut response = Response::new(Body::new(Streamed { delivery, trailers, trailer: None, ended: false }));
     *response.headers_mut() = stream_head(media, &asks.request_id);
+    headers::put_timing(response.headers_mut(), &timing, None);
     if trailers {
         response.headers_mut().insert(TRAILER, HeaderValue::from_static("x-cashu"));
     }

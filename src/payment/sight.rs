@@ -1,5 +1,7 @@
 //! Looking at what somebody shows, without taking anything.
 
+use std::net::IpAddr;
+
 use super::Payment;
 use super::payer::{Till, is_credited, unknown_key};
 use crate::failure::{Code, Failure};
@@ -17,6 +19,17 @@ pub enum Sight {
 }
 
 impl Till {
+    /// Counts a question for the price of a request.
+    ///
+    /// # Errors
+    /// When the address has asked too many.
+    pub fn admit_quote(&self, address: Option<IpAddr>) -> Result<(), Failure> {
+        self.visitors().admit_quote(address).map_err(|wait| {
+            let message = "Too many quotes were asked for from this address; try again later.";
+            Failure::client(Code::TooManyRequests, message).retrying(wait.0)
+        })
+    }
+
     /// What this key or token is. Redeems nothing.
     ///
     /// # Errors

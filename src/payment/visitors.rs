@@ -1,4 +1,4 @@
-//! What one address may ask for without paying: invoices that make keys, and guesses at vouchers.
+//! What one address may ask for without paying: invoices that make keys, guesses at vouchers, and quotes.
 //!
 //! Kept in memory, for one process and at most [`MAX_VISITORS`] addresses, by a keyed hash of the
 //! address (of its /64 for IPv6, which one customer has whole): no address is stored or logged. In
@@ -20,6 +20,7 @@ use crate::vault::Vault;
 pub const MAX_VISITORS: usize = 10_000;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
+const MINUTE_MS: i64 = 60 * 1000;
 
 /// The allowance of addresses, and how much of it they have used.
 #[derive(Debug)]
@@ -33,21 +34,22 @@ pub struct Visitors {
 /// What one address did lately.
 #[derive(Debug, Default)]
 struct Visitor {
-    created: Window,
-    wrong: Window,
+    created: Window<HOUR_MS>,
+    wrong: Window<HOUR_MS>,
+    quoted: Window<MINUTE_MS>,
     /// Invoices that may still wait to be paid, and when their time is over.
     waiting: Vec<(String, i64)>,
     last_ms: i64,
 }
 
-/// The moments of the last hour at which something was done.
+/// The moments of the last so many ms at which something was done.
 #[derive(Debug, Default)]
-struct Window(VecDeque<i64>);
+struct Window<const SPAN_MS: i64>(VecDeque<i64>);
 
-impl Window {
+impl<const SPAN_MS: i64> Window<SPAN_MS> {
     /// Forgets what is over; and what is in the future, since the clock was set back.
     fn tidy(&mut self, now_ms: i64) {
-        self.0.retain(|at| (0..HOUR_MS).contains(&now_ms.saturating_sub(*at)));
+        self.0.retain(|at| (0..SPAN_MS).contains(&now_ms.saturating_sub(*at)));
     }
 
     /// Whether there is room for one more, or how many ms to wait for it.
@@ -57,7 +59,7 @@ impl Window {
         let filling = self.0.len().checked_sub(most).and_then(|first| self.0.get(first));
         match filling {
             None => Ok(()),
-            Some(oldest) => Err(oldest.saturating_add(HOUR_MS).saturating_sub(now_ms)),
+            Some(oldest) => Err(oldest.saturating_add(SPAN_MS).saturating_sub(now_ms)),
         }
     }
 
@@ -154,6 +156,23 @@ impl Visitors {
         outcome
     }
 
+    /// Counts a quote that is about to be made.
+    ///
+    /// # Errors
+    /// When the address has had too many.
+    pub fn admit_quote(&self, address: Option<IpAddr>) -> Result<(), TooMuch> {
+        let Some(most) = self.allowance.quotes_per_minute else { return Ok(()) };
+        let now_ms = self.clock.now_ms();
+        let mut outcome = Ok(());
+        self.with(address, |visitor| {
+            outcome = visitor.quoted.room(now_ms, most).map_err(TooMuch::after_ms);
+            if outcome.is_ok() {
+                visitor.quoted.count(now_ms);
+            }
+        });
+        outcome
+    }
+
     /// The code was none.
     pub fn guessed_wrong(&self, address: Option<IpAddr>) {
         if self.allowance.wrong_vouchers_per_hour.is_some() {
@@ -224,7 +243,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_own_allowance_by_the_hour() {
-        let allowance = Clients { creates_per_hour: Some(3), max_pending: None, wrong_vouchers_per_hour: Some(2) };
+        let allowance = Clients { creates_per_hour: Some(3), wrong_vouchers_per_hour: Some(2), ..Clients::default() };
         let (visitors, clock) = visitors(allowance);
         for _ in 0..3 {
             assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "i", 0), Ok(()));
@@ -251,7 +270,7 @@ mod tests {
 
     #[test]
     fn only_so_many_invoices_wait() {
-        let allowance = Clients { creates_per_hour: None, max_pending: Some(2), wrong_vouchers_per_hour: None };
+        let allowance = Clients { max_pending: Some(2), ..Clients::default() };
         let (visitors, clock) = visitors(allowance);
         let now = clock.now_ms();
         assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "one", now + 60_000), Ok(()));
@@ -269,7 +288,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_a_clock_set_back_locks_nobody_out() {
-        let allowance = Clients { creates_per_hour: None, max_pending: None, wrong_vouchers_per_hour: Some(1) };
+        let allowance = Clients { wrong_vouchers_per_hour: Some(1), ..Clients::default() };
         let (visitors, clock) = visitors(allowance);
         for number in 0..u32::try_from(MAX_VISITORS).unwrap() + 10 {
             clock.0.fetch_add(1, Ordering::SeqCst);

@@ -54,6 +54,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 15, common: include_str!("../migrations/0015_upstreams.sql"), sqlite: "", postgres: "" },
     Migration { version: 16, common: include_str!("../migrations/0016_nostr.sql"), sqlite: "", postgres: "" },
     Migration { version: 17, common: include_str!("../migrations/0017_prices.sql"), sqlite: "", postgres: "" },
+    Migration { version: 19, common: include_str!("../migrations/0019_upstream_bars.sql"), sqlite: "", postgres: "" },
     Migration {
         version: 21,
         common: include_str!("../migrations/0021_charges.sql"),

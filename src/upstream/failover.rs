@@ -3,6 +3,7 @@
 //! A mistake of the client's is the same mistake everywhere, and goes back to it. Everything else is a
 //! reason to ask the next.
 
+use super::bar::Bar;
 use super::forward::ForwardError;
 use super::health::Outcome;
 
@@ -30,6 +31,9 @@ impl Miss {
         let Self::Forward(ForwardError::Refused(refused)) = self else {
             return Verdict { outcome: Outcome::Failed(None), ask_next: true };
         };
+        if let Some(bar) = Bar::of(refused) {
+            return Verdict { outcome: Outcome::Barred(bar), ask_next: true };
+        }
         let outcome = match refused.status {
             401..=403 => Outcome::Locked,
             404 => Outcome::Missing,
@@ -39,6 +43,12 @@ impl Miss {
             _ => Outcome::Failed(refused.retry_after),
         };
         Verdict { outcome, ask_next: outcome != Outcome::Answered }
+    }
+
+    /// Whether the same upstream may be asked once more: it has seen nothing of the request.
+    #[must_use]
+    pub fn was_never_sent(&self) -> bool {
+        matches!(self, Self::Forward(ForwardError::Unreachable))
     }
 
     /// The status that it came with, for the operator's records.
@@ -87,7 +97,9 @@ mod tests {
         }
         let failed = Verdict { outcome: Failed(None), ask_next: true };
         for error in [ForwardError::Unreachable, ForwardError::TimedOut, ForwardError::Broken, ForwardError::TooLarge] {
-            assert_eq!(Miss::Forward(error).verdict(), failed);
+            let is_unreachable = error == ForwardError::Unreachable;
+            let miss = Miss::Forward(error);
+            assert_eq!((miss.verdict(), miss.was_never_sent()), (failed, is_unreachable));
         }
         assert_eq!(Miss::Worthless("x".to_owned()).verdict(), failed);
     }

@@ -22,7 +22,7 @@ const MAX_ERROR: usize = 64 * 1024;
 /// Why an attempt gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ForwardError {
-    /// Nothing was sent.
+    /// No connection came about, and nothing was sent.
     #[error("the upstream cannot be reached")]
     Unreachable,
     #[error("the upstream did not answer in time")]
@@ -79,6 +79,8 @@ impl Upstream {
         let patience = self.timeouts.total.map_or(first_byte, |total| total.min(first_byte));
         let response = match tokio::time::timeout(patience, request.send()).await {
             Ok(Ok(response)) => response,
+            // Also of a connection: whoever waited that long does not want to wait once more.
+            Ok(Err(error)) if error.is_timeout() => return Err(ForwardError::TimedOut),
             Ok(Err(error)) => return Err(failed(NetError::from(&error))),
             Err(_) => return Err(ForwardError::TimedOut),
         };

@@ -15,6 +15,8 @@
 //! With a limit of no failures nothing is ever left out: the circuit never opens, and all rests are soft.
 //! All of this is pure; whoever asks brings the time.
 
+use super::bar::Bar;
+
 /// How long a circuit stays open first, and at most, in ms.
 const OPEN_MS: i64 = 60_000;
 const LONGEST_OPEN_MS: i64 = 600_000;
@@ -36,8 +38,10 @@ pub enum Outcome {
     Limited(Option<u64>),
     /// Nothing came, or nothing of use; with the seconds that it asked for.
     Failed(Option<u64>),
-    /// It does not accept the operator's account.
+    /// It does not accept the operator's account, as far as its status says.
     Locked,
+    /// It says so itself, and why.
+    Barred(Bar),
     /// It does not have this model.
     Missing,
 }
@@ -147,7 +151,7 @@ impl Health {
                 self.rest(now_ms, LONG_REST_MS);
                 false
             }
-            Outcome::Locked => {
+            Outcome::Locked | Outcome::Barred(_) => {
                 self.rest(now_ms, LONG_REST_MS);
                 self.failed(now_ms, ticket)
             }

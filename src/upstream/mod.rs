@@ -7,26 +7,33 @@
 //! ```
 //!
 //! A [`Plan`] is what could serve one request; each [`Lease`] on it is one attempt, and holds a place at
-//! its upstream until it is dropped. Nothing here knows of money but [`outlay`], which only counts it.
+//! its upstream until it is dropped. An upstream that refuses the operator's account is barred
+//! (`barred`): the one thing about health that is stored. Nothing here knows of money but [`outlay`], which only counts it.
 
+mod bar;
+mod barred;
 mod choice;
 mod failover;
 mod forward;
 mod health;
 pub mod kind;
+mod lease;
 mod models;
 pub mod outlay;
 mod own_list;
 mod pool;
 mod provider;
 pub mod repo;
+mod sealed;
 mod sticky;
 
+pub use bar::Bar;
 pub use failover::{Miss, Verdict};
 pub use forward::{Answer, ForwardError, Media, Refused};
 pub use health::{Outcome, Standing};
+pub use lease::Lease;
 pub use models::{Models, Names};
 pub use outlay::Outlay;
-pub use pool::{Calling, Condition, Lease, Plan, Pool, PoolError, Unavailable};
+pub use pool::{Calling, Condition, Plan, Pool, PoolError, Unavailable, Wanted};
 pub use provider::Upstream;
 pub use sticky::Session;

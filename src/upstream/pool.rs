@@ -5,19 +5,23 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
+use super::bar::Bar;
+use super::barred::{self, Marks};
 use super::choice::{Entrant, order};
-use super::health::{Health, Outcome, Standing, Ticket};
+use super::health::{Health, Standing, Ticket};
+use super::lease::Lease;
 use super::models::Names;
 use super::outlay::{Outlay, Outlays};
 use super::provider::Upstream;
-use super::repo::{self, Stored};
+use super::repo;
+use super::sealed::{self, seal};
 use super::sticky::{Session, Sticky};
 use crate::clock::SharedClock;
-use crate::config::{self, Choice, Secret, Upstreams};
+use crate::config::{self, Choice, Upstreams};
+use crate::dialect::{Feature, Needs};
 use crate::net::NetError;
 use crate::store::{Store, StoreError};
 use crate::vault::{Vault, VaultError};
@@ -25,7 +29,7 @@ use crate::vault::{Vault, VaultError};
 /// Most models of one upstream whose health is remembered. Clients can invent names.
 const MOST_MODELS: usize = 1_000;
 /// Where the health of an upstream as a whole is kept: no model has no name.
-const ACCOUNT: &str = "";
+pub(super) const ACCOUNT: &str = "";
 
 /// Why there is no pool.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +49,12 @@ pub enum PoolError {
 pub enum Unavailable {
     /// There are none at all.
     None,
-    /// None of them serves this model in this wire format.
+    /// None of them has this model.
+    Unserved,
+    /// Some have it, but none in this wire format.
     NotServed,
+    /// Some do, but lack this.
+    Lacking(Feature),
     /// All that could are left alone, or used up, for so many seconds.
     Out { secs: u64 },
     /// All that could have as many requests as they take.
@@ -57,12 +65,13 @@ pub enum Unavailable {
 
 /// One upstream, and what is known of it.
 #[derive(Debug)]
-struct Member {
-    upstream: Upstream,
+pub(super) struct Member {
+    pub(super) upstream: Upstream,
     /// By model.
     health: Mutex<HashMap<String, Health>>,
     /// When an attempt last ended, in ms.
-    heard_ms: AtomicI64,
+    pub(super) heard_ms: AtomicI64,
+    pub(super) marks: Marks,
 }
 
 /// How one upstream is, for the operator.
@@ -70,6 +79,8 @@ struct Member {
 pub struct Condition {
     pub name: Arc<str>,
     pub kind: &'static str,
+    /// Why it is not asked until the operator clears it, and since when, in ms since the Unix epoch.
+    pub bar: Option<(Bar, i64)>,
     /// A spend cap is reached.
     pub is_capped: bool,
     /// Models that it is not asked for now, and for how many seconds.
@@ -97,14 +108,26 @@ pub struct Pool {
     members: Vec<Arc<Member>>,
     choice: Choice,
     max_attempts: usize,
-    breaker_failures: u32,
+    pub(super) breaker_failures: u32,
     /// How long a request waits for a place.
     patience: Duration,
     /// Told when a place becomes free.
-    freed: Notify,
-    sticky: Sticky,
+    pub(super) freed: Notify,
+    pub(super) sticky: Sticky,
     outlays: Outlays,
-    clock: SharedClock,
+    pub(super) clock: SharedClock,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The endpoint's path, which tells the wire format.
+    pub path: &'a str,
+    pub names: Names<'a>,
+    /// Tags that the upstream must have.
+    pub tags: &'a [String],
+    /// What it must be able to.
+    pub needs: Needs,
 }
 
 /// What could serve one request.
@@ -117,21 +140,10 @@ pub struct Plan {
     tried: bool,
 }
 
-/// The leave for one attempt, and a place at its upstream as long as it lives.
-#[derive(Debug)]
-pub struct Lease {
-    pool: Arc<Pool>,
-    member: Arc<Member>,
-    model: String,
-    session: Option<Session>,
-    ticket: Ticket,
-    /// Whether the outcome is known.
-    is_settled: bool,
-    slot: Option<OwnedSemaphorePermit>,
-}
-
 /// How long to wait for a spend cap: until midnight at most, and nobody has to know that it is one.
 const CAPPED_SECS: u64 = 3_600;
+/// The same for an operator to come.
+const BARRED_SECS: u64 = 300;
 
 impl Pool {
     /// The upstreams of the environment, which are stored, and those that are stored beside them. Where
@@ -149,13 +161,16 @@ impl Pool {
             let rows = config.listed.iter().map(|one| seal(one, vault)).collect::<Result<Vec<_>, _>>()?;
             repo::replace_environment(store, &rows, clock.now_ms()).await?;
         }
-        let pool = Self::of(&described(config, store, vault).await?, config, clock)?;
+        let described = sealed::described(config, store, vault).await?;
+        let pool = Self::of(&described, config, clock)?;
         // A key that lies around in the environment is an upstream; nobody should be surprised by that.
         for member in &pool.members {
             let upstream = &member.upstream;
             tracing::info!(name = %upstream.name(), kind = upstream.label(), priority = upstream.priority, "an upstream");
         }
         pool.outlays.flush(store, clock.now_ms()).await?;
+        barred::enrol(store, vault, described.iter()).await?;
+        pool.watch(store).await?;
         Ok(Arc::new(pool))
     }
 
@@ -169,14 +184,19 @@ impl Pool {
         vault: &Vault,
         clock: &SharedClock,
     ) -> Result<Arc<Self>, PoolError> {
-        Ok(Arc::new(Self::of(&described(config, store, vault).await?, config, clock)?))
+        Ok(Arc::new(Self::of(&sealed::described(config, store, vault).await?, config, clock)?))
     }
 
     fn of(described: &[config::Upstream], config: &Upstreams, clock: &SharedClock) -> Result<Self, PoolError> {
         let member = |one: &config::Upstream| {
             let upstream = Upstream::new(one);
             let upstream = upstream.map_err(|error| PoolError::Upstream { name: one.name.clone(), error })?;
-            Ok(Arc::new(Member { upstream, health: Mutex::default(), heard_ms: AtomicI64::new(i64::MIN) }))
+            Ok(Arc::new(Member {
+                upstream,
+                health: Mutex::default(),
+                heard_ms: AtomicI64::new(i64::MIN),
+                marks: Marks::default(),
+            }))
         };
         Ok(Self {
             members: described.iter().filter(|one| one.enabled).map(member).collect::<Result<Vec<_>, PoolError>>()?,
@@ -221,7 +241,8 @@ impl Pool {
         out.sort();
         let (today_usd, month_usd) = self.outlays.spent_usd(name, now_ms);
         let is_capped = self.is_capped(member, now_ms);
-        Condition { name: Arc::clone(name), kind: member.upstream.label(), is_capped, out, rests, today_usd, month_usd }
+        let (kind, bar) = (member.upstream.label(), member.marks.bar());
+        Condition { name: Arc::clone(name), kind, bar, is_capped, out, rests, today_usd, month_usd }
     }
 
     /// What clients are told about who serves them: the kind, where there is only one.
@@ -259,10 +280,10 @@ impl Pool {
         self.sticky.session(payer, name)
     }
 
-    /// Whether some upstream has this model, in whatever wire format.
+    /// Whether some upstream with these tags has this model, in whatever wire format.
     #[must_use]
-    pub fn serves(&self, names: Names<'_>) -> bool {
-        self.members.iter().any(|member| member.upstream.calls(names).is_some())
+    pub fn serves(&self, names: Names<'_>, tags: &[String]) -> bool {
+        self.members.iter().any(|member| member.upstream.called(names, tags).is_some())
     }
 
     /// All upstreams.
@@ -274,25 +295,42 @@ impl Pool {
     #[must_use]
     pub fn callings(&self, names: Names<'_>) -> Vec<Calling> {
         let calling = |upstream: &Upstream| {
-            let model = upstream.calls(names)?;
+            let model = upstream.called(names, &[])?;
             Some(Calling { upstream: Arc::clone(upstream.name()), model, fee: upstream.fee() })
         };
         self.upstreams().filter_map(calling).collect()
     }
 
-    /// What could serve this model in the wire format of this path.
+    /// The kinds of upstream that serve it so, each once.
+    #[must_use]
+    pub fn kinds_serving(&self, names: Names<'_>, tags: &[String]) -> Vec<&'static str> {
+        let serving = self.members.iter().filter(|member| member.upstream.called(names, tags).is_some());
+        distinct(serving)
+    }
+
+    /// All kinds that there are, each once.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<&'static str> {
+        distinct(self.members.iter())
+    }
+
+    /// What could serve this.
     ///
     /// # Errors
     /// When nothing could.
-    pub fn plan(&self, path: &str, names: Names<'_>, session: Option<Session>) -> Result<Plan, Unavailable> {
+    pub fn plan(&self, wanted: &Wanted<'_>, session: Option<Session>) -> Result<Plan, Unavailable> {
         if self.members.is_empty() {
             return Err(Unavailable::None);
         }
-        let members = self.members.iter().enumerate();
-        let left: Vec<_> =
-            members.filter_map(|(at, member)| Some((at, member.upstream.serves(path, names)?))).collect();
+        let (mut left, mut why) = (Vec::with_capacity(self.members.len()), Unavailable::Unserved);
+        for (at, member) in self.members.iter().enumerate() {
+            match member.upstream.offers(wanted) {
+                Ok(model) => left.push((at, model)),
+                Err(reason) => why = nearer(why, reason),
+            }
+        }
         if left.is_empty() {
-            return Err(Unavailable::NotServed);
+            return Err(why);
         }
         Ok(Plan { left, attempts_left: self.max_attempts, session, tried: false })
     }
@@ -325,6 +363,7 @@ impl Pool {
         if plan.attempts_left == 0 || plan.left.is_empty() {
             return Err(Unavailable::Exhausted);
         }
+        let _choosing = plan.session.map(|_| self.sticky.choosing());
         let now_ms = self.clock.now_ms();
         let mut why = None;
         for place in self.order(plan, now_ms) {
@@ -336,6 +375,9 @@ impl Pool {
                     plan.attempts_left = plan.attempts_left.saturating_sub(1);
                     plan.tried = true;
                     let (pool, session) = (Arc::clone(self), plan.session);
+                    if let Some(session) = session {
+                        self.sticky.begin(session, member.upstream.name(), now_ms);
+                    }
                     return Ok(Lease { pool, member, model, session, ticket, is_settled: false, slot });
                 }
                 Err(reason) => why = Some(sooner(why, reason)),
@@ -364,6 +406,10 @@ impl Pool {
         model: &str,
         now_ms: i64,
     ) -> Result<(Option<OwnedSemaphorePermit>, Ticket), Unavailable> {
+        // The operator may want none to be left out, ever: then it goes last.
+        if member.marks.is_barred() && self.breaker_failures > 0 {
+            return Err(Unavailable::Out { secs: BARRED_SECS });
+        }
         if self.is_capped(member, now_ms) {
             return Err(Unavailable::Out { secs: CAPPED_SECS });
         }
@@ -390,6 +436,36 @@ impl Pool {
         self.outlays.is_capped(upstream.name(), upstream.daily_usd, upstream.monthly_usd, now_ms)
     }
 
+    /// Whether all of them refuse the operator's account.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        !self.members.is_empty() && self.members.iter().all(|member| member.marks.is_barred())
+    }
+
+    /// Brings what is stored about barred upstreams together with what this process has found. One that the
+    /// operator has cleared begins anew.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn watch(&self, store: &Store) -> Result<(), StoreError> {
+        let known = self.members.iter().map(|member| (member.upstream.name().as_ref(), &member.marks));
+        for name in barred::watch(store, known).await? {
+            let cleared = self.members.iter().filter(|member| **member.upstream.name() == *name);
+            cleared.for_each(|member| member.health().clear());
+        }
+        Ok(())
+    }
+
+    /// Forgets what is held against an upstream, here and in every process. Returns whether there is such a one.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn clear(&self, store: &Store, name: &str) -> Result<bool, StoreError> {
+        let cleared = repo::clear(store, name).await?;
+        self.watch(store).await?;
+        Ok(cleared)
+    }
+
     /// Notes what a request cost.
     pub fn note(&self, outlay: Outlay) {
         self.outlays.note(outlay);
@@ -404,6 +480,13 @@ impl Pool {
     }
 }
 
+fn distinct<'a>(members: impl Iterator<Item = &'a Arc<Member>>) -> Vec<&'static str> {
+    let mut kinds: Vec<&'static str> = members.map(|member| member.upstream.label()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
 fn secs_until(until_ms: i64, now_ms: i64) -> u64 {
     until_ms.abs_diff(now_ms).div_ceil(1_000).max(1)
 }
@@ -415,6 +498,14 @@ impl Plan {
         let is_it = |at: &usize| pool.members.get(*at).is_some_and(|member| **member.upstream.name() == *name);
         self.left.retain(|(at, _)| is_it(at));
         self
+    }
+}
+
+/// Which of two reasons a client is told: what came nearest to serving it.
+fn nearer(before: Unavailable, other: Unavailable) -> Unavailable {
+    match (before, other) {
+        (Unavailable::Lacking(_), _) | (_, Unavailable::Unserved) => before,
+        (_, other) => other,
     }
 }
 
@@ -442,14 +533,21 @@ impl Member {
             priority: self.upstream.priority,
             weight: self.upstream.weight,
             fee: self.upstream.fee,
-            rests: rests(model) || rests(ACCOUNT),
+            rests: self.marks.is_barred() || rests(model) || rests(ACCOUNT),
             is_known: known == Some(self.upstream.name()),
         }
     }
 
     /// Looks at what is known of a model; where nothing is, only if it `could_be_bad`. What is not worth
     /// remembering afterwards is forgotten.
-    fn with_health(&self, model: &str, limit: u32, now_ms: i64, could_be_bad: bool, look: impl FnOnce(&mut Health)) {
+    pub(super) fn with_health(
+        &self,
+        model: &str,
+        limit: u32,
+        now_ms: i64,
+        could_be_bad: bool,
+        look: impl FnOnce(&mut Health),
+    ) {
         let mut all = self.health();
         if !all.contains_key(model) {
             if !could_be_bad {
@@ -468,111 +566,4 @@ impl Member {
             all.remove(model);
         }
     }
-}
-
-impl Lease {
-    #[must_use]
-    pub fn upstream(&self) -> &Upstream {
-        &self.member.upstream
-    }
-
-    /// What the upstream calls the model.
-    #[must_use]
-    pub fn model(&self) -> &str {
-        &self.model
-    }
-
-    /// Takes note of how it went. A stream may begin well and end badly: then the second counts too.
-    pub fn finish(&mut self, outcome: Outcome) {
-        self.is_settled = true;
-        let (member, now_ms) = (&self.member, self.pool.clock.now_ms());
-        member.heard_ms.store(now_ms, Ordering::Relaxed);
-        let name = member.upstream.name();
-        let limit = self.pool.breaker_failures;
-        let is_bad = outcome != Outcome::Answered;
-        let mut opened = false;
-        member.with_health(&self.model, limit, now_ms, is_bad, |health| {
-            opened = health.finish(now_ms, &self.ticket, outcome)
-        });
-        if opened {
-            tracing::warn!(upstream = %name, model = %self.model, "an upstream failed repeatedly and is left alone for a while");
-        }
-        let account = |outcome| {
-            member.with_health(ACCOUNT, 0, now_ms, is_bad, |health| {
-                if let Some(ticket) = health.admit(now_ms) {
-                    health.finish(now_ms, &ticket, outcome);
-                }
-            });
-        };
-        match outcome {
-            Outcome::Locked => {
-                tracing::error!(upstream = %name, "ALARM: an upstream does not accept the operator's account");
-                account(Outcome::Locked);
-            }
-            Outcome::Answered => {
-                account(Outcome::Answered);
-                if let Some(session) = self.session {
-                    self.pool.sticky.bind(session, name, now_ms);
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.slot.take().is_some() {
-            self.pool.freed.notify_waiters();
-        }
-        if self.is_settled {
-            return;
-        }
-        let now_ms = self.pool.clock.now_ms();
-        self.member.with_health(&self.model, self.pool.breaker_failures, now_ms, false, |health| {
-            health.abandon(now_ms, &self.ticket);
-        });
-    }
-}
-
-/// What binds the sealed part of an upstream to its row.
-fn seal_name(name: &str) -> String {
-    format!("upstream {name}")
-}
-
-/// What this process's environment says, or else the last one said, and what is stored beside it.
-async fn described(config: &Upstreams, store: &Store, vault: &Vault) -> Result<Vec<config::Upstream>, PoolError> {
-    // Another process may have another environment: what this one says is not read back.
-    let mut described = config.listed.clone();
-    let (environment, operator): (Vec<_>, Vec<_>) =
-        repo::upstreams(store).await?.into_iter().partition(|row| row.from_environment);
-    let remembered = environment.iter().filter(|_| config.listed.is_empty());
-    for row in remembered.chain(&operator) {
-        if described.iter().all(|other| other.name != row.name) {
-            described.push(unseal(row, config, vault)?);
-        }
-    }
-    Ok(described)
-}
-
-fn seal(upstream: &config::Upstream, vault: &Vault) -> Result<Stored, VaultError> {
-    let (spec, secrets) = upstream.to_json();
-    Ok(Stored {
-        name: upstream.name.clone(),
-        from_environment: true,
-        spec: spec.to_string(),
-        sealed: vault.seal(&seal_name(&upstream.name), secrets.to_string().as_bytes())?,
-    })
-}
-
-fn unseal(row: &Stored, config: &Upstreams, vault: &Vault) -> Result<config::Upstream, PoolError> {
-    let unreadable = || PoolError::Unreadable(row.name.clone());
-    let plain =
-        Secret::new(String::from_utf8(vault.unseal(&seal_name(&row.name), &row.sealed)?).map_err(|_| unreadable())?);
-    let mut entry: Value = serde_json::from_str(&row.spec).map_err(|_| unreadable())?;
-    let secrets: Value = serde_json::from_str(plain.expose()).map_err(|_| unreadable())?;
-    if let (Some(entry), Value::Object(secrets)) = (entry.as_object_mut(), secrets) {
-        entry.extend(secrets);
-    }
-    config::Upstream::from_json(&entry, config.timeouts).map_err(|_| unreadable())
 }

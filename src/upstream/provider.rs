@@ -10,8 +10,9 @@ use url::Url;
 
 use super::kind::{Auth, Preset, protocol_of};
 use super::models::{Models, Names};
+use super::pool::{Unavailable, Wanted};
 use crate::config::{self, Protocol, Secret, Timeouts};
-use crate::dialect;
+use crate::dialect::{self, Needs};
 use crate::net::{self, ClientOptions, NetError};
 
 /// Headers that belong to the connection or to the body, and are not the operator's to set.
@@ -38,6 +39,8 @@ pub struct Upstream {
     pub(super) base: Url,
     api_version: Option<String>,
     protocols: Vec<Protocol>,
+    tags: Vec<String>,
+    capabilities: Option<Needs>,
     models: Models,
     key: Option<Secret>,
     /// What must be in no answer: the key, and headers that look like one.
@@ -79,6 +82,8 @@ impl Upstream {
             base,
             api_version: config.api_version.clone(),
             protocols: config.protocols.clone().unwrap_or_else(|| preset.speaks.to_vec()),
+            tags: config.tags.clone(),
+            capabilities: config.capabilities,
             models: Models::new(config.models.clone(), preset),
             key: config.api_key.clone(),
             secrets: secrets.filter(|secret| !secret.expose().is_empty()).collect(),
@@ -156,17 +161,25 @@ impl Upstream {
         self.fee
     }
 
-    /// What it calls the model, if it serves it in the wire format of this path.
-    #[must_use]
-    pub fn serves(&self, path: &str, names: Names<'_>) -> Option<String> {
-        let speaks = protocol_of(path).is_none_or(|protocol| self.protocols.contains(&protocol));
-        if speaks { self.models.find(names) } else { None }
+    /// What it calls the model that is wanted.
+    ///
+    /// # Errors
+    /// Why it does not serve the request: the model, the wire format, or something that it lacks.
+    pub fn offers(&self, wanted: &Wanted<'_>) -> Result<String, Unavailable> {
+        let model = self.called(wanted.names, wanted.tags).ok_or(Unavailable::Unserved)?;
+        if protocol_of(wanted.path).is_some_and(|protocol| !self.protocols.contains(&protocol)) {
+            return Err(Unavailable::NotServed);
+        }
+        match self.capabilities.and_then(|capabilities| wanted.needs.beyond(capabilities)) {
+            Some(lacking) => Err(Unavailable::Lacking(lacking)),
+            None => Ok(model),
+        }
     }
 
-    /// What it calls the model, if it has it, in whatever wire format.
+    /// What it calls the model, if it has it and these tags.
     #[must_use]
-    pub fn calls(&self, names: Names<'_>) -> Option<String> {
-        self.models.find(names)
+    pub fn called(&self, names: Names<'_>, tags: &[String]) -> Option<String> {
+        if tags.iter().all(|tag| self.tags.contains(tag)) { self.models.find(names) } else { None }
     }
 
     /// The header that carries the key to this path.
@@ -289,6 +302,7 @@ pub(super) fn join(base: &str, path: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::UpstreamKind;
+    use crate::dialect::Feature;
 
     fn upstream(json: &str) -> Upstream {
         let second = std::time::Duration::from_secs(1);
@@ -392,14 +406,31 @@ mod tests {
 
     #[test]
     fn wire_formats_and_models_decide_what_is_served() {
-        let names = |name| Names { asked: name, id: name, forwarded: name };
+        fn wanted<'a>(path: &'a str, name: &'a str) -> Wanted<'a> {
+            let names = Names { asked: name, id: name, forwarded: name };
+            Wanted { path, names, tags: &[], needs: Needs::default() }
+        }
+        let served = |name: &str| Ok(name.to_owned());
         let anthropic = upstream(r#"{"name":"x","provider_type":"anthropic"}"#);
-        assert_eq!(anthropic.serves("messages", names("anthropic/c")).as_deref(), Some("c"));
-        assert_eq!(anthropic.serves("embeddings", names("anthropic/c")), None);
-        assert_eq!(anthropic.serves("messages", names("openai/c")), None);
-        let generic = upstream(r#"{"name":"x","base_url":"https://a.example","protocols":["messages"]}"#);
+        assert_eq!(anthropic.offers(&wanted("messages", "anthropic/c")), served("c"));
+        assert_eq!(anthropic.offers(&wanted("embeddings", "anthropic/c")), Err(Unavailable::NotServed));
+        assert_eq!(anthropic.offers(&wanted("messages", "openai/c")), Err(Unavailable::Unserved));
+        let generic = upstream(
+            r#"{"name":"x","base_url":"https://a.example","protocols":["messages"],"tags":["eu","fast"],
+            "capabilities":["streaming"]}"#,
+        );
         assert_eq!(generic.label(), UpstreamKind::Generic.name());
-        assert_eq!(generic.serves("chat/completions", names("c")), None);
-        assert_eq!(generic.serves("messages", names("a/c")).as_deref(), Some("a/c"));
+        assert_eq!(generic.offers(&wanted("chat/completions", "c")), Err(Unavailable::NotServed));
+        let plain = wanted("messages", "a/c");
+        assert_eq!(generic.offers(&plain), served("a/c"));
+        for (tags, expected) in [(&["eu"][..], true), (&["fast", "eu"], true), (&["eu", "us"], false)] {
+            let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            assert_eq!(generic.offers(&Wanted { tags: &tags, ..plain }).is_ok(), expected, "{tags:?}");
+        }
+        for (feature, expected) in [(Feature::Streaming, true), (Feature::Tools, false)] {
+            let needs = [feature].into_iter().collect();
+            assert_eq!(generic.offers(&Wanted { needs, ..plain }).is_ok(), expected);
+            assert!(anthropic.offers(&Wanted { needs, ..wanted("messages", "anthropic/c") }).is_ok(), "not said: all");
+        }
     }
 }

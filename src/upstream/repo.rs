@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::bar::Bar;
 use super::outlay::Outlay;
 use crate::store::{Durability, Location, Store, StoreError};
 
@@ -162,4 +163,103 @@ pub(super) async fn sums(store: &Store, day: i64, first: i64) -> Result<Vec<(Str
     .fetch_all(store.read())
     .await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+}
+
+/// What is stored of an upstream that may be barred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StoredBar {
+    pub generation: i64,
+    /// Why, and since when, in ms since the Unix epoch.
+    pub bar: Option<(Bar, i64)>,
+}
+
+/// Makes a row for each name that has none; one with another identity is cleared.
+pub(super) async fn enrol(store: &Store, rows: &[(String, String)]) -> Result<(), StoreError> {
+    let mut tx = store.begin(Durability::Full).await?;
+    for (name, identity) in rows {
+        sqlx::query(
+            "INSERT INTO upstream_bars (name, identity, generation) VALUES ($1, $2, 0) ON CONFLICT (name) DO UPDATE \
+             SET identity = excluded.identity, generation = upstream_bars.generation + 1, bar = NULL, since = NULL \
+             WHERE upstream_bars.identity <> excluded.identity",
+        )
+        .bind(name)
+        .bind(identity)
+        .execute(&mut *tx)
+        .await?;
+    }
+    tx.commit().await
+}
+
+/// What is held against each upstream.
+pub(super) async fn bars(store: &Store) -> Result<Vec<(String, StoredBar)>, StoreError> {
+    let rows = sqlx::query("SELECT name, generation, bar, since FROM upstream_bars").fetch_all(store.read()).await?;
+    let stored = rows.iter().map(|row| {
+        let bar: Option<String> = row.try_get(2)?;
+        let since: Option<i64> = row.try_get(3)?;
+        // One that a later version knows is as good a reason.
+        let bar = bar.map(|name| (Bar::parse(&name).unwrap_or(Bar::AccountShut), since.unwrap_or(0)));
+        Ok((row.try_get(0)?, StoredBar { generation: row.try_get(1)?, bar }))
+    });
+    stored.collect()
+}
+
+/// Bars an upstream for all processes, unless the operator has cleared it since.
+pub(super) async fn write_bar(
+    store: &Store,
+    name: &str,
+    generation: i64,
+    bar: Bar,
+    since_ms: i64,
+) -> Result<(), StoreError> {
+    let mut tx = store.begin(Durability::Full).await?;
+    sqlx::query("UPDATE upstream_bars SET bar = $1, since = $2 WHERE name = $3 AND generation = $4 AND bar IS NULL")
+        .bind(bar.name())
+        .bind(since_ms)
+        .bind(name)
+        .bind(generation)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await
+}
+
+/// Forgets what is held against an upstream, in every process. Returns whether there is such a one.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn clear(store: &Store, name: &str) -> Result<bool, StoreError> {
+    let mut tx = store.begin(Durability::Full).await?;
+    let cleared =
+        sqlx::query("UPDATE upstream_bars SET generation = generation + 1, bar = NULL, since = NULL WHERE name = $1")
+            .bind(name)
+            .execute(&mut *tx)
+            .await?;
+    tx.commit().await?;
+    Ok(cleared.rows_affected() > 0)
+}
+
+/// An upstream as the database knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub name: String,
+    /// As `UPSTREAMS` has it, without secrets.
+    pub spec: String,
+    pub bar: Option<(Bar, i64)>,
+}
+
+/// All stored upstreams. Of two with one name, the environment's.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn listed(store: &Store) -> Result<Vec<Listed>, StoreError> {
+    let mut all = upstreams(store).await?;
+    all.sort_by_key(|row| !row.from_environment);
+    let bars: BTreeMap<String, StoredBar> = bars(store).await?.into_iter().collect();
+    let mut listed: Vec<Listed> = Vec::new();
+    for Stored { name, spec, .. } in all {
+        if listed.iter().all(|other| other.name != name) {
+            let bar = bars.get(&name).and_then(|stored| stored.bar);
+            listed.push(Listed { name, spec, bar });
+        }
+    }
+    Ok(listed)
 }

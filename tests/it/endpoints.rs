@@ -6,6 +6,7 @@ mod gemini;
 mod media;
 mod models;
 mod openai;
+mod quotes;
 mod responses;
 mod walls;
 

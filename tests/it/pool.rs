@@ -458,6 +458,32 @@ async fn a_conversation_stays_with_its_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn first_turns_that_come_at_once_go_to_one_upstream() {
+    let equal = json!({ "priority": 0 });
+    let world = World::new(&[equal.clone(), equal.clone(), equal], &[]).await;
+    for talk in 0..4 {
+        let turn = || {
+            let request = world.node.chat(&ask("hi")).bearer_auth(&world.key);
+            request.header("X-Claude-Code-Session-Id", format!("talk-{talk}")).send()
+        };
+        let answers = futures_util::future::join_all((0..8).map(|_| turn())).await;
+        assert!(answers.into_iter().all(|answer| answer.unwrap().status() == 200));
+        let mut asked = world.asked();
+        asked.sort_unstable();
+        assert_eq!(asked, [0, 0, 8]);
+        // Where the first came to nothing, it binds nobody.
+        for upstream in &world.upstreams {
+            upstream.next(refuse(500));
+        }
+        let lost = world.node.chat(&ask("hi")).bearer_auth(&world.key).header("Session_id", format!("lost-{talk}"));
+        assert_eq!(lost.send().await.unwrap().status(), 502);
+        assert_eq!(world.asked(), [1, 1, 1]);
+        world.clock.step(RESTED);
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_conversation_weights_decide() {
     let world = World::new(&[json!({ "priority": 0, "weight": 0 }), json!({ "priority": 0, "weight": 5 })], &[]).await;
     for _ in 0..10 {
@@ -600,6 +626,11 @@ async fn a_model_that_nobody_serves_costs_nothing() {
     assert_eq!(Purse::new(&world.mint).await.receive(&token).await.unwrap(), 30);
     world.finish().await;
     let world = World::new(&[json!({ "models": ["toy/cheap"] }), json!({ "models": ["toy/cach*"] })], &[]).await;
+    // It has a price, so it may be served again.
+    let token = world.purse.send(30).await;
+    let reply = world.send_token(&ask("hi"), &token).await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "upstream_unavailable"));
+    assert_eq!((reply.headers["retry-after"].as_str(), &reply.headers["x-cashu"]), ("60", &token));
     let list: Value = world.node.get("/v1/models").send().await.unwrap().json().await.unwrap();
     let ids: Vec<&str> = list["data"].as_array().unwrap().iter().filter_map(|model| model["id"].as_str()).collect();
     assert_eq!(ids, ["toy/cached", "toy/cheap"], "the list names what can be had");

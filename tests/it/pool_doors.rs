@@ -8,7 +8,7 @@ use crate::pool::{KEYS, NAMES, Reply, World, entry, faults};
 use crate::process::Program;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming, client};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{AUTHORITY, Proxy};
 use crate::support::purse::Purse;
 use crate::support::tokens::account_key;
 use crate::support::upstream::{Script, Upstream, delta, sse};
@@ -157,7 +157,7 @@ async fn an_upstream_is_reached_through_its_proxy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_proxy_an_upstream_is_not_reached_at_all() {
     let gone = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
-    for scheme in ["http", "socks5", "socks5h"] {
+    for scheme in ["http", "https", "socks5", "socks5h"] {
         let world = behind(&format!("{scheme}://{gone}"), false).await;
         let reply = world.send(&ask("hi")).await;
         assert_eq!((reply.status, reply.code().as_str()), (502, "upstream_error"), "{scheme}");
@@ -184,6 +184,55 @@ async fn proxies_of_the_environment_are_nobodys_business() {
     let request = client().post(format!("{}/v1/chat/completions", program.url())).json(&ask("hi")).bearer_auth(&token);
     assert_eq!(request.send().await.unwrap().status(), 200);
     assert_eq!((proxy.heard().len(), upstream.seen().len()), (0, 1));
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_is_reached_through_a_proxy_over_tls_and_by_no_other_way() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(200).await;
+    let dir = tempfile::tempdir().unwrap();
+    let authority = dir.path().join("ca.pem");
+    std::fs::write(&authority, AUTHORITY).unwrap();
+    let plain = upstream.url().split('/').nth(2).unwrap().parse().unwrap();
+    let door = Proxy::tls_to(plain).await;
+    let address = format!("localhost:{}", door.address.port());
+    let proxy = Proxy::https().await;
+    let through = json!({ "proxy_url": format!("https://me:proxy-canary@localhost:{}", proxy.address.port()) });
+    let entries = json!([entry(0, &format!("https://{address}/v1"), &through)]).to_string();
+    // Whom the system trusts is what a process is told of at its start.
+    let trusted = authority.display().to_string();
+    let settings = [
+        ("UPSTREAMS", entries.as_str()),
+        ("UPSTREAM_BASE_URL", ""),
+        ("UPSTREAM_API_KEY", ""),
+        ("SSL_CERT_FILE", trusted.as_str()),
+    ];
+    let program = Program::start(dir.path(), &mint, &upstream, &settings).await;
+    let token = purse.send(150).await;
+    let send = async |body: &Value| {
+        let request = client().post(format!("{}/v1/chat/completions", program.url())).json(body).bearer_auth(&token);
+        Reply::of(request.send().await.unwrap()).await
+    };
+    for body in [ask("hi"), ask_streaming("hi")] {
+        let reply = send(&body).await;
+        assert_eq!(reply.status, 200, "{} {}", reply.text, program.said());
+    }
+    let heard = proxy.heard();
+    assert!(heard[0].starts_with(&format!("CONNECT {address} ")), "{heard:?}");
+    assert!(heard[0].to_ascii_lowercase().contains("proxy-authorization: basic "), "{heard:?}");
+    assert!(heard.iter().all(|head| !head.contains(KEYS[0])), "what goes through is sealed from the proxy: {heard:?}");
+    assert_eq!((upstream.seen().len(), door.heard().len()), (2, proxy.calls()), "nobody went around it");
+    let said = program.stop().await;
+    assert!(!said.contains("proxy-canary"), "{said}");
+    // To whoever is not told to trust the proxy, it is a stranger's.
+    let seen = upstream.seen().len();
+    let stranger = [&settings[..3], &[("PORT", "0")]].concat();
+    let program = Program::start(dir.path(), &mint, &upstream, &stranger).await;
+    let request = client().post(format!("{}/v1/chat/completions", program.url())).json(&ask("hi")).bearer_auth(&token);
+    assert_eq!(request.send().await.unwrap().status(), 502);
+    assert_eq!(upstream.seen().len(), seen, "and there is no way around it");
     program.stop().await;
 }
 

@@ -48,6 +48,39 @@ async fn a_key_makes_so_many_requests_a_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn anthropics_clients_find_their_limits_under_the_names_they_know() {
+    let settings = [("KEY_REQUESTS_PER_MINUTE", "2"), ("KEY_TOKENS_PER_MINUTE", "100000")];
+    let world = World::new(&[json!({})], &settings).await;
+    let body = json!({ "model": MODEL, "max_tokens": 100, "messages": [{ "role": "user", "content": "hi" }] });
+    let send = async || {
+        let request = world.node.post("/v1/messages").header("x-api-key", &world.key).json(&body);
+        Reply::of(request.send().await.unwrap()).await
+    };
+    for (remaining, status) in [("1", 200), ("0", 200), ("0", 429)] {
+        let reply = send().await;
+        assert_eq!(reply.status, status, "{}", reply.text);
+        let names = [("requests", "limit", "2"), ("requests", "remaining", remaining), ("tokens", "limit", "100000")];
+        for (what, of, expected) in names {
+            assert_eq!(reply.headers[&format!("anthropic-ratelimit-{what}-{of}")], expected);
+            assert_eq!(reply.headers[&format!("x-ratelimit-{of}-{what}")], expected);
+        }
+        for what in ["requests", "tokens"] {
+            let reset = &reply.headers[&format!("anthropic-ratelimit-{what}-reset")];
+            let form: String = reset.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+            assert_eq!(form, "0000-00-00T00:00:00Z", "{reset}");
+        }
+        if status == 429 {
+            assert!(reply.headers["retry-after"].parse::<u64>().unwrap() <= 60);
+            assert_eq!(reply.json()["error"]["type"], "rate_limit_error");
+        }
+    }
+    let others = world.send(&ask("hi")).await;
+    assert!(others.headers.contains_key("x-ratelimit-limit-requests"));
+    assert!(!others.headers.keys().any(|name| name.starts_with("anthropic-")));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_token_that_is_too_fast_for_itself_is_not_redeemed_for_it() {
     let world = World::new(&[json!({})], &[("KEY_TOKENS_PER_MINUTE", "1000")]).await;
     let mut large = ask("hi");

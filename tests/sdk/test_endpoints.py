@@ -146,9 +146,9 @@ def test_models_are_listed_for_anthropic_s_clients(world, claude):
 
 
 def test_anthropic_s_errors(world, claude):
-    with pytest.raises(anthropic.BadRequestError) as caught:
+    with pytest.raises(anthropic.NotFoundError) as caught:
         claude.messages.create(model="nobody/has-this", max_tokens=100, messages=PROMPT)
-    assert caught.value.body["error"]["type"] == "invalid_request_error"
+    assert caught.value.body["error"]["type"] == "not_found_error"
     assert caught.value.request_id
     poor = claude.with_options(api_key=world.token(1))
     with pytest.raises(anthropic.APIStatusError) as caught:

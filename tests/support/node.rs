@@ -61,10 +61,10 @@ pub fn models() -> Value {
     let model = |id: &str, prompt: &str, completion: &str| {
         json!({
             "id": id, "name": id, "created": 1, "description": "", "context_length": 10_000,
-            "architecture": { "modality": "text->text", "input_modalities": ["text"], "output_modalities": ["text"], "tokenizer": "Other", "instruct_type": null },
+            "architecture": { "modality": "text->text", "input_modalities": [], "output_modalities": [], "tokenizer": "Other", "instruct_type": null },
             "pricing": { "prompt": prompt, "completion": completion, "request": "0", "image": "0", "web_search": "0", "internal_reasoning": "0" },
             "top_provider": { "context_length": 10_000, "max_completion_tokens": 1_000, "is_moderated": false },
-            "per_request_limits": null, "supported_parameters": ["max_tokens"],
+            "per_request_limits": null, "supported_parameters": [],
         })
     };
     let mut cached = model("toy/cached", "0.00001", "0.00002");

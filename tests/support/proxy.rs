@@ -1,17 +1,29 @@
-//! Outbound proxies that count who came through: HTTP and SOCKS5.
+//! Outbound proxies that count who came through: HTTP, plain and over TLS, and SOCKS5.
+//!
+//! What speaks TLS here does so with a key that anybody can read, in a certificate for `localhost` that only
+//! [`AUTHORITY`] vouches for.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// A proxy; serves until it is dropped.
 pub struct Proxy {
     pub address: SocketAddr,
     /// For each connection, what it asked for: the head of an HTTP request, or a SOCKS address.
     heard: Arc<Mutex<Vec<String>>>,
+    /// Connections that are still hung up on.
+    hang_ups: Arc<AtomicUsize>,
+    /// Connections that came in.
+    calls: Arc<AtomicUsize>,
     server: JoinHandle<()>,
 }
 
@@ -19,6 +31,31 @@ impl Proxy {
     /// Understands plain HTTP requests with a whole address in them.
     pub async fn http() -> Self {
         Self::serve(|client, heard| Box::pin(http(client, heard))).await
+    }
+
+    /// Understands CONNECT, over TLS.
+    pub async fn https() -> Self {
+        let tls = acceptor();
+        Self::serve(move |client, heard| {
+            let tls = tls.clone();
+            Box::pin(async move { http(tls.accept(client).await.ok()?, heard).await })
+        })
+        .await
+    }
+
+    /// TLS in front of a plain server.
+    pub async fn tls_to(target: SocketAddr) -> Self {
+        let tls = acceptor();
+        Self::serve(move |client, heard| {
+            let tls = tls.clone();
+            Box::pin(async move {
+                let mut client = tls.accept(client).await.ok()?;
+                heard.lock().expect("heard").push("a handshake".to_owned());
+                let mut server = TcpStream::connect(target).await.ok()?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await.ok().map(|_| ())
+            })
+        })
+        .await
     }
 
     /// Understands SOCKS5 without a password.
@@ -35,12 +72,28 @@ impl Proxy {
         let address = listener.local_addr().expect("address");
         let heard = Arc::new(Mutex::new(Vec::new()));
         let noted = heard.clone();
+        let (hang_ups, calls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (left, count) = (hang_ups.clone(), calls.clone());
         let server = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(handle(client, noted.clone()));
+                count.fetch_add(1, Ordering::SeqCst);
+                let hang_up = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+                if hang_up.is_err() {
+                    tokio::spawn(handle(client, noted.clone()));
+                }
             }
         });
-        Self { address, heard, server }
+        Self { address, heard, hang_ups, calls, server }
+    }
+
+    /// Hangs up on so many connections before they lead anywhere.
+    pub fn hang_up(&self, times: usize) {
+        self.hang_ups.store(times, Ordering::SeqCst);
+    }
+
+    /// How many connections came in.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
     }
 
     pub fn heard(&self) -> Vec<String> {
@@ -54,7 +107,18 @@ impl Drop for Proxy {
     }
 }
 
-async fn http(mut client: TcpStream, heard: Arc<Mutex<Vec<String>>>) -> Option<()> {
+/// What vouches for the certificate of the servers here.
+pub const AUTHORITY: &str = include_str!("tls/ca.pem");
+
+fn acceptor() -> TlsAcceptor {
+    coinslot::net::install_crypto();
+    let chain = CertificateDer::from_pem_slice(include_bytes!("tls/cert.pem")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/key.pem")).expect("a key");
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![chain], key);
+    TlsAcceptor::from(Arc::new(config.expect("they belong together")))
+}
+
+async fn http(mut client: impl AsyncRead + AsyncWrite + Unpin, heard: Arc<Mutex<Vec<String>>>) -> Option<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         let mut piece = [0; 4096];
@@ -64,10 +128,16 @@ async fn http(mut client: TcpStream, heard: Arc<Mutex<Vec<String>>>) -> Option<(
         }
     }
     let text = String::from_utf8_lossy(&head).into_owned();
-    let target = text.split_whitespace().nth(1)?.strip_prefix("http://")?.split('/').next()?.to_owned();
+    let (method, asked) = (text.split_whitespace().next()?, text.split_whitespace().nth(1)?);
+    let is_tunnel = method == "CONNECT";
+    let target = asked.trim_start_matches("http://").split('/').next()?.to_owned();
     heard.lock().expect("heard").push(text);
     let mut server = TcpStream::connect(target).await.ok()?;
-    server.write_all(&head).await.ok()?;
+    if is_tunnel {
+        client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.ok()?;
+    } else {
+        server.write_all(&head).await.ok()?;
+    }
     tokio::io::copy_bidirectional(&mut client, &mut server).await.ok().map(|_| ())
 }
 

@@ -337,7 +337,8 @@ impl Importer {
                 derived: synced.map(|synced| synced.listed.derived.clone()).unwrap_or_default(),
                 is_off: state.choices.get(&model.id).is_some_and(|choice| choice.is_off),
                 is_below_cost: cost.is_some_and(|cost| card.at_least(&cost) != card),
-                is_served: self.pool.is_empty() || self.pool.serves(wanted::names(&model.id, model.upstream_id())),
+                is_served: self.pool.is_empty()
+                    || self.pool.serves(wanted::names(&model.id, model.upstream_id()), &model.upstream_tags),
                 card,
                 model: Arc::clone(model),
             }

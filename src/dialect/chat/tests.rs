@@ -121,6 +121,7 @@ fn a_request_is_read() {
             extra_chars: 20,
             images: 1,
             image_tokens: 85,
+            needs: [Feature::Streaming, Feature::Tools, Feature::Vision].into_iter().collect(),
             ..Shape::default()
         })
     );

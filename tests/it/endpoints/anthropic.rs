@@ -103,7 +103,7 @@ async fn refusals_are_anthropics() {
     for (what, body, status, kind, code) in [
         ("no limit", unlimited, 400, "invalid_request_error", "invalid_request"),
         ("unpriced", with(ask(), searching), 400, "invalid_request_error", "modality_not_priced"),
-        ("unknown", with(ask(), json!({ "model": "no-such" })), 400, "invalid_request_error", "invalid_model"),
+        ("unknown", with(ask(), json!({ "model": "no-such" })), 404, "not_found_error", "invalid_model"),
         ("files", with(ask(), json!({ "container": "c" })), 400, "invalid_request_error", "invalid_request"),
     ] {
         let said = world.refused(what, world.messages("/v1/messages", &body), status).await;

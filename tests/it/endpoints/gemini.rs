@@ -129,7 +129,7 @@ async fn refusals_are_googles() {
     let sound = json!({ "contents": [{ "parts": [{ "inlineData": { "mimeType": "audio/wav", "data": "AAAA" } }] }] });
     for (what, path, body, status, word, reason) in [
         ("no contents", "rich:generateContent", json!({}), 400, "INVALID_ARGUMENT", "invalid_request"),
-        ("unknown", "none:generateContent", ask(), 400, "INVALID_ARGUMENT", "invalid_model"),
+        ("unknown", "none:generateContent", ask(), 404, "NOT_FOUND", "invalid_model"),
         ("unpriced", "echo-1:generateContent", with(ask(), sound), 400, "INVALID_ARGUMENT", "modality_not_priced"),
         (
             "cached",

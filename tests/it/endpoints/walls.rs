@@ -13,7 +13,7 @@ use crate::support::purse::Purse;
 use crate::support::upstream::{Script, Upstream};
 
 /// A good request for every endpoint: path, media type, body.
-fn every() -> Vec<(String, &'static str, Vec<u8>)> {
+pub(super) fn every() -> Vec<(String, &'static str, Vec<u8>)> {
     let text = "word ".repeat(30);
     let form = |file: &str| {
         let part = |name: &str, value: &str| {

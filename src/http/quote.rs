@@ -1,0 +1,87 @@
+//! `POST /v1/quote/{path}`: what a request would have to be paid with at most. The body is that of the request
+//! itself, `{path}` that of its route; without one it is a chat's. Nothing is redeemed, held, stored or sent
+//! to an upstream, and no payment is needed. The sum is that of the payment request (NUT-18) that a 402 carries.
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::Response;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
+use serde_json::{Value, json};
+
+use super::envelope::{self, Asked};
+use super::proxy::{self, Target};
+use super::{Node, headers, peer};
+use crate::dialect;
+use crate::exchange::Sent;
+use crate::failure::{Code, Failure};
+
+/// A chat.
+pub async fn chat(State(node): State<Node>, request: Request) -> Response<Body> {
+    of(node, &dialect::chat::Chat, None, request).await
+}
+
+/// Any route that is sold.
+pub async fn any(State(node): State<Node>, Path(path): Path<String>, request: Request) -> Response<Body> {
+    let path = ["v1beta/", "v1/"].iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(&path);
+    let target = match path.strip_prefix("models/") {
+        Some(rest) => Target::of_a_model(rest),
+        None => dialect::for_path(path).map(|dialect| Target { dialect, model: None }),
+    };
+    match target {
+        Some(Target { dialect, model }) => of(node, dialect, model, request).await,
+        None => super::not_found(request).await,
+    }
+}
+
+async fn of(
+    node: Node,
+    dialect: &'static dyn dialect::Dialect,
+    model: Option<String>,
+    request: Request,
+) -> Response<Body> {
+    let request_id = super::new_id(&node);
+    match quote(&node, dialect, model, request).await {
+        Ok(value) => {
+            let mut response = Response::new(Body::from(value.to_string()));
+            let out: &mut HeaderMap = response.headers_mut();
+            out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            headers::put_request_id(out, &request_id);
+            response
+        }
+        Err(failure) => {
+            let asked = Asked { protocol: dialect.protocol(), request_id: &request_id, ..Asked::default() };
+            envelope::render(&failure, &asked)
+        }
+    }
+}
+
+async fn quote(
+    node: &Node,
+    dialect: &'static dyn dialect::Dialect,
+    model: Option<String>,
+    request: Request,
+) -> Result<Value, Failure> {
+    let exchange = &node.exchange;
+    exchange.till.admit_quote(peer::of(&request))?;
+    let (parts, body) = request.into_parts();
+    let media = headers::text(&parts.headers, CONTENT_TYPE).unwrap_or_default().to_owned();
+    let body = proxy::read_body(&parts.headers, body, node.max_body_bytes).await?;
+    let sent = Sent { model, wants_events: false, media, body, headers: Vec::new() };
+    let (model, candidate) = exchange.appraise(dialect, &sent)?;
+    let asked = exchange.till.wallet().request(candidate.hold);
+    if asked.mints.is_empty() {
+        return Err(Failure::unavailable(Code::MintGone, "This node takes no ecash right now.", 60));
+    }
+    Ok(json!({
+        "object": "quote",
+        "model": model,
+        "required_msat": candidate.hold.get(),
+        "amount": asked.amount,
+        "unit": asked.unit.as_str(),
+        "mints": asked.mints,
+        "request": asked.encoded,
+        "btc_usd": candidate.btc_usd,
+    }))
+}

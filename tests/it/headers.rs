@@ -1,0 +1,86 @@
+//! Headers of every answer: how long it took, and what the client calls its request.
+
+use serde_json::{Value, json};
+
+use crate::pool::{NAMES, Reply, World, refuse};
+use crate::support::node::{ask, ask_streaming};
+
+/// The names and the numbers of a `server-timing`.
+fn timing(reply: &Reply) -> Vec<(String, String)> {
+    let entries = reply.headers["server-timing"].split(", ");
+    let entry = |entry: &str| {
+        let (name, took) = entry.split_once(";dur=").unwrap_or_else(|| panic!("{entry}"));
+        let (whole, tenth) = took.split_once('.').unwrap_or_else(|| panic!("{entry}"));
+        assert!(whole.parse::<u64>().is_ok() && tenth.len() == 1 && tenth.parse::<u8>().is_ok(), "{entry}");
+        (name.to_owned(), took.to_owned())
+    };
+    entries.map(entry).collect()
+}
+
+fn names(reply: &Reply) -> Vec<String> {
+    timing(reply).into_iter().map(|(name, _)| name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_say_how_long_their_parts_took() {
+    let world = World::new(&[json!({}), json!({})], &[]).await;
+    let whole = world.send(&ask("hi")).await;
+    assert_eq!(names(&whole), ["admission", "upstream", "total"]);
+    let streamed = world.send(&ask_streaming("hi")).await;
+    assert_eq!(names(&streamed), ["admission", "upstream"], "the rest is not over when the head goes out");
+    assert_eq!(streamed.headers["x-accel-buffering"], "no");
+    let token = world.purse.send(50).await;
+    assert_eq!(names(&world.send_token(&ask_streaming("hi"), &token).await), ["admission", "upstream", "total"]);
+    world.upstreams[0].next(refuse(400));
+    for refused in [world.send(&ask("hi")).await, world.send(&json!({ "model": "none", "messages": [1] })).await] {
+        assert_eq!((refused.status, names(&refused)), (400, vec!["total".to_owned()]));
+    }
+    for reply in [&whole, &streamed] {
+        assert!(NAMES.iter().all(|name| !reply.has(name)));
+        assert!(reply.headers.contains_key("x-request-id") && reply.headers.contains_key("request-id"));
+    }
+    // What is given again took another time.
+    let send = async || {
+        let request = world.node.chat(&ask("hi")).bearer_auth(&world.key).header("idempotency-key", "one");
+        Reply::of(request.send().await.unwrap()).await
+    };
+    assert_eq!(names(&send().await), ["admission", "upstream", "total"]);
+    let again = send().await;
+    assert_eq!((again.headers["idempotent-replayed"].as_str(), names(&again)), ("true", vec!["total".to_owned()]));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_client_calls_its_request_comes_back_beside_the_nodes_own_id() {
+    let world = World::new(&[json!({})], &[]).await;
+    let longest = "a".repeat(128);
+    let too_long = "a".repeat(129);
+    let send = async |name: &str, id: &[u8], body: &Value| {
+        let value = reqwest::header::HeaderValue::from_bytes(id).unwrap();
+        let request = world.node.chat(body).bearer_auth(&world.key).header(name, value);
+        Reply::of(request.send().await.unwrap()).await
+    };
+    let unknown = json!({ "model": "none", "messages": [{ "role": "user", "content": "x" }] });
+    for (id, is_told) in [
+        ("abc-1.2_3".as_bytes(), true),
+        (longest.as_bytes(), true),
+        (too_long.as_bytes(), false),
+        (b"", false),
+        (b"a b", false),
+        (b"a\"b", false),
+        (b"a/b", false),
+        ("\u{e4}".as_bytes(), false),
+    ] {
+        for name in ["x-request-id", "request-id", "x-client-request-id"] {
+            for (body, status) in [(ask("hi"), 200), (ask_streaming("hi"), 200), (unknown.clone(), 400)] {
+                let reply = send(name, id, &body).await;
+                let told = reply.headers.get("x-client-request-id").map(String::as_bytes);
+                assert_eq!((reply.status, told), (status, is_told.then_some(id)), "{name}");
+                let own = &reply.headers["x-routstr-request-id"];
+                assert!(uuid::Uuid::parse_str(own).is_ok(), "{own}");
+                assert_eq!((&reply.headers["x-request-id"], &reply.headers["request-id"]), (own, own));
+            }
+        }
+    }
+    world.finish().await;
+}

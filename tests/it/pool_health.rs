@@ -1,0 +1,277 @@
+//! What is held against an upstream: a connection that did not come about, and refusals of the operator's
+//! account, which stay until the operator clears them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+
+use crate::pool::{KEYS, NAMES, Reply, World, entry};
+use crate::process::{Program, run};
+use crate::support::answers::{ok, until};
+use crate::support::mint::TestMint;
+use crate::support::node::{ask, ask_streaming, client};
+use crate::support::proxy::Proxy;
+use crate::support::purse::Purse;
+use crate::support::upstream::{Script, Upstream};
+
+const BREAKER: [(&str, &str); 1] = [("UPSTREAM_BREAKER_FAILURES", "5")];
+/// Longer than all that passes by itself.
+const A_WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+fn refusal(status: u16, kind: &str, code: &str, message: &str) -> Script {
+    let body = json!({ "error": { "message": message, "type": kind, "code": code } }).to_string();
+    Script::Refuse { status, headers: Vec::new(), body }
+}
+
+fn bad_key() -> Script {
+    refusal(401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided: sk-...")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_does_not_come_about_is_dialled_once_more() {
+    let upstreams = vec![Upstream::start().await, Upstream::start().await];
+    let socks = Proxy::socks5().await;
+    let through = json!({ "proxy_url": format!("socks5h://{}", socks.address) });
+    let entries = json!([entry(0, &upstreams[0].url(), &through), entry(1, &upstreams[1].url(), &json!({}))]);
+    let world = World::of(upstreams, &entries, &[]).await;
+    // Once more, and no more than that.
+    socks.hang_up(2);
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!((world.asked(), socks.calls()), (vec![0, 1], 2));
+    world.clock.step(Duration::from_secs(660));
+    socks.hang_up(1);
+    assert_eq!(world.send(&ask_streaming("hi")).await.status, 200);
+    assert_eq!((world.asked(), socks.calls()), (vec![1, 0], 4));
+    // Nothing is held against it for that.
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [1, 0]);
+    assert_eq!(world.spent().await, 6_000);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_have_been_heard_is_not_said_twice_to_the_same_upstream() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    // Takes a request, and hangs up.
+    let deaf = tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let _read = client.read(&mut [0; 4096]).await;
+        }
+    });
+    let upstream = Upstream::start().await;
+    let entries = json!([entry(0, &format!("http://{address}/v1"), &json!({})), entry(1, &upstream.url(), &json!({}))]);
+    let world = World::of(vec![upstream], &entries, &[]).await;
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!((calls.load(Ordering::SeqCst), world.asked()), (1, vec![1]));
+    world.finish().await;
+    deaf.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_refuses_the_account_stays_out_until_it_is_cleared() {
+    let refusals = [
+        (bad_key(), "key_refused"),
+        (refusal(400, "invalid_request_error", "", "This organization has been disabled."), "account_shut"),
+        (refusal(429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota"), "no_credit"),
+        (refusal(400, "invalid_request_error", "", "Your credit balance is too low to access this."), "no_credit"),
+    ];
+    let mut world = World::new(&[json!({}), json!({})], &BREAKER).await;
+    for (script, why) in refusals {
+        world.upstreams[0].next(script);
+        let reply = world.send(&ask("hi")).await;
+        assert_eq!((reply.status, world.asked()), (200, vec![1, 1]), "{why}");
+        for _ in 0..2 {
+            world.clock.step(A_WEEK);
+            assert_eq!(world.send(&ask_streaming("hi")).await.status, 200);
+            assert_eq!(world.asked(), [0, 1], "{why}: time does not heal it");
+        }
+        // Neither does a new start.
+        let exchange = world.node.running().exchange().clone();
+        exchange.pool.watch(exchange.ledger.store()).await.unwrap();
+        drop(exchange);
+        world.node.restart().await;
+        assert_eq!(world.send(&ask("hi")).await.status, 200);
+        assert_eq!(world.asked(), [0, 1], "{why}");
+        let exchange = world.node.running().exchange().clone();
+        let store = exchange.ledger.store();
+        let listed = coinslot::upstream::repo::listed(store).await.unwrap();
+        let bars: Vec<_> = listed.iter().map(|one| one.bar.map(|(bar, _)| bar.name())).collect();
+        assert_eq!(bars, [Some(why), None]);
+        assert!(coinslot::upstream::repo::clear(store, NAMES[0]).await.unwrap());
+        assert!(!coinslot::upstream::repo::clear(store, "nobody").await.unwrap());
+        exchange.pool.watch(store).await.unwrap();
+        assert_eq!(world.send(&ask("hi")).await.status, 200);
+        assert_eq!(world.asked(), [1, 0], "{why}: it is cleared");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clearing_ends_rests_and_open_circuits_too() {
+    let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "1")]).await;
+    world.upstreams[0].next(refusal(500, "", "", ""));
+    world.send(&ask("hi")).await;
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [1, 2]);
+    let exchange = world.node.running().exchange();
+    assert!(exchange.pool.clear(exchange.ledger.store(), NAMES[0]).await.unwrap());
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [1, 0]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_key_is_a_new_beginning() {
+    let mut world = World::new(&[json!({}), json!({})], &BREAKER).await;
+    world.upstreams[0].next(bad_key());
+    world.send(&ask("hi")).await;
+    let exchange = world.node.running().exchange().clone();
+    exchange.pool.watch(exchange.ledger.store()).await.unwrap();
+    drop(exchange);
+    world.asked();
+    let entries = world.node.settings()["UPSTREAMS"].clone();
+    world.node.restart_with("UPSTREAMS", &entries.replace(KEYS[0], "sk-pool-delta-0123456789")).await;
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [1, 0]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_all_refuse_the_account_no_token_is_taken_and_the_node_is_not_ready() {
+    let world = World::new(&[json!({})], &BREAKER).await;
+    world.upstreams[0].next(bad_key());
+    let reply = world.send(&ask("hi")).await;
+    assert_eq!((reply.status, reply.code().as_str()), (502, "upstream_error"));
+    assert!(!reply.has("Incorrect"), "the operator's trouble is not the client's: {}", reply.text);
+    let token = world.purse.send(30).await;
+    let calls = world.mint.all_calls();
+    world.clock.step(A_WEEK);
+    let reply = world.send_token(&ask("hi"), &token).await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "upstream_unavailable"));
+    assert!(reply.headers["retry-after"].parse::<u64>().unwrap() > 0);
+    assert_eq!((&reply.headers["x-cashu"], world.mint.all_calls()), (&token, calls));
+    let ready = Reply::of(world.node.get("/readyz").send().await.unwrap()).await;
+    assert_eq!((ready.status, ready.json()["upstreams"]["left_alone"].as_u64()), (503, Some(1)));
+    assert!(ready.has("no upstream takes this node's account"), "{}", ready.text);
+    assert_eq!(world.asked(), [1]);
+    // With no breaker at all, none is ever left out: it goes last, and here that is first.
+    world.finish().await;
+    let world = World::new(&[json!({})], &[]).await;
+    world.upstreams[0].next(bad_key());
+    assert_eq!(world.send(&ask("hi")).await.status, 502);
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    world.finish().await;
+}
+
+/// The operator's browser, as far as it is needed here.
+struct Browser<'a> {
+    world: &'a World,
+    cookie: String,
+}
+
+impl<'a> Browser<'a> {
+    async fn log_in(world: &'a World) -> Self {
+        let page = world.node.get("/admin/login").send().await.unwrap();
+        let cookie = cookie_of(&page);
+        let csrf = csrf_of(&page.text().await.unwrap());
+        let browser = Self { world, cookie };
+        let answer = browser.post("/admin/login", &[("csrf", &csrf), ("password", "an admin password")]).await;
+        assert_eq!(answer.status(), 303);
+        Self { world, cookie: cookie_of(&answer) }
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let answer = self.world.node.get(path).header("cookie", &self.cookie).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.text().await.unwrap()
+    }
+
+    async fn post(&self, path: &str, form: &[(&str, &str)]) -> reqwest::Response {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let request = self.world.node.post(path).header("cookie", &self.cookie).header("origin", self.world.node.url());
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
+        request.send().await.unwrap()
+    }
+}
+
+fn cookie_of(answer: &reqwest::Response) -> String {
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+    cookie.split(';').next().unwrap().to_owned()
+}
+
+fn csrf_of(page: &str) -> String {
+    let rest = page.split_once(r#"name="csrf" value=""#).expect("a form token").1;
+    rest.split_once('"').unwrap().0.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_how_upstreams_are_and_clears_them() {
+    let world = World::new(&[json!({}), json!({})], &BREAKER).await;
+    world.upstreams[0].next(bad_key());
+    world.send(&ask("hi")).await;
+    world.asked();
+    let browser = Browser::log_in(&world).await;
+    let page = browser.get("/admin/upstreams").await;
+    assert!(page.contains(NAMES[0]) && page.contains(NAMES[1]) && page.contains("it does not take your key"));
+    assert!(browser.get("/admin").await.contains("it does not take your key"));
+    let csrf = csrf_of(&page);
+    let path = "/admin/upstreams/clear";
+    assert_eq!(browser.post(path, &[("csrf", "made-up"), ("name", NAMES[0])]).await.status(), 403);
+    assert_eq!(browser.post(path, &[("csrf", &csrf), ("name", "nobody")]).await.status(), 404);
+    world.send(&ask("hi")).await;
+    assert_eq!(world.asked(), [0, 1]);
+    assert_eq!(browser.post(path, &[("csrf", &csrf), ("name", NAMES[0])]).await.status(), 303);
+    assert!(!browser.get("/admin/upstreams").await.contains("it does not take your key"));
+    world.send(&ask("hi")).await;
+    assert_eq!(world.asked(), [1, 0]);
+    let stranger = world.node.get("/admin/upstreams").send().await.unwrap();
+    assert_eq!(stranger.status(), 303, "to the login");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verb_lists_and_clears_beside_the_running_node() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(2_000).await;
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start(dir.path(), &mint, &upstream, &BREAKER).await;
+    let token = purse.send(1_500).await;
+    let status = async || {
+        let request = client().post(format!("{}/v1/chat/completions", program.url())).json(&ask("hi"));
+        request.bearer_auth(&token).send().await.unwrap().status().as_u16()
+    };
+    let verb = async |words: &[&str]| run(dir.path(), &BTreeMap::new(), words).await;
+    let list = async || {
+        let outcome = verb(&["upstreams", "list", "--json"]).await;
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert!(!outcome.said.contains("sk-upstream-secret"), "{outcome:?}");
+        let listed: Value = serde_json::from_str(&outcome.said).unwrap();
+        listed["upstreams"][0].clone()
+    };
+    let listed = list().await;
+    assert_eq!((&listed["name"], &listed["barred"]), (&json!("default"), &Value::Null));
+    upstream.next(bad_key());
+    assert_eq!((status().await, status().await), (502, 503));
+    until("it is written down", async || list().await["barred"]["why"] == "key_refused").await;
+    let shown = verb(&["upstreams"]).await;
+    assert!(shown.said.contains("default") && shown.said.contains("BARRED since 2"), "{shown:?}");
+    assert!(program.said().contains("ALARM: an upstream is not asked any more"));
+    let outcome = verb(&["upstreams", "clear", "default"]).await;
+    assert_eq!((outcome.code, outcome.said.as_str()), (0, "default is asked again.\n"));
+    until("the node notices", async || status().await == 200).await;
+    let outcome = verb(&["upstreams", "clear", "nobody"]).await;
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert_eq!(verb(&["upstreams", "drop"]).await.code, 2);
+    let ready = ok(client().get(format!("{}/readyz", program.url()))).await;
+    assert_eq!(ready["upstreams"]["left_alone"], 0);
+    program.stop().await;
+}
