@@ -82,11 +82,12 @@ impl Books {
         let rows = sqlx::query(
             "SELECT a.id, a.kind, a.mint, a.unit, a.posted, a.held, \
              CAST(COALESCE(i.amount, 0) AS BIGINT) AS came, CAST(COALESCE(o.amount, 0) AS BIGINT) AS went, \
-             CAST((SELECT COALESCE(SUM(amount), 0) FROM holds h WHERE h.account = a.id AND h.state = 'open') AS BIGINT) AS open_amount, \
-             (SELECT COUNT(*) FROM holds h WHERE h.account = a.id AND h.state = 'open') AS open_count \
+             CAST(COALESCE(h.amount, 0) AS BIGINT) AS open_amount, CAST(COALESCE(h.open, 0) AS BIGINT) AS open_count \
              FROM accounts a \
              LEFT JOIN (SELECT credit, SUM(amount) AS amount FROM transfers GROUP BY credit) i ON i.credit = a.id \
-             LEFT JOIN (SELECT debit, SUM(amount) AS amount FROM transfers GROUP BY debit) o ON o.debit = a.id",
+             LEFT JOIN (SELECT debit, SUM(amount) AS amount FROM transfers GROUP BY debit) o ON o.debit = a.id \
+             LEFT JOIN (SELECT account, SUM(amount) AS amount, COUNT(*) AS open FROM holds WHERE state = 'open' \
+             GROUP BY account) h ON h.account = a.id",
         )
         .fetch_all(&mut *connection)
         .await?;
