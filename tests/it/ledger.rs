@@ -647,6 +647,33 @@ async fn many_holds_share_few_commits() {
 }
 
 /// Invariant 5: holds of a dead process are released by its name, and nobody else's.
+/// On one thread, so that both are in line before the writer looks: then they are one batch, and one commit.
+#[tokio::test]
+async fn a_hold_fits_into_what_ends_beside_it() {
+    if on_postgres() {
+        // There, holds are placed in a commit of their own, before any end.
+        return;
+    }
+    let db = TestDb::new().await;
+    let books = Books::open(&db.open().await, OWNER).await;
+    let key = books.key("k").await;
+    books.top_up(key, 100).await;
+    let first = books.ledger.hold(key, msat(100), "first").await.unwrap();
+    let commits = books.ledger.stats().commits();
+    let (second, settled) = tokio::join!(books.ledger.hold(key, msat(70), "second"), first.capture(cost(30)));
+    assert_eq!(settled.unwrap().remaining, msat(70));
+    let second = second.unwrap();
+    assert_eq!(books.balance(key).await, (70, 70));
+    // What does not fit even then is refused, and says what there is.
+    let (third, freed) = tokio::join!(books.ledger.hold(key, msat(71), "third"), second.release());
+    assert_eq!(freed.unwrap(), msat(70));
+    assert!(matches!(third, Err(HoldError::Insufficient { available }) if available == msat(70)));
+    assert_eq!(books.ledger.stats().commits(), commits + 2);
+    assert_eq!(books.balance(key).await, (70, 0));
+    books.prove().await;
+    end(books, db).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn holds_of_the_dead_are_released_and_no_others() {
     let db = TestDb::new().await;
