@@ -70,8 +70,8 @@ impl Dialect for Chat {
         if !body::is_filled_array(fields::required(&lens, "messages")?) {
             return Err(field("messages must be an array with at least one message"));
         }
-        fields::refuse_priority(&lens)?;
         fields::measure(&lens, &["messages"], &NOT_INPUT, &mut shape)?;
+        shape.demand.service = fields::read_service(&lens)?;
         shape.demand.audio_out = fields::lists(&lens, "modalities", "audio")?;
         shape.demand.image_out = fields::lists(&lens, "modalities", "image")?;
         read_needs(&lens, &mut shape);

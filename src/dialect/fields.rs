@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::body::{self, Lens, Patch, Unreadable, Volume};
 use super::{BadRequest, Shape};
-use crate::money::CacheWrites;
+use crate::money::{CacheWrites, Service, Wanted};
 
 const MAX_MODEL_CHARS: usize = 256;
 const MAX_CHOICES: u64 = 128;
@@ -170,11 +170,29 @@ pub(super) fn rename(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model: &str) {
     }
 }
 
-/// Faster service costs more than the price list says.
-pub(super) fn refuse_priority(lens: &Lens<'_>) -> Result<(), BadRequest> {
-    match text(lens, "service_tier") {
-        Ok(Some(tier)) if tier == "priority" => Err(field("service_tier priority is not sold here")),
-        _ => Ok(()),
+/// How the request wants to be served. What nobody has a price for is refused here, what this model has none
+/// for where it is priced.
+pub(super) fn read_service(lens: &Lens<'_>) -> Result<Wanted, BadRequest> {
+    service(text(lens, "service_tier")?.as_deref())
+}
+
+pub(super) fn service(tier: Option<&str>) -> Result<Wanted, BadRequest> {
+    match tier {
+        None | Some("default" | "standard" | "standard_only" | "on_demand") => Ok(Wanted::Standard),
+        Some("auto") => Ok(Wanted::Any),
+        Some("flex") => Ok(Wanted::Flex),
+        Some("priority") => Ok(Wanted::Priority),
+        Some(_) => Err(field("This service_tier is not sold here: auto, default, flex or priority may be")),
+    }
+}
+
+/// How an answer, or its usage report, says that it was served.
+pub(super) fn served(lens: &Lens<'_>) -> Option<Service> {
+    match lens.present("service_tier").and_then(body::string)?.as_str() {
+        "default" | "standard" | "on_demand" | "scale" => Some(Service::Standard),
+        "flex" => Some(Service::Flex),
+        "priority" => Some(Service::Priority),
+        _ => None,
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS, Feature, JSON, Meter, Protocol, Reading, Receipt, Request,
     Shape, needs, receipt, whole,
 };
+use crate::money::Wanted;
 use bytes::Bytes;
 
 /// `POST /v1beta/models/{model}:generateContent`, and the same as a stream.
@@ -28,7 +29,7 @@ pub struct Generate {
     pub is_stream: bool,
 }
 
-const READ: [&str; 8] = [
+const READ: [&str; 10] = [
     "contents",
     "systemInstruction",
     "system_instruction",
@@ -37,10 +38,20 @@ const READ: [&str; 8] = [
     "generation_config",
     "cachedContent",
     "cached_content",
+    "serviceTier",
+    "service_tier",
 ];
 
 /// What the model never sees.
-const NOT_INPUT: [&str; 5] = ["generationConfig", "generation_config", "safetySettings", "safety_settings", "labels"];
+const NOT_INPUT: [&str; 7] = [
+    "generationConfig",
+    "generation_config",
+    "safetySettings",
+    "safety_settings",
+    "labels",
+    "serviceTier",
+    "service_tier",
+];
 
 const MAX_CANDIDATES: u64 = 8;
 
@@ -73,6 +84,7 @@ impl Dialect for Generate {
         }
         read_tools(&lens, &mut shape)?;
         read_needs(&lens, &mut shape)?;
+        shape.demand.service = read_service(&lens)?;
         Ok(shape)
     }
 
@@ -200,6 +212,16 @@ fn read_config(config: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
         shape.demand.audio_out |= fields::lists(config, name, "AUDIO")?;
     }
     Ok(())
+}
+
+/// The names of the tiers come in capitals too, and with what they are in front.
+fn read_service(lens: &Lens<'_>) -> Result<Wanted, BadRequest> {
+    let told = match (fields::text(lens, "serviceTier")?, fields::text(lens, "service_tier")?) {
+        (Some(_), Some(_)) => return Err(field("serviceTier is given twice")),
+        (one, other) => one.or(other).map(|told| told.to_ascii_lowercase()),
+    };
+    let told = told.as_deref().map(|told| told.strip_prefix("service_tier_").unwrap_or(told));
+    fields::service(told.filter(|told| *told != "unspecified"))
 }
 
 fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {

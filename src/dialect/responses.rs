@@ -83,7 +83,6 @@ impl Dialect for Responses {
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;
-        fields::refuse_priority(&lens)?;
         refuse_state(&lens)?;
         let mut shape = Shape {
             model: fields::read_model(&lens)?,
@@ -95,6 +94,7 @@ impl Dialect for Responses {
         };
         // An address is read by the upstream: how much is there, nobody knows before.
         shape.demand.open_input = lens.get("input").is_some_and(|input| body::has_key(input, &["file_url"]));
+        shape.demand.service = fields::read_service(&lens)?;
         read_tools(&lens, &mut shape)?;
         fields::measure(&lens, &["input", "instructions"], &NOT_INPUT, &mut shape)?;
         read_needs(&lens, &mut shape);

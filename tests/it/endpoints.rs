@@ -8,6 +8,7 @@ mod models;
 mod openai;
 mod quotes;
 mod responses;
+mod services;
 mod walls;
 
 use reqwest::RequestBuilder;

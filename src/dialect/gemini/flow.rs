@@ -9,7 +9,7 @@ use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::follow::{Flow, Turn};
 use crate::dialect::reading::{Content, Rest, count, error_of, part};
 use crate::dialect::{Reading, Receipt, Shape, sse};
-use crate::money::Usage;
+use crate::money::{Service, Usage};
 
 #[derive(Debug)]
 pub(super) struct GeminiFlow {
@@ -122,7 +122,18 @@ pub(super) fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
     usage.output = rest.left;
     usage.contradictory |= rest.is_exceeded;
     usage.web_searches = u64::from(is_grounded(lens));
+    usage.service = served(&report);
     Some(usage)
+}
+
+/// How Google's own cloud says that it served.
+fn served(report: &Lens<'_>) -> Option<Service> {
+    match report.present("trafficType").and_then(body::string)?.as_str() {
+        "ON_DEMAND" | "PROVISIONED_THROUGHPUT" => Some(Service::Standard),
+        "ON_DEMAND_FLEX" | "FLEX" => Some(Service::Flex),
+        "ON_DEMAND_PRIORITY" => Some(Service::Priority),
+        _ => None,
+    }
 }
 
 /// What a cache served is inside the prompt, and so is every kind of media, cached or not.

@@ -23,7 +23,7 @@ fn state_is_refused_and_nothing_is_stored() {
         (r#","tools":[{"type":"image_generation"}]"#, "tool"),
         (r#","tools":[{"type":"function","type":"file_search"}]"#, "type is given twice"),
         (r#","store":1"#, "store"),
-        (r#","service_tier":"priority""#, "service_tier"),
+        (r#","service_tier":"batch""#, "service_tier"),
     ] {
         let Err(BadRequest::Field(said)) = read(members) else { panic!("{members}") };
         assert!(said.contains(name), "{members}: {said}");
