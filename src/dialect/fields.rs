@@ -4,7 +4,7 @@
 use serde_json::value::RawValue;
 
 use super::body::{self, Lens, Patch, Unreadable, Volume};
-use super::{BadRequest, Shape};
+use super::{BadRequest, Pieces, Shape};
 use crate::money::{CacheWrites, Service, Wanted};
 
 const MAX_MODEL_CHARS: usize = 256;
@@ -205,14 +205,14 @@ pub(super) fn refuse_stream(lens: &Lens<'_>) -> Result<(), BadRequest> {
 }
 
 /// A body under the upstream's name for the model.
-pub(super) fn with_model(body: &bytes::Bytes, shown: &str, model: &str) -> Result<bytes::Bytes, BadRequest> {
+pub(super) fn with_model(body: &bytes::Bytes, shown: &str, model: &str) -> Result<Pieces, BadRequest> {
     if shown == model {
-        return Ok(body.clone());
+        return Ok(body.clone().into());
     }
     let lens = Lens::parse(body).map_err(unreadable)?;
     let mut patch = Patch::new(&lens);
     patch.set("model", body::encode(model));
-    Ok(patch.apply_to(body))
+    Ok(patch.pieces(body))
 }
 
 /// The `type` of each tool.

@@ -119,7 +119,7 @@ impl Dialect for Responses {
         if lens.get("store").map(RawValue::get) != Some("false") {
             patch.set("store", "false".to_owned());
         }
-        Ok(Ask::json(self.protocol(), self.path(), patch.apply_to(request.body), shape.stream))
+        Ok(Ask::json(self.protocol(), self.path(), patch.pieces(request.body), shape.stream))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {

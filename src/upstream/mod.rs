@@ -25,6 +25,7 @@ mod pool;
 mod provider;
 pub mod repo;
 mod sealed;
+mod sending;
 mod sticky;
 
 pub use bar::Bar;

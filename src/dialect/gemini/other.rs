@@ -8,7 +8,8 @@ use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::fields::{self, field, unreadable};
 use crate::dialect::reading::{count, error_of, failed, part};
 use crate::dialect::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Protocol, Reading, Receipt, Request, Shape, receipt, whole,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Pieces, Protocol, Reading, Receipt, Request, Shape,
+    receipt, whole,
 };
 use crate::money::Usage;
 
@@ -60,7 +61,7 @@ impl Dialect for CountTokens {
                 patch.set(name, renamed);
             }
         }
-        let body = patch.apply_to(request.body);
+        let body = patch.pieces(request.body);
         Ok(Ask::json(self.protocol(), path(model, self.path()), body, false))
     }
 
@@ -144,7 +145,7 @@ impl Dialect for BatchEmbedContents {
             .collect();
         let mut patch = Patch::new(&lens);
         patch.set("requests", format!("[{}]", renamed.join(",")));
-        let body = patch.apply_to(request.body);
+        let body = patch.pieces(request.body);
         Ok(Ask::json(self.protocol(), path(model, self.path()), body, false))
     }
 
@@ -169,11 +170,11 @@ fn rename(lens: &Lens<'_>, patch: &mut Patch<'_, '_>, model: &str) {
 }
 
 /// A body that names the model beside the path names this one.
-pub(super) fn renamed(body: &Bytes, model: &str) -> Result<Bytes, BadRequest> {
+pub(super) fn renamed(body: &Bytes, model: &str) -> Result<Pieces, BadRequest> {
     let lens = Lens::parse(body).map_err(unreadable)?;
     let mut patch = Patch::new(&lens);
     rename(&lens, &mut patch, model);
-    Ok(patch.apply_to(body))
+    Ok(patch.pieces(body))
 }
 
 fn with_model(request: &RawValue, model: &str) -> Option<String> {

@@ -60,7 +60,7 @@ fn no_model_leads_out_of_its_path() {
         let shape = STREAM.read(&request).unwrap();
         let ask = STREAM.forward(&request, &shape, "up/m").unwrap();
         assert_eq!((ask.path.as_ref(), ask.query), ("models/up/m:streamGenerateContent", Some("alt=sse")));
-        assert!(shape.as_array && ask.body.as_ptr() == body.as_ptr());
+        assert!(shape.as_array && ask.body.joined().as_ptr() == body.as_ptr());
     }
 }
 
@@ -208,7 +208,7 @@ fn embeddings_and_counts_name_the_upstreams_model() {
     let ask = BatchEmbedContents.forward(&request, &shape, "up").unwrap();
     assert_eq!(ask.path, "models/up:batchEmbedContents");
     assert_eq!(
-        ask.body,
+        ask.body.joined(),
         String::from_utf8(batch.to_vec())
             .unwrap()
             .replace("models/m", "models/up")
@@ -217,13 +217,13 @@ fn embeddings_and_counts_name_the_upstreams_model() {
     let one = of(r#"{"model":"models/m","content":{"parts":[{"text":"a"}]}}"#);
     let request = Request { model: Some("m"), ..Request::of(&one) };
     let ask = EmbedContent.forward(&request, &shape, "up").unwrap();
-    assert!(ask.body.starts_with(br#"{"model":"models/up""#));
+    assert!(ask.body.joined().starts_with(br#"{"model":"models/up""#));
     let count = of(r#"{"generateContentRequest":{"model":"models/m","contents":[]}}"#);
     let request = Request { model: Some("m"), ..Request::of(&count) };
     let shape = CountTokens.read(&request).unwrap();
     assert!(shape.demand.uncounted);
     let ask = CountTokens.forward(&request, &shape, "up").unwrap();
-    assert_eq!(ask.body, r#"{"generateContentRequest":{"model":"models/up","contents":[]}}"#);
+    assert_eq!(ask.body.joined(), r#"{"generateContentRequest":{"model":"models/up","contents":[]}}"#);
     let input = |input| Ok(Reading::Reported(Usage { input, ..Usage::default() }));
     for (dialect, body, expected) in [
         (&EmbedContent as &dyn Dialect, r#"{"embedding":{"values":[0]}}"#, Ok(Reading::Silent)),

@@ -48,7 +48,7 @@ fn state_is_refused_and_nothing_is_stored() {
         let body = Bytes::from(format!(r#"{{"model":"m","input":"hi"{given}}}"#));
         let shape = Responses.read(&Request::of(&body)).unwrap();
         let ask = Responses.forward(&Request::of(&body), &shape, "m").unwrap();
-        assert_eq!(ask.body, format!(r#"{{"model":"m","input":"hi"{stored}}}"#), "{given}");
+        assert_eq!(ask.body.joined(), format!(r#"{{"model":"m","input":"hi"{stored}}}"#), "{given}");
     }
 }
 
