@@ -54,6 +54,8 @@ const NOT_INPUT: [&str; 7] = [
 ];
 
 const MAX_CANDIDATES: u64 = 8;
+/// Queries of a search that are held for; nothing in a request limits them.
+const QUERIES: u64 = 10;
 
 const FUNCTIONS: [&str; 2] = ["functionDeclarations", "function_declarations"];
 /// Members that hold a schema for the answer.
@@ -236,6 +238,7 @@ fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
                 "googleSearch" | "google_search" | "googleSearchRetrieval" | "google_search_retrieval" => {
                     shape.demand.open_input = true;
                     shape.demand.web_searches = 1;
+                    shape.demand.web_queries = QUERIES;
                 }
                 _ => return Err(field("This kind of tool is not sold here")),
             }

@@ -45,7 +45,7 @@ pub fn request_body(input: &[u8]) -> u64 {
     assert!((1..=2048).contains(&shape.choices), "{}", shape.choices);
     assert!(shape.max_output.is_none_or(|limit| limit <= 10_000_000));
     assert!(shape.prompt_chars <= size && shape.extra_chars <= size && shape.given_tokens <= size);
-    assert!(shape.demand.images_made <= 10 && shape.demand.characters <= size && shape.images <= size);
+    assert!(shape.demand.images_made <= 10_000_000 && shape.demand.characters <= size && shape.images <= size);
     let again = dialect.forward(&asked, &shape, &shape.model).expect("it was read");
     let changed = dialect.forward(&asked, &shape, "another/model").expect("it was read");
     if dialect.is_of_a_model() {

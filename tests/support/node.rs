@@ -79,6 +79,7 @@ pub fn models() -> Value {
     cached["pricing"]["input_cache_read"] = json!("0.000001");
     cached["pricing"]["input_cache_write"] = json!("0.0000125");
     cached["pricing"]["internal_reasoning"] = json!("0.00003");
+    cached["pricing"]["web_search"] = json!("0.01");
     let mut rich = model(RICH, "0.00001", "0.00002");
     for (name, price) in RICH_PRICES {
         rich["pricing"][name] = json!(price);

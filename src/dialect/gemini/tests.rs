@@ -30,7 +30,8 @@ fn a_request_is_read() {
     let drawing = read(r#","generation_config":{"response_modalities":["TEXT","Image"]}"#).unwrap();
     assert!(drawing.demand.image_out && !drawing.demand.audio_out);
     let searching = read(r#","tools":[{"google_search":{}},{"functionDeclarations":[]}]"#).unwrap();
-    assert_eq!((searching.demand.web_searches, searching.demand.open_input), (1, true));
+    assert_eq!((searching.demand.web_searches, searching.demand.web_queries), (1, 10));
+    assert!(searching.demand.open_input);
     for members in [
         r#","cachedContent":"cachedContents/x""#,
         r#","cached_content":"cachedContents/x""#,
@@ -135,7 +136,7 @@ fn every_path_of_the_report_is_read_whole_and_streamed() {
     let grounded = json!({ "candidates": [{ "content": {}, "finishReason": "STOP", "groundingMetadata": { "webSearchQueries": ["a", "b"] } }], "usageMetadata": { "promptTokenCount": 1, "candidatesTokenCount": 1 } });
     let body = grounded.to_string();
     let reading = WHOLE.read_answer(AnswerBody { media: "", bytes: body.as_bytes() }, &Shape::default());
-    assert!(matches!(reading, Ok(Reading::Reported(Usage { web_searches: 1, .. }))), "{reading:?}");
+    assert!(matches!(reading, Ok(Reading::Reported(Usage { web_searches: 1, web_queries: 2, .. }))), "{reading:?}");
 }
 
 #[test]
