@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use self::array::AsArray;
 use self::flow::{GeminiFlow, read_usage};
-pub use self::other::{BatchEmbedContents, CountTokens, EmbedContent};
+pub use self::other::{CountTokens, Embed};
 use super::body::{self, Lens, Patch};
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;

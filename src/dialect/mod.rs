@@ -57,8 +57,8 @@ pub const REGISTRY: &[&dyn Dialect] = &[
     &gemini::Generate { is_stream: false },
     &gemini::Generate { is_stream: true },
     &gemini::CountTokens,
-    &gemini::EmbedContent,
-    &gemini::BatchEmbedContents,
+    &gemini::Embed { is_batch: false },
+    &gemini::Embed { is_batch: true },
 ];
 
 /// The dialect that serves `path` (without a leading `/` or `v1/`).

@@ -5,6 +5,8 @@ use crate::dialect::chat::testing::run;
 use crate::money::Usage;
 
 const WHOLE: Generate = Generate { is_stream: false };
+const ONE: Embed = Embed { is_batch: false };
+const BATCH: Embed = Embed { is_batch: true };
 const STREAM: Generate = Generate { is_stream: true };
 const CONTENTS: &str = r#""contents":[{"role":"user","parts":[{"text":"hi"}]}]"#;
 
@@ -204,9 +206,9 @@ fn embeddings_and_counts_name_the_upstreams_model() {
         r#"{"requests":[{"model":"models/m","content":{"parts":[{"text":"a"}]}},{"content":{"parts":[{"text":"b"}]}, "model":"models/other"}]}"#,
     );
     let request = Request { model: Some("m"), ..Request::of(&batch) };
-    let shape = BatchEmbedContents.read(&request).unwrap();
+    let shape = BATCH.read(&request).unwrap();
     assert_eq!((shape.max_output, shape.slack_tokens > 10), (Some(0), true));
-    let ask = BatchEmbedContents.forward(&request, &shape, "up").unwrap();
+    let ask = BATCH.forward(&request, &shape, "up").unwrap();
     assert_eq!(ask.path, "models/up:batchEmbedContents");
     assert_eq!(
         ask.body.joined(),
@@ -217,7 +219,7 @@ fn embeddings_and_counts_name_the_upstreams_model() {
     );
     let one = of(r#"{"model":"models/m","content":{"parts":[{"text":"a"}]}}"#);
     let request = Request { model: Some("m"), ..Request::of(&one) };
-    let ask = EmbedContent.forward(&request, &shape, "up").unwrap();
+    let ask = ONE.forward(&request, &shape, "up").unwrap();
     assert!(ask.body.joined().starts_with(br#"{"model":"models/up""#));
     let count = of(r#"{"generateContentRequest":{"model":"models/m","contents":[]}}"#);
     let request = Request { model: Some("m"), ..Request::of(&count) };
@@ -227,11 +229,11 @@ fn embeddings_and_counts_name_the_upstreams_model() {
     assert_eq!(ask.body.joined(), r#"{"generateContentRequest":{"model":"models/up","contents":[]}}"#);
     let input = |input| Ok(Reading::Reported(Usage { input, ..Usage::default() }));
     for (dialect, body, expected) in [
-        (&EmbedContent as &dyn Dialect, r#"{"embedding":{"values":[0]}}"#, Ok(Reading::Silent)),
-        (&EmbedContent, r#"{"embedding":{"values":[0],"statistics":{"tokenCount":7}}}"#, input(7)),
-        (&EmbedContent, r#"{"embedding":{"values":[0]},"usageMetadata":{"promptTokenCount":9}}"#, input(9)),
-        (&EmbedContent, "{}", Err(BadAnswer::Empty)),
-        (&BatchEmbedContents, r#"{"embeddings":[{"values":[0]}]}"#, Ok(Reading::Silent)),
+        (&ONE as &dyn Dialect, r#"{"embedding":{"values":[0]}}"#, Ok(Reading::Silent)),
+        (&ONE, r#"{"embedding":{"values":[0],"statistics":{"tokenCount":7}}}"#, input(7)),
+        (&ONE, r#"{"embedding":{"values":[0]},"usageMetadata":{"promptTokenCount":9}}"#, input(9)),
+        (&ONE, "{}", Err(BadAnswer::Empty)),
+        (&BATCH, r#"{"embeddings":[{"values":[0]}]}"#, Ok(Reading::Silent)),
         (&CountTokens, r#"{"totalTokens":7}"#, Ok(Reading::Reported(Usage::default()))),
         (&CountTokens, r#"{"error":{"message":"x"}}"#, Err(BadAnswer::Error("x".into()))),
     ] {
