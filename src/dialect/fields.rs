@@ -188,10 +188,11 @@ pub(super) fn service(tier: Option<&str>) -> Result<Wanted, BadRequest> {
 
 /// How an answer, or its usage report, says that it was served.
 pub(super) fn served(lens: &Lens<'_>) -> Option<Service> {
-    match lens.present("service_tier").and_then(body::string)?.as_str() {
-        "default" | "standard" | "on_demand" | "scale" => Some(Service::Standard),
-        "flex" => Some(Service::Flex),
-        "priority" => Some(Service::Priority),
+    // Every chunk of a stream may say it.
+    match lens.get("service_tier")?.get() {
+        r#""default""# | r#""standard""# | r#""on_demand""# | r#""scale""# => Some(Service::Standard),
+        r#""flex""# => Some(Service::Flex),
+        r#""priority""# => Some(Service::Priority),
         _ => None,
     }
 }

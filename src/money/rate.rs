@@ -173,6 +173,7 @@ impl Prices {
             (demand.audio_out && !sold(self.audio_output), "audio output"),
             (demand.image_out && !sold(self.image_output), "image output"),
             (demand.images_made > 0 && !made, "making such pictures"),
+            (demand.tokens_into_image > 0 && !sold(self.image_token), "what goes into pictures"),
             (demand.web_searches > 0 && self.web_search.is_zero() && !by_query, "web search"),
             (demand.code_sessions > 0 && !sold(self.code_session), "running code"),
             (demand.queries > 0 && !sold(self.query) && self.prompt.is_zero() && self.request.is_zero(), "ranking"),

@@ -1,4 +1,4 @@
-//! Service tiers: the one that was had is charged, and never a dearer one than was asked for.
+//! Service tiers: the one that was had is charged, and the dear one only where it was asked for.
 
 use serde_json::{Value, json};
 
@@ -95,7 +95,7 @@ const FLEX: u64 = 50 + 500;
 const PRIORITY: u64 = 120 + 8 + 2000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_that_was_had_is_charged_and_none_dearer_than_was_asked_for() {
+async fn the_service_that_was_had_is_charged_and_the_dear_one_only_where_it_was_asked_for() {
     let world = start().await;
     for path in ENDPOINTS {
         for stream in [false, true] {
