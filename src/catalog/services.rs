@@ -17,6 +17,7 @@ struct Told {
     completion: Option<Decimal>,
     cache_read: Option<Decimal>,
     cache_write: Option<Decimal>,
+    cache_write_1h: Option<Decimal>,
     audio: Option<Decimal>,
 }
 
@@ -56,6 +57,7 @@ impl Told {
             "completion" | "output_cost_per_token" => &mut self.completion,
             "input_cache_read" | "cache_read_input_token_cost" => &mut self.cache_read,
             "input_cache_write" | "cache_creation_input_token_cost" => &mut self.cache_write,
+            "input_cache_write_1h" | "cache_creation_input_token_cost_above_1hr" => &mut self.cache_write_1h,
             "audio" | "input_cost_per_audio_token" => &mut self.audio,
             _ => return None,
         };
@@ -72,7 +74,7 @@ impl Told {
             completion,
             input_cache_read: self.cache_read,
             input_cache_write: self.cache_write.or(least(base.input_cache_write, prompt)),
-            input_cache_write_1h: least(base.input_cache_write_1h, prompt),
+            input_cache_write_1h: self.cache_write_1h.or(least(base.input_cache_write_1h, prompt)),
             internal_reasoning: least(base.internal_reasoning.filter(|price| !price.is_zero()), completion),
             audio: self.audio.or(base.audio),
             tiers: Vec::new(),
