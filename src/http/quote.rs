@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use super::envelope::{self, Asked};
-use super::proxy::{self, Target};
+use super::proxy::Target;
 use super::{Node, headers, peer};
 use crate::dialect;
 use crate::exchange::Sent;
