@@ -115,6 +115,8 @@ pub enum Code {
     UpgradeRequired,
     TooManyRequests,
     ShuttingDown,
+    /// There is no room for another large request now.
+    Overloaded,
     /// The operator has stopped the sale.
     Maintenance,
     /// The node was restored from a copy, and is not sure of its ecash yet.

@@ -123,10 +123,10 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let network = on_nostr(&config, &exchange)?;
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let latest = Latest::default();
-    let state =
-        http::Node::new(Arc::clone(&exchange), config.info.clone(), config.server.max_body_bytes, drain.clone())
-            .showing(latest.clone())
-            .on_nostr(Some(network.announcer.clone()), network.directory.clone());
+    let spool = http::Spool::new(config.server.max_body_bytes, config.server.max_buffered_bytes);
+    let state = http::Node::new(Arc::clone(&exchange), config.info.clone(), spool, drain.clone())
+        .showing(latest.clone())
+        .on_nostr(Some(network.announcer.clone()), network.directory.clone());
     let (pages, admin_password) = admin_pages(&config, &exchange, latest.clone(), network.clone()).await?;
     let forms = shop::router(state.clone());
     let router = http::router(state, shop::front(), &config.server.cors_origins).merge(forms).merge(pages);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rust_decimal::{Decimal, RoundingStrategy};
 use sha2::{Digest, Sha256};
 
-use crate::money::Prices;
+use crate::money::{Prices, Service};
 
 /// Names that stand for one price each. Beside them there are `output_image/…` and tiers.
 const NAMES: &[&str] = &[
@@ -26,6 +26,8 @@ const NAMES: &[&str] = &[
     "audio_output",
     "image_token",
     "image_output",
+    "web_query",
+    "code_session",
     "query",
     "second",
     "character",
@@ -99,6 +101,8 @@ pub fn is_known(name: &str) -> bool {
 /// Whether a price of this name is one for a token.
 #[must_use]
 pub fn is_per_token(name: &str) -> bool {
+    let bare = Service::PRICED_APART.iter().find_map(|service| name.strip_suffix(service.suffix()));
+    let name = bare.unwrap_or(name);
     PER_TOKEN.contains(&name) || tier_of(name).is_some()
 }
 
@@ -126,6 +130,8 @@ impl Card {
         put("audio_output", prices.audio_output);
         put("image_token", prices.image_token);
         put("image_output", prices.image_output);
+        put("web_query", prices.web_query);
+        put("code_session", prices.code_session);
         put("query", prices.query);
         put("second", prices.second);
         put("character", prices.character);
@@ -138,6 +144,13 @@ impl Card {
         }
         for tier in &prices.tiers {
             card.put_text(&format!("_above_{}k_tokens", tier.above / 1000), &tier.prices);
+        }
+        for (service, prices) in &prices.services {
+            let suffix = service.suffix();
+            card.put_text(suffix, prices);
+            for tier in &prices.tiers {
+                card.put_text(&format!("_above_{}k_tokens{suffix}", tier.above / 1000), &tier.prices);
+            }
         }
         card
     }
@@ -392,6 +405,17 @@ mod tests {
         ];
         assert_eq!(Card::of(&prices), card(&expected));
         assert!(expected.iter().all(|(name, _)| is_known(name)));
+        // Other service tiers are the operator's own business: no list of others sets them.
+        let first = Prices { prompt: 3.into(), completion: 9.into(), tiers: prices.tiers.clone(), ..Prices::default() };
+        prices.services.push((Service::Priority, first));
+        let more = [
+            ("prompt_priority", "3"),
+            ("completion_priority", "9"),
+            ("prompt_above_200k_tokens_priority", "5"),
+            ("completion_above_200k_tokens_priority", "8"),
+        ];
+        assert_eq!(Card::of(&prices), card(&[&expected[..], &more].concat()));
+        assert!(more.iter().all(|(name, _)| !is_known(name) && is_per_token(name)));
         assert!(!is_known("discount") && !is_known("image_above_200k_tokens"));
         assert_ne!(card(&expected).digest(""), card(&expected).digest("x"));
     }

@@ -153,22 +153,36 @@ impl Limits {
 /// the request must be refused.
 #[must_use]
 pub fn hold(limits: Limits, card: &RateCard, shape: &WorstCase, tolerance_percent: Decimal) -> Option<Msat> {
-    let exchange = &card.exchange;
-    let amount = if shape.demand.uncounted {
-        exchange.ceil_msat(card.prices.request)?
+    // At the dearest of all services that the answer may name.
+    let services = card.prices.services.iter().map(|(_, prices)| prices);
+    let mut amount = card.minimum;
+    for prices in services.chain([&card.prices]) {
+        amount = amount.max(hold_at(limits, prices, &card.exchange, shape, tolerance_percent)?);
+    }
+    Some(amount)
+}
+
+fn hold_at(
+    limits: Limits,
+    prices: &Prices,
+    exchange: &Exchange,
+    shape: &WorstCase,
+    tolerance_percent: Decimal,
+) -> Option<Msat> {
+    if shape.demand.uncounted {
+        exchange.ceil_msat(prices.request)
     } else if matches!(exchange, Exchange::Sat) {
-        exchange.ceil_msat(static_worst_case(limits, &card.prices, shape)?)?
+        exchange.ceil_msat(static_worst_case(limits, prices, shape)?)
     } else {
         let share = tolerance_percent.clamp(Decimal::ZERO, Decimal::ONE_HUNDRED);
         let kept = Decimal::ONE_HUNDRED.checked_sub(share)?.checked_div(Decimal::ONE_HUNDRED)?;
-        let gate = Gate { limits, prices: &card.prices, exchange, shape, kept };
+        let gate = Gate { limits, prices, exchange, shape, kept };
         let mut amount = gate.discounted_maximum()?;
         if !limits.discounts_are_sound() {
             amount = amount.max(gate.asked_for()?);
         }
-        amount.checked_add(exchange.ceil_msat(gate.additions()?)?)?
-    };
-    Some(amount.max(card.minimum))
+        amount.checked_add(exchange.ceil_msat(gate.additions()?)?)
+    }
 }
 
 /// The network's formula, with the numbers that it works on.
@@ -291,12 +305,16 @@ fn beside_text(limits: Limits, prices: &Prices, shape: &WorstCase) -> Option<Dec
     };
     let by_piece = prices.output_images.get("").copied().unwrap_or_default();
     let by_token = times(demand.tokens_per_image, prices.image_output.unwrap_or_default())?;
+    let into_pictures = demand.images_made.saturating_mul(demand.tokens_into_image);
+    let searches = times(demand.web_searches, prices.web_search)?;
     let rest = [
         times(input, written)?,
         times(output, spoken.max(longer))?,
         times(demand.audio_in, prices.audio())?,
         times(demand.images_made, by_piece.max(by_token))?,
-        times(demand.web_searches, prices.web_search)?,
+        times(into_pictures, prices.image_token())?,
+        searches.max(times(demand.web_queries, prices.web_query.unwrap_or_default())?),
+        times(demand.code_sessions, prices.code_session.unwrap_or_default())?,
         times(demand.queries, prices.query.unwrap_or_default())?,
         times(demand.characters, prices.character.unwrap_or_default())?,
     ];

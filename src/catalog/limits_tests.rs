@@ -1,8 +1,8 @@
 //! Tests of the hold: hand-worked numbers, and its invariants against the client's own formula.
 
 use super::*;
-use crate::money::CacheWrites;
 use crate::money::rate::Tier;
+use crate::money::{CacheWrites, Service};
 
 fn decimal(text: &str) -> Decimal {
     text.parse().unwrap()
@@ -177,6 +177,8 @@ fn beside_text_by_hand() {
     card.prices.audio_output = Some(micros(9));
     card.prices.image_output = Some(micros(7));
     card.prices.web_search = micros(11);
+    card.prices.web_query = Some(micros(29));
+    card.prices.code_session = Some(micros(31));
     card.prices.query = Some(micros(13));
     card.prices.second = Some(micros(17));
     card.prices.character = Some(micros(19));
@@ -197,6 +199,10 @@ fn beside_text_by_hand() {
         (Demand { images_made: 2, ..none }, 46),
         (Demand { images_made: 2, tokens_per_image: 100, ..none }, 1400),
         (Demand { web_searches: 2, ..none }, 22),
+        (Demand { web_searches: 2, web_queries: 3, ..none }, 87),
+        (Demand { code_sessions: 2, ..none }, 62),
+        // What goes into pictures: of the price of the prompt, where it has none of its own.
+        (Demand { images_made: 2, tokens_into_image: 50, ..none }, 146),
         (Demand { queries: 2, ..none }, 26),
         (Demand { audio_ms: 2000, ..none }, 34),
         (Demand { characters: 2, ..none }, 38),
@@ -213,8 +219,12 @@ fn beside_text_by_hand() {
     let dearer = Prices { prompt: micros(2), completion: micros(6), ..Prices::default() };
     card.prices.tiers = vec![Tier { above: 299, prices: dearer.clone() }];
     assert_eq!(held(limits(100_000, 20_000), &card, &base), plain + 100 + 100);
-    card.prices.tiers = vec![Tier { above: 300, prices: dearer }];
+    card.prices.tiers = vec![Tier { above: 300, prices: dearer.clone() }];
     assert_eq!(held(limits(100_000, 20_000), &card, &base), plain);
+    // The dearest service that may be had: 2 msat × (100 + 50).
+    card.prices.tiers.clear();
+    card.prices.services = vec![(Service::Priority, Prices { completion: micros(8), ..dearer })];
+    assert_eq!(held(limits(100_000, 20_000), &card, &base), 2 * plain);
 }
 
 #[test]

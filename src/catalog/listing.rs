@@ -145,6 +145,8 @@ fn priced_apart(prices: &Prices) -> Vec<(String, Decimal)> {
         ("audio_output", prices.audio_output),
         ("image_token", prices.image_token),
         ("image_output", prices.image_output),
+        ("web_query", prices.web_query),
+        ("code_session", prices.code_session),
         ("query", prices.query),
         ("second", prices.second),
         ("character", prices.character),
@@ -156,18 +158,31 @@ fn priced_apart(prices: &Prices) -> Vec<(String, Decimal)> {
         "" => ("output_image".to_owned(), *price),
         variant => (format!("output_image/{variant}"), *price),
     }));
-    for tier in &prices.tiers {
-        let (above, prices) = (tier.above / 1000, &tier.prices);
-        for (key, price) in [
-            ("prompt", prices.prompt),
-            ("completion", prices.completion),
-            ("input_cache_read", prices.cache_read()),
-            ("input_cache_write", prices.cache_write()),
-        ] {
-            shown.push((format!("{key}_above_{above}k_tokens"), price));
-        }
+    shown.extend(of_long_inputs(prices, ""));
+    for (service, prices) in &prices.services {
+        let suffix = service.suffix();
+        shown.extend(of_text(prices).map(|(key, price)| (format!("{key}{suffix}"), price)));
+        shown.extend(of_long_inputs(prices, suffix));
+        shown.extend(prices.audio.map(|price| (format!("audio{suffix}"), price)));
     }
     shown
+}
+
+fn of_long_inputs<'a>(prices: &'a Prices, suffix: &'a str) -> impl Iterator<Item = (String, Decimal)> + 'a {
+    prices.tiers.iter().flat_map(move |tier| {
+        let above = tier.above / 1000;
+        of_text(&tier.prices).map(move |(key, price)| (format!("{key}_above_{above}k_tokens{suffix}"), price))
+    })
+}
+
+fn of_text(prices: &Prices) -> impl Iterator<Item = (&'static str, Decimal)> {
+    [
+        ("prompt", prices.prompt),
+        ("completion", prices.completion),
+        ("input_cache_read", prices.cache_read()),
+        ("input_cache_write", prices.cache_write()),
+    ]
+    .into_iter()
 }
 
 /// A decimal as a JSON number, from its text.

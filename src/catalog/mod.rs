@@ -11,6 +11,7 @@ pub mod limits;
 pub mod listing;
 pub mod model;
 pub mod route;
+mod services;
 mod shelf;
 pub mod support;
 

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::limits::Limits;
+use super::services;
 use crate::money::rate::{Exchange, Tier};
 use crate::money::{Msat, Prices, RateCard};
 use crate::price::decimal;
@@ -186,6 +187,8 @@ fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {
         request: optional("request")?.unwrap_or_default(),
         image: optional("image")?.unwrap_or_default(),
         web_search: optional("web_search")?.unwrap_or_default(),
+        web_query: optional("web_query")?,
+        code_session: listed(&["code_session", "code_interpreter_cost_per_session"])?,
         internal_reasoning: optional("internal_reasoning")?,
         input_cache_read: optional("input_cache_read")?,
         input_cache_write: optional("input_cache_write")?,
@@ -200,8 +203,10 @@ fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {
         second: listed(&["second", "input_cost_per_second"])?,
         character: listed(&["character", "input_cost_per_character"])?,
         tiers: Vec::new(),
+        services: Vec::new(),
     };
     prices.tiers = read_tiers(pricing, &prices)?;
+    prices.services = services::read(pricing, &prices)?;
     Ok(prices)
 }
 

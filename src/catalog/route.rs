@@ -139,6 +139,10 @@ impl Market {
         };
         let tokens = worst.demand.tokens_per_image;
         let prices = rate_card.prices.for_picture(&picture.quality, &picture.size, tokens);
+        if !prices.sells(worst.demand.service) {
+            return Err(RouteError::Unpriced { model: model.to_owned(), what: "service_tier priority" });
+        }
+        let prices = prices.for_service(worst.demand.service);
         let rate_card = RateCard { prices, ..rate_card };
         // The operator's own price for a request pays for whatever it is.
         let is_flat = matches!(rate_card.exchange, Exchange::Sat) && !rate_card.prices.request.is_zero();

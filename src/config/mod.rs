@@ -110,6 +110,8 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
     /// `MAX_BODY_BYTES`, 32 MiB.
     pub max_body_bytes: usize,
+    /// `MAX_BUFFERED_BYTES`, 256 MiB: all large bodies together.
+    pub max_buffered_bytes: usize,
     /// `SHUTDOWN_TIMEOUT_SECONDS`, 30: how long running streams may go on after a stop signal.
     pub shutdown_timeout: Duration,
     /// `SSE_KEEP_ALIVE_SECONDS`, 15

@@ -232,6 +232,9 @@ pub const SETTINGS: &[Setting] = &[
          say in X-Forwarded-For is who asks."),
     setting("MAX_BODY_BYTES", &[], "33554432",
         "Largest request taken, in bytes, inflated where it came packed."),
+    setting("MAX_BUFFERED_BYTES", &[], "268435456",
+        "How much of all requests larger than 64 KiB is in memory at a time, in bytes; those beyond it get a 503 \
+         with Retry-After. One request of MAX_BODY_BYTES always fits."),
     setting("SHUTDOWN_TIMEOUT_SECONDS", &[], "30",
         "How long running answers may go on after a stop signal."),
 

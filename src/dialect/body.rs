@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::vision;
+use super::{Pieces, vision};
 
 /// Containers within containers that are followed, as in `serde_json`.
 const MAX_DEPTH: usize = 128;
@@ -206,9 +206,8 @@ impl<'l, 'a> Patch<'l, 'a> {
         self.appended.push_str(&json);
     }
 
-    /// The edited source; `None` when there was nothing to edit.
-    #[must_use]
-    pub fn apply(mut self) -> Option<Vec<u8>> {
+    /// The edits in their order; `None` when there are none.
+    fn edits(mut self) -> Option<Vec<(Range<usize>, String)>> {
         if !self.appended.is_empty() {
             let end = self.lens.end();
             self.edits.push((end..end, self.appended));
@@ -217,17 +216,30 @@ impl<'l, 'a> Patch<'l, 'a> {
             return None;
         }
         self.edits.sort_by_key(|(range, _)| range.start);
+        Some(self.edits)
+    }
+
+    /// The edited source; `None` when there was nothing to edit.
+    #[must_use]
+    pub fn apply(self) -> Option<Vec<u8>> {
         let source = self.lens.source;
-        let added: usize = self.edits.iter().map(|(_, text)| text.len()).sum();
+        let edits = self.edits()?;
+        let added: usize = edits.iter().map(|(_, text)| text.len()).sum();
         let mut out = Vec::with_capacity(source.len().saturating_add(added));
         let mut at = 0;
-        for (range, text) in &self.edits {
+        for (range, text) in &edits {
             out.extend_from_slice(source.get(at..range.start).unwrap_or_default());
             out.extend_from_slice(text.as_bytes());
             at = range.end;
         }
         out.extend_from_slice(source.get(at..).unwrap_or_default());
         Some(out)
+    }
+
+    /// The same for a body that may be long, and is not copied.
+    #[must_use]
+    pub fn pieces(self, body: &Bytes) -> Pieces {
+        self.edits().map_or_else(|| body.clone().into(), |edits| Pieces::spliced(body, &edits))
     }
 
     /// The same for a body: its own bytes where there was nothing to edit.

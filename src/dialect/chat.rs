@@ -9,7 +9,8 @@ use super::body::{self, Lens, Patch};
 use super::fields::{self, field, unreadable};
 use super::reading::{Content, error_of, failed, usage_of};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, needs, receipt,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Pieces, Reading, Receipt, Request, Shape, needs,
+    receipt,
 };
 
 /// `POST /v1/chat/completions`.
@@ -70,8 +71,8 @@ impl Dialect for Chat {
         if !body::is_filled_array(fields::required(&lens, "messages")?) {
             return Err(field("messages must be an array with at least one message"));
         }
-        fields::refuse_priority(&lens)?;
         fields::measure(&lens, &["messages"], &NOT_INPUT, &mut shape)?;
+        shape.demand.service = fields::read_service(&lens)?;
         shape.demand.audio_out = fields::lists(&lens, "modalities", "audio")?;
         shape.demand.image_out = fields::lists(&lens, "modalities", "image")?;
         read_needs(&lens, &mut shape);
@@ -116,10 +117,10 @@ fn read_needs(lens: &Lens<'_>, shape: &mut Shape) {
 }
 
 /// A body for the upstream: it reports its usage also in a stream, and knows the model by its name.
-pub(super) fn with_usage_and_model(body: &Bytes, shape: &Shape, model: &str) -> Result<Bytes, BadRequest> {
+pub(super) fn with_usage_and_model(body: &Bytes, shape: &Shape, model: &str) -> Result<Pieces, BadRequest> {
     let asks_for_usage = !shape.stream || shape.wants_usage;
     if asks_for_usage && shape.model == model {
-        return Ok(body.clone());
+        return Ok(body.clone().into());
     }
     let lens = Lens::parse(body).map_err(unreadable)?;
     let mut patch = Patch::new(&lens);
@@ -129,7 +130,7 @@ pub(super) fn with_usage_and_model(body: &Bytes, shape: &Shape, model: &str) -> 
     if !asks_for_usage {
         patch.set("stream_options", fields::with_usage_asked_for(&lens));
     }
-    Ok(patch.apply_to(body))
+    Ok(patch.pieces(body))
 }
 
 /// An answer with `choices`.

@@ -35,7 +35,6 @@ impl Dialect for Completions {
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;
-        fields::refuse_priority(&lens)?;
         let mut shape = Shape {
             model: fields::read_model(&lens)?,
             stream: fields::read_flag(&lens, "stream")?,
@@ -51,6 +50,7 @@ impl Dialect for Completions {
             return Err(field(format!("prompts times answers must be at most {MAX_ANSWERS}")));
         }
         fields::measure(&lens, &["prompt"], &NOT_INPUT, &mut shape)?;
+        shape.demand.service = fields::read_service(&lens)?;
         Ok(shape)
     }
 

@@ -4,8 +4,8 @@
 use serde_json::value::RawValue;
 
 use super::body::{self, Lens, Patch, Unreadable, Volume};
-use super::{BadRequest, Shape};
-use crate::money::CacheWrites;
+use super::{BadRequest, Pieces, Shape};
+use crate::money::{CacheWrites, Service, Wanted};
 
 const MAX_MODEL_CHARS: usize = 256;
 const MAX_CHOICES: u64 = 128;
@@ -170,11 +170,30 @@ pub(super) fn rename(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model: &str) {
     }
 }
 
-/// Faster service costs more than the price list says.
-pub(super) fn refuse_priority(lens: &Lens<'_>) -> Result<(), BadRequest> {
-    match text(lens, "service_tier") {
-        Ok(Some(tier)) if tier == "priority" => Err(field("service_tier priority is not sold here")),
-        _ => Ok(()),
+/// How the request wants to be served. What nobody has a price for is refused here, what this model has none
+/// for where it is priced.
+pub(super) fn read_service(lens: &Lens<'_>) -> Result<Wanted, BadRequest> {
+    service(text(lens, "service_tier")?.as_deref())
+}
+
+pub(super) fn service(tier: Option<&str>) -> Result<Wanted, BadRequest> {
+    match tier {
+        None | Some("default" | "standard" | "standard_only" | "on_demand") => Ok(Wanted::Standard),
+        Some("auto") => Ok(Wanted::Any),
+        Some("flex") => Ok(Wanted::Flex),
+        Some("priority") => Ok(Wanted::Priority),
+        Some(_) => Err(field("This service_tier is not sold here: auto, default, flex or priority may be")),
+    }
+}
+
+/// How an answer, or its usage report, says that it was served.
+pub(super) fn served(lens: &Lens<'_>) -> Option<Service> {
+    // Every chunk of a stream may say it.
+    match lens.get("service_tier")?.get() {
+        r#""default""# | r#""standard""# | r#""on_demand""# | r#""scale""# => Some(Service::Standard),
+        r#""flex""# => Some(Service::Flex),
+        r#""priority""# => Some(Service::Priority),
+        _ => None,
     }
 }
 
@@ -187,14 +206,14 @@ pub(super) fn refuse_stream(lens: &Lens<'_>) -> Result<(), BadRequest> {
 }
 
 /// A body under the upstream's name for the model.
-pub(super) fn with_model(body: &bytes::Bytes, shown: &str, model: &str) -> Result<bytes::Bytes, BadRequest> {
+pub(super) fn with_model(body: &bytes::Bytes, shown: &str, model: &str) -> Result<Pieces, BadRequest> {
     if shown == model {
-        return Ok(body.clone());
+        return Ok(body.clone().into());
     }
     let lens = Lens::parse(body).map_err(unreadable)?;
     let mut patch = Patch::new(&lens);
     patch.set("model", body::encode(model));
-    Ok(patch.apply_to(body))
+    Ok(patch.pieces(body))
 }
 
 /// The `type` of each tool.

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use self::array::AsArray;
 use self::flow::{GeminiFlow, read_usage};
-pub use self::other::{BatchEmbedContents, CountTokens, EmbedContent};
+pub use self::other::{CountTokens, Embed};
 use super::body::{self, Lens, Patch};
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;
@@ -20,6 +20,7 @@ use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS, Feature, JSON, Meter, Protocol, Reading, Receipt, Request,
     Shape, needs, receipt, whole,
 };
+use crate::money::Wanted;
 use bytes::Bytes;
 
 /// `POST /v1beta/models/{model}:generateContent`, and the same as a stream.
@@ -28,7 +29,7 @@ pub struct Generate {
     pub is_stream: bool,
 }
 
-const READ: [&str; 8] = [
+const READ: [&str; 10] = [
     "contents",
     "systemInstruction",
     "system_instruction",
@@ -37,12 +38,24 @@ const READ: [&str; 8] = [
     "generation_config",
     "cachedContent",
     "cached_content",
+    "serviceTier",
+    "service_tier",
 ];
 
 /// What the model never sees.
-const NOT_INPUT: [&str; 5] = ["generationConfig", "generation_config", "safetySettings", "safety_settings", "labels"];
+const NOT_INPUT: [&str; 7] = [
+    "generationConfig",
+    "generation_config",
+    "safetySettings",
+    "safety_settings",
+    "labels",
+    "serviceTier",
+    "service_tier",
+];
 
 const MAX_CANDIDATES: u64 = 8;
+/// Queries of a search that are held for; nothing in a request limits them.
+const QUERIES: u64 = 10;
 
 const FUNCTIONS: [&str; 2] = ["functionDeclarations", "function_declarations"];
 /// Members that hold a schema for the answer.
@@ -73,6 +86,7 @@ impl Dialect for Generate {
         }
         read_tools(&lens, &mut shape)?;
         read_needs(&lens, &mut shape)?;
+        shape.demand.service = read_service(&lens)?;
         Ok(shape)
     }
 
@@ -202,6 +216,16 @@ fn read_config(config: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     Ok(())
 }
 
+/// The names of the tiers come in capitals too, and with what they are in front.
+fn read_service(lens: &Lens<'_>) -> Result<Wanted, BadRequest> {
+    let told = match (fields::text(lens, "serviceTier")?, fields::text(lens, "service_tier")?) {
+        (Some(_), Some(_)) => return Err(field("serviceTier is given twice")),
+        (one, other) => one.or(other).map(|told| told.to_ascii_lowercase()),
+    };
+    let told = told.as_deref().map(|told| told.strip_prefix("service_tier_").unwrap_or(told));
+    fields::service(told.filter(|told| *told != "unspecified"))
+}
+
 fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     let Some(tools) = lens.present("tools") else { return Ok(()) };
     let tools = body::elements(tools).ok_or_else(|| field("tools must be an array"))?;
@@ -214,6 +238,7 @@ fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
                 "googleSearch" | "google_search" | "googleSearchRetrieval" | "google_search_retrieval" => {
                     shape.demand.open_input = true;
                     shape.demand.web_searches = 1;
+                    shape.demand.web_queries = QUERIES;
                 }
                 _ => return Err(field("This kind of tool is not sold here")),
             }

@@ -31,36 +31,44 @@ const MAX_PARTIAL: u64 = 3;
 /// Tokens of a picture on the way.
 const PARTIAL_TOKENS: u64 = 100;
 /// Tokens that a picture which is sent may count, at most.
-const SENT_TOKENS: u64 = 7_000;
+pub(super) const SENT_TOKENS: u64 = 7_000;
 
 const KIND: Kind = Kind { ends: &["image_generation.completed", "image_edit.completed"], usage: read_usage, own: "{}" };
 
 /// The members that both forms of a request have.
-struct Asked {
-    count: Option<u64>,
-    size: Option<String>,
-    quality: Option<String>,
-    partial: Option<u64>,
+pub(super) struct Asked {
+    pub count: Option<u64>,
+    pub size: Option<String>,
+    pub quality: Option<String>,
+    pub partial: Option<u64>,
 }
 
 impl Asked {
     fn into_shape(self, shape: &mut Shape) -> Result<(), BadRequest> {
         let count = self.count.unwrap_or(1);
-        let partial = self.partial.unwrap_or(0);
-        if !(1..=MAX_PICTURES).contains(&count) || partial > MAX_PARTIAL {
-            return Err(field(format!("n must be an integer from 1 to {MAX_PICTURES}, partial_images at most 3")));
+        if !(1..=MAX_PICTURES).contains(&count) {
+            return Err(field(format!("n must be an integer from 1 to {MAX_PICTURES}")));
         }
         if shape.stream && count > 1 {
             return Err(field("n must be 1 in a stream"));
+        }
+        shape.choices = 1;
+        shape.max_output = Some(0);
+        shape.demand.images_made = count;
+        self.into_kind(shape)
+    }
+
+    /// Of which kind the pictures are, as far as it counts.
+    pub(super) fn into_kind(self, shape: &mut Shape) -> Result<(), BadRequest> {
+        let partial = self.partial.unwrap_or(0);
+        if partial > MAX_PARTIAL {
+            return Err(field(format!("partial_images must be at most {MAX_PARTIAL}")));
         }
         shape.size = self.size.unwrap_or_else(|| "auto".to_owned());
         shape.quality = self.quality.unwrap_or_else(|| "auto".to_owned());
         if [&shape.size, &shape.quality].iter().any(|text| text.len() > 32) {
             return Err(field("size or quality is too long"));
         }
-        shape.choices = 1;
-        shape.max_output = Some(0);
-        shape.demand.images_made = count;
         shape.demand.tokens_per_image = tokens(&shape.size, &shape.quality).saturating_add(partial * PARTIAL_TOKENS);
         Ok(())
     }

@@ -163,7 +163,6 @@ impl Dialect for CountTokens {
 fn read(body: &[u8]) -> Result<Shape, BadRequest> {
     let lens = Lens::parse(body).map_err(unreadable)?;
     fields::once(&lens, &READ)?;
-    fields::refuse_priority(&lens)?;
     if fields::text(&lens, "speed")?.is_some_and(|speed| speed != "standard") {
         return Err(field("speed is not sold here"));
     }
@@ -180,6 +179,7 @@ fn read(body: &[u8]) -> Result<Shape, BadRequest> {
         choices: 1,
         ..Shape::default()
     };
+    shape.demand.service = fields::read_service(&lens)?;
     read_tools(&lens, &mut shape)?;
     fields::measure(&lens, &["messages", "system"], &NOT_INPUT, &mut shape)?;
     read_needs(&lens, &mut shape);

@@ -19,6 +19,7 @@ mod messages;
 mod moderations;
 mod multipart;
 mod needs;
+mod pieces;
 mod reading;
 mod receipt;
 mod rerank;
@@ -32,6 +33,7 @@ pub use needs::{Feature, Needs};
 use std::borrow::Cow;
 
 use bytes::Bytes;
+pub use pieces::Pieces;
 use rust_decimal::Decimal;
 
 use crate::money::{Cost, Demand, Msat, Usage};
@@ -55,8 +57,8 @@ pub const REGISTRY: &[&dyn Dialect] = &[
     &gemini::Generate { is_stream: false },
     &gemini::Generate { is_stream: true },
     &gemini::CountTokens,
-    &gemini::EmbedContent,
-    &gemini::BatchEmbedContents,
+    &gemini::Embed { is_batch: false },
+    &gemini::Embed { is_batch: true },
 ];
 
 /// The dialect that serves `path` (without a leading `/` or `v1/`).
@@ -129,13 +131,13 @@ pub struct Ask {
     pub accept: &'static str,
     /// Headers of the protocol: names in lower case, values that are plain text.
     pub headers: Vec<(&'static str, String)>,
-    pub body: Bytes,
+    pub body: Pieces,
 }
 
 impl Ask {
     /// JSON to JSON, or to a stream of events.
     #[must_use]
-    pub fn json(protocol: Protocol, path: impl Into<Cow<'static, str>>, body: Bytes, stream: bool) -> Self {
+    pub fn json(protocol: Protocol, path: impl Into<Cow<'static, str>>, body: Pieces, stream: bool) -> Self {
         let accept = if stream { "text/event-stream, application/json" } else { JSON };
         let (path, media) = (path.into(), JSON.into());
         Self { protocol, path, query: None, media, accept, headers: Vec::new(), body }

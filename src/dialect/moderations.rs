@@ -39,7 +39,7 @@ impl Dialect for Moderations {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         let mut patch = Patch::new(&lens);
         fields::rename(&mut patch, &lens, model);
-        Ok(Ask::json(self.protocol(), self.path(), patch.apply_to(request.body), false))
+        Ok(Ask::json(self.protocol(), self.path(), patch.pieces(request.body), false))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {

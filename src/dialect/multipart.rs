@@ -9,7 +9,7 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use super::fields::field;
-use super::{Ask, BadRequest, EVENTS, JSON, Protocol, Request, Shape};
+use super::{Ask, BadRequest, EVENTS, JSON, Pieces, Protocol, Request, Shape};
 
 const MAX_PARTS: usize = 100;
 const MAX_HEAD: usize = 2_000;
@@ -122,10 +122,12 @@ impl<'a> Form<'a> {
         self.body.get(part.content.clone())
     }
 
-    fn with_model(&self, model: &str) -> Bytes {
-        let Some(part) = self.get("model") else { return Bytes::copy_from_slice(self.body) };
-        let (before, after) = (self.body.get(..part.content.start), self.body.get(part.content.end..));
-        [before.unwrap_or_default(), model.as_bytes(), after.unwrap_or_default()].concat().into()
+    /// `body`, which this is a look at, under another name for the model. Files are not copied.
+    fn with_model(&self, body: &Bytes, model: &str) -> Pieces {
+        match self.get("model") {
+            Some(part) => Pieces::spliced(body, &[(part.content.clone(), model.to_owned())]),
+            None => body.clone().into(),
+        }
     }
 }
 
@@ -138,8 +140,8 @@ pub(super) fn forward(
     model: &str,
 ) -> Result<Ask, BadRequest> {
     let body = match shape.model == model {
-        true => request.body.clone(),
-        false => Form::parse(request.media, request.body)?.with_model(model),
+        true => request.body.clone().into(),
+        false => Form::parse(request.media, request.body)?.with_model(request.body, model),
     };
     let boundary = boundary(request.media).ok_or_else(malformed)?;
     // Written anew: nothing else that the client put there goes on.
@@ -225,13 +227,17 @@ mod tests {
             assert_eq!((form.integer("n").unwrap(), form.integer("x").unwrap()), (Some(3), None));
             assert_eq!((form.files(), form.file("file")), (1, Some(&b"\r\n--ab\r\n\r\n"[..])));
             assert!(form.text("file").is_err() && form.flag("n").is_err() && !form.flag("stream").unwrap());
-            assert_eq!(form.with_model("vendor/m"), body.replace("\r\n\r\nm\r\n", "\r\n\r\nvendor/m\r\n"));
+            let renamed = form.with_model(&Bytes::copy_from_slice(body.as_bytes()), "vendor/m");
+            assert_eq!(renamed.joined(), body.replace("\r\n\r\nm\r\n", "\r\n\r\nvendor/m\r\n"));
         }
         let body = Bytes::from(body);
         let request = Request { media: MEDIA, ..Request::of(&body) };
         let shape = Shape { model: "m".into(), ..Shape::default() };
         let ask = forward(Protocol::OpenAi, "x", &request, &shape, "m").unwrap();
-        assert_eq!((ask.body.as_ptr(), ask.media.as_ref()), (body.as_ptr(), "multipart/form-data; boundary=\"abc\""));
+        assert_eq!(
+            (ask.body.joined().as_ptr(), ask.media.as_ref()),
+            (body.as_ptr(), "multipart/form-data; boundary=\"abc\"")
+        );
     }
 
     #[test]
@@ -271,7 +277,7 @@ mod tests {
             let whole = [b"--abc\r\n", &body[..], b"\r\n--abc--"].concat();
             for body in [&body, &whole] {
                 if let Ok(form) = Form::parse(MEDIA, body) {
-                    let again = form.with_model("m");
+                    let again = form.with_model(&Bytes::copy_from_slice(body), "m").joined();
                     proptest::prop_assert!(Form::parse(MEDIA, &again).is_ok());
                 }
             }

@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 
 use super::BadAnswer;
 use super::body::{self, Lens, Token, Tokens};
+use super::fields::served;
 use crate::money::Usage;
 
 /// More of anything than one request can consume.
@@ -130,7 +131,7 @@ pub(super) fn usage_of<'a>(lens: &Lens<'a>) -> Option<(&'a RawValue, Option<Usag
     let places = [top, groq, moonshot].into_iter().flatten();
     for value in places.filter(|value| body::is_object(value)) {
         match Lens::of(value).and_then(|lens| read_usage(&lens)) {
-            Some(usage) => return Some((value, Some(usage))),
+            Some(usage) => return Some((value, Some(Usage { service: served(lens), ..usage }))),
             None => unusable = unusable.or(Some((value, None))),
         }
     }

@@ -4,6 +4,7 @@
 //! it. So `store` is always false upstream, and what needs it is refused.
 
 mod flow;
+mod tools;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -12,7 +13,7 @@ use self::flow::ResponsesFlow;
 use super::body::{self, Lens, Patch};
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;
-use super::reading::{Content, count, error_of, failed, part, usage_of};
+use super::reading::{Content, count, error_of, failed, usage_of};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, needs, receipt,
 };
@@ -59,22 +60,6 @@ const NOT_INPUT: [&str; 14] = [
     "max_output_tokens",
 ];
 
-/// Tools that the client runs, or that cost nothing but tokens.
-const TOOLS: [&str; 9] = [
-    "function",
-    "custom",
-    "local_shell",
-    "apply_patch",
-    "computer",
-    "computer_use_preview",
-    "namespace",
-    "tool_search",
-    "mcp",
-];
-
-/// Searches that are held for where the request sets no limit.
-const SEARCHES: u64 = 10;
-
 impl Dialect for Responses {
     fn path(&self) -> &'static str {
         "responses"
@@ -83,7 +68,6 @@ impl Dialect for Responses {
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;
-        fields::refuse_priority(&lens)?;
         refuse_state(&lens)?;
         let mut shape = Shape {
             model: fields::read_model(&lens)?,
@@ -95,8 +79,9 @@ impl Dialect for Responses {
         };
         // An address is read by the upstream: how much is there, nobody knows before.
         shape.demand.open_input = lens.get("input").is_some_and(|input| body::has_key(input, &["file_url"]));
-        read_tools(&lens, &mut shape)?;
+        shape.demand.service = fields::read_service(&lens)?;
         fields::measure(&lens, &["input", "instructions"], &NOT_INPUT, &mut shape)?;
+        tools::read(&lens, &mut shape)?;
         read_needs(&lens, &mut shape);
         Ok(shape)
     }
@@ -119,7 +104,11 @@ impl Dialect for Responses {
         if lens.get("store").map(RawValue::get) != Some("false") {
             patch.set("store", "false".to_owned());
         }
-        Ok(Ask::json(self.protocol(), self.path(), patch.apply_to(request.body), shape.stream))
+        // No more pictures are made than are held for.
+        if shape.demand.images_made > 0 && lens.present("max_tool_calls").is_none() {
+            patch.set("max_tool_calls", shape.demand.images_made.to_string());
+        }
+        Ok(Ask::json(self.protocol(), self.path(), patch.pieces(request.body), shape.stream))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
@@ -190,24 +179,7 @@ fn refuse_state(lens: &Lens<'_>) -> Result<(), BadRequest> {
         if is_reference {
             return Err(field(format!("An item_reference {ADVICE}")));
         }
-    }
-    Ok(())
-}
-
-fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
-    let most = fields::read_limit(lens, "max_tool_calls")?.unwrap_or(SEARCHES);
-    for tool in fields::tools(lens)? {
-        match tool.as_str() {
-            "mcp" => shape.demand.open_input = true,
-            name if TOOLS.contains(&name) => {}
-            name if name.starts_with("web_search") => {
-                shape.demand.open_input = true;
-                shape.demand.web_searches = most;
-            }
-            _ => {
-                return Err(field("This kind of tool is not sold here: a function, custom, mcp or web_search tool is"));
-            }
-        }
+        tools::refuse_item(&item)?;
     }
     Ok(())
 }
@@ -216,11 +188,7 @@ fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
 fn read_usage(response: &Lens<'_>) -> Option<Usage> {
     let (_, usage) = usage_of(response)?;
     let mut usage = usage?;
-    let told = response.object("tool_usage").and_then(|tools| tools.object("web_search"));
-    usage.web_searches = match part(told.as_ref(), "num_requests") {
-        Some(told) => told,
-        None => response.get("output").map_or(0, count_searches),
-    };
+    tools::add_usage(response, &mut usage);
     // Some hosts show the writing to a cache by how long it lasts; all of it costs the same.
     let details = response.object("usage").and_then(|usage| usage.object("input_tokens_details"));
     if let Some(split) = details.and_then(|details| details.object("cache_write_tokens_details"))
@@ -232,15 +200,6 @@ fn read_usage(response: &Lens<'_>) -> Option<Usage> {
         usage.input = usage.input.saturating_sub(written);
     }
     Some(usage)
-}
-
-fn count_searches(output: &RawValue) -> u64 {
-    let items = body::elements(output).unwrap_or_default();
-    let is_search = |item: &&RawValue| {
-        let kind = Lens::of(item).and_then(|item| item.get("type").and_then(body::string));
-        kind.as_deref() == Some("web_search_call")
-    };
-    u64::try_from(items.iter().filter(|item| is_search(item)).count()).unwrap_or(u64::MAX)
 }
 
 /// Puts the bill into a response object.

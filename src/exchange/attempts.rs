@@ -60,6 +60,8 @@ impl Job {
                     self.note_attempt(began_ms, None);
                     self.timing.upstream = Some(self.held_at.elapsed());
                     self.lease.finish(Outcome::Answered);
+                    // Nobody else is asked: what was sent needs no room any more.
+                    self.sent.body = Bytes::new();
                     return Ok((self, opened));
                 }
                 Err(miss) => miss,

@@ -63,7 +63,7 @@ async fn question(lease: &Lease) -> Result<Usage, Miss> {
     let body = json!({
         "model": lease.model(), "max_tokens": 1, "messages": [{ "role": "user", "content": "ping" }],
     });
-    let ask = Ask::json(Chat.protocol(), Chat.path(), Bytes::from(body.to_string()), false);
+    let ask = Ask::json(Chat.protocol(), Chat.path(), Bytes::from(body.to_string()).into(), false);
     let answer = lease.upstream().forward(ask, lease.model()).await.map_err(Miss::Forward)?;
     let media = answer.content_type();
     let body = answer.whole().await.map_err(Miss::Forward)?;

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::replay::Tape;
 use super::{Job, Out, upstream_failed};
 use crate::dialect::sse::{self, Framer};
-use crate::dialect::{Meter, Step};
+use crate::dialect::{Meter, Shape, Step};
 use crate::failure::Failure;
-use crate::upstream::{Answer, ForwardError, Miss, Outcome};
+use crate::upstream::{Answer, ForwardError, MAX_ANSWER, Miss, Outcome};
 use crate::wallet::Change;
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ pub(super) struct Opening {
 /// When it is no answer that could be passed on.
 pub(super) async fn open(job: &Job, answer: Answer) -> Result<Opening, Miss> {
     let mut opening =
-        Opening { answer, framer: Framer::new(), meter: job.dialect.meter(&job.shape), ready: Vec::new() };
+        Opening { answer, framer: framer(&job.shape), meter: job.dialect.meter(&job.shape), ready: Vec::new() };
     let mut read: usize = 0;
     loop {
         while let Some(event) = opening.framer.next_event().map_err(|_| worthless(job, TOO_LONG))? {
@@ -98,6 +98,12 @@ pub(super) async fn open(job: &Job, answer: Answer) -> Result<Opening, Miss> {
             }
         }
     }
+}
+
+/// Pictures are long, and an event may have several.
+fn framer(shape: &Shape) -> Framer {
+    let has_pictures = shape.demand.images_made > 0 || shape.demand.image_out;
+    if has_pictures { Framer::with_limit(MAX_ANSWER) } else { Framer::new() }
 }
 
 impl Opening {

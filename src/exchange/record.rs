@@ -18,6 +18,9 @@ struct Record<'a> {
     provider: &'a str,
     /// The upstream reported no usage: it was counted from the text.
     estimated: bool,
+    /// Another service tier than the standard one, as the answer names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'static str>,
     usage: Used,
     price: Price,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +89,10 @@ impl Job {
             path: self.dialect.path(),
             provider: self.lease.upstream().label(),
             estimated: usage.source == UsageSource::Estimated,
+            service: usage
+                .service
+                .map(|service| service.suffix().trim_start_matches('_'))
+                .filter(|name| !name.is_empty()),
             usage: Used {
                 input: usage.input,
                 cache_read: usage.cache_read,
@@ -117,7 +124,7 @@ impl Job {
 
     fn price(&self, usage: &Usage) -> Price {
         let card = &self.candidate.rate_card;
-        let prices = card.prices.for_input(usage.total_input());
+        let prices = card.prices.for_usage(usage);
         let (currency, exchange_fee, provider_fee) = match &card.exchange {
             Exchange::Usd { exchange_fee, provider_fee, .. } => ("usd", Some(*exchange_fee), Some(*provider_fee)),
             Exchange::Sat => ("sat", None, None),
@@ -131,7 +138,11 @@ impl Job {
             reasoning: prices.reasoning(),
             request: prices.request,
             image: prices.image,
-            web_search: prices.web_search,
+            web_search: if usage.web_queries > 0 && prices.web_query.is_some() {
+                Decimal::ZERO
+            } else {
+                prices.web_search
+            },
             more: rarely_priced(prices),
             exchange_fee,
             provider_fee,
@@ -149,6 +160,8 @@ fn rarely_used(usage: &Usage) -> BTreeMap<&'static str, u64> {
         ("audio_out", usage.audio_out),
         ("image_out", usage.image_out),
         ("images_made", usage.images_made),
+        ("web_queries", usage.web_queries),
+        ("code_sessions", usage.code_sessions),
         ("queries", usage.queries),
         ("audio_ms", usage.audio_ms),
         ("characters", usage.characters),
@@ -165,6 +178,8 @@ fn rarely_priced(prices: &Prices) -> BTreeMap<&'static str, Decimal> {
         ("audio_out", prices.audio_output),
         ("image_out", prices.image_output),
         ("image_made", prices.output_images.get("").copied()),
+        ("web_query", prices.web_query),
+        ("code_session", prices.code_session),
         ("query", prices.query),
         ("audio_second", prices.second),
         ("character", prices.character),

@@ -84,6 +84,7 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::UpgradeRequired => (426, INVALID, "upgrade_required"),
         Code::TooManyRequests => (429, "rate_limit_error", "rate_limit_exceeded"),
         Code::ShuttingDown => (503, "api_error", "shutting_down"),
+        Code::Overloaded => (503, "api_error", "overloaded"),
         Code::Maintenance => (503, "api_error", "maintenance"),
         Code::Recovering => (503, "api_error", "recovering"),
         Code::Internal => (500, "api_error", "internal_error"),

@@ -16,6 +16,7 @@ mod quote;
 mod rate;
 mod receipts;
 pub mod serve;
+mod spool;
 mod unsupported;
 mod usage;
 
@@ -44,6 +45,7 @@ use proxy::Target;
 pub(crate) use balance::spawn;
 pub(crate) use health::reasons;
 pub(crate) use info::root;
+pub use spool::Spool;
 
 /// Routes that can be served, of this module or another.
 pub type Routes = Router;
@@ -57,7 +59,7 @@ pub struct Node(Arc<Parts>);
 pub struct Parts {
     pub exchange: Arc<Exchange>,
     pub info: Arc<config::Info>,
-    pub max_body_bytes: usize,
+    pub spool: Spool,
     pub listing: Arc<models::Listing>,
     /// Cancelled when the node stops accepting.
     pub draining: CancellationToken,
@@ -71,19 +73,14 @@ pub struct Parts {
 
 impl Node {
     #[must_use]
-    pub fn new(
-        exchange: Arc<Exchange>,
-        mut info: config::Info,
-        max_body_bytes: usize,
-        draining: CancellationToken,
-    ) -> Self {
+    pub fn new(exchange: Arc<Exchange>, mut info: config::Info, spool: Spool, draining: CancellationToken) -> Self {
         if info.npub.is_empty() {
             exchange.identity.npub().clone_into(&mut info.npub);
         }
         Self(Arc::new(Parts {
             exchange,
             info: Arc::new(info),
-            max_body_bytes,
+            spool,
             listing: Arc::default(),
             draining,
             audit: Latest::default(),

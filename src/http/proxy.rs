@@ -3,11 +3,10 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TE, TRAILER};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, TE, TRAILER};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response};
 use futures_util::Stream;
@@ -21,9 +20,6 @@ use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Sent, Timing, Whole};
 use crate::failure::{Code, Failure, Funds};
 use crate::payment::{self, Credentials};
 use crate::wallet::Change;
-
-/// How long a client may take to send a body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Headers that an answer has room for from the start.
 const USUAL_HEADERS: usize = 16;
@@ -114,7 +110,7 @@ async fn answer(
     *limited = node.exchange.rates.key_of(&payment).map(str::to_owned);
     let expiry = payment::expiry::read(credentials, &payment)?;
     till.check_mint(&payment).await?;
-    let body = read_body(headers, body, node.max_body_bytes).await?;
+    let body = node.spool.read(headers, body).await?;
     let sent = Sent {
         model,
         wants_events: query.wants_events,
@@ -220,35 +216,6 @@ fn accepts_cashu(headers: &HeaderMap) -> bool {
 
 fn wants_trailers(headers: &HeaderMap) -> bool {
     headers::text(headers, TE).is_some_and(|te| te.split(',').any(|one| one.trim().eq_ignore_ascii_case("trailers")))
-}
-
-pub(super) async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Failure> {
-    let too_large =
-        || Failure::client(Code::PayloadTooLarge, format!("The request body is larger than {limit} bytes."));
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(Failure::client(
-            Code::InvalidRequest,
-            "This Content-Encoding is not known here: gzip, deflate, br and zstd are.",
-        ));
-    }
-    let declared = headers::text(headers, CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > limit) {
-        return Err(too_large());
-    }
-    let cut = || Failure::client(Code::InvalidRequest, "The request body was cut short.");
-    let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, limit)).await;
-    read.map_err(|_| cut())?.map_err(|error| if is_length_limit(&error) { too_large() } else { cut() })
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = source {
-        if error.to_string().contains("length limit exceeded") {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
 
 fn whole_response(whole: Whole, asks: &Asks) -> Response<Body> {

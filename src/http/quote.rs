@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use super::envelope::{self, Asked};
-use super::proxy::{self, Target};
+use super::proxy::Target;
 use super::{Node, headers, peer};
 use crate::dialect;
 use crate::exchange::Sent;
@@ -67,7 +67,7 @@ async fn quote(
     exchange.till.admit_quote(peer::of(&request))?;
     let (parts, body) = request.into_parts();
     let media = headers::text(&parts.headers, CONTENT_TYPE).unwrap_or_default().to_owned();
-    let body = proxy::read_body(&parts.headers, body, node.max_body_bytes).await?;
+    let body = node.spool.read(&parts.headers, body).await?;
     let sent = Sent { model, wants_events: false, media, body, headers: Vec::new() };
     let (model, candidate) = exchange.appraise(dialect, &sent)?;
     let asked = exchange.till.wallet().request(candidate.hold);

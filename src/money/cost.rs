@@ -198,6 +198,8 @@ mod tests {
         card.prices.image_token = price(17);
         card.prices.image_output = price(19);
         card.prices.query = price(23);
+        card.prices.web_search = Decimal::new(41, 6);
+        card.prices.code_session = price(47);
         card.prices.second = price(29_000);
         card.prices.character = price(31);
         card.prices.output_images = [(String::new(), Decimal::new(37, 6))].into_iter().collect();
@@ -211,6 +213,8 @@ mod tests {
             (Usage { image_in: 10, ..none }, 170, 10),
             (Usage { image_out: 10, ..none }, 190, 20),
             (Usage { queries: 10, ..none }, 230, 1),
+            (Usage { code_sessions: 10, ..none }, 470, 1),
+            (Usage { web_searches: 10, web_queries: 30, ..none }, 410, 1),
             (Usage { audio_ms: 10, ..none }, 290, 1),
             (Usage { characters: 10, ..none }, 310, 1),
             (Usage { images_made: 10, ..none }, 370, 1),
@@ -219,6 +223,12 @@ mod tests {
         ] {
             assert_eq!(card.price(&used).unwrap().total.get(), priced, "{used:?}");
             assert_eq!(bare.price(&used).unwrap().total.get(), unpriced, "{used:?}");
+        }
+        // By query, where these have a price and are told; never by both.
+        card.prices.web_query = price(43);
+        for (web_queries, msat) in [(30, 1290), (0, 410)] {
+            let used = Usage { web_searches: 10, web_queries, ..none };
+            assert_eq!(card.price(&used).unwrap().total.get(), msat, "{used:?}");
         }
         bare.prices.clone_into(&mut card.prices);
         card.prices.output_images = [("", 1), ("hd", 2), ("1024x1024", 3), ("hd/1024x1024", 4)]

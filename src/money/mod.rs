@@ -8,9 +8,11 @@
 pub mod amount;
 pub mod cost;
 pub mod rate;
+pub mod service;
 pub mod usage;
 
 pub use amount::{MintUnit, Msat, Sat};
 pub use cost::Cost;
 pub use rate::{Prices, RateCard};
+pub use service::{Service, Wanted};
 pub use usage::{CacheWrites, Demand, Usage, UsageSource};

@@ -9,6 +9,7 @@ use rust_decimal::Decimal;
 
 use super::amount::{MAX_MSAT, Msat};
 use super::cost::{Cost, Part};
+use super::service::Service;
 use super::usage::{CacheWrites, Demand, Usage};
 
 /// Price per unit of each bucket, in the currency of the [`Exchange`] beside it.
@@ -24,6 +25,10 @@ pub struct Prices {
     pub image: Decimal,
     /// Per web search.
     pub web_search: Decimal,
+    /// Per query of a web search, instead, where the queries are told.
+    pub web_query: Option<Decimal>,
+    /// Per container in which code is run.
+    pub code_session: Option<Decimal>,
     /// Per reasoning token; `None` or zero: reasoning is ordinary output.
     pub internal_reasoning: Option<Decimal>,
     /// Per cached input token; `None`: the input price.
@@ -52,6 +57,8 @@ pub struct Prices {
     pub character: Option<Decimal>,
     /// Prices of requests with a long input, by rising length.
     pub tiers: Vec<Tier>,
+    /// Prices of other service tiers than the standard one. They have none in turn.
+    pub services: Vec<(Service, Prices)>,
 }
 
 /// What a request costs whose input is long: all of it, not only what is beyond.
@@ -146,9 +153,12 @@ impl Prices {
         let by_token = self.image_output.and_then(|price| Decimal::from(tokens).checked_mul(price));
         let price = self.picture(quality, size).or(by_token);
         self.output_images = price.map(|price| (String::new(), price)).into_iter().collect();
-        for tier in &mut self.tiers {
-            tier.prices.output_images.clone_from(&self.output_images);
+        let of_services = self.services.iter_mut().map(|(_, prices)| prices);
+        for prices in of_services {
+            prices.output_images.clone_from(&self.output_images);
+            prices.tiers.iter_mut().for_each(|tier| tier.prices.output_images.clone_from(&self.output_images));
         }
+        self.tiers.iter_mut().for_each(|tier| tier.prices.output_images.clone_from(&self.output_images));
         self
     }
 
@@ -157,12 +167,15 @@ impl Prices {
     pub fn lacks(&self, demand: &Demand) -> Option<&'static str> {
         let sold = |price: Option<Decimal>| price.is_some_and(|price| !price.is_zero());
         let made = sold(self.output_images.get("").copied()) || sold(self.image_output) || !self.image.is_zero();
+        let by_query = demand.web_queries > 0 && sold(self.web_query);
         [
             (demand.audio_in > 0 && !sold(self.audio), "audio input"),
             (demand.audio_out && !sold(self.audio_output), "audio output"),
             (demand.image_out && !sold(self.image_output), "image output"),
             (demand.images_made > 0 && !made, "making such pictures"),
-            (demand.web_searches > 0 && self.web_search.is_zero(), "web search"),
+            (demand.tokens_into_image > 0 && !sold(self.image_token), "what goes into pictures"),
+            (demand.web_searches > 0 && self.web_search.is_zero() && !by_query, "web search"),
+            (demand.code_sessions > 0 && !sold(self.code_session), "running code"),
             (demand.queries > 0 && !sold(self.query) && self.prompt.is_zero() && self.request.is_zero(), "ranking"),
             (demand.audio_ms > 0 && !sold(self.second) && !sold(self.audio), "listening to audio"),
             (demand.characters > 0 && !sold(self.character), "speech"),
@@ -175,9 +188,14 @@ impl Prices {
 /// The parts of a price.
 impl Prices {
     fn base(&self, usage: &Usage) -> Option<Decimal> {
+        let searches = match self.web_query {
+            Some(price) if usage.web_queries > 0 => (usage.web_queries, price),
+            _ => (usage.web_searches, self.web_search),
+        };
         let more = sum(&[
             (usage.images, self.image),
-            (usage.web_searches, self.web_search),
+            searches,
+            (usage.code_sessions, self.code_session.unwrap_or_default()),
             (usage.queries, self.query.unwrap_or_default()),
         ])?;
         self.request.checked_add(more)
@@ -324,7 +342,7 @@ impl RateCard {
 
     /// What each part of the bill comes to, in the currency of the prices.
     fn parts(&self, usage: &Usage) -> Option<[(Part, Decimal); 5]> {
-        let p = self.prices.for_input(usage.total_input());
+        let p = self.prices.for_usage(usage);
         Some([
             (Part::Base, p.base(usage)?),
             (Part::Input, p.input(usage)?),

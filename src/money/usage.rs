@@ -1,5 +1,7 @@
 //! What a request consumed, in disjoint buckets, whatever the wire format called them.
 
+use super::service::{Service, Wanted};
+
 /// Where the numbers come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UsageSource {
@@ -40,14 +42,20 @@ pub struct Usage {
     pub images: u64,
     /// Pictures that were made.
     pub images_made: u64,
-    /// Web searches the model made.
+    /// Web searches the model made; of one that searches before it answers, the answers that rest on that.
     pub web_searches: u64,
+    /// Single queries of such searches, where they are told.
+    pub web_queries: u64,
+    /// Containers in which code was run.
+    pub code_sessions: u64,
     /// Search units of a ranking.
     pub queries: u64,
     /// Length of the audio that was listened to, in milliseconds.
     pub audio_ms: u64,
     /// Characters that were spoken.
     pub characters: u64,
+    /// How it was served, where the answer says so.
+    pub service: Option<Service>,
     pub source: UsageSource,
     /// Parts of the report exceeded their total; the cheaper reading was taken.
     pub contradictory: bool,
@@ -85,6 +93,8 @@ impl Usage {
             self.images,
             self.images_made,
             self.web_searches,
+            self.web_queries,
+            self.code_sessions,
             self.queries,
             self.audio_ms,
             self.characters,
@@ -111,6 +121,7 @@ pub struct Demand {
     pub uncounted: bool,
     /// The upstream may add input of its own choice, as a search does: as much as fits.
     pub open_input: bool,
+    pub service: Wanted,
     pub cache_writes: CacheWrites,
     /// Audio tokens that are sent.
     pub audio_in: u64,
@@ -121,7 +132,11 @@ pub struct Demand {
     /// Pictures asked for, and the tokens of each at most.
     pub images_made: u64,
     pub tokens_per_image: u64,
+    /// Tokens that go into the making of each, where the model has pictures made.
+    pub tokens_into_image: u64,
     pub web_searches: u64,
+    pub web_queries: u64,
+    pub code_sessions: u64,
     pub queries: u64,
     /// Milliseconds of audio to listen to.
     pub audio_ms: u64,

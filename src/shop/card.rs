@@ -50,7 +50,7 @@ pub(super) fn of(charged: &Charged) -> Card {
 
 /// What is billed within the parts that the cost is split into.
 const WITHIN: [(&str, &[&str]); 5] = [
-    ("base", &["images", "web_searches"]),
+    ("base", &["images", "web_searches", "web_queries", "code_sessions"]),
     ("input", &["input"]),
     ("cache_read", &["cache_read"]),
     ("cache_write", &["cache_write"]),
@@ -103,6 +103,8 @@ fn price_of(used: &str) -> &str {
         "images" => "image",
         "web_searches" => "web_search",
         "images_made" => "image_made",
+        "web_queries" => "web_query",
+        "code_sessions" => "code_session",
         "queries" => "query",
         "characters" => "character",
         other => other,

@@ -18,11 +18,13 @@ const DIGITS: u32 = 5;
 const MILLION: u64 = 1_000_000;
 
 /// Prices that few models have: as the list names them, what for, and for how many.
-const EXTRAS: [(&str, &str, u64); 14] = [
+const EXTRAS: [(&str, &str, u64); 16] = [
     ("request", "a request", 1),
     ("image", "an image", 1),
     ("output_image", "a made image", 1),
     ("web_search", "a web search", 1),
+    ("web_query", "a query of a web search", 1),
+    ("code_session", "a container for code", 1),
     ("query", "a query", 1),
     ("second", "a second of audio", 1),
     ("character", "1M characters", MILLION),
@@ -331,8 +333,18 @@ fn named(key: &str) -> Option<(String, u64)> {
     if let Some(kind) = key.strip_prefix("output_image/") {
         return Some((format!("a made image ({kind})"), 1));
     }
-    let (what, rest) = key.split_once("_above_")?;
-    let above = rest.strip_suffix("_tokens")?;
+    let (bare, service) = match key.strip_suffix("_priority") {
+        Some(bare) => (bare, ", served first"),
+        None => (
+            key.strip_suffix("_flex").unwrap_or(key),
+            if key.ends_with("_flex") { ", served when there is room" } else { "" },
+        ),
+    };
+    let (what, above) = match bare.split_once("_above_") {
+        Some((what, rest)) => (what, format!(" of requests above {} tokens", rest.strip_suffix("_tokens")?)),
+        None if service.is_empty() => return None,
+        None => (bare, String::new()),
+    };
     let what = match what {
         "prompt" => "input",
         "completion" => "output",
@@ -340,7 +352,7 @@ fn named(key: &str) -> Option<(String, u64)> {
         "input_cache_write" => "cache write",
         _ => return None,
     };
-    Some((format!("1M tokens of {what} of requests above {above} tokens"), MILLION))
+    Some((format!("1M tokens of {what}{above}{service}"), MILLION))
 }
 
 fn object(value: Option<&Value>) -> Option<&Map<String, Value>> {
@@ -426,7 +438,7 @@ mod tests {
             "pricing": { "prompt": usd(prompt), "completion": usd(completion), "request": 0, "input_cache_read": usd(prompt) },
             "sats_pricing": { "prompt": sats(prompt), "completion": sats(completion), "request": 0.001,
                 "input_cache_read": sats(prompt), "image": 2.5, "internal_reasoning": 0, "output_image/hd": 9,
-                "prompt_above_200k_tokens": 0.5, "completion_above_200k_tokens": 0, "other_above_1k_tokens": 1 },
+                "prompt_above_200k_tokens": 0.5, "completion_flex": 0.1, "prompt_above_200k_tokens_priority": 1, "image_flex": 1, "completion_above_200k_tokens": 0, "other_above_1k_tokens": 1 },
         })
     }
 
@@ -480,7 +492,13 @@ mod tests {
         assert_eq!((&row.cache_read, &row.cache_write), (&None, &None), "as input");
         assert_eq!(
             row.extras.iter().map(|extra| extra.what.as_str()).collect::<Vec<_>>(),
-            ["an image", "a made image (hd)", "1M tokens of input of requests above 200k tokens"]
+            [
+                "an image",
+                "a made image (hd)",
+                "1M tokens of input of requests above 200k tokens",
+                "1M tokens of output, served when there is room",
+                "1M tokens of input of requests above 200k tokens, served first",
+            ]
         );
         assert_eq!(row.extras[0].price.sats.as_deref(), Some("2.5"));
         assert_eq!(row.badges, ["text", "image", "tools"]);

@@ -11,6 +11,7 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderNa
 use tokio::time::Instant;
 
 use super::provider::Upstream;
+use super::sending;
 use crate::dialect::Ask;
 use crate::net::{self, NetError};
 
@@ -74,7 +75,8 @@ impl Upstream {
     pub async fn forward(&self, ask: Ask, model: &str) -> Result<Answer, ForwardError> {
         let headers = self.headers(&ask)?;
         let end = self.timeouts.total.and_then(|total| Instant::now().checked_add(total));
-        let request = self.client.post(self.url(&ask.path, ask.query, model)).headers(headers).body(ask.body);
+        let request =
+            self.client.post(self.url(&ask.path, ask.query, model)).headers(headers).body(sending::body(ask.body));
         let first_byte = self.timeouts.first_byte;
         let patience = self.timeouts.total.map_or(first_byte, |total| total.min(first_byte));
         let response = match tokio::time::timeout(patience, request.send()).await {

@@ -25,11 +25,12 @@ mod pool;
 mod provider;
 pub mod repo;
 mod sealed;
+mod sending;
 mod sticky;
 
 pub use bar::Bar;
 pub use failover::{Miss, Verdict};
-pub use forward::{Answer, ForwardError, Media, Refused};
+pub use forward::{Answer, ForwardError, MAX_ANSWER, Media, Refused};
 pub use health::{Outcome, Standing};
 pub use lease::Lease;
 pub use models::{Models, Names};

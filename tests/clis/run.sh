@@ -31,4 +31,4 @@ ln -s "$cache/node_modules" "$work/node_modules"
 
 # Nothing of the caller's shell may reach the agents.
 exec env -i PATH="$PATH" HOME="$work" CLIS="$cache/node_modules/.bin" DEMO="$target/debug/examples/demo" \
-    node --test --test-concurrency=1 "$@" "$work/agents.test.mjs" "$work/sdks.test.mjs"
+    node --test --test-concurrency=1 "$@" "$work/agents.test.mjs" "$work/sdks.test.mjs" "$work/endpoints.test.mjs"

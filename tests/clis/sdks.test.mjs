@@ -16,7 +16,7 @@ let world;
 let calls = false;
 
 before(async () => {
-  world = await start({ responses: () => calls && TOOL, messages: () => calls && TOOL });
+  world = await start({ responses: () => calls && TOOL, chat: () => calls && TOOL, messages: () => calls && TOOL });
 });
 
 after(() => world.stop());
@@ -55,6 +55,26 @@ for (const stream of [false, true]) {
     calls = true;
     const tool = (await costs(key, price(CODEX), respond)).output[0];
     assert.deepEqual([tool.type, tool.name, JSON.parse(tool.arguments)], ["function_call", TOOL.name, TOOL.input]);
+  });
+
+  test(`Chat, ${how}`, async () => {
+    const key = await opened(CODEX);
+    const client = openai(key);
+    const tools = [{ type: "function", function: { name: TOOL.name, parameters: { type: "object" } } }];
+    const ask = { model: CODEX, tools, messages: [{ role: "user", content: "Write it." }] };
+    const options = { stream_options: { include_usage: true } };
+    const respond = async () =>
+      stream
+        ? client.chat.completions.stream({ ...ask, ...options }).finalChatCompletion()
+        : client.chat.completions.create(ask);
+    calls = false;
+    const said = await costs(key, price(CODEX), respond);
+    assert.deepEqual([said.choices[0].message.content, said.choices[0].finish_reason, said.model], [DONE, "stop", CODEX]);
+    for (const [name, value] of Object.entries(USAGE.chat)) assert.deepEqual(said.usage[name], value, name);
+    calls = true;
+    const [choice] = (await costs(key, price(CODEX), respond)).choices;
+    const [{ function: tool }] = choice.message.tool_calls;
+    assert.deepEqual([choice.finish_reason, tool.name, JSON.parse(tool.arguments)], ["tool_calls", TOOL.name, TOOL.input]);
   });
 
   test(`Messages, ${how}`, async () => {

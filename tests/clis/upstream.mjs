@@ -1,12 +1,13 @@
 // An API that plays one scene for an agent: it asks for a tool to be used, and when the tool's result
-// has come back, says that all is done. It speaks OpenAI's Responses and Anthropic's Messages, streaming
-// and not, as their documentation describes them.
+// has come back, says that all is done. It speaks OpenAI's Responses and chat and Anthropic's Messages,
+// streaming and not, as their documentation describes them.
 
 import http from "node:http";
 import { once } from "node:events";
 
 /** What the answers report, so that a bill can be checked to the msat. */
 export const USAGE = {
+  chat: { prompt_tokens: 1000, prompt_tokens_details: { cached_tokens: 600 }, completion_tokens: 50, completion_tokens_details: { reasoning_tokens: 20 }, total_tokens: 1050 },
   responses: { input_tokens: 1000, input_tokens_details: { cached_tokens: 600 }, output_tokens: 50, output_tokens_details: { reasoning_tokens: 20 }, total_tokens: 1050 },
   messages: { input_tokens: 400, cache_read_input_tokens: 600, cache_creation_input_tokens: 100, output_tokens: 50 },
 };
@@ -23,7 +24,7 @@ export async function start(tools) {
     const path = new URL(request.url, "http://upstream").pathname;
     const body = text ? JSON.parse(text) : null;
     seen.push({ method: request.method, path, headers: request.headers, body, text });
-    const play = { "/v1/responses": responses, "/v1/messages": messages }[path];
+    const play = { "/v1/responses": responses, "/v1/chat/completions": chat, "/v1/messages": messages }[path];
     if (!play || request.method !== "POST") {
       response.writeHead(404, { "content-type": "application/json" });
       return response.end(JSON.stringify({ error: { message: "no such route", type: "invalid_request_error" } }));
@@ -69,6 +70,33 @@ function responses(body, response, tools) {
   list.push({ type: "response.output_item.done", output_index: 0, item });
   list.push({ type: "response.completed", response: done });
   events(response, list.map((event, sequence_number) => ({ ...event, sequence_number })));
+}
+
+function chat(body, response, tools) {
+  const used = body.messages.some((message) => message.role === "tool");
+  const tool = !used && (body.tools ?? []).length > 0 && tools.chat(body);
+  const text = tool && JSON.stringify(tool.input);
+  const call = (args) => ({ id: "call_1", type: "function", function: { name: tool.name, arguments: args } });
+  const finish_reason = tool ? "tool_calls" : "stop";
+  const base = { id: "chatcmpl-1", created: 1, model: body.model };
+  if (!body.stream) {
+    const message = tool ? { role: "assistant", content: null, tool_calls: [call(text)] } : { role: "assistant", content: DONE };
+    const choices = [{ index: 0, message, finish_reason }];
+    return json(response, { ...base, object: "chat.completion", choices, usage: USAGE.chat });
+  }
+  const chunk = (delta, more = {}) => ({ ...base, object: "chat.completion.chunk", choices: [{ index: 0, delta, finish_reason: null, ...more }] });
+  const list = [chunk({ role: "assistant", content: "" })];
+  if (tool) {
+    list.push(chunk({ tool_calls: [{ index: 0, ...call("") }] }));
+    for (const part of text.match(/.{1,8}/gs)) list.push(chunk({ tool_calls: [{ index: 0, function: { arguments: part } }] }));
+  } else {
+    for (const content of DONE.match(/.{1,8}/g)) list.push(chunk({ content }));
+  }
+  list.push(chunk({}, { finish_reason }));
+  if (body.stream_options?.include_usage) list.push({ ...base, object: "chat.completion.chunk", choices: [], usage: USAGE.chat });
+  response.writeHead(200, { "content-type": "text/event-stream" });
+  for (const one of list) response.write(`data: ${JSON.stringify(one)}\n\n`);
+  response.end("data: [DONE]\n\n");
 }
 
 function messages(body, response, tools) {

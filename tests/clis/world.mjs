@@ -1,4 +1,5 @@
-// The world of these tests: a mint and a node, started by the demo, in front of the upstream of `upstream.mjs`.
+// The world of these tests: a mint and a node, started by the demo, in front of the upstream of `upstream.mjs` or
+// the demo's own, which answers at every endpoint.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -13,13 +14,12 @@ export const CLAUDE = "claude-sonnet-4-5";
 
 const START_MS = 60_000;
 
-/** Starts it; `tools` says how an agent is told to write a file. */
-export async function start(tools = {}) {
-  const api = await upstream.start(tools);
+/** Starts it; `tools` says how an agent is told to write a file. Without them, the upstream is the demo's own. */
+export async function start(tools) {
+  const api = tools && (await upstream.start(tools));
   const models = path.join(import.meta.dirname, "models.json");
-  const demo = spawn(process.env.DEMO, ["--json", "--upstream", api.url, "--models", models], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
+  const behind = api ? ["--upstream", api.url, "--models", models] : [];
+  const demo = spawn(process.env.DEMO, ["--json", ...behind], { stdio: ["pipe", "pipe", "inherit"] });
   const lines = createInterface({ input: demo.stdout });
   const [line] = await once(lines, "line", { signal: AbortSignal.timeout(START_MS) });
   const { base_url, token_endpoint, receive_endpoint } = JSON.parse(line);
@@ -40,7 +40,7 @@ export async function start(tools = {}) {
     stop: async () => {
       demo.stdin.end();
       await once(demo, "exit");
-      api.stop();
+      api?.stop();
     },
   };
 }

@@ -100,7 +100,7 @@ fn read(dialect: &dyn Dialect, body: &[u8]) -> Result<Shape, BadRequest> {
 }
 
 fn forward(dialect: &dyn Dialect, body: &Bytes, shape: &Shape, model: &str) -> Bytes {
-    dialect.forward(&Request::of(body), shape, model).expect("it was read").body
+    dialect.forward(&Request::of(body), shape, model).expect("it was read").body.joined()
 }
 
 fn read_answer(dialect: &dyn Dialect, bytes: &[u8]) -> Result<Reading, BadAnswer> {

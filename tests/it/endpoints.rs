@@ -8,6 +8,8 @@ mod models;
 mod openai;
 mod quotes;
 mod responses;
+mod services;
+mod uploads;
 mod walls;
 
 use reqwest::RequestBuilder;

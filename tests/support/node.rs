@@ -27,8 +27,9 @@ pub const MODEL: &str = "toy/echo-1";
 
 /// A model that has a price for everything, a different one for each.
 pub const RICH: &str = "toy/rich";
-/// In msat at the test rate: 1, 12.5, 20, 30; 40, 4, 80; 15, 60; 40,000, 60,000; 10,000, 2,000; 100, 7.
-const RICH_PRICES: [(&str, &str); 15] = [
+/// In msat at the test rate: 1, 12.5, 20, 30; 40, 4, 80; 15, 60; 40,000, 60,000; 10,000, 3,000, 5,000, 2,000;
+/// 100, 7; and half and twice the price for what comes when there is room, and first.
+const RICH_PRICES: [(&str, &str); 22] = [
     ("input_cache_read", "0.000001"),
     ("input_cache_write", "0.0000125"),
     ("input_cache_write_1h", "0.00002"),
@@ -41,9 +42,16 @@ const RICH_PRICES: [(&str, &str); 15] = [
     ("output_image", "0.04"),
     ("output_image/1024x1536", "0.06"),
     ("web_search", "0.01"),
+    ("web_query", "0.003"),
+    ("code_session", "0.005"),
     ("query", "0.002"),
     ("second", "0.0001"),
     ("character", "0.000007"),
+    ("prompt_flex", "0.000005"),
+    ("completion_flex", "0.00001"),
+    ("prompt_priority", "0.00002"),
+    ("completion_priority", "0.00004"),
+    ("input_cache_read_priority", "0.000002"),
 ];
 
 /// A node, and all that it needs.
@@ -71,6 +79,7 @@ pub fn models() -> Value {
     cached["pricing"]["input_cache_read"] = json!("0.000001");
     cached["pricing"]["input_cache_write"] = json!("0.0000125");
     cached["pricing"]["internal_reasoning"] = json!("0.00003");
+    cached["pricing"]["web_search"] = json!("0.01");
     let mut rich = model(RICH, "0.00001", "0.00002");
     for (name, price) in RICH_PRICES {
         rich["pricing"][name] = json!(price);

@@ -5,8 +5,8 @@ use serde_json::value::RawValue;
 
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::reading::{Content, error_of, usage_of};
-use crate::dialect::{Meter, Reading, Receipt, Shape, Step, receipt, sse};
-use crate::money::Usage;
+use crate::dialect::{Meter, Reading, Receipt, Shape, Step, fields, receipt, sse};
+use crate::money::{Service, Usage};
 
 const DONE: &[u8] = b"[DONE]";
 
@@ -34,6 +34,8 @@ pub(in crate::dialect) struct ChatMeter {
     wants_usage: bool,
     content: Content,
     usage: Option<Usage>,
+    /// How it is served, as far as any chunk said so.
+    service: Option<Service>,
     /// The event that the receipt joins, as it goes to the client but for that.
     held: Option<Bytes>,
     /// The latest object, for the id and the time of one that has to be made up.
@@ -49,6 +51,7 @@ impl ChatMeter {
             wants_usage: shape.wants_usage,
             content: Content::default(),
             usage: None,
+            service: None,
             held: None,
             last: None,
             is_done: false,
@@ -65,6 +68,7 @@ impl ChatMeter {
         }
         self.content.add(content);
         self.last = Some(event.clone());
+        self.service = fields::served(lens).or(self.service);
         let report = usage_of(lens);
         if let Some((_, Some(usage))) = report {
             self.usage = Some(usage);
@@ -146,7 +150,7 @@ impl Meter for ChatMeter {
 
     fn reading(&self) -> Reading {
         match self.usage {
-            Some(usage) => Reading::Reported(usage),
+            Some(usage) => Reading::Reported(Usage { service: self.service, ..usage }),
             None => Reading::Unreported { output_chars: self.content.output_chars() },
         }
     }

@@ -15,7 +15,7 @@ fn read_body(body: &[u8]) -> Result<Shape, BadRequest> {
 }
 
 fn forward(body: &Bytes, shape: &Shape, model: &str) -> Bytes {
-    Chat.forward(&Request::of(body), shape, model).unwrap().body
+    Chat.forward(&Request::of(body), shape, model).unwrap().body.joined()
 }
 
 fn read_answer(body: &[u8]) -> Result<Reading, BadAnswer> {

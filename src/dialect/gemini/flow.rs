@@ -9,19 +9,20 @@ use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::follow::{Flow, Turn};
 use crate::dialect::reading::{Content, Rest, count, error_of, part};
 use crate::dialect::{Reading, Receipt, Shape, sse};
-use crate::money::Usage;
+use crate::money::{Service, Usage};
 
 #[derive(Debug)]
 pub(super) struct GeminiFlow {
     model: String,
     content: Content,
     usage: Option<Usage>,
+    queries: Option<u64>,
     is_finished: bool,
 }
 
 impl GeminiFlow {
     pub(super) fn new(shape: &Shape) -> Self {
-        Self { model: shape.model.clone(), content: Content::default(), usage: None, is_finished: false }
+        Self { model: shape.model.clone(), content: Content::default(), usage: None, queries: None, is_finished: false }
     }
 }
 
@@ -30,12 +31,10 @@ impl Flow for GeminiFlow {
         if let Some(said) = error_of(lens) {
             return Turn::Failed(said);
         }
-        // A search that was shown once stays made.
-        let searches = self.usage.map_or(0, |usage| usage.web_searches);
-        if let Some(usage) = read_usage(lens) {
-            self.usage = Some(Usage { web_searches: usage.web_searches.max(searches), ..usage });
-        }
+        self.usage = read_usage(lens).or(self.usage);
         if let Some(candidates) = lens.get("candidates") {
+            // A search that was shown once stays made.
+            self.queries = queries(candidates).max(self.queries);
             self.content.add(Content::of(candidates));
             self.content.seen |= has_call(candidates);
             self.is_finished |= finish_reason(candidates);
@@ -55,7 +54,7 @@ impl Flow for GeminiFlow {
 
     fn reading(&self) -> Reading {
         match self.usage {
-            Some(usage) => Reading::Reported(usage),
+            Some(usage) => Reading::Reported(searched(usage, self.queries)),
             None => Reading::Unreported { output_chars: self.content.output_chars() },
         }
     }
@@ -121,8 +120,18 @@ pub(super) fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
     usage.image_out = rest.take(of_modality(&report, "candidatesTokensDetails", "IMAGE"));
     usage.output = rest.left;
     usage.contradictory |= rest.is_exceeded;
-    usage.web_searches = u64::from(is_grounded(lens));
-    Some(usage)
+    usage.service = served(&report);
+    Some(searched(usage, lens.get("candidates").and_then(queries)))
+}
+
+/// How Google's own cloud says that it served.
+fn served(report: &Lens<'_>) -> Option<Service> {
+    match report.present("trafficType").and_then(body::string)?.as_str() {
+        "ON_DEMAND" | "PROVISIONED_THROUGHPUT" => Some(Service::Standard),
+        "ON_DEMAND_FLEX" | "FLEX" => Some(Service::Flex),
+        "ON_DEMAND_PRIORITY" => Some(Service::Priority),
+        _ => None,
+    }
 }
 
 /// What a cache served is inside the prompt, and so is every kind of media, cached or not.
@@ -151,12 +160,17 @@ fn of_modality(report: &Lens<'_>, list: &str, modality: &str) -> u64 {
     counts.fold(0, u64::saturating_add)
 }
 
-/// Whether the answer rests on a search. However many queries it took, it is billed as one.
-fn is_grounded(lens: &Lens<'_>) -> bool {
-    lens.get("candidates").is_some_and(|candidates| {
-        each(candidates).any(|candidate| {
-            let told = candidate.object("groundingMetadata");
-            told.and_then(|told| told.get("webSearchQueries")).is_some_and(body::is_filled_array)
-        })
-    })
+/// The usage of an answer that rests on a search of so many queries: models are billed for one or the other.
+fn searched(usage: Usage, queries: Option<u64>) -> Usage {
+    let web_queries = queries.unwrap_or(0);
+    Usage { web_searches: u64::from(web_queries > 0), web_queries, ..usage }
+}
+
+/// How many queries the search had that the answer rests on, if there was one. Empty ones are none.
+fn queries(candidates: &RawValue) -> Option<u64> {
+    let made = each(candidates).filter_map(|candidate| {
+        let made = candidate.object("groundingMetadata")?.get("webSearchQueries").and_then(body::elements)?;
+        u64::try_from(made.iter().filter(|query| query.get() != "\"\"").count()).ok()
+    });
+    Some(made.fold(0_u64, u64::saturating_add)).filter(|made| *made > 0)
 }

@@ -8,7 +8,8 @@ use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::fields::{self, field, unreadable};
 use crate::dialect::reading::{count, error_of, failed, part};
 use crate::dialect::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Protocol, Reading, Receipt, Request, Shape, receipt, whole,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Pieces, Protocol, Reading, Receipt, Request, Shape,
+    receipt, whole,
 };
 use crate::money::Usage;
 
@@ -16,13 +17,11 @@ use crate::money::Usage;
 #[derive(Clone, Copy, Debug)]
 pub struct CountTokens;
 
-/// `POST /v1beta/models/{model}:embedContent`.
+/// `POST /v1beta/models/{model}:embedContent`, and the same for several at once (`batchEmbedContents`).
 #[derive(Clone, Copy, Debug)]
-pub struct EmbedContent;
-
-/// `POST /v1beta/models/{model}:batchEmbedContents`.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchEmbedContents;
+pub struct Embed {
+    pub is_batch: bool,
+}
 
 impl Dialect for CountTokens {
     fn path(&self) -> &'static str {
@@ -60,7 +59,7 @@ impl Dialect for CountTokens {
                 patch.set(name, renamed);
             }
         }
-        let body = patch.apply_to(request.body);
+        let body = patch.pieces(request.body);
         Ok(Ask::json(self.protocol(), path(model, self.path()), body, false))
     }
 
@@ -77,44 +76,9 @@ impl Dialect for CountTokens {
     }
 }
 
-impl Dialect for EmbedContent {
+impl Dialect for Embed {
     fn path(&self) -> &'static str {
-        "embedContent"
-    }
-
-    fn is_of_a_model(&self) -> bool {
-        true
-    }
-
-    fn protocol(&self) -> Protocol {
-        Protocol::Gemini
-    }
-
-    fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
-        read_embedded(request, "content")
-    }
-
-    fn forward(&self, request: &Request<'_>, _: &Shape, model: &str) -> Result<Ask, BadRequest> {
-        let body = renamed(request.body, model)?;
-        Ok(Ask::json(self.protocol(), path(model, self.path()), body, false))
-    }
-
-    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
-        read_vectors(answer.bytes, "embedding")
-    }
-
-    fn stamp(&self, body: &Bytes, _: &Shape, receipt: &Receipt) -> Bytes {
-        stamp(body, receipt)
-    }
-
-    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
-        Box::new(whole::Unstreamed)
-    }
-}
-
-impl Dialect for BatchEmbedContents {
-    fn path(&self) -> &'static str {
-        "batchEmbedContents"
+        if self.is_batch { "batchEmbedContents" } else { "embedContent" }
     }
 
     fn is_of_a_model(&self) -> bool {
@@ -127,33 +91,34 @@ impl Dialect for BatchEmbedContents {
 
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
-        let requests = fields::required(&lens, "requests")?;
-        if !body::is_filled_array(requests) {
+        let name = if self.is_batch { "requests" } else { "content" };
+        fields::once(&lens, &[name, "model"])?;
+        refuse_files(&lens)?;
+        let content = fields::required(&lens, name)?;
+        if self.is_batch && !body::is_filled_array(content) {
             return Err(field("requests must be an array, and not empty"));
         }
-        read_embedded(request, "requests")
+        let mut shape = Shape { model: model(request)?, max_output: Some(0), choices: 1, ..Shape::default() };
+        fields::measure(&lens, &[name], &["model", "taskType", "outputDimensionality"], &mut shape)?;
+        fields::bound_by_bytes(content, &mut shape);
+        Ok(shape)
     }
 
-    /// Each request names the model again, and must name this one.
     fn forward(&self, request: &Request<'_>, _: &Shape, model: &str) -> Result<Ask, BadRequest> {
-        let lens = Lens::parse(request.body).map_err(unreadable)?;
-        let requests = lens.get("requests").and_then(body::elements).unwrap_or_default();
-        let renamed: Vec<String> = requests
-            .into_iter()
-            .map(|inner| with_model(inner, model).unwrap_or_else(|| inner.get().to_owned()))
-            .collect();
-        let mut patch = Patch::new(&lens);
-        patch.set("requests", format!("[{}]", renamed.join(",")));
-        let body = patch.apply_to(request.body);
+        let body = if self.is_batch { all_renamed(request.body, model)? } else { renamed(request.body, model)? };
         Ok(Ask::json(self.protocol(), path(model, self.path()), body, false))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
-        read_vectors(answer.bytes, "embeddings")
+        read_vectors(answer.bytes, if self.is_batch { "embeddings" } else { "embedding" })
     }
 
     fn stamp(&self, body: &Bytes, _: &Shape, receipt: &Receipt) -> Bytes {
-        stamp(body, receipt)
+        let Ok(lens) = Lens::parse(body) else { return body.clone() };
+        let mut patch = Patch::new(&lens);
+        let own = format!(r#"{{"promptTokenCount":{}}}"#, receipt.cost.usage.total_input());
+        receipt::bill(&mut patch, &lens, "usageMetadata", &own, receipt);
+        patch.apply_to(body)
     }
 
     fn meter(&self, _: &Shape) -> Box<dyn Meter> {
@@ -169,26 +134,26 @@ fn rename(lens: &Lens<'_>, patch: &mut Patch<'_, '_>, model: &str) {
 }
 
 /// A body that names the model beside the path names this one.
-pub(super) fn renamed(body: &Bytes, model: &str) -> Result<Bytes, BadRequest> {
+pub(super) fn renamed(body: &Bytes, model: &str) -> Result<Pieces, BadRequest> {
     let lens = Lens::parse(body).map_err(unreadable)?;
     let mut patch = Patch::new(&lens);
     rename(&lens, &mut patch, model);
-    Ok(patch.apply_to(body))
+    Ok(patch.pieces(body))
 }
 
 fn with_model(request: &RawValue, model: &str) -> Option<String> {
     body::edited(request, |lens, patch| rename(lens, patch, model))
 }
 
-fn read_embedded(request: &Request<'_>, name: &str) -> Result<Shape, BadRequest> {
-    let lens = Lens::parse(request.body).map_err(unreadable)?;
-    fields::once(&lens, &[name, "model"])?;
-    refuse_files(&lens)?;
-    let mut shape = Shape { model: model(request)?, max_output: Some(0), choices: 1, ..Shape::default() };
-    let content = fields::required(&lens, name)?;
-    fields::measure(&lens, &[name], &["model", "taskType", "outputDimensionality"], &mut shape)?;
-    fields::bound_by_bytes(content, &mut shape);
-    Ok(shape)
+/// Each request of a batch names the model again, and must name this one.
+fn all_renamed(body: &Bytes, model: &str) -> Result<Pieces, BadRequest> {
+    let lens = Lens::parse(body).map_err(unreadable)?;
+    let requests = lens.get("requests").and_then(body::elements).unwrap_or_default();
+    let requests: Vec<String> =
+        requests.into_iter().map(|inner| with_model(inner, model).unwrap_or_else(|| inner.get().to_owned())).collect();
+    let mut patch = Patch::new(&lens);
+    patch.set("requests", format!("[{}]", requests.join(",")));
+    Ok(patch.pieces(body))
 }
 
 fn read_vectors(bytes: &[u8], name: &str) -> Result<Reading, BadAnswer> {
@@ -203,12 +168,4 @@ fn read_vectors(bytes: &[u8], name: &str) -> Result<Reading, BadAnswer> {
         part(embedding.and_then(|embedding| embedding.object("statistics")).as_ref(), "tokenCount")
     });
     Ok(told.map_or(Reading::Silent, |input| Reading::Reported(Usage { input, ..Usage::default() })))
-}
-
-fn stamp(body: &Bytes, receipt: &Receipt) -> Bytes {
-    let Ok(lens) = Lens::parse(body) else { return body.clone() };
-    let mut patch = Patch::new(&lens);
-    let own = format!(r#"{{"promptTokenCount":{}}}"#, receipt.cost.usage.total_input());
-    receipt::bill(&mut patch, &lens, "usageMetadata", &own, receipt);
-    patch.apply_to(body)
 }

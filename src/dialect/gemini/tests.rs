@@ -5,6 +5,8 @@ use crate::dialect::chat::testing::run;
 use crate::money::Usage;
 
 const WHOLE: Generate = Generate { is_stream: false };
+const ONE: Embed = Embed { is_batch: false };
+const BATCH: Embed = Embed { is_batch: true };
 const STREAM: Generate = Generate { is_stream: true };
 const CONTENTS: &str = r#""contents":[{"role":"user","parts":[{"text":"hi"}]}]"#;
 
@@ -30,7 +32,8 @@ fn a_request_is_read() {
     let drawing = read(r#","generation_config":{"response_modalities":["TEXT","Image"]}"#).unwrap();
     assert!(drawing.demand.image_out && !drawing.demand.audio_out);
     let searching = read(r#","tools":[{"google_search":{}},{"functionDeclarations":[]}]"#).unwrap();
-    assert_eq!((searching.demand.web_searches, searching.demand.open_input), (1, true));
+    assert_eq!((searching.demand.web_searches, searching.demand.web_queries), (1, 10));
+    assert!(searching.demand.open_input);
     for members in [
         r#","cachedContent":"cachedContents/x""#,
         r#","cached_content":"cachedContents/x""#,
@@ -60,7 +63,7 @@ fn no_model_leads_out_of_its_path() {
         let shape = STREAM.read(&request).unwrap();
         let ask = STREAM.forward(&request, &shape, "up/m").unwrap();
         assert_eq!((ask.path.as_ref(), ask.query), ("models/up/m:streamGenerateContent", Some("alt=sse")));
-        assert!(shape.as_array && ask.body.as_ptr() == body.as_ptr());
+        assert!(shape.as_array && ask.body.joined().as_ptr() == body.as_ptr());
     }
 }
 
@@ -135,7 +138,7 @@ fn every_path_of_the_report_is_read_whole_and_streamed() {
     let grounded = json!({ "candidates": [{ "content": {}, "finishReason": "STOP", "groundingMetadata": { "webSearchQueries": ["a", "b"] } }], "usageMetadata": { "promptTokenCount": 1, "candidatesTokenCount": 1 } });
     let body = grounded.to_string();
     let reading = WHOLE.read_answer(AnswerBody { media: "", bytes: body.as_bytes() }, &Shape::default());
-    assert!(matches!(reading, Ok(Reading::Reported(Usage { web_searches: 1, .. }))), "{reading:?}");
+    assert!(matches!(reading, Ok(Reading::Reported(Usage { web_searches: 1, web_queries: 2, .. }))), "{reading:?}");
 }
 
 #[test]
@@ -203,12 +206,12 @@ fn embeddings_and_counts_name_the_upstreams_model() {
         r#"{"requests":[{"model":"models/m","content":{"parts":[{"text":"a"}]}},{"content":{"parts":[{"text":"b"}]}, "model":"models/other"}]}"#,
     );
     let request = Request { model: Some("m"), ..Request::of(&batch) };
-    let shape = BatchEmbedContents.read(&request).unwrap();
+    let shape = BATCH.read(&request).unwrap();
     assert_eq!((shape.max_output, shape.slack_tokens > 10), (Some(0), true));
-    let ask = BatchEmbedContents.forward(&request, &shape, "up").unwrap();
+    let ask = BATCH.forward(&request, &shape, "up").unwrap();
     assert_eq!(ask.path, "models/up:batchEmbedContents");
     assert_eq!(
-        ask.body,
+        ask.body.joined(),
         String::from_utf8(batch.to_vec())
             .unwrap()
             .replace("models/m", "models/up")
@@ -216,21 +219,21 @@ fn embeddings_and_counts_name_the_upstreams_model() {
     );
     let one = of(r#"{"model":"models/m","content":{"parts":[{"text":"a"}]}}"#);
     let request = Request { model: Some("m"), ..Request::of(&one) };
-    let ask = EmbedContent.forward(&request, &shape, "up").unwrap();
-    assert!(ask.body.starts_with(br#"{"model":"models/up""#));
+    let ask = ONE.forward(&request, &shape, "up").unwrap();
+    assert!(ask.body.joined().starts_with(br#"{"model":"models/up""#));
     let count = of(r#"{"generateContentRequest":{"model":"models/m","contents":[]}}"#);
     let request = Request { model: Some("m"), ..Request::of(&count) };
     let shape = CountTokens.read(&request).unwrap();
     assert!(shape.demand.uncounted);
     let ask = CountTokens.forward(&request, &shape, "up").unwrap();
-    assert_eq!(ask.body, r#"{"generateContentRequest":{"model":"models/up","contents":[]}}"#);
+    assert_eq!(ask.body.joined(), r#"{"generateContentRequest":{"model":"models/up","contents":[]}}"#);
     let input = |input| Ok(Reading::Reported(Usage { input, ..Usage::default() }));
     for (dialect, body, expected) in [
-        (&EmbedContent as &dyn Dialect, r#"{"embedding":{"values":[0]}}"#, Ok(Reading::Silent)),
-        (&EmbedContent, r#"{"embedding":{"values":[0],"statistics":{"tokenCount":7}}}"#, input(7)),
-        (&EmbedContent, r#"{"embedding":{"values":[0]},"usageMetadata":{"promptTokenCount":9}}"#, input(9)),
-        (&EmbedContent, "{}", Err(BadAnswer::Empty)),
-        (&BatchEmbedContents, r#"{"embeddings":[{"values":[0]}]}"#, Ok(Reading::Silent)),
+        (&ONE as &dyn Dialect, r#"{"embedding":{"values":[0]}}"#, Ok(Reading::Silent)),
+        (&ONE, r#"{"embedding":{"values":[0],"statistics":{"tokenCount":7}}}"#, input(7)),
+        (&ONE, r#"{"embedding":{"values":[0]},"usageMetadata":{"promptTokenCount":9}}"#, input(9)),
+        (&ONE, "{}", Err(BadAnswer::Empty)),
+        (&BATCH, r#"{"embeddings":[{"values":[0]}]}"#, Ok(Reading::Silent)),
         (&CountTokens, r#"{"totalTokens":7}"#, Ok(Reading::Reported(Usage::default()))),
         (&CountTokens, r#"{"error":{"message":"x"}}"#, Err(BadAnswer::Error("x".into()))),
     ] {

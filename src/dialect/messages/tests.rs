@@ -45,7 +45,7 @@ fn a_request_is_read() {
         r#","container":"c""#,
         r#","mcp_servers":[{"url":"https://x"}]"#,
         r#","speed":"fast""#,
-        r#","service_tier":"priority""#,
+        r#","service_tier":"batch""#,
         r#","max_tokens":10"#,
         r#","system":[{"type":"document","source":{"type":"file","file_id":"file_1"}}]"#,
     ] {

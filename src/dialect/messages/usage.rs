@@ -1,8 +1,9 @@
 //! The usage report of Messages: in pieces, cumulative, and without the caches in `input_tokens`.
 
 use crate::dialect::body::{self, Lens};
+use crate::dialect::fields::served;
 use crate::dialect::reading::{Rest, count};
-use crate::money::{Usage, UsageSource};
+use crate::money::{Service, Usage, UsageSource};
 
 /// The latest number of each kind.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,6 +15,7 @@ pub(super) struct Report {
     for_an_hour: Option<u64>,
     output: Option<u64>,
     searches: Option<u64>,
+    service: Option<Service>,
     /// Tokens of a compaction, which the other numbers leave out.
     more_input: u64,
     more_output: u64,
@@ -40,6 +42,7 @@ impl Report {
         self.cache_read = keep(self.cache_read, read(lens, "cache_read_input_tokens"));
         self.cache_written = keep(self.cache_written, read(lens, "cache_creation_input_tokens"));
         self.output = read(lens, "output_tokens").or(self.output);
+        self.service = served(lens).or(self.service);
         let split = lens.object("cache_creation");
         let minutes = split.as_ref().and_then(|split| read(split, "ephemeral_5m_input_tokens"));
         let hour = split.as_ref().and_then(|split| read(split, "ephemeral_1h_input_tokens"));
@@ -81,6 +84,7 @@ impl Report {
             cache_write: written.left,
             cache_write_1h,
             web_searches: self.searches.unwrap_or(0),
+            service: self.service,
             contradictory: written.is_exceeded,
             ..Usage::default()
         })

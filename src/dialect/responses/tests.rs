@@ -18,12 +18,25 @@ fn state_is_refused_and_nothing_is_stored() {
         (r#","prompt":{"id":"pmpt_1"}"#, "prompt"),
         (r#","background":true"#, "background"),
         (r#","input":[]"#, "input is given twice"),
-        (r#","tools":[{"type":"file_search"}]"#, "tool"),
-        (r#","tools":[{"type":"code_interpreter","container":{"type":"auto"}}]"#, "tool"),
-        (r#","tools":[{"type":"image_generation"}]"#, "tool"),
+        (r#","tools":[{"type":"file_search","vector_store_ids":["vs_1"]}]"#, "file_search"),
+        (r#","tools":[{"type":"shell","environment":{"type":"container_auto"}}]"#, "tool"),
+        (r#","tools":[{"type":"code_interpreter"}]"#, "container"),
+        (r#","tools":[{"type":"code_interpreter","container":"cntr_1"}]"#, "container"),
+        (r#","tools":[{"type":"code_interpreter","container":{}}]"#, "container"),
+        (r#","tools":[{"type":"code_interpreter","container":{"type":"auto","file_ids":["file_1"]}}]"#, "container"),
+        (r#","tools":[{"type":"code_interpreter","container":{"type":"auto","memory_limit":"64g"}}]"#, "container"),
+        (r#","tools":[{"type":"code_interpreter","container":{"type":"auto","type":"x"}}]"#, "type is given twice"),
+        (
+            r#","tools":[{"type":"code_interpreter","container":{"type":"auto"},"container":"c"}]"#,
+            "container is given twice",
+        ),
+        (r#","tools":[{"type":"image_generation","model":"gpt-image-9"}]"#, "model"),
+        (r#","tools":[{"type":"image_generation","partial_images":4}]"#, "partial_images"),
+        (r#","tools":[{"type":"image_generation","input_image_mask":{"file_id":"file_1"}}]"#, "file_id"),
+        (r#","tools":[{"type":"image_generation"},{"type":"image_generation"}]"#, "twice"),
         (r#","tools":[{"type":"function","type":"file_search"}]"#, "type is given twice"),
         (r#","store":1"#, "store"),
-        (r#","service_tier":"priority""#, "service_tier"),
+        (r#","service_tier":"batch""#, "service_tier"),
     ] {
         let Err(BadRequest::Field(said)) = read(members) else { panic!("{members}") };
         assert!(said.contains(name), "{members}: {said}");
@@ -31,6 +44,8 @@ fn state_is_refused_and_nothing_is_stored() {
     for input in [
         r#"[{"type":"item_reference","id":"msg_1"}]"#,
         r#"[{"role":"user","content":"x"},{"id":"msg_1"}]"#,
+        r#"[{"type":"image_generation_call","id":"ig_1"}]"#,
+        r#"[{"type":"code_interpreter_call","id":"ci_1","container_id":"cntr_1","code":"1"}]"#,
         r#"[{"role":"user","content":[{"type":"input_file","file_id":"file_1"}]}]"#,
         "[]",
         "{}",
@@ -48,7 +63,7 @@ fn state_is_refused_and_nothing_is_stored() {
         let body = Bytes::from(format!(r#"{{"model":"m","input":"hi"{given}}}"#));
         let shape = Responses.read(&Request::of(&body)).unwrap();
         let ask = Responses.forward(&Request::of(&body), &shape, "m").unwrap();
-        assert_eq!(ask.body, format!(r#"{{"model":"m","input":"hi"{stored}}}"#), "{given}");
+        assert_eq!(ask.body.joined(), format!(r#"{{"model":"m","input":"hi"{stored}}}"#), "{given}");
     }
 }
 
@@ -61,6 +76,19 @@ fn a_request_is_read() {
     .unwrap();
     assert_eq!((shape.model.as_str(), shape.stream, shape.max_output, shape.prompt_chars), ("m", true, Some(7), 10));
     assert_eq!((shape.demand.web_searches, shape.demand.open_input), (3, true));
+    let tools = r#","tools":[{"type":"image_generation","size":"1024x1024","quality":"low","partial_images":1},{"type":"web_search"},
+        {"type":"code_interpreter","container":{"type":"auto","memory_limit":"1g","file_ids":[]}}]"#;
+    for (limit, calls) in [("", 3), (r#","max_tool_calls":2"#, 2)] {
+        let body = Bytes::from(format!(r#"{{"model":"m","input":"hi"{tools}{limit}}}"#));
+        let shape = Responses.read(&Request::of(&body)).unwrap();
+        let demand = &shape.demand;
+        assert_eq!((demand.images_made, demand.tokens_per_image, demand.web_searches), (calls, 372, calls));
+        assert_eq!((demand.code_sessions, demand.tokens_into_image), (1, calls * 7_000 + 4_000));
+        // The upstream is told how many pictures are held for.
+        let ask = Responses.forward(&Request::of(&body), &shape, "m").unwrap().body.joined();
+        let sent: Value = serde_json::from_slice(&ask).unwrap();
+        assert_eq!(sent["max_tool_calls"], json!(calls));
+    }
 }
 
 fn usage(input: u64, cache_read: u64, cache_write: u64, output: u64, reasoning: u64, web_searches: u64) -> Usage {
@@ -91,6 +119,13 @@ fn reports() -> Vec<(Value, Usage)> {
         (
             json!({ "usage": { "input_tokens": 10, "output_tokens": 5 }, "output": [search, search, { "type": "message" }] }),
             usage(10, 0, 0, 5, 0, 2),
+        ),
+        (
+            json!({ "usage": { "input_tokens": 10, "output_tokens": 5 }, "output": [
+                { "type": "image_generation_call", "status": "completed", "result": "AAAA" }, { "type": "image_generation_call", "status": "failed" },
+                { "type": "code_interpreter_call", "container_id": "a" }, { "type": "code_interpreter_call", "container_id": "b" }, { "type": "code_interpreter_call", "container_id": "a" } ],
+                "tool_usage": { "image_gen": { "input_tokens": 40, "input_tokens_details": { "text_tokens": 30, "image_tokens": 10 }, "output_tokens": 272 } } }),
+            Usage { images_made: 1, image_in: 40, image_out: 272, code_sessions: 2, ..usage(10, 0, 0, 5, 0, 0) },
         ),
         // Contradictions: the cheaper reading.
         (

@@ -21,7 +21,7 @@ use axum::routing::{any, get, post};
 use serde_json::Value;
 
 use super::envelope::{self, Asked};
-use super::{Node, headers, proxy};
+use super::{Node, Spool, headers, proxy};
 use crate::failure::{Code, Failure};
 use crate::ledger::terms::Expiry;
 use crate::payment::{self, Payment};
@@ -73,7 +73,7 @@ pub(super) async fn read_json<T: Default + serde::de::DeserializeOwned>(request:
 
 async fn read_bytes(request: Request) -> Result<Bytes, Failure> {
     let (parts, body) = request.into_parts();
-    proxy::read_body(&parts.headers, body, MAX_BODY).await
+    Spool::new(MAX_BODY, MAX_BODY).read(&parts.headers, body).await
 }
 
 fn parse_json<T: Default + serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {

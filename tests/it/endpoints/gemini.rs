@@ -85,6 +85,42 @@ async fn generated_content_is_charged_to_the_msat_whole_and_streamed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn searches_are_charged_by_query_or_by_answer() {
+    let world = start().await;
+    let ask = with(ask(), json!({ "tools": [{ "googleSearch": {} }] }));
+    let usage = json!({ "promptTokenCount": 10, "candidatesTokenCount": 50 });
+    let text = 100 + 1000;
+    // One model has a price for each query, the other for each answer that rests on any.
+    for (model, queries, msat) in [
+        ("rich", json!(["a", "b", ""]), text + 2 * 3000),
+        ("cached", json!(["a", "b"]), text + 10_000),
+        ("rich", json!([]), text),
+        ("cached", json!([""]), text),
+    ] {
+        let what = format!("{model} {queries}");
+        let grounding = json!({ "webSearchQueries": queries });
+        let mut answer = content(&usage);
+        answer["candidates"][0]["groundingMetadata"] = grounding.clone();
+        world.next(&answer);
+        let whole = world.charged(&what, world.google(&format!("{model}:generateContent"), &ask)).await;
+        assert_eq!(whole.msat, msat, "{what}");
+        // In a stream it is told once, or again and again.
+        for last in [json!({}), grounding.clone()] {
+            let begun = json!({ "candidates": [{ "content": { "parts": [{ "text": "h" }] }, "groundingMetadata": grounding }] });
+            let mut end = content(&usage);
+            end["candidates"][0]["groundingMetadata"] = last;
+            world.next_events(&[begun, end]);
+            let streamed =
+                world.charged(&what, world.google(&format!("{model}:streamGenerateContent?alt=sse"), &ask)).await;
+            assert_eq!(streamed.msat, msat, "{what}, streamed");
+        }
+    }
+    let said = world.refused("unpriced", world.google("echo-1:generateContent", &ask), 400).await;
+    assert_eq!(said["error"]["details"][0]["reason"], "modality_not_priced");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_upstream_is_spoken_to_as_google_wants_it() {
     let world = start().await;
     world.charged("full id", world.google(&format!("{RICH}:generateContent"), &ask())).await;

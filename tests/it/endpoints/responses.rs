@@ -82,6 +82,52 @@ async fn responses_are_charged_to_the_msat_whole_and_streamed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tools_that_the_upstream_runs_are_charged_by_picture_and_by_container() {
+    let world = start().await;
+    let picture = json!({ "type": "image_generation", "size": "1024x1536", "quality": "low" });
+    let code = json!({ "type": "code_interpreter", "container": { "type": "auto" } });
+    let made = json!({ "type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "AAAA" });
+    let ran = |container: &str| json!({ "type": "code_interpreter_call", "container_id": container, "code": "1 + 1" });
+    let usage = json!({ "input_tokens": 10, "output_tokens": 50 });
+    let text = 100 + 1000;
+    let answer = |output: Value, more: Value| with(response(usage.clone(), more), json!({ "output": output }));
+    for (what, tool, answer, msat) in [
+        (
+            "pictures by token",
+            &picture,
+            answer(
+                json!([made]),
+                json!({ "tool_usage": { "image_gen": { "input_tokens": 30, "output_tokens": 408 } } }),
+            ),
+            text + 30 * 15 + 408 * 60,
+        ),
+        ("pictures by piece", &picture, answer(json!([made, made]), json!({})), text + 2 * 60_000),
+        ("no picture", &picture, answer(json!([{ "type": "message", "content": [] }]), json!({})), text),
+        ("code", &code, answer(json!([ran("cntr_1"), ran("cntr_1")]), json!({})), text + 5000),
+        ("no code", &code, answer(json!([{ "type": "message", "content": [] }]), json!({})), text),
+    ] {
+        both(&world, what, &with(ask(), json!({ "tools": [tool] })), &answer, msat).await;
+        assert_eq!(world.upstream.last().json()["tools"], json!([tool]), "{what}");
+    }
+    for tool in [&picture, &code] {
+        let unpriced = with(ask(), json!({ "model": MODEL, "tools": [tool] }));
+        let said = world.refused("unpriced", world.post("/v1/responses", &unpriced), 400).await;
+        assert_eq!(said["error"]["code"], "modality_not_priced", "{tool}");
+    }
+    // An event may be as long as a picture is.
+    let large = json!({ "type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "A".repeat(6_000_000) });
+    world.next_events(&[
+        json!({ "type": "response.output_item.added", "item": { "type": "image_generation_call" } }),
+        json!({ "type": "response.completed", "response": answer(json!([large]), json!({})) }),
+    ]);
+    let streamed = with(ask(), json!({ "tools": [picture], "stream": true }));
+    let streamed = world.charged("large", world.post("/v1/responses", &streamed)).await;
+    assert_eq!(streamed.msat, text + 60_000);
+    assert_eq!(streamed.events()[1]["response"]["output"][0], large);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_needs_state_is_refused() {
     let world = start().await;
     for more in [
@@ -92,6 +138,9 @@ async fn what_needs_state_is_refused() {
         json!({ "input": [{ "type": "item_reference", "id": "msg_1" }] }),
         json!({ "input": [{ "id": "msg_1" }] }),
         json!({ "tools": [{ "type": "file_search", "vector_store_ids": ["vs_1"] }] }),
+        json!({ "tools": [{ "type": "code_interpreter", "container": "cntr_1" }] }),
+        json!({ "input": [{ "type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1" }] }),
+        json!({ "input": [{ "type": "image_generation_call", "id": "ig_1" }] }),
     ] {
         let said = world.refused(&more.to_string(), world.post("/v1/responses", &with(ask(), more.clone())), 400).await;
         assert_eq!(

@@ -1,0 +1,152 @@
+//! Tools that the upstream runs. Those that have a price are sold; those that work on what lies in the
+//! operator's account are not.
+
+use serde_json::value::RawValue;
+
+use crate::dialect::body::{self, Lens};
+use crate::dialect::fields::{self, field};
+use crate::dialect::reading::part;
+use crate::dialect::{BadRequest, Shape, images};
+use crate::money::Usage;
+
+/// Tools that the client runs, or that cost nothing but tokens.
+const TOOLS: [&str; 9] = [
+    "function",
+    "custom",
+    "local_shell",
+    "apply_patch",
+    "computer",
+    "computer_use_preview",
+    "namespace",
+    "tool_search",
+    "mcp",
+];
+
+/// Searches that are held for where the request sets no limit.
+const SEARCHES: u64 = 10;
+/// Pictures that are made where the request sets no limit: this one is set for it.
+const PICTURES: u64 = 3;
+/// Tokens of the text that a picture is made by, at most.
+const TEXT_OF_A_PICTURE: u64 = 4_000;
+
+/// Reads the tools, once the conversation has been measured.
+pub(super) fn read(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
+    let kinds = fields::tools(lens)?;
+    let tools = lens.present("tools").and_then(body::elements).unwrap_or_default();
+    let has_pictures = kinds.iter().any(|kind| kind == "image_generation");
+    let most = fields::read_limit(lens, "max_tool_calls")?.or(has_pictures.then_some(PICTURES));
+    for (kind, tool) in kinds.iter().zip(tools) {
+        match kind.as_str() {
+            "mcp" => shape.demand.open_input = true,
+            name if TOOLS.contains(&name) => {}
+            name if name.starts_with("web_search") => {
+                shape.demand.open_input = true;
+                shape.demand.web_searches = most.unwrap_or(SEARCHES);
+            }
+            "image_generation" => picture(tool, most.unwrap_or(PICTURES), shape)?,
+            "code_interpreter" => code(tool, shape)?,
+            "file_search" => {
+                return Err(field(
+                    "file_search reads stores that lie in the upstream's account, which is not sold here",
+                ));
+            }
+            _ => return Err(field(UNSOLD)),
+        }
+    }
+    Ok(())
+}
+
+const UNSOLD: &str = "This kind of tool is not sold here: \
+     a function, custom, mcp, web_search, image_generation or code_interpreter tool is";
+
+/// Pictures that the model has made. It reads what was sent, and what it has made before.
+fn picture(tool: &RawValue, most: u64, shape: &mut Shape) -> Result<(), BadRequest> {
+    let Some(lens) = Lens::of(tool) else { return Err(field(UNSOLD)) };
+    fields::once(&lens, &["model", "size", "quality", "partial_images"])?;
+    if shape.demand.images_made > 0 {
+        return Err(field("image_generation is given twice"));
+    }
+    if lens.present("model").is_some() {
+        return Err(field("model of image_generation cannot be chosen here: its price would not be known"));
+    }
+    if body::has_key(tool, &["file_id"]) {
+        return Err(field("Files are not sold here: send the content itself instead of a file_id"));
+    }
+    shape.demand.open_input = true;
+    let asked = images::Asked {
+        count: None,
+        size: fields::text(&lens, "size")?,
+        quality: fields::text(&lens, "quality")?,
+        partial: lens.present("partial_images").map(fields::integer).map(Option::unwrap_or_default),
+    };
+    asked.into_kind(shape)?;
+    shape.demand.images_made = most;
+    let read = shape.images.saturating_add(most);
+    shape.demand.tokens_into_image = read.saturating_mul(images::SENT_TOKENS).saturating_add(TEXT_OF_A_PICTURE);
+    Ok(())
+}
+
+/// Code that is run in a container. Only one that is new and of the smallest size has a known price.
+fn code(tool: &RawValue, shape: &mut Shape) -> Result<(), BadRequest> {
+    const WRONG: &str = "container of code_interpreter must be {\"type\":\"auto\"}: others, and files, lie in the \
+         upstream's account, and larger ones have no price here";
+    let tool = Lens::of(tool).ok_or_else(|| field(UNSOLD))?;
+    fields::once(&tool, &["container"])?;
+    let container = tool.object("container").ok_or_else(|| field(WRONG))?;
+    fields::once(&container, &["type", "memory_limit"])?;
+    for (name, value) in container.members() {
+        let is_plain = match name {
+            "type" => body::string(value).as_deref() == Some("auto"),
+            "memory_limit" => matches!(value.get(), "null" | "\"1g\""),
+            _ => matches!(value.get(), "null" | "[]"),
+        };
+        if !is_plain {
+            return Err(field(WRONG));
+        }
+    }
+    if container.present("type").is_none() {
+        return Err(field(WRONG));
+    }
+    shape.demand.open_input = true;
+    shape.demand.code_sessions = shape.demand.code_sessions.saturating_add(1);
+    Ok(())
+}
+
+/// Why an item of the input cannot be sent: it names something that the upstream keeps.
+pub(super) fn refuse_item(item: &Lens<'_>) -> Result<(), BadRequest> {
+    match item.present("type").and_then(body::string).as_deref() {
+        Some("code_interpreter_call") => {
+            Err(field("A code_interpreter_call names a container of the upstream's: leave it out of the input"))
+        }
+        Some("image_generation_call") if item.present("result").is_none() => {
+            Err(field("An image_generation_call without its result refers to something that the upstream keeps"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Adds what the tools consumed, which is told beside the usage, or seen in the output.
+pub(super) fn add_usage(response: &Lens<'_>, usage: &mut Usage) {
+    let told = response.object("tool_usage");
+    let output = response.get("output").and_then(body::elements).unwrap_or_default();
+    let items: Vec<Lens<'_>> = output.into_iter().filter_map(Lens::of).collect();
+    let of_kind = |kind: &'static str| {
+        items.iter().filter(move |item| item.get("type").and_then(body::string).as_deref() == Some(kind))
+    };
+    let count = |found: usize| u64::try_from(found).unwrap_or(u64::MAX);
+    let searches = told.as_ref().and_then(|told| told.object("web_search"));
+    let searches = part(searches.as_ref(), "num_requests");
+    usage.web_searches = searches.unwrap_or_else(|| count(of_kind("web_search_call").count()));
+    let is_made = |item: &&Lens<'_>| item.get("status").and_then(body::string).as_deref() != Some("failed");
+    usage.images_made = count(of_kind("image_generation_call").filter(is_made).count());
+    if let Some(made) = told.as_ref().and_then(|told| told.object("image_gen")) {
+        // The text that it reads costs no more than the pictures do.
+        usage.image_in = usage.image_in.saturating_add(part(Some(&made), "input_tokens").unwrap_or(0));
+        usage.image_out = usage.image_out.saturating_add(part(Some(&made), "output_tokens").unwrap_or(0));
+    }
+    let mut containers: Vec<Option<String>> =
+        of_kind("code_interpreter_call").map(|call| call.present("container_id").and_then(body::string)).collect();
+    containers.sort_unstable();
+    containers.dedup();
+    usage.code_sessions = count(containers.len());
+}
