@@ -10,6 +10,7 @@ use serde_json::{Map, Number, Value, json};
 use super::limits::Maxima;
 use super::model::{Architecture, Model, TopProvider};
 use crate::money::rate::Exchange;
+use crate::money::tariff::{Profile, Tariffs};
 use crate::money::{Msat, Prices};
 
 /// On what terms models are sold at present.
@@ -25,6 +26,27 @@ pub struct Terms<'a> {
     pub minimum: Msat,
     /// Kind of the upstream that serves it.
     pub provider: &'a str,
+}
+
+/// The hours at which this model costs something else, for programs and people.
+#[must_use]
+pub fn windows(tariffs: &Tariffs, model: &str, now_ms: i64) -> Vec<Value> {
+    let about = tariffs.windows.iter().filter(|window| window.models.admits(model));
+    let shown = about.map(|window| {
+        json!({
+            "name": window.name,
+            "multiplier": window.multiplier.normalize(),
+            "hours": window.hours(),
+            "open": window.is_open(now_ms),
+        })
+    });
+    shown.collect()
+}
+
+/// What a key is told of its profile.
+#[must_use]
+pub fn profile(profile: &Profile) -> Value {
+    json!({ "name": profile.name, "multiplier": profile.multiplier.normalize(), "models": profile.models.describe() })
 }
 
 /// The public entry of `model`, which is also served under `aliases`.
@@ -163,7 +185,11 @@ fn priced_apart(prices: &Prices) -> Vec<(String, Decimal)> {
             ("completion", prices.completion),
             ("input_cache_read", prices.cache_read()),
             ("input_cache_write", prices.cache_write()),
-        ] {
+        ]
+        .into_iter()
+        .chain(prices.input_cache_write_1h.map(|price| ("input_cache_write_1h", price)))
+        .chain(prices.audio.map(|price| ("audio", price)))
+        {
             shown.push((format!("{key}_above_{above}k_tokens"), price));
         }
     }

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod listing;
 pub mod model;
 pub mod route;
+pub mod sheet;
 mod shelf;
 pub mod support;
 

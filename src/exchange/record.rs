@@ -20,6 +20,13 @@ struct Record<'a> {
     estimated: bool,
     usage: Used,
     price: Price,
+    /// Which price pictures are made at, where some were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    picture: Option<&'a str>,
+    /// What the prices and the rate are kept by: see `catalog::sheet`.
+    price_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     btc_usd: Option<Decimal>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +51,7 @@ struct Used {
     more: BTreeMap<&'static str, u64>,
 }
 
-/// Per unit of each bucket, in `currency`. The fees are factors on top.
+/// Per unit of each bucket, in `currency`; `multiplier` is in it, the fees are factors on top.
 #[derive(Serialize)]
 struct Price {
     currency: &'static str,
@@ -58,6 +65,9 @@ struct Price {
     web_search: Decimal,
     #[serde(flatten)]
     more: BTreeMap<&'static str, Decimal>,
+    /// What the profile of the key and the hour make of the list's price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    multiplier: Option<Decimal>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exchange_fee: Option<Decimal>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +107,9 @@ impl Job {
                 more: rarely_used(usage),
             },
             price: self.price(usage),
+            picture: self.candidate.picture.as_deref(),
+            price_id: self.candidate.prices.id(),
+            rate_id: self.candidate.rate.as_ref().map(|sheet| sheet.id()),
             btc_usd: self.candidate.btc_usd,
             btc_usd_as_of_ms: self.candidate.btc_usd_as_of_ms,
             cost: Parts {
@@ -133,6 +146,7 @@ impl Job {
             image: prices.image,
             web_search: prices.web_search,
             more: rarely_priced(prices),
+            multiplier: Some(self.candidate.deal.multiplier).filter(|factor| *factor != Decimal::ONE),
             exchange_fee,
             provider_fee,
             minimum_msat: card.minimum.get(),
