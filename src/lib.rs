@@ -12,7 +12,7 @@
 //! | 5 | set the worst case aside, in one atomic statement | [`ledger::Ledger::hold`] | held |
 //! | 6 | forward the body ([`dialect::Ask`]), and nothing else of the client's, to one upstream after the other until one answers | [`upstream`] | held |
 //! | 7 | read the answer, event by event, and meter it | [`exchange`], [`dialect::Meter`] | held |
-//! | 8 | reckon the cost, rounded up once | [`money::RateCard::price`] | held |
+//! | 8 | reckon the cost, rounded up once, of what was frozen at 3 | [`money::RateCard::price`] | held |
 //! | 9 | charge it, free the rest | [`ledger::Hold::capture`] | earned, or on the account |
 //! | 10 | give change for a token that rode along | [`wallet::Wallet::give_change`] | the client's again |
 //! | 11 | write the receipt into the answer | [`dialect::Dialect::stamp`] | |
@@ -25,7 +25,8 @@
 //!
 //! # The tree
 //!
-//! * [`money`]: pure. Amounts with their unit, prices, usage, cost.
+//! * [`money`]: pure. Amounts with their unit, prices, what raises or lowers them ([`money::tariff`]), usage,
+//!   cost.
 //! * [`dialect`]: pure. One family of endpoints a file, of three protocols; bodies are edited as
 //!   bytes, through a lens.
 //! * [`failure`]: the one error shape: blame, retry, and what happened to the money.
@@ -33,8 +34,8 @@
 //!   [`net`]: the only builder of HTTP clients and WebSockets. [`vault`]: secrets at rest.
 //! * [`lnurl`]: from a Lightning address to an invoice. [`failpoint`]: where a test can kill the node.
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
-//! * [`ledger`]: accounts, transfers, holds, the terms of keys, vouchers, the group-committing writer,
-//!   the proof of the books.
+//! * [`ledger`]: accounts, transfers, holds, the terms of keys, vouchers, profiles and windows, the numbers
+//!   that charges were reckoned by, the group-committing writer, the proof of the books.
 //! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal; coins kept
 //!   ready for change; swaps of foreign mints' ecash; recovery of a node whose database was put back;
 //!   [`wallet::health`]: how much is asked of a mint.

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -176,9 +176,10 @@ async fn open_exchange(
     let mut pricing = config.pricing.clone();
     // Whose models are to come has models, though none may be there yet.
     pricing.model_based = pricing.model_based.or(importer.has_sources().then_some(true));
-    Ok(Arc::new(Exchange {
+    let exchange = Arc::new(Exchange {
         market: Market::new(importer.shelf().clone(), book, pricing, Arc::clone(&clock)),
         importer,
+        tariffs_version: Mutex::default(),
         replays: Replays::new(ledger.clone(), vault.clone()),
         identity,
         till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost, config.clients),
@@ -191,7 +192,9 @@ async fn open_exchange(
         deliveries: Deliveries::default(),
         keep_alive: config.server.keep_alive,
         drains: Exchange::drain_permits(),
-    }))
+    });
+    exchange.learn_tariffs().await?;
+    Ok(exchange)
 }
 
 /// Everything that a process does before it may touch money that others may have touched: it says
@@ -266,6 +269,7 @@ fn start_upkeep(
     }
     jobs::start(tracker, stop, jobs::KeepPrices { importer: Arc::clone(&exchange.importer) });
     jobs::start(tracker, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
+    jobs::start(tracker, stop, jobs::WatchTariffs { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::WatchUpstreams { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
     jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });

@@ -131,6 +131,7 @@ fn read(form: &Issue, now_ms: i64) -> Result<Wanted, String> {
         amount: sats.to_msat(),
         note: form.note.clone(),
         expires_ms,
+        profile: None,
         funds: Funds::Earned,
     })
 }

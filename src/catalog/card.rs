@@ -35,7 +35,7 @@ const NAMES: &[&str] = &[
 
 /// Prices that a tier of long inputs can have.
 pub(super) const TIERED: &[&str] =
-    &["prompt", "completion", "input_cache_read", "input_cache_write", "input_cache_write_1h"];
+    &["prompt", "completion", "input_cache_read", "input_cache_write", "input_cache_write_1h", "audio"];
 
 /// Those of tokens.
 const PER_TOKEN: &[&str] = &[
@@ -125,7 +125,6 @@ impl Card {
         card.put_text("", prices);
         let mut put = |name: &str, price: Option<Decimal>| card.set(name, price);
         put("internal_reasoning", prices.internal_reasoning);
-        put("audio", prices.audio);
         put("input_audio_cache", prices.input_audio_cache);
         put("audio_output", prices.audio_output);
         put("image_token", prices.image_token);
@@ -162,6 +161,7 @@ impl Card {
             ("input_cache_read", prices.input_cache_read),
             ("input_cache_write", prices.input_cache_write),
             ("input_cache_write_1h", prices.input_cache_write_1h),
+            ("audio", prices.audio),
         ] {
             self.set(&format!("{kind}{suffix}"), price);
         }

@@ -270,14 +270,18 @@ fn static_worst_case(limits: Limits, prices: &Prices, shape: &WorstCase) -> Opti
 }
 
 /// The dearest input and output price that this request can come to: the network's estimate knows no
-/// long inputs, and nobody knows how many characters are in a token, but one at least.
+/// long inputs and no price of reasoning, and nobody knows how many characters are in a token, but one at
+/// least.
 fn tier_of(prices: &Prices, shape: &WorstCase, context: u64) -> (Decimal, Decimal) {
     let counts = [shape.prompt_chars, shape.image_tokens, shape.extra_tokens(), shape.demand.audio_in];
     let most = counts.iter().fold(0_u64, |sum, count| sum.saturating_add(*count)).min(context);
     let reached = prices.tiers.iter().filter(|tier| most > tier.above).map(|tier| &tier.prices);
     let all = || reached.clone().chain([prices]);
-    let input = all().map(|prices| prices.written(shape.demand.cache_writes)).max();
-    let output = all().map(|prices| prices.completion).max();
+    // What is asked to be written to a cache need not be.
+    let dearest =
+        |prices: &Prices| prices.prompt.max(prices.cache_read()).max(prices.written(shape.demand.cache_writes));
+    let input = all().map(dearest).max();
+    let output = all().map(|prices| prices.completion.max(prices.reasoning())).max();
     (input.unwrap_or_default(), output.unwrap_or_default())
 }
 
@@ -310,7 +314,8 @@ fn beside_text(limits: Limits, prices: &Prices, shape: &WorstCase) -> Option<Dec
     let rest = [
         times(input, written)?,
         times(output, spoken.max(longer))?,
-        times(demand.audio_in, prices.audio())?,
+        times(shape.image_tokens, beyond(prices.image_token(), dear_input)?)?,
+        times(demand.audio_in, prices.audio().max(prices.audio_cached()))?,
         times(demand.images_made, by_piece.max(by_token))?,
         times(into_pictures, prices.image_token())?,
         searches.max(times(demand.web_queries, prices.web_query.unwrap_or_default())?),

@@ -10,6 +10,7 @@ use serde_json::{Map, Number, Value, json};
 use super::limits::Maxima;
 use super::model::{Architecture, Model, TopProvider};
 use crate::money::rate::Exchange;
+use crate::money::tariff::{Profile, Tariffs};
 use crate::money::{Msat, Prices};
 
 /// On what terms models are sold at present.
@@ -25,6 +26,27 @@ pub struct Terms<'a> {
     pub minimum: Msat,
     /// Kind of the upstream that serves it.
     pub provider: &'a str,
+}
+
+/// The hours at which this model costs something else, for programs and people.
+#[must_use]
+pub fn windows(tariffs: &Tariffs, model: &str, now_ms: i64) -> Vec<Value> {
+    let about = tariffs.windows.iter().filter(|window| window.models.admits(model));
+    let shown = about.map(|window| {
+        json!({
+            "name": window.name,
+            "multiplier": window.multiplier.normalize(),
+            "hours": window.hours(),
+            "open": window.is_open(now_ms),
+        })
+    });
+    shown.collect()
+}
+
+/// What a key is told of its profile.
+#[must_use]
+pub fn profile(profile: &Profile) -> Value {
+    json!({ "name": profile.name, "multiplier": profile.multiplier.normalize(), "models": profile.models.describe() })
 }
 
 /// The public entry of `model`, which is also served under `aliases`.
@@ -163,7 +185,6 @@ fn priced_apart(prices: &Prices) -> Vec<(String, Decimal)> {
         let suffix = service.suffix();
         shown.extend(of_text(prices).map(|(key, price)| (format!("{key}{suffix}"), price)));
         shown.extend(of_long_inputs(prices, suffix));
-        shown.extend(prices.audio.map(|price| (format!("audio{suffix}"), price)));
     }
     shown
 }
@@ -175,14 +196,18 @@ fn of_long_inputs<'a>(prices: &'a Prices, suffix: &'a str) -> impl Iterator<Item
     })
 }
 
+/// Prices that depend on the service tier and on the length of the input.
 fn of_text(prices: &Prices) -> impl Iterator<Item = (&'static str, Decimal)> {
     [
-        ("prompt", prices.prompt),
-        ("completion", prices.completion),
-        ("input_cache_read", prices.cache_read()),
-        ("input_cache_write", prices.cache_write()),
+        ("prompt", Some(prices.prompt)),
+        ("completion", Some(prices.completion)),
+        ("input_cache_read", Some(prices.cache_read())),
+        ("input_cache_write", Some(prices.cache_write())),
+        ("input_cache_write_1h", prices.input_cache_write_1h),
+        ("audio", prices.audio),
     ]
     .into_iter()
+    .filter_map(|(key, price)| Some((key, price?)))
 }
 
 /// A decimal as a JSON number, from its text.

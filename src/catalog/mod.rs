@@ -12,6 +12,7 @@ pub mod listing;
 pub mod model;
 pub mod route;
 mod services;
+pub mod sheet;
 mod shelf;
 pub mod support;
 

@@ -210,7 +210,7 @@ fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {
     Ok(prices)
 }
 
-/// Prices of long inputs: a name and `_above_200k_tokens`, for the prices of text. What such a
+/// Prices of long inputs: a name and `_above_200k_tokens`, for the prices of text and of audio that is sent. What such a
 /// tier leaves out costs what it costs without it.
 fn read_tiers(pricing: &HashMap<String, &RawValue>, base: &Prices) -> Result<Vec<Tier>, String> {
     let mut tiers: BTreeMap<u64, Prices> = BTreeMap::new();
@@ -229,6 +229,7 @@ fn read_tiers(pricing: &HashMap<String, &RawValue>, base: &Prices) -> Result<Vec
             "input_cache_write_1h" | "cache_creation_input_token_cost_above_1hr" => {
                 prices.input_cache_write_1h = Some(price);
             }
+            "audio" | "input_cost_per_audio_token" => prices.audio = Some(price),
             _ => return Err(format!("its {name} price is of no kind that is known")),
         }
     }
@@ -353,7 +354,8 @@ mod tests {
             r#"{"id":"m","pricing":{"prompt":"1e-6","completion":"2e-6","audio":"3e-6","audio_output":"4e-6",
             "input_cost_per_image_token":5e-6,"image_output":"6e-6","input_cache_write_1h":"7e-6","input_cost_per_second":"8e-6",
             "character":"9e-6","query":"1e-5","output_image":"0.04","output_image/hd/1024x1024":"0.08","output_images":"x",
-            "prompt_above_200k_tokens":"2e-6","output_cost_per_token_above_200k_tokens":"3e-6","input_cache_read_above_272k_tokens":"1e-7"}}"#,
+            "prompt_above_200k_tokens":"2e-6","output_cost_per_token_above_200k_tokens":"3e-6","input_cache_read_above_272k_tokens":"1e-7",
+            "cache_creation_input_token_cost_above_1hr_above_200k_tokens":"4e-6","audio_above_272k_tokens":"5e-6"}}"#,
         )
         .unwrap();
         let price = |micros: i64| Some(Decimal::new(micros, 6).normalize());
@@ -365,6 +367,9 @@ mod tests {
         let at = |tokens| (prices.for_input(tokens).prompt, prices.for_input(tokens).completion);
         let micros = |prompt, completion| (Decimal::new(prompt, 6), Decimal::new(completion, 6));
         assert_eq!((at(200_000), at(200_001)), (micros(1, 2), micros(2, 3)));
+        let (long, longer) = (prices.for_input(200_001), prices.for_input(272_001));
+        assert_eq!((long.input_cache_write_1h, longer.input_cache_write_1h), (price(4), price(7)));
+        assert_eq!((long.audio, longer.audio), (price(3), price(5)));
         assert_eq!((prices.tiers.len(), prices.for_input(272_001).input_cache_read), (2, Some(Decimal::new(1, 7))));
         for (name, price, reason) in [
             ("prompt_above_xk_tokens", "1", "no length"),

@@ -1,6 +1,6 @@
 //! From a request to a candidate: which model, at which price, and how much must be set aside.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rust_decimal::Decimal;
 
@@ -8,11 +8,14 @@ use super::Shelf;
 use super::limits::{self, Limits, WorstCase};
 use super::listing::{self, Terms};
 use super::model::Model;
+use super::sheet::{Sheets, Sold};
 use super::support;
 use crate::clock::SharedClock;
 use crate::config::Pricing;
 use crate::dialect::{Feature, Needs};
+use crate::ledger::sheets::Sheet;
 use crate::money::rate::Exchange;
+use crate::money::tariff::{Deal, NoDeal, Profile, Tariffs, break_even};
 use crate::money::{Msat, Prices, RateCard};
 use crate::price::{PriceBook, Rate, Source, StaleRate};
 use crate::upstream::{Names, Pool};
@@ -26,7 +29,17 @@ pub struct Candidate {
     pub forwarded: String,
     /// Tags that an upstream must have to be asked for it.
     pub upstream_tags: Vec<String>,
+    /// With the deal's factor in its prices.
     pub rate_card: RateCard,
+    /// The prices without that factor, where it is not one.
+    pub list: Option<Prices>,
+    pub deal: Deal,
+    /// Which price of the list pictures are made at, where some are asked for.
+    pub picture: Option<String>,
+    /// What the prices are kept by.
+    pub prices: Arc<Sheet>,
+    /// What the rate is kept by, where prices are in USD.
+    pub rate: Option<Arc<Sheet>>,
     /// BTC/USD that was used, where prices are in USD.
     pub btc_usd: Option<Decimal>,
     /// How old that rate may be: when the oldest answer behind it was fetched, in ms since the Unix
@@ -34,6 +47,14 @@ pub struct Candidate {
     pub btc_usd_as_of_ms: Option<i64>,
     /// What is set aside: the worst case of this request.
     pub hold: Msat,
+}
+
+impl Candidate {
+    /// What its charge is reckoned by, to be kept.
+    #[must_use]
+    pub fn sheets(&self) -> Vec<Arc<Sheet>> {
+        [Some(&self.prices), self.rate.as_ref()].into_iter().flatten().cloned().collect()
+    }
 }
 
 /// Why a request has no price.
@@ -48,6 +69,34 @@ pub enum RouteError {
     /// What the model would have to do has no price.
     #[error("Model '{model}' is not sold with {what} here.")]
     Unpriced { model: String, what: &'static str },
+    /// The profile of the key leaves it out.
+    #[error("Model '{0}' is not sold to this key.")]
+    NotSold(String),
+}
+
+/// Who asks for a price.
+#[derive(Clone, Copy, Debug)]
+pub struct Buyer<'a> {
+    /// Of the key.
+    pub profile: Option<&'a Arc<Profile>>,
+    /// What would serve it: nothing is sold for less than that takes.
+    pub pool: &'a Pool,
+}
+
+impl<'a> Buyer<'a> {
+    /// Somebody without a key, or whose key has no profile.
+    #[must_use]
+    pub fn anybody(pool: &'a Pool) -> Self {
+        Self { profile: None, pool }
+    }
+}
+
+/// Prices as they are sold, and as they are listed.
+struct Dealt {
+    card: RateCard,
+    list: Option<Prices>,
+    deal: Deal,
+    sheet: Arc<Sheet>,
 }
 
 /// Which pictures are asked for, as far as their price depends on it.
@@ -78,13 +127,27 @@ pub struct Market {
     /// Prices are the list's; otherwise the operator's own per request and token.
     model_based: bool,
     clock: SharedClock,
+    tariffs: RwLock<Arc<Tariffs>>,
+    sheets: Sheets,
 }
 
 impl Market {
     #[must_use]
     pub fn new(catalog: Shelf, book: Arc<PriceBook>, pricing: Pricing, clock: SharedClock) -> Self {
         let model_based = pricing.model_based.unwrap_or(!catalog.is_empty());
-        Self { catalog, book, pricing, model_based, clock }
+        let (tariffs, sheets) = (RwLock::default(), Sheets::default());
+        Self { catalog, book, pricing, model_based, clock, tariffs, sheets }
+    }
+
+    /// The profiles and windows that prices are made by.
+    #[must_use]
+    pub fn tariffs(&self) -> Arc<Tariffs> {
+        Arc::clone(&self.tariffs.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on these.
+    pub fn set_tariffs(&self, tariffs: Tariffs) {
+        *self.tariffs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tariffs);
     }
 
     #[must_use]
@@ -121,7 +184,13 @@ impl Market {
     ///
     /// # Errors
     /// See [`RouteError`].
-    pub fn route(&self, model: &str, worst: &WorstCase, picture: &Picture) -> Result<Candidate, RouteError> {
+    pub fn route(
+        &self,
+        model: &str,
+        worst: &WorstCase,
+        picture: &Picture,
+        buyer: Buyer<'_>,
+    ) -> Result<Candidate, RouteError> {
         let found = self.catalog.find(model);
         let limits = found.as_ref().map_or_else(Limits::default, |model| model.limits());
         let forwarded = match &found {
@@ -130,20 +199,28 @@ impl Market {
             None => model.to_owned(),
         };
         let id = found.as_ref().map_or_else(|| model.to_owned(), |found| found.id.clone());
-        let (rate_card, rate) = match &found {
+        let (list, exchange, rate) = match &found {
             Some(found) if self.model_based => {
                 let (exchange, rate) = self.exchange().ok_or(RouteError::NoRate)?;
-                (found.rate_card(exchange, self.pricing.min_request), Some(rate))
+                (found.prices.clone(), exchange, Some(rate))
             }
-            _ => (self.static_card().ok_or(RouteError::OutOfRange)?, None),
+            _ => (self.static_prices_of_all().ok_or(RouteError::OutOfRange)?, Exchange::Sat, None),
         };
+        let names = Names { asked: model, id: &id, forwarded: &forwarded };
+        let dealt = self.deal(names, list, exchange, buyer).map_err(|why| match why {
+            NoDeal::NotSold => RouteError::NotSold(model.to_owned()),
+            NoDeal::OutOfRange => RouteError::OutOfRange,
+        })?;
         let tokens = worst.demand.tokens_per_image;
-        let prices = rate_card.prices.for_picture(&picture.quality, &picture.size, tokens);
-        if !prices.sells(worst.demand.service) {
+        let service = worst.demand.service;
+        if !dealt.card.prices.sells(service) {
             return Err(RouteError::Unpriced { model: model.to_owned(), what: "service_tier priority" });
         }
-        let prices = prices.for_service(worst.demand.service);
-        let rate_card = RateCard { prices, ..rate_card };
+        let as_asked =
+            |prices: Prices| prices.for_picture(&picture.quality, &picture.size, tokens).for_service(service);
+        let makes_pictures = worst.demand.images_made > 0;
+        let kind = makes_pictures.then(|| picture_name(&dealt.card.prices, picture));
+        let rate_card = RateCard { prices: as_asked(dealt.card.prices), ..dealt.card };
         // The operator's own price for a request pays for whatever it is.
         let is_flat = matches!(rate_card.exchange, Exchange::Sat) && !rate_card.prices.request.is_zero();
         if let Some(what) = rate_card.prices.lacks(&worst.demand).filter(|_| !is_flat) {
@@ -153,32 +230,90 @@ impl Market {
             limits::hold(limits, &rate_card, worst, self.pricing.tolerance_percent).ok_or(RouteError::OutOfRange)?;
         // A hold of nothing could not be told from no hold.
         let hold = hold.max(Msat::new(1).unwrap_or_default());
-        let btc_usd = rate.map(|rate| rate.btc_usd);
-        let btc_usd_as_of_ms = rate.filter(|rate| rate.sources > 0).map(|rate| rate.as_of_ms);
-        let upstream_tags = found.map(|found| found.upstream_tags.clone()).unwrap_or_default();
-        Ok(Candidate { id, forwarded, upstream_tags, rate_card, btc_usd, btc_usd_as_of_ms, hold })
+        Ok(Candidate {
+            list: dealt.list.map(as_asked),
+            deal: dealt.deal,
+            picture: kind.flatten(),
+            prices: dealt.sheet,
+            rate: rate.map(|rate| self.rate_sheet(rate)),
+            btc_usd: rate.map(|rate| rate.btc_usd),
+            btc_usd_as_of_ms: rate.filter(|rate| rate.sources > 0).map(|rate| rate.as_of_ms),
+            upstream_tags: found.map(|found| found.upstream_tags.clone()).unwrap_or_default(),
+            id,
+            forwarded,
+            rate_card,
+            hold,
+        })
     }
 
-    /// `/v1/models`, at the present rate: what some upstream serves. Without any upstream, what would be.
+    /// What this buyer pays for a model with these prices, now.
+    fn deal(&self, names: Names<'_>, list: Prices, exchange: Exchange, buyer: Buyer<'_>) -> Result<Dealt, NoDeal> {
+        let tariffs = self.tariffs();
+        let deal = if buyer.profile.is_none() && tariffs.windows.is_empty() {
+            Deal::default()
+        } else {
+            let least = || least_factor(&exchange, buyer.pool, names);
+            tariffs.deal(buyer.profile, names.id, self.clock.now_ms(), least)?
+        };
+        let minimum = self.pricing.min_request;
+        let model = matches!(exchange, Exchange::Usd { .. }).then_some(names.id);
+        let sheet = self.sheets.prices(&Sold { model, list: &list, deal: &deal, exchange: &exchange, minimum });
+        let (prices, list) = match deal.multiplier == Decimal::ONE {
+            true => (list, None),
+            false => (list.times(deal.multiplier).ok_or(NoDeal::OutOfRange)?, Some(list)),
+        };
+        Ok(Dealt { card: RateCard { prices, exchange, minimum }, list, deal, sheet })
+    }
+
+    fn rate_sheet(&self, rate: Rate) -> Arc<Sheet> {
+        self.sheets.rate(rate, self.book.refreshes(), || self.book.sources(self.clock.now_ms()))
+    }
+
+    /// `/v1/models`, at the present rate: what some upstream serves, and is sold to this buyer, at the
+    /// buyer's prices. Without any upstream, what would be.
     #[must_use]
-    pub fn listing(&self, pool: &Pool) -> serde_json::Value {
+    pub fn listing(&self, buyer: Buyer<'_>) -> serde_json::Value {
+        let pool = buyer.pool;
         let exchange = self.exchange().map(|(exchange, _)| exchange);
-        let prices = self.static_card().map(|card| card.prices);
-        let terms = Terms {
-            provider_fee: self.pricing.provider_fee,
-            exchange: exchange.as_ref(),
-            static_prices: if self.model_based { None } else { prices.as_ref() },
-            minimum: self.pricing.min_request,
-            provider: pool.label(),
-        };
-        let is_served = |model: &Model| {
-            let names = Names { asked: &model.id, id: &model.id, forwarded: model.upstream_id() };
-            pool.serves(names, &model.upstream_tags)
-        };
+        let tariffs = self.tariffs();
+        let now_ms = self.clock.now_ms();
         let catalog = self.catalog.now();
-        let served = catalog.offered().filter(|model| pool.is_empty() || is_served(model));
-        let data: Vec<_> = served.map(|model| listing::entry(model, &catalog.aliases(model), &terms)).collect();
-        serde_json::json!({ "object": "list", "data": data })
+        let entry = |model: &Arc<Model>| {
+            let names = Names { asked: &model.id, id: &model.id, forwarded: model.upstream_id() };
+            if !pool.is_empty() && !pool.serves(names, &model.upstream_tags) {
+                return None;
+            }
+            let (list, sold_in) = match self.model_based {
+                true => (model.prices.clone(), exchange.clone().unwrap_or_else(|| self.exchange_at(Decimal::ONE))),
+                false => (self.static_prices_of_all()?, Exchange::Sat),
+            };
+            let dealt = self.deal(names, list, sold_in, buyer).ok()?;
+            let terms = Terms {
+                provider_fee: self.pricing.provider_fee,
+                exchange: exchange.as_ref(),
+                static_prices: (!self.model_based).then_some(&dealt.card.prices),
+                minimum: self.pricing.min_request,
+                provider: pool.label(),
+            };
+            let windows = listing::windows(&tariffs, &model.id, now_ms);
+            let mut entry = match (self.model_based, &dealt.list) {
+                (true, Some(_)) => {
+                    let dearer = Model { prices: dealt.card.prices.clone(), ..Model::clone(model) };
+                    listing::entry(&dearer, &catalog.aliases(model), &terms)
+                }
+                _ => listing::entry(model, &catalog.aliases(model), &terms),
+            };
+            if let (Some(fields), false) = (entry.as_object_mut(), windows.is_empty()) {
+                fields.insert("price_windows".to_owned(), windows.into());
+            }
+            Some(entry)
+        };
+        let data: Vec<_> = catalog.offered().filter_map(entry).collect();
+        let mut list = serde_json::json!({ "object": "list", "data": data });
+        if let (Some(profile), Some(fields)) = (buyer.profile, list.as_object_mut()) {
+            fields.insert("price_profile".to_owned(), listing::profile(profile));
+        }
+        list
     }
 
     /// The models of the listing, and the kinds of upstream that serve each.
@@ -196,16 +331,23 @@ impl Market {
     /// What any request costs, where the operator's own prices replace those of every model.
     #[must_use]
     pub fn static_prices(&self) -> Option<RateCard> {
-        if self.model_based { None } else { self.static_card() }
+        let minimum = self.pricing.min_request;
+        let prices = (!self.model_based).then(|| self.static_prices_of_all()).flatten()?;
+        Some(RateCard { prices, exchange: Exchange::Sat, minimum })
     }
 
-    /// What requests to this model are charged by now; `None` when it has no price.
+    /// What requests to this model are charged by now, and the factor in its prices; `None` when it has no
+    /// price.
     #[must_use]
-    pub fn rate_card(&self, model: &str) -> Option<RateCard> {
-        match self.catalog.find(model).filter(|_| self.model_based) {
-            Some(found) => Some(found.rate_card(self.exchange()?.0, self.pricing.min_request)),
-            None => self.static_prices(),
-        }
+    pub fn rate_card(&self, model: &str, buyer: Buyer<'_>) -> Option<(RateCard, Decimal)> {
+        let found = self.catalog.find(model).filter(|_| self.model_based);
+        let (list, exchange, forwarded) = match &found {
+            Some(found) => (found.prices.clone(), self.exchange()?.0, found.upstream_id()),
+            None => (self.static_prices()?.prices, Exchange::Sat, model),
+        };
+        let id = found.as_ref().map_or(model, |found| &found.id);
+        let dealt = self.deal(Names { asked: model, id, forwarded }, list, exchange, buyer).ok()?;
+        Some((dealt.card, dealt.deal.multiplier))
     }
 
     /// The first of these features that the model is known to lack.
@@ -225,26 +367,43 @@ impl Market {
 
     fn exchange(&self) -> Option<(Exchange, Rate)> {
         let rate = self.book.current(self.clock.now_ms()).ok()?;
-        let exchange = Exchange::Usd {
-            btc_usd: rate.btc_usd,
-            exchange_fee: self.pricing.exchange_fee,
-            provider_fee: self.pricing.provider_fee,
-        };
-        Some((exchange, rate))
+        Some((self.exchange_at(rate.btc_usd), rate))
+    }
+
+    fn exchange_at(&self, btc_usd: Decimal) -> Exchange {
+        let (exchange_fee, provider_fee) = (self.pricing.exchange_fee, self.pricing.provider_fee);
+        Exchange::Usd { btc_usd, exchange_fee, provider_fee }
     }
 
     /// `COST_PER_REQUEST` and `COST_PER_1K_*`, in sats.
-    fn static_card(&self) -> Option<RateCard> {
+    fn static_prices_of_all(&self) -> Option<Prices> {
         let per_token = |per_1k: Decimal| per_1k.checked_div(Decimal::ONE_THOUSAND);
-        Some(RateCard {
-            prices: Prices {
-                request: self.pricing.cost_per_request,
-                prompt: per_token(self.pricing.cost_per_1k_input)?,
-                completion: per_token(self.pricing.cost_per_1k_output)?,
-                ..Prices::default()
-            },
-            exchange: Exchange::Sat,
-            minimum: self.pricing.min_request,
+        Some(Prices {
+            request: self.pricing.cost_per_request,
+            prompt: per_token(self.pricing.cost_per_1k_input)?,
+            completion: per_token(self.pricing.cost_per_1k_output)?,
+            ..Prices::default()
         })
+    }
+}
+
+/// The factor on the list at which the dearest upstream takes all that is charged. What the operator's own
+/// prices in sats cost nobody knows: those are never lowered.
+fn least_factor(exchange: &Exchange, pool: &Pool, names: Names<'_>) -> Option<Decimal> {
+    match exchange {
+        Exchange::Usd { exchange_fee, provider_fee, .. } => {
+            let fee = pool.dearest_fee(names).unwrap_or(Decimal::ONE);
+            break_even(fee, exchange_fee.checked_mul(*provider_fee)?)
+        }
+        Exchange::Sat => Some(Decimal::ONE),
+    }
+}
+
+/// The price that pictures of this kind are made at, as a list names it. `None`: they are billed by tokens.
+fn picture_name(prices: &Prices, picture: &Picture) -> Option<String> {
+    match prices.picture_kind(&picture.quality, &picture.size).as_deref() {
+        Some("") => Some("output_image".to_owned()),
+        Some(kind) => Some(format!("output_image/{kind}")),
+        None => (!prices.image.is_zero()).then(|| "image".to_owned()),
     }
 }

@@ -10,10 +10,13 @@ mod doctor;
 mod maintenance;
 mod models;
 mod passphrase;
+mod profiles;
 mod restore;
 mod run;
+mod tariffs;
 mod upstreams;
 mod vouchers;
+mod windows;
 
 use std::process::ExitCode;
 
@@ -51,6 +54,8 @@ const VERBS: &[Verb] = &[
         help: "who is behind the node and why one is barred; ask it again",
         run: upstreams::main,
     },
+    Verb { name: "profiles", arguments: profiles::ARGUMENTS, help: profiles::HELP, run: profiles::main },
+    Verb { name: "windows", arguments: windows::ARGUMENTS, help: windows::HELP, run: windows::main },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
     Verb {
         name: "audit",

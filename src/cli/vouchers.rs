@@ -26,14 +26,16 @@ pub(super) const HELP: &str = "one-time codes worth money; `coinslot vouchers he
 const PAGE: &str = "\
 coinslot vouchers: one-time codes that become money on a key (POST /v1/wallet/voucher)
 
-  coinslot vouchers create --sats N [--count N] [--expires 30d|12h] [--note TEXT] [--found]
+  coinslot vouchers create --sats N [--count N] [--expires 30d|12h] [--note TEXT] [--profile NAME]
+                           [--found]
   coinslot vouchers list
   coinslot vouchers revoke ID
   coinslot vouchers revoke --note TEXT
 
 The money comes out of what the node has earned and not paid out, and goes back there when a voucher is
 revoked or expires. With --found it comes out of what a recovery found at one mint, for clients that the
-restored database does not know. A code is printed once. With --json, everything is printed as JSON.
+restored database does not know. A code is printed once. A voucher with a profile makes a key that has its
+prices (`coinslot profiles`), and is no money for other keys. With --json, everything is printed as JSON.
 ";
 
 /// Vouchers that are listed.
@@ -51,6 +53,7 @@ enum Act {
         count: usize,
         hours: Option<i64>,
         note: String,
+        profile: Option<String>,
         funds: Funds,
     },
     List,
@@ -91,7 +94,7 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
 fn read(words: &[&str]) -> Option<(Act, bool)> {
     let (verb, rest) = words.split_first()?;
     let (mut sats, mut count, mut hours, mut note, mut id, mut json) = (None, None, None, None, None, false);
-    let mut funds = Funds::Earned;
+    let (mut funds, mut profile) = (Funds::Earned, None);
     let mut rest = rest.iter();
     while let Some(word) = rest.next() {
         match *word {
@@ -100,16 +103,22 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
             "--sats" => sats = Some(Sat::new(rest.next()?.parse().ok()?)?),
             "--count" => count = Some(rest.next()?.parse().ok()?),
             "--expires" => hours = Some(read_hours(rest.next()?)?),
+            "--profile" => profile = Some((*rest.next()?).to_owned()),
             "--note" => note = Some((*rest.next()?).to_owned()),
             word if id.is_none() => id = Some(word.parse().ok()?),
             _ => return None,
         }
     }
-    let unasked = sats.is_none() && count.is_none() && hours.is_none() && funds == Funds::Earned;
+    let unasked = sats.is_none() && count.is_none() && hours.is_none() && profile.is_none() && funds == Funds::Earned;
     let act = match (*verb, id, note) {
-        ("create", None, note) => {
-            Act::Create { sats: sats?, count: count.unwrap_or(1), hours, note: note.unwrap_or_default(), funds }
-        }
+        ("create", None, note) => Act::Create {
+            sats: sats?,
+            count: count.unwrap_or(1),
+            hours,
+            note: note.unwrap_or_default(),
+            profile,
+            funds,
+        },
         ("list", None, None) if unasked => Act::List,
         ("revoke", Some(id), None) if unasked => Act::RevokeId(id),
         ("revoke", None, Some(note)) if unasked => Act::RevokeNote(note),
@@ -144,7 +153,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
     let owner = format!("vouchers-{}", hex(&rand::random::<[u8; 4]>()));
     let (ledger, _writer) = Ledger::open(store.clone(), clock.clone(), owner).await.map_err(said)?;
     match act {
-        Act::Create { sats, count, hours, note, funds } => {
+        Act::Create { sats, count, hours, note, profile, funds } => {
             let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref()).map_err(said)?;
             check_vault(store, &vault).await?;
             let span_ms = hours.map(|hours| hours.saturating_mul(HOUR_MS));
@@ -153,6 +162,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
                 count,
                 amount: sats.to_msat(),
                 note,
+                profile,
                 expires_ms: span_ms.map(|span_ms| clock.now_ms().saturating_add(span_ms)),
                 funds,
             };
@@ -174,7 +184,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
 }
 
 /// Codes of another secret key than the node's could never be redeemed.
-async fn check_vault(store: &Store, vault: &Vault) -> Result<(), String> {
+pub(super) async fn check_vault(store: &Store, vault: &Vault) -> Result<(), String> {
     match store.setting(SEED).await.map_err(said)? {
         Some(sealed) => vault.unseal(SEED, &sealed).map(drop).map_err(said),
         None => Ok(()),
@@ -261,16 +271,43 @@ mod tests {
     #[test]
     fn words_make_sense_or_nothing_is_done() {
         let sats = Sat::new(5).unwrap();
-        let create =
-            |count, hours, note: &str| Act::Create { sats, count, hours, note: note.to_owned(), funds: Funds::Earned };
+        let create = |count, hours, note: &str| {
+            let note = note.to_owned();
+            Act::Create { sats, count, hours, note, profile: None, funds: Funds::Earned }
+        };
         let rows: &[(&str, Option<(Act, bool)>)] = &[
             ("create --sats 5", Some((create(1, None, ""), false))),
             ("create --json --count 3 --sats 5 --expires 2d --note fair", Some((create(3, Some(48), "fair"), true))),
             ("create --sats 5 --expires 12h", Some((create(1, Some(12), ""), false))),
             (
                 "create --found --sats 5",
-                Some((Act::Create { sats, count: 1, hours: None, note: String::new(), funds: Funds::Found }, false)),
+                Some((
+                    Act::Create {
+                        sats,
+                        count: 1,
+                        hours: None,
+                        note: String::new(),
+                        profile: None,
+                        funds: Funds::Found,
+                    },
+                    false,
+                )),
             ),
+            (
+                "create --sats 5 --profile club",
+                Some((
+                    Act::Create {
+                        sats,
+                        count: 1,
+                        hours: None,
+                        note: String::new(),
+                        profile: Some("club".to_owned()),
+                        funds: Funds::Earned,
+                    },
+                    false,
+                )),
+            ),
+            ("list --profile club", None),
             ("list --found", None),
             ("list", Some((Act::List, false))),
             ("list --json", Some((Act::List, true))),

@@ -28,6 +28,7 @@ mod record;
 mod replay;
 mod repo;
 mod settle;
+mod tariffs;
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
@@ -41,7 +42,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalog::import::Importer;
 use crate::catalog::limits::WorstCase;
-use crate::catalog::route::{Candidate, Market, Picture, RouteError};
+use crate::catalog::route::{Buyer, Candidate, Market, Picture, RouteError};
 use crate::config::MissingUsage;
 use crate::dialect::body::{self, Lens};
 use crate::dialect::{Ask, BadRequest, Dialect, Feature, Receipt, Request, Shape};
@@ -49,6 +50,7 @@ use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry};
 use crate::ledger::terms::Expiry;
 use crate::ledger::{Hold, HoldError, Ledger};
+use crate::money::tariff::Profile;
 use crate::money::{Cost, Msat, Usage};
 use crate::nostr::Identity;
 use crate::payment::Payment;
@@ -166,6 +168,8 @@ pub struct Exchange {
     pub market: Market,
     /// What the market's list is made of.
     pub importer: Arc<Importer>,
+    /// Of the profiles and windows that the market knows.
+    pub tariffs_version: Mutex<Option<String>>,
     pub till: Till,
     pub ledger: Ledger,
     pub pool: Arc<Pool>,
@@ -223,7 +227,8 @@ impl Exchange {
         let began = Instant::now();
         self.maintenance.check()?;
         let shape = call.dialect.read(&call.sent.request()).map_err(|bad| bad_request(&bad))?;
-        let candidate = self.quote(call.dialect, &shape)?;
+        let profile = self.profile(&call.payment).await?;
+        let candidate = self.quote(call.dialect, &shape, profile.as_ref())?;
         if matches!(call.payment, Payment::Asking) {
             return Err(asking(&shape, &candidate));
         }
@@ -303,24 +308,35 @@ impl Exchange {
         Some(self.pool.session(payer.unwrap_or_default(), &name))
     }
 
-    /// What a request would be held for, and the model as it asks for it, if it could be served now. Nothing is
-    /// taken, and nobody is asked.
+    /// What a request of a key with this profile would be held for, and the model as it asks for it, if it could be
+    /// served now. Nothing is taken, and nobody is asked.
     ///
     /// # Errors
     /// What the request itself would be refused with, whatever it is paid with.
-    pub fn appraise(&self, dialect: &dyn Dialect, sent: &Sent) -> Result<(String, Candidate), Failure> {
+    pub fn appraise(
+        &self,
+        dialect: &dyn Dialect,
+        sent: &Sent,
+        profile: Option<&Arc<Profile>>,
+    ) -> Result<(String, Candidate), Failure> {
         self.maintenance.check()?;
         let shape = dialect.read(&sent.request()).map_err(|bad| bad_request(&bad))?;
-        let candidate = self.quote(dialect, &shape)?;
+        let candidate = self.quote(dialect, &shape, profile)?;
         self.plan(dialect, &shape, &candidate, None)?;
         Ok((shape.model, candidate))
     }
 
-    /// What a request would need at most, priced now.
+    /// What a request would need at most, priced now, for a key with this profile.
     ///
     /// # Errors
-    /// When the model is unknown, has no price now, or is known not to do what the request asks for.
-    pub fn quote(&self, dialect: &dyn Dialect, shape: &Shape) -> Result<Candidate, Failure> {
+    /// When the model is unknown, has no price now, is not sold to such a key, or is known not to do what the request
+    /// asks for.
+    pub fn quote(
+        &self,
+        dialect: &dyn Dialect,
+        shape: &Shape,
+        profile: Option<&Arc<Profile>>,
+    ) -> Result<Candidate, Failure> {
         let worst = WorstCase {
             prompt_chars: shape.prompt_chars,
             extra_chars: shape.extra_chars,
@@ -332,8 +348,11 @@ impl Exchange {
             demand: shape.demand,
         };
         let picture = Picture { quality: shape.quality.clone(), size: shape.size.clone() };
-        let candidate = self.market.route(&shape.model, &worst, &picture).map_err(|error| match error {
-            RouteError::UnknownModel(_) => Failure::client(Code::InvalidModel, error.to_string()),
+        let buyer = Buyer { profile, pool: &self.pool };
+        let candidate = self.market.route(&shape.model, &worst, &picture, buyer).map_err(|error| match error {
+            RouteError::UnknownModel(_) | RouteError::NotSold(_) => {
+                Failure::client(Code::InvalidModel, error.to_string())
+            }
             RouteError::NoRate => Failure::unavailable(Code::PriceUnavailable, error.to_string(), 30),
             RouteError::OutOfRange => Failure::client(Code::InvalidRequest, error.to_string()),
             RouteError::Unpriced { .. } => Failure::client(Code::ModalityNotPriced, error.to_string()),
@@ -428,12 +447,13 @@ impl Job {
     /// Frees the hold and gives the money back.
     pub(crate) async fn undo(self: Box<Self>, failure: Failure) -> Failure {
         let record = self.record(&Cost::new(Usage::default(), None), Msat::ZERO);
+        let sheets = self.candidate.sheets();
         self.exchange.pool.note(self.outlay(None));
         self.pass.used(0);
         let Self { exchange, lease, pass, hold, payer, request_id, .. } = *self;
         // Whoever sees that the hold has ended finds the places free.
         drop((lease, pass));
-        if let Err(error) = hold.noting(record).release().await {
+        if let Err(error) = hold.noting(record, sheets).release().await {
             tracing::error!(%error, request = %request_id, "a hold waits for its release");
         }
         failpoint!("exchange.undone");

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use rust_decimal::Decimal;
 
 use super::Job;
+use crate::catalog::route::Candidate;
 use crate::dialect::body::Lens;
 use crate::money::rate::Exchange;
 use crate::money::{Msat, RateCard, Usage};
@@ -14,9 +15,10 @@ use crate::upstream::Outlay;
 impl Job {
     /// What upstreams were asked, and what the one that answered takes for it.
     pub(super) fn outlay(&self, used: Option<&Usage>) -> Outlay {
-        let (card, fee) = (&self.candidate.rate_card, self.lease.upstream().fee());
+        let (candidate, fee) = (&self.candidate, self.lease.upstream().fee());
+        let card = &candidate.rate_card;
         let said = self.reported_usd().map(|usd| (usd, in_msat(card, usd)));
-        let (usd, msat) = said.or_else(|| used.and_then(|usage| of(card, fee, usage))).unzip();
+        let (usd, msat) = said.or_else(|| used.and_then(|usage| of(candidate, fee, usage))).unzip();
         Outlay {
             request: self.request_id.clone(),
             upstream: self.lease.upstream().name().clone(),
@@ -57,10 +59,15 @@ fn in_msat(card: &RateCard, usd: Decimal) -> Option<u64> {
 
 /// List price times the upstream's fee, in USD, and in msat at the rate of the card. `None` where prices are
 /// not in USD: then nobody knows.
-pub(super) fn of(card: &RateCard, fee: Decimal, usage: &Usage) -> Option<(Decimal, Option<u64>)> {
+pub(super) fn of(candidate: &Candidate, fee: Decimal, usage: &Usage) -> Option<(Decimal, Option<u64>)> {
+    let card = &candidate.rate_card;
     if !matches!(card.exchange, Exchange::Usd { .. }) {
         return None;
     }
-    let usd = card.list_price(usage)?.checked_mul(fee)?;
+    let list = match &candidate.list {
+        None => card.list_price(usage)?,
+        Some(list) => RateCard { prices: list.clone(), ..card.clone() }.list_price(usage)?,
+    };
+    let usd = list.checked_mul(fee)?;
     Some((usd, in_msat(card, usd)))
 }

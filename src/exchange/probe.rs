@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Exchange, outlay};
 use crate::catalog::limits::WorstCase;
-use crate::catalog::route::{Candidate, Picture};
+use crate::catalog::route::{Buyer, Candidate, Picture};
 use crate::dialect::chat::Chat;
 use crate::dialect::{AnswerBody, Ask, Dialect as _, Needs, Reading, Shape};
 use crate::money::Usage;
@@ -22,7 +22,8 @@ impl Exchange {
         let mut asked: usize = 0;
         for (name, model) in self.pool.silent(silence) {
             let worst = WorstCase { max_output: Some(1), choices: 1, ..WorstCase::default() };
-            let Ok(candidate) = self.market.route(&model, &worst, &Picture::default()) else {
+            let Ok(candidate) = self.market.route(&model, &worst, &Picture::default(), Buyer::anybody(&self.pool))
+            else {
                 tracing::warn!(upstream = %name, "the probe_model of an upstream has no price");
                 continue;
             };
@@ -44,7 +45,7 @@ impl Exchange {
         let usage = heard.as_ref().ok().copied();
         lease.finish(heard.map_or_else(|miss| miss.verdict().outcome, |_| Outcome::Answered));
         let fee = lease.upstream().fee();
-        let (usd, msat) = usage.and_then(|usage| outlay::of(&candidate.rate_card, fee, &usage)).unzip();
+        let (usd, msat) = usage.and_then(|usage| outlay::of(candidate, fee, &usage)).unzip();
         self.pool.note(Outlay {
             request: format!("probe-{}", uuid::Uuid::new_v4()),
             upstream: lease.upstream().name().clone(),

@@ -18,11 +18,18 @@ struct Record<'a> {
     provider: &'a str,
     /// The upstream reported no usage: it was counted from the text.
     estimated: bool,
-    /// Another service tier than the standard one, as the answer names it.
+    /// Another service tier than the standard one, whose prices were charged.
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<&'static str>,
     usage: Used,
     price: Price,
+    /// Which price pictures are made at, where some were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    picture: Option<&'a str>,
+    /// What the prices and the rate are kept by: see `catalog::sheet`.
+    price_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     btc_usd: Option<Decimal>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +54,7 @@ struct Used {
     more: BTreeMap<&'static str, u64>,
 }
 
-/// Per unit of each bucket, in `currency`. The fees are factors on top.
+/// Per unit of each bucket, in `currency`; `multiplier` is in it, the fees are factors on top.
 #[derive(Serialize)]
 struct Price {
     currency: &'static str,
@@ -61,6 +68,9 @@ struct Price {
     web_search: Decimal,
     #[serde(flatten)]
     more: BTreeMap<&'static str, Decimal>,
+    /// What the profile of the key and the hour make of the list's price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    multiplier: Option<Decimal>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exchange_fee: Option<Decimal>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,10 +99,7 @@ impl Job {
             path: self.dialect.path(),
             provider: self.lease.upstream().label(),
             estimated: usage.source == UsageSource::Estimated,
-            service: usage
-                .service
-                .map(|service| service.suffix().trim_start_matches('_'))
-                .filter(|name| !name.is_empty()),
+            service: self.service(usage),
             usage: Used {
                 input: usage.input,
                 cache_read: usage.cache_read,
@@ -104,6 +111,9 @@ impl Job {
                 more: rarely_used(usage),
             },
             price: self.price(usage),
+            picture: self.candidate.picture.as_deref(),
+            price_id: self.candidate.prices.id(),
+            rate_id: self.candidate.rate.as_ref().map(|sheet| sheet.id()),
             btc_usd: self.candidate.btc_usd,
             btc_usd_as_of_ms: self.candidate.btc_usd_as_of_ms,
             cost: Parts {
@@ -120,6 +130,11 @@ impl Job {
             tracing::error!(%error, request = %self.request_id, "a record could not be written");
             String::new()
         })
+    }
+
+    fn service(&self, usage: &Usage) -> Option<&'static str> {
+        let service = self.candidate.rate_card.prices.charged_as(usage, self.shape.demand.service);
+        Some(service.suffix().trim_start_matches('_')).filter(|name| !name.is_empty())
     }
 
     fn price(&self, usage: &Usage) -> Price {
@@ -144,6 +159,7 @@ impl Job {
                 prices.web_search
             },
             more: rarely_priced(prices),
+            multiplier: Some(self.candidate.deal.multiplier).filter(|factor| *factor != Decimal::ONE),
             exchange_fee,
             provider_fee,
             minimum_msat: card.minimum.get(),

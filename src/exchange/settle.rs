@@ -29,7 +29,7 @@ impl Job {
         };
         let held = self.hold.amount();
         let (charged, shortfall) = cost.clone().bounded_by(held);
-        let record = self.record(&charged, shortfall);
+        let (record, sheets) = (self.record(&charged, shortfall), self.candidate.sheets());
         let mut outlay = self.outlay(Some(&cost.usage));
         self.pass.used(cost.usage.total_input().saturating_add(cost.usage.total_output()));
         let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, .. } = *self;
@@ -38,7 +38,7 @@ impl Job {
         drop((lease, pass));
         let usage = cost.usage;
         failpoint!("exchange.metered");
-        let (charged, remaining) = match hold.noting(record).capture(cost).await {
+        let (charged, remaining) = match hold.noting(record, sheets).capture(cost).await {
             Ok(settlement) => {
                 if !settlement.shortfall.is_zero() {
                     tracing::warn!(

@@ -5,6 +5,7 @@ use axum::extract::State;
 use serde_json::{Map, Value, json};
 
 use super::Node;
+use crate::catalog::route::Buyer;
 
 /// `GET /v1/info`
 pub async fn info(State(node): State<Node>) -> Json<Value> {
@@ -15,7 +16,7 @@ pub async fn info(State(node): State<Node>) -> Json<Value> {
 /// first release used.
 pub async fn root(State(node): State<Node>) -> Json<Value> {
     let mut about = about(&node);
-    let listing = node.exchange.market.listing(&node.exchange.pool);
+    let listing = node.exchange.market.listing(Buyer::anybody(&node.exchange.pool));
     about.insert("mint".into(), json!(node.exchange.till.wallet().mints().first()));
     about.insert("models".into(), listing.get("data").cloned().unwrap_or_else(|| json!([])));
     about.insert("status".into(), json!("running"));

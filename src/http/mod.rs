@@ -10,6 +10,7 @@ mod lightning;
 mod models;
 mod paths;
 pub mod peer;
+mod prices;
 mod providers;
 mod proxy;
 mod quote;
@@ -133,6 +134,7 @@ pub fn router(node: Node, front: axum::routing::MethodRouter<Node>, cors_origins
             .route(&at("/models/{*id}"), get(models::one).post(of_a_model))
             .route(&at("/providers"), get(providers::list))
             .route(&at("/providers/"), get(providers::list))
+            .route(&at("/prices/{id}"), get(prices::one))
             .route(&at("/receipts/{id}"), get(receipts::one))
             .route(&at("/usage"), get(usage::show))
             .route(&at("/quote"), post(quote::chat))

@@ -1,6 +1,7 @@
 //! `GET /v1/models`, `GET /v1/models/{id}`: the price list, as each protocol's clients read one.
-//! Public, and made once a second at most.
+//! Public, and made once a second at most. Who asks with a key that has prices of its own sees those.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, Bytes};
@@ -11,22 +12,30 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::envelope::{self, Asked};
-use super::{Node, headers, protocol_of};
+use super::{Node, headers, protocol_of, proxy};
+use crate::catalog::route::Buyer;
 use crate::dialect::Protocol;
 use crate::failure::{Code, Failure};
+use crate::money::tariff::{Profile, Tariffs};
+use crate::payment;
 
 /// How long a listing is served before it is made anew.
 const FRESH_MS: i64 = 1000;
 
-/// The listing as it was last made.
+/// Profiles whose listings are remembered.
+const REMEMBERED: usize = 64;
+
+/// The listings as they were last made, by the name of the profile; the first has none.
 #[derive(Debug, Default)]
 pub struct Listing {
-    made: Mutex<Option<(i64, Arc<Made>)>>,
+    made: Mutex<HashMap<Option<String>, Arc<Made>>>,
 }
 
 /// A listing in every shape.
 #[derive(Debug)]
 struct Made {
+    at_ms: i64,
+    tariffs: Arc<Tariffs>,
     value: Value,
     openai: Page,
     anthropic: Page,
@@ -51,30 +60,62 @@ impl Page {
 }
 
 impl Listing {
-    fn get(&self, node: &Node) -> Arc<Made> {
-        let now_ms = node.exchange.ledger.clock().now_ms();
+    fn get(&self, node: &Node, profile: Option<&Arc<Profile>>) -> Arc<Made> {
+        let market = &node.exchange.market;
+        let (at_ms, tariffs) = (node.exchange.ledger.clock().now_ms(), market.tariffs());
+        let name = profile.map(|profile| profile.name.clone());
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at_ms, listing)) = made.as_ref()
-            && now_ms.saturating_sub(*at_ms) < FRESH_MS
+        if let Some(listing) = made.get(&name)
+            && at_ms.saturating_sub(listing.at_ms) < FRESH_MS
+            && Arc::ptr_eq(&listing.tariffs, &tariffs)
         {
             return Arc::clone(listing);
         }
-        let value = node.exchange.market.listing(&node.exchange.pool);
+        let value = market.listing(Buyer { profile, pool: &node.exchange.pool });
         let listing = Arc::new(Made {
+            at_ms,
+            tariffs,
             openai: Page::of(&value),
             anthropic: Page::of(&anthropic_list(&value)),
             gemini: Page::of(&json!({ "models": entries(&value, gemini) })),
             value,
         });
-        *made = Some((now_ms, Arc::clone(&listing)));
+        if made.len() >= REMEMBERED {
+            made.clear();
+        }
+        made.insert(name, Arc::clone(&listing));
         listing
     }
 }
 
+/// The profile of the key that asks, if one does that has any. A credential that is none, as SDKs insist on
+/// sending, asks like nobody. Redeems nothing.
+pub(super) async fn profile(node: &Node, headers: &HeaderMap) -> Result<Option<Arc<Profile>>, Failure> {
+    if node.exchange.market.tariffs().profiles.is_empty() {
+        // Nor is any credential looked at then.
+        return Ok(None);
+    }
+    let Ok(credentials) = proxy::credentials(headers) else { return Ok(None) };
+    match payment::read(credentials, |id| node.exchange.till.remembers(id)) {
+        Ok(payment) => node.exchange.profile(&payment).await,
+        Err(_) => Ok(None),
+    }
+}
+
+fn failed(node: &Node, failure: &Failure, protocol: Protocol) -> Response<Body> {
+    let request_id = super::new_id(node);
+    envelope::render(failure, &Asked { protocol, request_id: &request_id, ..Asked::default() })
+}
+
 /// All models.
 pub async fn list(State(node): State<Node>, request: Request) -> Response<Body> {
-    let listing = node.listing.get(&node);
-    let page = match asked_as(&request) {
+    let protocol = asked_as(&request);
+    let profile = match profile(&node, request.headers()).await {
+        Ok(profile) => profile,
+        Err(failure) => return failed(&node, &failure, protocol),
+    };
+    let listing = node.listing.get(&node, profile.as_ref());
+    let page = match protocol {
         Protocol::OpenAi => &listing.openai,
         Protocol::Anthropic => &listing.anthropic,
         Protocol::Gemini => &listing.gemini,
@@ -84,23 +125,23 @@ pub async fn list(State(node): State<Node>, request: Request) -> Response<Body> 
 
 /// One model, by its id or an alias. Ids may contain slashes.
 pub async fn one(State(node): State<Node>, Path(id): Path<String>, request: Request) -> Response<Body> {
-    let listing = node.listing.get(&node);
+    let protocol = asked_as(&request);
+    let profile = match profile(&node, request.headers()).await {
+        Ok(profile) => profile,
+        Err(failure) => return failed(&node, &failure, protocol),
+    };
+    let listing = node.listing.get(&node, profile.as_ref());
     let id = id.trim_end_matches('/');
     let canonical = node.exchange.market.canonical(id);
     let models = listing.value.get("data").and_then(Value::as_array);
     let found = models
         .zip(canonical)
         .and_then(|(models, id)| models.iter().find(|model| model.get("id").and_then(Value::as_str) == Some(&id)));
-    let protocol = asked_as(&request);
     match (found, protocol) {
         (Some(model), Protocol::OpenAi) => respond(&Page::of(model), request.headers()),
         (Some(model), Protocol::Anthropic) => respond(&Page::of(&anthropic(model)), request.headers()),
         (Some(model), Protocol::Gemini) => respond(&Page::of(&gemini(model)), request.headers()),
-        (None, _) => {
-            let request_id = super::new_id(&node);
-            let asked = Asked { protocol, request_id: &request_id, ..Asked::default() };
-            envelope::render(&Failure::client(Code::NotFound, "Model not found"), &asked)
-        }
+        (None, _) => failed(&node, &Failure::client(Code::NotFound, "Model not found"), protocol),
     }
 }
 
@@ -121,7 +162,7 @@ fn respond(page: &Page, asked: &HeaderMap) -> Response<Body> {
     out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     out.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     out.insert(ETAG, page.tag.clone());
-    out.insert(VARY, HeaderValue::from_static("anthropic-version, x-goog-api-key"));
+    out.insert(VARY, HeaderValue::from_static("anthropic-version, authorization, x-api-key, x-goog-api-key"));
     response
 }
 
@@ -179,6 +220,9 @@ fn most_output(model: &Value) -> Value {
 fn prices(model: &Value, shown: &mut Map<String, Value>) {
     for key in ["pricing", "sats_pricing"] {
         shown.insert(key.into(), of(model, key));
+    }
+    if let Some(windows) = model.get("price_windows") {
+        shown.insert("price_windows".into(), windows.clone());
     }
 }
 

@@ -1,6 +1,6 @@
 //! `POST /v1/quote/{path}`: what a request would have to be paid with at most. The body is that of the request
 //! itself, `{path}` that of its route; without one it is a chat's. Nothing is redeemed, held, stored or sent
-//! to an upstream, and no payment is needed. The sum is that of the payment request (NUT-18) that a 402 carries.
+//! to an upstream, and no payment is needed; a key that has prices of its own gets its own. The sum is that of the payment request (NUT-18) that a 402 carries.
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::envelope::{self, Asked};
 use super::proxy::Target;
-use super::{Node, headers, peer};
+use super::{Node, headers, models, peer};
 use crate::dialect;
 use crate::exchange::Sent;
 use crate::failure::{Code, Failure};
@@ -69,7 +69,8 @@ async fn quote(
     let media = headers::text(&parts.headers, CONTENT_TYPE).unwrap_or_default().to_owned();
     let body = node.spool.read(&parts.headers, body).await?;
     let sent = Sent { model, wants_events: false, media, body, headers: Vec::new() };
-    let (model, candidate) = exchange.appraise(dialect, &sent)?;
+    let profile = models::profile(node, &parts.headers).await?;
+    let (model, candidate) = exchange.appraise(dialect, &sent, profile.as_ref())?;
     let asked = exchange.till.wallet().request(candidate.hold);
     if asked.mints.is_empty() {
         return Err(Failure::unavailable(Code::MintGone, "This node takes no ecash right now.", 60));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Job;
+use crate::catalog::route::Buyer;
 use crate::config::Info;
 use crate::exchange::Exchange;
 use crate::nostr::{Announcer, Listing, public_url};
@@ -37,7 +38,7 @@ impl Announce {
         if urls.is_empty() {
             return None;
         }
-        let models = self.exchange.market.listing(&self.exchange.pool);
+        let models = self.exchange.market.listing(Buyer::anybody(&self.exchange.pool));
         Some(Listing {
             name: self.info.name.clone(),
             about: self.info.description.clone(),

@@ -27,6 +27,7 @@ mod resume_operations;
 mod take_back_unclaimed;
 mod take_snapshot;
 mod watch_maintenance;
+mod watch_tariffs;
 mod watch_upstreams;
 
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub use resume_operations::ResumeOperations;
 pub use take_back_unclaimed::TakeBackUnclaimed;
 pub use take_snapshot::TakeSnapshot;
 pub use watch_maintenance::WatchMaintenance;
+pub use watch_tariffs::WatchTariffs;
 pub use watch_upstreams::WatchUpstreams;
 
 /// One kind of background work.

@@ -87,6 +87,8 @@ pub struct Account {
     pub unit: String,
     /// Whose money a child key spends.
     pub parent: Option<AccountId>,
+    /// Its profile of prices, or that of its parent.
+    pub profile: Option<String>,
 }
 
 impl Account {

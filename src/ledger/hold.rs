@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::AccountId;
+use super::sheets::Sheet;
 use super::writer::End;
 use super::{Inner, SettleError};
 use crate::money::{Cost, Msat};
@@ -38,6 +39,8 @@ pub struct Hold {
     amount: Msat,
     /// What its row will say of the request once it has ended.
     record: String,
+    /// What that names.
+    sheets: Vec<Arc<Sheet>>,
     ledger: Option<Arc<Inner>>,
 }
 
@@ -55,7 +58,7 @@ pub struct Settlement {
 
 impl Hold {
     pub(super) fn new(id: i64, account: AccountId, amount: Msat, ledger: Arc<Inner>) -> Self {
-        Self { id, account, amount, record: String::new(), ledger: Some(ledger) }
+        Self { id, account, amount, record: String::new(), sheets: Vec::new(), ledger: Some(ledger) }
     }
 
     /// What is set aside.
@@ -69,9 +72,11 @@ impl Hold {
         self.account
     }
 
-    /// Keeps this text with the end of the hold, written by the same statement.
-    pub fn noting(mut self, record: String) -> Self {
+    /// Keeps this text with the end of the hold, written by the same statement; and before it the sheets
+    /// that it names, where they are not stored yet.
+    pub fn noting(mut self, record: String, sheets: Vec<Arc<Sheet>>) -> Self {
         self.record = record;
+        self.sheets = sheets;
         self
     }
 
@@ -106,8 +111,8 @@ impl Hold {
     }
 
     fn ended(&mut self, charge: Msat) -> End {
-        let record = std::mem::take(&mut self.record);
-        End { id: self.id, account: self.account, held: self.amount, charge, record }
+        let (record, sheets) = (std::mem::take(&mut self.record), std::mem::take(&mut self.sheets));
+        End { id: self.id, account: self.account, held: self.amount, charge, record, sheets }
     }
 }
 

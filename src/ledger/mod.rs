@@ -7,7 +7,9 @@
 //!   (charged) or released. [`hold::Hold`] is consumed by either, and posts itself for release
 //!   when it is dropped.
 //! * `available = posted − held`. There is no other definition.
-//! * A key may have [`terms`]: a parent whose money it spends, a cap, an end.
+//! * A key may have [`terms`]: a parent whose money it spends, a cap, an end, a profile of prices
+//!   ([`tariffs`]).
+//! * What a charge was reckoned by is kept too, once for all charges ([`sheets`]).
 //! * [`vouchers`] promise money of the income to whoever has their code.
 //! * The database is the authority, so several processes can share it. Each process has one
 //!   writer that folds whatever queued up into one statement for all holds and one for all ends.
@@ -20,6 +22,8 @@ pub mod ids;
 mod live;
 pub mod repo;
 pub mod requests;
+pub mod sheets;
+pub mod tariffs;
 pub mod terms;
 pub mod vouchers;
 mod writer;

@@ -322,7 +322,9 @@ pub async fn ensure_client(
 }
 
 const COLUMNS: &str = "id, kind, posted, held, spent, requests, mint, unit, \
-     (SELECT t.parent FROM key_terms t WHERE t.account = accounts.id)";
+     (SELECT t.parent FROM key_terms t WHERE t.account = accounts.id), \
+     (SELECT COALESCE(t.profile, p.profile) FROM key_terms t LEFT JOIN key_terms p ON p.account = t.parent \
+     WHERE t.account = accounts.id)";
 
 /// Ecash at a mint, by the books, less what its clients have on their accounts, known or not. In msat; negative
 /// when clients of this mint are owed what is held at another.
@@ -408,6 +410,7 @@ fn read_account(row: &sqlx::any::AnyRow) -> Result<Account, StoreError> {
         mint: row.try_get(6)?,
         unit: row.try_get(7)?,
         parent: row.try_get::<Option<i64>, _>(8)?.map(AccountId),
+        profile: row.try_get(9)?,
     })
 }
 

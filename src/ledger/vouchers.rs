@@ -7,6 +7,8 @@
 //!   theirs. Such a voucher is paid by that account, at its mint.
 //! * The account that a code waits on is a key's account already. Redeemed without a key, the code makes
 //!   that key: no money moves, and the same code names the same key again.
+//! * A voucher may have a profile of prices, which the key that it makes has. Its money goes to no key
+//!   with other prices.
 //! * A voucher ends once: redeemed, revoked or expired. One statement decides which, so of redemptions
 //!   that race one is credited. Revoked and expired, the money is again where it came from.
 
@@ -14,6 +16,7 @@ pub mod repo;
 
 use super::account::AccountId;
 use super::repo as books;
+use super::terms::repo as terms;
 use super::{AccountKind, Ledger};
 use crate::money::Msat;
 use crate::store::{Durability, StoreError, Tx};
@@ -93,6 +96,8 @@ pub struct Batch<'a> {
     pub amount: Msat,
     pub note: &'a str,
     pub expires_ms: Option<i64>,
+    /// Profile of prices of the keys that they make.
+    pub profile: Option<&'a str>,
     pub funds: Funds,
     /// Mints whose ecash may back it. The one with the most that belongs to no client does.
     pub mints: &'a [String],
@@ -128,6 +133,9 @@ pub enum RedeemError {
     Revoked,
     #[error("it has expired")]
     Expired,
+    /// It has a profile of prices, and the key that it is for has another, or none.
+    #[error("its prices are not those of the key")]
+    OtherPrices,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -180,6 +188,9 @@ impl Ledger {
             let (id, kind) = (self.next_id(), AccountKind::Key);
             let (mint, unit) = (&payer.mint, &payer.unit);
             let account = books::ensure_client(&mut tx, id, kind, &voucher.key_hash, mint, unit, now_ms).await?;
+            if batch.profile.is_some() {
+                terms::put_profile(&mut tx, account.id, batch.profile).await?;
+            }
             let id = self.next_id();
             let row = repo::Row { id, account: account.id, place, voucher, paid_by };
             repo::insert(&mut tx, row, batch, now_ms).await.map_err(|error| match error.is_duplicate() {
@@ -217,6 +228,10 @@ impl Ledger {
         };
         let account = to.unwrap_or(taken.account);
         if account != taken.account {
+            let prices = profile(&mut tx, taken.account).await?;
+            if prices.is_some() && prices != profile(&mut tx, account).await? {
+                return Err(RedeemError::OtherPrices);
+            }
             self.move_voucher(&mut tx, taken, taken.account, account, "voucher", now_ms).await?;
         }
         tx.commit().await?;
@@ -313,6 +328,11 @@ impl Ledger {
         let transfer = books::Transfer { id, debit, credit, amount: voucher.amount, kind, reference: &reference };
         books::transfer(tx, transfer, now_ms).await
     }
+}
+
+/// The profile of prices that a key has.
+async fn profile(tx: &mut Tx, key: AccountId) -> Result<Option<String>, StoreError> {
+    Ok(books::find(tx, key).await?.and_then(|account| account.profile))
 }
 
 /// What a recovery found at one of the mints, if so much is left of it.

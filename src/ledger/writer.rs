@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::account::AccountId;
 use super::live::Live;
+use super::sheets::{self, Sheet};
 use super::terms::{self, Source};
 use super::{HoldError, SettleError, repo};
 use crate::clock::SharedClock;
@@ -45,6 +46,8 @@ pub(super) struct End {
     pub charge: Msat,
     /// What is kept of the request.
     pub record: String,
+    /// What that names.
+    pub sheets: Vec<Arc<Sheet>>,
 }
 
 /// How busy the writer has been, for metrics and the benchmark of group commit.
@@ -52,6 +55,7 @@ pub(super) struct End {
 pub struct WriterStats {
     entries: AtomicU64,
     commits: AtomicU64,
+    sheets: AtomicU64,
 }
 
 impl WriterStats {
@@ -68,6 +72,14 @@ impl WriterStats {
     }
 }
 
+impl WriterStats {
+    /// Price sheets stored so far, each a statement of its own.
+    #[must_use]
+    pub fn sheets(&self) -> u64 {
+        self.sheets.load(Ordering::Relaxed)
+    }
+}
+
 /// The outcome of entries that were written, by hold id.
 #[derive(Default)]
 struct Outcome {
@@ -75,6 +87,9 @@ struct Outcome {
     /// What is available after the end of a hold that was open until then.
     ended: HashMap<i64, Msat>,
 }
+
+/// Sheets that are remembered to be stored.
+const KNOWN_SHEETS: usize = 4_096;
 
 /// What writes.
 pub(super) struct Writer {
@@ -87,6 +102,8 @@ pub(super) struct Writer {
     owner: String,
     stats: Arc<WriterStats>,
     live: Arc<Live>,
+    /// Sheets that this process has stored.
+    known: HashSet<Arc<Sheet>>,
 }
 
 impl Writer {
@@ -108,6 +125,7 @@ impl Writer {
             owner,
             stats: Arc::clone(stats),
             live: Arc::clone(live),
+            known: HashSet::new(),
         }
     }
 
@@ -272,27 +290,49 @@ impl Writer {
         Ok(outcome)
     }
 
-    /// Places holds, and ends some. Returns the ids of those that were not placed, and what is available after each
-    /// end.
+    /// Places holds, and ends some, and before that stores what the records of these name. Returns the ids of the
+    /// holds that were not placed, and what is available after each end.
     async fn write(
         &mut self,
         places: &[repo::Place<'_>],
         ends: &[&End],
     ) -> Result<(HashSet<i64>, HashMap<i64, Msat>), StoreError> {
+        let sheets = self.new_sheets(ends);
         let (owner, now_ms) = (&self.owner, self.clock.now_ms());
         let mut turn = self.desk.turn().await?;
         // One statement alone is a transaction of its own.
         if ends.is_empty() {
             return Ok((repo::place_holds(&mut turn, self.hot, places, owner, now_ms).await?, HashMap::new()));
         }
-        if places.is_empty() {
+        if places.is_empty() && sheets.is_empty() {
             return Ok((HashSet::new(), repo::end_holds(&mut turn, self.hot, ends, owner, now_ms).await?));
         }
-        let mut both = turn.begin().await?;
-        let missing = repo::place_holds(&mut both, self.hot, places, owner, now_ms).await?;
-        let ended = repo::end_holds(&mut both, self.hot, ends, owner, now_ms).await?;
-        both.commit().await?;
+        let mut all = turn.begin().await?;
+        for sheet in &sheets {
+            sheets::repo::insert(&mut all, sheet, now_ms).await?;
+        }
+        let missing = match places.is_empty() {
+            true => HashSet::new(),
+            false => repo::place_holds(&mut all, self.hot, places, owner, now_ms).await?,
+        };
+        let ended = repo::end_holds(&mut all, self.hot, ends, owner, now_ms).await?;
+        all.commit().await?;
+        self.stats.sheets.fetch_add(u64::try_from(sheets.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        if self.known.len() >= KNOWN_SHEETS {
+            self.known.clear();
+        }
+        self.known.extend(sheets);
         Ok((missing, ended))
+    }
+
+    /// The sheets that the records of these ends name and that this process has not stored, in an order that is
+    /// the same in every process: two that store the same ones must not wait for each other.
+    fn new_sheets(&self, ends: &[&End]) -> Vec<Arc<Sheet>> {
+        let named = ends.iter().flat_map(|end| &end.sheets).filter(|sheet| !self.known.contains(*sheet));
+        let mut new: Vec<Arc<Sheet>> = named.cloned().collect();
+        new.sort_by(|one, other| one.id().cmp(other.id()));
+        new.dedup();
+        new
     }
 
     /// What a hold that was not placed failed on. More money would not help a key whose terms forbid

@@ -9,6 +9,7 @@ pub mod amount;
 pub mod cost;
 pub mod rate;
 pub mod service;
+pub mod tariff;
 pub mod usage;
 
 pub use amount::{MintUnit, Msat, Sat};

@@ -125,25 +125,31 @@ impl Prices {
         tier.map_or(self, |tier| &tier.prices)
     }
 
-    /// What a token costs that is written to a cache.
+    /// What a token costs at most that is written to a cache.
     #[must_use]
     pub fn written(&self, writes: CacheWrites) -> Decimal {
         match writes {
             CacheWrites::None => self.prompt,
             CacheWrites::Minutes => self.cache_write(),
-            CacheWrites::Hour => self.cache_write_1h(),
+            CacheWrites::Hour => self.cache_write_1h().max(self.cache_write()),
         }
     }
 
-    /// What one picture costs that is billed as such: the price for exactly this quality and size,
-    /// for this size, for this quality, for any; or else `image`.
+    /// Which of `output_images` is the price of such a picture: the one for exactly this quality and size,
+    /// for this size, for this quality, or for any.
+    #[must_use]
+    pub fn picture_kind(&self, quality: &str, size: &str) -> Option<String> {
+        let names = [format!("{quality}/{size}"), size.to_owned(), quality.to_owned(), String::new()];
+        names.into_iter().find(|name| self.output_images.contains_key(name))
+    }
+
+    /// What one picture costs that is billed as such: see [`Self::picture_kind`]; or else `image`.
     #[must_use]
     pub fn picture(&self, quality: &str, size: &str) -> Option<Decimal> {
-        let by_name = || {
-            let names = [format!("{quality}/{size}"), size.to_owned(), quality.to_owned(), String::new()];
-            names.iter().find_map(|name| self.output_images.get(name).copied())
+        let listed = match self.output_images.is_empty() {
+            true => None,
+            false => self.picture_kind(quality, size).and_then(|kind| self.output_images.get(&kind).copied()),
         };
-        let listed = if self.output_images.is_empty() { None } else { by_name() };
         listed.or_else(|| (!self.image.is_zero()).then_some(self.image))
     }
 
@@ -255,6 +261,17 @@ pub enum Exchange {
 
 /// 1 bitcoin in msat.
 const MSAT_PER_BTC: u64 = 100_000_000_000;
+/// Zeros of it, and of a satoshi's.
+const MSAT_PER_BTC_PLACES: u32 = 11;
+const MSAT_PER_SAT_PLACES: u32 = 3;
+
+/// Times ten to the power of `places`. By moving the point, which costs no digits, as far as that goes.
+fn shifted(mut amount: Decimal, places: u32) -> Option<Decimal> {
+    let moved = amount.scale().min(places);
+    amount.set_scale(amount.scale().checked_sub(moved)?).ok()?;
+    let rest = 10_u64.checked_pow(places.checked_sub(moved)?)?;
+    amount.checked_mul(Decimal::from(rest))
+}
 
 impl Exchange {
     /// Numerator and denominator of msat per unit of the currency.
@@ -290,16 +307,25 @@ impl Exchange {
 
     /// Whole quotient, and whether nothing was left over.
     fn divide(&self, amount: Decimal) -> Option<(Msat, bool)> {
-        let (numerator, denominator) = self.factor()?;
+        let (fees, places, denominator) = match self {
+            Self::Usd { btc_usd, exchange_fee, provider_fee } => {
+                (exchange_fee.checked_mul(*provider_fee)?, MSAT_PER_BTC_PLACES, *btc_usd)
+            }
+            Self::Sat => (Decimal::ONE, MSAT_PER_SAT_PLACES, Decimal::ONE),
+        };
         if amount.is_sign_negative() && !amount.is_zero() || denominator <= Decimal::ZERO {
             return None;
         }
-        let product = amount.checked_mul(numerator)?;
+        let (amount, fees) = (amount.normalize(), fees.normalize());
+        let product = amount.checked_mul(fees)?;
+        // Where a decimal does not hold all digits, the last ones are rounded: then something is left over.
+        let whole_product = product.is_zero() || product.scale() == amount.scale().checked_add(fees.scale())?;
+        let product = shifted(product, places)?;
         let quotient = product.checked_div(denominator)?.floor();
         if quotient > Decimal::from(MAX_MSAT) {
             return None;
         }
-        let exact = quotient.checked_mul(denominator)? == product;
+        let exact = whole_product && quotient.checked_mul(denominator)? == product;
         let whole = u64::try_from(quotient).ok()?;
         Msat::new(whole).map(|msat| (msat, exact))
     }

@@ -85,6 +85,14 @@ impl Prices {
         served.unwrap_or(self).for_input(usage.total_input())
     }
 
+    /// The service whose prices these are for this usage. `self` was cut down to what the request `wanted`.
+    #[must_use]
+    pub fn charged_as(&self, usage: &Usage, wanted: Wanted) -> Service {
+        let told = usage.service.unwrap_or(wanted.assumed());
+        let is_priced = self.services.iter().any(|(priced, _)| *priced == told);
+        if is_priced { told } else { Service::Standard }
+    }
+
     /// Whether a request that wants to be served like this can be priced. What is cheaper elsewhere is served
     /// at the standard price; what is dearer needs its own.
     #[must_use]

@@ -1,6 +1,7 @@
 //! A payment becomes an account with enough on it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -41,14 +42,24 @@ const KNOWN_KEYS: u64 = 100_000;
 const KNOWN_EXPIRIES: u64 = 10_000;
 const EXPIRY_MEMORY: Duration = Duration::from_secs(60);
 
+/// What is remembered of a key.
+#[derive(Clone, Debug)]
+struct Known {
+    source: Source,
+    profile: Option<Arc<str>>,
+}
+
 /// Turns payments into payers.
 #[derive(Clone, Debug)]
 pub struct Till {
     wallet: Wallet,
     vault: Vault,
-    /// Key hash to account, of accounts that were credited and of child keys. Neither ever changes;
-    /// what is on the account, and what a key may spend of it, is always asked of the database.
-    known: Cache<String, Source>,
+    /// Key hash to account, of accounts that were credited and of child keys. Neither ever changes, but
+    /// for the profile: see [`Till::forget`]. What is on the account, and what a key may spend of it, is
+    /// always asked of the database.
+    known: Cache<String, Known>,
+    /// Of what is known: see [`Till::forget`].
+    generation: Arc<AtomicU64>,
     /// What was noted lately.
     expiries: Cache<AccountId, Expiry>,
     child_key_cost: Msat,
@@ -61,7 +72,8 @@ impl Till {
         let expiries = Cache::builder().max_capacity(KNOWN_EXPIRIES).time_to_live(EXPIRY_MEMORY).build();
         let visitors = Visitors::new(vault.clone(), Arc::clone(wallet.ledger().clock()), clients);
         let known = Cache::new(KNOWN_KEYS);
-        Self { wallet, vault, known, expiries, child_key_cost, visitors: Arc::new(visitors) }
+        let generation = Arc::default();
+        Self { wallet, vault, known, generation, expiries, child_key_cost, visitors: Arc::new(visitors) }
     }
 
     /// What a client pays for a child key.
@@ -124,6 +136,25 @@ impl Till {
     #[must_use]
     pub fn remembers(&self, key_hex: &str) -> bool {
         self.known.contains_key(&self.vault.key_hash(key_hex))
+    }
+
+    /// Forgets what is remembered of keys, since the profiles of some have changed.
+    pub fn forget(&self) {
+        // What was looked up before and comes in after counts no more.
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.known.invalidate_all();
+    }
+
+    /// The profile of prices that a key has, or its parent. A token has one only when it is a key already.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn profile(&self, payment: &Payment) -> Result<Option<Arc<str>>, Failure> {
+        match payment {
+            Payment::Key(hex) => Ok(self.find(hex, |_| true).await?.and_then(|known| known.profile)),
+            Payment::TokenKey(token) => Ok(self.find(&token.id, is_credited).await?.and_then(|known| known.profile)),
+            Payment::OneShot(_) | Payment::Asking => Ok(None),
+        }
     }
 
     /// Refuses a key that this node does not have. Redeems nothing.
@@ -223,30 +254,33 @@ impl Till {
     }
 
     async fn by_key(&self, hex: &str) -> Result<Source, Failure> {
-        self.find(hex, |_| true).await?.ok_or_else(unknown_key)
+        self.find(hex, |_| true).await?.map(|known| known.source).ok_or_else(unknown_key)
     }
 
-    /// Whose money a key spends, if it is one that `counts`.
-    async fn find(&self, key_hex: &str, counts: impl Fn(&Account) -> bool) -> Result<Option<Source>, Failure> {
+    /// Whose money a key spends, and at which prices, if it is one that `counts`.
+    async fn find(&self, key_hex: &str, counts: impl Fn(&Account) -> bool) -> Result<Option<Known>, Failure> {
         let key_hash = self.vault.key_hash(key_hex);
-        if let Some(source) = self.known.get(&key_hash) {
-            return Ok(Some(source));
+        if let Some(known) = self.known.get(&key_hash) {
+            return Ok(Some(known));
         }
+        let generation = self.generation.load(Ordering::SeqCst);
         match self.look_up(key_hex).await? {
             Some(account) if counts(&account) => {
                 let source = Source { account: account.purse(), spender: account.id };
-                if is_credited(&account) || account.parent.is_some() {
-                    self.known.insert(key_hash, source);
+                let known = Known { source, profile: account.profile.as_deref().map(Arc::from) };
+                let is_lasting = is_credited(&account) || account.parent.is_some();
+                if is_lasting && generation == self.generation.load(Ordering::SeqCst) {
+                    self.known.insert(key_hash, known.clone());
                 }
-                Ok(Some(source))
+                Ok(Some(known))
             }
             _ => Ok(None),
         }
     }
 
     async fn by_token(&self, token: &Token, required: Msat, model: &str) -> Result<Source, Failure> {
-        if let Some(source) = self.find(&token.id, is_credited).await? {
-            return Ok(source);
+        if let Some(known) = self.find(&token.id, is_credited).await? {
+            return Ok(known.source);
         }
         self.check_value(token, required, model).await?;
         Ok(self.redeem(token, AccountKind::Key).await?.id.into())

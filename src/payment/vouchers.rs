@@ -43,6 +43,8 @@ pub struct Wanted {
     pub note: String,
     /// In ms since the Unix epoch; none: never.
     pub expires_ms: Option<i64>,
+    /// Profile of prices of the keys that they make.
+    pub profile: Option<String>,
     /// Whose money it is.
     pub funds: Funds,
 }
@@ -86,6 +88,12 @@ pub async fn issue(
     wanted: &Wanted,
 ) -> Result<Vec<Issued>, IssueError> {
     check(wanted, ledger.clock().now_ms()).map_err(IssueError::Asked)?;
+    if let Some(name) = &wanted.profile {
+        let tariffs = ledger.tariffs().await.map_err(vouchers::IssueError::Store)?;
+        if tariffs.profile(name).is_none() {
+            return Err(IssueError::Asked(format!("There is no profile {name}.")));
+        }
+    }
     let codes: Vec<String> = (0..wanted.count).map(|_| vault::legible(LETTERS)).collect();
     let new: Vec<New> = codes
         .iter()
@@ -101,6 +109,7 @@ pub async fn issue(
         amount: wanted.amount,
         note: wanted.note.trim(),
         expires_ms: wanted.expires_ms,
+        profile: wanted.profile.as_deref(),
         funds: wanted.funds,
         mints,
         unit: unit.as_str(),
@@ -181,6 +190,10 @@ fn refused(error: RedeemError) -> Failure {
         ),
         RedeemError::Revoked => Failure::client(Code::VoucherRevoked, "This voucher was revoked by its issuer."),
         RedeemError::Expired => Failure::client(Code::VoucherExpired, "This voucher has expired."),
+        RedeemError::OtherPrices => Failure::client(
+            Code::InvalidRequest,
+            "This voucher has prices of its own. Redeem it without a key: it makes one.",
+        ),
         RedeemError::Store(error) => broken(error),
     }
 }

@@ -15,6 +15,7 @@ pub mod feeds;
 pub mod median;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -128,6 +129,8 @@ pub struct PriceBook {
     rules: RateRules,
     clock: SharedClock,
     quotes: RwLock<Arc<Quotes>>,
+    /// How often the feeds were asked.
+    refreshes: AtomicU64,
     /// The rate that was good last.
     last: RwLock<Option<Rate>>,
 }
@@ -148,7 +151,7 @@ impl PriceBook {
     pub fn new(feeds: Vec<Box<dyn PriceFeed>>, fixed: Option<Decimal>, rules: RateRules, clock: SharedClock) -> Self {
         let quotes = RwLock::new(Arc::new(vec![None; feeds.len()]));
         let fixed = fixed.filter(|rate| is_sane(*rate));
-        Self { feeds, fixed, rules, clock, quotes, last: RwLock::default() }
+        Self { feeds, fixed, rules, clock, quotes, refreshes: AtomicU64::default(), last: RwLock::default() }
     }
 
     /// The book that the configuration asks for, with its own HTTP client.
@@ -185,6 +188,7 @@ impl PriceBook {
         }
         let verdict = self.judge(&quotes, self.clock.now_ms());
         *self.quotes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(quotes);
+        self.refreshes.fetch_add(1, Ordering::Relaxed);
         match verdict {
             Verdict::Agreed(rate, _) => *self.last.write().unwrap_or_else(PoisonError::into_inner) = Some(rate),
             Verdict::Contradictory => faults.push("the feeds contradict each other".to_owned()),
@@ -209,6 +213,12 @@ impl PriceBook {
             Verdict::Contradictory => Err(stale()),
             Verdict::Silent => self.in_grace(now_ms).ok_or_else(stale),
         }
+    }
+
+    /// How often the feeds were asked: as long as it is the same, they said the same.
+    #[must_use]
+    pub fn refreshes(&self) -> u64 {
+        self.refreshes.load(Ordering::Relaxed)
     }
 
     /// What every feed said last, in their order.

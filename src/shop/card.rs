@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::moment;
 use super::prices::exact;
 use crate::ledger::requests::Charged;
+use crate::ledger::sheets;
 use crate::pages::format;
 use crate::price::decimal;
 
@@ -20,6 +21,8 @@ pub(super) struct Card {
     pub parts: Vec<Part>,
     /// The rate and the fees, in a sentence.
     pub terms: Option<String>,
+    /// What the exact numbers are kept by.
+    pub kept: Vec<String>,
     /// The upstream reported no usage.
     pub estimated: bool,
 }
@@ -44,6 +47,7 @@ pub(super) fn of(charged: &Charged) -> Card {
         sat: format::sat(charged.charged.to_db()),
         parts: parts(&record),
         terms: terms(&record),
+        kept: ["price_id", "rate_id"].iter().filter_map(|key| id(&record, key)).collect(),
         estimated: record.get("estimated").and_then(Value::as_bool).unwrap_or_default(),
     }
 }
@@ -122,9 +126,21 @@ fn title(name: &str) -> String {
     }
 }
 
+fn id(record: &Map<String, Value>, key: &str) -> Option<String> {
+    record.get(key).and_then(Value::as_str).filter(|id| sheets::is_id(id)).map(str::to_owned)
+}
+
 fn terms(record: &Map<String, Value>) -> Option<String> {
-    let btc_usd = amount(record.get("btc_usd")?)?;
     let price = object(record, "price")?;
+    let dealt = price.get("multiplier").and_then(amount);
+    let dealt = dealt.map(|factor| format!("The prices are {} times those of the list.", exact(factor)));
+    let rate = rate(record, price);
+    let said: Vec<String> = [dealt, rate].into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join(" "))
+}
+
+fn rate(record: &Map<String, Value>, price: &Map<String, Value>) -> Option<String> {
+    let btc_usd = amount(record.get("btc_usd")?)?;
     let fee = |key: &str| price.get(key).and_then(amount).unwrap_or(Decimal::ONE);
     Some(format!(
         "At {} USD for a bitcoin, times {} (the node’s fee) and {} (exchange fee).",

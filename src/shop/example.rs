@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 
 use super::prices::exact;
-use crate::catalog::route::Market;
+use crate::catalog::route::{Buyer, Market};
 use crate::money::rate::Exchange;
 use crate::money::{RateCard, Usage};
 use crate::pages::format;
@@ -31,14 +31,19 @@ pub(super) struct Step {
 }
 
 /// The example for this model; `None` when it has no price now.
-pub(super) fn of(market: &Market, model: &str) -> Option<Example> {
-    let card = market.rate_card(model)?;
+pub(super) fn of(market: &Market, buyer: Buyer<'_>, model: &str) -> Option<Example> {
+    let (card, multiplier) = market.rate_card(model, buyer)?;
     let usage = Usage { input: INPUT, output: OUTPUT, ..Usage::default() };
     let total = card.price(&usage)?.total;
-    Some(Example { model: model.to_owned(), steps: steps(&card)?, msat: total.get(), sat: format::sat(total.to_db()) })
+    Some(Example {
+        model: model.to_owned(),
+        steps: steps(&card, multiplier)?,
+        msat: total.get(),
+        sat: format::sat(total.to_db()),
+    })
 }
 
-fn steps(card: &RateCard) -> Option<Vec<Step>> {
+fn steps(card: &RateCard, multiplier: Decimal) -> Option<Vec<Step>> {
     let prices = &card.prices;
     let input = Decimal::from(INPUT).checked_mul(prices.prompt)?;
     let output = Decimal::from(OUTPUT).checked_mul(prices.completion)?;
@@ -50,9 +55,13 @@ fn steps(card: &RateCard) -> Option<Vec<Step>> {
     }
     let msat = card.exchange.to_sat_decimal(list)?.checked_mul(Decimal::ONE_THOUSAND)?;
     let mut steps = Vec::new();
+    let what = match multiplier == Decimal::ONE {
+        true => "Tokens at list price",
+        false => "Tokens at the price of this hour",
+    };
     match &card.exchange {
         Exchange::Usd { btc_usd, exchange_fee, provider_fee } => {
-            steps.push(Step { what: "Tokens at list price", sum, result: format!("{} USD", exact(list)) });
+            steps.push(Step { what, sum, result: format!("{} USD", exact(list)) });
             let dearer = list.checked_mul(*provider_fee)?.checked_mul(*exchange_fee)?;
             steps.push(Step {
                 what: "Times the node’s fee and the exchange fee",

@@ -1,5 +1,7 @@
 //! `/` in a browser: what this node is and sells, how to pay, and where to ask about a key.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::Json;
 use axum::extract::State;
@@ -11,11 +13,12 @@ use super::example::{self, Example};
 use super::prices::{self, Table, Wish};
 use super::snippets::{self, Snippet, Spoken};
 use super::{address, answer, render};
-use crate::catalog::route::RateView;
+use crate::catalog::route::{Buyer, Market, RateView};
 use crate::dialect;
 use crate::failure::Failure;
 use crate::http::{self, Node};
 use crate::money::RateCard;
+use crate::money::tariff::Window;
 use crate::pages::format;
 use crate::price::Standing;
 
@@ -34,6 +37,8 @@ struct Page {
     rate: Rate,
     table: Table,
     fixed: Option<Fixed>,
+    /// Hours at which prices are others, a sentence each.
+    hours: Vec<String>,
     example: Option<Example>,
     input: String,
     output: String,
@@ -84,7 +89,8 @@ async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, F
         rate: rate(&market.rate()),
         table: prices::table(models, &wish, fixed.is_some()),
         fixed,
-        example: example::of(market, snippets::pasteable(ids())),
+        hours: hours(market, node.exchange.ledger.clock().now_ms()),
+        example: example::of(market, Buyer::anybody(&node.exchange.pool), snippets::pasteable(ids())),
         input: example::figure(example::INPUT),
         output: example::figure(example::OUTPUT),
         snippets: snippets::all(&base, snippets::pasteable(ids()), spoken),
@@ -107,6 +113,20 @@ fn rate(view: &RateView) -> Rate {
         Standing::Grace => format!("the last good one, {age} old, at a margin: the feeds are silent"),
     };
     Rate { usd: Some(prices::exact(rate.btc_usd.round_dp(2))), state }
+}
+
+fn hours(market: &Market, now_ms: i64) -> Vec<String> {
+    let tariffs = market.tariffs();
+    let sentence = |window: &Arc<Window>| {
+        let models = match window.models.describe() {
+            models if models.is_empty() => "All models".to_owned(),
+            models => models,
+        };
+        let factor = prices::exact(window.multiplier);
+        let now = if window.is_open(now_ms) { " It is such an hour now: the prices below are these." } else { "" };
+        format!("{models}: {factor} times the price {}.{now}", window.hours())
+    };
+    tariffs.windows.iter().map(sentence).collect()
 }
 
 fn fixed(card: &RateCard) -> Option<Fixed> {

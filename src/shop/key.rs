@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::card::{self, Card};
+use super::prices::exact;
 use super::{Sent, answer, moment, render, typed};
 use crate::failure::{Failure, Funds};
 use crate::http::{self, Node};
@@ -125,7 +126,7 @@ pub(super) async fn show(
         held: (!figures.held.is_zero()).then(|| format::sat(figures.held.to_db())),
         spent: format::sat(figures.spent.to_db()),
         requests: i64::try_from(figures.requests).map_or_else(|_| figures.requests.to_string(), format::count),
-        limits: limits(&figures),
+        limits: limits(&figures).into_iter().chain(prices(node, account)).collect(),
         mint: account.mint.clone(),
         parent: statement.parent,
         children: statement.children.len(),
@@ -148,6 +149,19 @@ fn limits(figures: &Figures) -> Vec<String> {
     });
     let end = limits.valid_until.map(|end| format!("Works until {}.", moment(end.saturating_mul(1000))));
     cap.into_iter().chain(end).collect()
+}
+
+/// Which prices the key has, where they are not those of everybody.
+fn prices(node: &Node, account: &Account) -> Vec<String> {
+    let tariffs = node.exchange.market.tariffs();
+    let Some(profile) = account.profile.as_ref().and_then(|name| tariffs.profile(name)) else { return Vec::new() };
+    let factor = exact(profile.multiplier);
+    let mut said = vec![format!("Has the prices of the profile “{}”: {factor} times those of the list.", profile.name)];
+    let models = profile.models.describe();
+    if !models.is_empty() {
+        said.push(format!("Can be used for these models: {models}."));
+    }
+    said
 }
 
 fn moved(movement: &Movement) -> Moved {

@@ -350,6 +350,8 @@ fn named(key: &str) -> Option<(String, u64)> {
         "completion" => "output",
         "input_cache_read" => "cache read",
         "input_cache_write" => "cache write",
+        "input_cache_write_1h" => "cache write for an hour",
+        "audio" => "audio",
         _ => return None,
     };
     Some((format!("1M tokens of {what}{above}{service}"), MILLION))

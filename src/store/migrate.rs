@@ -56,6 +56,12 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 17, common: include_str!("../migrations/0017_prices.sql"), sqlite: "", postgres: "" },
     Migration { version: 19, common: include_str!("../migrations/0019_upstream_bars.sql"), sqlite: "", postgres: "" },
     Migration {
+        version: 18,
+        common: include_str!("../migrations/0018_prices.sql"),
+        sqlite: include_str!("../migrations/0018_prices.sqlite.sql"),
+        postgres: include_str!("../migrations/0018_prices.postgres.sql"),
+    },
+    Migration {
         version: 21,
         common: include_str!("../migrations/0021_charges.sql"),
         sqlite: include_str!("../migrations/0021_charges.sqlite.sql"),

@@ -314,6 +314,14 @@ impl Pool {
         distinct(self.members.iter())
     }
 
+    /// The highest fee of those that have this model, in whatever wire format: what it costs at most, on top
+    /// of the list price. `None`: nobody has it.
+    #[must_use]
+    pub fn dearest_fee(&self, names: Names<'_>) -> Option<rust_decimal::Decimal> {
+        let having = self.members.iter().filter(|member| member.upstream.called(names, &[]).is_some());
+        having.map(|member| member.upstream.fee()).max()
+    }
+
     /// What could serve this.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use crate::bearer::world;
 use crate::support::mint::TestMint;
 use crate::support::node::TestNode;
 use crate::support::purse::Purse;
+use crate::support::reckon::{reckon, sheets};
 use crate::support::upstream::Upstream;
 
 /// A node, and a key with money on it.
@@ -82,6 +83,8 @@ impl World {
         assert_eq!(receipt["charged_msat"], json!(msat), "{what}: {receipt}");
         assert!(receipt["held_msat"].as_u64().unwrap() >= msat, "{what}: {receipt}");
         assert_eq!(receipt["shortfall_msat"], Value::Null, "{what}: more was used than was held: {receipt}");
+        let (price, rate) = sheets(&self.node, receipt).await;
+        assert_eq!(reckon(receipt, &price, &rate), msat, "{what}: reckoned again: {receipt} {price}");
         Charged { body, media: text("content-type").unwrap_or_default(), msat }
     }
 

@@ -60,6 +60,7 @@ impl World {
     async fn issue(&self, count: usize, sats: u64, hours: Option<i64>) -> Result<Vec<String>, IssueError> {
         let wanted = Wanted {
             funds: Funds::Earned,
+            profile: None,
             batch: uuid::Uuid::new_v4().to_string(),
             count,
             amount: Msat::new(sats * 1000).unwrap(),

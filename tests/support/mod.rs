@@ -22,6 +22,7 @@ pub mod node;
 pub mod prices;
 pub mod proxy;
 pub mod purse;
+pub mod reckon;
 pub mod relay;
 pub mod store;
 pub mod tokens;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use coinslot::audit::Auditor;
 use coinslot::clock::{SharedClock, SystemClock};
 use coinslot::config::Config;
-use coinslot::node::{self, Running};
+use coinslot::node::{self, Running, StartError};
+use coinslot::store::StoreError;
 use coinslot::wallet::holdings::Inspector;
 use coinslot::wallet::mint::Limits;
 use serde_json::{Value, json};
@@ -145,8 +146,18 @@ impl TestNode {
     }
 
     async fn run(&mut self) {
-        let config = Config::from_vars(&self.settings).expect("settings");
-        self.running = Some(node::start(config, Arc::clone(&self.clock)).await.expect("the node starts"));
+        // A command that another test starts just now shares this process's locks until it runs.
+        let mut attempts = 0;
+        while self.running.is_none() {
+            let config = Config::from_vars(&self.settings).expect("settings");
+            match node::start(config, Arc::clone(&self.clock)).await {
+                Err(StartError::Store(StoreError::InUse(_))) if attempts < 100 => {
+                    attempts += 1;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                started => self.running = Some(started.expect("the node starts")),
+            }
+        }
     }
 
     /// Stops the node and starts it again on the same data.

@@ -54,6 +54,9 @@ fn describe(account: &Account, key: &str, statement: &Statement, now_ms: i64) ->
         info.insert("refund_lnurl".into(), json!(expiry.address));
         info.insert("key_expiry_time".into(), json!(expiry.at));
     }
+    if let Some(profile) = &account.profile {
+        info.insert("price_profile".into(), json!(profile));
+    }
     info.insert("mint".into(), json!(account.mint));
     info.insert("unit".into(), json!(account.unit));
     Value::Object(info)

@@ -110,6 +110,22 @@ pub async fn put_expiry(tx: &mut Tx, account: AccountId, expiry: &Expiry) -> Res
     Ok(())
 }
 
+/// Gives a key a profile of prices, or takes it away.
+///
+/// # Errors
+/// A constraint error when there is no such profile.
+pub async fn put_profile(tx: &mut Tx, account: AccountId, profile: Option<&str>) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO key_terms (account, profile) VALUES ($1, $2) \
+         ON CONFLICT (account) DO UPDATE SET profile = excluded.profile",
+    )
+    .bind(account.get())
+    .bind(profile)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Forgets what a key used in its window.
 ///
 /// # Errors

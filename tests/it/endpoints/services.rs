@@ -160,6 +160,8 @@ async fn what_is_held_is_the_dearest_price_that_the_answer_may_name() {
     }
     let [none, default, flex, auto, priority] = held[..] else { panic!("{held:?}") };
     assert_eq!((none, flex, auto), (default, default, priority));
-    assert_eq!(priority, 2 * default);
+    // 160 for the input and 200 tokens of output, all of which may be reasoning: at 30, which is more than the 20 of
+    // output; in haste at 40, which both cost there, and the input is twice as dear.
+    assert_eq!((default, priority), (160 + 200 * 30, 2 * 160 + 200 * 40));
     world.finish().await;
 }

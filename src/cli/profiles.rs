@@ -1,0 +1,216 @@
+//! `coinslot profiles`: prices of some keys. Works with the node stopped, and beside a running one, which
+//! notices within seconds (see [`crate::store::Store::open_beside`]).
+
+use std::io::Read as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+
+use super::tariffs::{Factors, least_factor, opened, run};
+use super::vouchers::check_vault;
+use crate::config::Config;
+use crate::ledger::tariffs::RemoveError;
+use crate::ledger::{AccountId, Ledger};
+use crate::money::tariff::Profile;
+use crate::payment::{self, Payment};
+use crate::vault::Vault;
+
+pub(super) const ARGUMENTS: &str = "set|list|remove|attach|detach …";
+
+pub(super) const HELP: &str = "prices of some keys; `coinslot profiles help` says more";
+
+const PAGE: &str = "\
+coinslot profiles: a factor on all prices, for the keys and vouchers that have it
+
+  coinslot profiles set NAME --multiplier 0.8 [--models PATTERN]… [--not PATTERN]… [--allow-below-cost]
+  coinslot profiles list [--json]
+  coinslot profiles remove NAME
+  coinslot profiles attach NAME < keys
+  coinslot profiles detach < keys
+
+Patterns are of model ids, with * for anything: a key with a profile is sold the models that it names (all,
+without --models) but for those behind --not. `set` changes a profile that there is, for all keys that have it.
+Keys (sk-…) are read from the standard input, one a line, so that no list of commands shows them; child keys
+have their parent's profile, unless one of their own. Vouchers: `coinslot vouchers create --profile NAME`.
+Owners of keys see the name. A profile does not lower a price below what the dearest upstream of the model
+takes, unless it is made with --allow-below-cost.
+";
+
+/// Longest list of keys that is read, in bytes.
+const MAX_KEYS: u64 = 1024 * 1024;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Act {
+    Set(Profile),
+    List,
+    Remove(String),
+    /// `None`: to none.
+    Attach(Option<String>),
+}
+
+pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
+    run(PAGE, words, read, work)
+}
+
+/// What the words ask for, and whether the answer is to be JSON.
+fn read(words: &[&str]) -> Option<(Act, bool)> {
+    let (verb, rest) = words.split_first()?;
+    let mut factors = Factors::default();
+    let name = factors.read(rest, |_, _| None)?;
+    let json = factors.json;
+    let act = match (*verb, name) {
+        ("set", Some(name)) => Act::Set(Profile {
+            name,
+            multiplier: factors.multiplier?,
+            models: factors.models,
+            below_cost: factors.below_cost,
+        }),
+        (_, _) if factors.are_given() => return None,
+        ("list", None) => Act::List,
+        ("remove", Some(name)) => Act::Remove(name),
+        ("attach", Some(name)) => Act::Attach(Some(name)),
+        ("detach", None) => Act::Attach(None),
+        _ => return None,
+    };
+    Some((act, json))
+}
+
+async fn work(config: Arc<Config>, act: Act, json: bool) -> Result<String, String> {
+    let (store, ledger) = opened(&config).await?;
+    let done = match act {
+        Act::Set(profile) => set(&config, &ledger, &profile).await,
+        Act::List => list(&ledger, json).await,
+        Act::Remove(name) => match ledger.remove_profile(&name).await {
+            Ok(true) => Ok(format!("{name} is removed\n")),
+            Ok(false) => Err(format!("there is no profile {name}")),
+            Err(RemoveError::InUse(keys)) => Err(format!("{name} stays: {keys} keys or vouchers have it")),
+            Err(RemoveError::Store(error)) => Err(error.to_string()),
+        },
+        Act::Attach(name) => attach(&config, &ledger, name.as_deref()).await,
+    };
+    store.close().await;
+    done
+}
+
+async fn set(config: &Config, ledger: &Ledger, profile: &Profile) -> Result<String, String> {
+    profile.check()?;
+    if !profile.below_cost && profile.multiplier < Decimal::ONE {
+        let least = least_factor(config);
+        if profile.multiplier < least {
+            return Err(format!(
+                "{} would sell below cost: the node breaks even at {least}. Give it --allow-below-cost if you want that",
+                profile.name
+            ));
+        }
+    }
+    ledger.put_profile(profile).await.map_err(|error| error.to_string())?;
+    Ok(format!("{}: {} times the price list\n", profile.name, profile.multiplier.normalize()))
+}
+
+async fn list(ledger: &Ledger, json: bool) -> Result<String, String> {
+    let tariffs = ledger.tariffs().await.map_err(|error| error.to_string())?;
+    let mut rows = Vec::new();
+    for profile in &tariffs.profiles {
+        let keys = ledger.profile_users(&profile.name).await.map_err(|error| error.to_string())?;
+        rows.push((profile, keys));
+    }
+    if json {
+        let profiles: Vec<Value> = rows
+            .iter()
+            .map(|(profile, keys)| {
+                json!({
+                    "name": profile.name, "multiplier": profile.multiplier, "models": profile.models.only,
+                    "not": profile.models.not, "below_cost": profile.below_cost, "keys": keys,
+                })
+            })
+            .collect();
+        return Ok(format!("{}\n", json!({ "profiles": profiles })));
+    }
+    if rows.is_empty() {
+        return Ok("no profile was made yet\n".to_owned());
+    }
+    let line = |name: &str, factor: &str, keys: &str, cost: &str, models: &str| {
+        format!("{name:<20} {factor:>10} {keys:>8} {cost:<10} {models}").trim_end().to_owned() + "\n"
+    };
+    let head = line("name", "times", "keys", "below cost", "models");
+    let rows = rows.iter().map(|(profile, keys)| {
+        let models = match profile.models.describe() {
+            models if models.is_empty() => "all".to_owned(),
+            models => models,
+        };
+        let cost = if profile.below_cost { "allowed" } else { "no" };
+        line(&profile.name, &profile.multiplier.normalize().to_string(), &keys.to_string(), cost, &models)
+    });
+    Ok(std::iter::once(head).chain(rows).collect())
+}
+
+/// All of the keys, or none when one of them is unknown.
+async fn attach(config: &Config, ledger: &Ledger, name: Option<&str>) -> Result<String, String> {
+    if let Some(name) = name {
+        let tariffs = ledger.tariffs().await.map_err(|error| error.to_string())?;
+        tariffs.profile(name).ok_or_else(|| format!("there is no profile {name}"))?;
+    }
+    let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref());
+    let vault = vault.map_err(|error| error.to_string())?;
+    check_vault(ledger.store(), &vault).await?;
+    let mut text = String::new();
+    std::io::stdin().take(MAX_KEYS).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let mut accounts: Vec<AccountId> = Vec::new();
+    for (number, line) in (1_usize..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        // Which line it is, and never what is in it.
+        let unknown = || format!("line {number} is no key of this node; nothing was changed");
+        let payment = payment::read_key(line.trim()).map_err(|_| unknown())?;
+        let hex = payment.key_hex().filter(|_| !matches!(payment, Payment::Asking)).ok_or_else(unknown)?;
+        let found = ledger.key(&vault.key_hash(hex)).await.map_err(|error| error.to_string())?;
+        accounts.push(found.ok_or_else(unknown)?.id);
+    }
+    if accounts.is_empty() {
+        return Err("no key came on the standard input".to_owned());
+    }
+    ledger.set_profile(&accounts, name).await.map_err(|error| error.to_string())?;
+    let what = name.map_or_else(|| "the prices of the list".to_owned(), |name| format!("the prices of {name}"));
+    Ok(format!("{} keys have {what} now\n", accounts.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::tariff::Filter;
+
+    #[test]
+    fn words_make_sense_or_nothing_is_done() {
+        let club = |below_cost| Profile {
+            name: "club".to_owned(),
+            multiplier: Decimal::new(8, 1),
+            models: Filter { only: vec!["a/*".to_owned(), "b".to_owned()], not: vec!["a/c".to_owned()] },
+            below_cost,
+        };
+        let set = "set club --multiplier 0.8 --models a/* --models b --not a/c";
+        for (line, wanted) in [
+            (set.to_owned(), Some((Act::Set(club(false)), false))),
+            (format!("{set} --allow-below-cost"), Some((Act::Set(club(true)), false))),
+            ("list --json".to_owned(), Some((Act::List, true))),
+            ("remove club".to_owned(), Some((Act::Remove("club".to_owned()), false))),
+            ("attach club".to_owned(), Some((Act::Attach(Some("club".to_owned())), false))),
+            ("detach".to_owned(), Some((Act::Attach(None), false))),
+            (String::new(), None),
+            ("set club".to_owned(), None),
+            ("set --multiplier 0.8".to_owned(), None),
+            ("set club --multiplier much".to_owned(), None),
+            ("set club other --multiplier 1".to_owned(), None),
+            ("attach club sk-1".to_owned(), None),
+            ("attach".to_owned(), None),
+            ("detach club".to_owned(), None),
+            ("list club".to_owned(), None),
+            ("list --multiplier 1".to_owned(), None),
+            ("remove club --models x".to_owned(), None),
+            ("set club --multiplier 1 --from 10:00".to_owned(), None),
+        ] {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            assert_eq!(read(&words), wanted, "{line}");
+        }
+    }
+}
