@@ -76,6 +76,7 @@ async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, F
     let spoken = Spoken {
         responses: dialect::for_path("responses").is_some(),
         messages: dialect::for_path("messages").is_some(),
+        gemini: dialect::for_method("generateContent").is_some(),
     };
     render(&Page {
         name: text(&about, "name"),
