@@ -58,6 +58,12 @@ impl Spool {
         Self { limit, room: Arc::new(Semaphore::new(pages)) }
     }
 
+    /// The largest body, in bytes.
+    #[must_use]
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Takes in a body, inflated already.
     ///
     /// # Errors

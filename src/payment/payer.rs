@@ -82,6 +82,12 @@ impl Till {
         self.child_key_cost
     }
 
+    /// What one address may ask for without paying.
+    #[must_use]
+    pub fn allowance(&self) -> &Clients {
+        self.visitors.allowance()
+    }
+
     pub(super) fn visitors(&self) -> &Visitors {
         &self.visitors
     }

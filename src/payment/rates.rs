@@ -141,6 +141,12 @@ impl Rates {
         Arc::new(Self { salt: rand::random(), limits, clock, keys: Mutex::default() })
     }
 
+    /// What one key may do.
+    #[must_use]
+    pub const fn limits(&self) -> &KeyLimits {
+        &self.limits
+    }
+
     /// The key that a payment is limited as; `None` where nothing is limited.
     #[must_use]
     pub fn key_of<'a>(&self, payment: &'a Payment) -> Option<&'a str> {

@@ -89,6 +89,12 @@ impl Visitors {
         Self { vault, clock, allowance, seen: Mutex::default() }
     }
 
+    /// What one address may do.
+    #[must_use]
+    pub const fn allowance(&self) -> &Clients {
+        &self.allowance
+    }
+
     /// Invoices of this address that were not known to be paid, and whose time is not over.
     #[must_use]
     pub fn waiting(&self, address: Option<IpAddr>) -> Vec<String> {

@@ -54,10 +54,10 @@ struct Rate {
 }
 
 /// Prices in sats that replace those of every model.
-struct Fixed {
-    request: String,
-    input: String,
-    output: String,
+pub(super) struct Fixed {
+    pub request: String,
+    pub input: String,
+    pub output: String,
 }
 
 /// The page.
@@ -76,6 +76,7 @@ async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, F
     let spoken = Spoken {
         responses: dialect::for_path("responses").is_some(),
         messages: dialect::for_path("messages").is_some(),
+        gemini: dialect::for_method("generateContent").is_some(),
     };
     render(&Page {
         name: text(&about, "name"),
@@ -115,7 +116,8 @@ fn rate(view: &RateView) -> Rate {
     Rate { usd: Some(prices::exact(rate.btc_usd.round_dp(2))), state }
 }
 
-fn hours(market: &Market, now_ms: i64) -> Vec<String> {
+/// Hours at which prices are others, a sentence each.
+pub(super) fn hours(market: &Market, now_ms: i64) -> Vec<String> {
     let tariffs = market.tariffs();
     let sentence = |window: &Arc<Window>| {
         let models = match window.models.describe() {
@@ -129,7 +131,7 @@ fn hours(market: &Market, now_ms: i64) -> Vec<String> {
     tariffs.windows.iter().map(sentence).collect()
 }
 
-fn fixed(card: &RateCard) -> Option<Fixed> {
+pub(super) fn fixed(card: &RateCard) -> Option<Fixed> {
     let million = rust_decimal::Decimal::from(1_000_000);
     Some(Fixed {
         request: prices::exact(card.prices.request),

@@ -1,5 +1,5 @@
-//! The shop window: `/` in a browser, and the forms below `/shop`. Rendered here: no script, nothing
-//! from elsewhere.
+//! The shop window: `/` in a browser, the forms below `/shop`, and what there is to read at `/docs`. Rendered
+//! here: no script, nothing from elsewhere.
 //!
 //! Invariants:
 //! * A key, a token or an invoice's id that somebody types comes in the body of a POST, and goes on in
@@ -11,6 +11,7 @@
 
 mod address;
 mod card;
+mod docs;
 mod example;
 mod home;
 mod invoice;
@@ -63,7 +64,7 @@ pub fn front() -> MethodRouter<Node> {
     })
 }
 
-/// The forms, and what the pages are made of.
+/// The forms, the documents, and what the pages are made of.
 pub fn router(node: Node) -> Routes {
     let to_front = || get(async || Redirect::to("/"));
     Router::new()
@@ -74,6 +75,9 @@ pub fn router(node: Node) -> Routes {
         .route("/shop/invoice", post(invoice::make).merge(to_front()))
         .route("/shop/invoice/key", post(invoice::key).merge(to_front()))
         .route("/shop/invoice/{name}", get(invoice::watch))
+        .route("/docs", get(docs::contents))
+        .route("/docs/", get(async || Redirect::permanent("/docs")))
+        .route("/docs/{name}", get(docs::one))
         .route("/shop/base.css", get(async || asset("text/css; charset=utf-8", BASE)))
         .route("/shop/style.css", get(async || asset("text/css; charset=utf-8", STYLE)))
         .route("/shop/icon.svg", get(async || asset("image/svg+xml", ICON)))

@@ -16,6 +16,7 @@ pub(super) struct Snippet {
 pub(super) struct Spoken {
     pub responses: bool,
     pub messages: bool,
+    pub gemini: bool,
 }
 
 /// Stands for a model where none can be named.
@@ -41,11 +42,14 @@ pub(super) fn all(base: &str, model: &str, spoken: Spoken) -> Vec<Snippet> {
     if spoken.responses {
         all.push(codex(base, model));
     }
+    if spoken.gemini {
+        all.push(gemini(base, model));
+    }
     all.push(opencode(base, model));
     all
 }
 
-fn bearer(base: &str, model: &str) -> Snippet {
+pub(super) fn bearer(base: &str, model: &str) -> Snippet {
     Snippet {
         title: "curl, with a token as the key",
         note: "The token becomes a key with a balance: send it again and again until it is used up.",
@@ -58,7 +62,7 @@ curl {base}/v1/chat/completions \
     }
 }
 
-fn one_shot(base: &str, model: &str) -> Snippet {
+pub(super) fn one_shot(base: &str, model: &str) -> Snippet {
     Snippet {
         title: "curl, one payment and the change",
         note: "The token pays this request alone. The change is a token in the header X-Cashu of the answer.",
@@ -70,7 +74,7 @@ fn one_shot(base: &str, model: &str) -> Snippet {
     }
 }
 
-fn openai(base: &str, model: &str) -> Snippet {
+pub(super) fn openai(base: &str, model: &str) -> Snippet {
     Snippet {
         title: "OpenAI SDK (Python)",
         note: "Any OpenAI client works: it needs the address with /v1, and the token as its key.",
@@ -87,7 +91,7 @@ print(answer.choices[0].message.content)"#
     }
 }
 
-fn anthropic(base: &str, model: &str) -> Snippet {
+pub(super) fn anthropic(base: &str, model: &str) -> Snippet {
     Snippet {
         title: "Anthropic SDK (Python)",
         note: "The address is without /v1 here.",
@@ -105,7 +109,7 @@ print(answer.content[0].text)"#
     }
 }
 
-fn claude_code(base: &str, model: &str) -> Snippet {
+pub(super) fn claude_code(base: &str, model: &str) -> Snippet {
     Snippet {
         title: "Claude Code",
         note: "The address is without /v1 here, and ANTHROPIC_API_KEY must not be set beside it.",
@@ -115,13 +119,14 @@ fn claude_code(base: &str, model: &str) -> Snippet {
     }
 }
 
-fn codex(base: &str, model: &str) -> Snippet {
+pub(super) fn codex(base: &str, model: &str) -> Snippet {
     Snippet {
         title: "Codex (~/.codex/config.toml)",
         note: "Then: export COINSLOT_TOKEN=cashuB… and start codex.",
         text: format!(
             r#"model = "{model}"
 model_provider = "coinslot"
+web_search = "disabled"   # unless the model has a price for searches
 
 [model_providers.coinslot]
 name = "coinslot"
@@ -132,7 +137,21 @@ wire_api = "responses""#
     }
 }
 
-fn opencode(base: &str, model: &str) -> Snippet {
+pub(super) fn gemini(base: &str, model: &str) -> Snippet {
+    Snippet {
+        title: "Google Gen AI SDK (Python)",
+        note: "The address is without /v1 here.",
+        text: format!(
+            r#"from google import genai
+
+client = genai.Client(api_key="cashuB…", http_options={{"base_url": "{base}"}})
+answer = client.models.generate_content(model="{model}", contents="hello")
+print(answer.text)"#
+        ),
+    }
+}
+
+pub(super) fn opencode(base: &str, model: &str) -> Snippet {
     Snippet {
         title: "OpenCode (opencode.json)",
         note: "Then: export COINSLOT_TOKEN=cashuB… and start opencode.",
@@ -158,15 +177,16 @@ mod tests {
 
     #[test]
     fn nothing_is_promised_that_is_not_spoken_and_no_id_breaks_out() {
-        let titles = |responses, messages| -> Vec<&str> {
-            all("https://n.example", "m", Spoken { responses, messages }).iter().map(|snippet| snippet.title).collect()
+        let titles = |responses, messages, gemini| -> Vec<&str> {
+            let spoken = Spoken { responses, messages, gemini };
+            all("https://n.example", "m", spoken).iter().map(|snippet| snippet.title).collect()
         };
-        assert_eq!(titles(false, false).len(), 4);
-        assert_eq!(titles(true, true).len(), 7);
-        assert!(titles(true, false).iter().any(|title| title.starts_with("Codex")));
+        assert_eq!(titles(false, false, false).len(), 4);
+        assert_eq!(titles(true, true, true).len(), 8);
+        assert!(titles(true, false, false).iter().any(|title| title.starts_with("Codex")));
         assert_eq!(pasteable(["x'; rm -rf ~; '", "a\"b", "$(id)", "", "ven/dor-1:free"].into_iter()), "ven/dor-1:free");
         assert_eq!(pasteable(std::iter::empty()), ANY_MODEL);
-        for snippet in all("https://n.example", "ven/dor", Spoken { responses: true, messages: true }) {
+        for snippet in all("https://n.example", "ven/dor", Spoken { responses: true, messages: true, gemini: true }) {
             assert!(snippet.text.contains("https://n.example"), "{}", snippet.title);
             assert!(snippet.text.contains("ven/dor"), "{}", snippet.title);
         }

@@ -84,6 +84,12 @@ impl Wallet {
         self.trusted(url).is_some() || (self.inner.foreigners.is_some() && !self.inner.order.is_empty())
     }
 
+    /// The most that swapping foreign ecash may cost, in percent of it; `None` where it is refused.
+    #[must_use]
+    pub fn swaps_foreign(&self) -> Option<u8> {
+        self.inner.foreigners.as_ref().map(|foreigners| foreigners.max_fee_percent)
+    }
+
     /// A foreign mint, with its keysets.
     ///
     /// # Errors

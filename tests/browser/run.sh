@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests of this folder: the shop window of a real node in real Chromium, without JavaScript, on
+# Runs the tests of this folder: shop window and documents of a real node in real Chromium, without JavaScript, on
 # a phone and on a desk, in both colour schemes.
 #
 #   tests/browser/run.sh [--screenshots]

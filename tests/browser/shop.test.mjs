@@ -132,6 +132,30 @@ for (const view of VIEWS) {
       await close();
     });
 
+    test("the documents are read", async () => {
+      const { page, check, close } = await open(browser, world, { ...view, script: true });
+      await page.goto(world.origin);
+      await page.getByRole("link", { name: "Docs" }).click();
+      await page.getByRole("heading", { name: "How to use" }).waitFor();
+      await checkAccess(page);
+      await page.getByRole("link", { name: "How to pay" }).last().click();
+      await page.getByRole("heading", { name: "How to pay", exact: true }).waitFor();
+      assert.ok((await page.locator("pre").first().innerText()).includes(`${world.origin}/v1/chat/completions`));
+      await checkAccess(page);
+      await check();
+      if (PICTURED.includes(view.name)) await picture(page, `docs-${view.name}`);
+      const contents = page.getByRole("navigation", { name: "Documents" });
+      const titles = await contents.locator("> ul > li > a").allTextContents();
+      for (const title of titles) {
+        await contents.getByRole("link", { name: title, exact: true }).first().click();
+        await page.getByRole("heading", { level: 1, name: title, exact: true }).waitFor();
+        await checkAccess(page);
+        await check();
+      }
+      assert.ok(titles.length > 10);
+      await close();
+    });
+
     test("nobody is shut out", async () => {
       const { page, check, close } = await open(browser, world, { ...view, script: true });
       await page.goto(world.origin);

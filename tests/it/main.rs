@@ -25,6 +25,7 @@ mod cdk_db;
 mod crash;
 mod crash_matrix;
 mod discover;
+mod docs;
 mod doctor;
 mod endpoints;
 mod features;

@@ -19,10 +19,10 @@ const HTML: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=
 const VOID: [&str; 9] = ["meta", "link", "input", "img", "rect", "path", "circle", "br", "hr"];
 
 /// A page as it came.
-struct Page {
-    status: u16,
-    headers: HeaderMap,
-    html: String,
+pub struct Page {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub html: String,
 }
 
 impl Page {
@@ -85,12 +85,12 @@ impl Page {
         tags
     }
 
-    fn has(&self, text: &str) -> bool {
+    pub fn has(&self, text: &str) -> bool {
         self.html.contains(text)
     }
 
     #[track_caller]
-    fn expect(self, status: u16, text: &str) -> Self {
+    pub fn expect(self, status: u16, text: &str) -> Self {
         assert_eq!(self.status, status, "{}", self.html);
         assert!(self.has(text), "no {text:?} in {}", self.html);
         self
@@ -112,7 +112,7 @@ impl Page {
     }
 }
 
-async fn get(node: &TestNode, path: &str) -> Page {
+pub async fn get(node: &TestNode, path: &str) -> Page {
     Page::of(node.get(path)).await
 }
 

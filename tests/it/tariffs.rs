@@ -429,9 +429,11 @@ async fn night_prices_are_those_of_the_moment_of_admission() {
     world.clock.0.fetch_add(17 * HOUR_MS, Ordering::SeqCst);
     let model = of(&ok(world.node.get("/v1/models")).await, MODEL).unwrap();
     assert_eq!((&model["price_windows"], &model["sats_pricing"]["prompt"]), (&told(true), &json!(0.0075)));
-    let page = world.node.get("/").header("accept", "text/html").send().await.unwrap().text().await.unwrap();
-    assert!(page.contains("toy/echo*: 0.75 times the price every day from 22:00 to 06:00 UTC."), "{page}");
-    assert!(page.contains("It is such an hour now"), "{page}");
+    for address in ["/", "/docs/prices"] {
+        let page = world.node.get(address).header("accept", "text/html").send().await.unwrap().text().await.unwrap();
+        assert!(page.contains("toy/echo*: 0.75 times the price every day from 22:00 to 06:00 UTC."), "{page}");
+        assert!(page.contains("It is such an hour now"), "{page}");
+    }
     world.node.finish().await;
 }
 

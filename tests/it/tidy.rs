@@ -35,6 +35,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("sqlx", &["store", "ledger", "wallet", "exchange", "upstream", "admin", "nostr", "catalog"]),
     ("axum", &["http", "pages", "admin", "shop"]),
     ("askama", &["admin", "shop"]),
+    ("pulldown_cmark", &["shop"]),
     ("qrcode", &["shop"]),
     ("tokio_tungstenite", &["net"]),
     ("reqwest", &["net", "upstream", "price", "wallet"]),
