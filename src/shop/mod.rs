@@ -1,4 +1,4 @@
-//! The shop window: `/` in a browser, and the forms below `/shop`. Rendered here: no script, nothing
+//! The shop window: `/` and `/status` in a browser, and the forms below `/shop`. Rendered here: no script, nothing
 //! from elsewhere.
 //!
 //! Invariants:
@@ -19,6 +19,7 @@ mod prices;
 mod qr;
 mod refund;
 mod snippets;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -67,6 +68,7 @@ pub fn front() -> MethodRouter<Node> {
 pub fn router(node: Node) -> Routes {
     let to_front = || get(async || Redirect::to("/"));
     Router::new()
+        .route("/status", get(status::show))
         .route("/shop", to_front())
         .route("/shop/key", post(key::look).merge(to_front()))
         .route("/shop/redeem", post(key::redeem).merge(to_front()))

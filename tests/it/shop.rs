@@ -19,14 +19,14 @@ const HTML: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=
 const VOID: [&str; 9] = ["meta", "link", "input", "img", "rect", "path", "circle", "br", "hr"];
 
 /// A page as it came.
-struct Page {
-    status: u16,
+pub struct Page {
+    pub status: u16,
     headers: HeaderMap,
-    html: String,
+    pub html: String,
 }
 
 impl Page {
-    async fn of(request: reqwest::RequestBuilder) -> Self {
+    pub async fn of(request: reqwest::RequestBuilder) -> Self {
         let answer = request.header("accept", HTML).send().await.unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let page = Self { status, headers, html: answer.text().await.unwrap() };
@@ -85,7 +85,7 @@ impl Page {
         tags
     }
 
-    fn has(&self, text: &str) -> bool {
+    pub fn has(&self, text: &str) -> bool {
         self.html.contains(text)
     }
 
