@@ -33,6 +33,7 @@
 //! * [`config`]: the only reader of the environment. [`clock`]: the only reader of the time.
 //!   [`net`]: the only builder of HTTP clients and WebSockets. [`vault`]: secrets at rest.
 //! * [`lnurl`]: from a Lightning address to an invoice. [`failpoint`]: where a test can kill the node.
+//! * [`metrics`]: what a process counts, without a lock. [`status`]: how models did, in slots of time.
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
 //! * [`ledger`]: accounts, transfers, holds, the terms of keys, vouchers, profiles and windows, the numbers
 //!   that charges were reckoned by, the group-committing writer, the proof of the books.
@@ -92,6 +93,7 @@ pub mod http;
 pub mod jobs;
 pub mod ledger;
 pub mod lnurl;
+pub mod metrics;
 pub mod money;
 pub mod net;
 pub mod node;
@@ -100,6 +102,7 @@ mod pages;
 pub mod payment;
 pub mod price;
 pub mod shop;
+pub mod status;
 pub mod store;
 pub mod upstream;
 pub mod vault;

@@ -27,7 +27,7 @@ use crate::exchange::{Deliveries, Exchange, Maintenance, Replays};
 use crate::http;
 use crate::http::peer::Proxies;
 use crate::http::serve::Entrance;
-use crate::jobs;
+use crate::jobs::{self, Crew};
 use crate::ledger::Ledger;
 use crate::net::dialer::Dialer;
 use crate::net::public::Reach;
@@ -132,13 +132,14 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let router = http::router(state, shop::front(), &config.server.cors_origins).merge(forms).merge(pages);
     let (listener, address) = listen(&config).await?;
 
-    jobs::start(&background, &stop, jobs::KeepEpoch { lineage, wallet: wallet.clone() });
-    start_upkeep(&background, &stop, &config, &exchange, book);
+    let crew = Crew::new(background.clone(), Arc::clone(&exchange.metrics), Arc::clone(exchange.ledger.clock()));
+    jobs::start(&crew, &stop, jobs::KeepEpoch { lineage, wallet: wallet.clone() });
+    start_upkeep(&crew, &stop, &config, &exchange, book);
     if let Some(snapshots) = snapshots {
-        jobs::start(&background, &stop, jobs::TakeSnapshot { snapshots, clock: Arc::clone(exchange.ledger.clock()) });
+        jobs::start(&crew, &stop, jobs::TakeSnapshot { snapshots, clock: Arc::clone(exchange.ledger.clock()) });
     }
-    start_work(&background, &stop, &config, &exchange, latest, now_ms);
-    start_on_nostr(&background, &stop, &config, &exchange, &network);
+    start_work(&crew, &stop, &config, &exchange, latest, now_ms);
+    start_on_nostr(&crew, &stop, &config, &exchange, &network);
     let entrance = Entrance { listener, proxies: Proxies::new(&config.server.trusted_proxies) };
     background.spawn(http::serve::run(entrance, router, exchanges.clone(), drain.clone(), stop.clone()));
     let npub = is_new.then(|| exchange.identity.npub().to_owned());
@@ -192,6 +193,8 @@ async fn open_exchange(
         deliveries: Deliveries::default(),
         keep_alive: config.server.keep_alive,
         drains: Exchange::drain_permits(),
+        metrics: Arc::default(),
+        traffic: Arc::default(),
     });
     exchange.learn_tariffs().await?;
     Ok(exchange)
@@ -221,13 +224,13 @@ async fn take_over(ledger: &Ledger, data_dir: &Path, now_ms: i64) -> Result<Line
 /// The operator's pages, and their password if it was made just now.
 async fn admin_pages(
     config: &Config,
-    exchange: &Exchange,
+    exchange: &Arc<Exchange>,
     audit: Latest,
     network: OnNostr,
 ) -> Result<(http::Routes, Option<Secret>), StartError> {
     let ledger = exchange.ledger.clone();
     let admin = admin::ensure_password(ledger.store(), ledger.clock(), config.admin.password.as_ref()).await?;
-    let pages = admin::router(AdminState {
+    let state = AdminState {
         ledger,
         wallet: exchange.till.wallet().clone(),
         till: exchange.till.clone(),
@@ -239,8 +242,9 @@ async fn admin_pages(
         secure_cookies: config.info.http_url.starts_with("https://"),
         audit,
         network,
-    });
-    Ok((pages, admin.generated))
+    };
+    let metrics = admin::metrics_router(state.clone(), Arc::clone(exchange), config.admin.metrics_token.clone());
+    Ok((admin::router(state).merge(metrics), admin.generated))
 }
 
 async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -253,26 +257,27 @@ async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError
 
 /// Starts the jobs that move no money.
 fn start_upkeep(
-    tracker: &TaskTracker,
+    crew: &Crew,
     stop: &CancellationToken,
     config: &Config,
     exchange: &Arc<Exchange>,
     book: Arc<PriceBook>,
 ) {
     let wallet = exchange.till.wallet().clone();
-    jobs::start(tracker, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
-    jobs::start(tracker, stop, jobs::RefreshKeysets { wallet });
-    jobs::start(tracker, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
-    jobs::start(tracker, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
+    jobs::start(crew, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
+    jobs::start(crew, stop, jobs::RefreshKeysets { wallet });
+    jobs::start(crew, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
+    jobs::start(crew, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
     if let Some(period) = config.upstreams.probe_interval {
-        jobs::start(tracker, stop, jobs::ProbeUpstreams { exchange: Arc::clone(exchange), period });
+        jobs::start(crew, stop, jobs::ProbeUpstreams { exchange: Arc::clone(exchange), period });
     }
-    jobs::start(tracker, stop, jobs::KeepPrices { importer: Arc::clone(&exchange.importer) });
-    jobs::start(tracker, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
-    jobs::start(tracker, stop, jobs::WatchTariffs { exchange: Arc::clone(exchange) });
-    jobs::start(tracker, stop, jobs::WatchUpstreams { exchange: Arc::clone(exchange) });
-    jobs::start(tracker, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
-    jobs::start(tracker, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
+    jobs::start(crew, stop, jobs::KeepPrices { importer: Arc::clone(&exchange.importer) });
+    jobs::start(crew, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
+    jobs::start(crew, stop, jobs::WatchTariffs { exchange: Arc::clone(exchange) });
+    jobs::start(crew, stop, jobs::WatchUpstreams { exchange: Arc::clone(exchange) });
+    jobs::start(crew, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
+    jobs::start(crew, stop, jobs::KeepTraffic { exchange: Arc::clone(exchange) });
+    jobs::start(crew, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
 }
 
 /// How long a conversation with a relay may take.
@@ -307,22 +312,16 @@ fn on_nostr(config: &Config, exchange: &Exchange) -> Result<OnNostr, NetError> {
 }
 
 /// Starts what the node does on Nostr, if the operator names relays.
-fn start_on_nostr(
-    tracker: &TaskTracker,
-    stop: &CancellationToken,
-    config: &Config,
-    exchange: &Arc<Exchange>,
-    network: &OnNostr,
-) {
+fn start_on_nostr(crew: &Crew, stop: &CancellationToken, config: &Config, exchange: &Arc<Exchange>, network: &OnNostr) {
     let (announcer, directory) = (&network.announcer, network.directory.clone());
     if let (Some(directory), Some(period)) = (directory, config.nostr.refresh_interval) {
-        jobs::start(tracker, stop, jobs::Discover { directory, period });
+        jobs::start(crew, stop, jobs::Discover { directory, period });
     }
     if announcer.relays().is_empty() {
         return;
     }
     jobs::start(
-        tracker,
+        crew,
         stop,
         jobs::Announce {
             announcer: announcer.clone(),
@@ -335,7 +334,7 @@ fn start_on_nostr(
 
 /// Starts the jobs that may move money: now, or when it is known how much there is.
 fn start_work(
-    tracker: &TaskTracker,
+    crew: &Crew,
     stop: &CancellationToken,
     config: &Config,
     exchange: &Arc<Exchange>,
@@ -343,11 +342,11 @@ fn start_work(
     started_ms: i64,
 ) {
     if exchange.till.wallet().halted().is_none() {
-        return start_jobs(tracker, stop, config, exchange, latest, started_ms);
+        return start_jobs(crew, stop, config, exchange, latest, started_ms);
     }
     let (config, exchange) = (config.clone(), Arc::clone(exchange));
-    let (background, stop) = (tracker.clone(), stop.clone());
-    tracker.spawn(async move {
+    let (background, stop) = (crew.clone(), stop.clone());
+    crew.spawn(async move {
         if jobs::recover(exchange.till.wallet(), &stop).await {
             start_jobs(&background, &stop, &config, &exchange, latest, started_ms);
         }
@@ -356,7 +355,7 @@ fn start_work(
 
 /// Starts the jobs that may move money, and the one that counts it.
 fn start_jobs(
-    tracker: &TaskTracker,
+    crew: &Crew,
     stop: &CancellationToken,
     config: &Config,
     exchange: &Arc<Exchange>,
@@ -367,23 +366,23 @@ fn start_jobs(
     let idle = exchange.pool.longest_silence().unwrap_or(Duration::from_secs(120));
     if let Some(recipient) = config.payouts.recipient.clone() {
         let (minimum, period) = (config.payouts.minimum, config.payouts.interval);
-        jobs::start(tracker, stop, jobs::PayOut { wallet: wallet.clone(), recipient, minimum, period });
+        jobs::start(crew, stop, jobs::PayOut { wallet: wallet.clone(), recipient, minimum, period });
     }
     if let Some(period) = config.payouts.expiry_interval {
-        jobs::start(tracker, stop, jobs::RefundExpired { wallet: wallet.clone(), period });
+        jobs::start(crew, stop, jobs::RefundExpired { wallet: wallet.clone(), period });
     }
     if let Some(claim_time) = config.payouts.claim_time {
-        jobs::start(tracker, stop, jobs::TakeBackUnclaimed { wallet: wallet.clone(), claim_time });
+        jobs::start(crew, stop, jobs::TakeBackUnclaimed { wallet: wallet.clone(), claim_time });
     }
     if config.mints.ladder_coins > 0 {
-        jobs::start(tracker, stop, jobs::RefillLadder { wallet: wallet.clone() });
+        jobs::start(crew, stop, jobs::RefillLadder { wallet: wallet.clone() });
     }
     let auditor = Auditor::of(exchange.ledger.clone(), Inspector::of(&wallet), jobs::MOST_ASKED);
-    jobs::start(tracker, stop, jobs::CheckBooks { auditor, latest });
-    jobs::start(tracker, stop, jobs::ResumeOperations { wallet, started_ms });
-    jobs::start(tracker, stop, jobs::ExpireVouchers { ledger: exchange.ledger.clone() });
+    jobs::start(crew, stop, jobs::CheckBooks { auditor, latest });
+    jobs::start(crew, stop, jobs::ResumeOperations { wallet, started_ms });
+    jobs::start(crew, stop, jobs::ExpireVouchers { ledger: exchange.ledger.clone() });
     let patience = idle.saturating_mul(2).max(Duration::from_secs(240));
-    jobs::start(tracker, stop, jobs::RescueStalled { exchange: Arc::clone(exchange), patience });
+    jobs::start(crew, stop, jobs::RescueStalled { exchange: Arc::clone(exchange), patience });
 }
 
 impl Running {
@@ -438,6 +437,9 @@ impl Running {
         stop.cancel();
         if let Err(error) = exchange.pool.flush(&store).await {
             tracing::warn!(%error, "what the last requests cost was not written down");
+        }
+        if let Err(error) = exchange.traffic.keep(&store, exchange.ledger.clock().now_ms()).await {
+            tracing::warn!(%error, "how the last requests went was not written down");
         }
         drop(exchange);
         background.close();

@@ -1,12 +1,13 @@
 //! The operator's pages, rendered here: plain forms, no script, nothing from elsewhere.
 //!
 //! Invariants:
-//! * Every page but the login needs a session; every POST comes from a page of this node (the
+//! * Every page but the login needs a session (`/metrics` a token); every POST comes from a page of this node (the
 //!   browser says so by `Origin` or `Sec-Fetch-Site`) *and* carries the token of its form.
 //! * A client's key appears as the start of its hash, never as itself.
 //! * Handlers hold no policy: they ask the ledger and the wallet, and render.
 
 mod login;
+mod metrics;
 mod models;
 mod network;
 mod overview;
@@ -36,6 +37,7 @@ use crate::store::StoreError;
 use crate::upstream::Pool;
 use crate::wallet::{Wallet, WalletError};
 
+pub use metrics::router as metrics_router;
 pub use password::{Password, PasswordState, ensure_password};
 
 /// Forms here are a password and a token.

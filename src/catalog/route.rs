@@ -359,6 +359,12 @@ impl Market {
         self.catalog.find(model).and_then(|found| support::lacks(&found, needs))
     }
 
+    /// Whether the price list has a model of this name.
+    #[must_use]
+    pub fn lists(&self, name: &str) -> bool {
+        self.catalog.find(name).is_some()
+    }
+
     /// The id of the model that this name, id or alias means.
     #[must_use]
     pub fn canonical(&self, name: &str) -> Option<String> {

@@ -372,6 +372,8 @@ pub enum MissingUsage {
 pub struct Admin {
     /// `ADMIN_PASSWORD`; generated and printed once when none was ever set.
     pub password: Option<Secret>,
+    /// `METRICS_TOKEN`: opens `/metrics`; without it, nothing is served there.
+    pub metrics_token: Option<Secret>,
 }
 
 /// Who the node is on Nostr.

@@ -387,7 +387,8 @@ impl<'a> Reader<'a> {
 
     fn admin(&mut self) -> Option<Admin> {
         let password = self.optional("ADMIN_PASSWORD", values::secret);
-        Some(Admin { password: password? })
+        let metrics_token = self.optional("METRICS_TOKEN", values::bearer_token);
+        Some(Admin { password: password?, metrics_token: metrics_token? })
     }
 
     fn nostr(&mut self) -> Option<Nostr> {

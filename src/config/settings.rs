@@ -197,6 +197,8 @@ pub const SETTINGS: &[Setting] = &[
 
     setting("ADMIN_PASSWORD", &[], "",
         "Password for the operator's pages. Generated and printed once when none was ever set."),
+    setting("METRICS_TOKEN", &[], "",
+        "Opens /metrics to whoever sends it as a bearer token: 16 characters or more. When absent, nothing is served there."),
     setting("SECRET_KEY", &["ROUTSTR_SECRET_KEY"], "",
         "Encrypts secrets in the database. Generated into DATA_DIR when absent; keep a copy."),
     setting("SECRET_KEY_FILE", &["ROUTSTR_SECRET_KEY_FILE"], "",

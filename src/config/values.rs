@@ -30,6 +30,17 @@ pub(super) fn secret(text: &str) -> Parsed<Secret> {
     Ok(Secret::new(text.to_owned()))
 }
 
+/// The shortest token that is not to be guessed.
+const BEARER_CHARS: usize = 16;
+
+/// Expected in an HTTP header.
+pub(super) fn bearer_token(text: &str) -> Parsed<Secret> {
+    if text.len() >= BEARER_CHARS && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return secret(text);
+    }
+    Err(format!("expected {BEARER_CHARS} visible ASCII characters or more"))
+}
+
 /// Sent in an HTTP header.
 pub(super) fn api_key(text: &str) -> Parsed<Secret> {
     if text.bytes().all(|byte| byte.is_ascii_graphic()) {

@@ -59,6 +59,7 @@ impl Job {
                 Ok(opened) => {
                     self.note_attempt(began_ms, None);
                     self.timing.upstream = Some(self.held_at.elapsed());
+                    self.count_beginning();
                     self.lease.finish(Outcome::Answered);
                     // Nobody else is asked: what was sent needs no room any more.
                     self.sent.body = Bytes::new();
@@ -150,14 +151,7 @@ impl Job {
     }
 
     fn note_attempt(&mut self, began_ms: i64, miss: Option<&Miss>) {
-        let outcome = match miss {
-            None => "answered",
-            Some(Miss::Worthless(_)) => "worthless",
-            Some(Miss::Forward(ForwardError::Refused(_))) => "refused",
-            Some(Miss::Forward(ForwardError::Unreachable)) => "unreachable",
-            Some(Miss::Forward(ForwardError::TimedOut)) => "timed out",
-            Some(Miss::Forward(ForwardError::Broken | ForwardError::TooLarge)) => "broken",
-        };
+        let outcome = self.count_attempt(miss).name();
         self.attempts.push(Attempt {
             upstream: self.lease.upstream().name().to_string(),
             outcome,

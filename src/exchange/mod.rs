@@ -17,6 +17,7 @@
 //! for repeats. Of every request the [`Exchange::receipt`] can be had afterwards.
 
 mod attempts;
+mod count;
 mod delivery;
 mod late;
 mod maintenance;
@@ -50,16 +51,19 @@ use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry};
 use crate::ledger::terms::Expiry;
 use crate::ledger::{Hold, HoldError, Ledger};
+use crate::metrics::Metrics;
 use crate::money::tariff::Profile;
 use crate::money::{Cost, Msat, Usage};
 use crate::nostr::Identity;
 use crate::payment::Payment;
 use crate::payment::payer::{Payer, Till, insufficient, key_expired, limit_reached};
 use crate::payment::rates::{Pass, Rates, TooFast};
+use crate::status::Traffic;
 use crate::upstream::{Lease, Names, Plan, Pool, Session, Unavailable, Wanted};
 use crate::wallet::Change;
 
 use attempts::{Answered, Opened};
+use count::{Broken, Watch};
 use delivery::Form;
 pub use delivery::{Aborted, Deliveries, Delivery, Out};
 pub use maintenance::{Maintenance, turn as turn_maintenance};
@@ -185,6 +189,10 @@ pub struct Exchange {
     pub replays: Arc<Replays>,
     /// Signs receipts.
     pub identity: Identity,
+    /// What is counted, for the operator.
+    pub metrics: Arc<Metrics>,
+    /// How models do, for everybody.
+    pub traffic: Arc<Traffic>,
 }
 
 /// One admitted request: what is left to do with its money.
@@ -205,6 +213,9 @@ pub(crate) struct Job {
     request_id: String,
     timing: Timing,
     held_at: Instant,
+    watch: Watch,
+    /// Why the answer is not complete, once that is known.
+    broken: Option<Broken>,
     once: Option<Arc<Once>>,
     /// `Content-Type` of a streamed answer.
     stream_media: &'static str,
@@ -224,9 +235,37 @@ impl Exchange {
     /// # Errors
     /// A failure that says what happened to the money.
     pub async fn serve(self: Arc<Self>, call: Call) -> Result<Reply, Failure> {
-        let began = Instant::now();
+        let watch = Watch::new(call.dialect);
+        let shape = match self.look(&call) {
+            Ok(shape) => Arc::new(shape),
+            Err(failure) => {
+                self.refused(call.dialect, &failure);
+                return Err(failure);
+            }
+        };
+        let (exchange, dialect) = (Arc::clone(&self), call.dialect);
+        match self.admit(call, Arc::clone(&shape), watch).await {
+            Ok((job, plan, ask)) => job.answer(plan, ask).await,
+            Err(failure) => {
+                exchange.count_unadmitted(dialect, &shape.model, &failure);
+                Err(failure)
+            }
+        }
+    }
+
+    fn look(&self, call: &Call) -> Result<Shape, Failure> {
         self.maintenance.check()?;
-        let shape = call.dialect.read(&call.sent.request()).map_err(|bad| bad_request(&bad))?;
+        call.dialect.read(&call.sent.request()).map_err(|bad| bad_request(&bad))
+    }
+
+    /// All that comes before an upstream is asked.
+    async fn admit(
+        self: Arc<Self>,
+        call: Call,
+        shape: Arc<Shape>,
+        watch: Watch,
+    ) -> Result<(Box<Job>, Plan, Ask), Failure> {
+        let began = Instant::now();
         let profile = self.profile(&call.payment).await?;
         let candidate = self.quote(call.dialect, &shape, profile.as_ref())?;
         if matches!(call.payment, Payment::Asking) {
@@ -254,20 +293,22 @@ impl Exchange {
             request_id: call.request_id,
             timing: Timing { admission: Some(began.elapsed()), upstream: None },
             held_at: Instant::now(),
+            watch,
+            broken: None,
             once: call.once,
             exchange: self,
             lease,
             attempts: Vec::new(),
             reported: Mutex::default(),
             pass,
-            shape: Arc::new(shape),
+            shape,
             candidate,
             payer,
             hold,
             stream_media,
             whole,
         });
-        job.answer(plan, ask).await
+        Ok((job, plan, ask))
     }
 
     /// A delivery around a pump.
@@ -446,6 +487,7 @@ impl Job {
 
     /// Frees the hold and gives the money back.
     pub(crate) async fn undo(self: Box<Self>, failure: Failure) -> Failure {
+        self.count_undone(&failure);
         let record = self.record(&Cost::new(Usage::default(), None), Msat::ZERO);
         let sheets = self.candidate.sheets();
         self.exchange.pool.note(self.outlay(None));

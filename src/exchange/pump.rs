@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::replay::Tape;
-use super::{Job, Out, upstream_failed};
+use super::{Broken, Job, Out, upstream_failed};
 use crate::dialect::sse::{self, Framer};
 use crate::dialect::{Meter, Shape, Step};
 use crate::failure::Failure;
@@ -260,8 +260,8 @@ async fn finish(job: Box<Job>, meter: &mut dyn Meter, sink: &mut Sink) -> Result
 
 /// Ends an answer that is not complete: charged for what was delivered, at most.
 async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
-    let request_id = job.request_id.clone();
-    if !matches!(end, End::Abandoned) {
+    let (request_id, left) = (job.request_id.clone(), matches!(end, End::Abandoned));
+    if !left {
         // It began well, and still is a failure of the upstream's.
         job.lease.finish(Outcome::Failed(None));
     }
@@ -270,6 +270,7 @@ async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mu
         End::Reported(said) => upstream_failed(&job.shown(&format!("The upstream failed: {said}"))),
         End::Closed | End::Abandoned => upstream_failed(INCOMPLETE),
     };
+    job.broken = Some(if left { Broken::Left } else { Broken::Failed(Box::new(failure.clone())) });
     let delivered =
         if job.whole { None } else { Job::charge_for_part(meter.reading(), meter.has_content() && sink.sent) };
     let (failure, charged) = match delivered {

@@ -32,7 +32,7 @@ impl Job {
         let (record, sheets) = (self.record(&charged, shortfall), self.candidate.sheets());
         let mut outlay = self.outlay(Some(&cost.usage));
         self.pass.used(cost.usage.total_input().saturating_add(cost.usage.total_output()));
-        let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, .. } = *self;
+        let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, watch, broken, .. } = *self;
         let provider = lease.upstream().label();
         // Whoever sees that the hold has ended finds the places free.
         drop((lease, pass));
@@ -60,6 +60,7 @@ impl Job {
             }
         };
         failpoint!("exchange.settled");
+        exchange.count_settled(watch, &candidate.id, &charged, broken.as_ref());
         outlay.charged = charged.total.get();
         exchange.pool.note(outlay);
         let change = if payer.one_shot { Some(give_change(&exchange, payer.account).await) } else { None };

@@ -42,7 +42,9 @@ pub(super) async fn serve(node: &Node, call: Call, key: &str, asks: &Asks) -> Re
     let Some(once) = node.exchange.replays.once(asked, head) else {
         return proxy::run(node, call, asks).await;
     };
-    if let Some(kept) = once.recall().await? {
+    let dialect = call.dialect;
+    if let Some(kept) = once.recall().await.inspect_err(|failure| node.exchange.refused(dialect, failure))? {
+        node.exchange.replayed(dialect);
         return Ok(again(kept));
     }
     let once = Arc::new(once);
@@ -62,7 +64,7 @@ pub(super) async fn serve(node: &Node, call: Call, key: &str, asks: &Asks) -> Re
             }
         }
     });
-    serving.await.map_err(|error| proxy::lost(&error, asks))
+    serving.await.map_err(|error| proxy::lost(node, dialect, &error, asks))
 }
 
 /// Runs a call of the balance API that answers with JSON: from what was kept, or once. `work` gets a

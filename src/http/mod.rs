@@ -18,6 +18,7 @@ mod rate;
 mod receipts;
 pub mod serve;
 mod spool;
+mod status;
 mod unsupported;
 mod usage;
 
@@ -47,6 +48,7 @@ pub(crate) use balance::spawn;
 pub(crate) use health::reasons;
 pub(crate) use info::root;
 pub use spool::Spool;
+pub(crate) use status::look as status;
 
 /// Routes that can be served, of this module or another.
 pub type Routes = Router;
@@ -119,8 +121,11 @@ impl Deref for Node {
 
 /// Every public route of the node. `front` answers at `/`.
 pub fn router(node: Node, front: axum::routing::MethodRouter<Node>, cors_origins: &[String]) -> Routes {
-    let mut router =
-        Router::new().route("/", front).route("/healthz", get(health::alive)).route("/readyz", get(health::ready));
+    let mut router = Router::new()
+        .route("/", front)
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/status.json", get(status::show));
     for prefix in ["/v1", ""] {
         let at = |path: &str| format!("{prefix}{path}");
         router = router

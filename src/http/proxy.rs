@@ -98,6 +98,23 @@ async fn answer(
     asks: &Asks,
     limited: &mut Option<String>,
 ) -> Result<Response<Body>, Failure> {
+    let read = read_call(node, Target { dialect, model }, parts, body, asks, limited).await;
+    let (call, key) = read.inspect_err(|failure| node.exchange.refused(dialect, failure))?;
+    match key {
+        None => run(node, call, asks).await,
+        Some(key) => idempotency::serve(node, call, key, asks).await,
+    }
+}
+
+/// The request as it is served, and its `Idempotency-Key`.
+async fn read_call<'a>(
+    node: &Node,
+    Target { dialect, model }: Target,
+    parts: &'a Parts,
+    body: Body,
+    asks: &Asks,
+    limited: &mut Option<String>,
+) -> Result<(Call, Option<&'a str>), Failure> {
     let headers = &parts.headers;
     if headers::asks_for_websocket(headers) {
         return Err(Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
@@ -129,10 +146,7 @@ async fn answer(
         conversation: headers::conversation(headers).map(str::to_owned),
         once: None,
     };
-    match key {
-        None => run(node, call, asks).await,
-        Some(key) => idempotency::serve(node, call, key, asks).await,
-    }
+    Ok((call, key))
 }
 
 /// What is read of a query, at Google's routes alone.
@@ -165,16 +179,19 @@ impl Query {
 /// Serves a request in a task of its own: whatever the client does, one that was admitted is
 /// finished.
 pub(super) async fn run(node: &Node, call: Call, asks: &Asks) -> Result<Response<Body>, Failure> {
+    let dialect = call.dialect;
     let serving = node.exchange.tracker.spawn(Arc::clone(&node.exchange).serve(call));
-    let reply = serving.await.map_err(|error| lost(&error, asks))?;
+    let reply = serving.await.map_err(|error| lost(node, dialect, &error, asks))?;
     Ok(respond(reply?, asks))
 }
 
 /// The task of a request did not end well. A token may have been redeemed before that: it must not
 /// be called untouched.
-pub(super) fn lost(error: &tokio::task::JoinError, asks: &Asks) -> Failure {
+pub(super) fn lost(node: &Node, dialect: &dyn Dialect, error: &tokio::task::JoinError, asks: &Asks) -> Failure {
     tracing::error!(%error, request = %asks.request_id, "a request's task failed");
-    Failure::internal().funds(Funds::Claimable)
+    let failure = Failure::internal().funds(Funds::Claimable);
+    node.exchange.refused(dialect, &failure);
+    failure
 }
 
 /// A success as a response.

@@ -14,6 +14,7 @@ mod heartbeat;
 mod keep_epoch;
 mod keep_outlays;
 mod keep_prices;
+mod keep_traffic;
 mod pay_out;
 mod probe_upstreams;
 mod prune_replays;
@@ -30,6 +31,7 @@ mod watch_maintenance;
 mod watch_tariffs;
 mod watch_upstreams;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ pub use heartbeat::Heartbeat;
 pub use keep_epoch::KeepEpoch;
 pub use keep_outlays::KeepOutlays;
 pub use keep_prices::KeepPrices;
+pub use keep_traffic::KeepTraffic;
 pub use pay_out::PayOut;
 pub use probe_upstreams::ProbeUpstreams;
 pub use prune_replays::PruneReplays;
@@ -62,6 +65,9 @@ pub use take_snapshot::TakeSnapshot;
 pub use watch_maintenance::WatchMaintenance;
 pub use watch_tariffs::WatchTariffs;
 pub use watch_upstreams::WatchUpstreams;
+
+use crate::clock::SharedClock;
+use crate::metrics::Metrics;
 
 /// One kind of background work.
 #[async_trait]
@@ -86,13 +92,37 @@ pub trait Job: Send + Sync {
 /// Longest pause after a failed activation.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// The jobs of a process: their tasks, and a log of what they did.
+#[derive(Clone, Debug)]
+pub struct Crew {
+    tracker: TaskTracker,
+    metrics: Arc<Metrics>,
+    clock: SharedClock,
+}
+
+impl Crew {
+    #[must_use]
+    pub fn new(tracker: TaskTracker, metrics: Arc<Metrics>, clock: SharedClock) -> Self {
+        Self { tracker, metrics, clock }
+    }
+}
+
+impl Deref for Crew {
+    type Target = TaskTracker;
+
+    fn deref(&self) -> &TaskTracker {
+        &self.tracker
+    }
+}
+
 /// Starts a job; it ends when `stop` is cancelled, between two activations.
-pub fn start(tracker: &TaskTracker, stop: &CancellationToken, job: impl Job + 'static) {
-    let stop = stop.clone();
+pub fn start(crew: &Crew, stop: &CancellationToken, job: impl Job + 'static) {
+    let (tasks, stop) = (crew.clone(), stop.clone());
     let job = Arc::new(job);
-    tracker.spawn(async move {
+    crew.spawn(async move {
         loop {
             let activated = std::panic::AssertUnwindSafe(job.activate()).catch_unwind().await;
+            tasks.metrics.jobs.note(job.name(), matches!(activated, Ok(Ok(()))), tasks.clock.now_ms());
             let pause = match activated {
                 Ok(Ok(())) => jittered(job.period()),
                 Ok(Err(error)) => {

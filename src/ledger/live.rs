@@ -16,6 +16,10 @@ impl Live {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     pub(super) fn contains(&self, id: i64) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }

@@ -242,6 +242,12 @@ impl Ledger {
         self.inner.live.contains(hold)
     }
 
+    /// How many holds this process has to end.
+    #[must_use]
+    pub fn live_holds(&self) -> usize {
+        self.inner.live.count()
+    }
+
     /// How many entries and commits the writer has made.
     #[must_use]
     pub fn stats(&self) -> &WriterStats {

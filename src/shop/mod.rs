@@ -1,5 +1,5 @@
-//! The shop window: `/` in a browser, the forms below `/shop`, and what there is to read at `/docs`. Rendered
-//! here: no script, nothing from elsewhere.
+//! The shop window: `/` and `/status` in a browser, the forms below `/shop`, and what there is to read at
+//! `/docs`. Rendered here: no script, nothing from elsewhere.
 //!
 //! Invariants:
 //! * A key, a token or an invoice's id that somebody types comes in the body of a POST, and goes on in
@@ -20,6 +20,7 @@ mod prices;
 mod qr;
 mod refund;
 mod snippets;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -68,6 +69,7 @@ pub fn front() -> MethodRouter<Node> {
 pub fn router(node: Node) -> Routes {
     let to_front = || get(async || Redirect::to("/"));
     Router::new()
+        .route("/status", get(status::show))
         .route("/shop", to_front())
         .route("/shop/key", post(key::look).merge(to_front()))
         .route("/shop/redeem", post(key::redeem).merge(to_front()))

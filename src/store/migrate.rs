@@ -67,6 +67,7 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/0021_charges.sqlite.sql"),
         postgres: include_str!("../migrations/0021_charges.postgres.sql"),
     },
+    Migration { version: 22, common: include_str!("../migrations/0022_traffic.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

@@ -1,7 +1,7 @@
 //! How the mints are, for people and for whoever decides where to send a request.
 
 use super::Wallet;
-use super::health::{Circuit, Held, Priority, Trouble};
+use super::health::{Circuit, Held, Priority, Tally, Trouble};
 
 /// Whether a mint is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct MintHealth {
     pub trouble: Option<(Trouble, i64)>,
     /// When it last answered, in ms.
     pub answered_ms: Option<i64>,
+    /// Calls so far.
+    pub tally: Tally,
 }
 
 impl MintHealth {
@@ -68,6 +70,7 @@ impl Wallet {
                     waiting: trusted.desks.waiting(),
                     trouble: health.trouble(),
                     answered_ms: health.answered_ms(),
+                    tally: health.tally(),
                 }
             })
         });

@@ -167,9 +167,22 @@ struct Budget {
     spent: VecDeque<(i64, Priority)>,
 }
 
+/// Calls so far, by what came of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub answered: u64,
+    pub limited: u64,
+    pub failed: u64,
+    /// Given up before there was an answer.
+    pub abandoned: u64,
+    /// Not sent.
+    pub held: u64,
+}
+
 /// What is known of one mint.
 #[derive(Debug)]
 pub struct Health {
+    tally: Tally,
     budget: Budget,
     circuit: Circuit,
     /// How often in a row it was opened.
@@ -185,6 +198,7 @@ impl Health {
     #[must_use]
     pub fn new(per_minute: Option<u32>) -> Self {
         Self {
+            tally: Tally::default(),
             budget: Budget { per_minute, spent: VecDeque::new() },
             circuit: Circuit::Closed { failures: 0 },
             trips: 0,
@@ -245,6 +259,17 @@ impl Health {
         self.circuit
     }
 
+    /// Calls so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// A call was kept back, and given up.
+    pub fn hold_back(&mut self) {
+        self.tally.held = self.tally.held.saturating_add(1);
+    }
+
     /// When the mint last answered, in ms.
     #[must_use]
     pub fn answered_ms(&self) -> Option<i64> {
@@ -260,6 +285,12 @@ impl Health {
     /// Takes note of how a call went. Where that opens the circuit, says for how long, in ms.
     pub fn finish(&mut self, now_ms: i64, ticket: &Ticket, outcome: Outcome) -> Option<u64> {
         self.tick(now_ms);
+        let count = match outcome {
+            Outcome::Answered => &mut self.tally.answered,
+            Outcome::Limited(_) => &mut self.tally.limited,
+            Outcome::Failed(..) | Outcome::Stumbled => &mut self.tally.failed,
+        };
+        *count = count.saturating_add(1);
         let probe = ticket.probe && self.circuit == Circuit::Probing;
         match outcome {
             Outcome::Answered => {
@@ -294,6 +325,7 @@ impl Health {
     /// The call was given up, and says nothing.
     pub fn abandon(&mut self, now_ms: i64, ticket: &Ticket) {
         self.tick(now_ms);
+        self.tally.abandoned = self.tally.abandoned.saturating_add(1);
         if ticket.probe && self.circuit == Circuit::Probing {
             self.circuit = Circuit::Open { until_ms: now_ms, cause: Cause::Down };
         }

@@ -293,7 +293,11 @@ impl HttpMint {
     }
 
     async fn call<Q: Serialize, A: DeserializeOwned>(&self, path: &str, body: Option<&Q>) -> Result<A, MintError> {
-        let call = self.gate.enter(self.priority).await.map_err(MintError::Held)?;
+        let held = |held| {
+            self.gate.health().hold_back();
+            MintError::Held(held)
+        };
+        let call = self.gate.enter(self.priority).await.map_err(held)?;
         let url = format!("{}/{path}", self.gate.url);
         let request = match body {
             Some(body) => self.client.post(url).json(body),

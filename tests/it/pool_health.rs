@@ -172,13 +172,13 @@ async fn when_all_refuse_the_account_no_token_is_taken_and_the_node_is_not_ready
 }
 
 /// The operator's browser, as far as it is needed here.
-struct Browser<'a> {
+pub struct Browser<'a> {
     world: &'a World,
     cookie: String,
 }
 
 impl<'a> Browser<'a> {
-    async fn log_in(world: &'a World) -> Self {
+    pub async fn log_in(world: &'a World) -> Self {
         let page = world.node.get("/admin/login").send().await.unwrap();
         let cookie = cookie_of(&page);
         let csrf = csrf_of(&page.text().await.unwrap());
@@ -188,7 +188,7 @@ impl<'a> Browser<'a> {
         Self { world, cookie: cookie_of(&answer) }
     }
 
-    async fn get(&self, path: &str) -> String {
+    pub async fn get(&self, path: &str) -> String {
         let answer = self.world.node.get(path).header("cookie", &self.cookie).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.text().await.unwrap()

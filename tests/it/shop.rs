@@ -26,7 +26,7 @@ pub struct Page {
 }
 
 impl Page {
-    async fn of(request: reqwest::RequestBuilder) -> Self {
+    pub async fn of(request: reqwest::RequestBuilder) -> Self {
         let answer = request.header("accept", HTML).send().await.unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let page = Self { status, headers, html: answer.text().await.unwrap() };

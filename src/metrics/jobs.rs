@@ -1,0 +1,34 @@
+//! When each background job last did its work.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// One job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobRecord {
+    /// In ms since the Unix epoch; `None`: not yet.
+    pub succeeded_ms: Option<i64>,
+    pub failures: u64,
+}
+
+/// All jobs of this process, by name.
+#[derive(Debug, Default)]
+pub struct JobLog(Mutex<BTreeMap<&'static str, JobRecord>>);
+
+impl JobLog {
+    /// Notes the end of an activation.
+    pub fn note(&self, job: &'static str, succeeded: bool, now_ms: i64) {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = log.entry(job).or_default();
+        if succeeded {
+            record.succeeded_ms = Some(now_ms);
+        } else {
+            record.failures = record.failures.saturating_add(1);
+        }
+    }
+
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<&'static str, JobRecord> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
