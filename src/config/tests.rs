@@ -219,7 +219,7 @@ fn without_settings_the_documented_defaults_hold() {
         "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4, \
          calls_per_minute: CallLimits { public: 20, named: {} }, foreign_fee_percent: None, ladder_coins: 4 }"
     );
-    assert_eq!(show(&config.admin), "Admin { password: None }");
+    assert_eq!(show(&config.admin), "Admin { password: None, metrics_token: None }");
     assert_eq!(show(&config.log), r#"Log { level: "info", json: false }"#);
     assert!(config.upstreams.listed.is_empty());
     let pricing = &config.pricing;
@@ -403,7 +403,7 @@ fn secrets_are_never_shown() {
     ]);
     let shown = format!("{config:?} {config:#?} {:?}", config.notices());
     assert!(!shown.contains("hunter2"), "{shown}");
-    assert_eq!(shown.matches("Secret(…)").count(), 12);
+    assert_eq!(shown.matches("Secret(…)").count(), 14);
     // Nor when one is pasted into the wrong line.
     for setting in SETTINGS {
         if let Err(faults) = Config::from_vars(&vars(&[(setting.name, "hunter2 \u{7}")])) {
