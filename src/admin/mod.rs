@@ -13,6 +13,7 @@ mod network;
 mod overview;
 mod password;
 mod repo;
+mod requests;
 mod session;
 mod throttle;
 mod upstreams;
@@ -93,6 +94,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/models/decide", post(models::decide))
         .route("/admin/models/switch", post(models::switch))
         .route("/admin/network", get(network::show))
+        .route("/admin/requests", get(requests::show))
         .route("/admin/upstreams", get(upstreams::show))
         .route("/admin/upstreams/clear", post(upstreams::clear))
         .route("/admin/vouchers", get(vouchers::show).post(vouchers::issue))

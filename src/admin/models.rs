@@ -11,7 +11,7 @@ use super::{AdminError, AdminState, format, page};
 use crate::catalog::card::{self, Card, Change};
 use crate::catalog::import::plan::{Kind, Proposal};
 use crate::catalog::import::repo::Source;
-use crate::catalog::import::{ImportError, Offer, Verdict};
+use crate::catalog::import::{self, ImportError, Offer, Verdict};
 
 const PATH: &str = "/admin/models";
 /// Models, and changes, that are shown.
@@ -121,7 +121,7 @@ pub(super) async fn switch(
     Form(form): Form<Switch>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    match state.importer.switch(&form.id, form.on == "yes").await {
+    match state.importer.switch(&form.id, import::Switch::Sold(form.on == "yes")).await {
         Ok(()) => Ok(Redirect::to(PATH).into_response()),
         Err(error) => refuse(state, &session, error).await,
     }
@@ -203,6 +203,7 @@ fn row(offer: &Offer) -> Row {
         (offer.is_below_cost, "below cost"),
         (!offer.is_served, "no upstream has it"),
         (!model.enabled && !offer.is_off, "off in your list"),
+        (model.enabled && !model.visible, "not listed"),
     ];
     Row {
         id: model.id.clone(),

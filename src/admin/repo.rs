@@ -145,3 +145,63 @@ pub(super) async fn taken_back(store: &Store) -> Result<i64, StoreError> {
         .await?;
     Ok(row.try_get(0)?)
 }
+
+/// A request for which money was set aside.
+pub(super) struct Request {
+    pub id: String,
+    pub is_open: bool,
+    pub held: i64,
+    pub charged: i64,
+    pub created_ms: i64,
+    /// See [`crate::ledger::Hold::noting`].
+    pub record: String,
+    /// The first digits of the hash of the key.
+    pub key: String,
+}
+
+/// The latest requests, newest first.
+pub(super) async fn latest_requests(store: &Store, limit: i64) -> Result<Vec<Request>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT h.request, CASE WHEN h.state = 'open' THEN 1 ELSE 0 END, h.amount, h.charged, h.created_at, h.receipt, \
+         COALESCE(SUBSTR(a.key_hash, 1, 8), '') \
+         FROM (SELECT * FROM holds ORDER BY id DESC LIMIT $1) h JOIN accounts a ON a.id = COALESCE(h.spender, h.account) \
+         ORDER BY h.id DESC",
+    )
+    .bind(limit)
+    .fetch_all(store.read())
+    .await?;
+    let request = |row: &sqlx::any::AnyRow| {
+        Ok(Request {
+            id: row.try_get(0)?,
+            is_open: row.try_get::<i64, _>(1)? != 0,
+            held: row.try_get(2)?,
+            charged: row.try_get(3)?,
+            created_ms: row.try_get(4)?,
+            record: row.try_get(5)?,
+            key: row.try_get(6)?,
+        })
+    };
+    rows.iter().map(request).collect()
+}
+
+/// What a request cost at the upstreams, as long as that is kept.
+pub(super) struct Outlay {
+    pub upstream: String,
+    pub model: String,
+    pub msat: Option<i64>,
+    /// JSON.
+    pub attempts: String,
+}
+
+pub(super) async fn outlay(store: &Store, request: &str) -> Result<Option<Outlay>, StoreError> {
+    let row = sqlx::query("SELECT upstream, model, msat, attempts FROM outlays WHERE request = $1").bind(request);
+    let outlay = |row: sqlx::any::AnyRow| {
+        Ok(Outlay {
+            upstream: row.try_get(0)?,
+            model: row.try_get(1)?,
+            msat: row.try_get(2)?,
+            attempts: row.try_get(3)?,
+        })
+    };
+    row.fetch_optional(store.read()).await?.map(outlay).transpose()
+}

@@ -87,6 +87,11 @@ impl Catalog {
         self.models.iter().filter(|model| model.enabled)
     }
 
+    /// The models on offer that anybody may see.
+    pub fn listed(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.offered().filter(|model| model.visible)
+    }
+
     /// All models, those that are switched off included.
     #[must_use]
     pub fn all(&self) -> &[Arc<Model>] {

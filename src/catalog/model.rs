@@ -73,6 +73,8 @@ pub struct Model {
     pub upstream_tags: Vec<String>,
     /// Whether it is on offer.
     pub enabled: bool,
+    /// Whether it is shown to those who do not know of it. It is sold to whoever names it all the same.
+    pub visible: bool,
     /// Fields of the entry that are not known here, as they came.
     pub extra: Map<String, Value>,
 }
@@ -116,6 +118,7 @@ impl Model {
             forwarded_model_id: take_text(&mut fields, "forwarded_model_id"),
             upstream_tags: take_texts(&mut fields, "upstream_tags"),
             enabled: take_flag(&mut fields, "enabled").unwrap_or(true),
+            visible: take_flag(&mut fields, "visible").unwrap_or(true),
             extra: fields,
         })
     }

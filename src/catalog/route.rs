@@ -308,7 +308,7 @@ impl Market {
             }
             Some(entry)
         };
-        let data: Vec<_> = catalog.offered().filter_map(entry).collect();
+        let data: Vec<_> = catalog.listed().filter_map(entry).collect();
         let mut list = serde_json::json!({ "object": "list", "data": data });
         if let (Some(profile), Some(fields)) = (buyer.profile, list.as_object_mut()) {
             fields.insert("price_profile".to_owned(), listing::profile(profile));
@@ -324,7 +324,7 @@ impl Market {
             pool.kinds_serving(names, &model.upstream_tags)
         };
         let catalog = self.catalog.now();
-        let reached = catalog.offered().map(|model| (model.id.clone(), kinds(model)));
+        let reached = catalog.listed().map(|model| (model.id.clone(), kinds(model)));
         reached.filter(|(_, kinds)| !kinds.is_empty()).collect()
     }
 

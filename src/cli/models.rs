@@ -12,7 +12,7 @@ use super::{USAGE, block_on, configured};
 use crate::catalog::card::{self, Change};
 use crate::catalog::file;
 use crate::catalog::import::plan::Proposal;
-use crate::catalog::import::{Importer, Offer, Outcome, Verdict};
+use crate::catalog::import::{Importer, Offer, Outcome, Switch, Verdict};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Secret};
 use crate::store::Store;
@@ -33,11 +33,13 @@ coinslot models: what is sold at which price, and what the lists of PRICE_SOURCE
   coinslot models apply --below-cost|--at-cost ID…
   coinslot models refuse ID… | --all
   coinslot models enable|disable ID…
+  coinslot models show|hide ID…
 
 sync asks the sources now. New models and higher prices come into force by themselves; lower ones, models that
 are given away, and models that are gone wait, and diff shows them. With --below-cost a model may be sold for
 less than an upstream takes for it; --at-cost takes that back. Prices are in USD, of a million tokens or of one
-of anything else. With --json, everything is printed as JSON, prices of one token.
+of anything else. What is hidden is in no list, and sold to
+whoever names it. With --json, everything is printed as JSON, prices of one token.
 ";
 
 /// What is to be done.
@@ -48,7 +50,7 @@ enum Act {
     Diff,
     Decide(Verdict, Which),
     TakeBack(Vec<String>),
-    Switch { ids: Vec<String>, on: bool },
+    Switch { ids: Vec<String>, what: Switch },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,11 +112,21 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
         "apply" if below => Act::Decide(Verdict::ApplyBelowCost, which?),
         "apply" => Act::Decide(Verdict::Apply, which?),
         "refuse" if !has_cost => Act::Decide(Verdict::Refuse, which?),
-        "enable" | "disable" if !ids.is_empty() && !all && !has_cost => Act::Switch { ids, on: *verb == "enable" },
+        _ if !ids.is_empty() && !all && !has_cost => {
+            Act::Switch { ids, what: SWITCHES.iter().find(|(word, ..)| word == verb)?.1 }
+        }
         _ => return None,
     };
     Some((act, json))
 }
+
+/// Words for switches, and for what is done then.
+const SWITCHES: [(&str, Switch, &str); 4] = [
+    ("enable", Switch::Sold(true), "enabled"),
+    ("disable", Switch::Sold(false), "disabled"),
+    ("show", Switch::Listed(true), "shown"),
+    ("hide", Switch::Listed(false), "hidden"),
+];
 
 async fn run(config: &Config, act: Act, json: bool) -> Result<(String, ExitCode), String> {
     let url = config.storage.database_url.as_ref().map(Secret::expose);
@@ -161,11 +173,11 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
             }
             well(if json { lines(&json!({ "at_cost": ids })) } else { format!("at cost again: {}\n", ids.join(", ")) })
         }
-        Act::Switch { ids, on } => {
+        Act::Switch { ids, what } => {
             for id in &ids {
-                importer.switch(id, on).await.map_err(|error| format!("{id}: {error}"))?;
+                importer.switch(id, what).await.map_err(|error| format!("{id}: {error}"))?;
             }
-            let word = if on { "enabled" } else { "disabled" };
+            let word = SWITCHES.iter().find(|(_, switch, _)| *switch == what).map_or("", |(_, _, word)| *word);
             well(if json { lines(&json!({ word: ids })) } else { format!("{word}: {}\n", ids.join(", ")) })
         }
     }
@@ -221,6 +233,7 @@ fn offer_json(offer: &Offer) -> Value {
         "id": offer.model.id,
         "source": offer.source,
         "enabled": offer.model.enabled,
+        "listed": offer.model.enabled && offer.model.visible,
         "served": offer.is_served,
         "below_cost": offer.is_below_cost,
         "derived_prices": offer.derived,
@@ -306,7 +319,7 @@ mod tests {
     #[test]
     fn words_make_sense_or_nothing_is_done() {
         let these = |ids: &[&str]| Which::These(ids.iter().map(|id| (*id).to_owned()).collect());
-        let switch = |id: &str, on| Act::Switch { ids: vec![id.to_owned()], on };
+        let switch = |id: &str, what| Act::Switch { ids: vec![id.to_owned()], what };
         let rows: &[(&str, Option<(Act, bool)>)] = &[
             ("list", Some((Act::List, false))),
             ("list --json", Some((Act::List, true))),
@@ -325,8 +338,10 @@ mod tests {
             ("apply --all a", None),
             ("refuse --all --json", Some((Act::Decide(Verdict::Refuse, Which::All), true))),
             ("refuse --below-cost a", None),
-            ("enable a", Some((switch("a", true), false))),
-            ("disable a", Some((switch("a", false), false))),
+            ("enable a", Some((switch("a", Switch::Sold(true)), false))),
+            ("disable a", Some((switch("a", Switch::Sold(false)), false))),
+            ("hide a", Some((switch("a", Switch::Listed(false)), false))),
+            ("vanish a", None),
             ("disable --all", None),
             ("list a", None),
             ("sync --all", None),

@@ -282,12 +282,28 @@ impl Writer {
         for place in places.into_iter().filter(|place| missing.contains(&place.id)) {
             // With others before it it was too much; alone, or now that others have ended, it may still fit.
             let may_fit = place.due.max(place.spender_due) > place.amount || !ends.is_empty();
-            let alone = [repo::Place { due: place.amount, spender_due: place.amount, ..place }];
-            if !(may_fit && self.write(&alone, &[]).await?.0.is_empty()) {
-                outcome.refused.insert(place.id, self.refusal(place.source, place.amount).await?);
+            let id = place.id;
+            match self.place_alone(place, may_fit).await {
+                Ok(None) => {}
+                Ok(Some(refused)) => drop(outcome.refused.insert(id, refused)),
+                // The rest of the batch is written, whatever became of this one.
+                Err(error) => {
+                    self.desk.leave();
+                    outcome.refused.insert(id, HoldError::Store(Arc::new(error)));
+                }
             }
         }
         Ok(outcome)
+    }
+
+    /// Places a hold that was not placed with the others, if it `may_fit`; or says what it fails on.
+    async fn place_alone(&mut self, place: repo::Place<'_>, may_fit: bool) -> Result<Option<HoldError>, StoreError> {
+        let (source, amount) = (place.source, place.amount);
+        let alone = [repo::Place { due: amount, spender_due: amount, ..place }];
+        if may_fit && self.write(&alone, &[]).await?.0.is_empty() {
+            return Ok(None);
+        }
+        self.refusal(source, amount).await.map(Some)
     }
 
     /// Places holds, and ends some, and before that stores what the records of these name. Returns the ids of the

@@ -24,7 +24,7 @@ use crate::dialect::{Dialect, REGISTRY};
 use crate::failure::{Blame, Code, Failure};
 use crate::money::Cost;
 
-/// Most models with counters of their own. All others share [`OTHER`].
+/// Most models with counters of their own. All others share one, `_other`.
 pub const MOST_MODELS: usize = 100;
 /// Most upstreams with counters.
 const MOST_UPSTREAMS: usize = 64;

@@ -26,6 +26,8 @@ CREATE TABLE synced_models (
 CREATE TABLE model_choices (
     id          TEXT    NOT NULL PRIMARY KEY,
     is_off      INTEGER NOT NULL,
+    -- Sold, and not listed.
+    is_hidden   INTEGER NOT NULL,
     below_cost  INTEGER NOT NULL,
     refused     TEXT    NOT NULL,
     updated_at  INTEGER NOT NULL

@@ -54,6 +54,7 @@ mod receipts;
 mod reckoning;
 mod refusals;
 mod relays;
+mod requests_page;
 mod secrets;
 mod shop;
 mod simulation;

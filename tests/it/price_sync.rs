@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coinslot::catalog::import::Switch;
 use coinslot::net::NetError;
 use coinslot::net::fetch::{FetchError, Fetched, Fetcher, Limits};
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, UPSTREAM_KEY, ask, models};
 use crate::support::prices::{Page, PriceServer};
 use crate::support::purse::Purse;
-use crate::support::upstream::{Script, Upstream, delta, sse, usage};
+use crate::support::upstream::{Script, Upstream, completion, delta, sse, usage};
 
 const OPENROUTER: &str = "/openrouter";
 const LITELLM: &str = "/litellm";
@@ -210,6 +211,32 @@ async fn a_request_under_way_keeps_its_price() {
     while running.chunk().await.unwrap().is_some() {}
     world.node.settled().await;
     assert_eq!(world.node.balance(&token).await.2, 2_000);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_model_is_in_no_list_and_sold_to_whoever_names_it() {
+    let mut world = World::selling(&[("new/one", "0.00001", "0.00002")]).await;
+    let purse = Purse::new(&world.mint).await;
+    purse.mint_sats(400).await;
+    let token = purse.send(400).await;
+    assert_eq!(world.told(&["hide", "new/one"]), json!({ "hidden": ["new/one"] }));
+    world.until("new/one is hidden", |models| models.iter().all(|model| model["id"] != "new/one")).await;
+    let told = world.told(&["list"]);
+    let listed = told["models"].as_array().unwrap().iter().find(|model| model["id"] == "new/one").unwrap();
+    assert_eq!((&listed["enabled"], &listed["listed"]), (&json!(true), &json!(false)));
+    let paths = world.node.get("/v1/models/paths").send().await.unwrap().text().await.unwrap();
+    let window = world.node.get("/").header("accept", "text/html").send().await.unwrap().text().await.unwrap();
+    assert!(!paths.contains("new/one") && !window.contains("new/one"));
+    world.node.restart().await;
+    let body = completion("new/one", "hello", Some(usage(100, 50)));
+    world.upstream.next(Script::Answer { status: 200, media: "application/json", body });
+    let mut request = ask("x");
+    request["model"] = json!("new/one");
+    let answer = world.node.chat(&request).bearer_auth(&token).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["x-routstr-cost-msats"].to_str().unwrap()), (200, "2000"));
+    world.told(&["show", "new/one"]);
+    world.offered("new/one").await;
     world.finish().await;
 }
 
@@ -491,20 +518,20 @@ async fn decisions_at_the_same_time_are_all_kept() {
     let listed: Vec<_> = ids.iter().map(|id| (id.as_str(), "0.00001", "0.00002")).collect();
     let world = World::selling(&listed).await;
     let importer = &world.node.running().exchange().importer;
-    let switched = futures_util::future::join_all(ids.iter().map(|id| importer.switch(id, false))).await;
+    let switched = futures_util::future::join_all(ids.iter().map(|id| importer.switch(id, Switch::Sold(false)))).await;
     assert!(switched.iter().all(Result::is_ok), "{switched:?}");
     world.until("all are off", |models| models.iter().all(|model| !ids.iter().any(|id| model["id"] == *id))).await;
     world.finish().await;
 }
 
-/// What a browser sees, and what it sends.
-struct Browser<'a> {
+/// What the operator's browser sees, and what it sends.
+pub struct Browser<'a> {
     node: &'a TestNode,
     cookie: String,
 }
 
 impl<'a> Browser<'a> {
-    async fn log_in(node: &'a TestNode) -> Self {
+    pub async fn log_in(node: &'a TestNode) -> Self {
         let page = node.get("/admin/login").send().await.unwrap();
         let cookie = |response: &reqwest::Response| {
             let line = response.headers()["set-cookie"].to_str().unwrap().to_owned();
@@ -521,7 +548,11 @@ impl<'a> Browser<'a> {
     }
 
     async fn page(&self) -> String {
-        let answer = self.node.get("/admin/models").header("cookie", &self.cookie).send().await.unwrap();
+        self.page_at("/admin/models").await
+    }
+
+    pub async fn page_at(&self, path: &str) -> String {
+        let answer = self.node.get(path).header("cookie", &self.cookie).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.text().await.unwrap()
     }

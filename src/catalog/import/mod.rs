@@ -34,7 +34,7 @@ use crate::store::{Store, StoreError};
 use crate::upstream::Pool;
 use ask::Place;
 use plan::{Plan, Proposal};
-use repo::{Changes, Choice, Source, State};
+use repo::{Changes, Source, State};
 pub use wanted::Lists;
 
 /// A source that did not answer is asked again after so long.
@@ -72,6 +72,15 @@ pub struct Outcome {
     pub plan: Plan,
     /// Name, and why it could not be asked.
     pub troubles: Vec<(String, String)>,
+}
+
+/// What the operator can switch of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Whether it is sold at all.
+    Sold(bool),
+    /// Whether it is in the list. One that is not is sold to whoever names it.
+    Listed(bool),
 }
 
 /// One model for the operator.
@@ -190,7 +199,9 @@ impl Importer {
             }
         }
         for model in own.iter_mut().chain(&mut synced) {
-            model.enabled &= !state.choices.get(&model.id).is_some_and(|choice| choice.is_off);
+            let choice = state.choices.get(&model.id).cloned().unwrap_or_default();
+            model.enabled &= !choice.is_off;
+            model.visible &= !choice.is_hidden;
         }
         let (catalog, problems) = match self.origin {
             file::Source::File => Catalog::layered(vec![own, synced]),
@@ -300,16 +311,20 @@ impl Importer {
         .await
     }
 
-    /// Switches a model on or off, wherever its prices come from.
+    /// Switches a model, wherever its prices come from.
     ///
     /// # Errors
     /// When there is no such model, or the database does not answer.
-    pub async fn switch(&self, id: &str, on: bool) -> Result<(), ImportError> {
+    pub async fn switch(&self, id: &str, switch: Switch) -> Result<(), ImportError> {
         self.revise(|state| {
             if !self.assemble(state).all().iter().any(|model| model.id == id) {
                 return Err(ImportError::Unknown);
             }
-            let choice = Choice { is_off: !on, ..state.choices.get(id).cloned().unwrap_or_default() };
+            let mut choice = state.choices.get(id).cloned().unwrap_or_default();
+            match switch {
+                Switch::Sold(on) => choice.is_off = !on,
+                Switch::Listed(on) => choice.is_hidden = !on,
+            }
             Ok((Changes { choices: vec![(id.to_owned(), choice)], is_news: true, ..Changes::default() }, ()))
         })
         .await

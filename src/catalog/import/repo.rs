@@ -36,6 +36,7 @@ pub struct Synced {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
     pub is_off: bool,
+    pub is_hidden: bool,
     /// It may be sold for less than the upstream takes.
     pub below_cost: bool,
     /// The digest of the change that was refused; empty: none.
@@ -111,11 +112,15 @@ async fn read(store: &Store, revision: i64) -> Result<State, StoreError> {
         let listed = Listed::from_json(&entry).map_err(wrong)?;
         state.synced.insert(id, Synced { source: row.try_get(1)?, listed });
     }
-    for row in sqlx::query("SELECT id, is_off, below_cost, refused FROM model_choices").fetch_all(store.read()).await? {
+    for row in sqlx::query("SELECT id, is_off, below_cost, refused, is_hidden FROM model_choices")
+        .fetch_all(store.read())
+        .await?
+    {
         let choice = Choice {
             is_off: row.try_get::<i64, _>(1)? != 0,
             below_cost: row.try_get::<i64, _>(2)? != 0,
             refused: row.try_get(3)?,
+            is_hidden: row.try_get::<i64, _>(4)? != 0,
         };
         state.choices.insert(row.try_get(0)?, choice);
     }
@@ -215,12 +220,14 @@ async fn put_models(tx: &mut Tx, rows: &[Synced], now_ms: i64) -> Result<(), Sto
 
 async fn put_choice(tx: &mut Tx, id: &str, choice: &Choice, now_ms: i64) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO model_choices (id, is_off, below_cost, refused, updated_at) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (id) DO UPDATE SET is_off = excluded.is_off, below_cost = excluded.below_cost, \
-         refused = excluded.refused, updated_at = excluded.updated_at",
+        "INSERT INTO model_choices (id, is_off, is_hidden, below_cost, refused, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET is_off = excluded.is_off, \
+         is_hidden = excluded.is_hidden, below_cost = excluded.below_cost, refused = excluded.refused, \
+         updated_at = excluded.updated_at",
     )
     .bind(id)
     .bind(i64::from(choice.is_off))
+    .bind(i64::from(choice.is_hidden))
     .bind(i64::from(choice.below_cost))
     .bind(&choice.refused)
     .bind(now_ms)
