@@ -778,7 +778,7 @@ async fn a_client_that_waits_is_told_that_the_stream_lives() {
 async fn a_client_that_waited_in_vain_is_told_in_the_stream() {
     let mint = TestMint::start().await;
     let upstream = Upstream::start().await;
-    let settings = [("SSE_KEEP_ALIVE_SECONDS", "1"), ("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "2")];
+    let settings = [("SSE_KEEP_ALIVE_SECONDS", "1"), ("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "4")];
     let node = TestNode::with(&mint, &upstream, &settings).await;
     let purse = Purse::new(&mint).await;
     purse.mint_sats(500).await;
