@@ -123,7 +123,9 @@ pub fn stream(input: &[u8]) -> u64 {
         match meter.observe(event) {
             Step::Forward(bytes) => {
                 forwarded += 1;
-                assert_eq!(events(&bytes).len(), 1, "one event is one event: {bytes:?}");
+                // Behind another, for at the start of a stream a byte order mark is no part of an event.
+                let stream = [b":\n\n", bytes.as_ref()].concat();
+                assert_eq!(events(&stream).len(), 2, "one event is one event: {bytes:?}");
             }
             Step::HoldBack => {}
             Step::Error(said) => {
