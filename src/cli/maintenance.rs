@@ -1,13 +1,12 @@
 //! `coinslot maintenance`: stops and resumes the sale. Works with the node stopped, and beside a running
-//! one, which notices within seconds (see [`Store::open_beside`]).
+//! one, which notices within seconds (see [`crate::store::Store::open_beside`]).
 
 use std::process::ExitCode;
 
-use super::{block_on, configured};
+use super::{beside, block_on, configured, done, tell};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::exchange::turn_maintenance;
-use crate::store::Store;
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     let on = match words {
@@ -16,24 +15,14 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
         _ => return None,
     };
     let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
-    Some(match block_on(run(config, on)) {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    })
+    Some(tell(block_on(run(&config, on)).map(|said| done(format!("{said}\n")))))
 }
 
-async fn run(config: Config, on: bool) -> Result<&'static str, String> {
+async fn run(config: &Config, on: bool) -> Result<&'static str, String> {
     if config.server.maintenance.is_some() {
         return Err("MAINTENANCE is set, and the environment wins; change it there and start the node anew".to_owned());
     }
-    let url = config.storage.database_url.as_ref().map(Secret::expose);
-    let store = Store::open_beside(&config.storage.data_dir, url).await.map_err(|error| error.to_string())?;
+    let store = beside(config).await?;
     let turned = turn_maintenance(&store, on, SystemClock.now_ms()).await.map_err(|error| error.to_string());
     store.close().await;
     turned.map(|()| match on {

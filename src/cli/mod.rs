@@ -20,8 +20,9 @@ mod windows;
 
 use std::process::ExitCode;
 
-use crate::config::{Config, Log};
+use crate::config::{Config, Log, Secret};
 use crate::nostr::Identity;
+use crate::store::Store;
 
 /// What can be asked for.
 struct Verb {
@@ -117,6 +118,50 @@ fn block_on<T>(doing: impl Future<Output = Result<T, String>>) -> Result<T, Stri
     crate::net::install_crypto();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| format!("the runtime does not start: {error}"))?.block_on(doing)
+}
+
+/// The text of what is done, with the exit code that says so.
+fn done(text: String) -> (String, ExitCode) {
+    (text, ExitCode::SUCCESS)
+}
+
+/// Says how it went.
+fn tell(outcome: Result<(String, ExitCode), String>) -> ExitCode {
+    match outcome {
+        Ok((said, code)) => {
+            print!("{said}");
+            code
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A verb with a page of its own: reads the words, does what they ask for, and says how it went.
+fn with_page<A>(
+    page: &str,
+    words: &[&str],
+    read: impl FnOnce(&[&str]) -> Option<(A, bool)>,
+    work: impl AsyncFnOnce(&Config, A, bool) -> Result<(String, ExitCode), String>,
+) -> Option<ExitCode> {
+    if let ["help" | "--help" | "-h"] = words {
+        print!("{page}");
+        return Some(ExitCode::SUCCESS);
+    }
+    let Some((act, json)) = read(words) else {
+        eprint!("{page}");
+        return Some(ExitCode::from(USAGE));
+    };
+    let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
+    Some(tell(block_on(work(&config, act, json))))
+}
+
+/// The database, also beside a node that runs on it: see [`Store::open_beside`].
+async fn beside(config: &Config) -> Result<Store, String> {
+    let url = config.storage.database_url.as_ref().map(Secret::expose);
+    Store::open_beside(&config.storage.data_dir, url).await.map_err(|error| error.to_string())
 }
 
 /// Reads the configuration, or says every fault of it in a line.

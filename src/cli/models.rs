@@ -8,13 +8,13 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::{USAGE, block_on, configured};
+use super::{beside, done, with_page};
 use crate::catalog::card::{self, Change};
 use crate::catalog::file;
 use crate::catalog::import::plan::Proposal;
 use crate::catalog::import::{Importer, Offer, Outcome, Switch, Verdict};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::store::Store;
 use crate::upstream::Pool;
 use crate::vault::Vault;
@@ -60,25 +60,7 @@ enum Which {
 }
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
-    if let ["help" | "--help" | "-h"] = words {
-        print!("{PAGE}");
-        return Some(ExitCode::SUCCESS);
-    }
-    let Some((act, json)) = read(words) else {
-        eprint!("{PAGE}");
-        return Some(ExitCode::from(USAGE));
-    };
-    let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
-    Some(match block_on(run(&config, act, json)) {
-        Ok((said, code)) => {
-            print!("{said}");
-            code
-        }
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    })
+    with_page(PAGE, words, read, run)
 }
 
 /// What the words ask for, and whether the answer is to be JSON.
@@ -129,11 +111,10 @@ const SWITCHES: [(&str, Switch, &str); 4] = [
 ];
 
 async fn run(config: &Config, act: Act, json: bool) -> Result<(String, ExitCode), String> {
-    let url = config.storage.database_url.as_ref().map(Secret::expose);
-    let store = Store::open_beside(&config.storage.data_dir, url).await.map_err(said)?;
-    let done = perform(config, &store, act, json).await;
+    let store = beside(config).await?;
+    let performed = perform(config, &store, act, json).await;
     store.close().await;
-    done
+    performed
 }
 
 async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result<(String, ExitCode), String> {
@@ -142,7 +123,7 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
     let pool = Pool::beside(&config.upstreams, store, &vault, &clock).await.map_err(said)?;
     let loaded = file::load(&config.pricing.models_path).map_err(said)?;
     let importer = Importer::new(store.clone(), pool, clock, &config.pricing, &loaded).map_err(said)?;
-    let well = |text: String| Ok((text, ExitCode::SUCCESS));
+    let well = |text: String| Ok(done(text));
     match act {
         Act::List => {
             let overview = importer.overview().await.map_err(said)?;

@@ -3,13 +3,12 @@
 
 use std::io::Read as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::tariffs::{Factors, least_factor, opened, run};
+use super::tariffs::{Factors, check_cost, opened};
 use super::vouchers::check_vault;
+use super::{done, with_page};
 use crate::config::Config;
 use crate::ledger::tariffs::RemoveError;
 use crate::ledger::{AccountId, Ledger};
@@ -52,7 +51,7 @@ enum Act {
 }
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
-    run(PAGE, words, read, work)
+    with_page(PAGE, words, read, async |config, act, json| work(config, act, json).await.map(done))
 }
 
 /// What the words ask for, and whether the answer is to be JSON.
@@ -78,10 +77,10 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
     Some((act, json))
 }
 
-async fn work(config: Arc<Config>, act: Act, json: bool) -> Result<String, String> {
-    let (store, ledger) = opened(&config).await?;
+async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
+    let (store, ledger) = opened(config).await?;
     let done = match act {
-        Act::Set(profile) => set(&config, &ledger, &profile).await,
+        Act::Set(profile) => set(config, &ledger, &profile).await,
         Act::List => list(&ledger, json).await,
         Act::Remove(name) => match ledger.remove_profile(&name).await {
             Ok(true) => Ok(format!("{name} is removed\n")),
@@ -89,7 +88,7 @@ async fn work(config: Arc<Config>, act: Act, json: bool) -> Result<String, Strin
             Err(RemoveError::InUse(keys)) => Err(format!("{name} stays: {keys} keys or vouchers have it")),
             Err(RemoveError::Store(error)) => Err(error.to_string()),
         },
-        Act::Attach(name) => attach(&config, &ledger, name.as_deref()).await,
+        Act::Attach(name) => attach(config, &ledger, name.as_deref()).await,
     };
     store.close().await;
     done
@@ -97,15 +96,7 @@ async fn work(config: Arc<Config>, act: Act, json: bool) -> Result<String, Strin
 
 async fn set(config: &Config, ledger: &Ledger, profile: &Profile) -> Result<String, String> {
     profile.check()?;
-    if !profile.below_cost && profile.multiplier < Decimal::ONE {
-        let least = least_factor(config);
-        if profile.multiplier < least {
-            return Err(format!(
-                "{} would sell below cost: the node breaks even at {least}. Give it --allow-below-cost if you want that",
-                profile.name
-            ));
-        }
-    }
+    check_cost(config, &profile.name, profile.multiplier, profile.below_cost)?;
     ledger.put_profile(profile).await.map_err(|error| error.to_string())?;
     Ok(format!("{}: {} times the price list\n", profile.name, profile.multiplier.normalize()))
 }
@@ -177,6 +168,8 @@ async fn attach(config: &Config, ledger: &Ledger, name: Option<&str>) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use rust_decimal::Decimal;
+
     use super::*;
     use crate::money::tariff::Filter;
 

@@ -1,13 +1,12 @@
 //! What `coinslot profiles` and `coinslot windows` share.
 
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
 
-use super::{USAGE, block_on, configured};
+use super::beside;
 use crate::clock::SystemClock;
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::money::tariff::{Filter, break_even};
 use crate::price::decimal;
@@ -52,7 +51,7 @@ impl Factors {
 
 /// The factor at which the dearest upstream that the environment names takes all that is charged; 1 where the
 /// operator's own prices in sats replace the list, whose cost nobody knows.
-pub(super) fn least_factor(config: &Config) -> Decimal {
+fn least_factor(config: &Config) -> Decimal {
     let pricing = &config.pricing;
     if pricing.model_based == Some(false) {
         return Decimal::ONE;
@@ -62,44 +61,26 @@ pub(super) fn least_factor(config: &Config) -> Decimal {
     margins.and_then(|margins| break_even(fee, margins)).unwrap_or(Decimal::ONE)
 }
 
+/// Refuses a factor below break-even, unless the operator allows it.
+pub(super) fn check_cost(config: &Config, name: &str, multiplier: Decimal, below_cost: bool) -> Result<(), String> {
+    if below_cost || multiplier >= Decimal::ONE {
+        return Ok(());
+    }
+    let least = least_factor(config);
+    if multiplier >= least {
+        return Ok(());
+    }
+    Err(format!(
+        "{name} would sell below cost: the node breaks even at {least}. Give it --allow-below-cost if you want that"
+    ))
+}
+
 /// The books, beside a node that may run.
 pub(super) async fn opened(config: &Config) -> Result<(Store, Ledger), String> {
-    let url = config.storage.database_url.as_ref().map(Secret::expose);
-    let store = Store::open_beside(&config.storage.data_dir, url).await.map_err(|error| error.to_string())?;
+    let store = beside(config).await?;
     // No hold is placed here, so its writer never runs.
     let owner = format!("tariffs-{}", hex(&rand::random::<[u8; 4]>()));
     let opened = Ledger::open(store.clone(), Arc::new(SystemClock), owner).await;
     let (ledger, _writer) = opened.map_err(|error| error.to_string())?;
     Ok((store, ledger))
-}
-
-/// A verb with a page of its own: reads the words, does what they ask for, and says how it went.
-pub(super) fn run<A, F>(
-    page: &str,
-    words: &[&str],
-    read: impl FnOnce(&[&str]) -> Option<(A, bool)>,
-    work: impl FnOnce(Arc<Config>, A, bool) -> F,
-) -> Option<ExitCode>
-where
-    F: Future<Output = Result<String, String>>,
-{
-    if let ["help" | "--help" | "-h"] = words {
-        print!("{page}");
-        return Some(ExitCode::SUCCESS);
-    }
-    let Some((act, json)) = read(words) else {
-        eprint!("{page}");
-        return Some(ExitCode::from(USAGE));
-    };
-    let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
-    Some(match block_on(work(Arc::new(config), act, json)) {
-        Ok(said) => {
-            print!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    })
 }

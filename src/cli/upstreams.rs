@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
-use super::{block_on, configured};
-use crate::config::{Config, Secret};
+use super::{beside, block_on, configured, done, tell};
+use crate::config::Config;
 use crate::pages::format;
 use crate::store::Store;
 use crate::upstream::repo::{self, Listed};
@@ -24,16 +24,7 @@ enum Act {
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     let (act, json) = read(words)?;
     let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
-    Some(match block_on(run(config, act, json)) {
-        Ok(said) => {
-            print!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    })
+    Some(tell(block_on(run(&config, act, json)).map(done)))
 }
 
 /// What the words ask for, and whether the answer is to be JSON.
@@ -47,12 +38,11 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
     }
 }
 
-async fn run(config: Config, act: Act, json: bool) -> Result<String, String> {
-    let url = config.storage.database_url.as_ref().map(Secret::expose);
-    let store = Store::open_beside(&config.storage.data_dir, url).await.map_err(|error| error.to_string())?;
-    let done = work(&store, act, json).await;
+async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
+    let store = beside(config).await?;
+    let worked = work(&store, act, json).await;
     store.close().await;
-    done
+    worked
 }
 
 async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{USAGE, configured};
+use super::{beside, done, with_page};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::ledger::vouchers::repo::Which;
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, Voucher};
@@ -62,32 +62,7 @@ enum Act {
 }
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
-    if let ["help" | "--help" | "-h"] = words {
-        print!("{PAGE}");
-        return Some(ExitCode::SUCCESS);
-    }
-    let Some((act, json)) = read(words) else {
-        eprint!("{PAGE}");
-        return Some(ExitCode::from(USAGE));
-    };
-    let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("the runtime does not start: {error}");
-            return Some(ExitCode::FAILURE);
-        }
-    };
-    Some(match runtime.block_on(run(&config, act, json)) {
-        Ok(said) => {
-            print!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    })
+    with_page(PAGE, words, read, async |config, act, json| run(config, act, json).await.map(done))
 }
 
 /// What the words ask for, and whether the answer is to be JSON.
@@ -140,11 +115,10 @@ fn read_hours(text: &str) -> Option<i64> {
 }
 
 async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
-    let url = config.storage.database_url.as_ref().map(Secret::expose);
-    let store = Store::open_beside(&config.storage.data_dir, url).await.map_err(said)?;
-    let done = work(config, &store, act, json).await;
+    let store = beside(config).await?;
+    let worked = work(config, &store, act, json).await;
     store.close().await;
-    done
+    worked
 }
 
 async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<String, String> {

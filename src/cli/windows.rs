@@ -4,10 +4,10 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::tariffs::{Factors, least_factor, opened, run};
+use super::tariffs::{Factors, check_cost, opened};
+use super::{done, with_page};
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::money::tariff::{ALL_DAYS, Window};
@@ -42,7 +42,7 @@ enum Act {
 }
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
-    run(PAGE, words, read, work)
+    with_page(PAGE, words, read, async |config, act, json| work(config, act, json).await.map(done))
 }
 
 /// What the words ask for, and whether the answer is to be JSON.
@@ -111,10 +111,10 @@ fn weekdays(text: &str) -> Option<u8> {
     })
 }
 
-async fn work(config: Arc<Config>, act: Act, json: bool) -> Result<String, String> {
-    let (store, ledger) = opened(&config).await?;
+async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
+    let (store, ledger) = opened(config).await?;
     let done = match act {
-        Act::Set(window) => set(&config, &ledger, &window).await,
+        Act::Set(window) => set(config, &ledger, &window).await,
         Act::List => list(&ledger, json).await,
         Act::Remove(name) => match ledger.remove_window(&name).await {
             Ok(true) => Ok(format!("{name} is removed\n")),
@@ -128,15 +128,7 @@ async fn work(config: Arc<Config>, act: Act, json: bool) -> Result<String, Strin
 
 async fn set(config: &Config, ledger: &Ledger, window: &Window) -> Result<String, String> {
     window.check()?;
-    if !window.below_cost && window.multiplier < Decimal::ONE {
-        let least = least_factor(config);
-        if window.multiplier < least {
-            return Err(format!(
-                "{} would sell below cost: the node breaks even at {least}. Give it --allow-below-cost if you want that",
-                window.name
-            ));
-        }
-    }
+    check_cost(config, &window.name, window.multiplier, window.below_cost)?;
     ledger.put_window(window).await.map_err(|error| error.to_string())?;
     Ok(format!("{}: {} times the price, {}\n", window.name, window.multiplier.normalize(), window.hours()))
 }
@@ -172,6 +164,8 @@ async fn list(ledger: &Ledger, json: bool) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use rust_decimal::Decimal;
+
     use super::*;
     use crate::money::tariff::Filter;
 
