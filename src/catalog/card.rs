@@ -117,6 +117,33 @@ pub fn shown(name: &str, price: Option<Decimal>) -> String {
     }
 }
 
+/// Prices of long inputs and of other service tiers, each with what the names of its prices end with.
+pub(super) fn variants(prices: &Prices) -> Vec<(String, &Prices)> {
+    let mut all = long_inputs(prices, "");
+    for (service, prices) in &prices.services {
+        all.push((service.suffix().to_owned(), prices));
+        all.extend(long_inputs(prices, service.suffix()));
+    }
+    all
+}
+
+fn long_inputs<'a>(prices: &'a Prices, suffix: &str) -> Vec<(String, &'a Prices)> {
+    let long = prices.tiers.iter();
+    long.map(|tier| (format!("{}{suffix}", tier_name("", tier.above / 1000)), &tier.prices)).collect()
+}
+
+/// The prices that differ between these, as far as they are written down.
+pub(super) fn of_text(prices: &Prices) -> [(&'static str, Option<Decimal>); 6] {
+    [
+        ("prompt", Some(prices.prompt)),
+        ("completion", Some(prices.completion)),
+        ("input_cache_read", prices.input_cache_read),
+        ("input_cache_write", prices.input_cache_write),
+        ("input_cache_write_1h", prices.input_cache_write_1h),
+        ("audio", prices.audio),
+    ]
+}
+
 impl Card {
     /// The prices that a model is sold at.
     #[must_use]
@@ -141,28 +168,14 @@ impl Card {
             let name = if variant.is_empty() { "output_image".to_owned() } else { format!("output_image/{variant}") };
             put(&name, Some(*price));
         }
-        for tier in &prices.tiers {
-            card.put_text(&format!("_above_{}k_tokens", tier.above / 1000), &tier.prices);
-        }
-        for (service, prices) in &prices.services {
-            let suffix = service.suffix();
-            card.put_text(suffix, prices);
-            for tier in &prices.tiers {
-                card.put_text(&format!("_above_{}k_tokens{suffix}", tier.above / 1000), &tier.prices);
-            }
+        for (suffix, prices) in variants(prices) {
+            card.put_text(&suffix, prices);
         }
         card
     }
 
     fn put_text(&mut self, suffix: &str, prices: &Prices) {
-        for (kind, price) in [
-            ("prompt", Some(prices.prompt)),
-            ("completion", Some(prices.completion)),
-            ("input_cache_read", prices.input_cache_read),
-            ("input_cache_write", prices.input_cache_write),
-            ("input_cache_write_1h", prices.input_cache_write_1h),
-            ("audio", prices.audio),
-        ] {
+        for (kind, price) in of_text(prices) {
             self.set(&format!("{kind}{suffix}"), price);
         }
     }

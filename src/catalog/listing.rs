@@ -7,6 +7,7 @@
 use rust_decimal::Decimal;
 use serde_json::{Map, Number, Value, json};
 
+use super::card;
 use super::limits::Maxima;
 use super::model::{Architecture, Model, TopProvider};
 use crate::money::rate::Exchange;
@@ -180,34 +181,22 @@ fn priced_apart(prices: &Prices) -> Vec<(String, Decimal)> {
         "" => ("output_image".to_owned(), *price),
         variant => (format!("output_image/{variant}"), *price),
     }));
-    shown.extend(of_long_inputs(prices, ""));
-    for (service, prices) in &prices.services {
-        let suffix = service.suffix();
+    for (suffix, prices) in card::variants(prices) {
         shown.extend(of_text(prices).map(|(key, price)| (format!("{key}{suffix}"), price)));
-        shown.extend(of_long_inputs(prices, suffix));
     }
     shown
 }
 
-fn of_long_inputs<'a>(prices: &'a Prices, suffix: &'a str) -> impl Iterator<Item = (String, Decimal)> + 'a {
-    prices.tiers.iter().flat_map(move |tier| {
-        let above = tier.above / 1000;
-        of_text(&tier.prices).map(move |(key, price)| (format!("{key}_above_{above}k_tokens{suffix}"), price))
-    })
-}
-
-/// Prices that depend on the service tier and on the length of the input.
+/// The prices of a variant as clients pay them.
 fn of_text(prices: &Prices) -> impl Iterator<Item = (&'static str, Decimal)> {
-    [
-        ("prompt", Some(prices.prompt)),
-        ("completion", Some(prices.completion)),
-        ("input_cache_read", Some(prices.cache_read())),
-        ("input_cache_write", Some(prices.cache_write())),
-        ("input_cache_write_1h", prices.input_cache_write_1h),
-        ("audio", prices.audio),
-    ]
-    .into_iter()
-    .filter_map(|(key, price)| Some((key, price?)))
+    card::of_text(prices).into_iter().filter_map(|(key, listed)| {
+        let paid = match key {
+            "input_cache_read" => Some(prices.cache_read()),
+            "input_cache_write" => Some(prices.cache_write()),
+            _ => listed,
+        };
+        Some((key, paid?))
+    })
 }
 
 /// A decimal as a JSON number, from its text.

@@ -14,8 +14,9 @@ use moka::sync::Cache;
 use rust_decimal::Decimal;
 use serde_json::{Map, Value, json};
 
+use super::card;
 use crate::ledger::sheets::Sheet;
-use crate::money::rate::{Exchange, Tier};
+use crate::money::rate::Exchange;
 use crate::money::tariff::Deal;
 use crate::money::{Msat, Prices};
 use crate::price::{Rate, Source, Standing};
@@ -161,8 +162,9 @@ pub fn pricing(prices: &Prices) -> Map<String, Value> {
         query,
         second,
         character,
-        tiers,
-        services,
+        // See `card::variants`.
+        tiers: _,
+        services: _,
     } = prices;
     let mut shown = Map::new();
     let mut put = |key: String, price: &Decimal| drop(shown.insert(key, json!(price.normalize())));
@@ -195,37 +197,14 @@ pub fn pricing(prices: &Prices) -> Map<String, Value> {
         let slash = if variant.is_empty() { "" } else { "/" };
         put(format!("output_image{slash}{variant}"), price);
     }
-    for (suffix, prices) in of_long_inputs(tiers, "") {
-        put_text(&suffix, prices, &mut put);
-    }
-    for (service, prices) in services {
-        put_text(service.suffix(), prices, &mut put);
-        for (suffix, prices) in of_long_inputs(&prices.tiers, service.suffix()) {
-            put_text(&suffix, prices, &mut put);
+    for (suffix, prices) in card::variants(prices) {
+        for (key, price) in card::of_text(prices) {
+            if let Some(price) = price {
+                put(format!("{key}{suffix}"), &price);
+            }
         }
     }
     shown
-}
-
-/// The prices of long inputs, and how their names end.
-fn of_long_inputs<'a>(tiers: &'a [Tier], suffix: &'a str) -> impl Iterator<Item = (String, &'a Prices)> {
-    tiers.iter().map(move |tier| (format!("_above_{}k_tokens{suffix}", tier.above / 1000), &tier.prices))
-}
-
-/// The prices that depend on the length of the input and on the service tier.
-fn put_text(suffix: &str, prices: &Prices, put: &mut impl FnMut(String, &Decimal)) {
-    for (key, price) in [
-        ("prompt", Some(&prices.prompt)),
-        ("completion", Some(&prices.completion)),
-        ("input_cache_read", prices.input_cache_read.as_ref()),
-        ("input_cache_write", prices.input_cache_write.as_ref()),
-        ("input_cache_write_1h", prices.input_cache_write_1h.as_ref()),
-        ("audio", prices.audio.as_ref()),
-    ] {
-        if let Some(price) = price {
-            put(format!("{key}{suffix}"), price);
-        }
-    }
 }
 
 fn describe_rate(rate: &Rate, sources: &[Source]) -> Value {
