@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Ledger;
 use crate::store::StoreError;
+use crate::vault::hex;
 
 /// Digits of the hash that name a sheet.
 const DIGITS: usize = 32;
@@ -30,9 +31,9 @@ impl Sheet {
     /// `content` is JSON.
     #[must_use]
     pub fn new(content: String) -> Self {
-        let digest = Sha256::digest(content.as_bytes());
-        let id: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { id: id.chars().take(DIGITS).collect(), content }
+        let mut id = hex(&Sha256::digest(content.as_bytes()));
+        id.truncate(DIGITS);
+        Self { id, content }
     }
 
     /// The first 32 digits of the SHA-256 of its content, in hexadecimal.

@@ -117,8 +117,9 @@ impl Ledger {
         Ok(was_there)
     }
 
+    /// Tells every node of this database that something has changed.
     async fn changed(&self, mut tx: Tx) -> Result<(), StoreError> {
-        repo::new_version(&mut tx, &uuid::Uuid::new_v4().to_string(), self.clock().now_ms()).await?;
+        tx.set_setting(VERSION, &uuid::Uuid::new_v4().to_string(), self.clock().now_ms()).await?;
         tx.commit().await
     }
 }

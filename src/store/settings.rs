@@ -2,7 +2,7 @@
 
 use sqlx::Row;
 
-use super::{Durability, Store, StoreError};
+use super::{Durability, Store, StoreError, Tx};
 
 impl Store {
     /// The value of a setting.
@@ -39,6 +39,17 @@ impl Store {
     /// When the database does not answer.
     pub async fn set_setting(&self, name: &str, value: &str, now_ms: i64) -> Result<(), StoreError> {
         let mut tx = self.begin(Durability::Full).await?;
+        tx.set_setting(name, value, now_ms).await?;
+        tx.commit().await
+    }
+}
+
+impl Tx {
+    /// The same, with whatever else is in this transaction.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn set_setting(&mut self, name: &str, value: &str, now_ms: i64) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO settings (name, value, updated_at) VALUES ($1, $2, $3) \
              ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
@@ -46,8 +57,8 @@ impl Store {
         .bind(name)
         .bind(value)
         .bind(now_ms)
-        .execute(&mut *tx)
+        .execute(&mut **self)
         .await?;
-        tx.commit().await
+        Ok(())
     }
 }

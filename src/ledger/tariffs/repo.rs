@@ -5,7 +5,6 @@ use std::sync::Arc;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::VERSION;
 use crate::money::tariff::{Filter, Profile, Tariffs, Window};
 use crate::store::{Store, StoreError, Tx};
 
@@ -81,20 +80,6 @@ pub(super) async fn put_window(tx: &mut Tx, window: &Window, now_ms: i64) -> Res
 pub(super) async fn remove_window(tx: &mut Tx, name: &str) -> Result<bool, StoreError> {
     let gone = sqlx::query("DELETE FROM price_windows WHERE name = $1").bind(name).execute(&mut **tx).await?;
     Ok(gone.rows_affected() == 1)
-}
-
-/// Tells every node of this database that something has changed.
-pub(in crate::ledger) async fn new_version(tx: &mut Tx, version: &str, now_ms: i64) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO settings (name, value, updated_at) VALUES ($1, $2, $3) \
-         ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
-    )
-    .bind(VERSION)
-    .bind(version)
-    .bind(now_ms)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
 }
 
 fn list(patterns: &[String]) -> String {
