@@ -29,13 +29,9 @@ struct Page {
     csrf: String,
     /// The id that was looked for; empty: none.
     id: String,
-    found: Option<Story>,
+    /// The request, part by part.
+    found: Option<Vec<Chapter>>,
     latest: Vec<Row>,
-}
-
-/// One request, part by part.
-struct Story {
-    chapters: Vec<Chapter>,
 }
 
 struct Chapter {
@@ -88,7 +84,7 @@ fn row(request: repo::Request) -> Row {
     }
 }
 
-async fn story(state: &AdminState, id: &str) -> Result<Option<Story>, AdminError> {
+async fn story(state: &AdminState, id: &str) -> Result<Option<Vec<Chapter>>, AdminError> {
     let store = state.ledger.store();
     let entry = find_request(&mut *store.read().acquire().await?, id).await?;
     let Some(entry) = entry else { return Ok(None) };
@@ -101,7 +97,7 @@ async fn story(state: &AdminState, id: &str) -> Result<Option<Story>, AdminError
         }
     }
     chapters.extend(repo::outlay(store, id).await?.as_ref().map(upstreams));
-    Ok(Some(Story { chapters }))
+    Ok(Some(chapters))
 }
 
 fn money(entry: &Entry) -> Chapter {

@@ -27,8 +27,8 @@ pub struct Candidate {
     pub id: String,
     /// The model as the price list says that upstreams know it.
     pub forwarded: String,
-    /// Tags that an upstream must have to be asked for it.
-    pub upstream_tags: Vec<String>,
+    /// Its entry in the price list.
+    model: Option<Arc<Model>>,
     /// With the deal's factor in its prices.
     pub rate_card: RateCard,
     /// The prices without that factor, where it is not one.
@@ -50,6 +50,18 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// Tags that an upstream must have to be asked for it.
+    #[must_use]
+    pub fn upstream_tags(&self) -> &[String] {
+        self.model.as_ref().map_or(&[], |model| &model.upstream_tags)
+    }
+
+    /// The first of these that it is known not to do.
+    #[must_use]
+    pub fn lacks(&self, needs: Needs) -> Option<Feature> {
+        self.model.as_ref().and_then(|model| support::lacks(model, needs))
+    }
+
     /// What its charge is reckoned by, to be kept.
     #[must_use]
     pub fn sheets(&self) -> Vec<Arc<Sheet>> {
@@ -238,7 +250,7 @@ impl Market {
             rate: rate.map(|rate| self.rate_sheet(rate)),
             btc_usd: rate.map(|rate| rate.btc_usd),
             btc_usd_as_of_ms: rate.filter(|rate| rate.sources > 0).map(|rate| rate.as_of_ms),
-            upstream_tags: found.map(|found| found.upstream_tags.clone()).unwrap_or_default(),
+            model: found,
             id,
             forwarded,
             rate_card,
@@ -348,15 +360,6 @@ impl Market {
         let id = found.as_ref().map_or(model, |found| &found.id);
         let dealt = self.deal(Names { asked: model, id, forwarded }, list, exchange, buyer).ok()?;
         Some((dealt.card, dealt.deal.multiplier))
-    }
-
-    /// The first of these features that the model is known to lack.
-    #[must_use]
-    pub fn lacks(&self, model: &str, needs: Needs) -> Option<Feature> {
-        if needs.is_empty() {
-            return None;
-        }
-        self.catalog.find(model).and_then(|found| support::lacks(&found, needs))
     }
 
     /// Whether the price list has a model of this name.

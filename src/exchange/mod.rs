@@ -330,7 +330,7 @@ impl Exchange {
         let names = Names { asked: &shape.model, id: &candidate.id, forwarded: &candidate.forwarded };
         // Where the model is in the path, its beginning tells the wire format.
         let path = if dialect.is_of_a_model() { "models" } else { dialect.path() };
-        let wanted = Wanted { path, names, tags: &candidate.upstream_tags, needs: shape.needs };
+        let wanted = Wanted { path, names, tags: candidate.upstream_tags(), needs: shape.needs };
         self.pool.plan(&wanted, session).map_err(|why| self.unavailable(why, dialect, shape))
     }
 
@@ -398,7 +398,7 @@ impl Exchange {
             RouteError::OutOfRange => Failure::client(Code::InvalidRequest, error.to_string()),
             RouteError::Unpriced { .. } => Failure::client(Code::ModalityNotPriced, error.to_string()),
         })?;
-        match self.market.lacks(&shape.model, shape.needs) {
+        match candidate.lacks(shape.needs) {
             None => Ok(candidate),
             Some(feature) => Err(unsupported(feature, dialect, shape)),
         }

@@ -64,10 +64,7 @@ pub(super) fn of(candidate: &Candidate, fee: Decimal, usage: &Usage) -> Option<(
     if !matches!(card.exchange, Exchange::Usd { .. }) {
         return None;
     }
-    let list = match &candidate.list {
-        None => card.list_price(usage)?,
-        Some(list) => RateCard { prices: list.clone(), ..card.clone() }.list_price(usage)?,
-    };
-    let usd = list.checked_mul(fee)?;
+    let list = candidate.list.as_ref().unwrap_or(&card.prices);
+    let usd = list.list_price(usage)?.checked_mul(fee)?;
     Some((usd, in_msat(card, usd)))
 }

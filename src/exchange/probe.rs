@@ -28,8 +28,8 @@ impl Exchange {
                 continue;
             };
             let names = Names { asked: &model, id: &candidate.id, forwarded: &candidate.forwarded };
-            let tags = candidate.upstream_tags.as_slice();
-            let wanted = Wanted { path: Chat.path(), names, tags, needs: Needs::default() };
+            let (tags, needs) = (candidate.upstream_tags(), Needs::default());
+            let wanted = Wanted { path: Chat.path(), names, tags, needs };
             let plan = self.pool.plan(&wanted, None);
             let lease = plan.and_then(|plan| self.pool.lease(&mut plan.only(&self.pool, &name)));
             if let Ok(lease) = lease {

@@ -191,8 +191,34 @@ impl Prices {
     }
 }
 
+/// What the parts of a bill come to together.
+fn total(parts: &[(Part, Decimal)]) -> Option<Decimal> {
+    parts.iter().try_fold(Decimal::ZERO, |sum, (_, amount)| sum.checked_add(*amount))
+}
+
 /// The parts of a price.
 impl Prices {
+    /// The sum of all buckets by the price list alone, in the currency of the prices: no fee, no minimum.
+    #[must_use]
+    pub fn list_price(&self, usage: &Usage) -> Option<Decimal> {
+        Some(total(&self.parts(usage)?)?.round_dp(12).normalize())
+    }
+
+    /// What each part of the bill comes to, in the currency of the prices.
+    fn parts(&self, usage: &Usage) -> Option<[(Part, Decimal); 5]> {
+        let p = self.for_usage(usage);
+        Some([
+            (Part::Base, p.base(usage)?),
+            (Part::Input, p.input(usage)?),
+            (Part::CacheRead, sum(&[(usage.cache_read, p.cache_read()), (usage.audio_cached, p.audio_cached())])?),
+            (
+                Part::CacheWrite,
+                sum(&[(usage.cache_write, p.cache_write()), (usage.cache_write_1h, p.cache_write_1h())])?,
+            ),
+            (Part::Output, p.output(usage)?),
+        ])
+    }
+
     fn base(&self, usage: &Usage) -> Option<Decimal> {
         let searches = match self.web_query {
             Some(price) if usage.web_queries > 0 => (usage.web_queries, price),
@@ -347,7 +373,7 @@ impl RateCard {
     /// raises an alarm rather than charge a made-up number.
     #[must_use]
     pub fn price(&self, usage: &Usage) -> Option<Cost> {
-        let parts = self.parts(usage)?;
+        let parts = self.prices.parts(usage)?;
         let mut cost = Cost::new(*usage, self.list_price_usd(&parts)?);
         let mut sum = Decimal::ZERO;
         for (part, amount) in parts.into_iter().filter(|(_, amount)| !amount.is_zero()) {
@@ -358,40 +384,13 @@ impl RateCard {
         Some(cost)
     }
 
-    /// The sum of all buckets by the price list alone, in the currency of the prices: no fee, no minimum.
-    #[must_use]
-    pub fn list_price(&self, usage: &Usage) -> Option<Decimal> {
-        let parts = self.parts(usage)?;
-        let sum = parts.iter().try_fold(Decimal::ZERO, |sum, (_, amount)| sum.checked_add(*amount))?;
-        Some(sum.round_dp(12).normalize())
-    }
-
-    /// What each part of the bill comes to, in the currency of the prices.
-    fn parts(&self, usage: &Usage) -> Option<[(Part, Decimal); 5]> {
-        let p = self.prices.for_usage(usage);
-        Some([
-            (Part::Base, p.base(usage)?),
-            (Part::Input, p.input(usage)?),
-            (Part::CacheRead, sum(&[(usage.cache_read, p.cache_read()), (usage.audio_cached, p.audio_cached())])?),
-            (
-                Part::CacheWrite,
-                sum(&[(usage.cache_write, p.cache_write()), (usage.cache_write_1h, p.cache_write_1h())])?,
-            ),
-            (Part::Output, p.output(usage)?),
-        ])
-    }
-
     /// The sum in USD as the price list shows it (provider fee included, exchange fee not), where
     /// prices are in USD at all.
     fn list_price_usd(&self, parts: &[(Part, Decimal)]) -> Option<Option<Decimal>> {
         let Exchange::Usd { provider_fee, .. } = &self.exchange else {
             return Some(None);
         };
-        let mut sum = Decimal::ZERO;
-        for (_, amount) in parts {
-            sum = sum.checked_add(*amount)?;
-        }
-        let usd = sum.checked_mul(*provider_fee)?;
+        let usd = total(parts)?.checked_mul(*provider_fee)?;
         Some(Some(usd.round_dp(12).normalize()))
     }
 }
