@@ -231,6 +231,7 @@ async fn admin_pages(
     let ledger = exchange.ledger.clone();
     let admin = admin::ensure_password(ledger.store(), ledger.clock(), config.admin.password.as_ref()).await?;
     let state = AdminState {
+        exchange: Arc::clone(exchange),
         ledger,
         wallet: exchange.till.wallet().clone(),
         till: exchange.till.clone(),

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::operator::Actor;
 use super::password::Verdict;
 use super::session::{self, Session};
 use super::{AdminError, AdminState, page};
@@ -58,7 +59,7 @@ pub(super) async fn log_in(
         Verdict::Right => {
             let secure = state.secure_cookies;
             let cookies = AppendHeaders([
-                (header::SET_COOKIE, Session::begin(&state, &headers).await?),
+                (header::SET_COOKIE, Session::begin(&state, &headers, &Actor::new("password".to_owned())).await?),
                 (header::SET_COOKIE, session::set_cookie(COOKIE, "", PATH, 0, secure)?),
             ]);
             tracing::info!("the operator logged in");

@@ -1,21 +1,31 @@
-//! The operator's pages, rendered here: plain forms, no script, nothing from elsewhere.
+//! The operator's side: pages rendered here, of plain forms and with nothing from elsewhere, and the same as JSON.
+//!
+//! A page is a file: `view` says what there is to see, one function a verb does what can be done ([`operator::Actor`]
+//! says by whom, and [`trail`] keeps it), and two thin faces show it, HTML and JSON ([`api`]). `pages` and `api` of the
+//! file are its routes; [`frame::PAGES`] has it in the header.
 //!
 //! Invariants:
 //! * Every page but the login needs a session (`/metrics` a token); every POST comes from a page of this node (the
 //!   browser says so by `Origin` or `Sec-Fetch-Site`) *and* carries the token of its form.
+//! * Every call below `/admin/api` needs a bearer token with the scope for it; a cookie is not looked at.
+//! * What an operator changed is in the trail, by whom and when. Money is noted there before it moves.
 //! * A client's key appears as the start of its hash, never as itself.
 //! * Handlers hold no policy: they ask the ledger and the wallet, and render.
 
+mod api;
+mod frame;
 mod login;
 mod metrics;
 mod models;
 mod network;
+mod operator;
 mod overview;
 mod password;
 mod repo;
 mod requests;
 mod session;
 mod throttle;
+mod trail;
 mod upstreams;
 mod vouchers;
 
@@ -30,6 +40,7 @@ use axum::routing::{get, post};
 
 use crate::audit::Latest;
 use crate::catalog::import::{ImportError, Importer};
+use crate::exchange::Exchange;
 use crate::ledger::Ledger;
 use crate::nostr::{Announcer, Directory};
 use crate::pages::{self, format};
@@ -49,6 +60,8 @@ const STYLE: &str = include_str!("../../templates/style.css");
 /// What the pages know.
 #[derive(Clone, Debug)]
 pub struct AdminState {
+    /// What serves requests.
+    pub exchange: Arc<Exchange>,
     pub ledger: Ledger,
     pub wallet: Wallet,
     pub till: Till,
@@ -84,7 +97,8 @@ impl AdminState {
 
 /// All routes below `/admin`, to be merged into the node's.
 pub fn router(state: AdminState) -> Router {
-    Router::new()
+    let (calls, _description) = api::calls().split_for_parts();
+    let pages = Router::new()
         .route("/admin", get(overview::show))
         .route("/admin/", get(async || Redirect::to("/admin")))
         .route("/admin/login", get(login::show).post(login::log_in))
@@ -95,15 +109,17 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/models/switch", post(models::switch))
         .route("/admin/network", get(network::show))
         .route("/admin/requests", get(requests::show))
-        .route("/admin/upstreams", get(upstreams::show))
-        .route("/admin/upstreams/clear", post(upstreams::clear))
+        .merge(upstreams::pages())
         .route("/admin/vouchers", get(vouchers::show).post(vouchers::issue))
         .route("/admin/vouchers/revoke", post(vouchers::revoke))
+        .route("/admin/unit", post(frame::choose_unit))
         .route("/admin/style.css", get(style))
         .route("/admin/{*rest}", get(async || (StatusCode::NOT_FOUND, "There is no such page.")))
+        .layer(middleware::from_fn(pages::refuse_foreign_posts));
+    pages
+        .merge(calls)
         .with_state(state)
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
-        .layer(middleware::from_fn(pages::refuse_foreign_posts))
         .layer(middleware::map_response(pages::harden))
 }
 
@@ -129,6 +145,45 @@ pub enum AdminError {
     /// A form of another session, or of nobody's.
     #[error("a form was out of date")]
     OutOfDate,
+    /// What was asked for is not done, for a reason that the operator is told.
+    #[error("{message}")]
+    Refused {
+        status: StatusCode,
+        /// For programs.
+        code: &'static str,
+        message: String,
+    },
+}
+
+impl AdminError {
+    /// What was asked for makes no sense.
+    fn invalid(message: impl Into<String>) -> Self {
+        Self::Refused { status: StatusCode::BAD_REQUEST, code: "invalid_request", message: message.into() }
+    }
+
+    fn forbidden(message: impl Into<String>) -> Self {
+        Self::Refused { status: StatusCode::FORBIDDEN, code: "forbidden", message: message.into() }
+    }
+
+    fn not_found(message: impl Into<String>) -> Self {
+        Self::Refused { status: StatusCode::NOT_FOUND, code: "not_found", message: message.into() }
+    }
+
+    /// It makes sense, but not as things are.
+    fn conflict(message: impl Into<String>) -> Self {
+        Self::Refused { status: StatusCode::CONFLICT, code: "conflict", message: message.into() }
+    }
+
+    /// What a page shows again with the reason, where there is one for the operator.
+    ///
+    /// # Errors
+    /// All other failures, as they are.
+    fn told(self) -> Result<(StatusCode, String), Self> {
+        match self {
+            Self::Refused { status, message, .. } => Ok((status, message)),
+            other => Err(other),
+        }
+    }
 }
 
 impl From<sqlx::Error> for AdminError {
@@ -141,6 +196,9 @@ impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
         if matches!(self, Self::OutOfDate) {
             return (StatusCode::FORBIDDEN, "This form was out of date. Go back and reload.").into_response();
+        }
+        if let Self::Refused { status, message, .. } = self {
+            return (status, message).into_response();
         }
         tracing::error!(error = %self, "an admin page failed");
         (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown now. The log says why.").into_response()

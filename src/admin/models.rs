@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::frame::Frame;
 use super::session::Session;
 use super::{AdminError, AdminState, format, page};
 use crate::catalog::card::{self, Card, Change};
@@ -20,8 +21,7 @@ const SHOWN: usize = 1_000;
 #[derive(Template)]
 #[template(path = "admin/models.html")]
 struct Page {
-    name: String,
-    csrf: String,
+    frame: Frame,
     message: String,
     has_sources: bool,
     sources: Vec<SourceRow>,
@@ -147,8 +147,7 @@ async fn render(
     let overview = state.importer.overview().await?;
     let waiting: Vec<WaitingRow> = overview.plan.waiting().take(SHOWN).map(waiting_row).collect();
     let html = page(&Page {
-        name: state.name,
-        csrf: session.csrf().to_owned(),
+        frame: Frame::of(&state, session, PATH),
         message,
         has_sources: state.importer.has_sources(),
         sources: overview.sources.iter().map(source_row).collect(),

@@ -7,6 +7,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Html;
 
+use super::frame::Frame;
 use super::session::Session;
 use super::{AdminError, AdminState, format, page};
 use crate::nostr::directory::{Heard, Listed};
@@ -19,8 +20,7 @@ const MOST: usize = 100;
 #[derive(Template)]
 #[template(path = "admin/network.html")]
 struct Page {
-    name: String,
-    csrf: String,
+    frame: Frame,
     npub: String,
     address: String,
     /// What clients see, in a word, and whether that is well.
@@ -80,8 +80,7 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
     let relays =
         announced.relays.iter().map(|(standing, has_it)| relay_row(standing, *has_it, heard.get(&standing.url)));
     page(&Page {
-        name: state.name,
-        csrf: session.csrf().to_owned(),
+        frame: Frame::of(&state, &session, "/admin/network"),
         npub: state.network.npub.clone(),
         state: word,
         is_listed,

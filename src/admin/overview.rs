@@ -9,6 +9,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Html;
 
+use super::frame::Frame;
 use super::session::Session;
 use super::{AdminError, AdminState, format, page, repo, upstreams};
 use crate::audit::{Auditor, PurseReport, Report, Verdict};
@@ -28,9 +29,8 @@ const TOLD_MS: i64 = 30 * DAY_MS;
 #[derive(Template)]
 #[template(path = "admin/overview.html")]
 struct Page {
-    name: String,
+    frame: Frame,
     version: &'static str,
-    csrf: String,
     now: String,
     alarms: Vec<String>,
     notes: Vec<String>,
@@ -129,9 +129,8 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
         rows.push(purse_row(&purse, &state).await);
     }
     page(&Page {
-        name: state.name,
+        frame: Frame::of(&state, &session, "/admin"),
         version: state.version,
-        csrf: session.csrf().to_owned(),
         now: format::utc(now_ms),
         alarms: findings.alarms,
         notes: findings.notes,

@@ -2,6 +2,7 @@
 
 use sqlx::Row;
 
+use super::trail::Act;
 use crate::store::{Durability, Store, StoreError};
 
 /// A session to be stored.
@@ -9,6 +10,7 @@ use crate::store::{Durability, Store, StoreError};
 pub(super) struct NewSession<'a> {
     pub id_hash: &'a str,
     pub csrf: &'a str,
+    pub actor: &'a str,
     pub expires_at: i64,
 }
 
@@ -25,23 +27,69 @@ pub(super) async fn open_session(
         .bind(replaced.unwrap_or_default())
         .execute(&mut *tx)
         .await?;
-    sqlx::query("INSERT INTO sessions (id_hash, csrf, expires_at) VALUES ($1, $2, $3)")
+    sqlx::query("INSERT INTO sessions (id_hash, csrf, expires_at, actor) VALUES ($1, $2, $3, $4)")
         .bind(new.id_hash)
         .bind(new.csrf)
         .bind(new.expires_at)
+        .bind(new.actor)
         .execute(&mut *tx)
         .await?;
     tx.commit().await
 }
 
-/// The form token of a session that has not expired.
-pub(super) async fn session_csrf(store: &Store, id_hash: &str, now_ms: i64) -> Result<Option<String>, StoreError> {
-    let row = sqlx::query("SELECT csrf FROM sessions WHERE id_hash = $1 AND expires_at > $2")
+/// A session that is stored.
+pub(super) struct FoundSession {
+    pub csrf: String,
+    pub actor: String,
+}
+
+/// The session with this hash, unless it has expired.
+pub(super) async fn session(store: &Store, id_hash: &str, now_ms: i64) -> Result<Option<FoundSession>, StoreError> {
+    let row = sqlx::query("SELECT csrf, actor FROM sessions WHERE id_hash = $1 AND expires_at > $2")
         .bind(id_hash)
         .bind(now_ms)
         .fetch_optional(store.read())
         .await?;
-    row.map(|row| Ok(row.try_get(0)?)).transpose()
+    row.map(|row| Ok(FoundSession { csrf: row.try_get(0)?, actor: row.try_get(1)? })).transpose()
+}
+
+/// A token of a program.
+pub(super) struct FoundToken {
+    pub name: String,
+    pub scopes: String,
+}
+
+/// The token with this hash, unless it has expired.
+pub(super) async fn token(store: &Store, hash: &str, now_ms: i64) -> Result<Option<FoundToken>, StoreError> {
+    let row = sqlx::query(
+        "SELECT name, scopes FROM admin_tokens WHERE token_hash = $1 AND (expires_at IS NULL OR expires_at > $2)",
+    )
+    .bind(hash)
+    .bind(now_ms)
+    .fetch_optional(store.read())
+    .await?;
+    row.map(|row| Ok(FoundToken { name: row.try_get(0)?, scopes: row.try_get(1)? })).transpose()
+}
+
+/// Adds to the trail.
+pub(super) async fn note(
+    store: &Store,
+    actor: &str,
+    act: Act<'_>,
+    detail: &str,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    let mut tx = store.begin(Durability::Full).await?;
+    sqlx::query("INSERT INTO admin_trail (id, at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(uuid::Uuid::now_v7().to_string())
+        .bind(now_ms)
+        .bind(actor)
+        .bind(act.action)
+        .bind(act.subject)
+        .bind(detail)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await
 }
 
 pub(super) async fn close_session(store: &Store, id_hash: &str) -> Result<(), StoreError> {

@@ -8,6 +8,7 @@ use axum::response::Html;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::frame::Frame;
 use super::repo::Outlay;
 use super::session::Session;
 use super::{AdminError, AdminState, format, page, repo};
@@ -25,8 +26,7 @@ pub(super) struct Wanted {
 #[derive(Template)]
 #[template(path = "admin/requests.html")]
 struct Page {
-    name: String,
-    csrf: String,
+    frame: Frame,
     /// The id that was looked for; empty: none.
     id: String,
     /// The request, part by part.
@@ -59,8 +59,7 @@ pub(super) async fn show(
     let found = if id.is_empty() { None } else { story(&state, &id).await? };
     let latest = repo::latest_requests(state.ledger.store(), MOST).await?;
     page(&Page {
-        name: state.name,
-        csrf: session.csrf().to_owned(),
+        frame: Frame::of(&state, &session, "/admin/requests"),
         id: wanted.id.trim().chars().take(100).collect(),
         found,
         latest: latest.into_iter().map(row).collect(),

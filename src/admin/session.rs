@@ -12,6 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::frame::Unit;
+use super::operator::Actor;
 use super::{AdminError, AdminState, repo};
 use crate::vault::hex;
 
@@ -22,6 +24,8 @@ const HOURS_24_IN_SECONDS: i64 = 24 * 60 * 60;
 pub(super) struct Session {
     id_hash: String,
     csrf: String,
+    actor: Actor,
+    unit: Unit,
 }
 
 impl Session {
@@ -30,18 +34,24 @@ impl Session {
         let Some(id_hash) = cookie(headers, COOKIE).map(hash) else {
             return Ok(None);
         };
-        let csrf = repo::session_csrf(state.ledger.store(), &id_hash, state.now_ms()).await?;
-        Ok(csrf.map(|csrf| Self { id_hash, csrf }))
+        let found = repo::session(state.ledger.store(), &id_hash, state.now_ms()).await?;
+        let unit = Unit::of(headers);
+        Ok(found.map(|found| Self { id_hash, csrf: found.csrf, actor: Actor::new(found.actor), unit }))
     }
 
     /// Makes a session in place of the one that the request had. Returns its cookie.
-    pub(super) async fn begin(state: &AdminState, headers: &HeaderMap) -> Result<HeaderValue, AdminError> {
+    pub(super) async fn begin(
+        state: &AdminState,
+        headers: &HeaderMap,
+        actor: &Actor,
+    ) -> Result<HeaderValue, AdminError> {
         let id = random_token();
         let replaced = cookie(headers, COOKIE).map(hash);
         let now_ms = state.now_ms();
         let row = repo::NewSession {
             id_hash: &hash(&id),
             csrf: &random_token(),
+            actor: actor.as_str(),
             expires_at: now_ms.saturating_add(HOURS_24_IN_SECONDS.saturating_mul(1000)),
         };
         repo::open_session(state.ledger.store(), row, replaced.as_deref(), now_ms).await?;
@@ -57,6 +67,16 @@ impl Session {
     /// What every form of this session carries.
     pub(super) fn csrf(&self) -> &str {
         &self.csrf
+    }
+
+    /// Whose session it is.
+    pub(super) fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// What this browser is shown amounts in.
+    pub(super) fn unit(&self) -> Unit {
+        self.unit
     }
 
     /// Whether a form that came in is one of this session's.
@@ -113,7 +133,8 @@ pub(super) fn set_cookie(
     HeaderValue::from_str(&text).map_err(|error| AdminError::Cookie(error.to_string()))
 }
 
-fn hash(id: &str) -> String {
+/// As the database knows a cookie or a token.
+pub(super) fn hash(id: &str) -> String {
     hex(&Sha256::digest(id.as_bytes()))
 }
 

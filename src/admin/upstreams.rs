@@ -4,69 +4,139 @@ use askama::Template;
 use axum::extract::{Form, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use serde::Deserialize;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::api::{ApiError, Body, Complaint};
+use super::frame::Frame;
+use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
+use super::trail::{self, Act};
 use super::{AdminError, AdminState, format, page};
 use crate::upstream::Condition;
 
 const PATH: &str = "/admin/upstreams";
 
-#[derive(Template)]
-#[template(path = "admin/upstreams.html")]
-struct Page {
-    name: String,
-    csrf: String,
-    message: String,
-    rows: Vec<Row>,
+pub(super) fn pages() -> Router<AdminState> {
+    Router::new().route(PATH, get(show)).route("/admin/upstreams/clear", post(clear))
 }
 
-struct Row {
+pub(super) fn api() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(list_call)).routes(routes!(clear_call))
+}
+
+/// An upstream, as it is seen from this process.
+#[derive(Serialize, ToSchema)]
+struct View {
     name: String,
+    /// Its preset.
     kind: &'static str,
+    /// In words.
     state: String,
+    /// Whether it is left alone.
     is_alone: bool,
     /// There is something to forget.
     can_be_cleared: bool,
+    /// USD.
+    #[schema(value_type = String)]
+    spent_today_usd: rust_decimal::Decimal,
+    /// USD.
+    #[schema(value_type = String)]
+    spent_this_month_usd: rust_decimal::Decimal,
+}
+
+fn view(state: &AdminState) -> Vec<View> {
+    let view = |one: &Condition| {
+        let (said, is_alone) = state_of(one);
+        View {
+            name: one.name.to_string(),
+            kind: one.kind,
+            state: said,
+            is_alone,
+            can_be_cleared: one.bar.is_some() || one.rests || !one.out.is_empty(),
+            spent_today_usd: one.today_usd.normalize(),
+            spent_this_month_usd: one.month_usd.normalize(),
+        }
+    };
+    state.pool.conditions().iter().map(view).collect()
+}
+
+/// Forgets what is held against an upstream.
+async fn forget(state: &AdminState, actor: &Actor, name: &str) -> Result<(), AdminError> {
+    if !state.pool.clear(state.ledger.store(), name).await? {
+        return Err(AdminError::not_found("There is no such upstream."));
+    }
+    trail::note(state, actor, Act { action: "upstreams.clear", subject: name }, &json!({})).await
+}
+
+#[derive(Template)]
+#[template(path = "admin/upstreams.html")]
+struct Page {
+    frame: Frame,
+    message: String,
+    rows: Vec<View>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Clear {
+struct Clear {
     csrf: String,
     name: String,
 }
 
-pub(super) async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
-    render(state, &session, StatusCode::OK, String::new())
+async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
+    render(&state, &session, StatusCode::OK, String::new())
 }
 
-pub(super) async fn clear(
+async fn clear(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Clear>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    if !state.pool.clear(state.ledger.store(), &form.name).await? {
-        return render(state, &session, StatusCode::NOT_FOUND, "There is no such upstream.".to_owned());
+    match forget(&state, session.actor(), &form.name).await {
+        Ok(()) => Ok(Redirect::to(PATH).into_response()),
+        Err(error) => {
+            let (status, message) = error.told()?;
+            render(&state, &session, status, message)
+        }
     }
-    tracing::info!(upstream = %form.name, "the operator cleared an upstream");
-    Ok(Redirect::to(PATH).into_response())
 }
 
-fn render(state: AdminState, session: &Session, status: StatusCode, message: String) -> Result<Response, AdminError> {
-    let html = page(&Page {
-        name: state.name,
-        csrf: session.csrf().to_owned(),
-        message,
-        rows: state.pool.conditions().iter().map(row).collect(),
-    })?;
+fn render(state: &AdminState, session: &Session, status: StatusCode, message: String) -> Result<Response, AdminError> {
+    let html = page(&Page { frame: Frame::of(state, session, PATH), message, rows: view(state) })?;
     Ok((status, html).into_response())
 }
 
-fn row(one: &Condition) -> Row {
-    let (state, is_alone) = state_of(one);
-    let can_be_cleared = one.bar.is_some() || one.rests || !one.out.is_empty();
-    Row { name: one.name.to_string(), kind: one.kind, state, is_alone, can_be_cleared }
+/// The upstreams, and how each is.
+#[utoipa::path(get, path = "/admin/api/upstreams", tag = "admin", responses(
+    (status = 200, body = Vec<View>), (status = 403, body = Complaint),
+))]
+async fn list_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Vec<View>>, ApiError> {
+    operator.may(Scope::Read)?;
+    Ok(Json(view(&state)))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct ClearCall {
+    name: String,
+}
+
+/// Forgets what is held against an upstream.
+#[utoipa::path(post, path = "/admin/api/upstreams/clear", tag = "admin", request_body = ClearCall, responses(
+    (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
+))]
+async fn clear_call(
+    State(state): State<AdminState>,
+    operator: Operator,
+    Body(call): Body<ClearCall>,
+) -> Result<StatusCode, ApiError> {
+    forget(&state, operator.may(Scope::Manage)?, &call.name).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// How an upstream is, and whether that is bad.

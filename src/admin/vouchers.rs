@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::frame::Frame;
 use super::session::{self, Session};
 use super::{AdminError, AdminState, format, page};
 use crate::ledger::vouchers::repo::Which;
@@ -25,8 +26,7 @@ const MAX_DAYS: u64 = 3_650;
 #[derive(Template)]
 #[template(path = "admin/vouchers.html")]
 struct Page {
-    name: String,
-    csrf: String,
+    frame: Frame,
     /// Names the batch that the form would issue: sent twice, it issues once.
     batch: String,
     most: usize,
@@ -162,21 +162,21 @@ async fn render(
     let books = state.ledger.books().await?;
     let vouchers = state.ledger.vouchers(LISTED).await?;
     let now_ms = state.now_ms();
+    let frame = Frame::of(&state, session, PATH);
     let html = page(&Page {
-        name: state.name,
-        csrf: session.csrf().to_owned(),
+        earnings: frame.amount(&books.earnings),
+        promised: frame.amount(&books.vouchers),
+        rows: vouchers.iter().map(|voucher| row(voucher, &frame, now_ms)).collect(),
+        frame,
         batch: session::random_token(),
         most: MAX_BATCH,
         message,
         codes,
-        earnings: format::sat(books.earnings),
-        promised: format::sat(books.vouchers),
-        rows: vouchers.iter().map(|voucher| row(voucher, now_ms)).collect(),
     })?;
     Ok((status, html).into_response())
 }
 
-fn row(voucher: &Voucher, now_ms: i64) -> Row {
+fn row(voucher: &Voucher, frame: &Frame, now_ms: i64) -> Row {
     // The job that ends it may not have come by yet.
     let is_over = voucher.expires_ms.is_some_and(|end| end <= now_ms);
     let is_open = voucher.state == VoucherState::Open && !is_over;
@@ -184,7 +184,7 @@ fn row(voucher: &Voucher, now_ms: i64) -> Row {
     Row {
         id: voucher.id.to_string(),
         hint: voucher.hint.clone(),
-        amount: format::sat(voucher.amount.to_db()),
+        amount: frame.amount(&voucher.amount.to_db()),
         note: voucher.note.clone(),
         state: state.as_str(),
         created: format::utc(voucher.created_ms),

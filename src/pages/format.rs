@@ -1,5 +1,7 @@
 //! Figures as the pages write them.
 
+use rust_decimal::Decimal;
+
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Msat as sat with thousands separated and all three decimals: `1,234.567`.
@@ -7,6 +9,13 @@ pub(crate) fn sat(msat: i64) -> String {
     let magnitude = msat.unsigned_abs();
     let sign = if msat < 0 { "−" } else { "" };
     format!("{sign}{}.{:03}", grouped(magnitude / 1000), magnitude % 1000)
+}
+
+/// Msat in dollars at this many a bitcoin, to a hundredth of a cent.
+pub(crate) fn usd(msat: i64, btc_usd: Decimal) -> String {
+    // 10^11 msat are a bitcoin.
+    let usd = Decimal::new(msat, 11).checked_mul(btc_usd).map(|usd| usd.round_dp(4));
+    usd.map_or_else(|| "–".to_owned(), |usd| format!("{usd:.4}"))
 }
 
 /// A number with thousands separated.
@@ -79,6 +88,8 @@ mod tests {
         for (msat, text) in rows {
             assert_eq!(sat(msat), text);
         }
+        assert_eq!(usd(123_456, Decimal::from(100_000)), "0.1235");
+        assert_eq!(usd(-100_000_000_000, Decimal::from(87_654)), "-87654.0000");
         assert_eq!(count(1_000), "1,000");
         assert_eq!(count(-12), "−12");
     }

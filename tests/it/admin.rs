@@ -1,7 +1,7 @@
 //! The operator's pages, driven as a browser would.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -9,14 +9,18 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use coinslot::admin::{AdminState, OnNostr, ensure_password, router};
 use coinslot::catalog::import::Importer;
+use coinslot::catalog::route::Market;
 use coinslot::clock::{Clock, SharedClock};
-use coinslot::config::{Clients, Secret};
+use coinslot::config::{Clients, KeyLimits, MissingUsage, Secret};
+use coinslot::exchange::{Deliveries, Exchange, Maintenance, Replays};
 use coinslot::ledger::{AccountId, AccountKind, Ledger, account, repo};
 use coinslot::money::{Cost, MintUnit, Msat, Usage};
 use coinslot::net;
 use coinslot::net::dialer::Dialer;
 use coinslot::nostr::{Announcer, Caller, Directory, Identity, Listing};
 use coinslot::payment::payer::Till;
+use coinslot::payment::rates::Rates;
+use coinslot::price::PriceBook;
 use coinslot::store::{Durability, Store};
 use coinslot::vault::Vault;
 use coinslot::wallet::{Options, Seed, Wallet};
@@ -24,6 +28,7 @@ use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
 use sqlx::Row;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::support::relay::{FakeRelay, Manner};
@@ -116,12 +121,35 @@ impl House {
         let loaded = coinslot::catalog::file::load(&dir.path().join("models.json")).unwrap();
         let importer = Importer::new(store.clone(), Arc::clone(&pool), Arc::clone(&shared), &pricing, &loaded).unwrap();
         let network = on_nostr(&store, &shared, relays);
+        let book = Arc::new(PriceBook::from_config(&pricing, shared.clone()).unwrap());
+        let importer = Arc::new(importer);
+        let till = Till::new(wallet.clone(), vault.clone(), Msat::ZERO, Clients::default());
+        let exchange = Exchange {
+            market: Market::new(importer.shelf().clone(), book, pricing, shared.clone()),
+            importer: importer.clone(),
+            tariffs_version: Mutex::default(),
+            till: till.clone(),
+            ledger: ledger.clone(),
+            pool: pool.clone(),
+            missing_usage: MissingUsage::Estimate,
+            maintenance: Maintenance::new(None),
+            rates: Rates::new(KeyLimits::default(), shared.clone()),
+            tracker: TaskTracker::new(),
+            deliveries: Deliveries::default(),
+            keep_alive: None,
+            drains: Exchange::drain_permits(),
+            replays: Replays::new(ledger.clone(), vault),
+            identity: Identity::throwaway().unwrap(),
+            metrics: Arc::default(),
+            traffic: Arc::default(),
+        };
         let state = AdminState {
+            exchange: Arc::new(exchange),
             network: network.clone(),
             ledger: ledger.clone(),
             pool,
-            importer: Arc::new(importer),
-            till: Till::new(wallet.clone(), vault, Msat::ZERO, Clients::default()),
+            importer,
+            till,
             wallet,
             password: ensure_password(&store, &shared, secret.as_ref()).await.unwrap().password,
             name: name.to_owned(),
