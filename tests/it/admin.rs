@@ -25,6 +25,7 @@ use coinslot::store::{Durability, Store};
 use coinslot::vault::Vault;
 use coinslot::wallet::{Options, Seed, Wallet};
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
+use sha2::{Digest, Sha256};
 use sqlx::Row;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -641,4 +642,82 @@ async fn vouchers_are_issued_shown_once_and_revoked() {
     assert!(over.text.contains("expired") && !over.text.contains("/admin/vouchers/revoke"), "{}", over.text);
     let books = house.ledger.books().await.unwrap();
     assert_eq!((books.faults, books.earnings, books.vouchers), (Vec::new(), 50_000, 10_000));
+}
+
+impl House {
+    /// A call of the API with this bearer token.
+    async fn call(&self, method: &str, path: &str, token: &str, body: serde_json::Value) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(header::CONTENT_TYPE, "application/json");
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    /// Stores a token for programs, as `/admin` does.
+    async fn token(&self, token: &'static str, scopes: &'static str) {
+        let hash: String = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut tx = self.ledger.store().begin(Durability::Full).await.unwrap();
+        sqlx::query(
+            "INSERT INTO admin_tokens (id, token_hash, name, scopes, created_at) VALUES ($1, $2, 'cron', $3, 1)",
+        )
+        .bind(token)
+        .bind(hash)
+        .bind(scopes)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_may_what_its_token_says_and_what_it_did_is_in_the_trail() {
+    let house = House::usual().await;
+    house.token("reader", "read").await;
+    house.token("writer", "read manage").await;
+    let session = house.log_in().await;
+
+    for (token, cookie) in [("nobody", ""), ("", &*session)] {
+        let request = Request::get("/admin/api/upstreams")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(header::COOKIE, cookie);
+        let answer = house.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "a cookie is no token");
+        assert_eq!(answer.text, r#"{"detail":"Unauthorized","code":"forbidden"}"#);
+    }
+    let list = house.call("GET", "/admin/api/upstreams", "reader", serde_json::json!(null)).await;
+    assert_eq!((list.status, list.text.as_str()), (StatusCode::OK, "[]"));
+
+    let clear = serde_json::json!({"name": "x"});
+    let refused = house.call("POST", "/admin/api/upstreams/clear", "reader", clear.clone()).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.text.contains("manage"), "{}", refused.text);
+    let unknown = house.call("POST", "/admin/api/upstreams/clear", "writer", clear).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    let malformed = house.call("POST", "/admin/api/upstreams/clear", "writer", serde_json::json!({"nam": 1})).await;
+    assert_eq!(malformed.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(malformed.text.contains(r#""code":"invalid_request""#), "{}", malformed.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn amounts_are_shown_in_the_unit_that_was_chosen() {
+    let house = House::usual().await;
+    let session = house.log_in().await;
+    let page = house.get("/admin/vouchers", &session).await;
+    assert!(page.text.contains("Worth, sat"), "{}", page.text);
+    let csrf = page.csrf();
+
+    let elsewhere = [("csrf", &*csrf), ("unit", "msat"), ("back", "https://evil.example")];
+    assert_eq!(house.post("/admin/unit", &session, &elsewhere).await.location(), "/admin");
+    let form = [("csrf", &*csrf), ("unit", "msat"), ("back", "/admin/vouchers")];
+    let chosen = house.post("/admin/unit", &session, &form).await;
+    assert_eq!((chosen.status, chosen.location()), (StatusCode::SEE_OTHER, "/admin/vouchers"));
+    let cookies = format!("{session}; {}", chosen.cookie("coinslot_unit"));
+    assert!(house.get("/admin/vouchers", &cookies).await.text.contains("Worth, msat"));
+
+    // Nobody has asked for the rate yet: then USD would be a guess.
+    let cookies = format!("{session}; coinslot_unit=USD");
+    assert!(house.get("/admin/vouchers", &cookies).await.text.contains("Worth, sat"));
 }
