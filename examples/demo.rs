@@ -27,17 +27,17 @@ use support::mint::TestMint;
 use support::node::{MODEL, client};
 use support::purse::Purse;
 use support::upstream::Upstream;
-use tokio::io::AsyncReadExt;
+use tokio::io::AsyncBufReadExt;
 
 /// What is paid per request, in sat.
 const PAID: u64 = 100;
-const ADMIN_PASSWORD: &str = "demo";
+const ADMIN_PASSWORD: &str = "only for this demo";
 
 #[tokio::main]
 async fn main() {
     let mode = std::env::args().nth(1).unwrap_or_default();
     let dir = tempfile::Builder::new().prefix("coinslot-demo-").tempdir().expect("a temporary directory");
-    let mint = TestMint::start().await;
+    let mut mint = TestMint::start().await;
     let upstream = Upstream::start().await;
     let models_path = option("--models").unwrap_or_else(|| {
         let path = dir.path().join("models.json");
@@ -49,7 +49,7 @@ async fn main() {
     let purse = Purse::new(&mint).await;
     purse.mint_sats(100_000).await;
     if mode == "--json" {
-        serve_programs(&node, &mint, purse).await;
+        serve_programs(&node, &mut mint, purse).await;
     } else {
         println!("mint      {}  (a real Cashu mint; its Lightning pays itself)", mint.url());
         println!("upstream  {}  (a toy that echoes)", upstream.url());
@@ -156,8 +156,9 @@ async fn invite(node: &Running, purse: &Purse) {
     println!("\nCtrl-C ends the demo.");
 }
 
-/// For test suites in other languages: hands out tokens and checks change, over HTTP.
-async fn serve_programs(node: &Running, mint: &TestMint, purse: Purse) {
+/// For test suites in other languages: hands out tokens and checks change, over HTTP. A line on the standard input
+/// that says `mint stop` or `mint start` does that, and is answered with `done`.
+async fn serve_programs(node: &Running, mint: &mut TestMint, purse: Purse) {
     #[derive(serde::Deserialize)]
     struct Wanted {
         sats: u64,
@@ -180,11 +181,19 @@ async fn serve_programs(node: &Running, mint: &TestMint, purse: Purse) {
         "{}",
         json!({
             "base_url": format!("http://{}/v1", node.address()), "mint_url": mint.url(), "model": MODEL,
+            "admin_password": ADMIN_PASSWORD,
             "token_endpoint": format!("http://{address}/token"), "receive_endpoint": format!("http://{address}/receive"),
         })
     );
-    let mut rest = Vec::new();
-    tokio::io::stdin().read_to_end(&mut rest).await.expect("stdin");
+    let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await.expect("stdin") {
+        match line.as_str() {
+            "mint stop" => mint.stop().await,
+            "mint start" => mint.restart().await,
+            other => panic!("not a command: {other}"),
+        }
+        println!("done");
+    }
 }
 
 /// The models that a node may well sell, and the toys of the tests: the upstream echoes for any.

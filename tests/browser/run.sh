@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the tests of this folder: shop window and documents of a real node in real Chromium, without JavaScript, on
-# a phone and on a desk, in both colour schemes.
+# Runs the tests of this folder: shop window, documents and the operator's pages of a real node in real Chromium, on a
+# phone and on a desk, in both colour schemes.
 #
 #   tests/browser/run.sh [--screenshots]
 #
@@ -39,4 +39,4 @@ export COINSLOT_BROWSER_MODULES="$cache/node_modules"
 
 # Everything is on this machine.
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
-exec node --test --test-reporter=spec "$here/shop.test.mjs"
+exec node --test --test-reporter=spec --test-concurrency=1 "$here/shop.test.mjs" "$here/admin.test.mjs"
