@@ -30,6 +30,7 @@ use axum::routing::{get, post};
 
 use crate::audit::Latest;
 use crate::catalog::import::{ImportError, Importer};
+use crate::catalog::rivals::Rivals;
 use crate::ledger::Ledger;
 use crate::nostr::{Announcer, Directory};
 use crate::pages::{self, format};
@@ -74,6 +75,8 @@ pub struct OnNostr {
     pub announcer: Announcer,
     /// The others there, where the node looks for them.
     pub directory: Option<Directory>,
+    /// What they charge.
+    pub rivals: Option<Rivals>,
 }
 
 impl AdminState {

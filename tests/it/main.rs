@@ -55,6 +55,7 @@ mod reckoning;
 mod refusals;
 mod relays;
 mod requests_page;
+mod rivals;
 mod secrets;
 mod shop;
 mod simulation;
