@@ -62,6 +62,7 @@ mod simulation;
 mod status;
 mod storage;
 mod streams;
+mod supervised;
 mod tariffs;
 mod tidy;
 mod two_nodes;
