@@ -45,7 +45,8 @@
 //! * [`audit`]: the proof of solvency, from ledger, wallet and mints. [`backup`]: sealed copies of it all.
 //!   [`doctor`]: the node looked at from outside.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list;
-//!   [`catalog::import`]: what others list, what of it is in force, what waits for the operator.
+//!   [`catalog::import`]: what others list, what of it is in force, what waits for the operator;
+//!   [`catalog::rivals`]: what other nodes charge.
 //! * [`upstream`]: the APIs behind the node: kinds, who goes first, who is left alone or barred, one attempt,
 //!   what a failed one means, what they cost.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.

@@ -7,6 +7,7 @@
 
 pub mod dialer;
 pub mod fetch;
+pub mod own;
 pub mod public;
 
 use std::time::Duration;

@@ -20,6 +20,7 @@ use crate::admin::{self, AdminError, AdminState, OnNostr};
 use crate::audit::{Auditor, Latest};
 use crate::backup::Snapshots;
 use crate::catalog::import::{ImportError, Importer};
+use crate::catalog::rivals::Rivals;
 use crate::catalog::{file, route::Market};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Mints, Secret};
@@ -303,11 +304,12 @@ fn on_nostr(config: &Config, exchange: &Exchange) -> Result<OnNostr, NetError> {
     let (relays, name) = (&config.nostr.relays, config.nostr.provider_id.clone());
     let looks = config.nostr.refresh_interval.is_some() && !relays.is_empty();
     let reach = strangers_reach(&config.mints.urls);
-    let directory = looks.then(|| Directory::new(store.clone(), caller.clone(), relays.clone(), reach));
+    let directory = looks.then(|| Directory::new(store.clone(), caller.clone(), reach));
     Ok(OnNostr {
         npub: exchange.identity.npub().to_owned(),
         http_url: config.info.http_url.clone(),
         announcer: Announcer::new(store.clone(), caller, relays.clone(), name, env!("CARGO_PKG_VERSION")),
+        rivals: directory.is_some().then(|| Rivals::new(store.clone(), Arc::clone(exchange.ledger.clock()))),
         directory,
     })
 }
@@ -316,7 +318,14 @@ fn on_nostr(config: &Config, exchange: &Exchange) -> Result<OnNostr, NetError> {
 fn start_on_nostr(crew: &Crew, stop: &CancellationToken, config: &Config, exchange: &Arc<Exchange>, network: &OnNostr) {
     let (announcer, directory) = (&network.announcer, network.directory.clone());
     if let (Some(directory), Some(period)) = (directory, config.nostr.refresh_interval) {
-        jobs::start(crew, stop, jobs::Discover { directory, period });
+        for relay in announcer.relays() {
+            let (directory, relay, stop) = (directory.clone(), relay.clone(), stop.clone());
+            jobs::start(crew, &stop.clone(), jobs::Discover { directory, relay, period, stop });
+        }
+        jobs::start(crew, stop, jobs::ProbeNodes { directory: directory.clone(), period });
+        if let Some(rivals) = network.rivals.clone() {
+            jobs::start(crew, stop, jobs::ComparePrices { directory, rivals, exchange: Arc::clone(exchange) });
+        }
     }
     if announcer.relays().is_empty() {
         return;
@@ -328,6 +337,7 @@ fn start_on_nostr(crew: &Crew, stop: &CancellationToken, config: &Config, exchan
             announcer: announcer.clone(),
             exchange: Arc::clone(exchange),
             info: config.info.clone(),
+            tells_apps: config.nostr.handler,
             told: AtomicBool::new(false),
         },
     );

@@ -40,6 +40,7 @@ use axum::routing::{get, post};
 
 use crate::audit::Latest;
 use crate::catalog::import::{ImportError, Importer};
+use crate::catalog::rivals::Rivals;
 use crate::exchange::Exchange;
 use crate::ledger::Ledger;
 use crate::nostr::{Announcer, Directory};
@@ -87,6 +88,8 @@ pub struct OnNostr {
     pub announcer: Announcer,
     /// The others there, where the node looks for them.
     pub directory: Option<Directory>,
+    /// What they charge.
+    pub rivals: Option<Rivals>,
 }
 
 impl AdminState {

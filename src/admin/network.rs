@@ -10,12 +10,16 @@ use axum::response::Html;
 use super::frame::Frame;
 use super::session::Session;
 use super::{AdminError, AdminState, format, page};
+use crate::catalog::rivals::{Compared, Comparison, Quote};
+use crate::money::Msat;
 use crate::nostr::directory::{Heard, Listed};
 use crate::nostr::provider::{Opinion, RECOMMENDATION};
 use crate::nostr::{Announced, Standing, names};
 
 /// Nodes that are shown.
 const MOST: usize = 100;
+/// Models that are compared.
+const MOST_PRICES: usize = 300;
 
 #[derive(Template)]
 #[template(path = "admin/network.html")]
@@ -36,6 +40,24 @@ struct Page {
     up: String,
     answering: String,
     providers: Vec<ProviderRow>,
+    /// When prices were compared.
+    compared: Option<String>,
+    prices: Vec<PriceRow>,
+    /// Nodes whose prices are not known, and why.
+    price_troubles: Vec<(String, String)>,
+}
+
+/// A model here and elsewhere, in sats for a million tokens sent and received.
+struct PriceRow {
+    model: String,
+    own: String,
+    others: usize,
+    cheapest: String,
+    /// Whose that is.
+    node: String,
+    place: String,
+    difference: Option<String>,
+    is_dearest: bool,
 }
 
 struct RelayRow {
@@ -46,6 +68,7 @@ struct RelayRow {
     /// Of the last look for other nodes.
     heard: Option<String>,
     heard_trouble: Option<String>,
+    is_live: bool,
 }
 
 struct OpinionRow {
@@ -75,6 +98,14 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
         providers = directory.providers(None, MOST).await?;
         count = directory.count().await?;
     }
+    let comparison = match &state.network.rivals {
+        Some(rivals) => rivals.comparison().await?,
+        None => Comparison::default(),
+    };
+    let named = |address: &String| {
+        let listed = providers.iter().find(|listed: &&Listed| listed.provider.address() == *address);
+        listed.map_or_else(|| address.clone(), |listed| listed.provider.endpoint_url.clone())
+    };
     let (word, is_listed) = judge(&announced);
     let time = |secs: i64| format::utc(secs.saturating_mul(1000));
     let relays =
@@ -94,6 +125,9 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
         up: format::count(count.0),
         answering: format::count(count.1),
         providers: providers.iter().map(provider_row).collect(),
+        compared: comparison.at_ms.map(format::utc),
+        prices: comparison.models.iter().filter_map(|compared| price_row(compared, named)).take(MOST_PRICES).collect(),
+        price_troubles: comparison.troubles.iter().map(|(node, why)| (named(node), why.clone())).collect(),
     })
 }
 
@@ -121,7 +155,30 @@ fn relay_row(standing: &Standing, has_it: bool, heard: Option<&Heard>) -> RelayR
         trouble: Some(standing.said.clone()).filter(|said| !said.is_empty()),
         heard: heard.filter(|heard| heard.at_ms > 0).map(took),
         heard_trouble: heard.and_then(|heard| heard.trouble.clone()),
+        is_live: heard.is_some_and(|heard| heard.is_live),
     }
+}
+
+fn price_row(compared: &Compared, named: impl Fn(&String) -> String) -> Option<PriceRow> {
+    let (address, cheapest) = compared.others.first()?;
+    let text = |quote: Quote| format!("{} / {}", msat(quote.prompt), msat(quote.completion));
+    let all = compared.others.len().saturating_add(1);
+    let place = compared.place();
+    let percent = |percent: i64| format!("{}{percent} %", if percent > 0 { "+" } else { "" }).replace('-', "−");
+    Some(PriceRow {
+        model: compared.model.clone(),
+        own: text(compared.own),
+        others: compared.others.len(),
+        cheapest: text(*cheapest),
+        node: named(address),
+        place: format!("{place} of {all}"),
+        difference: compared.percent().map(percent),
+        is_dearest: place == all,
+    })
+}
+
+fn msat(amount: Msat) -> String {
+    format::sat(i64::try_from(amount.get()).unwrap_or(i64::MAX))
 }
 
 fn opinion_row(opinion: &Opinion) -> OpinionRow {

@@ -10,6 +10,7 @@ pub mod import;
 pub mod limits;
 pub mod listing;
 pub mod model;
+pub mod rivals;
 pub mod route;
 mod services;
 pub mod sheet;

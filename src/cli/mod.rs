@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod check;
 mod doctor;
+mod health;
 mod maintenance;
 mod models;
 mod passphrase;
@@ -41,6 +42,12 @@ const VERBS: &[Verb] = &[
         arguments: "[--json]",
         help: "look at address, mints, relays, clock, database (0 well, 1 not)",
         run: doctor::main,
+    },
+    Verb {
+        name: "health",
+        arguments: "[--ready]",
+        help: "whether the node answers, or could serve (0 it does, 1 it does not)",
+        run: health::main,
     },
     Verb {
         name: "maintenance",

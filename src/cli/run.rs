@@ -23,6 +23,7 @@ pub(super) fn main() -> ExitCode {
         }
     }
 }
+
 async fn serve(config: Config) -> ExitCode {
     let notices = config.notices();
     let started = node::start(config, Arc::new(SystemClock)).await;
@@ -48,13 +49,29 @@ async fn serve(config: Config) -> ExitCode {
     for notice in notices {
         println!("{notice}");
     }
+    tell_supervisor(true);
     first_signal.await;
+    tell_supervisor(false);
     println!("stopping: running requests finish; a second signal stops at once");
     match signals() {
         Ok(second_signal) => running.shutdown(second_signal).await,
         Err(_) => running.shutdown(std::future::pending()).await,
     }
     ExitCode::SUCCESS
+}
+
+/// Tells systemd that the node listens, or that it stops, where that has started the program and waits for
+/// it (`Type=notify`).
+fn tell_supervisor(listens: bool) {
+    #[cfg(unix)]
+    {
+        let state = if listens { sd_notify::NotifyState::Ready } else { sd_notify::NotifyState::Stopping };
+        if let Err(error) = sd_notify::notify(&[state]) {
+            tracing::warn!(%error, "systemd does not hear how the node is");
+        }
+    }
+    #[cfg(not(unix))]
+    let _nobody = listens;
 }
 
 /// Resolves at the next Ctrl-C or termination signal.

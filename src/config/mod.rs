@@ -385,6 +385,8 @@ pub struct Nostr {
     pub relays: Vec<String>,
     /// `PROVIDER_ID`: the listing's `d` tag; the start of the public key when absent.
     pub provider_id: Option<String>,
+    /// `NOSTR_HANDLER`, false: apps are told what opens the listing (NIP-89).
+    pub handler: bool,
     /// `PROVIDERS_REFRESH_INTERVAL_SECONDS`, 900; `None` (0): others are not looked for.
     pub refresh_interval: Option<Duration>,
 }

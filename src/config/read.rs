@@ -396,7 +396,14 @@ impl<'a> Reader<'a> {
         let relays = self.get("RELAYS", values::relays);
         let provider_id = self.optional("PROVIDER_ID", values::provider_id);
         let refresh_interval = self.get("PROVIDERS_REFRESH_INTERVAL_SECONDS", values::seconds_or_never);
-        Some(Nostr { nsec: nsec?, relays: relays?, provider_id: provider_id?, refresh_interval: refresh_interval? })
+        let handler = self.get("NOSTR_HANDLER", values::boolean);
+        Some(Nostr {
+            nsec: nsec?,
+            relays: relays?,
+            provider_id: provider_id?,
+            handler: handler?,
+            refresh_interval: refresh_interval?,
+        })
     }
 
     fn log(&mut self) -> Option<Log> {

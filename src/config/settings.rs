@@ -266,8 +266,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("PROVIDER_ID", &[], "",
         "Name of the listing under your key (its d tag). Nodes with one key and other addresses need one each. \
          When absent: the first 12 digits of the public key."),
+    setting("NOSTR_HANDLER", &[], "false",
+        "true: Nostr apps are told to open your page (HTTP_URL) for the listing (NIP-89)."),
     setting("PROVIDERS_REFRESH_INTERVAL_SECONDS", &[], "900",
-        "Seconds between two looks for other nodes, which /v1/providers lists. 0: never, and there is no list."),
+        "Other nodes, which /v1/providers lists, are heard of as they come. Seconds after which the relays are asked \
+         for all of them again, and the nodes whether they answer. 0: never, and there is no list."),
 
     setting("LOG_LEVEL", &[], "info",
         "off, error, warn, info, debug or trace, or a filter such as info,coinslot=debug."),

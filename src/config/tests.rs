@@ -65,6 +65,7 @@ const ROWS: &[Row] = &[
     ("ONION_URL", "http://n.onion", field!(info.onion_url), "\"http://n.onion\""),
     ("RELAYS", "wss://A.example/, wss://a.example,ws://127.0.0.1:7", field!(nostr.relays), r#"["wss://a.example", "ws://127.0.0.1:7"]"#),
     ("PROVIDER_ID", "west-1", field!(nostr.provider_id), "Some(\"west-1\")"),
+    ("NOSTR_HANDLER", "true", field!(nostr.handler), "true"),
     ("PROVIDERS_REFRESH_INTERVAL_SECONDS", "60", field!(nostr.refresh_interval), "Some(60s)"),
     ("PROVIDERS_REFRESH_INTERVAL_SECONDS", "0", field!(nostr.refresh_interval), "None"),
     ("DATA_DIR", "/d", field!(storage.data_dir), "\"/d\""),

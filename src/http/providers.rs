@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Node, refuse};
 use crate::dialect::Protocol;
 use crate::failure::{Code, Failure};
-use crate::nostr::directory::Listed;
+use crate::nostr::directory::{Health, Listed};
 
 /// Nodes in one answer.
 const MOST: usize = 42;
@@ -46,8 +46,13 @@ fn row(listed: &Listed, with_health: bool) -> Value {
     if !with_health {
         return json!(listed.provider);
     }
-    let health = listed.health.as_ref();
-    let health = health
-        .map(|health| json!({ "status_code": health.status, "endpoint": health.endpoint, "json": health.answer }));
-    json!({ "provider": listed.provider, "health": health })
+    json!({ "provider": listed.provider, "health": listed.health.as_ref().map(health) })
+}
+
+/// One that did not answer is shown as the network's other directories show it.
+fn health(health: &Health) -> Value {
+    match health.status {
+        Some(status) => json!({ "status_code": status, "endpoint": health.endpoint, "json": health.answer }),
+        None => json!({ "status_code": 500, "endpoint": "error", "json": { "error": "it did not answer" } }),
+    }
 }

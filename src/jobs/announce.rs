@@ -17,6 +17,8 @@ pub struct Announce {
     pub announcer: Announcer,
     pub exchange: Arc<Exchange>,
     pub info: Info,
+    /// Whether Nostr apps are told of the node's page (NIP-89).
+    pub tells_apps: bool,
     /// Whether the operator was told why an address is not announced.
     pub told: AtomicBool,
 }
@@ -38,11 +40,14 @@ impl Announce {
         if urls.is_empty() {
             return None;
         }
+        let page = urls.iter().find(|url| url.starts_with("https://") && !url.ends_with(".onion"));
+        let page = page.filter(|_| self.tells_apps).cloned();
         let models = self.exchange.market.listing(Buyer::anybody(&self.exchange.pool));
         Some(Listing {
             name: self.info.name.clone(),
             about: self.info.description.clone(),
             urls,
+            page,
             mints: self.exchange.till.wallet().mints().to_vec(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             models: models.get("data").and_then(serde_json::Value::as_array).map_or(0, Vec::len),

@@ -60,7 +60,7 @@ pub async fn look(url: &Url, reach: Reach, max_bytes: usize) -> Result<Answer, N
     let asked = async {
         let response = client_for(url, reach).await?.get(url.clone()).send().await?;
         let status = response.status().as_u16();
-        Ok(Answer { status, body: read_limited(response, max_bytes.min(MAX_ANSWER)).await? })
+        Ok(Answer { status, body: read_limited(response, max_bytes).await? })
     };
     tokio::time::timeout(TIMEOUT, asked).await.unwrap_or(Err(NetError::Timeout))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nostr::{Filter, Kind, PublicKey};
 
-use super::listing::{CLIENT, LISTING, Listing, RELAY_LIST, relay_list, withdrawal};
+use super::listing::{CLIENT, LISTING, Listing, RELAY_LIST, relay_list, retired_handler, withdrawal};
 use super::relay::{Caller, Relay, RelayError};
 use super::repo::{self, Said, Standing};
 use super::{Draft, IdentityError, SignedEvent};
@@ -22,7 +22,7 @@ pub const LIFE: Duration = Duration::from_secs(48 * 3600);
 const REFRESH: Duration = Duration::from_secs(12 * 3600);
 /// After a relay's first failure, doubled by each that follows.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// After a refusal that asking again soon does not change.
 const LASTING_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -178,9 +178,14 @@ impl Announcer {
             None => withdrawal(&inner.d, &inner.version, from, to),
         };
         let sign = |draft: Draft| inner.caller.identity.sign(draft);
-        let relay_list = sign(relay_list(&inner.relays, from))?;
-        let event = sign(draft)?;
-        let said = Said { fingerprint, event, relay_list: relay_list.as_json().to_owned(), created_at, expires_at };
+        let relay_list = sign(relay_list(&inner.relays, from))?.as_json().to_owned();
+        let handler = match listing.and_then(|listing| listing.handler(&inner.d, from, to)) {
+            Some(draft) => Some(draft),
+            // Apps that were told of one are told that it is gone.
+            None => before.filter(|before| opens(&before.handler)).map(|_| retired_handler(&inner.d, from, to)),
+        };
+        let handler = handler.map(sign).transpose()?.map(|event| event.as_json().to_owned()).unwrap_or_default();
+        let said = Said { fingerprint, event: sign(draft)?, relay_list, handler, created_at, expires_at };
         let address = self.address();
         repo::say(&inner.store, &address, &said).await?;
         // Another process may have been quicker: its event is the one, then.
@@ -219,6 +224,11 @@ impl Announcer {
         }
         let mut relay = caller.open(url).await?;
         relay.publish(&said.event).await?;
+        if let Some(id) = super::id_of(&said.handler)
+            && let Err(error) = relay.publish(&SignedEvent::kept(id, said.handler.clone())).await
+        {
+            tracing::debug!(%error, "a relay does not take the handler");
+        }
         if !said.fingerprint.is_empty() {
             self.tell_relays(&mut relay, said).await;
         }
@@ -250,6 +260,11 @@ impl Announcer {
             tracing::debug!(%error, "a relay does not take the list of relays");
         }
     }
+}
+
+/// Whether a handler names a page.
+fn opens(handler: &str) -> bool {
+    handler.contains(r#"["web","#)
 }
 
 /// How a relay stands after an attempt.
@@ -306,6 +321,7 @@ mod tests {
             fingerprint: "f".into(),
             event: SignedEvent::kept("id".into(), "{}".into()),
             relay_list: String::new(),
+            handler: String::new(),
             created_at: 0,
             expires_at: 0,
         };

@@ -17,6 +17,9 @@ pub const LISTING: u16 = 38421;
 /// The relays that somebody writes to (NIP-65).
 pub const RELAY_LIST: u16 = 10002;
 
+/// What opens events of some kind (NIP-89).
+pub const HANDLER: u16 = 31990;
+
 /// The tag and value by which a node knows a relay list of its own making (NIP-89).
 pub(super) const CLIENT: [&str; 2] = ["client", "coinslot"];
 
@@ -30,6 +33,8 @@ pub struct Listing {
     pub mints: Vec<String>,
     pub version: String,
     pub models: usize,
+    /// The web page that Nostr apps open for this listing (NIP-89); `None`: they are told of none.
+    pub page: Option<String>,
 }
 
 impl Listing {
@@ -37,7 +42,20 @@ impl Listing {
     #[must_use]
     pub fn fingerprint(&self, d: &str) -> String {
         let draft = self.draft(d, 0, 0);
-        hex(&Sha256::digest(json!([draft.tags, draft.content]).to_string().as_bytes()))
+        let mut said = vec![json!(draft.tags), json!(draft.content)];
+        said.extend(self.page.as_ref().map(|page| json!(page)));
+        hex(&Sha256::digest(json!(said).to_string().as_bytes()))
+    }
+
+    /// Where Nostr apps may send who wants to see this listing, if they are to be told.
+    #[must_use]
+    pub fn handler(&self, d: &str, created_at: u64, expires_at: u64) -> Option<Draft> {
+        let page = self.page.as_ref()?;
+        let mut draft = retired_handler(d, created_at, expires_at);
+        // What the app knows stands in place of the word in brackets; the page takes no notice of it.
+        draft.tags.push(["web", &format!("{page}/#<bech32>"), "naddr"].map(str::to_owned).to_vec());
+        draft.content = self.profile();
+        Some(draft)
     }
 
     /// The event, from `created_at` to `expires_at` in seconds.
@@ -65,6 +83,13 @@ pub fn withdrawal(d: &str, version: &str, created_at: u64, expires_at: u64) -> D
     let tags =
         vec![tag("d", d), tag("version", version), tag("status", "down"), tag("expiration", &expires_at.to_string())];
     Draft { kind: LISTING, created_at, tags, content: "{}".to_owned() }
+}
+
+/// What takes a handler's place when the node stops: it opens nothing.
+#[must_use]
+pub fn retired_handler(d: &str, created_at: u64, expires_at: u64) -> Draft {
+    let tags = vec![tag("d", d), tag("k", &LISTING.to_string()), tag("expiration", &expires_at.to_string())];
+    Draft { kind: HANDLER, created_at, tags, content: "{}".to_owned() }
 }
 
 /// The list of the relays that a node writes to.
@@ -133,6 +158,7 @@ mod tests {
             mints: vec!["https://m.example.com".into()],
             version: "0.1.0".into(),
             models: 3,
+            page: None,
         }
     }
 
@@ -159,16 +185,26 @@ mod tests {
     }
 
     #[test]
+    fn apps_are_told_of_a_page_if_there_is_one() {
+        assert_eq!(listing().handler("west", 5, 9), None);
+        let draft = Listing { page: Some("https://n.example.com".into()), ..listing() }.handler("west", 5, 9).unwrap();
+        let tags: Vec<String> = draft.tags.iter().map(|tag| tag.join("=")).collect();
+        assert_eq!(tags, ["d=west", "k=38421", "expiration=9", "web=https://n.example.com/#<bech32>=naddr"]);
+        assert_eq!((draft.kind, draft.content), (31990, listing().profile()));
+    }
+
+    #[test]
     fn what_is_said_has_a_fingerprint_and_when_it_is_said_has_none() {
         let same = listing();
         assert_eq!(same.fingerprint("d"), listing().fingerprint("d"));
         assert_ne!(same.fingerprint("d"), listing().fingerprint("e"));
-        let changes: [fn(&mut Listing); 5] = [
+        let changes: [fn(&mut Listing); 6] = [
             |listing| listing.name.clear(),
             |listing| listing.about.push('.'),
             |listing| listing.urls.clear(),
             |listing| listing.mints.push("https://other.example.com".into()),
             |listing| listing.models = 4,
+            |listing| listing.page = Some("https://n.example.com".into()),
         ];
         for change in changes {
             let mut other = listing();

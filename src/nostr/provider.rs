@@ -29,12 +29,16 @@ const MAX_NAME: usize = 100;
 const MAX_TEXT: usize = 1_000;
 const MAX_D: usize = 128;
 
-/// A listing (kind 38421) of somebody else.
+/// A listing (kind 38421) of somebody else, written as the network's directories write one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Provider {
+    /// The listing's name under its key. Clients know it as the provider's id.
+    #[serde(rename = "id")]
+    pub d: String,
+    /// The event's.
+    #[serde(rename = "event_id")]
     pub id: String,
     pub pubkey: String,
-    pub d: String,
     pub created_at: i64,
     pub kind: u16,
     /// The first of them; empty where there is none.

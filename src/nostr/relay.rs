@@ -88,6 +88,8 @@ pub struct Relay<'a> {
     socket: Socket,
     challenge: Option<String>,
     authenticated: bool,
+    /// The questions that stay open.
+    followed: Vec<String>,
 }
 
 impl Caller {
@@ -103,7 +105,7 @@ impl Caller {
     /// When the relay cannot be reached.
     pub async fn open<'a>(&'a self, url: &'a str) -> Result<Relay<'a>, RelayError> {
         let socket = self.dialer.socket(&parse(url)?, BOUNDS).await?;
-        Ok(Relay { caller: self, url, socket, challenge: None, authenticated: false })
+        Ok(Relay { caller: self, url, socket, challenge: None, authenticated: false, followed: Vec::new() })
     }
 
     /// Whether a relay answers, and shows the event with this id.
@@ -152,14 +154,47 @@ impl Relay<'_> {
     /// # Errors
     /// When the relay does not answer to its end.
     pub async fn fetch(&mut self, name: &str, filter: Filter, most: usize) -> Result<Fetched, RelayError> {
-        let filter = filter.limit(most);
-        match self.query(name, &filter, most).await {
-            Err(RelayError::Refused(said)) if wants_auth(&said) && !self.authenticated => {
-                self.authenticate().await?;
-                self.query(name, &filter, most).await
-            }
-            outcome => outcome,
+        let fetched = self.ask(name, filter, most).await?;
+        if !fetched.is_flood {
+            self.socket.send(format!(r#"["CLOSE",{}]"#, json!(name))).await?;
         }
+        Ok(fetched)
+    }
+
+    /// The same, and leaves the question open: [`Self::next_event`] is what the relay hears of from then on.
+    /// What it hears of on other open questions in the meantime is in the answer.
+    ///
+    /// # Errors
+    /// When the relay does not answer to its end.
+    pub async fn follow(&mut self, name: &str, filter: Filter, most: usize) -> Result<Fetched, RelayError> {
+        let fetched = self.ask(name, filter, most).await?;
+        self.followed.push(name.to_owned());
+        Ok(fetched)
+    }
+
+    /// The next event of an open question. Nothing is lost where this is not waited for to its end.
+    ///
+    /// # Errors
+    /// When the connection ends, or the relay has closed the last of the questions.
+    pub async fn next_event(&mut self) -> Result<Event, RelayError> {
+        loop {
+            match self.hear().await? {
+                RelayMessage::Event { subscription_id, event } if self.follows(subscription_id.as_str()) => {
+                    return Ok(event.into_owned());
+                }
+                RelayMessage::Closed { subscription_id, message } if self.follows(subscription_id.as_str()) => {
+                    self.followed.retain(|name| name != subscription_id.as_str());
+                    if self.followed.is_empty() {
+                        return Err(RelayError::Refused(said(&message)));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn follows(&self, name: &str) -> bool {
+        self.followed.iter().any(|followed| followed == name)
     }
 
     pub async fn close(self) {
@@ -179,27 +214,38 @@ impl Relay<'_> {
         }
     }
 
+    async fn ask(&mut self, name: &str, filter: Filter, most: usize) -> Result<Fetched, RelayError> {
+        let filter = filter.limit(most);
+        match self.query(name, &filter, most).await {
+            Err(RelayError::Refused(said)) if wants_auth(&said) && !self.authenticated => {
+                self.authenticate().await?;
+                self.query(name, &filter, most).await
+            }
+            outcome => outcome,
+        }
+    }
+
     async fn query(&mut self, name: &str, filter: &Filter, most: usize) -> Result<Fetched, RelayError> {
         self.socket.send(format!(r#"["REQ",{},{}]"#, json!(name), filter.as_json())).await?;
         let mut fetched = Fetched::default();
         loop {
             match self.hear().await? {
-                RelayMessage::Event { subscription_id, event } if subscription_id.as_str() == name => {
+                RelayMessage::Event { subscription_id, event }
+                    if subscription_id.as_str() == name || self.follows(subscription_id.as_str()) =>
+                {
                     if fetched.events.len() >= most {
                         fetched.is_flood = true;
                         return Ok(fetched);
                     }
                     fetched.events.push(event.into_owned());
                 }
-                RelayMessage::EndOfStoredEvents(id) if id.as_str() == name => break,
+                RelayMessage::EndOfStoredEvents(id) if id.as_str() == name => return Ok(fetched),
                 RelayMessage::Closed { subscription_id, message } if subscription_id.as_str() == name => {
                     return Err(RelayError::Refused(said(&message)));
                 }
                 _ => {}
             }
         }
-        self.socket.send(format!(r#"["CLOSE",{}]"#, json!(name))).await?;
-        Ok(fetched)
     }
 
     /// Signs the relay's challenge. The event names this relay as it is configured here, so that no other

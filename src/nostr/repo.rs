@@ -16,6 +16,8 @@ pub struct Said {
     pub fingerprint: String,
     pub event: SignedEvent,
     pub relay_list: String,
+    /// What opens it (NIP-89), as JSON; empty: nothing.
+    pub handler: String,
     /// In seconds, like the event's own.
     pub created_at: i64,
     pub expires_at: i64,
@@ -91,7 +93,8 @@ pub fn names(address: &str, url: &str) -> Vec<String> {
 
 pub(super) async fn said(store: &Store, address: &str) -> Result<Option<Said>, StoreError> {
     let row = sqlx::query(
-        "SELECT fingerprint, event_id, event, relay_list, created_at, expires_at FROM nostr_listings WHERE address = $1",
+        "SELECT fingerprint, event_id, event, relay_list, created_at, expires_at, handler FROM nostr_listings \
+         WHERE address = $1",
     );
     let row = row.bind(address).fetch_optional(store.read()).await?;
     row.map(|row| {
@@ -101,6 +104,7 @@ pub(super) async fn said(store: &Store, address: &str) -> Result<Option<Said>, S
             relay_list: row.try_get(3)?,
             created_at: row.try_get(4)?,
             expires_at: row.try_get(5)?,
+            handler: row.try_get(6)?,
         })
     })
     .transpose()
@@ -110,10 +114,10 @@ pub(super) async fn said(store: &Store, address: &str) -> Result<Option<Said>, S
 pub(super) async fn say(store: &Store, address: &str, said: &Said) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
     sqlx::query(
-        "INSERT INTO nostr_listings (address, fingerprint, event_id, event, relay_list, created_at, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (address) DO UPDATE SET fingerprint = excluded.fingerprint, \
-         event_id = excluded.event_id, event = excluded.event, relay_list = excluded.relay_list, \
-         created_at = excluded.created_at, expires_at = excluded.expires_at \
+        "INSERT INTO nostr_listings (address, fingerprint, event_id, event, relay_list, created_at, expires_at, handler) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (address) DO UPDATE SET \
+         fingerprint = excluded.fingerprint, event_id = excluded.event_id, event = excluded.event, \
+         relay_list = excluded.relay_list, handler = excluded.handler, created_at = excluded.created_at, expires_at = excluded.expires_at \
          WHERE nostr_listings.created_at < excluded.created_at",
     )
     .bind(address)
@@ -123,6 +127,7 @@ pub(super) async fn say(store: &Store, address: &str, said: &Said) -> Result<(),
     .bind(said.relay_list.as_str())
     .bind(said.created_at)
     .bind(said.expires_at)
+    .bind(said.handler.as_str())
     .execute(&mut *tx)
     .await?;
     tx.commit().await

@@ -72,13 +72,21 @@ pub fn relay() -> impl Fn(&[u8]) -> u64 {
         let _limits = Limits::read(input).results(MOST);
         let talk = async {
             let mut relay = parrot.caller.open(&parrot.url).await?;
-            relay.fetch("fuzz", Filter::new(), MOST).await
+            let fetched = relay.follow("fuzz", Filter::new(), MOST).await?;
+            let mut later = 0;
+            while !fetched.is_flood
+                && let Ok(event) = relay.next_event().await
+            {
+                check(&event);
+                later += 1;
+            }
+            Ok((fetched, later))
         };
         match parrot.runtime.block_on(parrot.caller.within(talk)) {
-            Ok(fetched) => {
+            Ok((fetched, later)) => {
                 assert!(fetched.events.len() <= MOST);
                 let read: Vec<(u32, u32)> = fetched.events.iter().map(check).collect();
-                kind(("fetched", fetched.is_flood, read))
+                kind(("fetched", fetched.is_flood, read, order(later)))
             }
             Err(error) => {
                 let said = error.to_string();

@@ -9,6 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use coinslot::admin::{AdminState, OnNostr, ensure_password, router};
 use coinslot::catalog::import::Importer;
+use coinslot::catalog::rivals::Rivals;
 use coinslot::catalog::route::Market;
 use coinslot::clock::{Clock, SharedClock};
 use coinslot::config::{Clients, KeyLimits, MissingUsage, Secret};
@@ -516,9 +517,10 @@ fn on_nostr(store: &Store, clock: &SharedClock, relays: &[String]) -> OnNostr {
     };
     let announcer = Announcer::new(store.clone(), caller.clone(), relays.to_vec(), None, "0.0.0-test");
     let npub = caller.identity.npub().to_owned();
-    let directory = Directory::new(store.clone(), caller, relays.to_vec(), net::public::Reach::Public);
+    let directory = Directory::new(store.clone(), caller, net::public::Reach::Public);
     let directory = (!relays.is_empty()).then_some(directory);
-    OnNostr { npub, http_url: "https://node.example.com".into(), announcer, directory }
+    let rivals = directory.is_some().then(|| Rivals::new(store.clone(), clock.clone()));
+    OnNostr { npub, http_url: "https://node.example.com".into(), announcer, directory, rivals }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -541,6 +543,7 @@ async fn the_network_page_tells_how_the_node_appears_and_escapes_what_others_say
         mints: Vec::new(),
         version: "1".into(),
         models: 1,
+        page: None,
     };
     announcer.keep(Some(&listing)).await.unwrap();
     let session = house.log_in().await;
@@ -562,7 +565,7 @@ async fn the_network_page_tells_how_the_node_appears_and_escapes_what_others_say
     ]));
     house.step(Duration::from_secs(2 * 3600));
     announcer.keep(Some(&listing)).await.unwrap();
-    network.directory.as_ref().unwrap().refresh().await.unwrap();
+    network.directory.as_ref().unwrap().listen(&relay.url(), std::future::ready(())).await.unwrap();
     let page = house.get("/admin/network", &session).await.text;
     let author = keys.public_key().to_hex();
     for shown in [

@@ -56,7 +56,7 @@ pub fn caller(clock: &Arc<Ahead>, patience: Duration) -> Caller {
     Caller { dialer: Dialer::new(&ClientOptions::default()).unwrap(), identity, clock, patience }
 }
 
-fn listing() -> Listing {
+pub fn listing() -> Listing {
     Listing {
         name: "a node".into(),
         about: "sells".into(),
@@ -64,6 +64,7 @@ fn listing() -> Listing {
         mints: vec!["https://mint.example.com".into()],
         version: "0.1.0".into(),
         models: 3,
+        page: None,
     }
 }
 
@@ -272,6 +273,31 @@ async fn a_list_of_relays_that_the_operator_made_stays() {
     assert_eq!(found[0]["tags"], json!([["r", own.url()], ["client", "coinslot"]]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn apps_are_told_what_opens_the_listing_if_the_operator_wants_it() {
+    let relay = RealRelay::start().await;
+    let voice = Voice::new(&[relay.url()]).await;
+    let announcer = voice.start();
+    let handler = async || relay.find(json!({ "kinds": [31990], "authors": [PUBKEY] })).await;
+    announcer.keep(Some(&listing())).await.unwrap();
+    assert!(handler().await.is_empty(), "not unless it is wanted");
+    let page = Listing { page: Some("https://node.example.com".into()), ..listing() };
+    announcer.keep(Some(&page)).await.unwrap();
+    let found = handler().await;
+    Event::from_json(found[0].to_string()).unwrap().verify().unwrap();
+    assert_eq!((tags(&found[0], "k"), tags(&found[0], "d")), (vec!["38421"], vec![&PUBKEY[..12]]));
+    assert_eq!(tags(&found[0], "web"), ["https://node.example.com/#<bech32>"]);
+    assert_eq!(found[0]["content"], r#"{"name":"a node","about":"sells"}"#);
+    // It goes with the node, and comes with it.
+    announcer.withdraw().await.unwrap();
+    assert_eq!((handler().await.len(), tags(&handler().await[0], "web")), (1, Vec::new()));
+    announcer.keep(Some(&page)).await.unwrap();
+    assert_eq!(tags(&handler().await[0], "web").len(), 1);
+    announcer.keep(Some(&listing())).await.unwrap();
+    assert_eq!(tags(&handler().await[0], "web"), Vec::<&str>::new());
+    assert_eq!(tags(&listed(&relay).await, "status"), Vec::<&str>::new());
+}
+
 /// Two processes of one name that are set up differently do not answer each other for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_of_one_name_do_not_quarrel() {
@@ -300,7 +326,9 @@ async fn a_node_is_listed_while_it_runs_and_not_with_an_address_that_nobody_reac
         node.finish().await;
         assert!(relay.find(json!({})).await.is_empty(), "{private}");
     }
-    let node = TestNode::with(&mint, &upstream, &settings("https://node.example.com/")).await;
+    let mut telling = settings("https://node.example.com/").to_vec();
+    telling.push(("NOSTR_HANDLER", "true"));
+    let node = TestNode::with(&mint, &upstream, &telling).await;
     until("a relay has it", async || network(&node).await["relays"] != 0).await;
     assert_eq!(network(&node).await["listed"], true);
     let up = listed(&relay).await;
@@ -308,6 +336,8 @@ async fn a_node_is_listed_while_it_runs_and_not_with_an_address_that_nobody_reac
     let models: Value = node.get("/v1/models").send().await.unwrap().json().await.unwrap();
     let count = models["data"].as_array().unwrap().len().to_string();
     assert_eq!((tags(&up, "model-count"), &up["content"]), (vec![&*count], &json!(r#"{"name":"mine","about":""}"#)));
+    let handler = relay.find(json!({ "kinds": [31990] })).await;
+    assert_eq!(tags(&handler[0], "web"), ["https://node.example.com/#<bech32>"]);
     node.finish().await;
     assert_eq!(tags(&listed(&relay).await, "status"), ["down"]);
 }

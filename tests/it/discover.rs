@@ -6,20 +6,24 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use coinslot::clock::Clock;
+use coinslot::net::NetError;
 use coinslot::net::public::Reach;
-use coinslot::nostr::Directory;
 use coinslot::nostr::directory::Listed;
-use coinslot::store::Store;
+use coinslot::nostr::{Announcer, Directory};
+use coinslot::store::{Store, StoreError};
+use futures_util::future::join_all;
 use nostr::{Event, EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use crate::announce::caller;
+use crate::announce::{self, caller};
 use crate::support::answers::until;
 use crate::support::clock::Ahead;
 use crate::support::db::TestDb;
 use crate::support::mint::TestMint;
 use crate::support::node::TestNode;
-use crate::support::relay::{FakeRelay, Manner, RealRelay};
+use crate::support::proxy::Proxy;
+use crate::support::relay::{FakeRelay, Manner, RealRelay, Then};
 use crate::support::upstream::Upstream;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -37,17 +41,40 @@ impl View {
         Self { store: db.open().await, _db: db, clock: Arc::default() }
     }
 
-    fn of(&self, relays: &[String]) -> Directory {
+    fn of(&self, relays: &[String]) -> Looking {
         self.reaching(relays, Reach::Public)
     }
 
-    fn reaching(&self, relays: &[String], reach: Reach) -> Directory {
+    fn reaching(&self, relays: &[String], reach: Reach) -> Looking {
         let caller = caller(&self.clock, Duration::from_secs(5));
-        Directory::new(self.store.clone(), caller, relays.to_vec(), reach)
+        Looking { directory: Directory::new(self.store.clone(), caller, reach), relays: relays.to_vec() }
     }
 
     fn now(&self) -> u64 {
         self.clock.now_secs().unsigned_abs()
+    }
+}
+
+/// A directory, and the relays that it is kept by.
+struct Looking {
+    directory: Directory,
+    relays: Vec<String>,
+}
+
+impl std::ops::Deref for Looking {
+    type Target = Directory;
+
+    fn deref(&self) -> &Directory {
+        &self.directory
+    }
+}
+
+impl Looking {
+    /// Asks each relay for what it has, and hears no more of it.
+    async fn refresh(&self) -> Result<Vec<String>, StoreError> {
+        let asked = self.relays.iter().map(|relay| self.directory.listen(relay, std::future::ready(())));
+        let troubles: Result<Vec<Option<String>>, StoreError> = join_all(asked).await.into_iter().collect();
+        Ok(troubles?.into_iter().flatten().collect())
     }
 }
 
@@ -167,7 +194,8 @@ async fn a_flood_is_cut_short_and_fills_nothing() {
     let view = View::new().await;
     let now = view.now();
     let one = Keys::generate();
-    let of_one: Vec<Event> = (0..20).map(|n| listing(&one, &n.to_string(), now, "https://one.example.com")).collect();
+    let of_one: Vec<Event> =
+        (0..20).map(|n| listing(&one, &n.to_string(), now, &format!("https://one-{n}.example.com"))).collect();
     let strangers: Vec<Event> =
         (0..400).map(|n| listing(&Keys::generate(), "x", now, &format!("https://n{n}.example.com"))).collect();
     let flooding = FakeRelay::start(Manner::Flood(json_of(&of_one))).await;
@@ -177,10 +205,14 @@ async fn a_flood_is_cut_short_and_fills_nothing() {
     assert_eq!(urls(&directory).await.len(), 4, "of one author");
     flooding.behave(Manner::Flood(json_of(&strangers)));
     directory.refresh().await.unwrap();
+    assert_eq!(urls(&directory).await.len(), 4, "it is left alone for a while");
+    view.clock.step(Duration::from_secs(901));
+    directory.refresh().await.unwrap();
     assert_eq!(urls(&directory).await.len(), 304, "of one question");
     let more: Vec<Event> =
         (0..300).map(|n| listing(&Keys::generate(), "x", now, &format!("https://m{n}.example.com"))).collect();
     flooding.behave(Manner::Flood(json_of(&more)));
+    view.clock.step(Duration::from_secs(901));
     directory.refresh().await.unwrap();
     assert_eq!(urls(&directory).await.len(), 500, "of all");
 }
@@ -207,8 +239,112 @@ async fn a_relay_that_fails_holds_no_other_up_and_is_left_alone_for_a_while() {
     assert_eq!((rude.heard("REQ").len(), refusing.heard("REQ").len()), (2, 1));
 }
 
+/// What nobody has asked for comes, too, until the relay is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_relay_hears_of_is_known_at_once() {
+    let view = View::new().await;
+    let relay = RealRelay::start().await;
+    let (ann, bob) = (Keys::generate(), Keys::generate());
+    relay.put(&listing(&ann, "x", view.now() - 100, "https://ann.example.com")).await;
+    let directory = view.of(&[relay.url()]);
+    let (url, end) = (relay.url(), CancellationToken::new());
+    let talk = async { directory.listen(&url, end.cancelled()).await.unwrap() };
+    let meanwhile = async {
+        until("the relay is listened to", async || directory.heard().get(&url).is_some_and(|heard| heard.is_live))
+            .await;
+        let wait = async |expected: &[&str]| until("it is known", async || urls(&directory).await == expected).await;
+        wait(&["https://ann.example.com"]).await;
+        relay.put(&listing(&bob, "x", view.now() - 50, "https://bob.example.com")).await;
+        wait(&["https://ann.example.com", "https://bob.example.com"]).await;
+        relay.put(&event(&ann, 38421, view.now() - 40, &[["d", "x"], ["status", "down"]], "{}")).await;
+        wait(&["https://bob.example.com"]).await;
+        // Not a word of it is believed that would not be otherwise.
+        relay.put(&listing(&bob, "y", view.now() - 40, "http://127.0.0.1:8000")).await;
+        let about = format!("38421:{}:x", bob.public_key().to_hex());
+        relay.put(&event(&ann, 38000, view.now(), &[["d", "r"], ["k", "38421"], ["a", &about]], "good")).await;
+        let names = [about];
+        until("it is known", async || directory.opinions(&names).await.unwrap().len() == 1).await;
+        assert_eq!(urls(&directory).await, ["https://bob.example.com"]);
+        end.cancel();
+    };
+    assert_eq!(tokio::join!(talk, meanwhile).0, None);
+    let heard = directory.heard()[&url].clone();
+    assert_eq!((heard.taken, heard.is_live, heard.failures, heard.trouble), (5, false, 0, None));
+    assert_eq!(directory.pause(&url), Duration::ZERO, "the next conversation follows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_does_not_go_on_is_asked_now_and_then() {
+    let view = View::new().await;
+    let event = listing(&Keys::generate(), "x", view.now(), "https://good.example.com");
+    let given = json_of(&[event]);
+    let rude = FakeRelay::start(Manner::Answer(given.clone(), Then::HangUp)).await;
+    let closing = FakeRelay::start(Manner::Answer(given, Then::Close("restricted: no more"))).await;
+    let directory = view.of(&[]);
+    let listen = async |url: &str| directory.listen(url, std::future::pending()).await.unwrap();
+    let trouble = format!("{}: it closed the connection", rude.url());
+    assert!(listen(&rude.url()).await.is_some_and(|said| said == trouble || said.ends_with("broke off")));
+    assert_eq!(urls(&directory).await, ["https://good.example.com"], "what it gave is kept");
+    let refused = Some(format!("{}: it refused: restricted: no more", closing.url()));
+    assert_eq!(listen(&closing.url()).await, refused);
+    // The clock goes on while the test runs.
+    let pauses = |url: &str, secs: u64| {
+        let pause = directory.pause(url).as_secs();
+        assert!((secs - 10..=secs).contains(&pause), "{pause} is not {secs}");
+    };
+    pauses(&rude.url(), 30);
+    pauses(&closing.url(), 3600);
+    assert_eq!(listen(&rude.url()).await, None);
+    assert_eq!(rude.heard("REQ").len(), 3, "not before its time");
+    for pause in [60, 120, 240, 480, 900, 900] {
+        view.clock.step(Duration::from_secs(900));
+        assert_eq!(listen(&rude.url()).await, None, "said once");
+        pauses(&rude.url(), pause);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_floods_later_is_left() {
+    let view = View::new().await;
+    let first = listing(&Keys::generate(), "x", view.now(), "https://first.example.com");
+    let strangers: Vec<Event> =
+        (0..700).map(|n| listing(&Keys::generate(), "x", view.now(), &format!("https://n{n}.example.com"))).collect();
+    let relay = FakeRelay::start(Manner::Answer(json_of(&[first]), Then::Flood(json_of(&strangers)))).await;
+    let directory = view.of(&[]);
+    assert_eq!(directory.listen(&relay.url(), std::future::pending()).await.unwrap(), None);
+    let heard = directory.heard()[&relay.url()].clone();
+    assert!(heard.is_flood && !heard.is_live && heard.taken <= 1_100, "{heard:?}");
+    let pause = directory.pause(&relay.url()).as_secs();
+    assert!((880..=900).contains(&pause), "{pause}");
+    assert_eq!(urls(&directory).await.len(), 500, "of all");
+}
+
+/// Nothing is said to, or believed of, a server that cannot prove its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_with_a_certificate_of_nobody_is_not_talked_to() {
+    let view = View::new().await;
+    let relay = FakeRelay::start(Manner::Give(json_of(&[listing(
+        &Keys::generate(),
+        "x",
+        view.now(),
+        "https://evil.example.com",
+    )])))
+    .await;
+    let door = Proxy::tls_to(relay.url().strip_prefix("ws://").unwrap().parse().unwrap()).await;
+    let url = format!("wss://localhost:{}", door.address.port());
+    let directory = view.of(std::slice::from_ref(&url));
+    let trouble = format!("{url}: no connection could be made");
+    assert_eq!(directory.refresh().await.unwrap(), [trouble.as_str()]);
+    let caller = caller(&view.clock, Duration::from_secs(5));
+    let announcer = Announcer::new(view.store.clone(), caller, vec![url.clone()], None, "0.1.0");
+    assert_eq!(announcer.keep(Some(&announce::listing())).await.unwrap(), [trouble]);
+    assert!(door.calls() > 1, "it was tried");
+    assert_eq!((door.heard(), relay.heard("REQ"), relay.heard("EVENT")), (Vec::new(), Vec::new(), Vec::new()));
+    assert!(urls(&directory).await.is_empty() && !announcer.announced().await.unwrap().relays[0].1);
+}
+
 /// A node of the network, as far as being looked at goes.
-async fn stranger(status: u16, body: &'static str) -> String {
+pub async fn stranger(status: u16, body: &'static str) -> String {
     let answer = move || async move { (axum::http::StatusCode::from_u16(status).unwrap(), body) };
     let router = Router::new().route("/v1/info", get(answer));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -232,7 +368,7 @@ async fn who_answers_is_known_and_nobody_is_led_into_this_network() {
     let open = view.reaching(&[relay.url()], Reach::Anywhere);
     open.refresh().await.unwrap();
     assert!(open.providers(None, 42).await.unwrap().iter().all(|listed| listed.health.is_none()));
-    open.probe().await.unwrap();
+    open.probe(Duration::ZERO).await.unwrap();
     let listed = open.providers(None, 42).await.unwrap();
     assert_eq!(listed[0].provider.endpoint_url, up, "those that answer come first");
     let health = |url: &str| {
@@ -247,8 +383,11 @@ async fn who_answers_is_known_and_nobody_is_led_into_this_network() {
     let view = View::new().await;
     let guarded = view.of(&[relay.url()]);
     guarded.refresh().await.unwrap();
-    guarded.probe().await.unwrap();
+    guarded.probe(Duration::ZERO).await.unwrap();
     assert_eq!(urls(&guarded).await, [onion]);
+    let up = listed.iter().find(|listed| listed.provider.endpoint_url == up).unwrap();
+    let refused = guarded.ask(&up.provider, "/v1/models", 1_000).await.unwrap_err();
+    assert!(matches!(refused, NetError::Address(_)), "{refused:?}");
 }
 
 fn long_json() -> &'static str {
@@ -298,7 +437,7 @@ async fn the_directory_is_given_out_as_the_network_reads_it() {
     let entry = &shown["providers"][0];
     assert_eq!(entry["health"], json!({ "status_code": 200, "endpoint": "info", "json": { "name": "up" } }));
     let expected = json!({
-        "id": event.id.to_hex(), "pubkey": keys.public_key().to_hex(), "d": "west", "created_at": now, "kind": 38421,
+        "id": "west", "event_id": event.id.to_hex(), "pubkey": keys.public_key().to_hex(), "created_at": now, "kind": 38421,
         "endpoint_url": up, "endpoint_urls": [up], "name": "n", "description": "a",
         "mint_urls": ["https://m.example.com"], "version": "", "content": r#"{"name":"n","about":"a"}"#,
     });
@@ -308,9 +447,19 @@ async fn the_directory_is_given_out_as_the_network_reads_it() {
         assert_eq!(all["providers"].as_array().unwrap().len(), 42, "{path}");
         assert!(all["providers"].as_array().unwrap().contains(&expected), "{path}");
     }
+    // What comes while the node runs is there at once, and what goes is gone.
+    let late = Keys::generate();
+    let of_late = format!("/v1/providers?pubkey={}", late.public_key().to_hex());
+    relay.put(&listing(&late, "x", now, "https://late.example.com")).await;
+    until("it is heard of", async || fetch(&of_late).await["providers"][0]["id"] == "x").await;
+    relay.put(&self::event(&late, 38421, now + 1, &[["d", "x"], ["status", "down"]], "{}")).await;
+    until("it is gone", async || fetch(&of_late).await["providers"] == json!([])).await;
     let nobody = fetch("/v1/providers?pubkey=x").await;
     assert_eq!(nobody, json!({ "providers": [] }));
+    // Nobody waits for a relay that goes on talking.
+    let begun = std::time::Instant::now();
     node.finish().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let url = relay.url();
     let never = [("RELAYS", url.as_str()), ("PROVIDERS_REFRESH_INTERVAL_SECONDS", "0")];
     let off = TestNode::with(&mint, &upstream, &never).await;

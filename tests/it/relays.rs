@@ -71,7 +71,13 @@ async fn a_stranger_s_listing_is_found() {
     let ask = async || node.get(&path).send().await.unwrap().json::<Value>().await.unwrap()["providers"][0].clone();
     until("it is found", async || !ask().await.is_null()).await;
     let found = ask().await;
-    assert_eq!((&found["id"], &found["name"]), (&written["id"], &json!("a stranger")));
+    assert_eq!((&found["event_id"], &found["id"]), (&written["id"], &json!("stranger")));
+    assert_eq!(found["name"], "a stranger");
     assert_eq!((&found["endpoint_url"], &found["version"]), (&json!("https://stranger.example.com"), &json!("0.4.8")));
+    // One that is written while the node listens.
+    let later = stranger(&script, "write", &relay, "https://later.example.com/").await;
+    let path = format!("/v1/providers?pubkey={}", later["pubkey"].as_str().unwrap());
+    let ask = async || node.get(&path).send().await.unwrap().json::<Value>().await.unwrap()["providers"][0].clone();
+    until("it is heard of", async || ask().await["event_id"] == later["id"]).await;
     node.finish().await;
 }

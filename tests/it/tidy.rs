@@ -40,6 +40,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("tokio_tungstenite", &["net"]),
     ("reqwest", &["net", "upstream", "price", "wallet"]),
     ("hyper_util", &["http"]),
+    ("sd_notify", &["cli"]),
 ];
 
 /// Files that may hold SQL.

@@ -94,6 +94,8 @@ pub enum Manner {
     Flood(Vec<String>),
     /// These events, to every question, and `OK` true to every event.
     Give(Vec<String>),
+    /// The same, and when the last question of those who look for nodes is answered, what follows.
+    Answer(Vec<String>, Then),
     /// One message that is larger than any may be.
     Shout,
     /// Asks who is there at once, though it needs not know, and says `OK` true to everything.
@@ -102,6 +104,17 @@ pub enum Manner {
     Unforgiving,
     /// These texts as they are, whatever is asked.
     Parrot(Vec<String>),
+}
+
+/// What becomes of a conversation that has begun well.
+#[derive(Clone, Debug)]
+pub enum Then {
+    /// It is over.
+    HangUp,
+    /// The questions are closed, in these words.
+    Close(&'static str),
+    /// These events without end, as if they had just come.
+    Flood(Vec<String>),
 }
 
 /// A relay that misbehaves.
@@ -229,6 +242,13 @@ async fn answer(socket: &mut WebSocketStream<TcpStream>, manner: &Manner, messag
             }
             say(socket, json!(["EOSE", message[1]])).await
         }
+        Manner::Answer(events, then) if is_question => {
+            for event in events {
+                socket.send(Message::text(format!("[\"EVENT\",{},{event}]", message[1]))).await.ok()?;
+            }
+            say(socket, json!(["EOSE", message[1]])).await?;
+            if message[1] == "reviews" { follow(socket, then).await } else { Some(()) }
+        }
         Manner::Parrot(texts) => {
             for text in texts {
                 socket.send(Message::text(text.clone())).await.ok()?;
@@ -238,5 +258,22 @@ async fn answer(socket: &mut WebSocketStream<TcpStream>, manner: &Manner, messag
         _ if is_event => ok(socket, &message[1], true, "").await,
         _ if is_question => say(socket, json!(["EOSE", message[1]])).await,
         _ => Some(()),
+    }
+}
+
+async fn follow(socket: &mut WebSocketStream<TcpStream>, then: &Then) -> Option<()> {
+    match then {
+        Then::HangUp => None,
+        Then::Close(words) => {
+            for question in ["listings", "recommendations", "reviews"] {
+                say(socket, json!(["CLOSED", question, words])).await?;
+            }
+            Some(())
+        }
+        Then::Flood(events) => loop {
+            for event in events {
+                socket.send(Message::text(format!("[\"EVENT\",\"listings\",{event}]"))).await.ok()?;
+            }
+        },
     }
 }

@@ -139,10 +139,14 @@ pub(super) async fn prune(store: &Store, now_ms: i64) -> Result<(), StoreError> 
     tx.commit().await
 }
 
-/// Nodes to be looked at, the one that waits longest first.
-pub(super) async fn due(store: &Store, judge: Judge, most: usize) -> Result<Vec<Provider>, StoreError> {
-    let sql = format!("SELECT event FROM nostr_providers WHERE {UP} ORDER BY COALESCE(probed_at, 0), address LIMIT $2");
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(judge.now).bind(limit(most)).fetch_all(store.read()).await?;
+/// Nodes that nobody has looked at since `before_ms`, the one that waits longest first.
+pub(super) async fn due(store: &Store, judge: Judge, before_ms: i64, most: usize) -> Result<Vec<Provider>, StoreError> {
+    let sql = format!(
+        "SELECT event FROM nostr_providers WHERE {UP} AND COALESCE(probed_at, 0) <= $2 \
+         ORDER BY COALESCE(probed_at, 0), address LIMIT $3"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(judge.now).bind(before_ms).bind(limit(most));
+    let rows = rows.fetch_all(store.read()).await?;
     rows.iter().filter_map(|row| provider(row, judge).transpose()).collect()
 }
 
@@ -167,18 +171,13 @@ pub(super) async fn set_health(store: &Store, address: &str, health: &Health, no
 /// Up by its own word.
 const UP: &str = "listed = 1 AND (expires_at IS NULL OR expires_at > $1)";
 
-pub(super) async fn listed(
-    store: &Store,
-    judge: Judge,
-    pubkey: Option<&str>,
-    most: usize,
-) -> Result<Vec<Listed>, StoreError> {
+pub(super) async fn listed(store: &Store, judge: Judge, pubkey: Option<&str>) -> Result<Vec<Listed>, StoreError> {
     let sql = format!(
         "SELECT event, probed_at, status, endpoint, answer FROM nostr_providers WHERE {UP} AND ($2 = '' OR pubkey = $3) \
          ORDER BY CASE WHEN status = 200 THEN 0 ELSE 1 END, COALESCE(healthy_at, 0) DESC, first_seen, address LIMIT $4"
     );
     let wanted = pubkey.unwrap_or_default();
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(judge.now).bind(wanted).bind(wanted).bind(limit(most));
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(judge.now).bind(wanted).bind(wanted).bind(MOST);
     let rows = rows.fetch_all(store.read()).await?;
     let listed = |row: &AnyRow| {
         let Some(provider) = provider(row, judge)? else { return Ok(None) };
