@@ -42,7 +42,7 @@ pub(super) async fn show(State(state): State<AdminState>, headers: HeaderMap) ->
     if Session::find(&state, &headers).await?.is_some() {
         return Ok(Redirect::to("/admin").into_response());
     }
-    form(&state, StatusCode::OK, "")
+    form(&state, &headers, StatusCode::OK, "")
 }
 
 pub(super) async fn log_in(
@@ -52,11 +52,11 @@ pub(super) async fn log_in(
 ) -> Result<Response, AdminError> {
     let token = session::cookie(&headers, COOKIE).unwrap_or_default();
     if token.is_empty() || !session::same(token, &login.csrf) {
-        return form(&state, StatusCode::FORBIDDEN, "This form was out of date. Please try again.");
+        return form(&state, &headers, StatusCode::FORBIDDEN, "This form was out of date. Please try again.");
     }
     match state.password.check(Secret::new(login.password)).await? {
         Verdict::Right => {
-            let secure = state.secure_cookies;
+            let secure = state.may_insist(&headers);
             let cookies = AppendHeaders([
                 (header::SET_COOKIE, Session::begin(&state, &headers).await?),
                 (header::SET_COOKIE, session::set_cookie(COOKIE, "", PATH, 0, secure)?),
@@ -66,12 +66,12 @@ pub(super) async fn log_in(
         }
         Verdict::Wrong => {
             tracing::warn!("a login to the admin pages failed");
-            form(&state, StatusCode::UNAUTHORIZED, "That is not the password.")
+            form(&state, &headers, StatusCode::UNAUTHORIZED, "That is not the password.")
         }
         Verdict::TooSoon(wait) => {
             let seconds = rounded_up(wait);
             let message = format!("Too many attempts. Try again in {seconds} s.");
-            let mut response = form(&state, StatusCode::TOO_MANY_REQUESTS, &message)?;
+            let mut response = form(&state, &headers, StatusCode::TOO_MANY_REQUESTS, &message)?;
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
             Ok(response)
         }
@@ -81,17 +81,18 @@ pub(super) async fn log_in(
 pub(super) async fn log_out(
     State(state): State<AdminState>,
     session: Session,
+    headers: HeaderMap,
     Form(logout): Form<Logout>,
 ) -> Result<Response, AdminError> {
     session.confirm(&logout.csrf)?;
-    let cookie = AppendHeaders([(header::SET_COOKIE, session.end(&state).await?)]);
+    let cookie = AppendHeaders([(header::SET_COOKIE, session.end(&state, &headers).await?)]);
     Ok((cookie, Redirect::to(PATH)).into_response())
 }
 
 /// The form, with a token of its own.
-fn form(state: &AdminState, status: StatusCode, message: &str) -> Result<Response, AdminError> {
+fn form(state: &AdminState, headers: &HeaderMap, status: StatusCode, message: &str) -> Result<Response, AdminError> {
     let csrf = session::random_token();
-    let cookie = session::set_cookie(COOKIE, &csrf, PATH, HOUR_IN_SECONDS, state.secure_cookies)?;
+    let cookie = session::set_cookie(COOKIE, &csrf, PATH, HOUR_IN_SECONDS, state.may_insist(headers))?;
     let html = page(&Page { name: &state.name, csrf: &csrf, message })?;
     Ok((status, AppendHeaders([(header::SET_COOKIE, cookie)]), html).into_response())
 }

@@ -104,6 +104,7 @@ impl House {
             ladder_coins: 0,
             lightning_fee_percent: 3,
             strangers: net::public::Reach::Public,
+            to_strangers: net::way::Way::default(),
             foreign_fee_percent: None,
         };
         let client = net::client(&net::ClientOptions::default()).unwrap();
@@ -111,10 +112,20 @@ impl House {
         let secret = configured.map(|text| Secret::new(text.to_owned()));
         let vault = Vault::open(dir.path(), Some(&Secret::new("a secret".into()))).unwrap();
         let upstreams = coinslot::config::Config::from_vars(&std::collections::BTreeMap::new()).unwrap().upstreams;
-        let pool = coinslot::upstream::Pool::open(&upstreams, &store, &vault, &shared).await.unwrap();
+        let pool = coinslot::upstream::Pool::open(&upstreams, &store, &vault, &net::way::Way::default(), &shared)
+            .await
+            .unwrap();
         let pricing = coinslot::config::Config::from_vars(&std::collections::BTreeMap::new()).unwrap().pricing;
         let loaded = coinslot::catalog::file::load(&dir.path().join("models.json")).unwrap();
-        let importer = Importer::new(store.clone(), Arc::clone(&pool), Arc::clone(&shared), &pricing, &loaded).unwrap();
+        let importer = Importer::new(
+            store.clone(),
+            Arc::clone(&pool),
+            Arc::clone(&shared),
+            &pricing,
+            &net::way::Way::default(),
+            &loaded,
+        )
+        .unwrap();
         let network = on_nostr(&store, &shared, relays);
         let state = AdminState {
             network: network.clone(),
@@ -128,6 +139,7 @@ impl House {
             version: "0.0.0-test",
             secure_cookies,
             audit: coinslot::audit::Latest::default(),
+            onion: coinslot::tor::Onion::given(""),
         };
         Self { app: router(state), clock, ledger, network, _tasks: tasks, _dir: dir }
     }
@@ -487,7 +499,8 @@ fn on_nostr(store: &Store, clock: &SharedClock, relays: &[String]) -> OnNostr {
     };
     let announcer = Announcer::new(store.clone(), caller.clone(), relays.to_vec(), None, "0.0.0-test");
     let npub = caller.identity.npub().to_owned();
-    let directory = Directory::new(store.clone(), caller, relays.to_vec(), net::public::Reach::Public);
+    let directory =
+        Directory::new(store.clone(), caller, relays.to_vec(), net::public::Reach::Public, net::way::Way::default());
     let directory = (!relays.is_empty()).then_some(directory);
     OnNostr { npub, http_url: "https://node.example.com".into(), announcer, directory }
 }

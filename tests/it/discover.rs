@@ -7,6 +7,7 @@ use axum::Router;
 use axum::routing::get;
 use coinslot::clock::Clock;
 use coinslot::net::public::Reach;
+use coinslot::net::way::Way;
 use coinslot::nostr::Directory;
 use coinslot::nostr::directory::Listed;
 use coinslot::store::Store;
@@ -43,7 +44,7 @@ impl View {
 
     fn reaching(&self, relays: &[String], reach: Reach) -> Directory {
         let caller = caller(&self.clock, Duration::from_secs(5));
-        Directory::new(self.store.clone(), caller, relays.to_vec(), reach)
+        Directory::new(self.store.clone(), caller, relays.to_vec(), reach, Way::default())
     }
 
     fn now(&self) -> u64 {

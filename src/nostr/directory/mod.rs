@@ -23,6 +23,7 @@ use super::listing::LISTING;
 use super::provider::{CURATOR, Opinion, Provider, RECOMMENDATION, REVIEW};
 use super::relay::{Caller, RelayError};
 use crate::net::public::{self, Reach};
+use crate::net::way::Way;
 use crate::store::{Store, StoreError};
 
 /// Events of one kind that a relay is asked for.
@@ -47,6 +48,8 @@ struct Inner {
     caller: Caller,
     relays: Vec<String>,
     reach: Reach,
+    /// How the others are reached.
+    way: Way,
     heard: Mutex<BTreeMap<String, Heard>>,
 }
 
@@ -102,8 +105,8 @@ impl Inner {
 
 impl Directory {
     #[must_use]
-    pub fn new(store: Store, caller: Caller, relays: Vec<String>, reach: Reach) -> Self {
-        Self { inner: Arc::new(Inner { store, caller, relays, reach, heard: Mutex::default() }) }
+    pub fn new(store: Store, caller: Caller, relays: Vec<String>, reach: Reach, way: Way) -> Self {
+        Self { inner: Arc::new(Inner { store, caller, relays, reach, way, heard: Mutex::default() }) }
     }
 
     /// Asks the relays that may be asked, and keeps what holds. Names those that fail for the first time.
@@ -241,13 +244,13 @@ impl Directory {
     /// Asks a node what it is, at the first of its addresses that may be asked.
     async fn look_at(&self, provider: &Provider) -> Health {
         let mut last = Health { status: None, endpoint: "info".to_owned(), answer: None };
-        let open = |url: &&String| Url::parse(url).is_ok_and(|url| !crate::net::is_onion(&url));
+        let open = |url: &&String| Url::parse(url).is_ok_and(|url| self.inner.way.check(&url).is_ok());
         let Some(base) = provider.endpoint_urls.iter().find(open) else { return last };
         // Some name their API, some their host.
         let base = base.strip_suffix("/v1").unwrap_or(base);
         for (endpoint, path) in [("info", "/v1/info"), ("root", "/")] {
             let Ok(url) = Url::parse(&format!("{base}{path}")) else { return last };
-            let Ok(answer) = public::look(&url, self.inner.reach, MAX_ANSWER).await else { continue };
+            let Ok(answer) = public::look(&url, self.inner.reach, &self.inner.way, MAX_ANSWER).await else { continue };
             let json = serde_json::from_slice(&answer.body).ok().filter(Value::is_object);
             let kept = json.filter(|json: &Value| json.to_string().len() <= MAX_KEPT);
             last = Health { status: Some(answer.status.into()), endpoint: endpoint.to_owned(), answer: kept };
