@@ -5,15 +5,17 @@
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::{Form, State};
+use axum::extract::{Extension, Form, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::password::Verdict;
+use super::password::{Door, Verdict};
 use super::session::{self, Session};
 use super::{AdminError, AdminState, page};
 use crate::config::Secret;
+use crate::net::Peer;
+use crate::pages;
 
 const COOKIE: &str = "coinslot_login";
 const PATH: &str = "/admin/login";
@@ -47,6 +49,7 @@ pub(super) async fn show(State(state): State<AdminState>, headers: HeaderMap) ->
 
 pub(super) async fn log_in(
     State(state): State<AdminState>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     Form(login): Form<Login>,
 ) -> Result<Response, AdminError> {
@@ -54,7 +57,7 @@ pub(super) async fn log_in(
     if token.is_empty() || !session::same(token, &login.csrf) {
         return form(&state, &headers, StatusCode::FORBIDDEN, "This form was out of date. Please try again.");
     }
-    match state.password.check(Secret::new(login.password)).await? {
+    match state.password.check(Secret::new(login.password), door(peer, &headers)).await? {
         Verdict::Right => {
             let secure = state.may_insist(&headers);
             let cookies = AppendHeaders([
@@ -87,6 +90,12 @@ pub(super) async fn log_out(
     session.confirm(&logout.csrf)?;
     let cookie = AppendHeaders([(header::SET_COOKIE, session.end(&state, &headers).await?)]);
     Ok((cookie, Redirect::to(PATH)).into_response())
+}
+
+/// Who says that he asked an onion is believed: a tor daemon's visitors look like anybody else.
+fn door(peer: Option<Extension<Peer>>, headers: &HeaderMap) -> Door {
+    let by_own_onion = peer.is_some_and(|Extension(peer)| matches!(peer, Peer::Circuit(_)));
+    if by_own_onion || pages::is_in_tor(headers) { Door::Onion } else { Door::Near }
 }
 
 /// The form, with a token of its own.

@@ -209,7 +209,8 @@ fn judge(service: &RunningOnionService, client: &Client) -> State {
         Reported::Recovering => State::Starting("recovering".to_owned()),
         Reported::Bootstrapping => State::Starting(client.bootstrap_status().to_string()),
         Reported::Broken => State::Failed("arti says that it is broken, and goes on trying".to_owned()),
-        Reported::Shutdown => State::Failed("it is shut down".to_owned()),
+        // Its tasks have not begun; when they end, so do the requests.
+        Reported::Shutdown => State::Starting("launched".to_owned()),
         _ => State::Starting("in a state that has no name here".to_owned()),
     }
 }

@@ -42,6 +42,7 @@ mod lightning;
 mod metrics;
 mod mints;
 mod nutshell;
+mod onion;
 mod pool;
 mod pool_doors;
 mod pool_health;
@@ -63,6 +64,8 @@ mod storage;
 mod streams;
 mod tariffs;
 mod tidy;
+#[cfg(feature = "tor")]
+mod tor_network;
 mod two_nodes;
 mod unclaimed;
 mod usage;

@@ -2,8 +2,9 @@
 
     network.py COMMAND...
 
-Runs COMMAND in it, with TEST_TOR_SOCKS and TEST_TOR_CONTROL (addresses of the client) and TEST_TOR_CONFIG (a
-file in TOML that leads arti into this network) set. Ends with its exit code, and leaves nothing behind.
+Runs COMMAND in it, with TEST_TOR_SOCKS and TEST_TOR_CONTROL (addresses of the client), TEST_TOR_CONFIG (a file in
+TOML that leads arti into this network) and TEST_TOR_SERVICE (the keys of an onion service of C tor that nobody
+runs) set. Ends with its exit code, and leaves nothing behind.
 
 What is unusual here, and why:
 * Votes every 10 s at first and every 20 s then. With TestingTorNetwork, C tor makes a period of onion services as
@@ -147,6 +148,21 @@ def make_certificate(authority, dirport):
     raise SystemExit("Tor: a certificate without a fingerprint")
 
 
+def make_service(root):
+    """The directory of an onion service of C tor that nobody runs."""
+    service = root / "service"
+    text = f"DisableNetwork 1\nSocksPort 0\nHiddenServiceDir {service}\nHiddenServicePort 80\n"
+    maker = Process(root, "maker", text, False)
+    # With authorities of its own it would want a network; it only makes keys.
+    (maker.dir / "torrc").write_text(f"DataDirectory {maker.dir}\n{text}")
+    maker.start()
+    try:
+        within(PATIENCE, "no service", (service / "hostname").exists)
+    finally:
+        maker.stop()
+    return service
+
+
 def arti(idents, caches):
     lines = [
         "[tor_network.authorities]",
@@ -204,6 +220,7 @@ def main(command):
             if not relay.is_ready():
                 relay.child.send_signal(signal.SIGHUP)
         within(PATIENCE, "not all are there", lambda: all(process.is_ready() for process in processes))
+        service = make_service(root)
         config = root / "arti.toml"
         config.write_text(arti(idents, caches))
         print(f"a Tor network of {len(processes)} stands after {time.monotonic() - begun:.0f} s", flush=True)
@@ -212,6 +229,7 @@ def main(command):
             TEST_TOR_SOCKS=f"127.0.0.1:{socks}",
             TEST_TOR_CONTROL=f"127.0.0.1:{control}",
             TEST_TOR_CONFIG=str(config),
+            TEST_TOR_SERVICE=str(service),
         )
         return subprocess.run(command, env=environment).returncode
     finally:

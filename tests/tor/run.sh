@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests of tests/it/tor.rs in a Tor network of its own on loopback: the node's onion, asked by a
+# Runs the tests of tests/it/tor_network.rs in a Tor network of its own on loopback: the node's onion, asked by a
 # client that shares no code with it, and ways out through the Tor inside the node and through a daemon.
 #
 #   tests/tor/run.sh [arguments for the test binary]
@@ -19,4 +19,4 @@ fi
 
 # The network is short-lived: what is to be compiled is compiled before.
 cargo test --locked --test it --no-run
-exec python3 "$here/network.py" cargo test --locked --test it -- tor:: --test-threads=2 "$@"
+exec python3 "$here/network.py" cargo test --locked --test it -- tor_network:: --test-threads=2 "$@"
