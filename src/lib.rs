@@ -42,6 +42,7 @@
 //!   [`wallet::health`]: how much is asked of a mint.
 //! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs; its
 //!   listing at the relays; the directory of the others.
+//! * [`tor`]: the only importer of arti. The node's own onion, and its ways out through Tor.
 //! * [`audit`]: the proof of solvency, from ledger, wallet and mints. [`backup`]: sealed copies of it all.
 //!   [`doctor`]: the node looked at from outside.
 //! * [`price`], [`catalog`]: the BTC rate; models, the worst case of a request, the price list;
@@ -105,6 +106,7 @@ pub mod price;
 pub mod shop;
 pub mod status;
 pub mod store;
+pub mod tor;
 pub mod upstream;
 pub mod vault;
 pub mod wallet;

@@ -12,6 +12,7 @@ use url::Url;
 use crate::money::Msat;
 use crate::net::NetError;
 use crate::net::public::{self, Reach};
+use crate::net::way::Way;
 
 /// Longest name of a recipient.
 const MAX_CHARS: usize = 1024;
@@ -99,6 +100,7 @@ pub struct Offer {
     min: u64,
     max: u64,
     reach: Reach,
+    way: Way,
 }
 
 #[derive(Deserialize)]
@@ -124,22 +126,22 @@ struct Invoice {
 ///
 /// # Errors
 /// When its server cannot be asked or does not speak LNURL-pay.
-pub async fn ask(recipient: &Recipient, reach: Reach) -> Result<Offer, LnurlError> {
-    Offer::read(&public::get(&recipient.url, reach).await?, reach)
+pub async fn ask(recipient: &Recipient, reach: Reach, way: &Way) -> Result<Offer, LnurlError> {
+    Offer::read(&public::get(&recipient.url, reach, way).await?, reach, way)
 }
 
 impl Offer {
-    /// Reads what a server says of itself. Its callback is asked within `reach`.
+    /// Reads what a server says of itself. Its callback is asked within `reach`, by the same way.
     ///
     /// # Errors
     /// When it refuses, or does not speak LNURL-pay.
-    pub fn read(body: &[u8], reach: Reach) -> Result<Self, LnurlError> {
+    pub fn read(body: &[u8], reach: Reach, way: &Way) -> Result<Self, LnurlError> {
         let said: PayParameters = serde_json::from_slice(body).map_err(|_| LnurlError::NotPay)?;
         refuse_error(said.status.as_deref(), said.reason.as_deref())?;
         let callback = said.callback.as_deref().and_then(|text| Url::parse(text).ok());
         match (said.tag.as_deref(), callback, said.min, said.max) {
             (Some("payRequest"), Some(callback), Some(min), Some(max)) if min <= max => {
-                Ok(Self { callback, min, max, reach })
+                Ok(Self { callback, min, max, reach, way: way.clone() })
             }
             _ => Err(LnurlError::NotPay),
         }
@@ -165,7 +167,7 @@ impl Offer {
         self.check(amount)?;
         let mut url = self.callback.clone();
         url.query_pairs_mut().append_pair("amount", &amount.get().to_string());
-        read_invoice(&public::get(&url, self.reach).await?)
+        read_invoice(&public::get(&url, self.reach, &self.way).await?)
     }
 }
 

@@ -3,17 +3,21 @@
 //! Every outgoing connection is TLS by rustls, or plain HTTP on loopback and `.onion` hosts. No
 //! client follows a redirect (a redirect would carry a key or a payment to somebody else), keeps
 //! cookies, reads proxy settings from the environment, repeats a request, or trusts a body to be
-//! short. A [`NetError`] never contains an address: addresses carry keys in their query.
+//! short. What is in Tor is reached through Tor or not at all ([`way`]). A [`NetError`] never contains an address: addresses carry keys in their query.
 
 pub mod dialer;
 pub mod fetch;
 pub mod own;
 pub mod public;
+pub mod way;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use url::{Host, Url};
+
+use way::Way;
 
 /// What every client calls itself.
 const USER_AGENT: &str = concat!("coinslot/", env!("CARGO_PKG_VERSION"));
@@ -32,6 +36,8 @@ pub struct ClientOptions {
     pub idle_per_host: usize,
     /// Does not say what it is (`User-Agent`).
     pub nameless: bool,
+    /// How its connections leave.
+    pub way: Way,
 }
 
 impl Default for ClientOptions {
@@ -42,8 +48,17 @@ impl Default for ClientOptions {
             http1_only: true,
             idle_per_host: 512,
             nameless: false,
+            way: Way::default(),
         }
     }
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Address(IpAddr),
+    /// A circuit to the node's own onion, by its number in this process. Nobody knows who is behind it.
+    Circuit(u64),
 }
 
 /// Why a request or the reading of its answer failed. Holds no address and no foreign text.
@@ -113,7 +128,8 @@ pub fn client(options: &ClientOptions) -> Result<reqwest::Client, NetError> {
 pub fn client_through(options: &ClientOptions, proxy: &str) -> Result<reqwest::Client, NetError> {
     // The error repeats the address, which may hold a password.
     let proxy = reqwest::Proxy::all(proxy).map_err(|_| NetError::Address("the proxy's address cannot be used"))?;
-    let client = builder(options).proxy(proxy).build();
+    let direct = ClientOptions { way: Way::default(), ..options.clone() };
+    let client = builder(&direct).proxy(proxy).build();
     client.map_err(|_| NetError::Other("the HTTP client could not be started"))
 }
 
@@ -136,7 +152,7 @@ fn builder(options: &ClientOptions) -> reqwest::ClientBuilder {
     if options.http1_only {
         builder = builder.http1_only();
     }
-    builder
+    options.way.apply(builder)
 }
 
 /// Whether this node may talk to `url`: `https` anywhere, `http` on loopback and `.onion` hosts,
@@ -180,7 +196,8 @@ pub fn is_onion(url: &Url) -> bool {
 }
 
 fn is_onion_name(name: &str) -> bool {
-    name.rsplit_once('.').is_some_and(|(before, top)| top.eq_ignore_ascii_case("onion") && !before.is_empty())
+    let parts = name.trim_end_matches('.').rsplit_once('.');
+    parts.is_some_and(|(before, top)| top.eq_ignore_ascii_case("onion") && !before.is_empty())
 }
 
 fn may_be_plain(host: &Host<&str>) -> bool {
@@ -246,6 +263,7 @@ mod tests {
             ("http://LOCALHOST/", true),
             ("http://abcdef.onion/v1", true),
             ("http://sub.abcdef.ONION/", true),
+            ("http://abcdef.onion./", true),
             ("http://api.example.com/", false),
             ("http://10.0.0.1/", false),
             ("http://0.0.0.0/", false),

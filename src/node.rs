@@ -32,6 +32,7 @@ use crate::jobs::{self, Crew};
 use crate::ledger::Ledger;
 use crate::net::dialer::Dialer;
 use crate::net::public::Reach;
+use crate::net::way::{Way, Ways};
 use crate::net::{self, ClientOptions, NetError};
 use crate::nostr::{Announcer, Caller, Directory, Identity, IdentityError};
 use crate::payment::payer::Till;
@@ -39,6 +40,7 @@ use crate::payment::rates::Rates;
 use crate::price::PriceBook;
 use crate::shop;
 use crate::store::{FileLock, Lineage, Store, StoreError};
+use crate::tor::{Onion, Tor, TorError};
 use crate::upstream::{Pool, PoolError};
 use crate::vault::{Vault, VaultError, hex, write_private};
 use crate::wallet::holdings::Inspector;
@@ -66,6 +68,8 @@ pub enum StartError {
     Pool(#[from] PoolError),
     #[error(transparent)]
     Admin(#[from] AdminError),
+    #[error(transparent)]
+    Tor(#[from] TorError),
     #[error("the price list: {0}")]
     Import(#[from] ImportError),
     #[error("{0}")]
@@ -112,23 +116,28 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let ledger = ledger.with_patience(config.storage.node_timeout);
     let background = TaskTracker::new();
     let writer = background.spawn(writing);
+    let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+    let tor = Tor::open(&config, &background, &stop).await?;
+    let ways = tor.ways();
     let now_ms = clock.now_ms();
     let lineage = take_over(&ledger, &data_dir, now_ms).await?;
 
-    let wallet = open_wallet(&config, &vault, &ledger).await?;
+    let wallet = open_wallet(&config, ways, &vault, &ledger).await?;
     let snapshots = Snapshots::new(&config, store.reader(), &vault);
-    let book = Arc::new(PriceBook::from_config(&config.pricing, Arc::clone(&clock))?);
+    let book = Arc::new(PriceBook::from_config(&config.pricing, &ways.prices, Arc::clone(&clock))?);
     let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;
-    let exchange = open_exchange(&config, &wallet, vault, Arc::clone(&book), identity).await?;
+    let exchange = open_exchange(&config, ways, &wallet, vault, Arc::clone(&book), identity).await?;
     let exchanges = exchange.tracker.clone();
-    let network = on_nostr(&config, &exchange)?;
-    let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+    let network = on_nostr(&config, ways, &exchange)?;
+    let (onion, visits) = tor.appear().await;
     let latest = Latest::default();
     let spool = http::Spool::new(config.server.max_body_bytes, config.server.max_buffered_bytes);
     let state = http::Node::new(Arc::clone(&exchange), config.info.clone(), spool, drain.clone())
         .showing(latest.clone())
-        .on_nostr(Some(network.announcer.clone()), network.directory.clone());
-    let (pages, admin_password) = admin_pages(&config, &exchange, latest.clone(), network.clone()).await?;
+        .on_nostr(Some(network.announcer.clone()), network.directory.clone())
+        .in_tor(onion.clone());
+    let (pages, admin_password) =
+        admin_pages(&config, &exchange, latest.clone(), network.clone(), onion.clone()).await?;
     let forms = shop::router(state.clone());
     let router = http::router(state, shop::front(), &config.server.cors_origins).merge(forms).merge(pages);
     let (listener, address) = listen(&config).await?;
@@ -140,8 +149,8 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         jobs::start(&crew, &stop, jobs::TakeSnapshot { snapshots, clock: Arc::clone(exchange.ledger.clock()) });
     }
     start_work(&crew, &stop, &config, &exchange, latest, now_ms);
-    start_on_nostr(&crew, &stop, &config, &exchange, &network);
-    let entrance = Entrance { listener, proxies: Proxies::new(&config.server.trusted_proxies) };
+    start_on_nostr(&crew, &stop, &config, &exchange, &network, onion);
+    let entrance = Entrance { listener, proxies: Proxies::new(&config.server.trusted_proxies), visits };
     background.spawn(http::serve::run(entrance, router, exchanges.clone(), drain.clone(), stop.clone()));
     let npub = is_new.then(|| exchange.identity.npub().to_owned());
     Ok(Running {
@@ -164,6 +173,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
 /// Everything that serving a request takes.
 async fn open_exchange(
     config: &Config,
+    ways: &Ways,
     wallet: &Wallet,
     vault: Vault,
     book: Arc<PriceBook>,
@@ -171,10 +181,10 @@ async fn open_exchange(
 ) -> Result<Arc<Exchange>, StartError> {
     let ledger = wallet.ledger().clone();
     let clock = Arc::clone(ledger.clock());
-    let pool = Pool::open(&config.upstreams, ledger.store(), &vault, &clock).await?;
+    let pool = Pool::open(&config.upstreams, ledger.store(), &vault, &ways.upstreams, &clock).await?;
     let maintenance = Maintenance::new(config.server.maintenance);
     maintenance.look(ledger.store()).await?;
-    let importer = open_prices(config, ledger.store(), &pool, &clock).await?;
+    let importer = open_prices(config, &ways.prices, ledger.store(), &pool, &clock).await?;
     let mut pricing = config.pricing.clone();
     // Whose models are to come has models, though none may be there yet.
     pricing.model_based = pricing.model_based.or(importer.has_sources().then_some(true));
@@ -228,6 +238,7 @@ async fn admin_pages(
     exchange: &Arc<Exchange>,
     audit: Latest,
     network: OnNostr,
+    onion: Onion,
 ) -> Result<(http::Routes, Option<Secret>), StartError> {
     let ledger = exchange.ledger.clone();
     let admin = admin::ensure_password(ledger.store(), ledger.clock(), config.admin.password.as_ref()).await?;
@@ -244,6 +255,7 @@ async fn admin_pages(
         secure_cookies: config.info.http_url.starts_with("https://"),
         audit,
         network,
+        onion,
     };
     let metrics = admin::metrics_router(state.clone(), Arc::clone(exchange), config.admin.metrics_token.clone());
     Ok((admin::router(state).merge(metrics), admin.generated))
@@ -287,24 +299,28 @@ const RELAY_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the relays may keep a node that stops.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-fn caller(exchange: &Exchange) -> Result<Caller, NetError> {
-    let options = ClientOptions { read_timeout: Some(RELAY_PATIENCE), ..ClientOptions::default() };
+fn caller(relays: &[String], way: &Way, exchange: &Exchange) -> Result<Caller, NetError> {
+    let options = ClientOptions { read_timeout: Some(RELAY_PATIENCE), way: way.clone(), ..ClientOptions::default() };
+    let connect_timeout = way.longest(options.connect_timeout, relays);
+    // What it takes to get there longer than usual comes on top.
+    let patience = RELAY_PATIENCE.saturating_add(connect_timeout.saturating_sub(options.connect_timeout));
     Ok(Caller {
-        dialer: Dialer::new(&options)?,
+        dialer: Dialer::new(&ClientOptions { connect_timeout, ..options })?,
         identity: exchange.identity.clone(),
         clock: Arc::clone(exchange.ledger.clock()),
-        patience: RELAY_PATIENCE,
+        patience,
     })
 }
 
 /// The node on Nostr. It looks for the others if there is somebody to ask for them and the operator
 /// wants it.
-fn on_nostr(config: &Config, exchange: &Exchange) -> Result<OnNostr, NetError> {
-    let (caller, store) = (caller(exchange)?, exchange.ledger.store());
+fn on_nostr(config: &Config, ways: &Ways, exchange: &Exchange) -> Result<OnNostr, NetError> {
     let (relays, name) = (&config.nostr.relays, config.nostr.provider_id.clone());
+    let (caller, store) = (caller(relays, &ways.relays, exchange)?, exchange.ledger.store());
     let looks = config.nostr.refresh_interval.is_some() && !relays.is_empty();
     let reach = strangers_reach(&config.mints.urls);
-    let directory = looks.then(|| Directory::new(store.clone(), caller.clone(), reach));
+    let directory =
+        looks.then(|| Directory::new(store.clone(), caller.clone(), reach, ways.strangers.clone()));
     Ok(OnNostr {
         npub: exchange.identity.npub().to_owned(),
         http_url: config.info.http_url.clone(),
@@ -315,7 +331,14 @@ fn on_nostr(config: &Config, exchange: &Exchange) -> Result<OnNostr, NetError> {
 }
 
 /// Starts what the node does on Nostr, if the operator names relays.
-fn start_on_nostr(crew: &Crew, stop: &CancellationToken, config: &Config, exchange: &Arc<Exchange>, network: &OnNostr) {
+fn start_on_nostr(
+    crew: &Crew,
+    stop: &CancellationToken,
+    config: &Config,
+    exchange: &Arc<Exchange>,
+    network: &OnNostr,
+    onion: Onion,
+) {
     let (announcer, directory) = (&network.announcer, network.directory.clone());
     if let (Some(directory), Some(period)) = (directory, config.nostr.refresh_interval) {
         for relay in announcer.relays() {
@@ -338,6 +361,8 @@ fn start_on_nostr(crew: &Crew, stop: &CancellationToken, config: &Config, exchan
             exchange: Arc::clone(exchange),
             info: config.info.clone(),
             tells_apps: config.nostr.handler,
+            onion,
+            told_onion: Mutex::default(),
             told: AtomicBool::new(false),
         },
     );
@@ -481,7 +506,7 @@ async fn say_goodbye(announcer: &Announcer, exchange: &Exchange) {
     }
 }
 
-async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<Wallet, StartError> {
+async fn open_wallet(config: &Config, ways: &Ways, vault: &Vault, ledger: &Ledger) -> Result<Wallet, StartError> {
     let fresh: [u8; 64] = std::array::from_fn(|_| rand::random());
     let sealed = vault.seal(SEED, &fresh)?;
     let stored = ledger.store().setting_or_insert(SEED, &sealed, ledger.clock().now_ms()).await?;
@@ -496,24 +521,27 @@ async fn open_wallet(config: &Config, vault: &Vault, ledger: &Ledger) -> Result<
         ladder_coins: config.mints.ladder_coins,
         lightning_fee_percent: config.payouts.max_fee_percent,
         strangers: strangers_reach(&config.mints.urls),
+        to_strangers: ways.strangers.clone(),
         foreign_fee_percent: config.mints.foreign_fee_percent,
     };
-    let wallet = Wallet::open(ledger.clone(), options, &net::client(&to_mints(config))?).await?;
+    let wallet = Wallet::open(ledger.clone(), options, &net::client(&to_mints(config, &ways.mints))?).await?;
     for (mint, open) in wallet.astray().await? {
         tracing::error!(mint, open, "operations wait for a mint that is not in CASHU_MINTS");
     }
     Ok(wallet)
 }
 
-fn to_mints(config: &Config) -> ClientOptions {
-    ClientOptions { connect_timeout: config.mints.timeout.min(Duration::from_secs(10)), ..ClientOptions::default() }
+fn to_mints(config: &Config, way: &Way) -> ClientOptions {
+    let usual = ClientOptions { way: way.clone(), ..ClientOptions::default() };
+    let connect_timeout = way.longest(usual.connect_timeout, &config.mints.urls).min(config.mints.timeout);
+    ClientOptions { connect_timeout, ..usual }
 }
 
 /// Asks the configured mints about ecash, for whoever audits a node from outside.
 ///
 /// # Errors
 /// When there can be no HTTP client.
-pub fn inspector(config: &Config) -> Result<Inspector, NetError> {
+pub fn inspector(config: &Config, ways: &Ways) -> Result<Inspector, NetError> {
     let Mints { urls, timeout, max_concurrency, .. } = &config.mints;
     let budgets = call_budgets(&config.mints);
     let limits = |url: &String| {
@@ -521,7 +549,7 @@ pub fn inspector(config: &Config) -> Result<Inspector, NetError> {
         (url.clone(), Limits { timeout: *timeout, concurrency: *max_concurrency, per_minute })
     };
     let clock: SharedClock = Arc::new(SystemClock);
-    Ok(Inspector::new(urls.iter().map(limits).collect(), &net::client(&to_mints(config))?, &clock))
+    Ok(Inspector::new(urls.iter().map(limits).collect(), &net::client(&to_mints(config, &ways.mints))?, &clock))
 }
 
 /// Public mints limit their callers; one on loopback is the operator's own, and does so only if it is
@@ -545,6 +573,7 @@ fn strangers_reach(mints: &[String]) -> Reach {
 /// The price list: the operator's own, and what is stored of others'.
 async fn open_prices(
     config: &Config,
+    way: &Way,
     store: &Store,
     pool: &Arc<Pool>,
     clock: &SharedClock,
@@ -553,7 +582,7 @@ async fn open_prices(
     for problem in &loaded.problems {
         tracing::warn!(%problem, "a model is not offered");
     }
-    let importer = Importer::new(store.clone(), Arc::clone(pool), Arc::clone(clock), &config.pricing, &loaded)?;
+    let importer = Importer::new(store.clone(), Arc::clone(pool), Arc::clone(clock), &config.pricing, way, &loaded)?;
     importer.look().await?;
     Ok(Arc::new(importer))
 }

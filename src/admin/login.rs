@@ -5,16 +5,18 @@
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::{Form, State};
+use axum::extract::{Extension, Form, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::operator::Actor;
-use super::password::Verdict;
+use super::password::{Door, Verdict};
 use super::session::{self, Session};
 use super::{AdminError, AdminState, page};
 use crate::config::Secret;
+use crate::net::Peer;
+use crate::pages;
 
 const COOKIE: &str = "coinslot_login";
 const PATH: &str = "/admin/login";
@@ -43,21 +45,22 @@ pub(super) async fn show(State(state): State<AdminState>, headers: HeaderMap) ->
     if Session::find(&state, &headers).await?.is_some() {
         return Ok(Redirect::to("/admin").into_response());
     }
-    form(&state, StatusCode::OK, "")
+    form(&state, &headers, StatusCode::OK, "")
 }
 
 pub(super) async fn log_in(
     State(state): State<AdminState>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     Form(login): Form<Login>,
 ) -> Result<Response, AdminError> {
     let token = session::cookie(&headers, COOKIE).unwrap_or_default();
     if token.is_empty() || !session::same(token, &login.csrf) {
-        return form(&state, StatusCode::FORBIDDEN, "This form was out of date. Please try again.");
+        return form(&state, &headers, StatusCode::FORBIDDEN, "This form was out of date. Please try again.");
     }
-    match state.password.check(Secret::new(login.password)).await? {
+    match state.password.check(Secret::new(login.password), door(peer, &headers)).await? {
         Verdict::Right => {
-            let secure = state.secure_cookies;
+            let secure = state.may_insist(&headers);
             let cookies = AppendHeaders([
                 (header::SET_COOKIE, Session::begin(&state, &headers, &Actor::new("password".to_owned())).await?),
                 (header::SET_COOKIE, session::set_cookie(COOKIE, "", PATH, 0, secure)?),
@@ -67,12 +70,12 @@ pub(super) async fn log_in(
         }
         Verdict::Wrong => {
             tracing::warn!("a login to the admin pages failed");
-            form(&state, StatusCode::UNAUTHORIZED, "That is not the password.")
+            form(&state, &headers, StatusCode::UNAUTHORIZED, "That is not the password.")
         }
         Verdict::TooSoon(wait) => {
             let seconds = rounded_up(wait);
             let message = format!("Too many attempts. Try again in {seconds} s.");
-            let mut response = form(&state, StatusCode::TOO_MANY_REQUESTS, &message)?;
+            let mut response = form(&state, &headers, StatusCode::TOO_MANY_REQUESTS, &message)?;
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
             Ok(response)
         }
@@ -82,17 +85,24 @@ pub(super) async fn log_in(
 pub(super) async fn log_out(
     State(state): State<AdminState>,
     session: Session,
+    headers: HeaderMap,
     Form(logout): Form<Logout>,
 ) -> Result<Response, AdminError> {
     session.confirm(&logout.csrf)?;
-    let cookie = AppendHeaders([(header::SET_COOKIE, session.end(&state).await?)]);
+    let cookie = AppendHeaders([(header::SET_COOKIE, session.end(&state, &headers).await?)]);
     Ok((cookie, Redirect::to(PATH)).into_response())
 }
 
+/// Who says that he asked an onion is believed: a tor daemon's visitors look like anybody else.
+fn door(peer: Option<Extension<Peer>>, headers: &HeaderMap) -> Door {
+    let by_own_onion = peer.is_some_and(|Extension(peer)| matches!(peer, Peer::Circuit(_)));
+    if by_own_onion || pages::is_in_tor(headers) { Door::Onion } else { Door::Near }
+}
+
 /// The form, with a token of its own.
-fn form(state: &AdminState, status: StatusCode, message: &str) -> Result<Response, AdminError> {
+fn form(state: &AdminState, headers: &HeaderMap, status: StatusCode, message: &str) -> Result<Response, AdminError> {
     let csrf = session::random_token();
-    let cookie = session::set_cookie(COOKIE, &csrf, PATH, HOUR_IN_SECONDS, state.secure_cookies)?;
+    let cookie = session::set_cookie(COOKIE, &csrf, PATH, HOUR_IN_SECONDS, state.may_insist(headers))?;
     let html = page(&Page { name: &state.name, csrf: &csrf, message })?;
     Ok((status, AppendHeaders([(header::SET_COOKIE, cookie)]), html).into_response())
 }

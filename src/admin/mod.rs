@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -47,6 +47,7 @@ use crate::nostr::{Announcer, Directory};
 use crate::pages::{self, format};
 use crate::payment::payer::Till;
 use crate::store::StoreError;
+use crate::tor::Onion;
 use crate::upstream::Pool;
 use crate::wallet::{Wallet, WalletError};
 
@@ -78,6 +79,8 @@ pub struct AdminState {
     /// The last proof of the books.
     pub audit: Latest,
     pub network: OnNostr,
+    /// The node in Tor.
+    pub onion: Onion,
 }
 
 /// The node on Nostr.
@@ -95,6 +98,12 @@ pub struct OnNostr {
 impl AdminState {
     fn now_ms(&self) -> i64 {
         self.ledger.clock().now_ms()
+    }
+
+    /// Whether cookies may insist on HTTPS. In Tor there is none: a browser would keep them to itself, and
+    /// nobody could log in.
+    fn may_insist(&self, headers: &HeaderMap) -> bool {
+        self.secure_cookies && !pages::is_in_tor(headers)
     }
 }
 

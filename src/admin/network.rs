@@ -15,6 +15,7 @@ use crate::money::Msat;
 use crate::nostr::directory::{Heard, Listed};
 use crate::nostr::provider::{Opinion, RECOMMENDATION};
 use crate::nostr::{Announced, Standing, names};
+use crate::tor::{self, Onion};
 
 /// Nodes that are shown.
 const MOST: usize = 100;
@@ -33,6 +34,10 @@ struct Page {
     event: String,
     made: Option<String>,
     ends: Option<String>,
+    /// Where it is in Tor, and how; whether that is well.
+    onion: String,
+    onion_state: String,
+    onion_is_well: bool,
     relays: Vec<RelayRow>,
     opinions: Vec<OpinionRow>,
     /// Whether others are looked for.
@@ -110,7 +115,11 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
     let time = |secs: i64| format::utc(secs.saturating_mul(1000));
     let relays =
         announced.relays.iter().map(|(standing, has_it)| relay_row(standing, *has_it, heard.get(&standing.url)));
+    let (onion_state, onion_is_well) = in_tor(&state.onion);
     page(&Page {
+        onion: state.onion.url(),
+        onion_state,
+        onion_is_well,
         frame: Frame::of(&state, &session, "/admin/network"),
         npub: state.network.npub.clone(),
         state: word,
@@ -131,6 +140,17 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
     })
 }
 
+/// How the node is in Tor, and whether that is as it should be.
+fn in_tor(onion: &Onion) -> (String, bool) {
+    match onion.state() {
+        tor::State::Off if onion.url().is_empty() => ("off: TOR is not set".to_owned(), true),
+        tor::State::Off => ("by a tor daemon beside the node, which knows how it is".to_owned(), true),
+        tor::State::Starting(how) => (format!("starting: {how}"), true),
+        tor::State::Reachable(how) => (how.to_owned(), true),
+        tor::State::Failed(why) => (format!("not there, and tried again: {why}"), false),
+    }
+}
+
 /// What clients see, in a word.
 fn judge(announced: &Announced) -> (&'static str, bool) {
     if announced.relays.is_empty() {
@@ -138,7 +158,7 @@ fn judge(announced: &Announced) -> (&'static str, bool) {
     }
     let told = announced.relays.iter().filter(|(_, has_it)| *has_it).count();
     match (&announced.event, announced.is_down, told) {
-        (None, _, _) => ("not listed: neither HTTP_URL nor ONION_URL is an address that can be announced", false),
+        (None, _, _) => ("not listed: neither HTTP_URL nor the onion is an address that can be announced", false),
         (Some(_), true, _) => ("said to be down", false),
         (Some(_), false, 0) => ("no relay has the listing yet", false),
         (Some(_), false, _) => ("listed", true),

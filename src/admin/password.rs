@@ -38,7 +38,16 @@ struct Inner {
     clock: SharedClock,
     /// Hash of the configured password; the database's counts when there is none.
     configured: Option<String>,
-    throttle: Mutex<Throttle>,
+    /// One for each [`Door`].
+    throttles: [Mutex<Throttle>; 2],
+}
+
+/// By which way somebody comes to the login. Strangers who guess at one make nobody wait at the other: an
+/// operator whose onion is known to all still gets in by HTTP, and the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    Near,
+    Onion,
 }
 
 impl std::fmt::Debug for Password {
@@ -84,14 +93,14 @@ pub async fn ensure_password(
             None
         }
     };
-    let inner = Inner { store: store.clone(), clock: Arc::clone(clock), configured, throttle: Mutex::default() };
+    let inner = Inner { store: store.clone(), clock: Arc::clone(clock), configured, throttles: Default::default() };
     Ok(PasswordState { password: Password { inner: Arc::new(inner) }, generated })
 }
 
 impl Password {
     /// Compares in constant time, off the threads that serve requests.
-    pub(super) async fn check(&self, attempt: Secret) -> Result<Verdict, AdminError> {
-        if let Err(wait) = self.throttle(|throttle| throttle.admit(self.inner.clock.now_ms())) {
+    pub(super) async fn check(&self, attempt: Secret, door: Door) -> Result<Verdict, AdminError> {
+        if let Err(wait) = self.throttle(door, |throttle| throttle.admit(self.inner.clock.now_ms())) {
             return Ok(Verdict::TooSoon(wait));
         }
         let hash = match &self.inner.configured {
@@ -104,15 +113,17 @@ impl Password {
                 .ok_or_else(|| AdminError::Hash("there is none in the database".into()))?,
         };
         if verify(attempt, hash).await? {
-            self.throttle(Throttle::succeeded);
+            self.throttle(door, Throttle::succeeded);
             Ok(Verdict::Right)
         } else {
             Ok(Verdict::Wrong)
         }
     }
 
-    fn throttle<T>(&self, change: impl FnOnce(&mut Throttle) -> T) -> T {
-        change(&mut self.inner.throttle.lock().unwrap_or_else(PoisonError::into_inner))
+    fn throttle<T>(&self, door: Door, change: impl FnOnce(&mut Throttle) -> T) -> T {
+        let [near, onion] = &self.inner.throttles;
+        let throttle = if door == Door::Onion { onion } else { near };
+        change(&mut throttle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

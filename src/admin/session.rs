@@ -55,13 +55,13 @@ impl Session {
             expires_at: now_ms.saturating_add(HOURS_24_IN_SECONDS.saturating_mul(1000)),
         };
         repo::open_session(state.ledger.store(), row, replaced.as_deref(), now_ms).await?;
-        set_cookie(COOKIE, &id, "/admin", HOURS_24_IN_SECONDS, state.secure_cookies)
+        set_cookie(COOKIE, &id, "/admin", HOURS_24_IN_SECONDS, state.may_insist(headers))
     }
 
     /// Ends it. Returns the cookie that makes the browser forget it.
-    pub(super) async fn end(self, state: &AdminState) -> Result<HeaderValue, AdminError> {
+    pub(super) async fn end(self, state: &AdminState, headers: &HeaderMap) -> Result<HeaderValue, AdminError> {
         repo::close_session(state.ledger.store(), &self.id_hash).await?;
-        set_cookie(COOKIE, "", "/admin", 0, state.secure_cookies)
+        set_cookie(COOKIE, "", "/admin", 0, state.may_insist(headers))
     }
 
     /// What every form of this session carries.

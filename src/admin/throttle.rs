@@ -1,4 +1,4 @@
-//! A delay that doubles with every failed login, for the whole process.
+//! A delay that doubles with every failed login, for all who come the same way.
 //!
 //! An attempt counts as failed when it is admitted, and success takes that back: so attempts that
 //! arrive together, or whose client hangs up, are not free.

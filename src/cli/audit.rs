@@ -46,7 +46,8 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
 async fn audit(config: &Config) -> Result<Report, String> {
     let url = config.storage.database_url.as_ref().map(Secret::expose);
     let reader = Reader::open(&config.storage.data_dir, url).await.map_err(|error| error.to_string())?;
-    let inspector = node::inspector(config).map_err(|error| error.to_string())?;
+    let (ways, _open) = super::ways(config).await?;
+    let inspector = node::inspector(config, &ways).map_err(|error| error.to_string())?;
     let auditor = Auditor {
         reader: reader.clone(),
         clock: Arc::new(SystemClock),

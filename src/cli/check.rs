@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::catalog::file;
+use crate::tor::Tor;
 use crate::upstream::Upstream;
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
@@ -14,9 +15,16 @@ fn check() -> ExitCode {
     for notice in config.notices() {
         println!("{notice}");
     }
+    let ways = match Tor::check(&config) {
+        Ok(ways) => ways,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut usable = true;
     for one in &config.upstreams.listed {
-        if let Err(error) = Upstream::new(one) {
+        if let Err(error) = Upstream::new(one, &ways.upstreams) {
             eprintln!("upstream {}: {error}", one.name);
             usable = false;
         }

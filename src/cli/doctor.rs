@@ -18,7 +18,8 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     };
     let Some(config) = super::configured() else { return Some(ExitCode::from(USAGE)) };
     let examined = super::block_on(async {
-        doctor::examine(&config, Arc::new(SystemClock)).await.map_err(|error| error.to_string())
+        let (ways, _open) = super::ways(&config).await?;
+        doctor::examine(&config, &ways, Arc::new(SystemClock)).await.map_err(|error| error.to_string())
     });
     Some(match examined {
         Ok(report) => {

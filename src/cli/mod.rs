@@ -21,9 +21,14 @@ mod windows;
 
 use std::process::ExitCode;
 
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
 use crate::config::{Config, Log, Secret};
+use crate::net::way::Ways;
 use crate::nostr::Identity;
 use crate::store::Store;
+use crate::tor::Tor;
 
 /// What can be asked for.
 struct Verb {
@@ -169,6 +174,13 @@ fn with_page<A>(
 async fn beside(config: &Config) -> Result<Store, String> {
     let url = config.storage.database_url.as_ref().map(Secret::expose);
     Store::open_beside(&config.storage.data_dir, url).await.map_err(|error| error.to_string())
+}
+
+/// Ways out through Tor for a verb, as long as the guard is kept. Nothing is asked for before it is needed.
+async fn ways(config: &Config) -> Result<(Ways, DropGuard), String> {
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let tor = Tor::open(config, &tasks, &stop).await.map_err(|error| error.to_string())?;
+    Ok((tor.ways().clone(), stop.drop_guard()))
 }
 
 /// Reads the configuration, or says every fault of it in a line.

@@ -120,9 +120,10 @@ async fn run(config: &Config, act: Act, json: bool) -> Result<(String, ExitCode)
 async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result<(String, ExitCode), String> {
     let clock: SharedClock = Arc::new(SystemClock);
     let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref()).map_err(said)?;
-    let pool = Pool::beside(&config.upstreams, store, &vault, &clock).await.map_err(said)?;
+    let (ways, _open) = super::ways(config).await?;
+    let pool = Pool::beside(&config.upstreams, store, &vault, &ways.upstreams, &clock).await.map_err(said)?;
     let loaded = file::load(&config.pricing.models_path).map_err(said)?;
-    let importer = Importer::new(store.clone(), pool, clock, &config.pricing, &loaded).map_err(said)?;
+    let importer = Importer::new(store.clone(), pool, clock, &config.pricing, &ways.prices, &loaded).map_err(said)?;
     let well = |text: String| Ok(done(text));
     match act {
         Act::List => {

@@ -14,6 +14,7 @@ mod settings;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod tor;
 mod upstreams;
 mod values;
 
@@ -33,6 +34,7 @@ pub use address::mint_url;
 pub use fault::{Fault, Faults};
 pub use secret::Secret;
 pub use settings::{NOT_USED_YET, SETTINGS, Setting};
+pub use tor::{Purpose, Tor};
 pub use upstreams::{Choice, ModelRule, Protocol, Timeouts, Upstream, UpstreamKind, Upstreams};
 
 /// Everything the node was told.
@@ -50,6 +52,7 @@ pub struct Config {
     pub pricing: Pricing,
     pub admin: Admin,
     pub nostr: Nostr,
+    pub tor: Tor,
     pub log: Log,
     /// Names out of [`NOT_USED_YET`] that were given and ask for something.
     pub not_used: Vec<&'static str>,
@@ -84,12 +87,12 @@ impl Config {
         if self.mints.urls.is_empty() {
             lines.push("no mint: set CASHU_MINTS".to_owned());
         }
-        let unlisted =
-            match (self.nostr.relays.is_empty(), self.info.http_url.is_empty() && self.info.onion_url.is_empty()) {
-                (true, _) => Some("RELAYS"),
-                (false, true) => Some("HTTP_URL"),
-                (false, false) => None,
-            };
+        let nowhere = self.info.http_url.is_empty() && self.info.onion_url.is_empty() && !self.tor.enabled;
+        let unlisted = match (self.nostr.relays.is_empty(), nowhere) {
+            (true, _) => Some("RELAYS"),
+            (false, true) => Some("HTTP_URL"),
+            (false, false) => None,
+        };
         lines.extend(unlisted.map(|name| format!("not listed on Nostr, where clients look for nodes: set {name}")));
         let unused = |name| format!("{name} is set, but this version does not use it yet");
         lines.extend(self.not_used.iter().map(unused));

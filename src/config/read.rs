@@ -8,14 +8,17 @@ use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
     Admin, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret, Server,
-    Storage, Timeouts, Upstream, UpstreamKind, Upstreams, address, upstreams, values,
+    Storage, Timeouts, Tor, Upstream, UpstreamKind, Upstreams, address, tor, upstreams, values,
 };
 
 /// Reads everything and fails with all faults at once.
 pub(super) fn config(vars: &BTreeMap<String, String>) -> Result<Config, Faults> {
     let mut reader = Reader::new(vars);
     match reader.config() {
-        Some(config) if reader.faults.is_empty() => Ok(config),
+        Some(config) if reader.faults.is_empty() => {
+            let stranded = tor::stranded(&config);
+            if stranded.is_empty() { Ok(config) } else { Err(Faults(stranded)) }
+        }
         _ => Err(Faults(reader.faults)),
     }
 }
@@ -54,6 +57,7 @@ impl<'a> Reader<'a> {
         let pricing = self.pricing();
         let admin = self.admin();
         let nostr = self.nostr();
+        let tor = self.tor();
         let log = self.log();
         Some(Config {
             server: server?,
@@ -68,6 +72,7 @@ impl<'a> Reader<'a> {
             pricing: pricing?,
             admin: admin?,
             nostr: nostr?,
+            tor: tor?,
             log: log?,
             not_used: self.not_used(),
         })
@@ -406,13 +411,21 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn tor(&mut self) -> Option<Tor> {
+        let enabled = self.get("TOR", values::tor);
+        let config = self.optional("TOR_CONFIG", values::text);
+        let proxy = self.optional("TOR_PROXY_URL", values::tor_proxy);
+        let purposes = self.get("TOR_FOR", values::purposes);
+        Some(Tor { enabled: enabled?, config: config?.map(Into::into), proxy: proxy?, purposes: purposes? })
+    }
+
     fn log(&mut self) -> Option<Log> {
         let level = self.get("LOG_LEVEL", values::log_level);
         let json = self.get("LOG_FORMAT", values::log_format);
         Some(Log { level: level?, json: json? })
     }
 
-    /// Those that ask for something: `TOR=false` is what this version does.
+    /// Those that ask for something.
     fn not_used(&self) -> Vec<&'static str> {
         let asks = |name: &&str| {
             let text = self.vars.get(*name).map(|text| text.trim().to_ascii_lowercase());

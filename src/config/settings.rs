@@ -178,9 +178,10 @@ pub const SETTINGS: &[Setting] = &[
         "Days that change and refunds stay claimable. What nobody has claimed at the mint by then is taken \
          back into your earnings. 0: never."),
     setting("INVOICE_CREATES_PER_HOUR", &[], "10",
-        "Lightning invoices for new keys that one address may ask for in an hour. In Tor, and behind a reverse \
-         proxy that TRUSTED_PROXIES does not name, all clients have one address: set this and the next three to 0 \
-         there, which means no limit."),
+        "Lightning invoices for new keys that one address may ask for in an hour. Behind a tor daemon, and behind a \
+         reverse proxy that TRUSTED_PROXIES does not name, all clients have one address: set this and the next \
+         three to 0 there, which means no limit. With TOR=true, each circuit counts as an address, and all of \
+         Tor as twenty."),
     setting("INVOICE_MAX_PENDING", &[], "5",
         "How many of them may wait to be paid, for one address. 0: no limit."),
     setting("VOUCHER_TRIES_PER_HOUR", &[], "20",
@@ -258,7 +259,21 @@ pub const SETTINGS: &[Setting] = &[
     setting("HTTP_URL", &[], "",
         "Where the node can be reached on the web."),
     setting("ONION_URL", &[], "",
-        "Where the node can be reached in Tor."),
+        "Where the node can be reached in Tor by a tor daemon of yours. With TOR=true the node has an address of \
+         its own, and this is not needed; where it is given, it is the one that is announced."),
+
+    setting("TOR", &[], "false",
+        "true: the node is in Tor by itself. It makes an onion address, whose key it keeps in DATA_DIR/tor, and \
+         reaches .onion addresses."),
+    setting("TOR_CONFIG", &[], "",
+        "A TOML file with more settings for TOR=true, in the words of arti's own configuration."),
+    setting("TOR_PROXY_URL", &[], "",
+        "The SOCKS port of a tor daemon, e.g. socks5h://127.0.0.1:9050: connections out through Tor use it, \
+         whatever TOR says."),
+    setting("TOR_FOR", &[], "",
+        "What goes out through Tor wherever it leads: upstreams, mints, relays, prices (rate and price lists), \
+         strangers (Lightning addresses, foreign mints, other nodes), separated by commas. .onion addresses \
+         always do, and hosts on loopback never."),
 
     setting("RELAYS", &[], "",
         "Nostr relays, separated by commas: where the node is listed, and looks for others. Clients look at \
@@ -285,7 +300,6 @@ pub const NOT_USED_YET: &[&str] = &[
     "TINFOIL_API_KEY",
     "DEVS_DONATION_RATE", "MINT_RETRY_MAX_ATTEMPTS",
     "ENABLE_ANALYTICS_SHARING",
-    "TOR", "TOR_CONFIG", "TOR_PROXY_URL",
     "ADMIN_LISTEN",
 ];
 

@@ -347,6 +347,9 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("RELAYS", "wss://a.example,ws://b.example", "entry 2 is not an address that a relay may have"),
     ("PROVIDER_ID", "a:b", "is not a name"),
     ("PROVIDERS_REFRESH_INTERVAL_SECONDS", "-1", "is not a whole number in range"),
+    ("TOR", "maybe", "is neither yes nor no; expected true or false"),
+    ("TOR_PROXY_URL", "http://u:hunter2@127.0.0.1:9050", "is not the SOCKS port of a tor daemon"),
+    ("TOR_FOR", "mints,everything", "entry 2 is nothing that connects"),
     ("LOG_LEVEL", "verbose", "is not a log level"),
     ("LOG_LEVEL", "coinslot=loud", "is not a log level"),
     ("LOG_FORMAT", "xml", "is neither of the two; expected pretty or json"),
@@ -373,6 +376,34 @@ fn upstreams_have_names_of_their_own() {
     // Who has described a vendor has said more than that there is a key.
     let vendor = list("openai");
     assert_eq!(upstreams(&read(&pairs(&vendor))), "default generic -; openai generic -");
+}
+
+/// Where a setting leads into Tor, there is a way, or the node does not start.
+#[test]
+fn an_onion_without_tor_is_a_fault() {
+    let rows = [
+        ("UPSTREAM_BASE_URL", "http://abc.onion/v1"),
+        ("UPSTREAMS", r#"[{"name":"a","base_url":"https://b.example"},{"name":"o","base_url":"http://abc.onion"}]"#),
+        ("CASHU_MINTS", "https://m.example,http://abc.onion"),
+        ("BTC_USD_FEEDS", "kraken=http://abc.onion/x"),
+        ("PRICE_SOURCES", "litellm=https://abc.onion/x"),
+        ("RELAYS", "wss://r.example,ws://abc.ONION"),
+        ("RECEIVE_LN_ADDRESS", "x@abc.onion"),
+        ("TOR_FOR", "mints"),
+    ];
+    for (name, value) in rows {
+        let found = lines(&[(name, value)]);
+        let [line] = found.as_slice() else { panic!("{name}={value}: {found:?}") };
+        assert!(line.starts_with(&format!("{name}: ")), "{line}");
+        assert!(line.contains("Tor, and there is n") && line.ends_with("; expected TOR=true or TOR_PROXY_URL with it"));
+        // The usual spelling of the proxy would look names up here.
+        let there = read(&[(name, value), ("TOR_PROXY_URL", "socks5://127.0.0.1:9050")]);
+        assert_eq!(there.tor.proxy.unwrap().expose(), "socks5h://127.0.0.1:9050");
+        let inside = Config::from_vars(&vars(&[(name, value), ("TOR", "true")]));
+        assert_eq!(inside.is_ok(), cfg!(feature = "tor"), "{inside:?}");
+    }
+    let own_way = r#"[{"name":"o","base_url":"http://abc.onion","proxy_url":"socks5h://127.0.0.1:9050"}]"#;
+    assert!(!read(&[("UPSTREAMS", own_way)]).tor.is_there());
 }
 
 #[test]
@@ -428,13 +459,14 @@ fn notices_name_what_is_missing_and_what_has_no_effect_yet() {
     let config = read(&[
         ("UPSTREAM_BASE_URL", "https://u.example"),
         ("MINT", "https://m.example"),
-        ("TOR", "true"),
-        ("TOR_PROXY_URL", "x"),
-        ("TOR_CONFIG", ""),
+        ("ENABLE_ANALYTICS_SHARING", "true"),
+        ("TINFOIL_API_KEY", "x"),
+        ("ADMIN_LISTEN", ""),
         ("RELAYS", "wss://r.example"),
         ("HTTP_URL", "https://n.example"),
         ("DEVS_DONATION_RATE", "0"),
     ]);
-    let expected = ["TOR", "TOR_PROXY_URL"].map(|name| format!("{name} is set, but this version does not use it yet"));
+    let expected = ["TINFOIL_API_KEY", "ENABLE_ANALYTICS_SHARING"]
+        .map(|name| format!("{name} is set, but this version does not use it yet"));
     assert_eq!(config.notices(), expected);
 }

@@ -66,7 +66,7 @@ pub struct Upstream {
     pub max_concurrency: Option<usize>,
     /// Headers to set, or (`None`) to leave out.
     pub headers: Vec<(String, Option<Secret>)>,
-    /// It may hold a password.
+    /// It may hold a password. [`Upstream::BY_TOR`]: the node's own way into Tor.
     pub proxy_url: Option<Secret>,
     pub timeouts: Timeouts,
     /// What it takes on top of the list price, as a factor.
@@ -185,6 +185,9 @@ impl Timeouts {
 impl Upstream {
     /// The name of the one that `UPSTREAM_BASE_URL` describes.
     pub const ONE: &str = "default";
+
+    /// Its proxy, where it is reached by the node's own way into Tor.
+    pub const BY_TOR: &str = "tor";
 
     /// One with nothing but a name.
     #[must_use]

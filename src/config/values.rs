@@ -11,7 +11,8 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{
-    CallLimits, Choice, Feed, FeedKind, MintUnit, MissingUsage, PriceSource, PriceSourceKind, Secret, address,
+    CallLimits, Choice, Feed, FeedKind, MintUnit, MissingUsage, PriceSource, PriceSourceKind, Purpose, Secret,
+    Upstream, address,
 };
 use crate::lnurl::Recipient;
 use crate::money::amount::MAX_MSAT;
@@ -54,8 +55,37 @@ pub(super) fn proxy_url(text: &str) -> Parsed<Secret> {
     let known = |url: &Url| matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") && url.has_host();
     match Url::parse(text) {
         Ok(url) if known(&url) => secret(text),
-        _ => Err("is not a proxy; expected http, https, socks5 or socks5h://[user:password@]host:port".to_owned()),
+        _ if text == Upstream::BY_TOR => secret(text),
+        _ => {
+            Err("is not a proxy; expected tor, or http, https, socks5 or socks5h://[user:password@]host:port"
+                .to_owned())
+        }
     }
+}
+
+/// Whether to be in Tor, which not every build can.
+pub(super) fn tor(text: &str) -> Parsed<bool> {
+    match boolean(text)? {
+        true if !cfg!(feature = "tor") => {
+            Err("is not in this build; expected false, or a build with the feature tor".to_owned())
+        }
+        wanted => Ok(wanted),
+    }
+}
+
+/// A SOCKS proxy that looks names up itself, however it is spelled: this machine must not ask others for
+/// the address of what is reached through Tor.
+pub(super) fn tor_proxy(text: &str) -> Parsed<Secret> {
+    let text = text.replacen("socks5://", "socks5h://", 1);
+    match Url::parse(&text) {
+        Ok(url) if url.scheme() == "socks5h" && url.has_host() => secret(&text),
+        _ => Err("is not the SOCKS port of a tor daemon; expected socks5h://[user:password@]host:port".to_owned()),
+    }
+}
+
+pub(super) fn purposes(text: &str) -> Parsed<Vec<Purpose>> {
+    let known = Purpose::ALL.map(Purpose::name).join(", ");
+    list(text, |entry| Purpose::parse(entry).ok_or_else(|| format!("is nothing that connects; expected {known}")))
 }
 
 /// It goes into an address.

@@ -1,23 +1,29 @@
 //! Where clients find the node: the announced address, what answers there, and whether browsers may.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use url::Url;
 
 use super::{Doctor, Finding, Verdict};
 use crate::net::NetError;
 use crate::nostr::public_url;
+use crate::tor;
 
 /// What a browser must be allowed to read of an answer, and to send.
 const CHANGE: &str = "x-cashu";
 /// An origin that no list of origins names by accident.
 const ANY_ORIGIN: &str = "https://coinslot-doctor.example.com";
 const MAX_INFO: usize = 64 * 1024;
+/// For a look that begins with finding the way into Tor.
+const IN_TOR: Duration = Duration::from_secs(90);
 
 impl Doctor<'_> {
     pub(super) async fn address(&self) -> Vec<Finding> {
         let given = self.config.info.http_url.as_str();
         if given.is_empty() {
-            let verdict = if self.config.info.onion_url.is_empty() { Verdict::Fault } else { Verdict::Note };
+            let is_in_tor = self.config.tor.enabled || !self.config.info.onion_url.is_empty();
+            let verdict = if is_in_tor { Verdict::Note } else { Verdict::Fault };
             let finding =
                 Finding::new("url", "", verdict, "HTTP_URL is not set: clients on the web do not find the node");
             return vec![finding.so("Set it to the https address at which the node is reached from outside.")];
@@ -104,15 +110,40 @@ impl Doctor<'_> {
         }
     }
 
-    /// What can be said of Tor without being in it.
-    pub(super) fn onion(&self) -> Option<Finding> {
-        let url = self.config.info.onion_url.as_str();
-        let finding = Finding::new("onion", url, Verdict::Note, "is in Tor, where this node has no way to look");
-        (!url.is_empty()).then(|| match public_url(url) {
-            Ok(_) => finding.so("Try it with a Tor client."),
-            Err(why) => Finding::new("onion", url, Verdict::Fault, format!("is not announced: it {why}"))
-                .so("Set ONION_URL to http://….onion."),
-        })
+    /// The node in Tor, asked from the other side of it.
+    pub(super) async fn onion(&self) -> Result<Option<Finding>, NetError> {
+        let given = &self.config.info.onion_url;
+        let own = self.config.tor.enabled.then(|| tor::known_url(&self.config.storage.data_dir)).flatten();
+        let url = match own {
+            _ if !given.is_empty() => given.clone(),
+            Some(own) => own,
+            None if self.config.tor.enabled => {
+                let finding = Finding::new("onion", "", Verdict::Note, "the node has made no address in Tor yet");
+                return Ok(Some(finding.so("Start it once.")));
+            }
+            None => return Ok(None),
+        };
+        if let Err(why) = public_url(&url) {
+            let finding = Finding::new("onion", &url, Verdict::Fault, format!("is not announced: it {why}"));
+            return Ok(Some(finding.so("Set ONION_URL to http://….onion.")));
+        }
+        let Ok(info) = Url::parse(&format!("{}/v1/info", url.trim_end_matches('/').trim_end_matches("/v1"))) else {
+            return Ok(None);
+        };
+        if !self.ways.strangers.takes(&info) {
+            let finding = Finding::new("onion", url, Verdict::Note, "is in Tor, where this node has no way to look");
+            return Ok(Some(finding.so("Try it with a Tor client, or set TOR_PROXY_URL.")));
+        }
+        let dialer = super::dialer(&self.ways.strangers, IN_TOR)?;
+        Ok(Some(match dialer.document(&info, "application/json", MAX_INFO).await {
+            Ok(document) => {
+                self.note_time(document.date.as_deref());
+                Finding { check: "onion", ..self.judge_info(&url, &document.body).await }
+            }
+            Err(error) => Finding::new("onion", url, Verdict::Fault, format!("/v1/info is not answered: {error}")).so(
+                "Start the node, and look at its state on /admin/network. A new address takes a minute to be known.",
+            ),
+        }))
     }
 
     /// Notes by how much the clock of a server differs.

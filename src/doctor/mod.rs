@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::clock::SharedClock;
 use crate::config::{Config, Secret};
 use crate::net::dialer::Dialer;
+use crate::net::way::{Way, Ways};
 use crate::net::{ClientOptions, NetError};
 use crate::store::{Reader, StoreError};
 
@@ -59,6 +60,7 @@ pub struct Report {
 struct Doctor<'a> {
     config: &'a Config,
     clock: SharedClock,
+    ways: &'a Ways,
     dialer: Dialer,
     /// The node's database, where there is one.
     reader: Result<Reader, StoreError>,
@@ -70,13 +72,13 @@ struct Doctor<'a> {
 ///
 /// # Errors
 /// When there can be no HTTP client.
-pub async fn examine(config: &Config, clock: SharedClock) -> Result<Report, NetError> {
-    let options = ClientOptions { connect_timeout: PATIENCE, read_timeout: Some(PATIENCE), ..ClientOptions::default() };
+pub async fn examine(config: &Config, ways: &Ways, clock: SharedClock) -> Result<Report, NetError> {
     let url = config.storage.database_url.as_ref().map(Secret::expose);
     let doctor = Doctor {
         config,
         clock,
-        dialer: Dialer::new(&options)?,
+        ways,
+        dialer: dialer(&Way::default(), PATIENCE)?,
         reader: Reader::open(&config.storage.data_dir, url).await,
         offsets: std::sync::Mutex::default(),
     };
@@ -85,7 +87,7 @@ pub async fn examine(config: &Config, clock: SharedClock) -> Result<Report, NetE
     report.findings.extend(doctor.mints().await?);
     report.findings.extend(doctor.rate().await?);
     report.findings.extend(doctor.relays().await?);
-    report.findings.extend(doctor.onion());
+    report.findings.extend(doctor.onion().await?);
     report.findings.extend(doctor.reviews().await);
     report.findings.extend(doctor.database().await);
     // Last, because the others have asked for the time.
@@ -94,6 +96,16 @@ pub async fn examine(config: &Config, clock: SharedClock) -> Result<Report, NetE
         reader.close().await;
     }
     Ok(report)
+}
+
+fn dialer(way: &Way, patience: Duration) -> Result<Dialer, NetError> {
+    let way = way.clone();
+    Dialer::new(&ClientOptions {
+        connect_timeout: patience,
+        read_timeout: Some(patience),
+        way,
+        ..ClientOptions::default()
+    })
 }
 
 impl Doctor<'_> {

@@ -26,15 +26,16 @@ impl Doctor<'_> {
         let told = self.told().await;
         // Of nobody: what a relay shows to strangers is what counts.
         let Ok(identity) = Identity::throwaway() else { return Ok(Vec::new()) };
-        let caller =
-            Caller { dialer: self.dialer.clone(), identity, clock: Arc::clone(&self.clock), patience: PATIENCE };
+        let patience = self.ways.relays.longest(PATIENCE, relays);
+        let dialer = super::dialer(&self.ways.relays, patience)?;
+        let caller = Caller { dialer, identity, clock: Arc::clone(&self.clock), patience };
         let looks = relays.iter().map(|relay| self.look_at_relay(&caller, relay, told.as_ref()));
         Ok(join_all(looks).await)
     }
 
     async fn look_at_relay(&self, caller: &Caller, relay: &str, told: Option<&Told>) -> Finding {
         if let Ok(url) = Url::parse(relay)
-            && let Ok(document) = self.dialer.document(&url, MEDIA, MAX_DOCUMENT).await
+            && let Ok(document) = caller.dialer.document(&url, MEDIA, MAX_DOCUMENT).await
         {
             self.note_time(document.date.as_deref());
         }

@@ -31,8 +31,11 @@ impl Doctor<'_> {
             let finding = Finding::new("mint", "", Verdict::Fault, "CASHU_MINTS is not set: nobody can pay");
             return Ok(vec![finding.so("Name at least one mint that you trust.")]);
         }
-        let client = net::client(&ClientOptions { connect_timeout: PATIENCE, ..ClientOptions::default() })?;
-        let limits = Limits { timeout: PATIENCE, concurrency: 1, per_minute: None };
+        let way = &self.ways.mints;
+        let patience = way.longest(PATIENCE, &self.config.mints.urls);
+        let options = ClientOptions { connect_timeout: patience, way: way.clone(), ..ClientOptions::default() };
+        let client = net::client(&options)?;
+        let limits = Limits { timeout: patience, concurrency: 1, per_minute: None };
         let looks = self.config.mints.urls.iter().map(|url| {
             let mint = HttpMint::new(url.clone(), client.clone(), limits, Arc::clone(&self.clock));
             async move { self.look_at_mint(&mint).await }
@@ -92,7 +95,7 @@ impl Doctor<'_> {
                 Finding::new("rate", "", Verdict::Note, format!("BTC_USD_FIXED={rate} does not follow the market"));
             return Ok(vec![finding.so("Keep an eye on it, or let it go.")]);
         }
-        let book = PriceBook::from_config(pricing, Arc::clone(&self.clock))?;
+        let book = PriceBook::from_config(pricing, &self.ways.prices, Arc::clone(&self.clock))?;
         let failures = book.refresh().await;
         let mut findings: Vec<Finding> = failures
             .iter()

@@ -35,7 +35,7 @@ fn about(node: &Node) -> Map<String, Value> {
     about.insert("receipt_pubkey".into(), json!(node.exchange.identity.pubkey()));
     about.insert("mints".into(), json!(wallet.mints()));
     about.insert("http_url".into(), json!(info.http_url));
-    about.insert("onion_url".into(), json!(info.onion_url));
+    about.insert("onion_url".into(), json!(node.onion.url()));
     about.insert("child_key_cost_msats".into(), json!(node.exchange.till.child_key_cost().get()));
     about.insert("software".into(), json!("coinslot"));
     about.insert("unit".into(), json!(wallet.unit().as_str()));

@@ -41,6 +41,7 @@ use crate::dialect::{self, Dialect, Protocol};
 use crate::exchange::Exchange;
 use crate::failure::{Code, Failure};
 use crate::nostr::{Announcer, Directory};
+use crate::tor::Onion;
 use envelope::Asked;
 use proxy::Target;
 
@@ -72,6 +73,8 @@ pub struct Parts {
     pub directory: Option<Directory>,
     /// What this node says of itself on Nostr.
     pub announcer: Option<Announcer>,
+    /// Where it is in Tor.
+    pub onion: Onion,
 }
 
 impl Node {
@@ -82,6 +85,7 @@ impl Node {
         }
         Self(Arc::new(Parts {
             exchange,
+            onion: Onion::given(&info.onion_url),
             info: Arc::new(info),
             spool,
             listing: Arc::default(),
@@ -102,6 +106,12 @@ impl Node {
     #[must_use]
     pub fn on_nostr(self, announcer: Option<Announcer>, directory: Option<Directory>) -> Self {
         self.with(|parts| (parts.announcer, parts.directory) = (announcer, directory))
+    }
+
+    /// The same node, in Tor.
+    #[must_use]
+    pub fn in_tor(self, onion: Onion) -> Self {
+        self.with(|parts| parts.onion = onion)
     }
 
     fn with(self, change: impl FnOnce(&mut Parts)) -> Self {

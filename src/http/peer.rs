@@ -2,7 +2,8 @@
 //! reverse proxies, the one that the proxy names in `X-Forwarded-For`.
 //!
 //! Anybody can write that header, so it is read from its end, which the nearest proxy wrote, and only as
-//! far as proxies that are trusted vouch for it.
+//! far as proxies that are trusted vouch for it. Through the onion nobody has an address, and nobody is
+//! believed to have one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,11 +12,9 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
+use crate::net::Peer;
 
-/// Where a request comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer(pub IpAddr);
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The operator's own reverse proxies.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +30,7 @@ impl Proxies {
     pub(super) fn client(&self, socket: IpAddr, headers: &HeaderMap) -> Peer {
         let socket = socket.to_canonical();
         if !self.trusts(socket) {
-            return Peer(socket);
+            return Peer::Address(socket);
         }
         let values: Vec<&str> =
             headers.get_all(X_FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default()).collect();
@@ -44,7 +43,7 @@ impl Proxies {
                 break;
             }
         }
-        Peer(nearest)
+        Peer::Address(nearest)
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
@@ -60,8 +59,8 @@ fn read(text: &str) -> Option<IpAddr> {
 }
 
 /// Who sent a request, where a socket is behind it.
-pub(super) fn of(request: &Request) -> Option<IpAddr> {
-    request.extensions().get::<Peer>().map(|peer| peer.0)
+pub(super) fn of(request: &Request) -> Option<Peer> {
+    request.extensions().get::<Peer>().copied()
 }
 
 #[cfg(test)]
@@ -103,11 +102,11 @@ mod tests {
                 headers.append(X_FORWARDED_FOR, value.parse().unwrap());
             }
             let found = proxies.client(socket.parse().unwrap(), &headers);
-            assert_eq!(found, Peer(client.parse().unwrap()), "{socket} {values:?}");
+            assert_eq!(found, Peer::Address(client.parse().unwrap()), "{socket} {values:?}");
         }
         let mut headers = HeaderMap::new();
         headers.insert(X_FORWARDED_FOR, "198.51.100.1".parse().unwrap());
         let nobody = Proxies::default().client("127.0.0.1".parse().unwrap(), &headers);
-        assert_eq!(nobody, Peer("127.0.0.1".parse().unwrap()), "none is trusted unless it is named");
+        assert_eq!(nobody, Peer::Address("127.0.0.1".parse().unwrap()), "none is trusted unless it is named");
     }
 }

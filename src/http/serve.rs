@@ -1,21 +1,26 @@
-//! The accept loop: TCP without Nagle's delay, limits on slow headers, and an end in two steps.
+//! The accept loop, for those who come by TCP and by the node's own onion: limits on slow headers, and an
+//! end in two steps.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::Request;
+use axum::http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::peer::Proxies;
+use crate::net::Peer;
+use crate::tor::{Visit, Visits};
 
 /// How long a client may take for the head of a request, and how long an idle connection lives.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,53 +28,63 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where clients come in.
-#[derive(Debug)]
 pub struct Entrance {
     pub listener: TcpListener,
     pub proxies: Proxies,
+    /// Those who come by the node's own onion, if it has one.
+    pub visits: Option<Visits>,
 }
 
-/// Serves until `drain` is cancelled; then stops accepting, lets running exchanges end, and
-/// returns when all are done or `stop` is cancelled.
-pub async fn run(
-    entrance: Entrance,
+/// Somebody who came in.
+enum Guest {
+    Near(TcpStream, SocketAddr),
+    InTor(Visit),
+}
+
+impl Entrance {
+    async fn next(&mut self) -> std::io::Result<Guest> {
+        tokio::select! {
+            accepted = self.listener.accept() => accepted.map(|(stream, peer)| Guest::Near(stream, peer)),
+            visit = by_onion(&mut self.visits) => Ok(Guest::InTor(visit)),
+        }
+    }
+}
+
+async fn by_onion(visits: &mut Option<Visits>) -> Visit {
+    if let Some(open) = visits
+        && let Some(visit) = open.recv().await
+    {
+        return visit;
+    }
+    *visits = None;
+    std::future::pending().await
+}
+
+/// What every connection shares.
+struct House {
+    server: Builder<TokioExecutor>,
+    graceful: GracefulShutdown,
     router: Router,
     tracker: TaskTracker,
-    drain: CancellationToken,
     stop: CancellationToken,
-) {
-    let Entrance { listener, proxies } = entrance;
-    let mut server = Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(true);
-    server.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
-    let graceful = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drain.cancelled() => break,
-        };
-        let (stream, peer): (TcpStream, SocketAddr) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        // With Nagle's algorithm on, a small chunk waits 40 ms for the acknowledgement of the last.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
-        let (socket, proxies, router) = (peer.ip(), proxies.clone(), TowerToHyperService::new(router.clone()));
+}
+
+impl House {
+    /// Serves one connection until its end. `who` says of each request where it comes from.
+    fn serve<S>(&self, stream: S, who: impl Fn(&HeaderMap) -> Peer + Send + Sync + 'static)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (router, who) = (TowerToHyperService::new(self.router.clone()), Arc::new(who));
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let peer = proxies.client(socket, request.headers());
+            let peer = who(request.headers());
             request.extensions_mut().insert(peer);
             router.call(request)
         });
-        let connection = server.serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection.into_owned());
-        let stop = stop.clone();
-        tracker.spawn(async move {
+        let connection = self.server.serve_connection(TokioIo::new(stream), service);
+        let connection = self.graceful.watch(connection.into_owned());
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
             tokio::select! {
                 ended = connection => {
                     if let Err(error) = ended {
@@ -80,9 +95,88 @@ pub async fn run(
             }
         });
     }
-    drop(listener);
+}
+
+/// Serves until `drain` is cancelled; then stops accepting, lets running exchanges end, and
+/// returns when all are done or `stop` is cancelled.
+pub async fn run(
+    mut entrance: Entrance,
+    router: Router,
+    tracker: TaskTracker,
+    drain: CancellationToken,
+    stop: CancellationToken,
+) {
+    let mut server = Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(true);
+    server.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
+    let house = House { server, graceful: GracefulShutdown::new(), router, tracker, stop };
+    loop {
+        let guest = tokio::select! {
+            guest = entrance.next() => guest,
+            () = drain.cancelled() => break,
+        };
+        match guest {
+            Ok(Guest::Near(stream, peer)) => {
+                // With Nagle's algorithm on, a small chunk waits 40 ms for the acknowledgement of the last.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY could not be set");
+                }
+                let (socket, proxies) = (peer.ip(), entrance.proxies.clone());
+                house.serve(stream, move |headers| proxies.client(socket, headers));
+            }
+            // Whatever it says of an address is not believed: Tor has none to say.
+            Ok(Guest::InTor(Visit { stream, circuit })) => house.serve(stream, move |_| Peer::Circuit(circuit)),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(entrance);
+    let House { graceful, stop, .. } = house;
     tokio::select! {
         () = graceful.shutdown() => {}
         () = stop.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::Request;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::http::peer;
+
+    /// What a router learns of a visitor by the onion, who claims to have an address; and that such
+    /// connections are served to their end, as those by TCP are.
+    #[tokio::test]
+    async fn a_visitor_by_the_onion_is_a_circuit_and_is_served_to_the_end() {
+        let router = Router::new().route("/", get(async |request: Request| format!("{:?}", peer::of(&request))));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (visits, receiver) = mpsc::channel(1);
+        let trusting = Proxies::new(&["0.0.0.0/0".parse().unwrap()]);
+        let entrance = Entrance { listener, proxies: trusting, visits: Some(receiver) };
+        let (tracker, drain, stop) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+        let serving = tokio::spawn(run(entrance, router, tracker.clone(), drain.clone(), stop));
+        let (mut client, stream) = tokio::io::duplex(4096);
+        visits.send(Visit { stream: Box::new(stream), circuit: 7 }).await.unwrap();
+        let ask = "GET / HTTP/1.1\r\nhost: abc.onion\r\nx-forwarded-for: 192.0.2.1\r\n\r\n";
+        let mut answer = [0; 4096];
+        for _ in 0..2 {
+            client.write_all(ask.as_bytes()).await.unwrap();
+            let length = client.read(&mut answer).await.unwrap();
+            let text = String::from_utf8_lossy(&answer[..length]);
+            assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("Some(Circuit(7))"), "{text}");
+        }
+        // It is idle: nothing keeps the node, and no more are taken.
+        drain.cancel();
+        serving.await.unwrap();
+        assert!(visits.is_closed());
+        tracker.close();
+        tracker.wait().await;
+        assert_eq!(client.read(&mut answer).await.unwrap(), 0);
     }
 }

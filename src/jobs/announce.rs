@@ -1,7 +1,7 @@
 //! Keeps the node listed on Nostr.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +11,7 @@ use crate::catalog::route::Buyer;
 use crate::config::Info;
 use crate::exchange::Exchange;
 use crate::nostr::{Announcer, Listing, public_url};
+use crate::tor::Onion;
 
 /// Looks whether the node is still what its listing says.
 pub struct Announce {
@@ -19,14 +20,23 @@ pub struct Announce {
     pub info: Info,
     /// Whether Nostr apps are told of the node's page (NIP-89).
     pub tells_apps: bool,
+    pub onion: Onion,
+    /// The onion that the listing names.
+    pub told_onion: Mutex<String>,
     /// Whether the operator was told why an address is not announced.
     pub told: AtomicBool,
 }
 
 impl Announce {
+    fn told_onion(&self) -> MutexGuard<'_, String> {
+        self.told_onion.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What there is to say; `None`: nobody could come.
     fn listing(&self) -> Option<Listing> {
-        let given = [("HTTP_URL", &self.info.http_url), ("ONION_URL", &self.info.onion_url)];
+        let onion = self.onion.url();
+        self.told_onion().clone_from(&onion);
+        let given = [("HTTP_URL", &self.info.http_url), ("ONION_URL", &onion)];
         let is_told = self.told.swap(true, Ordering::Relaxed);
         let urls = given.into_iter().filter(|(_, url)| !url.is_empty()).filter_map(|(name, url)| {
             let refused = |why| {
@@ -63,6 +73,11 @@ impl Job for Announce {
 
     fn period(&self) -> Duration {
         Duration::from_secs(60)
+    }
+
+    async fn nudged(&self) {
+        let told = self.told_onion().clone();
+        self.onion.differs_from(&told).await;
     }
 
     /// A relay that fails is asked again when its time has come, which is not the job's failure.

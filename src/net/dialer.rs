@@ -1,8 +1,7 @@
 //! WebSockets (RFC 6455), opened over the same clients as everything else: the same TLS, no redirect,
 //! no proxy from the environment.
 //!
-//! What the other side sends is bounded: each message, and all of a connection together. A host in Tor
-//! is not looked up anywhere else.
+//! What the other side sends is bounded: each message, and all of a connection together.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +15,14 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use url::Url;
 
-use super::{ClientOptions, NetError, check_url, client, is_onion, read_limited};
+use super::way::Way;
+use super::{ClientOptions, NetError, check_url, client, read_limited};
 
-/// Makes connections for one purpose. What goes through Tor one day goes through here.
+/// Makes connections for one purpose.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     client: reqwest::Client,
+    way: Way,
 }
 
 /// How much a server may say.
@@ -45,7 +46,8 @@ impl Dialer {
     /// When there can be no HTTP client.
     pub fn new(options: &ClientOptions) -> Result<Self, NetError> {
         // A connection is taken over whole, so there is none to keep.
-        Ok(Self { client: client(&ClientOptions { http1_only: true, idle_per_host: 0, ..*options })? })
+        let options = ClientOptions { http1_only: true, idle_per_host: 0, ..options.clone() };
+        Ok(Self { client: client(&options)?, way: options.way })
     }
 
     /// Opens a WebSocket to `ws://` or `wss://`.
@@ -53,7 +55,7 @@ impl Dialer {
     /// # Errors
     /// [`NetError::Address`] where this node does not go; otherwise why there is none.
     pub async fn socket(&self, url: &Url, bounds: Bounds) -> Result<Socket, NetError> {
-        let url = over_http(url)?;
+        let url = self.over_http(url)?;
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
         let request = self.client.get(url).header("connection", "Upgrade").header("upgrade", "websocket");
         let request = request.header("sec-websocket-version", "13").header("sec-websocket-key", &key);
@@ -77,7 +79,7 @@ impl Dialer {
     /// # Errors
     /// As for any request, and when the answer is no success.
     pub async fn preflight(&self, url: &Url, origin: &str) -> Result<Headers, NetError> {
-        let request = self.client.request(reqwest::Method::OPTIONS, over_http(url)?).header("origin", origin);
+        let request = self.client.request(reqwest::Method::OPTIONS, self.over_http(url)?).header("origin", origin);
         let request = request.header("access-control-request-method", "POST");
         let request = request.header("access-control-request-headers", "authorization,content-type,x-cashu");
         let response = request.send().await?;
@@ -93,12 +95,19 @@ impl Dialer {
     /// # Errors
     /// As for any request, and when the answer is no success or longer than `max_bytes`.
     pub async fn document(&self, url: &Url, accept: &str, max_bytes: usize) -> Result<Document, NetError> {
-        let response = self.client.get(over_http(url)?).header("accept", accept).send().await?;
+        let response = self.client.get(self.over_http(url)?).header("accept", accept).send().await?;
         if !response.status().is_success() {
             return Err(NetError::Other("the server answered with an error"));
         }
         let date = response.headers().get("date").and_then(|date| date.to_str().ok()).map(str::to_owned);
         Ok(Document { body: read_limited(response, max_bytes).await?, date })
+    }
+
+    /// The address at which the WebSocket is asked for.
+    fn over_http(&self, url: &Url) -> Result<Url, NetError> {
+        let url = over_http(url)?;
+        self.way.check(&url)?;
+        Ok(url)
     }
 }
 
@@ -112,7 +121,6 @@ pub struct Document {
     pub date: Option<String>,
 }
 
-/// The address at which the WebSocket is asked for.
 fn over_http(url: &Url) -> Result<Url, NetError> {
     let mut url = url.clone();
     let scheme = match url.scheme() {
@@ -122,9 +130,6 @@ fn over_http(url: &Url) -> Result<Url, NetError> {
     };
     url.set_scheme(scheme).map_err(|()| NetError::Address("the address cannot be read"))?;
     check_url(&url)?;
-    if is_onion(&url) {
-        return Err(NetError::Address("the address is in Tor, and this node has no way there"));
-    }
     Ok(url)
 }
 
@@ -176,7 +181,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_connections_stay_on_the_machine_and_onions_are_not_looked_up() {
+    fn plain_connections_stay_on_the_machine_and_onions_need_tor() {
+        let (outside, inside) = (
+            Dialer::new(&ClientOptions::default()).unwrap(),
+            Dialer::new(&ClientOptions {
+                way: Way::through("socks5h://127.0.0.1:9".parse().unwrap(), "relays", false),
+                ..ClientOptions::default()
+            })
+            .unwrap(),
+        );
         for (text, ok) in [
             ("wss://relay.example/", true),
             ("ws://127.0.0.1:7777", true),
@@ -184,11 +197,16 @@ mod tests {
             ("ws://relay.example/", false),
             ("ws://10.0.0.1/", false),
             ("wss://user@relay.example/", false),
-            ("ws://abcdef.onion/", false),
-            ("wss://abcdef.onion/", false),
             ("ftp://127.0.0.1/", false),
         ] {
-            assert_eq!(over_http(&text.parse().unwrap()).is_ok(), ok, "{text}");
+            let url = text.parse().unwrap();
+            assert_eq!(outside.over_http(&url).is_ok(), ok, "{text}");
+            assert_eq!(inside.over_http(&url).is_ok(), ok, "{text}");
+        }
+        for onion in ["ws://abcdef.onion/", "wss://abcdef.onion/"] {
+            let url = onion.parse().unwrap();
+            assert!(matches!(outside.over_http(&url), Err(NetError::Address(_))), "{onion}");
+            assert!(inside.over_http(&url).is_ok(), "{onion}");
         }
     }
 }

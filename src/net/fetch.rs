@@ -8,6 +8,7 @@ use reqwest::header::{ACCEPT, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Client, StatusCode};
 use url::Url;
 
+use super::way::Way;
 use super::{ClientOptions, NetError, check_url, client, read_limited};
 
 /// Longest tag that is kept.
@@ -55,8 +56,8 @@ pub struct Fetcher(Client);
 impl Fetcher {
     /// # Errors
     /// When the TLS backend does not start.
-    pub fn new() -> Result<Self, NetError> {
-        client(&ClientOptions { idle_per_host: 1, ..ClientOptions::default() }).map(Self)
+    pub fn new(way: &Way) -> Result<Self, NetError> {
+        client(&ClientOptions { idle_per_host: 1, way: way.clone(), ..ClientOptions::default() }).map(Self)
     }
 
     /// The document at `url`, unless it is still the one with this tag.

@@ -4,6 +4,9 @@
 //! address it resolves to must be a public one, and the connection is made to those addresses and
 //! no others, so a name that changes between the look and the connection gains nothing. TLS only,
 //! no redirect, small limits on time and size.
+//!
+//! What goes through Tor is looked up at its other end, which leads to no private network of this side.
+//! An onion needs no TLS.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -11,10 +14,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use url::{Host, Url};
 
-use super::{ClientOptions, NetError, builder, check_url, read_limited};
+use super::way::Way;
+use super::{ClientOptions, NetError, builder, check_url, is_onion, read_limited};
 
 /// For everything: name, connection, answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same through Tor.
+const TIMEOUT_IN_TOR: Duration = Duration::from_secs(60);
 /// Largest answer that is read.
 const MAX_ANSWER: usize = 256 * 1024;
 
@@ -31,9 +37,9 @@ pub enum Reach {
 ///
 /// # Errors
 /// [`NetError::Address`] for an address that is not to be asked; others as for any request.
-pub async fn get(url: &Url, reach: Reach) -> Result<Bytes, NetError> {
+pub async fn get(url: &Url, reach: Reach, way: &Way) -> Result<Bytes, NetError> {
     let asked = async {
-        let client = client_for(url, reach).await?;
+        let client = client_for(url, reach, way).await?;
         let response = client.get(url.clone()).send().await?;
         let status = response.status();
         // An error's body may say more than its status.
@@ -42,7 +48,7 @@ pub async fn get(url: &Url, reach: Reach) -> Result<Bytes, NetError> {
         }
         read_limited(response, MAX_ANSWER).await
     };
-    tokio::time::timeout(TIMEOUT, asked).await.unwrap_or(Err(NetError::Timeout))
+    tokio::time::timeout(patience(url, way), asked).await.unwrap_or(Err(NetError::Timeout))
 }
 
 /// A server's answer, whatever it is.
@@ -56,34 +62,43 @@ pub struct Answer {
 ///
 /// # Errors
 /// See [`get`].
-pub async fn look(url: &Url, reach: Reach, max_bytes: usize) -> Result<Answer, NetError> {
+pub async fn look(url: &Url, reach: Reach, way: &Way, max_bytes: usize) -> Result<Answer, NetError> {
     let asked = async {
-        let response = client_for(url, reach).await?.get(url.clone()).send().await?;
+        let response = client_for(url, reach, way).await?.get(url.clone()).send().await?;
         let status = response.status().as_u16();
         Ok(Answer { status, body: read_limited(response, max_bytes).await? })
     };
-    tokio::time::timeout(TIMEOUT, asked).await.unwrap_or(Err(NetError::Timeout))
+    tokio::time::timeout(patience(url, way), asked).await.unwrap_or(Err(NetError::Timeout))
 }
 
 /// A client that connects to the host of `url` alone, at addresses that were looked at.
 ///
 /// # Errors
 /// See [`get`].
-pub async fn client_for(url: &Url, reach: Reach) -> Result<reqwest::Client, NetError> {
+pub async fn client_for(url: &Url, reach: Reach, way: &Way) -> Result<reqwest::Client, NetError> {
     check_url(url)?;
-    let options = ClientOptions { connect_timeout: TIMEOUT, idle_per_host: 1, ..ClientOptions::default() };
+    way.check(url)?;
+    let connect_timeout = patience(url, way);
+    let options = ClientOptions { connect_timeout, idle_per_host: 1, way: way.clone(), ..ClientOptions::default() };
     let mut client = builder(&options);
     if reach == Reach::Public {
-        if url.scheme() != "https" {
+        if url.scheme() != "https" && !is_onion(url) {
             return Err(NetError::Address("the address must begin with https://"));
         }
-        let (name, addresses) = resolve(url).await?;
-        if addresses.is_empty() || !addresses.iter().all(|address| is_public(address.ip())) {
-            return Err(NetError::Address("the address is not a public one"));
+        let named = way.takes(url) && matches!(url.host(), Some(Host::Domain(_)));
+        if !named {
+            let (name, addresses) = resolve(url).await?;
+            if addresses.is_empty() || !addresses.iter().all(|address| is_public(address.ip())) {
+                return Err(NetError::Address("the address is not a public one"));
+            }
+            client = client.resolve_to_addrs(&name, &addresses);
         }
-        client = client.resolve_to_addrs(&name, &addresses);
     }
     client.build().map_err(|_| NetError::Other("the HTTP client could not be started"))
+}
+
+fn patience(url: &Url, way: &Way) -> Duration {
+    if way.takes(url) { TIMEOUT_IN_TOR } else { TIMEOUT }
 }
 
 async fn resolve(url: &Url) -> Result<(String, Vec<SocketAddr>), NetError> {
@@ -146,6 +161,27 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// At its other end, names lead to nothing of this side; written addresses are looked at.
+    #[tokio::test]
+    async fn through_tor_names_are_taken_and_private_addresses_are_not() {
+        let proxy: Url = "socks5h://127.0.0.1:9".parse().unwrap();
+        let (all, onions) = (Way::through(proxy.clone(), "strangers", true), Way::through(proxy, "strangers", false));
+        for (text, by_all, by_onions) in [
+            ("http://abcdef.onion/", true, true),
+            ("https://abcdef.onion/", true, true),
+            ("https://no.such.name.invalid/", true, false),
+            ("http://no.such.name.invalid/", false, false),
+            ("https://127.0.0.1/", false, false),
+            ("https://localhost/", false, false),
+            ("https://169.254.169.254/", false, false),
+            ("https://[fd00::1]/", false, false),
+        ] {
+            let url: Url = text.parse().unwrap();
+            assert_eq!(client_for(&url, Reach::Public, &all).await.is_ok(), by_all, "{text}");
+            assert_eq!(client_for(&url, Reach::Public, &onions).await.is_ok(), by_onions, "{text}");
+        }
+    }
 
     #[test]
     fn only_the_public_internet_is_public() {
@@ -261,7 +297,7 @@ mod tests {
             "file:///etc/passwd",
         ] {
             let url: Url = text.parse().unwrap();
-            let refused = client_for(&url, Reach::Public).await.err();
+            let refused = client_for(&url, Reach::Public, &Way::default()).await.err();
             assert!(matches!(refused, Some(NetError::Address(_))), "{text}: {refused:?}");
         }
     }

@@ -7,6 +7,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use url::Url;
 
 /// With `no-referrer`, browsers send `Origin: null` on POST, and a form of this node could not be
 /// told from a stranger's: hence `same-origin`, which tells other sites nothing either.
@@ -28,6 +29,12 @@ pub(crate) async fn harden(mut response: Response) -> Response {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
+}
+
+/// Whether a browser asked an onion, by whatever way that leads here.
+pub(crate) fn is_in_tor(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    Url::parse(&format!("http://{host}")).is_ok_and(|url| crate::net::is_onion(&url))
 }
 
 /// Lets a form through only if a page of this node sent it.
@@ -56,6 +63,23 @@ fn is_from_here(headers: &HeaderMap, uri: &Uri) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asked_an_onion_is_in_tor() {
+        for (host, in_tor) in [
+            ("abcdef.onion", true),
+            ("abcdef.onion:8080", true),
+            ("ABCDEF.ONION", true),
+            ("node.example", false),
+            ("abcdef.onion.example", false),
+            ("onion", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+            assert_eq!(is_in_tor(&headers), in_tor, "{host}");
+        }
+        assert!(!is_in_tor(&HeaderMap::new()));
+    }
 
     #[test]
     fn only_a_page_of_this_host_may_post() {

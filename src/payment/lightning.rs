@@ -1,7 +1,5 @@
 //! Keys that are filled over Lightning.
 
-use std::net::IpAddr;
-
 use super::keys::broken;
 use super::payer::Till;
 use super::{Payment, read_key};
@@ -9,6 +7,7 @@ use crate::failure::{Code, Failure};
 use crate::ledger::AccountId;
 use crate::ledger::terms::Limits;
 use crate::money::Sat;
+use crate::net::Peer;
 use crate::wallet::{Invoice, InvoiceError, InvoiceStatus, OFFERED_SECS};
 
 /// Most that one invoice may be for, in sat.
@@ -50,12 +49,7 @@ impl Till {
     ///
     /// # Errors
     /// When no mint makes one, or the address has had too many.
-    pub async fn invoice_for_key(
-        &self,
-        sats: Sat,
-        limits: Limits,
-        address: Option<IpAddr>,
-    ) -> Result<Invoice, Failure> {
+    pub async fn invoice_for_key(&self, sats: Sat, limits: Limits, address: Option<Peer>) -> Result<Invoice, Failure> {
         let id = uuid::Uuid::new_v4().to_string();
         self.admit_invoice(&id, address).await?;
         let made = self.make_invoice_for_key(id.clone(), sats, limits).await;
@@ -65,7 +59,7 @@ impl Till {
         made
     }
 
-    async fn admit_invoice(&self, id: &str, address: Option<IpAddr>) -> Result<(), Failure> {
+    async fn admit_invoice(&self, id: &str, address: Option<Peer>) -> Result<(), Failure> {
         let noted = self.visitors().waiting(address);
         let waiting = self.wallet().waiting_of(noted.clone()).await;
         let waiting = waiting.map_err(|error| invoice_failure(error.into()))?;

@@ -1,12 +1,11 @@
 //! Looking at what somebody shows, without taking anything.
 
-use std::net::IpAddr;
-
 use super::Payment;
 use super::payer::{Till, is_credited, unknown_key};
 use crate::failure::{Code, Failure};
 use crate::ledger::Account;
 use crate::money::Msat;
+use crate::net::Peer;
 use crate::wallet::Token;
 
 /// What a key or token is.
@@ -23,7 +22,7 @@ impl Till {
     ///
     /// # Errors
     /// When the address has asked too many.
-    pub fn admit_quote(&self, address: Option<IpAddr>) -> Result<(), Failure> {
+    pub fn admit_quote(&self, address: Option<Peer>) -> Result<(), Failure> {
         self.visitors().admit_quote(address).map_err(|wait| {
             let message = "Too many quotes were asked for from this address; try again later.";
             Failure::client(Code::TooManyRequests, message).retrying(wait.0)

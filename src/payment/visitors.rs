@@ -1,8 +1,12 @@
 //! What one address may ask for without paying: invoices that make keys, guesses at vouchers, and quotes.
 //!
 //! Kept in memory, for one process and at most [`MAX_VISITORS`] addresses, by a keyed hash of the
-//! address (of its /64 for IPv6, which one customer has whole): no address is stored or logged. In
-//! Tor all clients have one address and share one allowance; there the operator turns it off.
+//! address (of its /64 for IPv6, which one customer has whole): no address is stored or logged.
+//!
+//! Who comes in by the node's own onion has no address but a circuit, which counts as one. Circuits cost
+//! little, so all of Tor is counted as well, as [`ALL_OF_TOR`] addresses: a stranger who makes one circuit
+//! after the other uses that up, and nobody else's. Behind a tor daemon all clients have one address; there
+//! the operator turns the limits off.
 //!
 //! A voucher's code has too many letters to be guessed at any rate: what is bounded is what guessing
 //! costs the node. A delay for all, as the operator's login has it, would let one stranger lock out
@@ -14,10 +18,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::SharedClock;
 use crate::config::Clients;
+use crate::net::Peer;
 use crate::vault::Vault;
 
 /// Most addresses that are remembered. The one that was longest quiet makes room.
 pub const MAX_VISITORS: usize = 10_000;
+
+/// As how many addresses all circuits together count.
+pub const ALL_OF_TOR: usize = 20;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const MINUTE_MS: i64 = 60 * 1000;
@@ -95,14 +103,19 @@ impl Visitors {
         &self.allowance
     }
 
-    /// Invoices of this address that were not known to be paid, and whose time is not over.
+    /// Invoices of this visitor that were not known to be paid, and whose time is not over; where those of all
+    /// of Tor stand in its way, also those.
     #[must_use]
-    pub fn waiting(&self, address: Option<IpAddr>) -> Vec<String> {
+    pub fn waiting(&self, peer: Option<Peer>) -> Vec<String> {
         let now_ms = self.clock.now_ms();
+        let most = self.allowance.max_pending;
         let mut waiting = Vec::new();
-        self.with(address, |visitor| {
+        self.with(peer, |visitor, times| {
             visitor.waiting.retain(|(_, end)| *end > now_ms);
-            waiting.extend(visitor.waiting.iter().map(|(id, _)| id.clone()));
+            let is_full = most.is_some_and(|most| visitor.waiting.len() >= most.saturating_mul(times));
+            if times == 1 || is_full {
+                waiting.extend(visitor.waiting.iter().map(|(id, _)| id.clone()));
+            }
         });
         waiting
     }
@@ -110,107 +123,128 @@ impl Visitors {
     /// Counts an invoice that is about to be made and offered until `end_ms`.
     ///
     /// # Errors
-    /// When the address has made, or has waiting, too many.
-    pub fn admit_invoice(&self, address: Option<IpAddr>, id: &str, end_ms: i64) -> Result<(), TooMuch> {
+    /// When the visitor has made, or has waiting, too many.
+    pub fn admit_invoice(&self, peer: Option<Peer>, id: &str, end_ms: i64) -> Result<(), TooMuch> {
         let now_ms = self.clock.now_ms();
         let Clients { creates_per_hour, max_pending, .. } = self.allowance;
-        let mut outcome = Ok(());
-        self.with(address, |visitor| {
+        let look = |visitor: &mut Visitor, times: usize| {
             visitor.waiting.retain(|(_, end)| *end > now_ms);
-            if max_pending.is_some_and(|most| visitor.waiting.len() >= most) {
+            if max_pending.is_some_and(|most| visitor.waiting.len() >= most.saturating_mul(times)) {
                 let first = visitor.waiting.iter().map(|(_, end)| *end).min().unwrap_or(now_ms);
-                outcome = Err(TooMuch::after_ms(first.saturating_sub(now_ms)));
-                return;
+                return Err(TooMuch::after_ms(first.saturating_sub(now_ms)));
             }
-            if let Some(most) = creates_per_hour {
-                if let Err(wait_ms) = visitor.created.room(now_ms, most) {
-                    outcome = Err(TooMuch::after_ms(wait_ms));
-                    return;
-                }
+            let room = creates_per_hour.map(|most| visitor.created.room(now_ms, most.saturating_mul(times)));
+            room.unwrap_or(Ok(())).map_err(TooMuch::after_ms)
+        };
+        self.admit(peer, look, |visitor| {
+            if creates_per_hour.is_some() {
                 visitor.created.count(now_ms);
             }
             if max_pending.is_some() {
                 visitor.waiting.push((id.to_owned(), end_ms));
             }
-        });
-        outcome
+        })
     }
 
     /// Forgets invoices that wait no more.
-    pub fn ended(&self, address: Option<IpAddr>, ids: &[String]) {
-        self.with(address, |visitor| visitor.waiting.retain(|(id, _)| !ids.contains(id)));
+    pub fn ended(&self, peer: Option<Peer>, ids: &[String]) {
+        self.with(peer, |visitor, _| visitor.waiting.retain(|(id, _)| !ids.contains(id)));
     }
 
     /// An invoice that was admitted did not come about.
-    pub fn not_made(&self, address: Option<IpAddr>, id: &str) {
-        self.with(address, |visitor| {
+    pub fn not_made(&self, peer: Option<Peer>, id: &str) {
+        self.with(peer, |visitor, _| {
             visitor.waiting.retain(|(waiting, _)| waiting != id);
             visitor.created.take_back();
         });
     }
 
-    /// Whether the address may send a voucher's code. Codes that are good cost it nothing, however many
+    /// Whether the visitor may send a voucher's code. Codes that are good cost it nothing, however many
     /// come at once.
     ///
     /// # Errors
     /// When it has sent too many that were none.
-    pub fn admit_guess(&self, address: Option<IpAddr>) -> Result<(), TooMuch> {
+    pub fn admit_guess(&self, peer: Option<Peer>) -> Result<(), TooMuch> {
         let Some(most) = self.allowance.wrong_vouchers_per_hour else { return Ok(()) };
         let now_ms = self.clock.now_ms();
-        let mut outcome = Ok(());
-        self.with(address, |visitor| outcome = visitor.wrong.room(now_ms, most).map_err(TooMuch::after_ms));
-        outcome
+        let look = |visitor: &mut Visitor, times| visitor.wrong.room(now_ms, most.saturating_mul(times));
+        self.admit(peer, |visitor, times| look(visitor, times).map_err(TooMuch::after_ms), |_| {})
     }
 
     /// Counts a quote that is about to be made.
     ///
     /// # Errors
-    /// When the address has had too many.
-    pub fn admit_quote(&self, address: Option<IpAddr>) -> Result<(), TooMuch> {
+    /// When the visitor has had too many.
+    pub fn admit_quote(&self, peer: Option<Peer>) -> Result<(), TooMuch> {
         let Some(most) = self.allowance.quotes_per_minute else { return Ok(()) };
         let now_ms = self.clock.now_ms();
-        let mut outcome = Ok(());
-        self.with(address, |visitor| {
-            outcome = visitor.quoted.room(now_ms, most).map_err(TooMuch::after_ms);
-            if outcome.is_ok() {
-                visitor.quoted.count(now_ms);
-            }
-        });
-        outcome
+        let look = |visitor: &mut Visitor, times| visitor.quoted.room(now_ms, most.saturating_mul(times));
+        let count = |visitor: &mut Visitor| visitor.quoted.count(now_ms);
+        self.admit(peer, |visitor, times| look(visitor, times).map_err(TooMuch::after_ms), count)
     }
 
     /// The code was none.
-    pub fn guessed_wrong(&self, address: Option<IpAddr>) {
+    pub fn guessed_wrong(&self, peer: Option<Peer>) {
         if self.allowance.wrong_vouchers_per_hour.is_some() {
             let now_ms = self.clock.now_ms();
-            self.with(address, |visitor| visitor.wrong.count(now_ms));
+            self.with(peer, |visitor, _| visitor.wrong.count(now_ms));
         }
     }
 
-    fn with(&self, address: Option<IpAddr>, work: impl FnOnce(&mut Visitor)) {
-        // A request that came in by no socket has no address to hold it to.
-        let Some(address) = address else { return };
-        let name = self.name(address);
-        let now_ms = self.clock.now_ms();
+    /// Counts something under all names of a visitor, if there is room under each of them.
+    fn admit(
+        &self,
+        peer: Option<Peer>,
+        look: impl Fn(&mut Visitor, usize) -> Result<(), TooMuch>,
+        count: impl Fn(&mut Visitor),
+    ) -> Result<(), TooMuch> {
+        let names = self.names(peer);
         let mut seen = self.seen();
-        if seen.len() >= MAX_VISITORS && !seen.contains_key(&name) {
+        for (name, times) in &names {
+            look(self.entry(&mut seen, name), *times)?;
+        }
+        names.iter().for_each(|(name, _)| count(self.entry(&mut seen, name)));
+        Ok(())
+    }
+
+    /// Does something under all names of a visitor.
+    fn with(&self, peer: Option<Peer>, mut work: impl FnMut(&mut Visitor, usize)) {
+        let names = self.names(peer);
+        let mut seen = self.seen();
+        names.iter().for_each(|(name, times)| work(self.entry(&mut seen, name), *times));
+    }
+
+    fn entry<'a>(&self, seen: &'a mut HashMap<String, Visitor>, name: &str) -> &'a mut Visitor {
+        let now_ms = self.clock.now_ms();
+        if seen.len() >= MAX_VISITORS && !seen.contains_key(name) {
             seen.retain(|_, visitor| (0..HOUR_MS).contains(&now_ms.saturating_sub(visitor.last_ms)));
             if seen.len() >= MAX_VISITORS {
                 let quietest = seen.iter().min_by_key(|(_, visitor)| visitor.last_ms).map(|(name, _)| name.clone());
                 quietest.map(|name| seen.remove(&name));
             }
         }
-        let visitor = seen.entry(name).or_default();
+        let visitor = seen.entry(name.to_owned()).or_default();
         visitor.last_ms = now_ms;
-        work(visitor);
+        visitor
     }
 
-    fn name(&self, address: IpAddr) -> String {
-        let bytes = match address.to_canonical() {
-            IpAddr::V4(address) => address.octets().to_vec(),
-            IpAddr::V6(address) => address.octets().into_iter().take(8).collect(),
-        };
-        self.vault.digest(&[b"visitor", &bytes])
+    /// The names under which a visitor is counted, and as how many addresses each counts. None for a request
+    /// that came in by no socket: there is nothing to hold it to.
+    fn names(&self, peer: Option<Peer>) -> Vec<(String, usize)> {
+        let name = |kind: &[u8], bytes: &[u8]| self.vault.digest(&[kind, bytes]);
+        match peer {
+            None => Vec::new(),
+            Some(Peer::Address(address)) => {
+                let bytes = match address.to_canonical() {
+                    IpAddr::V4(address) => address.octets().to_vec(),
+                    IpAddr::V6(address) => address.octets().into_iter().take(8).collect(),
+                };
+                vec![(name(b"visitor", &bytes), 1)]
+            }
+            Some(Peer::Circuit(number)) => {
+                vec![(name(b"tor", b""), ALL_OF_TOR), (name(b"circuit", &number.to_be_bytes()), 1)]
+            }
+        }
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<String, Visitor>> {
@@ -243,8 +277,36 @@ mod tests {
         (Visitors::new(vault, clock.clone(), allowance), clock)
     }
 
-    fn at(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
+    fn at(text: &str) -> Option<Peer> {
+        Some(Peer::Address(text.parse().unwrap()))
+    }
+
+    #[test]
+    fn a_circuit_counts_as_an_address_and_all_of_tor_as_some() {
+        let allowance = Clients {
+            quotes_per_minute: Some(2),
+            creates_per_hour: Some(1),
+            max_pending: Some(1),
+            ..Clients::default()
+        };
+        let (visitors, clock) = visitors(allowance);
+        let circuit = |number: usize| Some(Peer::Circuit(u64::try_from(number).unwrap()));
+        for number in 0..ALL_OF_TOR {
+            assert_eq!(visitors.admit_quote(circuit(number)), Ok(()));
+            assert_eq!(visitors.admit_quote(circuit(number)), Ok(()), "{number}");
+            assert_eq!(visitors.admit_quote(circuit(number)).is_err(), true, "a circuit has no more than an address");
+            assert_eq!(visitors.admit_invoice(circuit(number), &format!("i{number}"), clock.now_ms() + 60_000), Ok(()));
+        }
+        let fresh = circuit(ALL_OF_TOR);
+        assert!(visitors.admit_quote(fresh).is_err(), "new circuits do not help");
+        assert!(visitors.admit_invoice(fresh, "i", 0).is_err());
+        assert_eq!(visitors.admit_quote(at("192.0.2.1")), Ok(()), "who is not in Tor is not touched");
+        // Whoever is kept out because of others may look whether theirs still wait.
+        assert_eq!(visitors.waiting(fresh).len(), ALL_OF_TOR);
+        assert_eq!(visitors.waiting(circuit(0)).iter().filter(|id| *id == "i0").count(), 2);
+        visitors.ended(fresh, &["i3".to_owned()]);
+        clock.0.fetch_add(60_000, Ordering::SeqCst);
+        assert_eq!(visitors.admit_quote(fresh), Ok(()));
     }
 
     #[test]
@@ -298,11 +360,11 @@ mod tests {
         let (visitors, clock) = visitors(allowance);
         for number in 0..u32::try_from(MAX_VISITORS).unwrap() + 10 {
             clock.0.fetch_add(1, Ordering::SeqCst);
-            visitors.guessed_wrong(Some(IpAddr::V4(number.into())));
+            visitors.guessed_wrong(Some(Peer::Address(IpAddr::V4(number.into()))));
         }
         assert_eq!(visitors.seen().len(), MAX_VISITORS);
-        assert!(visitors.admit_guess(Some(IpAddr::V4(5_000.into()))).is_err());
+        assert!(visitors.admit_guess(Some(Peer::Address(IpAddr::V4(5_000.into())))).is_err());
         clock.0.store(1_000_000_000_000, Ordering::SeqCst);
-        assert_eq!(visitors.admit_guess(Some(IpAddr::V4(5_000.into()))), Ok(()));
+        assert_eq!(visitors.admit_guess(Some(Peer::Address(IpAddr::V4(5_000.into())))), Ok(()));
     }
 }

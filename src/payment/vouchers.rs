@@ -8,8 +8,6 @@
 //! So the code goes on naming that key, to whoever has it: an answer that was lost is had again by
 //! sending the same code.
 
-use std::net::IpAddr;
-
 use super::Payment;
 use super::keys::broken;
 use super::payer::Till;
@@ -19,6 +17,7 @@ use crate::ledger::terms::Expiry;
 use crate::ledger::vouchers::{self, Batch, Funds, MAX_BATCH, New, RedeemError};
 use crate::ledger::{Account, Ledger};
 use crate::money::{MintUnit, Msat};
+use crate::net::Peer;
 use crate::vault::{self, LEGIBLE, Vault};
 
 /// Letters of a code, five bits each.
@@ -154,7 +153,7 @@ impl Till {
         &self,
         code: &str,
         payment: Option<(Payment, Option<Expiry>)>,
-        address: Option<IpAddr>,
+        address: Option<Peer>,
     ) -> Result<Credited, Failure> {
         self.visitors().admit_guess(address).map_err(|wait| {
             let message = "Too many wrong voucher codes came from this address; try again later.";

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::{FeedError, PriceFeed, decimal, is_sane};
 use crate::config::{Feed, FeedKind};
+use crate::net::way::Way;
 use crate::net::{self, ClientOptions, NetError};
 
 /// How long a feed may take from the first byte sent to the last byte read.
@@ -34,8 +35,8 @@ const fn row(kind: FeedKind) -> Row {
 
 /// What the feeds' common client is built with.
 #[must_use]
-pub fn client_options() -> ClientOptions {
-    ClientOptions { read_timeout: Some(TIMEOUT), idle_per_host: 1, ..ClientOptions::default() }
+pub fn client_options(way: &Way) -> ClientOptions {
+    ClientOptions { read_timeout: Some(TIMEOUT), idle_per_host: 1, way: way.clone(), ..ClientOptions::default() }
 }
 
 /// USD for one bitcoin in the answer of a `kind` of feed; `None` when it is not in its format or
@@ -60,14 +61,16 @@ impl HttpFeed {
     ///
     /// # Errors
     /// When the address is not one that this node talks to.
-    pub fn new(feed: &Feed, client: reqwest::Client) -> Result<Self, NetError> {
+    pub fn new(feed: &Feed, client: reqwest::Client, way: &Way) -> Result<Self, NetError> {
         let (_, own, _) = row(feed.kind);
         let url = match &feed.url {
             Some(url) => url.clone(),
             None => own.parse().map_err(|_| NetError::Address("the address cannot be read"))?,
         };
         net::check_url(&url)?;
-        Ok(Self { kind: feed.kind, url, client, timeout: TIMEOUT })
+        way.check(&url)?;
+        let timeout = way.patience(TIMEOUT, &url);
+        Ok(Self { kind: feed.kind, url, client, timeout })
     }
 
     /// The same feed with another limit on how long it may take.
@@ -266,13 +269,13 @@ mod tests {
 
     #[test]
     fn own_addresses_are_acceptable() {
-        let client = net::client(&client_options()).unwrap();
+        let client = net::client(&client_options(&Way::default())).unwrap();
         for kind in KINDS {
-            let feed = HttpFeed::new(&Feed { kind, url: None }, client.clone()).unwrap();
+            let feed = HttpFeed::new(&Feed { kind, url: None }, client.clone(), &Way::default()).unwrap();
             assert!(!feed.to_string().is_empty());
         }
         let plain = Feed { kind: FeedKind::Kraken, url: Some("http://feeds.example.com/".parse().unwrap()) };
-        assert!(matches!(HttpFeed::new(&plain, client), Err(NetError::Address(_))));
+        assert!(matches!(HttpFeed::new(&plain, client, &Way::default()), Err(NetError::Address(_))));
     }
 
     fn read_request(stream: &mut TcpStream) {
@@ -304,9 +307,9 @@ mod tests {
     }
 
     fn feed(kind: FeedKind, url: Url) -> HttpFeed {
-        let client = net::client(&client_options()).unwrap();
+        let client = net::client(&client_options(&Way::default())).unwrap();
         let row = Feed { kind, url: Some(url) };
-        HttpFeed::new(&row, client).unwrap().with_timeout(Duration::from_millis(400))
+        HttpFeed::new(&row, client, &Way::default()).unwrap().with_timeout(Duration::from_millis(400))
     }
 
     #[tokio::test]

@@ -25,6 +25,7 @@ use rust_decimal::Decimal;
 use crate::clock::SharedClock;
 use crate::config::{Pricing, RateRules};
 use crate::net::NetError;
+use crate::net::way::Way;
 use feeds::HttpFeed;
 use median::robust_median;
 
@@ -158,12 +159,12 @@ impl PriceBook {
     ///
     /// # Errors
     /// When a feed's address is not acceptable, or the HTTP client does not start.
-    pub fn from_config(pricing: &Pricing, clock: SharedClock) -> Result<Self, NetError> {
+    pub fn from_config(pricing: &Pricing, way: &Way, clock: SharedClock) -> Result<Self, NetError> {
         let mut feeds: Vec<Box<dyn PriceFeed>> = Vec::new();
         if pricing.btc_usd_fixed.is_none() {
-            let client = crate::net::client(&feeds::client_options())?;
+            let client = crate::net::client(&feeds::client_options(way))?;
             for feed in &pricing.feeds {
-                feeds.push(Box::new(HttpFeed::new(feed, client.clone())?));
+                feeds.push(Box::new(HttpFeed::new(feed, client.clone(), way)?));
             }
         }
         Ok(Self::new(feeds, pricing.btc_usd_fixed, pricing.rate.clone(), clock))

@@ -4,12 +4,17 @@
 use axum::http::{HeaderMap, Uri, header};
 use url::Url;
 
+use crate::pages;
+
 /// Shown where nobody knows better.
 const FALLBACK: &str = "http://127.0.0.1:8000";
 
-/// Where clients reach this node, without `/v1`: as the operator says, else as this one reached it.
+/// Where clients reach this node, without `/v1`: as the operator says, else as this one reached it. Who came
+/// by Tor is not sent out of it.
 pub(super) fn own(http_url: &str, headers: &HeaderMap, uri: &Uri) -> String {
-    configured(http_url).or_else(|| asked(headers, uri)).unwrap_or_else(|| FALLBACK.to_owned())
+    let inside = if pages::is_in_tor(headers) { asked(headers, uri) } else { None };
+    let found = inside.or_else(|| configured(http_url)).or_else(|| asked(headers, uri));
+    found.unwrap_or_else(|| FALLBACK.to_owned())
 }
 
 fn configured(text: &str) -> Option<String> {
@@ -48,6 +53,8 @@ mod tests {
             ("https://node.example", "other", "https://node.example"),
             ("https://node.example/v1/", "other", "https://node.example"),
             ("https://node.example/ai", "other", "https://node.example/ai"),
+            ("https://node.example", "abcdef.onion", "http://abcdef.onion"),
+            ("https://node.example", "abcdef.onion.example", "https://node.example"),
             ("", "node.example", "http://node.example"),
             ("", "127.0.0.1:8000", "http://127.0.0.1:8000"),
             ("", "[::1]:8000", "http://[::1]:8000"),

@@ -24,8 +24,6 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
-
 use askama::Template;
 use axum::Router;
 use axum::extract::rejection::FormRejection;
@@ -38,7 +36,8 @@ use axum::routing::{MethodRouter, get, post};
 use serde::Deserialize;
 
 use crate::failure::{Code, Failure, Funds, Retry};
-use crate::http::{self, Node, Routes, envelope, peer};
+use crate::http::{self, Node, Routes, envelope};
+use crate::net::Peer;
 use crate::pages;
 
 /// Forms here are a token, of 16 KiB at most, and an address.
@@ -155,13 +154,13 @@ fn typed(sent: Sent) -> Result<Typed, Failure> {
 }
 
 /// Who sent a form, where a socket is behind it.
-struct Sender(Option<IpAddr>);
+struct Sender(Option<Peer>);
 
 impl<S: Sync> axum::extract::FromRequestParts<S> for Sender {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut axum::http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(parts.extensions.get::<peer::Peer>().map(|peer| peer.0)))
+        Ok(Self(parts.extensions.get::<Peer>().copied()))
     }
 }
 

@@ -23,6 +23,7 @@ use crate::clock::SharedClock;
 use crate::config::{self, Choice, Upstreams};
 use crate::dialect::{Feature, Needs};
 use crate::net::NetError;
+use crate::net::way::Way;
 use crate::store::{Store, StoreError};
 use crate::vault::{Vault, VaultError};
 
@@ -155,6 +156,7 @@ impl Pool {
         config: &Upstreams,
         store: &Store,
         vault: &Vault,
+        way: &Way,
         clock: &SharedClock,
     ) -> Result<Arc<Self>, PoolError> {
         if !config.listed.is_empty() {
@@ -162,7 +164,7 @@ impl Pool {
             repo::replace_environment(store, &rows, clock.now_ms()).await?;
         }
         let described = sealed::described(config, store, vault).await?;
-        let pool = Self::of(&described, config, clock)?;
+        let pool = Self::of(&described, config, way, clock)?;
         // A key that lies around in the environment is an upstream; nobody should be surprised by that.
         for member in &pool.members {
             let upstream = &member.upstream;
@@ -182,14 +184,20 @@ impl Pool {
         config: &Upstreams,
         store: &Store,
         vault: &Vault,
+        way: &Way,
         clock: &SharedClock,
     ) -> Result<Arc<Self>, PoolError> {
-        Ok(Arc::new(Self::of(&sealed::described(config, store, vault).await?, config, clock)?))
+        Ok(Arc::new(Self::of(&sealed::described(config, store, vault).await?, config, way, clock)?))
     }
 
-    fn of(described: &[config::Upstream], config: &Upstreams, clock: &SharedClock) -> Result<Self, PoolError> {
+    fn of(
+        described: &[config::Upstream],
+        config: &Upstreams,
+        way: &Way,
+        clock: &SharedClock,
+    ) -> Result<Self, PoolError> {
         let member = |one: &config::Upstream| {
-            let upstream = Upstream::new(one);
+            let upstream = Upstream::new(one, way);
             let upstream = upstream.map_err(|error| PoolError::Upstream { name: one.name.clone(), error })?;
             Ok(Arc::new(Member {
                 upstream,

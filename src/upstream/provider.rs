@@ -13,6 +13,7 @@ use super::models::{Models, Names};
 use super::pool::{Unavailable, Wanted};
 use crate::config::{self, Protocol, Secret, Timeouts};
 use crate::dialect::{self, Needs};
+use crate::net::way::Way;
 use crate::net::{self, ClientOptions, NetError};
 
 /// Headers that belong to the connection or to the body, and are not the operator's to set.
@@ -62,14 +63,20 @@ pub struct Upstream {
 
 impl Upstream {
     /// # Errors
-    /// When the HTTP client cannot be built, or a key or header cannot be sent.
-    pub fn new(config: &config::Upstream) -> Result<Self, NetError> {
+    /// When the HTTP client cannot be built, a key or header cannot be sent, or there is no way to it.
+    pub fn new(config: &config::Upstream, way: &Way) -> Result<Self, NetError> {
         let (preset, base) = whereabouts(config)?;
         let nameless = config.headers.iter().any(|(name, value)| name == "user-agent" && value.is_none());
-        let options = ClientOptions { connect_timeout: config.timeouts.connect, nameless, ..ClientOptions::default() };
+        let through_tor = config.proxy_url.as_ref().is_some_and(|proxy| proxy.expose() == config::Upstream::BY_TOR);
+        let way = if through_tor { way.everywhere()? } else { way.clone() };
+        let connect_timeout = way.patience(config.timeouts.connect, &base);
+        let options = ClientOptions { connect_timeout, nameless, way, ..ClientOptions::default() };
         let client = match &config.proxy_url {
-            Some(proxy) => net::client_through(&options, proxy.expose())?,
-            None => net::client(&options)?,
+            Some(proxy) if !through_tor => net::client_through(&options, proxy.expose())?,
+            _ => {
+                options.way.check(&base)?;
+                net::client(&options)?
+            }
         };
         let looks_secret = |(name, value): &(String, Option<Secret>)| {
             let marks = ["auth", "key", "token", "secret", "cookie"];
@@ -307,7 +314,8 @@ mod tests {
     fn upstream(json: &str) -> Upstream {
         let second = std::time::Duration::from_secs(1);
         let timeouts = Timeouts { connect: second, first_byte: second, idle: second, total: None };
-        Upstream::new(&config::Upstream::from_json(&serde_json::from_str(json).unwrap(), timeouts).unwrap()).unwrap()
+        let described = config::Upstream::from_json(&serde_json::from_str(json).unwrap(), timeouts).unwrap();
+        Upstream::new(&described, &Way::default()).unwrap()
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{Wallet, WalletError};
 use crate::money::{Msat, Sat};
 use crate::net::NetError;
 use crate::net::public::{self, Reach};
+use crate::net::way::Way;
 
 /// Mints that are remembered, and for how long: then names are resolved again.
 const REMEMBERED: u64 = 32;
@@ -99,7 +100,7 @@ impl Wallet {
         if let Some(known) = foreigners.mints.get(url) {
             return Ok(known);
         }
-        let client = dial(url, self.inner.strangers).await?;
+        let client = dial(url, self.inner.strangers, &self.inner.to_strangers).await?;
         let calls = if self.inner.strangers == Reach::Public { Some(CALLS_PER_MINUTE) } else { None };
         let limits = Limits { timeout: TIMEOUT, concurrency: CONCURRENCY, per_minute: calls };
         let http = HttpMint::new(url.to_owned(), client, limits, Arc::clone(self.clock())).bounded(MAX_ANSWER);
@@ -114,9 +115,9 @@ impl Wallet {
     }
 }
 
-async fn dial(url: &str, reach: Reach) -> Result<reqwest::Client, WalletError> {
+async fn dial(url: &str, reach: Reach, way: &Way) -> Result<reqwest::Client, WalletError> {
     let parsed = Url::parse(url).map_err(|_| WalletError::Address)?;
-    let client = tokio::time::timeout(TIMEOUT, public::client_for(&parsed, reach)).await;
+    let client = tokio::time::timeout(TIMEOUT, public::client_for(&parsed, reach, way)).await;
     client.unwrap_or(Err(NetError::Timeout)).map_err(|error| match error {
         NetError::Address(_) => WalletError::Address,
         // No name, no connection: nothing was sent.
@@ -141,8 +142,8 @@ mod tests {
     async fn a_mint_on_a_private_address_is_not_dialled() {
         for url in ["https://127.0.0.1", "https://[::ffff:10.0.0.1]", "https://169.254.169.254", "http://1.1.1.1", "x"]
         {
-            assert!(matches!(dial(url, Reach::Public).await, Err(WalletError::Address)), "{url}");
+            assert!(matches!(dial(url, Reach::Public, &Way::default()).await, Err(WalletError::Address)), "{url}");
         }
-        assert!(dial("http://127.0.0.1:1", Reach::Anywhere).await.is_ok());
+        assert!(dial("http://127.0.0.1:1", Reach::Anywhere, &Way::default()).await.is_ok());
     }
 }

@@ -61,6 +61,7 @@ use crate::clock::SharedClock;
 use crate::ledger::{AccountId, Ledger};
 use crate::money::{MintUnit, Msat};
 use crate::net::public::Reach;
+use crate::net::way::Way;
 use crate::store::{Store, StoreError};
 
 pub use change::{Change, Destination, RefundError};
@@ -163,6 +164,7 @@ struct Inner {
     /// See [`Options`].
     lightning_fee_percent: u8,
     strangers: Reach,
+    to_strangers: Way,
     /// `None`: ecash of mints that are not trusted is refused.
     foreigners: Option<foreign::Foreigners>,
     /// One redemption of a token at a time.
@@ -188,6 +190,8 @@ pub struct Options {
     pub lightning_fee_percent: u8,
     /// Which addresses clients may name.
     pub strangers: Reach,
+    /// How they are reached.
+    pub to_strangers: Way,
     /// The most that swapping ecash of a foreign mint may cost, in percent of it; `None`: it is refused.
     pub foreign_fee_percent: Option<u8>,
 }
@@ -231,6 +235,7 @@ impl Wallet {
             ladder_was_short: tokio::sync::Notify::new(),
             lightning_fee_percent: options.lightning_fee_percent,
             strangers: options.strangers,
+            to_strangers: options.to_strangers,
             foreigners: options.foreign_fee_percent.map(foreign::Foreigners::new),
             redeeming: redeem::Lanes::default(),
             halt: recovery::Halt::default(),

@@ -107,7 +107,7 @@ impl Wallet {
     async fn plan_payment(&self, trusted: &Trusted, operation: &Operation) -> Result<Plan, Unsent> {
         let owed = operation.unit.floor(operation.amount);
         let recipient = Recipient::parse(&operation.recipient)?;
-        let offer = lnurl::ask(&recipient, self.reach_of(operation)).await?;
+        let offer = lnurl::ask(&recipient, self.reach_of(operation), &self.inner.to_strangers).await?;
         let chosen = self.choose(trusted, operation, owed).await?;
         failpoint!("pay.reserved");
         let input_fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;

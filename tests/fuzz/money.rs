@@ -13,6 +13,7 @@ use coinslot::lnurl::{self, LnurlError, Offer, Recipient};
 use coinslot::money::amount::MAX_MSAT;
 use coinslot::money::{MintUnit, Msat};
 use coinslot::net::public::Reach;
+use coinslot::net::way::Way;
 use coinslot::payment::{self, Credentials, Payment, expiry};
 use coinslot::price::{feeds, is_sane};
 use coinslot::store::Store;
@@ -122,6 +123,7 @@ static TILL: LazyLock<Wallet> = LazyLock::new(|| {
             ladder_coins: 0,
             lightning_fee_percent: 3,
             strangers: Reach::Public,
+            to_strangers: Way::default(),
             foreign_fee_percent: None,
         };
         let client = coinslot::net::client(&coinslot::net::ClientOptions::default()).unwrap();
@@ -186,7 +188,7 @@ pub fn lnurl_answer(input: &[u8]) -> u64 {
         }
         Err(error) => refused(&error),
     };
-    let offer = match Offer::read(input, Reach::Public) {
+    let offer = match Offer::read(input, Reach::Public, &Way::default()) {
         Ok(offer) => {
             let takes = |msat: u64| Msat::new(msat).is_some_and(|amount| offer.check(amount).is_ok());
             let (zero, all) = (takes(0), takes(MAX_MSAT));

@@ -111,6 +111,7 @@ impl House {
             ladder_coins: 0,
             lightning_fee_percent: 3,
             strangers: net::public::Reach::Public,
+            to_strangers: net::way::Way::default(),
             foreign_fee_percent: None,
         };
         let client = net::client(&net::ClientOptions::default()).unwrap();
@@ -118,10 +119,20 @@ impl House {
         let secret = configured.map(|text| Secret::new(text.to_owned()));
         let vault = Vault::open(dir.path(), Some(&Secret::new("a secret".into()))).unwrap();
         let upstreams = coinslot::config::Config::from_vars(&std::collections::BTreeMap::new()).unwrap().upstreams;
-        let pool = coinslot::upstream::Pool::open(&upstreams, &store, &vault, &shared).await.unwrap();
+        let pool = coinslot::upstream::Pool::open(&upstreams, &store, &vault, &net::way::Way::default(), &shared)
+            .await
+            .unwrap();
         let pricing = coinslot::config::Config::from_vars(&std::collections::BTreeMap::new()).unwrap().pricing;
         let loaded = coinslot::catalog::file::load(&dir.path().join("models.json")).unwrap();
-        let importer = Importer::new(store.clone(), Arc::clone(&pool), Arc::clone(&shared), &pricing, &loaded).unwrap();
+        let importer = Importer::new(
+            store.clone(),
+            Arc::clone(&pool),
+            Arc::clone(&shared),
+            &pricing,
+            &net::way::Way::default(),
+            &loaded,
+        )
+        .unwrap();
         let network = on_nostr(&store, &shared, relays);
         let book = Arc::new(PriceBook::from_config(&pricing, shared.clone()).unwrap());
         let importer = Arc::new(importer);
@@ -158,6 +169,7 @@ impl House {
             version: "0.0.0-test",
             secure_cookies,
             audit: coinslot::audit::Latest::default(),
+            onion: coinslot::tor::Onion::given(""),
         };
         Self { app: router(state), clock, ledger, network, _tasks: tasks, _dir: dir }
     }
@@ -191,7 +203,11 @@ impl House {
     }
 
     async fn get(&self, path: &str, cookie: &str) -> Answer {
-        let request = Request::get(path).header(header::HOST, HOST).header(header::COOKIE, cookie);
+        self.get_at(HOST, path, cookie).await
+    }
+
+    async fn get_at(&self, host: &str, path: &str, cookie: &str) -> Answer {
+        let request = Request::get(path).header(header::HOST, host).header(header::COOKIE, cookie);
         self.send(request.body(Body::empty()).unwrap()).await
     }
 
@@ -200,10 +216,14 @@ impl House {
     }
 
     async fn post_from(&self, origin: &str, path: &str, cookie: &str, form: &[(&str, &str)]) -> Answer {
+        self.post_at(HOST, origin, path, cookie, form).await
+    }
+
+    async fn post_at(&self, host: &str, origin: &str, path: &str, cookie: &str, form: &[(&str, &str)]) -> Answer {
         let mut body = url::form_urlencoded::Serializer::new(String::new());
         body.extend_pairs(form);
         let request = Request::post(path)
-            .header(header::HOST, HOST)
+            .header(header::HOST, host)
             .header(header::ORIGIN, origin)
             .header(header::COOKIE, cookie)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
@@ -212,9 +232,14 @@ impl House {
 
     /// Fills in the login form.
     async fn try_password(&self, password: &str) -> Answer {
-        let page = self.get("/admin/login", "").await;
+        self.try_password_at(HOST, password).await
+    }
+
+    async fn try_password_at(&self, host: &str, password: &str) -> Answer {
+        let page = self.get_at(host, "/admin/login", "").await;
         let form = [("csrf", &*page.csrf()), ("password", password)];
-        self.post("/admin/login", &page.cookie("coinslot_login"), &form).await
+        let cookie = page.cookie("coinslot_login");
+        self.post_at(host, &format!("http://{host}"), "/admin/login", &cookie, &form).await
     }
 
     /// The session's cookie.
@@ -304,6 +329,30 @@ async fn cookies_are_secure_where_the_pages_are() {
     assert!(answer.set_cookie("coinslot_session").unwrap().ends_with("; Secure"));
     let form = house.get("/admin/login", "").await;
     assert!(form.set_cookie("coinslot_login").unwrap().ends_with("; Secure"));
+}
+
+/// Where there is no HTTPS, a cookie that insists on it never comes back.
+#[tokio::test]
+async fn in_tor_cookies_are_plain_and_strangers_who_guess_delay_only_who_comes_that_way() {
+    let house = House::open(Some(PASSWORD), true, "a node").await;
+    let onion = "abcdef.onion";
+    let wrong = house.try_password_at(onion, "wrong").await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    assert!(wrong.set_cookie("coinslot_login").unwrap().ends_with("Max-Age=3600"));
+    assert_eq!(house.try_password_at(onion, PASSWORD).await.status, StatusCode::TOO_MANY_REQUESTS);
+    let near = house.try_password("wrong").await;
+    assert_eq!(near.status, StatusCode::UNAUTHORIZED, "another door, another delay");
+    house.step(Duration::from_secs(1));
+    let answer = house.try_password_at(onion, PASSWORD).await;
+    assert_eq!(answer.location(), "/admin");
+    let session = answer.set_cookie("coinslot_session").unwrap();
+    assert!(session.contains("HttpOnly; SameSite=Strict") && !session.contains("Secure"), "{session}");
+    let cookie = answer.cookie("coinslot_session");
+    let csrf = house.get_at(onion, "/admin", &cookie).await.csrf();
+    let form = [("csrf", &*csrf)];
+    let out = house.post_at(onion, &format!("http://{onion}"), "/admin/logout", &cookie, &form).await;
+    assert!(out.set_cookie("coinslot_session").unwrap().ends_with("Max-Age=0"));
+    house.assert_logged_out(&cookie).await;
 }
 
 #[tokio::test]
@@ -517,7 +566,8 @@ fn on_nostr(store: &Store, clock: &SharedClock, relays: &[String]) -> OnNostr {
     };
     let announcer = Announcer::new(store.clone(), caller.clone(), relays.to_vec(), None, "0.0.0-test");
     let npub = caller.identity.npub().to_owned();
-    let directory = Directory::new(store.clone(), caller, net::public::Reach::Public);
+    let directory =
+        Directory::new(store.clone(), caller, net::public::Reach::Public, net::way::Way::default());
     let directory = (!relays.is_empty()).then_some(directory);
     let rivals = directory.is_some().then(|| Rivals::new(store.clone(), clock.clone()));
     OnNostr { npub, http_url: "https://node.example.com".into(), announcer, directory, rivals }

@@ -8,6 +8,8 @@ use axum::routing::get;
 use coinslot::clock::Clock;
 use coinslot::net::NetError;
 use coinslot::net::public::Reach;
+use coinslot::net::way::Way;
+use coinslot::nostr::Directory;
 use coinslot::nostr::directory::Listed;
 use coinslot::nostr::{Announcer, Directory};
 use coinslot::store::{Store, StoreError};
@@ -47,7 +49,7 @@ impl View {
 
     fn reaching(&self, relays: &[String], reach: Reach) -> Looking {
         let caller = caller(&self.clock, Duration::from_secs(5));
-        Looking { directory: Directory::new(self.store.clone(), caller, reach), relays: relays.to_vec() }
+        Looking { directory: Directory::new(self.store.clone(), caller, reach, Way::default()), relays: relays.to_vec() }
     }
 
     fn now(&self) -> u64 {

@@ -9,7 +9,10 @@ use axum::routing::get;
 use coinslot::clock::{SharedClock, SystemClock};
 use coinslot::config::Config;
 use coinslot::doctor::{Report, Verdict, examine};
+use coinslot::tor::Tor;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::announce::NSEC;
 use crate::support::answers::until;
@@ -22,7 +25,12 @@ use crate::support::upstream::Upstream;
 use crate::{process, support};
 
 async fn look(settings: &BTreeMap<String, String>, clock: SharedClock) -> Report {
-    examine(&Config::from_vars(settings).unwrap(), clock).await.unwrap()
+    let config = Config::from_vars(settings).unwrap();
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let tor = Tor::open(&config, &tasks, &stop).await.unwrap();
+    let report = examine(&config, tor.ways(), clock).await.unwrap();
+    stop.cancel();
+    report
 }
 
 /// Verdict and finding of a check's lines, the place of the files aside: tests may have it anywhere.

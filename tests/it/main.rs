@@ -42,6 +42,7 @@ mod lightning;
 mod metrics;
 mod mints;
 mod nutshell;
+mod onion;
 mod pool;
 mod pool_doors;
 mod pool_health;
@@ -65,6 +66,8 @@ mod streams;
 mod supervised;
 mod tariffs;
 mod tidy;
+#[cfg(feature = "tor")]
+mod tor_network;
 mod two_nodes;
 mod unclaimed;
 mod usage;

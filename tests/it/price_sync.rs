@@ -8,6 +8,7 @@ use std::time::Duration;
 use coinslot::catalog::import::Switch;
 use coinslot::net::NetError;
 use coinslot::net::fetch::{FetchError, Fetched, Fetcher, Limits};
+use coinslot::net::way::Way;
 use serde_json::{Value, json};
 
 use crate::lightning::{node_ahead, ok};
@@ -334,7 +335,7 @@ async fn a_hostile_list_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_is_fetched_once_within_limits_and_from_nowhere_else() {
-    let (server, fetcher) = (PriceServer::start().await, Fetcher::new().unwrap());
+    let (server, fetcher) = (PriceServer::start().await, Fetcher::new(&Way::default()).unwrap());
     server.put("/text", Page::Text("text".into()));
     server.put("/long", Page::Text("x".repeat(1001)));
     server.put("/endless", Page::Endless);

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["money"],
     &["failure", "dialect"],
     &["clock", "config", "vault", "net", "store", "failpoint", "lnurl", "metrics"],
-    &["ledger", "price", "upstream", "nostr", "status"],
+    &["ledger", "price", "upstream", "nostr", "status", "tor"],
     &["wallet", "catalog"],
     &["payment", "audit", "backup", "doctor"],
     &["exchange", "pages"],
@@ -41,6 +41,14 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("reqwest", &["net", "upstream", "price", "wallet"]),
     ("hyper_util", &["http"]),
     ("sd_notify", &["cli"]),
+    ("arti_client", &["tor"]),
+    ("safelog", &["tor"]),
+    ("toml", &["tor"]),
+    ("tor_cell", &["tor"]),
+    ("tor_hsservice", &["tor"]),
+    ("tor_proto", &["tor"]),
+    ("tor_rtcompat", &["tor"]),
+    ("tor_socksproto", &["tor"]),
 ];
 
 /// Files that may hold SQL.

@@ -142,9 +142,23 @@ async fn http(mut client: impl AsyncRead + AsyncWrite + Unpin, heard: Arc<Mutex<
 }
 
 async fn socks5(mut client: TcpStream, heard: Arc<Mutex<Vec<String>>>) -> Option<()> {
-    let methods = { [client.read_u8().await.ok()?, client.read_u8().await.ok()?][1] };
-    client.read_exact(&mut vec![0; methods.into()]).await.ok()?;
-    client.write_all(&[5, 0]).await.ok()?;
+    let count = { [client.read_u8().await.ok()?, client.read_u8().await.ok()?][1] };
+    let mut methods = vec![0; count.into()];
+    client.read_exact(&mut methods).await.ok()?;
+    // Who says who it is may do so; nobody's password is looked at.
+    let user = if methods.contains(&2) {
+        client.write_all(&[5, 2]).await.ok()?;
+        client.read_u8().await.ok()?;
+        let mut user = vec![0; client.read_u8().await.ok()?.into()];
+        client.read_exact(&mut user).await.ok()?;
+        let mut password = vec![0; client.read_u8().await.ok()?.into()];
+        client.read_exact(&mut password).await.ok()?;
+        client.write_all(&[1, 0]).await.ok()?;
+        format!("{} ", String::from_utf8(user).ok()?)
+    } else {
+        client.write_all(&[5, 0]).await.ok()?;
+        String::new()
+    };
     let mut request = [0; 4];
     client.read_exact(&mut request).await.ok()?;
     let (kind, host) = match request[3] {
@@ -165,7 +179,7 @@ async fn socks5(mut client: TcpStream, heard: Arc<Mutex<Vec<String>>>) -> Option
         }
     };
     let port = client.read_u16().await.ok()?;
-    heard.lock().expect("heard").push(format!("{kind} {host}:{port}"));
+    heard.lock().expect("heard").push(format!("{user}{kind} {host}:{port}"));
     let mut server = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.ok()?;
     tokio::io::copy_bidirectional(&mut client, &mut server).await.ok().map(|_| ())

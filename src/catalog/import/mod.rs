@@ -30,6 +30,7 @@ use crate::clock::SharedClock;
 use crate::config::{PriceSource, Pricing};
 use crate::net::NetError;
 use crate::net::fetch::Fetcher;
+use crate::net::way::Way;
 use crate::store::{Store, StoreError};
 use crate::upstream::Pool;
 use ask::Place;
@@ -136,13 +137,14 @@ impl Importer {
         pool: Arc<Pool>,
         clock: SharedClock,
         pricing: &Pricing,
+        way: &Way,
         loaded: &Loaded,
     ) -> Result<Self, NetError> {
         Ok(Self {
             store,
             pool,
             clock,
-            fetcher: Fetcher::new()?,
+            fetcher: Fetcher::new(way)?,
             sources: pricing.sources.clone(),
             interval: pricing.models_interval,
             provider_fee: pricing.provider_fee,

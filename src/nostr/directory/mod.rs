@@ -24,6 +24,7 @@ use super::provider::{Opinion, Provider};
 use super::relay::Caller;
 use crate::net::NetError;
 use crate::net::public::{self, Answer, Reach};
+use crate::net::way::Way;
 use crate::store::{Store, StoreError};
 
 /// Nodes that are asked whether they answer, in one round.
@@ -45,6 +46,8 @@ struct Inner {
     store: Store,
     caller: Caller,
     reach: Reach,
+    /// How the others are reached.
+    way: Way,
     heard: Mutex<BTreeMap<String, Heard>>,
     news: Notify,
     looked: Notify,
@@ -104,12 +107,13 @@ impl Inner {
 
 impl Directory {
     #[must_use]
-    pub fn new(store: Store, caller: Caller, reach: Reach) -> Self {
+    pub fn new(store: Store, caller: Caller, reach: Reach, way: Way) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
                 caller,
                 reach,
+                way,
                 heard: Mutex::default(),
                 news: Notify::new(),
                 looked: Notify::new(),
@@ -205,12 +209,12 @@ impl Directory {
     /// As for any request, and when there is no such address.
     pub async fn ask(&self, provider: &Provider, path: &str, max_bytes: usize) -> Result<Answer, NetError> {
         let nowhere = NetError::Address("it has no address that this node goes to");
-        let open = |url: &&String| Url::parse(url).is_ok_and(|url| !crate::net::is_onion(&url));
+        let open = |url: &&String| Url::parse(url).is_ok_and(|url| self.inner.way.check(&url).is_ok());
         let base = provider.endpoint_urls.iter().find(open).ok_or(nowhere)?;
         // Some name their API, some their host.
         let base = base.strip_suffix("/v1").unwrap_or(base);
         let url = Url::parse(&format!("{base}{path}")).map_err(|_| nowhere)?;
-        public::look(&url, self.inner.reach, max_bytes).await
+        public::look(&url, self.inner.reach, &self.inner.way, max_bytes).await
     }
 
     /// Asks a node what it is.
