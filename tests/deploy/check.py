@@ -128,7 +128,10 @@ def kubernetes():
     container = node["spec"]["template"]["spec"]["containers"][0]
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     names(environment, "the pod")
-    ok(environment["DATA_DIR"] == container["volumeMounts"][0]["mountPath"], "the pod does not keep its data")
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    workdir = [words[0] for instruction, words in instructions() if instruction == "WORKDIR"][-1]
+    wanted = {"data": environment["DATA_DIR"], "settings": f"{workdir}/.env"}
+    ok(mounted == wanted, f"the pod does not keep its data, or reads no settings: {mounted}")
     return sorted({container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe", "startupProbe")})
 
 

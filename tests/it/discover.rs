@@ -14,6 +14,7 @@ use coinslot::nostr::directory::Listed;
 use coinslot::nostr::{Announcer, Directory};
 use coinslot::store::{Store, StoreError};
 use futures_util::future::join_all;
+use nostr::nips::nip19::ToBech32;
 use nostr::{Event, EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -390,6 +391,30 @@ async fn who_answers_is_known_and_nobody_is_led_into_this_network() {
     let up = listed.iter().find(|listed| listed.provider.endpoint_url == up).unwrap();
     let refused = guarded.ask(&up.provider, "/v1/models", 1_000).await.unwrap_err();
     assert!(matches!(refused, NetError::Address(_)), "{refused:?}");
+}
+
+/// Whoever names another's address first gains nothing by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_two_name_is_that_of_whom_the_node_there_says() {
+    let view = View::new().await;
+    let (thief, owner) = (Keys::generate(), Keys::generate());
+    let info = json!({ "name": "n", "npub": owner.public_key().to_bech32().unwrap() }).to_string();
+    let url = stranger(200, Box::leak(info.into_boxed_str())).await;
+    let relay = RealRelay::start().await;
+    let directory = view.reaching(&[relay.url()], Reach::Anywhere);
+    relay.put(&listing(&thief, "x", view.now(), &url)).await;
+    directory.refresh().await.unwrap();
+    view.clock.step(Duration::from_secs(1));
+    relay.put(&listing(&owner, "x", view.now(), &url)).await;
+    directory.refresh().await.unwrap();
+    let shown = async || {
+        let listed = directory.providers(None, 42).await.unwrap();
+        assert_eq!(listed.len(), 1);
+        listed[0].provider.pubkey.clone()
+    };
+    assert_eq!(shown().await, thief.public_key().to_hex(), "nobody has looked yet");
+    directory.probe(Duration::ZERO).await.unwrap();
+    assert_eq!(shown().await, owner.public_key().to_hex());
 }
 
 fn long_json() -> &'static str {

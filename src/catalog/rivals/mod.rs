@@ -269,7 +269,7 @@ fn entries(list: &[u8]) -> Vec<Entry> {
         let raw: Raw<'_> = serde_json::from_str(raw.get()).ok()?;
         let mut aliases = raw.alias_ids.unwrap_or_default();
         aliases.truncate(MAX_ALIASES);
-        let quote = raw.sats_pricing.filter(|_| raw.enabled).and_then(|prices| read_quote(prices));
+        let quote = raw.sats_pricing.filter(|_| raw.enabled).and_then(read_quote);
         Some(Entry { id: raw.id, aliases, quote })
     };
     list.data.into_iter().take(MAX_ENTRIES).filter_map(read).collect()

@@ -5,12 +5,12 @@
 //! those that answer before those that never did. Whether they answer is asked by the rules for addresses
 //! of strangers ([`crate::net::public`]).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use nostr::Event;
+use nostr::{Event, PublicKey};
 use serde_json::Value;
 use tokio::sync::Notify;
 use url::Url;
@@ -160,15 +160,21 @@ impl Directory {
         self.inner.caller.identity.pubkey()
     }
 
-    /// The nodes that are up by their own word, those that answer first. Of those that name one URL, the first.
-    /// `pubkey`: of this one only.
+    /// The nodes that are up by their own word, those that answer first. Of several that name one URL, one: the
+    /// one whose key the node there calls its own, or else the first. `pubkey`: of this one only.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn providers(&self, pubkey: Option<&str>, most: usize) -> Result<Vec<Listed>, StoreError> {
         let mut listed = repo::listed(&self.inner.store, self.inner.now(), pubkey).await?;
-        let mut urls = HashSet::new();
-        listed.retain(|listed| urls.insert(listed.provider.endpoint_url.clone()));
+        let mut owners: HashMap<String, String> = HashMap::new();
+        for one in listed.iter().filter(|one| !one.provider.endpoint_url.is_empty()) {
+            let owner = owners.entry(one.provider.endpoint_url.clone()).or_insert_with(|| one.provider.address());
+            if one.is_owner() {
+                *owner = one.provider.address();
+            }
+        }
+        listed.retain(|one| owners.get(&one.provider.endpoint_url) == Some(&one.provider.address()));
         listed.truncate(most);
         Ok(listed)
     }
@@ -230,6 +236,15 @@ impl Directory {
             }
         }
         last
+    }
+}
+
+impl Listed {
+    /// Whether the node that answers there says that it has this key.
+    fn is_owner(&self) -> bool {
+        let answer = self.health.as_ref().and_then(|health| health.answer.as_ref());
+        let npub = answer.and_then(|answer| answer.get("npub")).and_then(Value::as_str);
+        npub.and_then(|npub| PublicKey::parse(npub).ok()).is_some_and(|key| key.to_hex() == self.provider.pubkey)
     }
 }
 
