@@ -134,7 +134,7 @@ impl House {
         )
         .unwrap();
         let network = on_nostr(&store, &shared, relays);
-        let book = Arc::new(PriceBook::from_config(&pricing, shared.clone()).unwrap());
+        let book = Arc::new(PriceBook::from_config(&pricing, &net::way::Way::default(), shared.clone()).unwrap());
         let importer = Arc::new(importer);
         let till = Till::new(wallet.clone(), vault.clone(), Msat::ZERO, Clients::default());
         let exchange = Exchange {

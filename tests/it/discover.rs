@@ -9,7 +9,6 @@ use coinslot::clock::Clock;
 use coinslot::net::NetError;
 use coinslot::net::public::Reach;
 use coinslot::net::way::Way;
-use coinslot::nostr::Directory;
 use coinslot::nostr::directory::Listed;
 use coinslot::nostr::{Announcer, Directory};
 use coinslot::store::{Store, StoreError};
