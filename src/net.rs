@@ -7,6 +7,7 @@
 
 pub mod dialer;
 pub mod fetch;
+pub mod post;
 pub mod public;
 
 use std::time::Duration;

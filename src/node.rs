@@ -4,6 +4,8 @@
 //! upstream, routes, jobs. Stop: no new connections; running exchanges finish and settle within the
 //! time limit; the ledger's queue is written out; the database is closed.
 
+mod watching;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminError, AdminState, OnNostr};
+use crate::alerts::Alerts;
 use crate::audit::{Auditor, Latest};
 use crate::backup::Snapshots;
 use crate::catalog::import::{ImportError, Importer};
@@ -38,11 +41,14 @@ use crate::payment::rates::Rates;
 use crate::price::PriceBook;
 use crate::shop;
 use crate::store::{FileLock, Lineage, Store, StoreError};
+use crate::telemetry::Collector;
 use crate::upstream::{Pool, PoolError};
 use crate::vault::{Vault, VaultError, hex, write_private};
 use crate::wallet::holdings::Inspector;
 use crate::wallet::mint::Limits;
 use crate::wallet::{Options, Seed, Wallet, WalletError};
+
+pub(crate) use watching::caller_beside;
 
 /// The setting that the wallet's sealed seed is kept under.
 pub(crate) const SEED: &str = "wallet_seed";
@@ -127,9 +133,12 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let state = http::Node::new(Arc::clone(&exchange), config.info.clone(), spool, drain.clone())
         .showing(latest.clone())
         .on_nostr(Some(network.announcer.clone()), network.directory.clone());
-    let (pages, admin_password) = admin_pages(&config, &exchange, latest.clone(), network.clone()).await?;
+    let alerts = watching::open(&config, &exchange)?;
+    let (pages, admin_password) =
+        admin_pages(&config, &exchange, &alerts, latest.clone(), network.clone()).await?;
     let forms = shop::router(state.clone());
     let router = http::router(state, shop::front(), &config.server.cors_origins).merge(forms).merge(pages);
+    let router = http::watched(router, &exchange);
     let (listener, address) = listen(&config).await?;
 
     let crew = Crew::new(background.clone(), Arc::clone(&exchange.metrics), Arc::clone(exchange.ledger.clock()));
@@ -138,6 +147,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     if let Some(snapshots) = snapshots {
         jobs::start(&crew, &stop, jobs::TakeSnapshot { snapshots, clock: Arc::clone(exchange.ledger.clock()) });
     }
+    watching::start(&crew, &stop, &config, &exchange, alerts, &latest, &network.announcer);
     start_work(&crew, &stop, &config, &exchange, latest, now_ms);
     start_on_nostr(&crew, &stop, &config, &exchange, &network);
     let entrance = Entrance { listener, proxies: Proxies::new(&config.server.trusted_proxies) };
@@ -177,6 +187,7 @@ async fn open_exchange(
     let mut pricing = config.pricing.clone();
     // Whose models are to come has models, though none may be there yet.
     pricing.model_based = pricing.model_based.or(importer.has_sources().then_some(true));
+    let traces = Collector::from_config(&config.traces, ledger.owner(), env!("CARGO_PKG_VERSION"), &clock)?;
     let exchange = Arc::new(Exchange {
         market: Market::new(importer.shelf().clone(), book, pricing, Arc::clone(&clock)),
         importer,
@@ -195,6 +206,7 @@ async fn open_exchange(
         drains: Exchange::drain_permits(),
         metrics: Arc::default(),
         traffic: Arc::default(),
+        traces,
     });
     exchange.learn_tariffs().await?;
     Ok(exchange)
@@ -225,6 +237,7 @@ async fn take_over(ledger: &Ledger, data_dir: &Path, now_ms: i64) -> Result<Line
 async fn admin_pages(
     config: &Config,
     exchange: &Arc<Exchange>,
+    alerts: &Alerts,
     audit: Latest,
     network: OnNostr,
 ) -> Result<(http::Routes, Option<Secret>), StartError> {
@@ -243,7 +256,8 @@ async fn admin_pages(
         audit,
         network,
     };
-    let metrics = admin::metrics_router(state.clone(), Arc::clone(exchange), config.admin.metrics_token.clone());
+    let token = config.admin.metrics_token.clone();
+    let metrics = admin::metrics_router(state.clone(), Arc::clone(exchange), alerts.clone(), token);
     Ok((admin::router(state).merge(metrics), admin.generated))
 }
 
@@ -277,6 +291,9 @@ fn start_upkeep(
     jobs::start(crew, stop, jobs::WatchUpstreams { exchange: Arc::clone(exchange) });
     jobs::start(crew, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
     jobs::start(crew, stop, jobs::KeepTraffic { exchange: Arc::clone(exchange) });
+    if let Some(collector) = exchange.traces.clone() {
+        jobs::start(crew, stop, jobs::ExportTraces { collector });
+    }
     jobs::start(crew, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
 }
 
@@ -285,20 +302,15 @@ const RELAY_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the relays may keep a node that stops.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-fn caller(exchange: &Exchange) -> Result<Caller, NetError> {
+fn caller(identity: Identity, clock: &SharedClock) -> Result<Caller, NetError> {
     let options = ClientOptions { read_timeout: Some(RELAY_PATIENCE), ..ClientOptions::default() };
-    Ok(Caller {
-        dialer: Dialer::new(&options)?,
-        identity: exchange.identity.clone(),
-        clock: Arc::clone(exchange.ledger.clock()),
-        patience: RELAY_PATIENCE,
-    })
+    Ok(Caller { dialer: Dialer::new(&options)?, identity, clock: Arc::clone(clock), patience: RELAY_PATIENCE })
 }
 
 /// The node on Nostr. It looks for the others if there is somebody to ask for them and the operator
 /// wants it.
 fn on_nostr(config: &Config, exchange: &Exchange) -> Result<OnNostr, NetError> {
-    let (caller, store) = (caller(exchange)?, exchange.ledger.store());
+    let (caller, store) = (caller(exchange.identity.clone(), exchange.ledger.clock())?, exchange.ledger.store());
     let (relays, name) = (&config.nostr.relays, config.nostr.provider_id.clone());
     let looks = config.nostr.refresh_interval.is_some() && !relays.is_empty();
     let reach = strangers_reach(&config.mints.urls);
@@ -440,6 +452,11 @@ impl Running {
         }
         if let Err(error) = exchange.traffic.keep(&store, exchange.ledger.clock().now_ms()).await {
             tracing::warn!(%error, "how the last requests went was not written down");
+        }
+        if let Some(collector) = &exchange.traces
+            && !matches!(tokio::time::timeout(FAREWELL, collector.export()).await, Ok(Ok(())))
+        {
+            tracing::warn!("the last traces did not reach the collector");
         }
         drop(exchange);
         background.close();

@@ -7,8 +7,8 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret, Server,
-    Storage, Timeouts, Upstream, UpstreamKind, Upstreams, address, upstreams, values,
+    Admin, Alerts, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret, Server,
+    Storage, Timeouts, Traces, Upstream, UpstreamKind, Upstreams, address, upstreams, values,
 };
 
 /// Reads everything and fails with all faults at once.
@@ -54,6 +54,8 @@ impl<'a> Reader<'a> {
         let pricing = self.pricing();
         let admin = self.admin();
         let nostr = self.nostr();
+        let alerts = self.alerts();
+        let traces = self.traces();
         let log = self.log();
         Some(Config {
             server: server?,
@@ -68,6 +70,8 @@ impl<'a> Reader<'a> {
             pricing: pricing?,
             admin: admin?,
             nostr: nostr?,
+            alerts: alerts?,
+            traces: traces?,
             log: log?,
             not_used: self.not_used(),
         })
@@ -397,6 +401,21 @@ impl<'a> Reader<'a> {
         let provider_id = self.optional("PROVIDER_ID", values::provider_id);
         let refresh_interval = self.get("PROVIDERS_REFRESH_INTERVAL_SECONDS", values::seconds_or_never);
         Some(Nostr { nsec: nsec?, relays: relays?, provider_id: provider_id?, refresh_interval: refresh_interval? })
+    }
+
+    fn alerts(&mut self) -> Option<Alerts> {
+        let webhook_url = self.optional("ALERT_WEBHOOK_URL", values::webhook_url);
+        let webhook_key = self.optional("ALERT_WEBHOOK_SECRET", values::webhook_key);
+        let npub = self.optional("ALERT_NPUB", values::npub);
+        let repeat = self.get("ALERT_REPEAT_SECONDS", values::seconds_or_never);
+        Some(Alerts { webhook_url: webhook_url?, webhook_key: webhook_key?, npub: npub?, repeat: repeat? })
+    }
+
+    fn traces(&mut self) -> Option<Traces> {
+        let url = self.optional("OTEL_EXPORTER_OTLP_ENDPOINT", values::collector);
+        let headers = self.get("OTEL_EXPORTER_OTLP_HEADERS", values::headers);
+        let service = self.get("OTEL_SERVICE_NAME", values::text);
+        Some(Traces { url: url?, headers: headers?, service: service? })
     }
 
     fn log(&mut self) -> Option<Log> {

@@ -269,6 +269,25 @@ pub const SETTINGS: &[Setting] = &[
     setting("PROVIDERS_REFRESH_INTERVAL_SECONDS", &[], "900",
         "Seconds between two looks for other nodes, which /v1/providers lists. 0: never, and there is no list."),
 
+    setting("ALERT_WEBHOOK_URL", &[], "",
+        "Where alarms are posted as JSON, e.g. https://hooks.example/coinslot. It may be in your own network. See \
+         \"Alarms\" in the README."),
+    setting("ALERT_WEBHOOK_SECRET", &[], "",
+        "Signs what is posted there (webhook-signature, as Standard Webhooks has it): whsec_ and base64, or any \
+         text of 16 characters or more."),
+    setting("ALERT_NPUB", &[], "",
+        "Who gets alarms as an encrypted Nostr message (NIP-17): npub1… Needs RELAYS."),
+    setting("ALERT_REPEAT_SECONDS", &[], "21600",
+        "Seconds after which an alarm that goes on is told again. 0: never."),
+
+    setting("OTEL_EXPORTER_OTLP_ENDPOINT", &[], "",
+        "A collector of OpenTelemetry that gets a trace of each paid request (OTLP over HTTP, at /v1/traces), e.g. \
+         http://127.0.0.1:4318. Empty: nothing is traced."),
+    setting("OTEL_EXPORTER_OTLP_HEADERS", &[], "",
+        "Headers for it, as name=value with commas between; values may be percent-encoded."),
+    setting("OTEL_SERVICE_NAME", &[], "coinslot",
+        "What the node is called there."),
+
     setting("LOG_LEVEL", &[], "info",
         "off, error, warn, info, debug or trace, or a filter such as info,coinslot=debug."),
     setting("LOG_FORMAT", &[], "pretty",

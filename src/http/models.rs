@@ -103,7 +103,7 @@ pub(super) async fn profile(node: &Node, headers: &HeaderMap) -> Result<Option<A
 }
 
 fn failed(node: &Node, failure: &Failure, protocol: Protocol) -> Response<Body> {
-    let request_id = super::new_id(node);
+    let request_id = super::watch::id();
     envelope::render(failure, &Asked { protocol, request_id: &request_id, ..Asked::default() })
 }
 

@@ -14,6 +14,7 @@ use super::Payment;
 use super::keys::broken;
 use super::payer::Till;
 use crate::config::Secret;
+use crate::metrics::Method;
 use crate::failure::{Code, Failure};
 use crate::ledger::terms::Expiry;
 use crate::ledger::vouchers::{self, Batch, Funds, MAX_BATCH, New, RedeemError};
@@ -174,7 +175,9 @@ impl Till {
         if matches!(outcome, Err(RedeemError::Unknown)) {
             self.visitors().guessed_wrong(address);
         }
-        let redeemed = outcome.map_err(refused)?;
+        let outcome = outcome.map_err(refused);
+        self.wallet().counts().paid(Method::Voucher, super::outcome(outcome.as_ref().err()));
+        let redeemed = outcome?;
         let key = key.map_or_else(|| key_of(self.vault(), &code), |(_, key)| key);
         let account = self.look_up(&key).await?.ok_or_else(Failure::internal)?;
         Ok(Credited { key, amount: redeemed.amount, account })

@@ -68,6 +68,7 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../migrations/0021_charges.postgres.sql"),
     },
     Migration { version: 22, common: include_str!("../migrations/0022_traffic.sql"), sqlite: "", postgres: "" },
+    Migration { version: 27, common: include_str!("../migrations/0027_alarms.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

@@ -16,6 +16,7 @@
 mod support;
 
 mod admin;
+mod alerts;
 mod announce;
 mod audit;
 mod backup;
@@ -62,6 +63,7 @@ mod status;
 mod storage;
 mod streams;
 mod tariffs;
+mod telemetry;
 mod tidy;
 mod two_nodes;
 mod unclaimed;
