@@ -134,8 +134,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         .showing(latest.clone())
         .on_nostr(Some(network.announcer.clone()), network.directory.clone());
     let alerts = watching::open(&config, &exchange)?;
-    let (pages, admin_password) =
-        admin_pages(&config, &exchange, &alerts, latest.clone(), network.clone()).await?;
+    let (pages, admin_password) = admin_pages(&config, &exchange, &alerts, latest.clone(), network.clone()).await?;
     let forms = shop::router(state.clone());
     let router = http::router(state, shop::front(), &config.server.cors_origins).merge(forms).merge(pages);
     let router = http::watched(router, &exchange);

@@ -76,14 +76,18 @@ impl Watchman {
     fn rate(&self) -> State {
         let view = self.exchange.market.rate();
         match view.rate {
-            Ok(rate) if rate.standing == price::Standing::Grace => {
-                State::Wrong(format!("Too few feeds answer since {}; the last rate is used, made dearer", format::utc(rate.as_of_ms)))
-            }
+            Ok(rate) if rate.standing == price::Standing::Grace => State::Wrong(format!(
+                "Too few feeds answer since {}; the last rate is used, made dearer",
+                format::utc(rate.as_of_ms)
+            )),
             Ok(_) => State::Well,
             // Fixed prices in sats need none.
             Err(_) if self.exchange.market.is_priced() => State::Well,
             Err(stale) => State::Wrong(match stale.last_seen_ms {
-                Some(at_ms) => format!("Too few feeds agree, the last answered at {}; nothing that has a price in USD is sold", format::utc(at_ms)),
+                Some(at_ms) => format!(
+                    "Too few feeds agree, the last answered at {}; nothing that has a price in USD is sold",
+                    format::utc(at_ms)
+                ),
                 None => "No feed has answered; nothing that has a price in USD is sold".to_owned(),
             }),
         }
@@ -129,7 +133,11 @@ fn mint_state(mint: &MintHealth, is_known: bool) -> State {
         (Condition::Open { .. } | Condition::HalfOpen, None) => State::Unknown,
         // It has failed since it answered, and not often enough to be left alone.
         (Condition::Closed, Some((_, at_ms))) if at_ms >= answered_ms => {
-            if is_known { State::Unknown } else { trouble.map_or(State::Unknown, said) }
+            if is_known {
+                State::Unknown
+            } else {
+                trouble.map_or(State::Unknown, said)
+            }
         }
         (Condition::Closed, _) if answered_ms == i64::MIN => State::Unknown,
         (Condition::Closed, _) => State::Well,
@@ -144,7 +152,9 @@ fn upstream_states(one: &upstream::Condition) -> [Reading; 2] {
         Some(_) if one.bar.is_some() => State::Well,
         Some(_) => State::Wrong(match &*one.out {
             [] => "It failed repeatedly, and has answered nothing since".to_owned(),
-            out => format!("It failed repeatedly, has answered nothing since, and is left alone for {} models", out.len()),
+            out => {
+                format!("It failed repeatedly, has answered nothing since, and is left alone for {} models", out.len())
+            }
         }),
         None => State::Well,
     };

@@ -230,7 +230,10 @@ impl Alerts {
         let look = repo::Look {
             now_ms,
             node: &inner.node,
-            fresh: seen.iter().filter(|id| mine.get(id).is_none_or(|at| at.saturating_add(FRESH_MS) <= now_ms)).collect(),
+            fresh: seen
+                .iter()
+                .filter(|id| mine.get(id).is_none_or(|at| at.saturating_add(FRESH_MS) <= now_ms))
+                .collect(),
             gone: mine.keys().filter(|id| !seen.contains(**id)).copied().collect(),
             stale_ms: now_ms.saturating_sub(SEEN_MS),
         };
@@ -308,7 +311,11 @@ impl Alerts {
             Err(error) => {
                 let text = error.to_string();
                 if now_ms.saturating_sub(waiting.note.made_ms) > GIVE_UP_MS {
-                    tracing::error!(target = name, error = text, "an alarm could not be told for days, and is given up");
+                    tracing::error!(
+                        target = name,
+                        error = text,
+                        "an alarm could not be told for days, and is given up"
+                    );
                     repo::done(store, &waiting.note.id, name, &text, now_ms).await?;
                     return Ok(true);
                 }

@@ -203,13 +203,7 @@ async fn put(tx: &mut Tx, change: &Change<'_>) -> Result<bool, StoreError> {
     Ok(done.rows_affected() > 0)
 }
 
-async fn add_note(
-    tx: &mut Tx,
-    change: &Change<'_>,
-    what: What,
-    target: &str,
-    now_ms: i64,
-) -> Result<(), StoreError> {
+async fn add_note(tx: &mut Tx, change: &Change<'_>, what: What, target: &str, now_ms: i64) -> Result<(), StoreError> {
     let (kind, subject) = change.id;
     sqlx::query(
         "INSERT INTO alarm_notes \
@@ -268,12 +262,7 @@ pub(super) async fn next(store: &Store, target: &str) -> Result<Option<Waiting>,
 }
 
 /// Takes a note for this process until then. Returns whether nobody was quicker.
-pub(super) async fn lease(
-    store: &Store,
-    waiting: &Waiting,
-    target: &str,
-    until_ms: i64,
-) -> Result<bool, StoreError> {
+pub(super) async fn lease(store: &Store, waiting: &Waiting, target: &str, until_ms: i64) -> Result<bool, StoreError> {
     let mut tx = store.begin(Durability::ProcessSafe).await?;
     let done = sqlx::query(
         "UPDATE alarm_notes SET attempts = attempts + 1, retry_at = $1 \
@@ -302,13 +291,7 @@ pub(super) async fn keep_event(store: &Store, id: &str, target: &str, event: &st
 }
 
 /// The target has heard it, or never will.
-pub(super) async fn done(
-    store: &Store,
-    id: &str,
-    target: &str,
-    outcome: &str,
-    now_ms: i64,
-) -> Result<(), StoreError> {
+pub(super) async fn done(store: &Store, id: &str, target: &str, outcome: &str, now_ms: i64) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
     sqlx::query("UPDATE alarm_notes SET outcome = $1, done_at = $2, event = '' WHERE id = $3 AND target = $4")
         .bind(outcome)

@@ -6,14 +6,14 @@ use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::net::NetError;
 use crate::net::post::PostError;
-use crate::nostr::message::{Courier, MessageError};
 use crate::nostr::Caller;
+use crate::nostr::message::{Courier, MessageError};
 
 /// One way to the operator.
 #[derive(Clone, Debug)]
 pub enum Target {
     Webhook(Webhook),
-    Nostr(Courier),
+    Nostr(Box<Courier>),
 }
 
 /// Why a note did not arrive. Holds no address and nothing that a server said.
@@ -57,7 +57,8 @@ impl Sender {
         }
         if let Some(npub) = &alerts.npub {
             let courier = Courier::new(caller.clone(), config.nostr.relays.clone(), npub);
-            targets.push(Target::Nostr(courier.ok_or(NetError::Address("ALERT_NPUB is no public key"))?));
+            let courier = courier.ok_or(NetError::Address("ALERT_NPUB is no public key"))?;
+            targets.push(Target::Nostr(Box::new(courier)));
         }
         let teller = Teller {
             name: config.info.name.clone(),

@@ -32,7 +32,8 @@ impl Webhook {
         let url = Url::parse(self.url.expose()).map_err(|_| NetError::Address("the address cannot be read"))?;
         let time = now_secs.to_string();
         let mut headers = vec![("webhook-id", id.to_owned()), ("webhook-timestamp", time.clone())];
-        headers.extend(self.key.as_ref().and_then(|key| sign(key, id, &time, &body)).map(|it| ("webhook-signature", it)));
+        headers
+            .extend(self.key.as_ref().and_then(|key| sign(key, id, &time, &body)).map(|it| ("webhook-signature", it)));
         self.poster.post(&url, MEDIA, &headers, Bytes::from(body)).await
     }
 }

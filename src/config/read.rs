@@ -7,8 +7,8 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Alerts, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret, Server,
-    Storage, Timeouts, Traces, Upstream, UpstreamKind, Upstreams, address, upstreams, values,
+    Admin, Alerts, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret,
+    Server, Storage, Timeouts, Traces, Upstream, UpstreamKind, Upstreams, address, upstreams, values,
 };
 
 /// Reads everything and fails with all faults at once.

@@ -75,9 +75,10 @@ pub(super) fn headers(text: &str) -> Parsed<Vec<(String, Secret)>> {
         let (name, value) = entry.split_once('=').ok_or_else(expected)?;
         let name = name.trim().to_ascii_lowercase();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        let value: Option<String> = url::form_urlencoded::parse(format!("v={}", value.trim().replace('+', "%2B")).as_bytes())
-            .next()
-            .map(|(_, value)| value.into_owned());
+        let value: Option<String> =
+            url::form_urlencoded::parse(format!("v={}", value.trim().replace('+', "%2B")).as_bytes())
+                .next()
+                .map(|(_, value)| value.into_owned());
         let value = value.filter(|value| value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '));
         if name.is_empty() || !name.bytes().all(plain) {
             return Err(expected());

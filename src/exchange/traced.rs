@@ -53,7 +53,13 @@ impl Exchange {
     }
 
     /// Ends the trace of a request that failed before its money was held.
-    pub(super) fn end_unadmitted(&self, mut trace: Trace, dialect: &dyn Dialect, name: Option<&str>, failure: &Failure) {
+    pub(super) fn end_unadmitted(
+        &self,
+        mut trace: Trace,
+        dialect: &dyn Dialect,
+        name: Option<&str>,
+        failure: &Failure,
+    ) {
         // A name that nobody knows is the client's text.
         let model = name.and_then(|name| self.market.canonical(name));
         if let Some(model) = &model {

@@ -145,7 +145,12 @@ async fn read_call<'a>(
             .is_some_and(|mode| mode.trim().eq_ignore_ascii_case("stream")),
         request_id: asks.request_id.clone(),
         conversation: headers::conversation(headers).map(str::to_owned),
-        link: node.exchange.traces.as_ref().and_then(|_| headers::text(headers, headers::TRACEPARENT)).and_then(Link::parse),
+        link: node
+            .exchange
+            .traces
+            .as_ref()
+            .and_then(|_| headers::text(headers, headers::TRACEPARENT))
+            .and_then(Link::parse),
         once: None,
     };
     Ok((call, key))

@@ -125,7 +125,11 @@ impl Money {
         self.redemptions.write(page, "outcome");
         page.family("coinslot_change_total", Kind::Counter, "Change and refunds given, by how they were made.");
         self.change.write(page, "mode");
-        page.family("coinslot_sweeps_total", Kind::Counter, "Exchanges of coins for handier ones, by what came of them.");
+        page.family(
+            "coinslot_sweeps_total",
+            Kind::Counter,
+            "Exchanges of coins for handier ones, by what came of them.",
+        );
         self.exchanges.write(page, "outcome");
     }
 }

@@ -6,8 +6,19 @@ use super::exposition::{Exposition, Kind};
 
 /// Families of routes. The last one is all that has no other.
 const FAMILIES: [&str; 13] = [
-    "front", "models", "info", "balance", "lightning", "quote", "receipts", "prices", "providers", "shop", "admin",
-    "health", "other",
+    "front",
+    "models",
+    "info",
+    "balance",
+    "lightning",
+    "quote",
+    "receipts",
+    "prices",
+    "providers",
+    "shop",
+    "admin",
+    "health",
+    "other",
 ];
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 

@@ -48,7 +48,8 @@ impl Poster {
         let mut all = HeaderMap::new();
         let bad = |_| NetError::Other("a header cannot be sent");
         for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| NetError::Other("a header cannot be sent"))?;
+            let name =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|_| NetError::Other("a header cannot be sent"))?;
             let mut value = HeaderValue::from_str(value).map_err(bad)?;
             value.set_sensitive(true);
             all.insert(name, value);

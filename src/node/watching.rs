@@ -52,4 +52,3 @@ pub(super) fn start(
     jobs::start(crew, stop, jobs::WatchAlarms { alerts: alerts.clone(), watchman });
     jobs::start(crew, stop, jobs::TellAlarms { alerts });
 }
-

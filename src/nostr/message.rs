@@ -94,9 +94,8 @@ impl Courier {
     /// The relays that the recipient names, by its newest word.
     async fn inbox(&self) -> Vec<String> {
         let asked = join_all(self.relays.iter().map(|url| self.caller.within(self.ask(url)))).await;
-        let is_its = |event: &Event| {
-            event.pubkey == self.to && event.kind == Kind::from_u16(INBOX) && event.verify().is_ok()
-        };
+        let is_its =
+            |event: &Event| event.pubkey == self.to && event.kind == Kind::from_u16(INBOX) && event.verify().is_ok();
         let found = asked.into_iter().filter_map(Result::ok).flatten().filter(is_its);
         let Some(newest) = found.max_by_key(|event| event.created_at) else { return Vec::new() };
         let tags = newest.tags.iter().map(nostr::Tag::as_slice);

@@ -14,11 +14,11 @@ use super::Payment;
 use super::keys::broken;
 use super::payer::Till;
 use crate::config::Secret;
-use crate::metrics::Method;
 use crate::failure::{Code, Failure};
 use crate::ledger::terms::Expiry;
 use crate::ledger::vouchers::{self, Batch, Funds, MAX_BATCH, New, RedeemError};
 use crate::ledger::{Account, Ledger};
+use crate::metrics::Method;
 use crate::money::{MintUnit, Msat};
 use crate::vault::{self, LEGIBLE, Vault};
 

@@ -69,7 +69,8 @@ impl Collector {
         clock: &SharedClock,
     ) -> Result<Option<Self>, NetError> {
         let Some(url) = config.url.clone() else { return Ok(None) };
-        let attributes = [("service.name", &*config.service), ("service.version", version), ("service.instance.id", node)];
+        let attributes =
+            [("service.name", &*config.service), ("service.version", version), ("service.instance.id", node)];
         let attributes = attributes.map(|(name, text)| pair(name, &Value::from(text))).to_vec();
         let inner = Inner {
             poster: Poster::new()?,

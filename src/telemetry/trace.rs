@@ -132,7 +132,14 @@ impl Trace {
     }
 
     /// It has ended: well, or with this. `calls`: another server was asked.
-    pub fn end(&mut self, step: Step, name: &str, calls: bool, error: Option<&str>, said: impl FnOnce() -> Vec<(&'static str, Value)>) {
+    pub fn end(
+        &mut self,
+        step: Step,
+        name: &str,
+        calls: bool,
+        error: Option<&str>,
+        said: impl FnOnce() -> Vec<(&'static str, Value)>,
+    ) {
         let (Some(sketch), Some(began)) = (&mut self.0, step.0) else { return };
         if sketch.steps.len() >= MOST_STEPS {
             return;

@@ -56,8 +56,7 @@ const TALK: [Talk; 3] = [
 ];
 
 /// Beginnings of names that vendors give to accounts and what belongs to them.
-const NAMES: [&str; 10] =
-    ["org-", "org_", "proj_", "proj-", "acct_", "team-", "team_", "user-", "usr_", "wrkspc_"];
+const NAMES: [&str; 10] = ["org-", "org_", "proj_", "proj-", "acct_", "team-", "team_", "user-", "usr_", "wrkspc_"];
 /// Shortest part behind such a beginning.
 const NAME_CHARS: usize = 6;
 

@@ -8,6 +8,7 @@ use rust_decimal::Decimal;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use super::account;
 use super::kind::{Auth, Preset, protocol_of};
 use super::models::{Models, Names};
 use super::pool::{Unavailable, Wanted};

@@ -188,9 +188,8 @@ impl Keysets {
 
     async fn cheapest(&self, unit: MintUnit) -> Option<Id> {
         let infos = self.infos.read().await;
-        let of_unit = infos.iter().filter(|keyset| {
-            keyset.active && MintUnit::parse(&keyset.unit.to_string()) == Some(unit)
-        });
+        let of_unit =
+            infos.iter().filter(|keyset| keyset.active && MintUnit::parse(&keyset.unit.to_string()) == Some(unit));
         of_unit.min_by_key(|keyset| keyset.input_fee_ppk).map(|keyset| keyset.id)
     }
 

@@ -25,7 +25,6 @@ use super::{Trusted, Wallet, WalletError, currency};
 use crate::failpoint::failpoint;
 use crate::ledger::AccountId;
 use crate::metrics::{Method, Paid};
-use crate::metrics::{Method, Paid};
 use crate::money::{Msat, Sat};
 use crate::store::Durability;
 

@@ -63,7 +63,8 @@ impl Wallet {
                     continue;
                 }
                 let Some(coins) = ladder.exchange(&held, &active.amounts) else { continue };
-                let fee = trusted.keysets.input_fee(coins.values().flat_map(|n| std::iter::repeat_n(active.id, *n))).await;
+                let fee =
+                    trusted.keysets.input_fee(coins.values().flat_map(|n| std::iter::repeat_n(active.id, *n))).await;
                 if is_worth_it(worth(&coins), fee) {
                     short.push((trusted.http.url().to_owned(), unit));
                 }

@@ -100,7 +100,10 @@ async fn an_alarm_is_told_once_again_after_hours_and_when_it_is_over() {
     assert_eq!(told(&hook).iter().map(String::as_str).collect::<BTreeSet<_>>(), first);
     assert_eq!(hook.posted().len(), 2);
     let open = alerts::open(&desk.store).await.unwrap();
-    assert_eq!(open.iter().map(|one| one.kind).collect::<BTreeSet<_>>(), BTreeSet::from([Kind::Books, Kind::UpstreamBarred]));
+    assert_eq!(
+        open.iter().map(|one| one.kind).collect::<BTreeSet<_>>(),
+        BTreeSet::from([Kind::Books, Kind::UpstreamBarred])
+    );
     assert_eq!(alerts.board().iter().map(|(_, count)| count).sum::<usize>(), 2);
 
     // It is signed as Standard Webhooks has it, and says what it is.
@@ -234,7 +237,10 @@ async fn a_target_that_fails_hears_everything_later_and_in_order() {
     assert!(ids[0] == ids[1] && ids[1] == ids[2] && ids[2] != ids[3], "the same note has the same id: {ids:?}");
     let events = relay.heard("EVENT");
     let ids: Vec<&str> = events.iter().map(|message| message[1]["id"].as_str().unwrap()).collect();
-    assert!(ids.len() == 4 && ids[0] == ids[1] && ids[1] == ids[2] && ids[2] != ids[3], "and is the same event: {ids:?}");
+    assert!(
+        ids.len() == 4 && ids[0] == ids[1] && ids[1] == ids[2] && ids[2] != ids[3],
+        "and is the same event: {ids:?}"
+    );
     desk.finish().await;
 }
 

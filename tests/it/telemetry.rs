@@ -122,7 +122,10 @@ async fn a_request_is_a_span_with_a_step_for_each_thing_it_waited_for() {
     let all = arrived(&hook, 2).await;
     let (root, steps) = request(&all, 0);
     assert_eq!(names(&steps), ["redeem", "hold", "upstream", "settle", "change"]);
-    assert_eq!((said(&root)["coinslot.payment.method"].as_str(), &*said(&root)["coinslot.stream"]), ("x-cashu", "true"));
+    assert_eq!(
+        (said(&root)["coinslot.payment.method"].as_str(), &*said(&root)["coinslot.stream"]),
+        ("x-cashu", "true")
+    );
     assert!(root.links.is_empty());
 
     // All upstreams fail: the money goes back. A model that nobody knows is not named.
@@ -140,8 +143,18 @@ async fn a_request_is_a_span_with_a_step_for_each_thing_it_waited_for() {
 
     // Nothing of a client is in it, no key, and no address; and it is told with the operator's header.
     let secrets = [
-        "canary-0", "prompt-canary", "model-canary", "state-canary", "echo", "cashuB", &world.key, KEYS[0], KEYS[1],
-        "collector-key", "127.0.0.1", "localhost",
+        "canary-0",
+        "prompt-canary",
+        "model-canary",
+        "state-canary",
+        "echo",
+        "cashuB",
+        &world.key,
+        KEYS[0],
+        KEYS[1],
+        "collector-key",
+        "127.0.0.1",
+        "localhost",
     ];
     for posted in hook.posted() {
         assert_eq!(posted.header("authorization"), "Bearer collector-key");

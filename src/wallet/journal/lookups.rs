@@ -89,10 +89,7 @@ pub(in crate::wallet) async fn count_open(
 }
 
 /// Operations that were begun before then and are open, by mint. Invoices that nobody has paid yet are none.
-pub(in crate::wallet) async fn stuck(
-    connection: &mut AnyConnection,
-    before_ms: i64,
-) -> Result<Vec<Stuck>, StoreError> {
+pub(in crate::wallet) async fn stuck(connection: &mut AnyConnection, before_ms: i64) -> Result<Vec<Stuck>, StoreError> {
     let sql = format!(
         "SELECT mint, COUNT(*), MIN(created_at) FROM operations WHERE {OPEN} AND created_at < $1 \
          AND NOT (kind = 'topup' AND state = 'planned') GROUP BY mint ORDER BY mint"
