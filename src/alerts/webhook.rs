@@ -2,7 +2,7 @@
 //! has it, so that its libraries can check them.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -41,7 +41,7 @@ impl Webhook {
 /// HMAC-SHA256 over id, time and body. `None`: the key is none, which the configuration does not let in.
 fn sign(key: &Secret, id: &str, time: &str, body: &str) -> Option<String> {
     let key = match key.expose().strip_prefix("whsec_") {
-        Some(encoded) => STANDARD.decode(encoded).ok()?,
+        Some(encoded) => STANDARD_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?,
         None => key.expose().as_bytes().to_vec(),
     };
     let mut mac = Hmac::<Sha256>::new_from_slice(&key).ok()?;

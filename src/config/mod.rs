@@ -93,6 +93,9 @@ impl Config {
                 (false, false) => None,
             };
         lines.extend(unlisted.map(|name| format!("not listed on Nostr, where clients look for nodes: set {name}")));
+        if self.alerts.npub.is_some() && self.nostr.relays.is_empty() {
+            lines.push("ALERT_NPUB cannot be told anything: set RELAYS".to_owned());
+        }
         let unused = |name| format!("{name} is set, but this version does not use it yet");
         lines.extend(self.not_used.iter().map(unused));
         lines

@@ -440,6 +440,8 @@ fn notices_name_what_is_missing_and_what_has_no_effect_yet() {
     );
     let unlisted = read(&[("RELAYS", "wss://r.example")]).notices();
     assert_eq!(unlisted.last().unwrap(), "not listed on Nostr, where clients look for nodes: set HTTP_URL");
+    let untold = read(&[("ALERT_NPUB", NPUB)]).notices();
+    assert_eq!(untold.last().unwrap(), "ALERT_NPUB cannot be told anything: set RELAYS");
     let config = read(&[
         ("UPSTREAM_BASE_URL", "https://u.example"),
         ("MINT", "https://m.example"),

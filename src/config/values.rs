@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ipnet::IpNet;
 use rust_decimal::Decimal;
 use tracing_subscriber::EnvFilter;
@@ -51,7 +51,7 @@ pub(super) fn webhook_url(text: &str) -> Parsed<Secret> {
 /// A key as Standard Webhooks writes it, or a text that is one.
 pub(super) fn webhook_key(text: &str) -> Parsed<Secret> {
     let length = match text.strip_prefix("whsec_") {
-        Some(encoded) => STANDARD.decode(encoded).map_or(0, |key| key.len()),
+        Some(encoded) => STANDARD_NO_PAD.decode(encoded.trim_end_matches('=')).map_or(0, |key| key.len()),
         None => text.len(),
     };
     if length >= BEARER_CHARS {

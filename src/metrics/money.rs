@@ -7,10 +7,8 @@ use super::exposition::{Exposition, Kind};
 /// How somebody paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// With a key that has a balance.
+    /// With a key that has a balance, or a token that is one.
     Key,
-    /// With a token as a key.
-    TokenKey,
     /// With a token that rode on the request.
     OneShot,
     Lightning,
@@ -18,13 +16,12 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [Self; 5] = [Self::Key, Self::TokenKey, Self::OneShot, Self::Lightning, Self::Voucher];
+    const ALL: [Self; 4] = [Self::Key, Self::OneShot, Self::Lightning, Self::Voucher];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Key => "key",
-            Self::TokenKey => "token_key",
             Self::OneShot => "x_cashu",
             Self::Lightning => "lightning",
             Self::Voucher => "voucher",

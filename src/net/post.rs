@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use super::{ClientOptions, NetError, check_url, client, read_limited};
+use super::{ClientOptions, NetError, check_url, client, is_onion, read_limited};
 
 /// For everything: name, connection, answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,6 +45,9 @@ impl Poster {
         body: Bytes,
     ) -> Result<(), PostError> {
         check_url(url)?;
+        if is_onion(url) {
+            return Err(NetError::Address("the address is in Tor, and this node has no way there").into());
+        }
         let mut all = HeaderMap::new();
         let bad = |_| NetError::Other("a header cannot be sent");
         for (name, value) in headers {

@@ -71,8 +71,7 @@ impl Payment {
     #[must_use]
     pub const fn method(&self) -> Option<Method> {
         match self {
-            Self::Key(_) => Some(Method::Key),
-            Self::TokenKey(_) => Some(Method::TokenKey),
+            Self::Key(_) | Self::TokenKey(_) => Some(Method::Key),
             Self::OneShot(_) => Some(Method::OneShot),
             Self::Asking => None,
         }

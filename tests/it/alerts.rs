@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use coinslot::alerts::{self, Alerts, Kind, Reading, Sender, State};
 use coinslot::clock::SharedClock;
 use coinslot::config::Config;
@@ -109,7 +109,8 @@ async fn an_alarm_is_told_once_again_after_hours_and_when_it_is_over() {
     // It is signed as Standard Webhooks has it, and says what it is.
     for posted in hook.posted() {
         assert_eq!((posted.path.as_str(), posted.header("content-type")), ("/a/hook", "application/json"));
-        let mut mac = Hmac::<Sha256>::new_from_slice(&STANDARD.decode(&SECRET["whsec_".len()..]).unwrap()).unwrap();
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&STANDARD_NO_PAD.decode(&SECRET["whsec_".len()..]).unwrap()).unwrap();
         let signed = [posted.header("webhook-id"), posted.header("webhook-timestamp")].join(".");
         mac.update(format!("{signed}.").as_bytes());
         mac.update(&posted.body);
@@ -367,7 +368,7 @@ async fn an_upstream_that_is_down_is_an_alarm_in_the_nodes_own_words() {
     until("the operator is told", async || !hook.posted().is_empty()).await;
     assert_eq!(told(&hook), [format!("alarm.raised upstream_down {}", crate::pool::NAMES[0])]);
     let text = String::from_utf8_lossy(&hook.posted()[0].body).into_owned();
-    assert!(!text.contains("canary") && !text.contains(crate::pool::KEYS[0]), "{text}");
+    assert!(!text.contains("prompt-canary") && !text.contains(crate::pool::KEYS[0]), "{text}");
     // It answers again.
     until("it is over", async || {
         assert_eq!(world.send(&ask("prompt-canary")).await.status, 200);
