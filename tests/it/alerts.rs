@@ -1,15 +1,22 @@
 //! What is wrong is told: once, to everybody who is to be told, and in nobody else's words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use coinslot::alerts::{self, Alerts, Kind, Reading, Sender, State};
+use cdk::nuts::CurrencyUnit;
+use coinslot::alerts::{self, Alerts, Kind, Reading, Sender, State, Watchman};
+use coinslot::audit::Latest;
 use coinslot::clock::SharedClock;
 use coinslot::config::Config;
+use coinslot::money::Msat;
+use coinslot::net::ClientOptions;
+use coinslot::net::dialer::Dialer;
+use coinslot::nostr::{Announcer, Caller};
 use coinslot::store::{Durability, Store};
+use coinslot::wallet::Change;
 use hmac::{Hmac, Mac as _};
 use nostr::nips::nip19::ToBech32 as _;
 use nostr::nips::nip59::UnwrappedGift;
@@ -18,15 +25,19 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::announce::caller;
+use crate::lightning::node_ahead;
 use crate::pool::{World, refuse};
 use crate::pool_health::Browser;
 use crate::process::ChildNode;
 use crate::support::answers::until;
+use crate::support::chaos::{Chaos, Mode};
 use crate::support::clock::Ahead;
 use crate::support::db::TestDb;
 use crate::support::hook::Hook;
+use crate::support::lnurl::{Mood, Recipient};
 use crate::support::mint::TestMint;
-use crate::support::node::ask;
+use crate::support::node::{TestNode, ask};
+use crate::support::purse::Purse;
 use crate::support::relay::{FakeRelay, Manner, RealRelay};
 use crate::support::upstream::Upstream;
 
@@ -421,6 +432,97 @@ async fn a_crash_neither_loses_a_note_nor_makes_another() {
         node.stop().await;
         node.db.remove().await;
     }
+}
+
+/// What a watchman of this node finds wrong.
+async fn found(node: &TestNode, announcer: &Announcer) -> BTreeMap<&'static str, String> {
+    let exchange = Arc::clone(node.running().exchange());
+    let (audit, announcer) = (Latest::default(), announcer.clone());
+    let readings = Watchman { exchange, audit, announcer, pays_out: true }.look().await.unwrap();
+    let wrong = readings.into_iter().filter_map(|reading| match reading.state {
+        State::Wrong(said) => Some((reading.kind.name(), format!("{} {said}", reading.subject).trim().to_owned())),
+        _ => None,
+    });
+    wrong.collect()
+}
+
+fn announcer(node: &TestNode, relays: &[String]) -> Announcer {
+    let exchange = node.running().exchange();
+    let caller = Caller {
+        dialer: Dialer::new(&ClientOptions::default()).unwrap(),
+        identity: exchange.identity.clone(),
+        clock: Arc::clone(exchange.ledger.clock()),
+        patience: Duration::from_secs(20),
+    };
+    Announcer::new(exchange.ledger.store().clone(), caller, relays.to_vec(), None, "0.1.0")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payouts_stuck_operations_and_relays_are_looked_at() {
+    let (mint, upstream, recipient) = (TestMint::start().await, Upstream::start().await, Recipient::start().await);
+    let relay = FakeRelay::start(Manner::Drop).await;
+    let chaos = Chaos::before(&mint.url());
+    let purse = Purse::with_unit(&chaos.url(), CurrencyUnit::Sat).await;
+    purse.mint_sats(1_000).await;
+    let clock = Arc::new(Ahead::default());
+    let (url, relays) = (chaos.url(), relay.url());
+    let more = [
+        ("CASHU_MINTS", &*url),
+        ("MODEL_BASED_PRICING", "false"),
+        ("COST_PER_REQUEST", "50"),
+        ("RELAYS", &relays),
+        ("HTTP_URL", "https://node.example.com"),
+    ];
+    let node = node_ahead(&mint, &upstream, &clock, &more).await;
+    let voice = announcer(&node, &[relay.url()]);
+    until("no relay has the listing", async || found(&node, &voice).await.contains_key("relays_down")).await;
+    let said = found(&node, &voice).await;
+    assert_eq!(said["relays_down"], "1 of 1 fail, so clients do not find the node");
+    assert_eq!(said.len(), 1, "{said:?}");
+
+    // Earnings that cannot be sent, and then can.
+    let token = purse.send(500).await;
+    for _ in 0..4 {
+        assert_eq!(node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status(), 200);
+    }
+    let wallet = node.running().exchange().till.wallet().clone();
+    let pay_out = async || wallet.pay_out(&recipient.name(), Msat::new(100_000).unwrap()).await.unwrap();
+    recipient.set(Mood::Refuses);
+    let outcome = pay_out().await;
+    assert!(matches!(outcome[..], [Change::Failed(_)]), "{outcome:?}");
+    let said = found(&node, &voice).await;
+    assert!(said["payout_failed"].starts_with(&format!("{url} 200.000 sat could not be sent")), "{said:?}");
+    recipient.set(Mood::Good);
+    clock.step(Duration::from_secs(1));
+    assert!(matches!(pay_out().await[..], [Change::Sent { .. }]));
+    assert!(!found(&node, &voice).await.contains_key("payout_failed"));
+
+    // A redemption whose mint says nothing.
+    chaos.set("/v1/swap", Mode::DropReply);
+    chaos.set("/v1/restore", Mode::Cut);
+    chaos.set("/v1/checkstate", Mode::Cut);
+    let token = purse.send(60).await;
+    assert_eq!(node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status(), 425);
+    clock.step(Duration::from_secs(29 * 60));
+    assert!(!found(&node, &voice).await.contains_key("operation_stuck"));
+    clock.step(Duration::from_secs(120));
+    let said = found(&node, &voice).await;
+    assert!(said["operation_stuck"].starts_with(&format!("{url} 1 unfinished since 20")), "{said:?}");
+    chaos.calm();
+    until("it is finished", async || {
+        clock.step(Duration::from_secs(10));
+        wallet.resume(0).await.unwrap();
+        !found(&node, &voice).await.contains_key("operation_stuck")
+    })
+    .await;
+    node.finish().await;
+
+    // A rate that nobody gives.
+    let feeds = [("BTC_USD_FIXED", ""), ("BTC_USD_FEEDS", "kraken=http://127.0.0.1:9/")];
+    let node = TestNode::with(&mint, &upstream, &feeds).await;
+    let said = found(&node, &announcer(&node, &[])).await;
+    assert_eq!(said["rate_stale"], "No feed has answered; nothing that has a price in USD is sold");
+    node.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
