@@ -498,10 +498,10 @@ async fn payouts_stuck_operations_and_relays_are_looked_at() {
     assert!(!found(&node, &voice).await.contains_key("payout_failed"));
 
     // A redemption whose mint says nothing.
+    let token = purse.send(60).await;
     chaos.set("/v1/swap", Mode::DropReply);
     chaos.set("/v1/restore", Mode::Cut);
     chaos.set("/v1/checkstate", Mode::Cut);
-    let token = purse.send(60).await;
     assert_eq!(node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status(), 425);
     clock.step(Duration::from_secs(29 * 60));
     assert!(!found(&node, &voice).await.contains_key("operation_stuck"));

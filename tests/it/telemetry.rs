@@ -124,7 +124,7 @@ async fn a_request_is_a_span_with_a_step_for_each_thing_it_waited_for() {
     assert_eq!(names(&steps), ["redeem", "hold", "upstream", "settle", "change"]);
     assert_eq!(
         (said(&root)["coinslot.payment.method"].as_str(), &*said(&root)["coinslot.stream"]),
-        ("x-cashu", "true")
+        ("x_cashu", "true")
     );
     assert!(root.links.is_empty());
 
