@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn signatures_are_those_of_standard_webhooks() {
         // The example of the specification's libraries.
-        let key = Secret::new("whsec_MfKQ9r8GKYqTwjUPD8ILPZIo2LaLaSw".to_owned());
+        let key = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned());
         let (id, time, body) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", r#"{"test": 2432232314}"#);
         assert_eq!(sign(&key, id, time, body).unwrap(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         let plain = Secret::new("0123456789abcdef".to_owned());

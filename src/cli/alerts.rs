@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::node;
 use crate::store::Store;
 
-pub(super) const HELP: &str = "list the alarms that go on; or send a test to whom they are told (0 all arrived)";
+pub(super) const HELP: &str = "list the alarms that go on, or send a test (0 all arrived)";
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     let json = words.contains(&"--json");

