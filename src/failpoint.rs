@@ -67,6 +67,10 @@ pub const POINTS: &[&str] = &[
     "sweep.swapped",
     "sweep.kept",
     "sweep.done",
+    // The operator is told what is wrong.
+    "alert.written",
+    "alert.leased",
+    "alert.delivered",
 ];
 
 /// Whether this is the name of a place.

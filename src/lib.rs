@@ -51,6 +51,7 @@
 //! * [`upstream`]: the APIs behind the node: kinds, who goes first, who is left alone or barred, one attempt,
 //!   what a failed one means, what they cost.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
+//! * [`alerts`]: what is wrong, told to an operator who does not look. [`telemetry`]: traces of requests.
 //! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`shop`]: `/` and `/docs` in
 //!   a browser. `pages`: what all pages share. [`node`]: composition. [`cli`]: the program's verbs.
 //!
@@ -80,6 +81,7 @@
 //! clock and a log of its own, and believes a relay to be short.
 
 pub mod admin;
+pub mod alerts;
 pub mod audit;
 pub mod backup;
 pub mod catalog;
@@ -106,6 +108,7 @@ pub mod price;
 pub mod shop;
 pub mod status;
 pub mod store;
+pub mod telemetry;
 pub mod tor;
 pub mod upstream;
 pub mod vault;

@@ -8,6 +8,7 @@
 pub mod dialer;
 pub mod fetch;
 pub mod own;
+pub mod post;
 pub mod public;
 pub mod way;
 

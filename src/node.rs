@@ -4,10 +4,12 @@
 //! upstream, routes, jobs. Stop: no new connections; running exchanges finish and settle within the
 //! time limit; the ledger's queue is written out; the database is closed.
 
+mod network;
+mod watching;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminError, AdminState, OnNostr};
+use crate::alerts::Alerts;
 use crate::audit::{Auditor, Latest};
 use crate::backup::Snapshots;
 use crate::catalog::import::{ImportError, Importer};
-use crate::catalog::rivals::Rivals;
 use crate::catalog::{file, route::Market};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Mints, Secret};
@@ -30,22 +32,24 @@ use crate::http::peer::Proxies;
 use crate::http::serve::Entrance;
 use crate::jobs::{self, Crew};
 use crate::ledger::Ledger;
-use crate::net::dialer::Dialer;
 use crate::net::public::Reach;
 use crate::net::way::{Way, Ways};
 use crate::net::{self, ClientOptions, NetError};
-use crate::nostr::{Announcer, Caller, Directory, Identity, IdentityError};
+use crate::nostr::{Announcer, Identity, IdentityError};
 use crate::payment::payer::Till;
 use crate::payment::rates::Rates;
 use crate::price::PriceBook;
 use crate::shop;
 use crate::store::{FileLock, Lineage, Store, StoreError};
+use crate::telemetry::Collector;
 use crate::tor::{Onion, Tor, TorError};
 use crate::upstream::{Pool, PoolError};
 use crate::vault::{Vault, VaultError, hex, write_private};
 use crate::wallet::holdings::Inspector;
 use crate::wallet::mint::Limits;
 use crate::wallet::{Options, Seed, Wallet, WalletError};
+
+pub(crate) use watching::caller_beside;
 
 /// The setting that the wallet's sealed seed is kept under.
 pub(crate) const SEED: &str = "wallet_seed";
@@ -128,7 +132,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;
     let exchange = open_exchange(&config, ways, &wallet, vault, Arc::clone(&book), identity).await?;
     let exchanges = exchange.tracker.clone();
-    let network = on_nostr(&config, ways, &exchange)?;
+    let network = network::open(&config, ways, &exchange)?;
     let (onion, visits) = tor.appear().await;
     let latest = Latest::default();
     let spool = http::Spool::new(config.server.max_body_bytes, config.server.max_buffered_bytes);
@@ -136,10 +140,12 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         .showing(latest.clone())
         .on_nostr(Some(network.announcer.clone()), network.directory.clone())
         .in_tor(onion.clone());
+    let alerts = watching::open(&config, ways, &exchange)?;
     let (pages, admin_password) =
-        admin_pages(&config, &exchange, latest.clone(), network.clone(), onion.clone()).await?;
+        admin_pages(&config, &exchange, &alerts, latest.clone(), network.clone(), onion.clone()).await?;
     let forms = shop::router(state.clone());
     let router = http::router(state, shop::front(), &config.server.cors_origins).merge(forms).merge(pages);
+    let router = http::watched(router, &exchange);
     let (listener, address) = listen(&config).await?;
 
     let crew = Crew::new(background.clone(), Arc::clone(&exchange.metrics), Arc::clone(exchange.ledger.clock()));
@@ -148,8 +154,9 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     if let Some(snapshots) = snapshots {
         jobs::start(&crew, &stop, jobs::TakeSnapshot { snapshots, clock: Arc::clone(exchange.ledger.clock()) });
     }
+    watching::start(&crew, &stop, &config, &exchange, alerts, &latest, &network.announcer);
     start_work(&crew, &stop, &config, &exchange, latest, now_ms);
-    start_on_nostr(&crew, &stop, &config, &exchange, &network, onion);
+    network::start(&crew, &stop, &config, &exchange, &network, onion);
     let entrance = Entrance { listener, proxies: Proxies::new(&config.server.trusted_proxies), visits };
     background.spawn(http::serve::run(entrance, router, exchanges.clone(), drain.clone(), stop.clone()));
     let npub = is_new.then(|| exchange.identity.npub().to_owned());
@@ -188,6 +195,8 @@ async fn open_exchange(
     let mut pricing = config.pricing.clone();
     // Whose models are to come has models, though none may be there yet.
     pricing.model_based = pricing.model_based.or(importer.has_sources().then_some(true));
+    let traces =
+        Collector::from_config(&config.traces, &ways.reports, ledger.owner(), env!("CARGO_PKG_VERSION"), &clock)?;
     let exchange = Arc::new(Exchange {
         market: Market::new(importer.shelf().clone(), book, pricing, Arc::clone(&clock)),
         importer,
@@ -206,6 +215,7 @@ async fn open_exchange(
         drains: Exchange::drain_permits(),
         metrics: Arc::default(),
         traffic: Arc::default(),
+        traces,
     });
     exchange.learn_tariffs().await?;
     Ok(exchange)
@@ -236,6 +246,7 @@ async fn take_over(ledger: &Ledger, data_dir: &Path, now_ms: i64) -> Result<Line
 async fn admin_pages(
     config: &Config,
     exchange: &Arc<Exchange>,
+    alerts: &Alerts,
     audit: Latest,
     network: OnNostr,
     onion: Onion,
@@ -257,7 +268,8 @@ async fn admin_pages(
         network,
         onion,
     };
-    let metrics = admin::metrics_router(state.clone(), Arc::clone(exchange), config.admin.metrics_token.clone());
+    let token = config.admin.metrics_token.clone();
+    let metrics = admin::metrics_router(state.clone(), Arc::clone(exchange), alerts.clone(), token);
     Ok((admin::router(state).merge(metrics), admin.generated))
 }
 
@@ -291,82 +303,14 @@ fn start_upkeep(
     jobs::start(crew, stop, jobs::WatchUpstreams { exchange: Arc::clone(exchange) });
     jobs::start(crew, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
     jobs::start(crew, stop, jobs::KeepTraffic { exchange: Arc::clone(exchange) });
+    if let Some(collector) = exchange.traces.clone() {
+        jobs::start(crew, stop, jobs::ExportTraces { collector });
+    }
     jobs::start(crew, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
 }
 
-/// How long a conversation with a relay may take.
-const RELAY_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the relays may keep a node that stops.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-fn caller(relays: &[String], way: &Way, exchange: &Exchange) -> Result<Caller, NetError> {
-    let options = ClientOptions { read_timeout: Some(RELAY_PATIENCE), way: way.clone(), ..ClientOptions::default() };
-    let connect_timeout = way.longest(options.connect_timeout, relays);
-    // What it takes to get there longer than usual comes on top.
-    let patience = RELAY_PATIENCE.saturating_add(connect_timeout.saturating_sub(options.connect_timeout));
-    Ok(Caller {
-        dialer: Dialer::new(&ClientOptions { connect_timeout, ..options })?,
-        identity: exchange.identity.clone(),
-        clock: Arc::clone(exchange.ledger.clock()),
-        patience,
-    })
-}
-
-/// The node on Nostr. It looks for the others if there is somebody to ask for them and the operator
-/// wants it.
-fn on_nostr(config: &Config, ways: &Ways, exchange: &Exchange) -> Result<OnNostr, NetError> {
-    let (relays, name) = (&config.nostr.relays, config.nostr.provider_id.clone());
-    let (caller, store) = (caller(relays, &ways.relays, exchange)?, exchange.ledger.store());
-    let looks = config.nostr.refresh_interval.is_some() && !relays.is_empty();
-    let reach = strangers_reach(&config.mints.urls);
-    let directory =
-        looks.then(|| Directory::new(store.clone(), caller.clone(), reach, ways.strangers.clone()));
-    Ok(OnNostr {
-        npub: exchange.identity.npub().to_owned(),
-        http_url: config.info.http_url.clone(),
-        announcer: Announcer::new(store.clone(), caller, relays.clone(), name, env!("CARGO_PKG_VERSION")),
-        rivals: directory.is_some().then(|| Rivals::new(store.clone(), Arc::clone(exchange.ledger.clock()))),
-        directory,
-    })
-}
-
-/// Starts what the node does on Nostr, if the operator names relays.
-fn start_on_nostr(
-    crew: &Crew,
-    stop: &CancellationToken,
-    config: &Config,
-    exchange: &Arc<Exchange>,
-    network: &OnNostr,
-    onion: Onion,
-) {
-    let (announcer, directory) = (&network.announcer, network.directory.clone());
-    if let (Some(directory), Some(period)) = (directory, config.nostr.refresh_interval) {
-        for relay in announcer.relays() {
-            let (directory, relay, stop) = (directory.clone(), relay.clone(), stop.clone());
-            jobs::start(crew, &stop.clone(), jobs::Discover { directory, relay, period, stop });
-        }
-        jobs::start(crew, stop, jobs::ProbeNodes { directory: directory.clone(), period });
-        if let Some(rivals) = network.rivals.clone() {
-            jobs::start(crew, stop, jobs::ComparePrices { directory, rivals, exchange: Arc::clone(exchange) });
-        }
-    }
-    if announcer.relays().is_empty() {
-        return;
-    }
-    jobs::start(
-        crew,
-        stop,
-        jobs::Announce {
-            announcer: announcer.clone(),
-            exchange: Arc::clone(exchange),
-            info: config.info.clone(),
-            tells_apps: config.nostr.handler,
-            onion,
-            told_onion: Mutex::default(),
-            told: AtomicBool::new(false),
-        },
-    );
-}
 
 /// Starts the jobs that may move money: now, or when it is known how much there is.
 fn start_work(
@@ -476,6 +420,11 @@ impl Running {
         }
         if let Err(error) = exchange.traffic.keep(&store, exchange.ledger.clock().now_ms()).await {
             tracing::warn!(%error, "how the last requests went was not written down");
+        }
+        if let Some(collector) = &exchange.traces
+            && !matches!(tokio::time::timeout(FAREWELL, collector.export()).await, Ok(Ok(())))
+        {
+            tracing::warn!("the last traces did not reach the collector");
         }
         drop(exchange);
         background.close();

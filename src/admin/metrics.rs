@@ -18,29 +18,31 @@ use axum::routing::get;
 
 use super::session::{Session, same};
 use super::{AdminError, AdminState};
+use crate::alerts::Alerts;
 use crate::audit::{Report, Verdict};
 use crate::config::Secret;
 use crate::exchange::Exchange;
-use crate::metrics::Kind::{Counter, Gauge};
+use crate::metrics::Kind::{Counter, Gauge, Histogram};
 use crate::metrics::{Exposition, exposition};
 use crate::pages;
 use crate::upstream::Condition as UpstreamCondition;
-use crate::wallet::{Condition, MintHealth};
+use crate::wallet::{Condition, Wallet};
 
 /// What is shown, and who may see it.
 #[derive(Clone, Debug)]
 struct Desk {
     admin: AdminState,
     exchange: Arc<Exchange>,
+    alerts: Alerts,
     token: Option<Secret>,
 }
 
 /// The two routes, to be merged into the node's.
-pub fn router(admin: AdminState, exchange: Arc<Exchange>, token: Option<Secret>) -> Router {
+pub fn router(admin: AdminState, exchange: Arc<Exchange>, alerts: Alerts, token: Option<Secret>) -> Router {
     Router::new()
         .route("/metrics", get(by_token))
         .route("/admin/metrics", get(by_session))
-        .with_state(Desk { admin, exchange, token })
+        .with_state(Desk { admin, exchange, alerts, token })
         .layer(middleware::map_response(pages::harden))
 }
 
@@ -68,10 +70,13 @@ fn page(desk: &Desk) -> Response {
     out.family("coinslot_build_info", Gauge, "1, with the version as label.");
     out.sample(&[("version", desk.admin.version)], 1);
     exchange.metrics.write(&mut out);
+    desk.admin.wallet.counts().write(&mut out);
     write_upstreams(&mut out, &exchange.pool.conditions());
     write_ledger(&mut out, exchange);
-    write_mints(&mut out, &desk.admin.wallet.health());
+    write_mints(&mut out, &desk.admin.wallet);
     write_rate(&mut out, exchange);
+    write_alerts(&mut out, &desk.alerts);
+    write_traces(&mut out, exchange);
     write_audit(&mut out, desk.admin.audit.get().as_deref());
     ([(header::CONTENT_TYPE, exposition::MEDIA)], out.into_text()).into_response()
 }
@@ -107,7 +112,8 @@ fn write_ledger(out: &mut Exposition, exchange: &Exchange) {
     out.sample(&[], flag(exchange.maintenance.is_on()));
 }
 
-fn write_mints(out: &mut Exposition, mints: &[MintHealth]) {
+fn write_mints(out: &mut Exposition, wallet: &Wallet) {
+    let mints = &wallet.health();
     out.family("coinslot_mint_up", Gauge, "0: the mint is left alone, because it failed or limits its callers.");
     for one in mints {
         out.sample(&[("mint", &one.mint)], flag(!matches!(one.condition, Condition::Open { .. })));
@@ -134,6 +140,10 @@ fn write_mints(out: &mut Exposition, mints: &[MintHealth]) {
             out.sample(&[("mint", &one.mint), ("outcome", outcome)], count);
         }
     }
+    out.family("coinslot_mint_call_duration_seconds", Histogram, "How long calls to the mint took.");
+    for (mint, times) in wallet.call_times().filter(|(_, times)| !times.is_empty()) {
+        times.write(out, ("mint", mint));
+    }
     out.family("coinslot_mint_waiting", Gauge, "Redemptions that wait for others, or for a call.");
     for one in mints {
         out.sample(&[("mint", &one.mint)], one.waiting);
@@ -155,6 +165,22 @@ fn write_rate(out: &mut Exposition, exchange: &Exchange) {
     out.family("coinslot_price_age_seconds", Gauge, "Age of the oldest answer behind it. 0 where you have fixed it.");
     if let Some(as_of_ms) = as_of_ms {
         out.sample(&[], view.now_ms.saturating_sub(as_of_ms).max(0) / 1000);
+    }
+}
+
+fn write_alerts(out: &mut Exposition, alerts: &Alerts) {
+    out.family("coinslot_alerts", Gauge, "Alarms that go on, by what is wrong.");
+    for (kind, count) in alerts.board() {
+        out.sample(&[("kind", kind.name())], count);
+    }
+}
+
+fn write_traces(out: &mut Exposition, exchange: &Exchange) {
+    out.family("coinslot_trace_spans_total", Counter, "Spans for the collector of traces, by what became of them.");
+    if let Some(collector) = &exchange.traces {
+        let (sent, dropped) = collector.counts();
+        out.sample(&[("outcome", "sent")], sent);
+        out.sample(&[("outcome", "dropped")], dropped);
     }
 }
 

@@ -12,6 +12,7 @@ use axum::response::Html;
 use super::frame::Frame;
 use super::session::Session;
 use super::{AdminError, AdminState, format, page, repo, upstreams};
+use crate::alerts;
 use crate::audit::{Auditor, PurseReport, Report, Verdict};
 use crate::ledger::Ledger;
 use crate::upstream::Condition;
@@ -122,6 +123,7 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
         )
     }));
     findings.alarms.extend(state.wallet.halted());
+    findings.alarms.extend(alerts::open(store).await?.iter().map(ToString::to_string));
     let recovered = state.wallet.last_recovery().await?.filter(|last| now_ms.saturating_sub(last.ended_ms) < TOLD_MS);
     findings.alarms.extend(recovered.iter().flat_map(recovery_lines));
     let mut rows = Vec::new();

@@ -3,6 +3,7 @@
 //! Exit codes that all verbs share: 0 done; 1 not done, the last line says why; 2 not begun, the words make
 //! no sense. A verb that has more of them says so in its own page.
 
+mod alerts;
 mod audit;
 mod backup;
 mod check;
@@ -67,6 +68,7 @@ const VERBS: &[Verb] = &[
         help: "who is behind the node and why one is barred; ask it again",
         run: upstreams::main,
     },
+    Verb { name: "alerts", arguments: "[--test] [--json]", help: alerts::HELP, run: alerts::main },
     Verb { name: "profiles", arguments: profiles::ARGUMENTS, help: profiles::HELP, run: profiles::main },
     Verb { name: "windows", arguments: windows::ARGUMENTS, help: windows::HELP, run: windows::main },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
@@ -100,7 +102,8 @@ pub fn main(words: Vec<String>) -> ExitCode {
     let known = match words.as_slice() {
         [] => Some(run::main()),
         ["--version" | "-V"] => {
-            println!("coinslot {}", env!("CARGO_PKG_VERSION"));
+            let commit = option_env!("COINSLOT_COMMIT").map(|commit| format!(" ({commit})"));
+            println!("coinslot {}{}", env!("CARGO_PKG_VERSION"), commit.unwrap_or_default());
             Some(ExitCode::SUCCESS)
         }
         ["--help" | "-h" | "help"] => {
@@ -195,7 +198,7 @@ fn configured() -> Option<Config> {
 fn log_to_stderr(log: &Log) -> Result<(), String> {
     let filter = tracing_subscriber::EnvFilter::try_new(&log.level).map_err(|error| error.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let installed = if log.json { builder.json().try_init() } else { builder.try_init() };
+    let installed = if log.json { builder.json().with_span_list(false).try_init() } else { builder.try_init() };
     installed.map_err(|error| error.to_string())
 }
 

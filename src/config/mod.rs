@@ -53,6 +53,8 @@ pub struct Config {
     pub admin: Admin,
     pub nostr: Nostr,
     pub tor: Tor,
+    pub alerts: Alerts,
+    pub traces: Traces,
     pub log: Log,
     /// Names out of [`NOT_USED_YET`] that were given and ask for something.
     pub not_used: Vec<&'static str>,
@@ -94,6 +96,9 @@ impl Config {
             (false, false) => None,
         };
         lines.extend(unlisted.map(|name| format!("not listed on Nostr, where clients look for nodes: set {name}")));
+        if self.alerts.npub.is_some() && self.nostr.relays.is_empty() {
+            lines.push("ALERT_NPUB cannot be told anything: set RELAYS".to_owned());
+        }
         let unused = |name| format!("{name} is set, but this version does not use it yet");
         lines.extend(self.not_used.iter().map(unused));
         lines
@@ -392,6 +397,28 @@ pub struct Nostr {
     pub handler: bool,
     /// `PROVIDERS_REFRESH_INTERVAL_SECONDS`, 900; `None` (0): others are not looked for.
     pub refresh_interval: Option<Duration>,
+}
+
+/// Who is told what is wrong.
+#[derive(Clone, Debug)]
+pub struct Alerts {
+    /// `ALERT_WEBHOOK_URL`. Such addresses carry keys.
+    pub webhook_url: Option<Secret>,
+    /// `ALERT_WEBHOOK_SECRET`: the signing key.
+    pub webhook_key: Option<Secret>,
+    /// `ALERT_NPUB`
+    pub npub: Option<String>,
+    /// `ALERT_REPEAT_SECONDS`, 21600; `None` (0): never.
+    pub repeat: Option<Duration>,
+}
+
+/// `OTEL_EXPORTER_OTLP_ENDPOINT`, `…_HEADERS`, `OTEL_SERVICE_NAME`
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// Where traces are posted; `None`: there are none.
+    pub url: Option<Url>,
+    pub headers: Vec<(String, Secret)>,
+    pub service: String,
 }
 
 /// `LOG_LEVEL`, `LOG_FORMAT`

@@ -7,8 +7,8 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret, Server,
-    Storage, Timeouts, Tor, Upstream, UpstreamKind, Upstreams, address, tor, upstreams, values,
+    Admin, Alerts, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret,
+    Server, Storage, Timeouts, Tor, Traces, Upstream, UpstreamKind, Upstreams, address, tor, upstreams, values,
 };
 
 /// Reads everything and fails with all faults at once.
@@ -58,6 +58,8 @@ impl<'a> Reader<'a> {
         let admin = self.admin();
         let nostr = self.nostr();
         let tor = self.tor();
+        let alerts = self.alerts();
+        let traces = self.traces();
         let log = self.log();
         Some(Config {
             server: server?,
@@ -73,6 +75,8 @@ impl<'a> Reader<'a> {
             admin: admin?,
             nostr: nostr?,
             tor: tor?,
+            alerts: alerts?,
+            traces: traces?,
             log: log?,
             not_used: self.not_used(),
         })
@@ -417,6 +421,21 @@ impl<'a> Reader<'a> {
         let proxy = self.optional("TOR_PROXY_URL", values::tor_proxy);
         let purposes = self.get("TOR_FOR", values::purposes);
         Some(Tor { enabled: enabled?, config: config?.map(Into::into), proxy: proxy?, purposes: purposes? })
+    }
+
+    fn alerts(&mut self) -> Option<Alerts> {
+        let webhook_url = self.optional("ALERT_WEBHOOK_URL", values::webhook_url);
+        let webhook_key = self.optional("ALERT_WEBHOOK_SECRET", values::webhook_key);
+        let npub = self.optional("ALERT_NPUB", values::npub);
+        let repeat = self.get("ALERT_REPEAT_SECONDS", values::seconds_or_never);
+        Some(Alerts { webhook_url: webhook_url?, webhook_key: webhook_key?, npub: npub?, repeat: repeat? })
+    }
+
+    fn traces(&mut self) -> Option<Traces> {
+        let url = self.optional("OTEL_EXPORTER_OTLP_ENDPOINT", values::collector);
+        let headers = self.get("OTEL_EXPORTER_OTLP_HEADERS", values::headers);
+        let service = self.get("OTEL_SERVICE_NAME", values::text);
+        Some(Traces { url: url?, headers: headers?, service: service? })
     }
 
     fn log(&mut self) -> Option<Log> {

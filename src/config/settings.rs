@@ -272,8 +272,8 @@ pub const SETTINGS: &[Setting] = &[
          whatever TOR says."),
     setting("TOR_FOR", &[], "",
         "What goes out through Tor wherever it leads: upstreams, mints, relays, prices (rate and price lists), \
-         strangers (Lightning addresses, foreign mints, other nodes), separated by commas. .onion addresses \
-         always do, and hosts on loopback never."),
+         strangers (Lightning addresses, foreign mints, other nodes), reports (alarms by webhook, traces), \
+         separated by commas. .onion addresses always do, and hosts on loopback never."),
 
     setting("RELAYS", &[], "",
         "Nostr relays, separated by commas: where the node is listed, and looks for others. Clients look at \
@@ -286,6 +286,25 @@ pub const SETTINGS: &[Setting] = &[
     setting("PROVIDERS_REFRESH_INTERVAL_SECONDS", &[], "900",
         "Other nodes, which /v1/providers lists, are heard of as they come. Seconds after which the relays are asked \
          for all of them again, and the nodes whether they answer. 0: never, and there is no list."),
+
+    setting("ALERT_WEBHOOK_URL", &[], "",
+        "Where alarms are posted as JSON, e.g. https://hooks.example/coinslot. It may be in your own network. See \
+         \"Alarms\" in the README."),
+    setting("ALERT_WEBHOOK_SECRET", &[], "",
+        "Signs what is posted there (webhook-signature, as Standard Webhooks has it): whsec_ and base64, or any \
+         text of 16 characters or more."),
+    setting("ALERT_NPUB", &[], "",
+        "Who gets alarms as an encrypted Nostr message (NIP-17): npub1… Needs RELAYS."),
+    setting("ALERT_REPEAT_SECONDS", &[], "21600",
+        "Seconds after which an alarm that goes on is told again. 0: never."),
+
+    setting("OTEL_EXPORTER_OTLP_ENDPOINT", &[], "",
+        "A collector of OpenTelemetry that gets a trace of each paid request (OTLP over HTTP, at /v1/traces), e.g. \
+         http://127.0.0.1:4318. Empty: nothing is traced."),
+    setting("OTEL_EXPORTER_OTLP_HEADERS", &[], "",
+        "Headers for it, as name=value with commas between; values may be percent-encoded."),
+    setting("OTEL_SERVICE_NAME", &[], "coinslot",
+        "What the node is called there."),
 
     setting("LOG_LEVEL", &[], "info",
         "off, error, warn, info, debug or trace, or a filter such as info,coinslot=debug."),

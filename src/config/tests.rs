@@ -170,6 +170,13 @@ const ROWS: &[Row] = &[
     ("NSEC", "0000000000000000000000000000000000000000000000000000000000000001", |config| secret(config.nostr.nsec.as_ref()), "0000000000000000000000000000000000000000000000000000000000000001"),
     ("ADMIN_PASSWORD", " pass word ", |config| secret(config.admin.password.as_ref()), " pass word "),
     ("METRICS_TOKEN", " a-metrics-token-of-16 ", |config| secret(config.admin.metrics_token.as_ref()), "a-metrics-token-of-16"),
+    ("ALERT_WEBHOOK_URL", "https://10.0.0.7/hook?k=1", |config| secret(config.alerts.webhook_url.as_ref()), "https://10.0.0.7/hook?k=1"),
+    ("ALERT_WEBHOOK_SECRET", "whsec_MDEyMzQ1Njc4OWFiY2RlZg==", |config| secret(config.alerts.webhook_key.as_ref()), "whsec_MDEyMzQ1Njc4OWFiY2RlZg=="),
+    ("ALERT_NPUB", NPUB, |config| config.alerts.npub.clone().unwrap(), NPUB),
+    ("ALERT_REPEAT_SECONDS", "0", field!(alerts.repeat), "None"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318/", |config| config.traces.url.clone().unwrap().into(), "http://127.0.0.1:4318/v1/traces"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "Api-Key=a%20b+c, x=y", |config| config.traces.headers.iter().map(|(name, value)| format!("{name}: {}; ", value.expose())).collect(), "api-key: a b+c; x: y; "),
+    ("OTEL_SERVICE_NAME", "slot 1", |config| config.traces.service.clone(), "slot 1"),
     ("LOG_LEVEL", "WARNING", field!(log.level), "\"warn\""),
     ("LOG_LEVEL", "info,coinslot=debug", field!(log.level), "\"info,coinslot=debug\""),
     ("LOG_FORMAT", "json", field!(log.json), "true"),
@@ -350,6 +357,12 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("TOR", "maybe", "is neither yes nor no; expected true or false"),
     ("TOR_PROXY_URL", "http://u:hunter2@127.0.0.1:9050", "is not the SOCKS port of a tor daemon"),
     ("TOR_FOR", "mints,everything", "entry 2 is nothing that connects"),
+    ("ALERT_WEBHOOK_URL", "http://hooks.example/x", "is plain http"),
+    ("ALERT_WEBHOOK_SECRET", "whsec_hunter2", "is not a key"),
+    ("ALERT_NPUB", "nsec1qqqq", "is not a public Nostr key"),
+    ("ALERT_REPEAT_SECONDS", "-1", "is not a whole number in range"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "is not a web address"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2", "entry 1 is not a header"),
     ("LOG_LEVEL", "verbose", "is not a log level"),
     ("LOG_LEVEL", "coinslot=loud", "is not a log level"),
     ("LOG_FORMAT", "xml", "is neither of the two; expected pretty or json"),
@@ -432,10 +445,13 @@ fn secrets_are_never_shown() {
         ("DATABASE_URL", "postgres://u:hunter2@h/n"),
         ("NSEC", nsec.as_str()),
         ("OPENAI_API_KEY", "hunter2"),
+        ("ALERT_WEBHOOK_URL", "https://h.example/hunter2"),
+        ("ALERT_WEBHOOK_SECRET", "hunter2-hunter2-hunter2"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2"),
     ]);
     let shown = format!("{config:?} {config:#?} {:?}", config.notices());
     assert!(!shown.contains("hunter2"), "{shown}");
-    assert_eq!(shown.matches("Secret(…)").count(), 14);
+    assert_eq!(shown.matches("Secret(…)").count(), 20);
     // Nor when one is pasted into the wrong line.
     for setting in SETTINGS {
         if let Err(faults) = Config::from_vars(&vars(&[(setting.name, "hunter2 \u{7}")])) {
@@ -456,6 +472,8 @@ fn notices_name_what_is_missing_and_what_has_no_effect_yet() {
     );
     let unlisted = read(&[("RELAYS", "wss://r.example")]).notices();
     assert_eq!(unlisted.last().unwrap(), "not listed on Nostr, where clients look for nodes: set HTTP_URL");
+    let untold = read(&[("ALERT_NPUB", NPUB)]).notices();
+    assert_eq!(untold.last().unwrap(), "ALERT_NPUB cannot be told anything: set RELAYS");
     let config = read(&[
         ("UPSTREAM_BASE_URL", "https://u.example"),
         ("MINT", "https://m.example"),

@@ -31,10 +31,13 @@ pub enum Purpose {
     Prices,
     /// Lightning addresses, foreign mints, other nodes.
     Strangers,
+    /// What the operator is told: alarms by webhook, traces.
+    Reports,
 }
 
 impl Purpose {
-    pub const ALL: [Self; 5] = [Self::Upstreams, Self::Mints, Self::Relays, Self::Prices, Self::Strangers];
+    pub const ALL: [Self; 6] =
+        [Self::Upstreams, Self::Mints, Self::Relays, Self::Prices, Self::Strangers, Self::Reports];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -44,6 +47,7 @@ impl Purpose {
             Self::Relays => "relays",
             Self::Prices => "prices",
             Self::Strangers => "strangers",
+            Self::Reports => "reports",
         }
     }
 

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ipnet::IpNet;
 use rust_decimal::Decimal;
 use tracing_subscriber::EnvFilter;
@@ -40,6 +42,50 @@ pub(super) fn bearer_token(text: &str) -> Parsed<Secret> {
         return secret(text);
     }
     Err(format!("expected {BEARER_CHARS} visible ASCII characters or more"))
+}
+
+/// Such addresses carry a key more often than not.
+pub(super) fn webhook_url(text: &str) -> Parsed<Secret> {
+    address::parse(text).and_then(|url| secret(url.as_str()))
+}
+
+/// A key as Standard Webhooks writes it, or a text that is one.
+pub(super) fn webhook_key(text: &str) -> Parsed<Secret> {
+    let length = match text.strip_prefix("whsec_") {
+        Some(encoded) => STANDARD_NO_PAD.decode(encoded.trim_end_matches('=')).map_or(0, |key| key.len()),
+        None => text.len(),
+    };
+    if length >= BEARER_CHARS {
+        return secret(text);
+    }
+    Err(format!("is not a key; expected whsec_ and base64, or {BEARER_CHARS} characters or more"))
+}
+
+/// A collector's address, and below it the place where traces go.
+pub(super) fn collector(text: &str) -> Parsed<Url> {
+    let mut url = address::base(text)?;
+    let path = format!("{}/v1/traces", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    Ok(url)
+}
+
+/// Headers as OpenTelemetry writes them in one line.
+pub(super) fn headers(text: &str) -> Parsed<Vec<(String, Secret)>> {
+    list(text, |entry| {
+        let expected = || "is not a header; expected name=value".to_owned();
+        let (name, value) = entry.split_once('=').ok_or_else(expected)?;
+        let name = name.trim().to_ascii_lowercase();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let value: Option<String> =
+            url::form_urlencoded::parse(format!("v={}", value.trim().replace('+', "%2B")).as_bytes())
+                .next()
+                .map(|(_, value)| value.into_owned());
+        let value = value.filter(|value| value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '));
+        if name.is_empty() || !name.bytes().all(plain) {
+            return Err(expected());
+        }
+        Ok((name, Secret::new(value.ok_or_else(expected)?)))
+    })
 }
 
 /// Sent in an HTTP header.

@@ -11,6 +11,8 @@ use super::{Job, bad_request, upstream_failed};
 use crate::dialect::{AnswerBody, Ask, Reading};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
+use crate::telemetry::Step;
+use crate::upstream::account;
 use crate::upstream::{Answer, Bar, ForwardError, Media, Miss, Outcome, Plan, Refused};
 
 const NOT_ACCEPTED: &str = "The upstream did not accept this node's account.";
@@ -55,9 +57,10 @@ impl Job {
         let mut dialled_again = false;
         loop {
             let began_ms = self.exchange.ledger.clock().now_ms();
+            let step = self.trace.step();
             let miss = match self.attempt(ask).await {
                 Ok(opened) => {
-                    self.note_attempt(began_ms, None);
+                    self.note_attempt(began_ms, step, None);
                     self.timing.upstream = Some(self.held_at.elapsed());
                     self.count_beginning();
                     self.lease.finish(Outcome::Answered);
@@ -67,7 +70,7 @@ impl Job {
                 }
                 Err(miss) => miss,
             };
-            self.note_attempt(began_ms, Some(&miss));
+            self.note_attempt(began_ms, step, Some(&miss));
             // A connection that does not come about says little, and cost nothing: once more, at once.
             dialled_again = miss.was_never_sent() && !dialled_again;
             if !dialled_again && let Err(failure) = self.turn_to_next(miss, &mut plan) {
@@ -150,8 +153,9 @@ impl Job {
         if theirs == asked || theirs.chars().count() < NAME_CHARS { text } else { text.replace(theirs, asked) }
     }
 
-    fn note_attempt(&mut self, began_ms: i64, miss: Option<&Miss>) {
+    fn note_attempt(&mut self, began_ms: i64, step: Step, miss: Option<&Miss>) {
         let outcome = self.count_attempt(miss).name();
+        self.end_attempt(step, outcome, miss);
         self.attempts.push(Attempt {
             upstream: self.lease.upstream().name().to_string(),
             outcome,
@@ -193,7 +197,11 @@ impl Job {
                 failure
             }
             400..=499 => {
-                let message = if said.is_empty() { format!("The upstream answered {}.", refused.status) } else { said };
+                let message = match account::instead_of(&said) {
+                    Some(instead) => instead.to_owned(),
+                    None if said.is_empty() => format!("The upstream answered {}.", refused.status),
+                    None => said,
+                };
                 let mut failure = Failure::upstream(Code::UpstreamRejected, message);
                 failure.upstream = Some(Box::new(UpstreamAnswer {
                     status: refused.status,

@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use super::{Exchange, Job};
 use crate::dialect::Dialect;
 use crate::failure::Failure;
-use crate::metrics::{Attempted, Ending};
+use crate::metrics::{Attempted, Ending, Method};
 use crate::money::Cost;
+use crate::payment;
 use crate::status;
 use crate::upstream::{ForwardError, Miss};
 
@@ -35,6 +36,13 @@ impl Exchange {
 
     fn count_refused(&self, dialect: &dyn Dialect, model: Option<&str>, failure: &Failure) {
         self.count(dialect, model, Ending::of(failure), Some(failure));
+    }
+
+    /// Counts a payment that was taken, or was not.
+    pub(super) fn count_payment(&self, method: Option<Method>, failure: Option<&Failure>) {
+        if let Some(method) = method {
+            self.till.wallet().counts().paid(method, payment::outcome(failure));
+        }
     }
 
     /// Counts a request that failed before anything of it was looked at.

@@ -16,6 +16,7 @@ use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::{Reply, Timing, Whole};
 use crate::clock::SharedClock;
@@ -144,7 +145,7 @@ impl Deliveries {
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         let (out, pieces) = mpsc::channel(1);
-        let lane = Lane { pump: Some(Box::pin(pump(out))), failure: None, pieces };
+        let lane = Lane { pump: Some(Box::pin(pump(out).in_current_span())), failure: None, pieces };
         let shared = Arc::new(Shared { lane: Mutex::new(Some(lane)), touched_ms: AtomicI64::new(clock.now_ms()) });
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.len() == running.capacity() {

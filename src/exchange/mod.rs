@@ -30,6 +30,7 @@ mod replay;
 mod repo;
 mod settle;
 mod tariffs;
+mod traced;
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
@@ -59,6 +60,7 @@ use crate::payment::Payment;
 use crate::payment::payer::{Payer, Till, insufficient, key_expired, limit_reached};
 use crate::payment::rates::{Pass, Rates, TooFast};
 use crate::status::Traffic;
+use crate::telemetry::{Collector, Link, Trace};
 use crate::upstream::{Lease, Names, Plan, Pool, Session, Unavailable, Wanted};
 use crate::wallet::Change;
 
@@ -116,6 +118,8 @@ pub struct Call {
     pub request_id: String,
     /// What the client's headers call the conversation that it is a turn of.
     pub conversation: Option<String>,
+    /// What the client says that it is a part of, where requests are traced.
+    pub link: Option<Link>,
     /// The claim to make before the payment is admitted, for a request with an Idempotency-Key.
     pub once: Option<Arc<Once>>,
 }
@@ -193,6 +197,8 @@ pub struct Exchange {
     pub metrics: Arc<Metrics>,
     /// How models do, for everybody.
     pub traffic: Arc<Traffic>,
+    /// Where the operator wants requests to be traced.
+    pub traces: Option<Collector>,
 }
 
 /// One admitted request: what is left to do with its money.
@@ -214,6 +220,7 @@ pub(crate) struct Job {
     timing: Timing,
     held_at: Instant,
     watch: Watch,
+    trace: Trace,
     /// Why the answer is not complete, once that is known.
     broken: Option<Broken>,
     once: Option<Arc<Once>>,
@@ -236,18 +243,21 @@ impl Exchange {
     /// A failure that says what happened to the money.
     pub async fn serve(self: Arc<Self>, call: Call) -> Result<Reply, Failure> {
         let watch = Watch::new(call.dialect);
+        let mut trace = self.trace(call.dialect, &call.payment, &call.request_id, call.link);
         let shape = match self.look(&call) {
             Ok(shape) => Arc::new(shape),
             Err(failure) => {
                 self.refused(call.dialect, &failure);
+                self.end_unadmitted(trace, call.dialect, None, &failure);
                 return Err(failure);
             }
         };
         let (exchange, dialect) = (Arc::clone(&self), call.dialect);
-        match self.admit(call, Arc::clone(&shape), watch).await {
+        match self.admit(call, Arc::clone(&shape), watch, &mut trace).await {
             Ok((job, plan, ask)) => job.answer(plan, ask).await,
             Err(failure) => {
                 exchange.count_unadmitted(dialect, &shape.model, &failure);
+                exchange.end_unadmitted(trace, dialect, Some(&shape.model), &failure);
                 Err(failure)
             }
         }
@@ -264,6 +274,7 @@ impl Exchange {
         call: Call,
         shape: Arc<Shape>,
         watch: Watch,
+        trace: &mut Trace,
     ) -> Result<(Box<Job>, Plan, Ask), Failure> {
         let began = Instant::now();
         let profile = self.profile(&call.payment).await?;
@@ -280,9 +291,16 @@ impl Exchange {
             self.till.check_key(&call.payment).await?;
             once.claim().await?;
         }
-        let payer = self.till.admit(call.payment, candidate.hold, &shape.model, call.expiry).await?;
+        let method = call.payment.method();
+        let redeem = self.till.admit(call.payment, candidate.hold, &shape.model, call.expiry);
+        let payer = traced::step(trace, "redeem", true, redeem).await;
+        let payer = payer.inspect_err(|failure| self.count_payment(method, Some(failure)))?;
         failpoint!("exchange.admitted");
-        let hold = self.hold(payer, &candidate, &shape, &call.request_id).await?;
+        let hold = self.hold(payer, &candidate, &shape, &call.request_id);
+        let hold = traced::step(trace, "hold", false, hold).await;
+        self.count_payment(method, hold.as_ref().err());
+        let hold = hold?;
+        traced::admitted(trace, &candidate, &shape);
         failpoint!("exchange.held");
         // Change travels in a stream as a comment, which a JSON array has no place for.
         let whole = !shape.stream || (payer.one_shot && (shape.as_array || !call.change_in_stream));
@@ -294,6 +312,7 @@ impl Exchange {
             timing: Timing { admission: Some(began.elapsed()), upstream: None },
             held_at: Instant::now(),
             watch,
+            trace: std::mem::take(trace),
             broken: None,
             once: call.once,
             exchange: self,
@@ -486,20 +505,31 @@ impl Job {
     }
 
     /// Frees the hold and gives the money back.
-    pub(crate) async fn undo(self: Box<Self>, failure: Failure) -> Failure {
+    pub(crate) async fn undo(mut self: Box<Self>, failure: Failure) -> Failure {
         self.count_undone(&failure);
-        let record = self.record(&Cost::new(Usage::default(), None), Msat::ZERO);
+        let nothing = Cost::new(Usage::default(), None);
+        self.describe(&nothing);
+        let record = self.record(&nothing, Msat::ZERO);
         let sheets = self.candidate.sheets();
         self.exchange.pool.note(self.outlay(None));
         self.pass.used(0);
-        let Self { exchange, lease, pass, hold, payer, request_id, .. } = *self;
+        let Self { exchange, lease, pass, hold, payer, request_id, candidate, dialect, mut trace, .. } = *self;
         // Whoever sees that the hold has ended finds the places free.
         drop((lease, pass));
-        if let Err(error) = hold.noting(record, sheets).release().await {
+        let step = trace.step();
+        let released = hold.noting(record, sheets).release().await;
+        trace.end(step, "release", false, released.as_ref().err().map(|_| "Unconfirmed"), Vec::new);
+        if let Err(error) = released {
             tracing::error!(%error, request = %request_id, "a hold waits for its release");
         }
         failpoint!("exchange.undone");
-        exchange.give_back(payer, failure).await
+        let step = trace.step();
+        let failure = exchange.give_back(payer, failure).await;
+        if payer.one_shot {
+            trace.end(step, "refund", true, None, Vec::new);
+        }
+        traced::end(trace, dialect, Some(&candidate.id), Some(&failure));
+        failure
     }
 }
 

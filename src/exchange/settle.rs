@@ -1,12 +1,13 @@
 //! The end of every served request: what it cost, what is charged, what goes back.
 
-use super::Job;
+use super::{Exchange, Job, traced};
 use crate::config::MissingUsage;
 use crate::dialect::{Reading, Receipt};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure};
-use crate::ledger::SettleError;
+use crate::ledger::{AccountId, SettleError};
 use crate::money::{Cost, Usage, UsageSource};
+use crate::telemetry::Trace;
 use crate::wallet::Change;
 
 /// A request that was paid for.
@@ -21,24 +22,29 @@ impl Job {
     ///
     /// # Errors
     /// When the cost cannot be reckoned: then nothing is charged, and the money goes back.
-    pub(super) async fn settle(self: Box<Self>, reading: Reading) -> Result<Settled, Failure> {
+    pub(super) async fn settle(mut self: Box<Self>, reading: Reading) -> Result<Settled, Failure> {
         let Some(cost) = self.cost(reading) else {
             tracing::error!(request = %self.request_id, model = %self.shape.model, ?reading, "usage out of range; nothing is charged");
             let failure = Failure::upstream(Code::UpstreamFailed, "The upstream reported a usage that cannot be.");
             return Err(self.undo(failure).await);
         };
         let held = self.hold.amount();
+        self.describe(&cost);
         let (charged, shortfall) = cost.clone().bounded_by(held);
         let (record, sheets) = (self.record(&charged, shortfall), self.candidate.sheets());
         let mut outlay = self.outlay(Some(&cost.usage));
         self.pass.used(cost.usage.total_input().saturating_add(cost.usage.total_output()));
         let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, watch, broken, .. } = *self;
+        let (dialect, mut trace) = (self.dialect, self.trace);
         let provider = lease.upstream().label();
         // Whoever sees that the hold has ended finds the places free.
         drop((lease, pass));
         let usage = cost.usage;
         failpoint!("exchange.metered");
-        let (charged, remaining) = match hold.noting(record, sheets).capture(cost).await {
+        let step = trace.step();
+        let captured = hold.noting(record, sheets).capture(cost).await;
+        trace.end(step, "settle", false, captured.as_ref().err().map(|_| "Unconfirmed"), Vec::new);
+        let (charged, remaining) = match captured {
             Ok(settlement) => {
                 if !settlement.shortfall.is_zero() {
                     tracing::warn!(
@@ -63,7 +69,8 @@ impl Job {
         exchange.count_settled(watch, &candidate.id, &charged, broken.as_ref());
         outlay.charged = charged.total.get();
         exchange.pool.note(outlay);
-        let change = if payer.one_shot { Some(give_change(&exchange, payer.account).await) } else { None };
+        let change = if payer.one_shot { Some(give_change(&exchange, payer.account, &mut trace).await) } else { None };
+        traced::settled(trace, dialect, &candidate, charged.total, broken.as_ref());
         tracing::debug!(request = %request_id, model = %shape.model, msat = charged.total.get(), "served");
         let receipt = Receipt {
             cost: charged,
@@ -129,8 +136,11 @@ impl Job {
     }
 }
 
-async fn give_change(exchange: &super::Exchange, account: crate::ledger::AccountId) -> Change {
-    exchange.till.wallet().give_change(account).await.unwrap_or_else(|error| {
+async fn give_change(exchange: &Exchange, account: AccountId, trace: &mut Trace) -> Change {
+    let step = trace.step();
+    let given = exchange.till.wallet().give_change(account).await;
+    trace.end(step, "change", true, given.as_ref().err().map(|_| "Unconfirmed"), Vec::new);
+    given.unwrap_or_else(|error| {
         tracing::error!(%error, "change waits for the next attempt");
         Change::Owed
     })

@@ -38,6 +38,9 @@ pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// The id that the client gave its request.
 pub const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 
+/// What the client's request is a part of (W3C Trace Context).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// The same as [`RATE_LIMITS`], under the names and in the order that Anthropic's clients know.
 pub const ANTHROPIC_RATE_LIMITS: [HeaderName; 6] = [
     HeaderName::from_static("anthropic-ratelimit-requests-limit"),

@@ -8,6 +8,11 @@ use serde_json::{Value, json};
 use super::Node;
 use crate::wallet::{Condition, MintHealth};
 
+/// What runs here.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Of which commit, where the build was told (`COINSLOT_COMMIT`).
+const COMMIT: Option<&str> = option_env!("COINSLOT_COMMIT");
+
 /// Dials nobody.
 pub async fn alive() -> &'static str {
     "ok"
@@ -31,11 +36,17 @@ pub(crate) async fn reasons(node: &Node) -> Vec<String> {
         tracing::error!(%error, "the database does not answer");
         reasons.push("the database does not answer".to_owned());
     }
+    if exchange.metrics.jobs.fails("heartbeat") {
+        reasons.push("the database cannot be written".to_owned());
+    }
     if exchange.pool.is_empty() {
         reasons.push("no upstream is configured".to_owned());
     }
     if exchange.pool.is_barred() {
         reasons.push("no upstream takes this node's account".to_owned());
+    }
+    if exchange.pool.is_down() {
+        reasons.push("no upstream answers at the moment".to_owned());
     }
     if wallet.mints().is_empty() {
         reasons.push("no mint is configured".to_owned());
@@ -77,7 +88,7 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     let network = network(&node).await;
     let body = json!({
         "ready": reasons.is_empty(), "reasons": reasons, "alarms": alarms, "mints": mints,
-        "upstreams": upstreams, "network": network,
+        "upstreams": upstreams, "network": network, "version": VERSION, "commit": COMMIT,
     });
     (status, Json(body))
 }

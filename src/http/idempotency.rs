@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::Value;
 
 use super::proxy::{self, Asks};
-use super::{Node, balance, headers};
+use super::{Node, balance, headers, watch};
 use crate::exchange::{Asked, Call, Head, Kept, Once, Reply};
 use crate::failure::{Code, Failure};
 
@@ -51,7 +51,7 @@ pub(super) async fn serve(node: &Node, call: Call, key: &str, asks: &Asks) -> Re
     let call = Call { once: Some(Arc::clone(&once)), ..call };
     let (exchange, work) = (Arc::clone(&node.exchange), (node.clone(), asks.clone()));
     // What is kept is kept in the task: the client may be gone.
-    let serving = exchange.tracker.spawn(async move {
+    let serving = exchange.tracker.spawn(watch::carried(async move {
         let (node, asks) = work;
         match Arc::clone(&node.exchange).serve(call).await {
             // Its pump keeps it.
@@ -63,7 +63,7 @@ pub(super) async fn serve(node: &Node, call: Call, key: &str, asks: &Asks) -> Re
                 proxy::refuse(&node, &failure, &asks)
             }
         }
-    });
+    }));
     serving.await.map_err(|error| proxy::lost(node, dialect, &error, asks))
 }
 
@@ -86,7 +86,7 @@ where
     }
     once.claim().await?;
     let work = work(once.name());
-    let serving = node.exchange.tracker.spawn(async move {
+    let serving = node.exchange.tracker.spawn(watch::carried(async move {
         match work.await {
             Ok(value) => keep(&once, balance::respond(Ok(value))).await,
             Err(failure) => {
@@ -94,7 +94,7 @@ where
                 balance::respond(Err(failure))
             }
         }
-    });
+    }));
     serving.await.map_err(|error| {
         tracing::error!(%error, "a balance request's task failed");
         Failure::internal()

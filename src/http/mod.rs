@@ -21,6 +21,7 @@ mod spool;
 mod status;
 mod unsupported;
 mod usage;
+mod watch;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub(crate) use health::reasons;
 pub(crate) use info::root;
 pub use spool::Spool;
 pub(crate) use status::look as status;
+pub use watch::watched;
 
 /// Routes that can be served, of this module or another.
 pub type Routes = Router;
@@ -230,15 +232,9 @@ fn protocol_of(path: &str, headers: &HeaderMap) -> Protocol {
     }
 }
 
-/// A new request id. Ids sort by time, so the index over them grows at its end.
-fn new_id(node: &Node) -> String {
-    let now_ms = u64::try_from(node.exchange.ledger.clock().now_ms()).unwrap_or_default();
-    uuid::Builder::from_unix_timestamp_millis(now_ms, &rand::random()).into_uuid().to_string()
-}
-
 /// A refusal that concerns no route.
 fn refuse(failure: &Failure, protocol: Protocol) -> Response<Body> {
-    let request_id = uuid::Uuid::new_v4().to_string();
+    let request_id = watch::id();
     envelope::render(failure, &Asked { protocol, request_id: &request_id, ..Asked::default() })
 }
 

@@ -102,8 +102,8 @@ pub(super) async fn profile(node: &Node, headers: &HeaderMap) -> Result<Option<A
     }
 }
 
-fn failed(node: &Node, failure: &Failure, protocol: Protocol) -> Response<Body> {
-    let request_id = super::new_id(node);
+fn failed(failure: &Failure, protocol: Protocol) -> Response<Body> {
+    let request_id = super::watch::id();
     envelope::render(failure, &Asked { protocol, request_id: &request_id, ..Asked::default() })
 }
 
@@ -112,7 +112,7 @@ pub async fn list(State(node): State<Node>, request: Request) -> Response<Body> 
     let protocol = asked_as(&request);
     let profile = match profile(&node, request.headers()).await {
         Ok(profile) => profile,
-        Err(failure) => return failed(&node, &failure, protocol),
+        Err(failure) => return failed(&failure, protocol),
     };
     let listing = node.listing.get(&node, profile.as_ref());
     let page = match protocol {
@@ -128,7 +128,7 @@ pub async fn one(State(node): State<Node>, Path(id): Path<String>, request: Requ
     let protocol = asked_as(&request);
     let profile = match profile(&node, request.headers()).await {
         Ok(profile) => profile,
-        Err(failure) => return failed(&node, &failure, protocol),
+        Err(failure) => return failed(&failure, protocol),
     };
     let listing = node.listing.get(&node, profile.as_ref());
     let id = id.trim_end_matches('/');
@@ -141,7 +141,7 @@ pub async fn one(State(node): State<Node>, Path(id): Path<String>, request: Requ
         (Some(model), Protocol::OpenAi) => respond(&Page::of(model), request.headers()),
         (Some(model), Protocol::Anthropic) => respond(&Page::of(&anthropic(model)), request.headers()),
         (Some(model), Protocol::Gemini) => respond(&Page::of(&gemini(model)), request.headers()),
-        (None, _) => failed(&node, &Failure::client(Code::NotFound, "Model not found"), protocol),
+        (None, _) => failed(&Failure::client(Code::NotFound, "Model not found"), protocol),
     }
 }
 

@@ -24,7 +24,7 @@ pub async fn one(State(node): State<Node>, Path(id): Path<String>) -> Response<B
             response
         }
         Err(failure) => {
-            let request_id = super::new_id(&node);
+            let request_id = super::watch::id();
             envelope::render(&failure, &Asked { request_id: &request_id, ..Asked::default() })
         }
     }

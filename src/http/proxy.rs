@@ -14,11 +14,12 @@ use http_body::Frame;
 use tokio::time::Instant;
 
 use super::envelope::{self, Asked};
-use super::{Node, headers, idempotency};
+use super::{Node, headers, idempotency, watch};
 use crate::dialect::{self, Dialect, Protocol, Receipt};
 use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Sent, Timing, Whole};
 use crate::failure::{Code, Failure, Funds};
 use crate::payment::{self, Credentials};
+use crate::telemetry::Link;
 use crate::wallet::Change;
 
 /// Headers that an answer has room for from the start.
@@ -56,7 +57,7 @@ pub async fn serve(State(node): State<Node>, target: Target, request: Request) -
     let (parts, body) = request.into_parts();
     let asks = Asks {
         protocol: target.dialect.protocol(),
-        request_id: super::new_id(&node),
+        request_id: watch::id(),
         one_shot: headers::text(&parts.headers, headers::X_CASHU).map(|token| token.trim().to_owned()),
         accepts_cashu: accepts_cashu(&parts.headers),
         trailers: wants_trailers(&parts.headers),
@@ -144,6 +145,12 @@ async fn read_call<'a>(
             .is_some_and(|mode| mode.trim().eq_ignore_ascii_case("stream")),
         request_id: asks.request_id.clone(),
         conversation: headers::conversation(headers).map(str::to_owned),
+        link: node
+            .exchange
+            .traces
+            .as_ref()
+            .and_then(|_| headers::text(headers, headers::TRACEPARENT))
+            .and_then(Link::parse),
         once: None,
     };
     Ok((call, key))
@@ -180,7 +187,7 @@ impl Query {
 /// finished.
 pub(super) async fn run(node: &Node, call: Call, asks: &Asks) -> Result<Response<Body>, Failure> {
     let dialect = call.dialect;
-    let serving = node.exchange.tracker.spawn(Arc::clone(&node.exchange).serve(call));
+    let serving = node.exchange.tracker.spawn(watch::carried(Arc::clone(&node.exchange).serve(call)));
     let reply = serving.await.map_err(|error| lost(node, dialect, &error, asks))?;
     Ok(respond(reply?, asks))
 }

@@ -40,7 +40,7 @@ async fn of(
     model: Option<String>,
     request: Request,
 ) -> Response<Body> {
-    let request_id = super::new_id(&node);
+    let request_id = super::watch::id();
     match quote(&node, dialect, model, request).await {
         Ok(value) => {
             let mut response = Response::new(Body::from(value.to_string()));

@@ -22,7 +22,7 @@ pub async fn one(State(node): State<Node>, Path(id): Path<String>, headers: Head
             response
         }
         Err(failure) => {
-            let request_id = super::new_id(&node);
+            let request_id = super::watch::id();
             envelope::render(&failure, &Asked { request_id: &request_id, ..Asked::default() })
         }
     }

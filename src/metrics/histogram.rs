@@ -40,11 +40,11 @@ impl Histogram {
     }
 
     /// Whether nothing was noted yet.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.buckets.iter().chain([&self.beyond]).all(|bucket| bucket.load(Ordering::Relaxed) == 0)
     }
 
-    pub(super) fn write(&self, page: &mut Exposition, label: (&str, &str)) {
+    pub(crate) fn write(&self, page: &mut Exposition, label: (&str, &str)) {
         let mut count: u64 = 0;
         for ((_, bound), bucket) in BOUNDS.iter().zip(&self.buckets) {
             count = count.saturating_add(bucket.load(Ordering::Relaxed));

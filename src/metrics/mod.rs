@@ -10,6 +10,8 @@
 pub mod exposition;
 mod histogram;
 mod jobs;
+mod money;
+mod routes;
 mod table;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +20,8 @@ use std::time::Duration;
 pub use exposition::{Exposition, Kind};
 pub use histogram::Histogram;
 pub use jobs::{JobLog, JobRecord};
+pub use money::{Method, Money, Paid};
+pub use routes::Routes;
 pub use table::Table;
 
 use crate::dialect::{Dialect, REGISTRY};
@@ -157,6 +161,7 @@ pub struct Metrics {
     times: Box<[Times]>,
     upstreams: Table<[AtomicU64; Attempted::ALL.len()]>,
     pub jobs: JobLog,
+    pub routes: Routes,
 }
 
 impl Default for Metrics {
@@ -168,6 +173,7 @@ impl Default for Metrics {
             times: REGISTRY.iter().map(|_| Times::default()).collect(),
             upstreams: Table::new(MOST_UPSTREAMS),
             jobs: JobLog::default(),
+            routes: Routes::default(),
         }
     }
 }
@@ -254,6 +260,7 @@ impl Metrics {
                 write_counter(page, &labels, count);
             }
         }
+        self.routes.write(page);
         self.write_jobs(page);
     }
 

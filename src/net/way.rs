@@ -32,6 +32,7 @@ pub struct Ways {
     pub relays: Way,
     pub prices: Way,
     pub strangers: Way,
+    pub reports: Way,
 }
 
 impl std::fmt::Debug for Way {

@@ -3,8 +3,9 @@
 //! randomness (BIP-340 allows it): the same text gives the same event.
 
 use nostr::nips::nip19::ToBech32;
+use nostr::nips::nip44;
 use nostr::secp256k1::{Keypair, Message};
-use nostr::{Event, JsonUtil, Keys, Kind, SECP256K1, SecretKey, Tag, Timestamp, UnsignedEvent};
+use nostr::{Event, JsonUtil, Keys, Kind, PublicKey, SECP256K1, SecretKey, Tag, Timestamp, UnsignedEvent};
 
 use crate::config::{Config, Fault, Faults};
 use crate::store::{Store, StoreError};
@@ -146,19 +147,35 @@ impl Identity {
         self.keys.public_key().to_hex()
     }
 
-    /// Signs an event. The same draft gives the same event.
-    ///
-    /// # Errors
-    /// When a tag is empty.
-    pub fn sign(&self, draft: Draft) -> Result<SignedEvent, IdentityError> {
+    /// For the eyes of one person (NIP-44). `None`: the keys do not work.
+    pub(super) fn encrypt(&self, to: &PublicKey, text: &str) -> Option<String> {
+        nip44::encrypt(self.keys.secret_key(), to, text, nip44::Version::V2).ok()
+    }
+
+    /// An event that is not to be signed, as JSON, with its id. `None`: a tag is empty.
+    pub(super) fn unsigned(&self, draft: Draft) -> Option<String> {
+        let mut event = self.event(draft).ok()?;
+        event.ensure_id();
+        Some(event.as_json())
+    }
+
+    fn event(&self, draft: Draft) -> Result<UnsignedEvent, IdentityError> {
         let tags: Result<Vec<Tag>, _> = draft.tags.into_iter().map(Tag::parse).collect();
-        let mut event = UnsignedEvent::new(
+        Ok(UnsignedEvent::new(
             self.keys.public_key(),
             Timestamp::from_secs(draft.created_at),
             Kind::from_u16(draft.kind),
             tags.map_err(|_| IdentityError::Broken)?,
             draft.content,
-        );
+        ))
+    }
+
+    /// Signs an event. The same draft gives the same event.
+    ///
+    /// # Errors
+    /// When a tag is empty.
+    pub fn sign(&self, draft: Draft) -> Result<SignedEvent, IdentityError> {
+        let mut event = self.event(draft)?;
         let message = Message::from_digest(event.id().to_bytes());
         let pair = Keypair::from_secret_key(SECP256K1, self.keys.secret_key());
         let signature = SECP256K1.sign_schnorr_no_aux_rand(&message, &pair);

@@ -3,6 +3,7 @@
 //! * [`identity`]: the node's key pair, and what it signs.
 //! * [`listing`]: what the node says of itself; [`announcer`]: that its relays have it.
 //! * [`directory`]: the other nodes; [`provider`]: what is read of an event of somebody else.
+//! * [`message`]: what is said to one person alone.
 //! * [`relay`]: one conversation with a relay; [`limits`]: what that relay takes.
 
 pub mod announcer;
@@ -10,6 +11,7 @@ pub mod directory;
 pub mod identity;
 pub mod limits;
 pub mod listing;
+pub mod message;
 pub mod provider;
 pub mod relay;
 mod repo;

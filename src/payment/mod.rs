@@ -12,7 +12,8 @@ pub mod sight;
 pub mod visitors;
 pub mod vouchers;
 
-use crate::failure::{Code, Failure};
+use crate::failure::{Blame, Code, Failure};
+use crate::metrics::{Method, Paid};
 use crate::wallet::TokenFault;
 use crate::wallet::token::{self, Token};
 
@@ -66,6 +67,16 @@ pub enum Payment {
 }
 
 impl Payment {
+    /// How it is made; `None`: not at all.
+    #[must_use]
+    pub const fn method(&self) -> Option<Method> {
+        match self {
+            Self::Key(_) | Self::TokenKey(_) => Some(Method::Key),
+            Self::OneShot(_) => Some(Method::OneShot),
+            Self::Asking => None,
+        }
+    }
+
     /// The hex behind the key that it is, or that the token makes.
     #[must_use]
     pub fn key_hex(&self) -> Option<&str> {
@@ -74,6 +85,16 @@ impl Payment {
             Self::TokenKey(token) | Self::OneShot(token) => Some(&token.id),
             Self::Asking => None,
         }
+    }
+}
+
+/// What came of a payment, for the metrics.
+#[must_use]
+pub fn outcome(failure: Option<&Failure>) -> Paid {
+    match failure.map(|failure| failure.blame) {
+        None => Paid::Accepted,
+        Some(Blame::Client | Blame::Payment) => Paid::Refused,
+        Some(_) => Paid::Failed,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::failure::{Code, Failure};
 use crate::ledger::terms::Expiry;
 use crate::ledger::vouchers::{self, Batch, Funds, MAX_BATCH, New, RedeemError};
 use crate::ledger::{Account, Ledger};
+use crate::metrics::Method;
 use crate::money::{MintUnit, Msat};
 use crate::net::Peer;
 use crate::vault::{self, LEGIBLE, Vault};
@@ -173,7 +174,9 @@ impl Till {
         if matches!(outcome, Err(RedeemError::Unknown)) {
             self.visitors().guessed_wrong(address);
         }
-        let redeemed = outcome.map_err(refused)?;
+        let outcome = outcome.map_err(refused);
+        self.wallet().counts().paid(Method::Voucher, super::outcome(outcome.as_ref().err()));
+        let redeemed = outcome?;
         let key = key.map_or_else(|| key_of(self.vault(), &code), |(_, key)| key);
         let account = self.look_up(&key).await?.ok_or_else(Failure::internal)?;
         Ok(Credited { key, amount: redeemed.amount, account })

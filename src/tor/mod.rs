@@ -193,6 +193,7 @@ fn ways(proxy: Option<&Url>, config: &config::Tor) -> Ways {
         relays: way(Purpose::Relays),
         prices: way(Purpose::Prices),
         strangers: way(Purpose::Strangers),
+        reports: way(Purpose::Reports),
     }
 }
 

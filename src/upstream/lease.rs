@@ -50,6 +50,13 @@ impl Lease {
         member.with_health(&self.model, limit, now_ms, is_bad, |health| {
             opened = health.finish(now_ms, &self.ticket, outcome)
         });
+        if opened && member.down_ms.load(Ordering::Relaxed) == i64::MIN {
+            member.down_ms.store(now_ms, Ordering::Relaxed);
+        }
+        // Whoever lacks a model, or limits its callers, is there.
+        if matches!(outcome, Outcome::Answered | Outcome::Missing | Outcome::Limited(_)) {
+            member.down_ms.store(i64::MIN, Ordering::Relaxed);
+        }
         if opened {
             tracing::warn!(upstream = %name, model = %self.model, "an upstream failed repeatedly and is left alone for a while");
         }

@@ -10,6 +10,7 @@
 //! its upstream until it is dropped. An upstream that refuses the operator's account is barred
 //! (`barred`): the one thing about health that is stored. Nothing here knows of money but [`outlay`], which only counts it.
 
+pub mod account;
 mod bar;
 mod barred;
 mod choice;

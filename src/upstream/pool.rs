@@ -73,6 +73,8 @@ pub(super) struct Member {
     /// When an attempt last ended, in ms.
     pub(super) heard_ms: AtomicI64,
     pub(super) marks: Marks,
+    /// When a circuit opened after which nothing was answered, in ms; the least number there is: not so.
+    pub(super) down_ms: AtomicI64,
 }
 
 /// How one upstream is, for the operator.
@@ -86,6 +88,10 @@ pub struct Condition {
     pub is_capped: bool,
     /// Models that it is not asked for now, and for how many seconds.
     pub out: Vec<(String, u64)>,
+    /// Since when it is left alone for some model and has answered for none, in ms. `None`: that is not so.
+    pub down_since_ms: Option<i64>,
+    /// Whether this process has heard of it at all.
+    pub was_heard: bool,
     /// It goes last, for some model at least.
     pub rests: bool,
     /// What was spent there, in USD.
@@ -204,6 +210,7 @@ impl Pool {
                 health: Mutex::default(),
                 heard_ms: AtomicI64::new(i64::MIN),
                 marks: Marks::default(),
+                down_ms: AtomicI64::new(i64::MIN),
             }))
         };
         Ok(Self {
@@ -250,7 +257,10 @@ impl Pool {
         let (today_usd, month_usd) = self.outlays.spent_usd(name, now_ms);
         let is_capped = self.is_capped(member, now_ms);
         let (kind, bar) = (member.upstream.label(), member.marks.bar());
-        Condition { name: Arc::clone(name), kind, bar, is_capped, out, rests, today_usd, month_usd }
+        let since = |at: &AtomicI64| Some(at.load(Ordering::Relaxed)).filter(|at_ms| *at_ms != i64::MIN);
+        let (down_since_ms, was_heard) = (since(&member.down_ms), since(&member.heard_ms).is_some());
+        let name = Arc::clone(name);
+        Condition { name, kind, bar, is_capped, out, down_since_ms, was_heard, rests, today_usd, month_usd }
     }
 
     /// What clients are told about who serves them: the kind, where there is only one.
@@ -458,6 +468,14 @@ impl Pool {
         !self.members.is_empty() && self.members.iter().all(|member| member.marks.is_barred())
     }
 
+    /// Whether none of them answers, and none is to be tried right now.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        let is_out = |one: &Condition| one.bar.is_some() || (one.down_since_ms.is_some() && !one.out.is_empty());
+        let conditions = self.conditions();
+        !conditions.is_empty() && !self.is_barred() && conditions.iter().all(is_out)
+    }
+
     /// Brings what is stored about barred upstreams together with what this process has found. One that the
     /// operator has cleared begins anew.
     ///
@@ -467,7 +485,10 @@ impl Pool {
         let known = self.members.iter().map(|member| (member.upstream.name().as_ref(), &member.marks));
         for name in barred::watch(store, known).await? {
             let cleared = self.members.iter().filter(|member| **member.upstream.name() == *name);
-            cleared.for_each(|member| member.health().clear());
+            for member in cleared {
+                member.health().clear();
+                member.down_ms.store(i64::MIN, Ordering::Relaxed);
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use rust_decimal::Decimal;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use super::account;
 use super::kind::{Auth, Preset, protocol_of};
 use super::models::{Models, Names};
 use super::pool::{Unavailable, Wanted};
@@ -246,8 +247,8 @@ impl Upstream {
         url
     }
 
-    /// Foreign text as it may be shown: bounded, printable, without this upstream's keys or any part of
-    /// its address.
+    /// Foreign text as it may be shown: bounded, printable, without this upstream's keys, any part of its address,
+    /// and names of accounts.
     #[must_use]
     pub fn scrub(&self, text: &str) -> String {
         let mut text: String = text.chars().filter(|c| !c.is_control()).collect();
@@ -258,7 +259,7 @@ impl Upstream {
             text = text.replace(host, "[removed]");
         }
         // Last: a cut through the key would leave a part of it that is not found.
-        text.chars().take(500).collect()
+        account::without_names(&text).chars().take(500).collect()
     }
 
     /// Whether foreign bytes contain one of the keys that were sent.

@@ -2,6 +2,7 @@
 
 use super::Wallet;
 use super::health::{Circuit, Held, Priority, Tally, Trouble};
+use crate::metrics::Histogram;
 
 /// Whether a mint is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,12 @@ impl Wallet {
             })
         });
         health.collect()
+    }
+
+    /// How long calls to each mint took, in the order of the configuration.
+    pub fn call_times(&self) -> impl Iterator<Item = (&str, &Histogram)> {
+        let mints = self.inner.order.iter().filter_map(|url| self.trusted(url).map(|trusted| (url.as_str(), trusted)));
+        mints.map(|(url, trusted)| (url, trusted.http.took()))
     }
 
     /// Whether the journal may ask this mint now. Where it may not, an operation is better left as it

@@ -304,6 +304,7 @@ impl Wallet {
         }
         let stored = journal::find(&mut tx, &operation.id).await?;
         tx.commit().await?;
+        self.counts().change.note(if swapped.is_some() { "swapped" } else { "ready" });
         failpoint!("return.done");
         stored.map(|stored| returned(&stored)).ok_or_else(|| WalletError::Ecash("the operation is gone".into()))
     }

@@ -170,17 +170,27 @@ impl Keysets {
             self.refresh_if_due().await?;
         }
         let id = self
-            .infos
-            .read()
+            .cheapest(unit)
             .await
-            .iter()
-            .filter(|keyset| keyset.active && MintUnit::parse(&keyset.unit.to_string()) == Some(unit))
-            .min_by_key(|keyset| keyset.input_fee_ppk)
-            .map(|keyset| keyset.id)
             .ok_or(WalletError::Mint(MintError::Unknown("the mint has no active keyset of this unit".into())))?;
         let keys = self.keys(id).await?;
         let amounts = keys.iter().map(|(amount, _)| amount.to_u64()).collect();
         Ok(ActiveKeyset { id, amounts })
+    }
+
+    /// The same, if all of it is known. Nobody is asked.
+    pub(super) async fn known(&self, unit: MintUnit) -> Option<ActiveKeyset> {
+        let id = self.cheapest(unit).await?;
+        let keys = self.keys.read().await.get(&id).cloned()?;
+        let amounts = keys.iter().map(|(amount, _)| amount.to_u64()).collect();
+        Some(ActiveKeyset { id, amounts })
+    }
+
+    async fn cheapest(&self, unit: MintUnit) -> Option<Id> {
+        let infos = self.infos.read().await;
+        let of_unit =
+            infos.iter().filter(|keyset| keyset.active && MintUnit::parse(&keyset.unit.to_string()) == Some(unit));
+        of_unit.min_by_key(|keyset| keyset.input_fee_ppk).map(|keyset| keyset.id)
     }
 
     /// Whether outputs of this keyset would be signed, and inputs of these would cost this fee, as far

@@ -47,6 +47,12 @@ impl Ladder {
         wants
     }
 
+    /// Whether less than half of the coins of some amount is there.
+    pub(super) fn is_short(self, held: &Counts, amounts: &[u64]) -> bool {
+        let count = |amount: &u64| held.get(amount).copied().unwrap_or(0);
+        self.wants(worth(held), amounts).iter().any(|(amount, wanted)| count(amount) < wanted.div_ceil(2))
+    }
+
     /// The coins to exchange now, by amount. `None`: the ladder is good as it is.
     ///
     /// An amount is short when less than half of its coins are there: an exchange after every payment
@@ -62,8 +68,7 @@ impl Ladder {
             .map(|(amount, count)| (*amount, count.saturating_sub(wants.get(amount).copied().unwrap_or(0))))
             .filter(|(_, count)| *count > 0)
             .collect();
-        let short = wants.iter().any(|(amount, wanted)| count(amount) < wanted.div_ceil(2));
-        let taken = if short {
+        let taken = if self.is_short(held, amounts) {
             let missing: Counts =
                 wants.iter().map(|(amount, wanted)| (*amount, wanted.saturating_sub(count(amount)))).collect();
             // With what the exchange itself may cost, and more: it must not leave the ladder short again.

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::health::{Cause, Health, Held, Outcome, Priority, Ticket, Trouble};
 use super::refusal::{MintError, Refusal, read_refusal};
 use crate::clock::SharedClock;
+use crate::metrics::Histogram;
 use crate::net;
 
 /// Largest answer that is read. 500 signatures with proofs are about 200 KiB. How deep it may be
@@ -66,6 +67,8 @@ struct Gate {
     /// One fewer than `permits`, where there are several: nothing in the background has them all.
     background: Semaphore,
     health: Mutex<Health>,
+    /// How long calls took.
+    took: Histogram,
 }
 
 /// A call under way. Dropped without an outcome, it counts as given up.
@@ -87,6 +90,7 @@ impl HttpMint {
             permits: Semaphore::new(concurrency),
             background: Semaphore::new(concurrency.saturating_sub(1).max(1)),
             health: Mutex::new(Health::new(limits.per_minute)),
+            took: Histogram::default(),
         };
         Self { gate: Arc::new(gate), client, priority: Priority::Client, max_answer: MAX_ANSWER }
     }
@@ -112,6 +116,12 @@ impl HttpMint {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.gate.limits
+    }
+
+    /// How long calls took, whatever came of them.
+    #[must_use]
+    pub fn took(&self) -> &Histogram {
+        &self.gate.took
     }
 
     /// Looks at its health, at the time that goes with it, in ms.
@@ -303,13 +313,14 @@ impl HttpMint {
             Some(body) => self.client.post(url).json(body),
             None => self.client.get(url),
         };
-        let sent = exchange(request, self.max_answer);
+        let (began, sent) = (Instant::now(), exchange(request, self.max_answer));
         let answer = match tokio::time::timeout(self.gate.limits.timeout, sent).await {
             Ok(Ok(bytes)) => serde_json::from_slice(&bytes)
                 .map_err(|_| failed(Trouble::Broken, "the answer is not what the call returns")),
             Ok(Err(failure)) => Err(failure),
             Err(_) => Err(failed(Trouble::Timeout, "no answer in time")),
         };
+        self.gate.took.note(began.elapsed());
         match answer {
             Ok(answer) => {
                 call.finish(Outcome::Answered);

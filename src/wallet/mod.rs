@@ -47,6 +47,7 @@ mod sweep;
 pub mod token;
 mod topup;
 mod unclaimed;
+pub mod watch;
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -59,6 +60,7 @@ use futures_util::future::join_all;
 
 use crate::clock::SharedClock;
 use crate::ledger::{AccountId, Ledger};
+use crate::metrics::Money;
 use crate::money::{MintUnit, Msat};
 use crate::net::public::Reach;
 use crate::net::way::Way;
@@ -171,6 +173,8 @@ struct Inner {
     redeeming: redeem::Lanes,
     /// Why no money may move.
     halt: recovery::Halt,
+    /// What happens to money, for the operator's metrics.
+    counts: Money,
 }
 
 /// What [`Wallet::open`] needs.
@@ -239,6 +243,7 @@ impl Wallet {
             foreigners: options.foreign_fee_percent.map(foreign::Foreigners::new),
             redeeming: redeem::Lanes::default(),
             halt: recovery::Halt::default(),
+            counts: Money::default(),
         };
         let wallet = Self { inner: Arc::new(inner) };
         wallet.halt_if_restored().await?;
@@ -249,6 +254,12 @@ impl Wallet {
     #[must_use]
     pub fn mints(&self) -> &[String] {
         &self.inner.order
+    }
+
+    /// What has happened to money in this process, for the operator's metrics.
+    #[must_use]
+    pub fn counts(&self) -> &Money {
+        &self.inner.counts
     }
 
     /// The unit that the node asks to be paid in.

@@ -265,6 +265,7 @@ impl Wallet {
             self.post_payment(&mut tx, operation, sent, used, now_ms).await?;
         }
         tx.commit().await?;
+        self.counts().change.note("lightning");
         failpoint!("pay.done");
         self.recount(trusted, operation.unit).await;
         self.ended(&operation.id).await

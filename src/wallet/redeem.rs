@@ -81,6 +81,18 @@ pub enum RedeemError {
     Wallet(#[from] WalletError),
 }
 
+impl RedeemError {
+    /// For the metrics.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Pending(_) => "pending",
+            Self::RateLimited(_) | Self::Unreachable(_) | Self::SourceUnreachable => "unreachable",
+            Self::Wallet(_) => "failed",
+            _ => "refused",
+        }
+    }
+}
+
 impl From<StoreError> for RedeemError {
     fn from(error: StoreError) -> Self {
         Self::Wallet(WalletError::Store(error))
@@ -209,6 +221,16 @@ impl Wallet {
         let lane = self.inner.redeeming.lane(key_hash);
         let _turn = lane.lock().await;
         self.refuse_known(key_hash).await?;
+        let outcome = self.redeem_new(token, target, key_hash).await;
+        self.counts().redemptions.note(match &outcome {
+            Ok(_) => "credited",
+            Err(error) => error.name(),
+        });
+        outcome
+    }
+
+    /// A token that was not accepted before.
+    async fn redeem_new(&self, token: &Token, target: Target<'_>, key_hash: &str) -> Result<Account, RedeemError> {
         let Some(trusted) = self.trusted(&token.mint) else { return self.import(token, target, key_hash).await };
         let version = trusted.keysets.version();
         match self.redeem_once(trusted, token, target, key_hash).await {

@@ -111,7 +111,12 @@ impl Wallet {
                 tracing::warn!(operation = %operation.id, %error, "a redemption could not be resumed yet");
                 false
             }
-            Ok(Some(outcome)) => !matches!(outcome, Err(RedeemError::Pending(_))),
+            Ok(Some(outcome)) => {
+                if outcome.is_ok() {
+                    self.counts().redemptions.note("resumed");
+                }
+                !matches!(outcome, Err(RedeemError::Pending(_)))
+            }
         }
     }
 }

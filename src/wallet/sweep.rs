@@ -50,7 +50,15 @@ impl Wallet {
         for trusted in self.inner.mints.values() {
             for unit in [MintUnit::Sat, MintUnit::Msat] {
                 for _ in 0..AT_A_TIME {
-                    if self.sweep(trusted, unit).await? != Some(State::Done) {
+                    let outcome = self.sweep(trusted, unit).await?;
+                    if let Some(state) = outcome {
+                        self.counts().exchanges.note(match state {
+                            State::Done => "done",
+                            State::Failed => "failed",
+                            _ => "open",
+                        });
+                    }
+                    if outcome != Some(State::Done) {
                         break;
                     }
                     made = made.saturating_add(1);

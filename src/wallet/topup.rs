@@ -24,6 +24,7 @@ use super::swap::Standing;
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::failpoint::failpoint;
 use crate::ledger::AccountId;
+use crate::metrics::{Method, Paid};
 use crate::money::{Msat, Sat};
 use crate::store::Durability;
 
@@ -313,6 +314,7 @@ impl Wallet {
                 failpoint!("topup.kept");
                 // The payer may read the invoice later.
                 self.credit(operation, Msat::ZERO, &operation.plan, "").await?;
+                self.counts().paid(Method::Lightning, Paid::Accepted);
                 failpoint!("topup.credited");
                 self.restock(trusted, operation, &new, first).await;
                 Ok(true)

@@ -154,6 +154,7 @@ impl House {
             replays: Replays::new(ledger.clone(), vault),
             identity: Identity::throwaway().unwrap(),
             metrics: Arc::default(),
+            traces: None,
             traffic: Arc::default(),
         };
         let state = AdminState {
@@ -566,8 +567,7 @@ fn on_nostr(store: &Store, clock: &SharedClock, relays: &[String]) -> OnNostr {
     };
     let announcer = Announcer::new(store.clone(), caller.clone(), relays.to_vec(), None, "0.0.0-test");
     let npub = caller.identity.npub().to_owned();
-    let directory =
-        Directory::new(store.clone(), caller, net::public::Reach::Public, net::way::Way::default());
+    let directory = Directory::new(store.clone(), caller, net::public::Reach::Public, net::way::Way::default());
     let directory = (!relays.is_empty()).then_some(directory);
     let rivals = directory.is_some().then(|| Rivals::new(store.clone(), clock.clone()));
     OnNostr { npub, http_url: "https://node.example.com".into(), announcer, directory, rivals }

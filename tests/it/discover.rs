@@ -49,7 +49,10 @@ impl View {
 
     fn reaching(&self, relays: &[String], reach: Reach) -> Looking {
         let caller = caller(&self.clock, Duration::from_secs(5));
-        Looking { directory: Directory::new(self.store.clone(), caller, reach, Way::default()), relays: relays.to_vec() }
+        Looking {
+            directory: Directory::new(self.store.clone(), caller, reach, Way::default()),
+            relays: relays.to_vec(),
+        }
     }
 
     fn now(&self) -> u64 {

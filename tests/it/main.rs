@@ -16,6 +16,7 @@
 mod support;
 
 mod admin;
+mod alerts;
 mod announce;
 mod audit;
 mod backup;
@@ -65,6 +66,7 @@ mod storage;
 mod streams;
 mod supervised;
 mod tariffs;
+mod telemetry;
 mod tidy;
 #[cfg(feature = "tor")]
 mod tor_network;

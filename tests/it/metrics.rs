@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use coinslot::ledger::vouchers::Funds;
+use coinslot::money::Msat;
+use coinslot::payment::vouchers::Wanted;
 use serde_json::{Value, json};
 
 use crate::pool::{KEYS, NAMES, World, refuse};
@@ -273,8 +276,8 @@ async fn every_counter_says_what_was_done() {
     }
     let labels: BTreeSet<&String> = seen.samples.keys().flat_map(|(_, labels)| labels.keys()).collect();
     let known = [
-        "dialect", "job_name", "kind", "le", "mint", "model", "outcome", "state", "unit", "upstream", "verdict",
-        "version",
+        "dialect", "job_name", "kind", "le", "method", "mint", "model", "outcome", "route", "state", "status", "unit",
+        "upstream", "verdict", "version",
     ];
     assert!(labels.iter().all(|label| known.contains(&label.as_str())), "{labels:?}");
     world.finish().await;
@@ -428,5 +431,90 @@ async fn the_dashboard_asks_for_what_there_is() {
         "coinslot_price_known",
     ];
     assert_eq!(unused, by_choice, "what the dashboard leaves out");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_is_counted_by_how_it_came_and_went() {
+    let world = world(&[json!({})], &[]).await;
+    let seen = scrape(&world).await;
+    let redeemed = |seen: &Scrape, outcome| seen.get("coinslot_redemptions_total", &[("outcome", outcome)]);
+    assert_eq!(redeemed(&seen, "credited"), 1, "the key's own token: {}", seen.text);
+    assert_eq!(seen.sum("coinslot_payments_total"), 0, "it was only looked at");
+    // A token that rides along, twice: the second time it is spent. A key, twice; and one that is none.
+    let token = world.purse.send(40).await;
+    assert_eq!(world.send_token(&ask("hi"), &token).await.status, 200);
+    assert_eq!(world.send_token(&ask("hi"), &token).await.status, 400);
+    for _ in 0..2 {
+        assert_eq!(world.send(&ask("hi")).await.status, 200);
+    }
+    let stranger = format!("sk-{}", "ab".repeat(32));
+    assert_eq!(world.node.chat(&ask("hi")).bearer_auth(&stranger).send().await.unwrap().status(), 401);
+    // A token as a key, at its first sight; and one that the mint has seen before.
+    let fresh = world.purse.send(30).await;
+    assert_eq!(world.node.chat(&ask("hi")).bearer_auth(&fresh).send().await.unwrap().status(), 200);
+    let spent = world.purse.send(20).await;
+    world.purse.receive(&spent).await.unwrap();
+    assert_eq!(world.node.chat(&ask("hi")).bearer_auth(&spent).send().await.unwrap().status(), 400);
+    // An invoice fills a key.
+    let invoice = world.node.post("/lightning/invoice").json(&json!({ "amount_sats": 50, "purpose": "create" }));
+    assert_eq!(invoice.send().await.unwrap().status(), 200);
+    let mut seen = scrape(&world).await;
+    let paid = |seen: &Scrape, method, outcome| {
+        seen.get("coinslot_payments_total", &[("method", method), ("outcome", outcome)])
+    };
+    until("it is credited", async || {
+        world.node.running().exchange().till.wallet().resume(0).await.unwrap();
+        seen = scrape(&world).await;
+        paid(&seen, "lightning", "accepted") == 1
+    })
+    .await;
+    // A voucher makes one, of what was given to the node.
+    let gift = json!({ "token": world.purse.send(60).await });
+    assert_eq!(world.node.post("/v1/wallet/donate").json(&gift).send().await.unwrap().status(), 200);
+    let wanted = Wanted {
+        funds: Funds::Earned,
+        profile: None,
+        batch: "one".to_owned(),
+        count: 1,
+        amount: Msat::new(20_000).unwrap(),
+        note: String::new(),
+        expires_ms: None,
+    };
+    let issued = world.node.running().exchange().till.issue_vouchers(&wanted).await.unwrap();
+    for status in [200, 400] {
+        let code = json!({ "code": if status == 200 { issued[0].code.expose() } else { "CS-code-canary" } });
+        let voucher = world.node.post("/v1/wallet/voucher").json(&code).send().await.unwrap();
+        assert_eq!(voucher.status().is_success(), status == 200);
+    }
+    let seen = scrape(&world).await;
+    for (method, outcome, count) in [
+        ("x_cashu", "accepted", 1),
+        ("x_cashu", "refused", 1),
+        ("key", "accepted", 3),
+        ("key", "refused", 2),
+        ("lightning", "accepted", 1),
+        ("voucher", "accepted", 1),
+    ] {
+        assert_eq!(paid(&seen, method, outcome), count, "{method} {outcome}: {}", seen.text);
+    }
+    assert_eq!((redeemed(&seen, "credited"), redeemed(&seen, "refused")), (4, 1), "{}", seen.text);
+    assert_eq!(seen.sum("coinslot_change_total"), 1, "{}", seen.text);
+    // Each call to the mint has a duration.
+    let mint = world.mint.url();
+    let answered = seen.get("coinslot_mint_calls_total", &[("mint", &mint), ("outcome", "answered")]);
+    assert_eq!(seen.get("coinslot_mint_call_duration_seconds_count", &[("mint", &mint)]), answered);
+    // Routes that nobody pays for, by family and class. Paid ones are not among them.
+    for path in ["/v1/models", "/v1/path-canary", "/v1/receipts/id-canary", "/readyz"] {
+        world.node.get(path).send().await.unwrap();
+    }
+    let seen = scrape(&world).await;
+    let answers = |route, status| seen.get("coinslot_http_responses_total", &[("route", route), ("status", status)]);
+    assert_eq!((answers("models", "2xx"), answers("other", "4xx"), answers("receipts", "4xx")), (1, 1, 1));
+    assert_eq!((answers("health", "2xx"), answers("lightning", "2xx"), answers("balance", "4xx")), (1, 1, 1));
+    assert!(answers("admin", "2xx") >= 2 && answers("other", "2xx") == 0, "{}", seen.text);
+    for secret in ["path-canary", "id-canary", "code-canary", &token, &fresh, &spent] {
+        assert!(!seen.text.contains(secret), "{secret}");
+    }
     world.finish().await;
 }

@@ -275,3 +275,51 @@ async fn the_verb_lists_and_clears_beside_the_running_node() {
     assert_eq!(ready["upstreams"]["left_alone"], 0);
     program.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_upstream_says_of_the_account_is_not_passed_on() {
+    let world = World::new(&[json!({})], &BREAKER).await;
+    for (message, shown) in [
+        (
+            "Your organization must be verified to stream this model.",
+            "The upstream does not let this node use this model so.",
+        ),
+        (
+            "max_tokens is above what your plan allows (organization org-AbC123dEf456)",
+            "The upstream's terms for this node do not cover this request.",
+        ),
+        ("Bad tools for org-AbC123dEf456, says ops@vendor.example", "Bad tools for [removed], says [removed]"),
+        ("messages: roles must alternate", "messages: roles must alternate"),
+    ] {
+        world.upstreams[0].next(refusal(400, "invalid_request_error", "", message));
+        let reply = world.send(&ask("hi")).await;
+        assert_eq!((reply.status, reply.json()["error"]["message"].as_str()), (400, Some(shown)), "{}", reply.text);
+        for word in ["organization", "org-AbC", "vendor", "your plan"] {
+            assert!(!reply.has(word), "{word}: {}", reply.text);
+        }
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_upstreams_all_fail_is_not_ready_until_one_may_be_tried() {
+    let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "1")]).await;
+    let ready = async || Reply::of(world.node.get("/readyz").send().await.unwrap()).await;
+    let before = ready().await;
+    assert_eq!((before.status, before.json()["version"].as_str()), (200, Some(env!("CARGO_PKG_VERSION"))));
+    assert!(before.json()["commit"].is_null() || before.json()["commit"].is_string());
+    // One of two is enough.
+    world.upstreams[0].next(refusal(500, "", "", ""));
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(ready().await.status, 200);
+    world.upstreams[1].next(refusal(500, "", "", ""));
+    assert_eq!(world.send(&ask("hi")).await.status, 502);
+    let down = ready().await;
+    assert_eq!((down.status, down.has("no upstream answers at the moment")), (503, true), "{}", down.text);
+    // Their time is over: requests may come, and find out.
+    world.clock.step(Duration::from_secs(61));
+    assert_eq!(ready().await.status, 200);
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(ready().await.status, 200);
+    world.finish().await;
+}

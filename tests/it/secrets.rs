@@ -68,8 +68,13 @@ async fn secrets_are_neither_logged_nor_passed_on() {
     purse.mint_sats(1000).await;
     let upstream = Upstream::start().await;
     let dir = tempfile::tempdir().unwrap();
-    let program =
-        Program::start(dir.path(), &mint, &upstream, &[("LOG_LEVEL", "trace"), ("ADMIN_PASSWORD", PASSWORD)]).await;
+    let program = Program::start(
+        dir.path(),
+        &mint,
+        &upstream,
+        &[("LOG_LEVEL", "trace"), ("ADMIN_PASSWORD", PASSWORD), ("TRUSTED_PROXIES", "127.0.0.1")],
+    )
+    .await;
     let at = |path: &str| format!("{}{path}", program.url());
     let chat = |stream: bool| {
         let request = client().post(at("/v1/chat/completions")).json(&asking(stream));
@@ -166,7 +171,8 @@ async fn secrets_are_neither_logged_nor_passed_on() {
     assert!(log.contains("TRACE") && log.contains("DEBUG"), "the log is at its most talkative");
 
     let mut hidden: Vec<String> = tokens.iter().flat_map(|token| secrets_of(&mint, token)).collect();
-    hidden.extend([UPSTREAM_KEY, PROMPT, ANSWER, PASSWORD, COOKIE, secret_key.trim()].map(str::to_owned));
+    hidden
+        .extend([UPSTREAM_KEY, PROMPT, ANSWER, PASSWORD, COOKIE, "203.0.113.7", secret_key.trim()].map(str::to_owned));
     for secret in &hidden {
         if let Some(at) = log.find(secret.as_str()) {
             let line = log[..at].lines().count();
@@ -201,6 +207,53 @@ async fn secrets_are_neither_logged_nor_passed_on() {
             assert!(!all.contains(secret.as_str()), "{secret} went upstream");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_a_request_carries_its_id() {
+    let mint = TestMint::start().await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(500).await;
+    let upstream = Upstream::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let log = [("LOG_FORMAT", "json"), ("LOG_LEVEL", "info,coinslot=debug")];
+    let program = Program::start(dir.path(), &mint, &upstream, &log).await;
+    let key = purse.send(200).await;
+    let chat = |stream| client().post(format!("{}/v1/chat/completions", program.url())).json(&asking(stream));
+    let refusal = || Script::Answer { status: 500, media: "application/json", body: "{}".to_owned() };
+    let cut = || Script::Stream { pieces: vec![delta(MODEL, &"word ".repeat(20))], cut: true };
+    let mut ids = Vec::new();
+    let mut send = async |request: reqwest::RequestBuilder| {
+        let answer = request.send().await.unwrap();
+        ids.push(answer.headers()["x-request-id"].to_str().unwrap().to_owned());
+        answer.bytes().await.ok();
+    };
+    send(chat(false).bearer_auth(&key)).await;
+    upstream.next(refusal());
+    send(chat(false).bearer_auth(&key)).await;
+    // What goes on in another task when its client reads no more is the same request.
+    upstream.next(cut());
+    send(chat(true).bearer_auth(&key)).await;
+    upstream.next(refusal());
+    send(chat(false).header("X-Cashu", purse.send(50).await)).await;
+    send(chat(false).header("Idempotency-Key", "k").bearer_auth(&key)).await;
+    let text = program.stop().await;
+    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of_requests: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["target"].as_str().is_some_and(|target| target.starts_with("coinslot::exchange")))
+        .collect();
+    assert!(of_requests.len() >= 6, "{text}");
+    for line in of_requests {
+        let id = line["span"]["id"].as_str().unwrap_or_else(|| panic!("no id: {line}"));
+        assert!(ids.iter().any(|known| known == id), "{line}");
+        assert!(line["fields"]["request"].as_str().is_none_or(|request| request == id), "{line}");
+    }
+    for id in &ids {
+        assert!(lines.iter().any(|line| line["span"]["id"] == id.as_str()), "{id}: {text}");
+    }
+    // What nobody asked for is of no request.
+    assert!(lines.iter().any(|line| line["span"].is_null()));
 }
 
 /// All that is in the data directory is for its owner alone.

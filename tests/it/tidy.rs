@@ -11,10 +11,11 @@ const LAYERS: &[&[&str]] = &[
     &["money"],
     &["failure", "dialect"],
     &["clock", "config", "vault", "net", "store", "failpoint", "lnurl", "metrics"],
-    &["ledger", "price", "upstream", "nostr", "status", "tor"],
+    &["ledger", "price", "upstream", "nostr", "status", "telemetry", "tor"],
     &["wallet", "catalog"],
     &["payment", "audit", "backup", "doctor"],
     &["exchange", "pages"],
+    &["alerts"],
     &["http", "admin", "jobs"],
     &["shop"],
     &["node"],
@@ -32,7 +33,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("cdk_common", &["wallet"]),
     ("cdk_sql_common", &["wallet"]),
     ("nostr", &["nostr"]),
-    ("sqlx", &["store", "ledger", "wallet", "exchange", "upstream", "admin", "nostr", "catalog", "status"]),
+    ("sqlx", &["store", "ledger", "wallet", "exchange", "upstream", "admin", "nostr", "catalog", "status", "alerts"]),
     ("axum", &["http", "pages", "admin", "shop"]),
     ("askama", &["admin", "shop"]),
     ("pulldown_cmark", &["shop"]),
@@ -49,6 +50,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("tor_proto", &["tor"]),
     ("tor_rtcompat", &["tor"]),
     ("tor_socksproto", &["tor"]),
+    ("opentelemetry_proto", &["telemetry"]),
+    ("prost", &["telemetry"]),
 ];
 
 /// Files that may hold SQL.

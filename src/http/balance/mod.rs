@@ -21,7 +21,7 @@ use axum::routing::{any, get, post};
 use serde_json::Value;
 
 use super::envelope::{self, Asked};
-use super::{Node, Spool, headers, proxy};
+use super::{Node, Spool, headers, proxy, watch};
 use crate::failure::{Code, Failure};
 use crate::ledger::terms::Expiry;
 use crate::payment::{self, Payment};
@@ -89,14 +89,14 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, Failure>> + Send + 'static,
 {
-    node.exchange.tracker.spawn(work(node.clone())).await.unwrap_or_else(|error| {
+    node.exchange.tracker.spawn(watch::carried(work(node.clone()))).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a balance request's task failed");
         Err(Failure::internal())
     })
 }
 
 pub(super) fn respond(outcome: Answer) -> Response<Body> {
-    let request_id = uuid::Uuid::new_v4().to_string();
+    let request_id = watch::id();
     match outcome {
         Ok(value) => {
             let mut response = Response::new(Body::from(value.to_string()));

@@ -8,6 +8,7 @@ use super::{Fate, Kind, Movement, OPEN, Operation, State};
 use crate::ledger::AccountId;
 use crate::money::{MintUnit, Msat};
 use crate::store::StoreError;
+use crate::wallet::watch::Stuck;
 
 const COLUMNS: &str = "SELECT id, kind, state, account, mint, unit, amount, recipient, payment_hash, plan, result, owner, \
      due_at, attempts, created_at, updated_at, fate, takes_back FROM operations";
@@ -85,6 +86,37 @@ pub(in crate::wallet) async fn count_open(
         .await?;
     let count: i64 = row.try_get(0)?;
     Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Operations that were begun before then and are open, by mint. Invoices that nobody has paid yet are none.
+pub(in crate::wallet) async fn stuck(connection: &mut AnyConnection, before_ms: i64) -> Result<Vec<Stuck>, StoreError> {
+    let sql = format!(
+        "SELECT mint, COUNT(*), MIN(created_at) FROM operations WHERE {OPEN} AND created_at < $1 \
+         AND NOT (kind = 'topup' AND state = 'planned') GROUP BY mint ORDER BY mint"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(before_ms).fetch_all(connection).await?;
+    let stuck = |row: &sqlx::any::AnyRow| {
+        Ok(Stuck { mint: row.try_get(0)?, count: row.try_get(1)?, oldest_ms: row.try_get(2)? })
+    };
+    rows.iter().map(stuck).collect()
+}
+
+/// The payout of a mint and unit that has ended last, if it failed: its amount.
+pub(in crate::wallet) async fn failed_payout(
+    connection: &mut AnyConnection,
+    mint: &str,
+    unit: MintUnit,
+) -> Result<Option<Msat>, StoreError> {
+    let row = sqlx::query(
+        "SELECT amount, state FROM operations WHERE kind = 'payout' AND mint = $1 AND unit = $2 \
+         AND state IN ('done', 'failed') ORDER BY created_at DESC LIMIT 1",
+    );
+    let row = row.bind(mint).bind(unit.as_str()).fetch_optional(connection).await?;
+    let Some(row) = row else { return Ok(None) };
+    let has_failed = row.try_get::<String, _>(1)? == State::Failed.as_str();
+    let amount = Msat::from_db(row.try_get(0)?)
+        .ok_or_else(|| StoreError::Inconsistent { table: "operations", what: "amount".to_owned() })?;
+    Ok(has_failed.then_some(amount))
 }
 
 /// Whether earnings are on their way out of a mint.

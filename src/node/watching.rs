@@ -1,0 +1,63 @@
+//! Who looks whether anything is wrong, and whom that is told.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::StartError;
+use super::network::caller;
+use crate::alerts::{Alerts, Sender, Watchman};
+use crate::audit::Latest;
+use crate::clock::SharedClock;
+use crate::config::Config;
+use crate::exchange::Exchange;
+use crate::jobs::{self, Crew};
+use crate::net::NetError;
+use crate::net::way::Ways;
+use crate::nostr::{Announcer, Caller, Identity};
+use crate::store::Store;
+use crate::vault::Vault;
+
+/// What a conversation with a relay takes, for who stands beside the node, with the node's own key.
+///
+/// # Errors
+/// When that key cannot be opened.
+pub(crate) async fn caller_beside(
+    config: &Config,
+    ways: &Ways,
+    store: &Store,
+    clock: &SharedClock,
+) -> Result<Caller, StartError> {
+    let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref())?;
+    let (identity, _) = Identity::open(config, store, &vault, clock.now_ms()).await?;
+    Ok(caller(&config.nostr.relays, &ways.relays, identity, clock)?)
+}
+
+/// What is wrong, and who is told.
+pub(super) fn open(config: &Config, ways: &Ways, exchange: &Exchange) -> Result<Alerts, NetError> {
+    let (relays, clock) = (&config.nostr.relays, exchange.ledger.clock());
+    let caller = caller(relays, &ways.relays, exchange.identity.clone(), clock)?;
+    let sender = Sender::new(config, &ways.reports, &caller)?;
+    let (ledger, repeat) = (&exchange.ledger, config.alerts.repeat);
+    Ok(Alerts::new(ledger.store().clone(), Arc::clone(ledger.clock()), ledger.owner().to_owned(), repeat, sender))
+}
+
+/// Starts looking for what is wrong, and telling it.
+pub(super) fn start(
+    crew: &Crew,
+    stop: &CancellationToken,
+    config: &Config,
+    exchange: &Arc<Exchange>,
+    alerts: Alerts,
+    audit: &Latest,
+    announcer: &Announcer,
+) {
+    let watchman = Watchman {
+        exchange: Arc::clone(exchange),
+        audit: audit.clone(),
+        announcer: announcer.clone(),
+        pays_out: config.payouts.recipient.is_some(),
+    };
+    jobs::start(crew, stop, jobs::WatchAlarms { alerts: alerts.clone(), watchman });
+    jobs::start(crew, stop, jobs::TellAlarms { alerts });
+}
