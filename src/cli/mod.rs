@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod check;
 mod doctor;
+mod keys;
 mod maintenance;
 mod models;
 mod passphrase;
@@ -16,6 +17,7 @@ mod run;
 mod tariffs;
 mod upstreams;
 mod vouchers;
+mod wallet;
 mod windows;
 
 use std::process::ExitCode;
@@ -55,6 +57,8 @@ const VERBS: &[Verb] = &[
         help: "who is behind the node and why one is barred; ask it again",
         run: upstreams::main,
     },
+    Verb { name: "keys", arguments: keys::ARGUMENTS, help: keys::HELP, run: keys::main },
+    Verb { name: "wallet", arguments: wallet::ARGUMENTS, help: wallet::HELP, run: wallet::main },
     Verb { name: "profiles", arguments: profiles::ARGUMENTS, help: profiles::HELP, run: profiles::main },
     Verb { name: "windows", arguments: windows::ARGUMENTS, help: windows::HELP, run: windows::main },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },

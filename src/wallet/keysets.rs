@@ -183,6 +183,16 @@ impl Keysets {
         Ok(ActiveKeyset { id, amounts })
     }
 
+    /// The amounts of the active keyset of a unit, ascending, where they are known. Asks nobody.
+    pub async fn known_amounts(&self, unit: MintUnit) -> Option<Vec<u64>> {
+        let infos = self.infos.read().await;
+        let active =
+            infos.iter().filter(|keyset| keyset.active && MintUnit::parse(&keyset.unit.to_string()) == Some(unit));
+        let id = active.min_by_key(|keyset| keyset.input_fee_ppk).map(|keyset| keyset.id)?;
+        let keys = self.keys.read().await;
+        Some(keys.get(&id)?.iter().map(|(amount, _)| amount.to_u64()).collect())
+    }
+
     /// Whether outputs of this keyset would be signed, and inputs of these would cost this fee, as far
     /// as is known.
     pub async fn still_holds(&self, keyset: &str, inputs: Vec<Id>, fee: u64) -> bool {
