@@ -12,7 +12,7 @@ use super::{beside, done, with_page};
 use crate::admin::note_command;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::ledger::keys::{Adjustment, Edit, Filter, Key, Way, shorten};
+use crate::ledger::keys::{Adjustment, Edit, Filter, Key, Place, Way, shorten};
 use crate::ledger::terms::Reset;
 use crate::ledger::{AccountId, Ledger};
 use crate::money::Msat;
@@ -28,7 +28,7 @@ pub(super) const HELP: &str = "the keys of clients; `coinslot keys help` says mo
 const PAGE: &str = "\
 coinslot keys: the keys of clients, each by its id and the first digits of its hash
 
-  coinslot keys list [--hash DIGITS] [--label TEXT] [--profile NAME] [--state STATE] [--after ID] [--limit N]
+  coinslot keys list [--hash DIGITS] [--label TEXT] [--profile NAME] [--state STATE] [--after PLACE] [--limit N]
   coinslot keys show ID
   coinslot keys block ID
   coinslot keys unblock ID
@@ -50,7 +50,7 @@ const NONE: &str = "none";
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Act {
-    List { filter: Filter, after: Option<i64>, limit: i64 },
+    List { filter: Filter, after: Option<Place>, limit: i64 },
     Show(i64),
     Block(i64, bool),
     Set(i64, Edit),
@@ -87,7 +87,7 @@ fn read_list(words: &[&str]) -> Option<Act> {
             "--label" => label = value,
             "--profile" => profile = value,
             "--state" => state = value,
-            "--after" => after = Some(value.parse().ok()?),
+            "--after" => after = Some(Place::parse(value)?),
             "--limit" => limit = value.parse().ok()?,
             _ => return None,
         }
@@ -282,7 +282,7 @@ async fn show(ledger: &Ledger, id: i64, json: bool) -> Result<String, String> {
     Ok(text)
 }
 
-fn table(keys: &[Key], next: Option<i64>) -> String {
+fn table(keys: &[Key], next: Option<Place>) -> String {
     if keys.is_empty() {
         return "there is none\n".to_owned();
     }

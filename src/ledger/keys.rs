@@ -172,12 +172,37 @@ pub fn shorten(address: &str) -> String {
     }
 }
 
+/// A place in the list: behind the key that was made then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub created_ms: i64,
+    pub id: i64,
+}
+
+impl Place {
+    /// Before all keys.
+    const START: Self = Self { created_ms: i64::MAX, id: i64::MAX };
+
+    /// The place that is written like this.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (created_ms, id) = text.split_once('.')?;
+        Some(Self { created_ms: created_ms.parse().ok()?, id: id.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.created_ms, self.id)
+    }
+}
+
 /// A part of the keys, the newest first.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     pub keys: Vec<Key>,
     /// Where the next part begins, if there is one.
-    pub next: Option<i64>,
+    pub next: Option<Place>,
 }
 
 /// What to change of a key. What is `None` stays as it is.
@@ -281,20 +306,21 @@ fn is_line(text: &str) -> bool {
 }
 
 impl Ledger {
-    /// The keys that a filter lets through, newest first, with an id below `after`. Where a hash is looked for,
-    /// all that are found are one part.
+    /// The keys that a filter lets through, newest first, behind a place. Where a hash is looked for, all that are
+    /// found are one part.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn keys(&self, filter: &Filter, after: Option<i64>, limit: i64) -> Result<Page, StoreError> {
+    pub async fn keys(&self, filter: &Filter, after: Option<Place>, limit: i64) -> Result<Page, StoreError> {
         let limit = limit.clamp(1, MOST);
         let mut reader = self.store().read().acquire().await?;
-        let (after, more) = (after.unwrap_or(i64::MAX), limit.saturating_add(1));
+        let (after, more) = (after.unwrap_or(Place::START), limit.saturating_add(1));
         let mut keys = repo::list(&mut reader, filter, after, more, self.clock().now_ms()).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let is_more = keys.len() > limit && filter.hash.is_none();
         keys.truncate(limit);
-        let next = keys.last().filter(|_| is_more).map(|last| last.id.get());
+        let next = keys.last().filter(|_| is_more);
+        let next = next.map(|last| Place { created_ms: last.created_ms, id: last.id.get() });
         Ok(Page { keys, next })
     }
 
@@ -467,6 +493,15 @@ mod tests {
         }
         assert!(Filter::read("", "", "", "gone").is_err());
         assert!(State::ALL.into_iter().all(|state| State::parse(state.as_str()) == Some(state)));
+    }
+
+    #[test]
+    fn a_place_is_written_and_read() {
+        let place = Place { created_ms: 1_790_000_000_000, id: 42 };
+        assert_eq!(Place::parse(&place.to_string()), Some(place));
+        for text in ["", "1", "1.", ".1", "a.b", "1.2.3"] {
+            assert_eq!(Place::parse(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -6,9 +6,6 @@ ALTER TABLE key_terms ADD COLUMN label TEXT NOT NULL DEFAULT '';
 CREATE INDEX key_terms_blocked ON key_terms (account) WHERE blocked_at IS NOT NULL;
 CREATE INDEX key_terms_labelled ON key_terms (account, label) WHERE label <> '';
 
--- The list of keys, newest first, past the accounts of tokens that paid for one request each.
-CREATE INDEX accounts_keys ON accounts (id) WHERE kind = 'key';
-
 -- Money that the operator moved between the income and a key, in msat: negative where it was written off. The id
 -- names the form, so that one form moves money once; it is the reference of the transfer.
 CREATE TABLE adjustments (

@@ -108,7 +108,7 @@ async fn keys_are_found_and_their_terms_changed() {
     let (_mint, purse, _upstream, node) = world(1000).await;
     let operator = Operator::log_in(&node.url()).await;
     let mut ids = Vec::new();
-    for sats in [10, 20, 30] {
+    for sats in [100, 110, 120] {
         let key = purse.send(sats).await;
         node.balance(&key).await;
         let newest = list(&operator, "?limit=1").await[0].clone();

@@ -19,7 +19,7 @@ use super::frame::Frame;
 use super::operator::{Operator, Scope};
 use super::session::Session;
 use super::{AdminError, AdminState, format, page};
-use crate::ledger::keys::{self as books, Filter, Key};
+use crate::ledger::keys::{self as books, Filter, Key, Place};
 use crate::ledger::terms::Reset;
 use crate::money::Msat;
 
@@ -66,6 +66,7 @@ struct Wanted {
 
 /// A part of the keys, the newest first.
 #[derive(Serialize, ToSchema)]
+#[schema(as = KeyPage)]
 struct View {
     keys: Vec<KeyView>,
     /// `after` of the next part, if there is one.
@@ -74,6 +75,7 @@ struct View {
 
 /// Another key, by name.
 #[derive(Serialize, ToSchema)]
+#[schema(as = KeyName)]
 struct Named {
     id: String,
     hash: String,
@@ -81,6 +83,7 @@ struct Named {
 
 /// A key.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Key)]
 struct KeyView {
     id: String,
     /// The first digits of its hash.
@@ -153,7 +156,10 @@ async fn view(state: &AdminState, wanted: &Wanted) -> Result<View, AdminError> {
     let filter = Filter::read(hash, label, profile, standing).map_err(AdminError::invalid)?;
     let after = match after.as_str() {
         "" => None,
-        after => Some(after.parse().map_err(|_| AdminError::invalid("There is no such part of the list."))?),
+        after => {
+            let place = Place::parse(after);
+            Some(place.ok_or_else(|| AdminError::invalid("There is no such part of the list."))?)
+        }
     };
     let found = state.ledger.keys(&filter, after, limit.unwrap_or(LISTED)).await?;
     let now_ms = state.now_ms();

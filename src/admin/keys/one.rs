@@ -29,6 +29,7 @@ const MAX_MS: i64 = 253_402_300_799_000;
 
 /// All that is to be said of one key.
 #[derive(Serialize, ToSchema)]
+#[schema(as = OneKey)]
 pub(super) struct OneView {
     key: KeyView,
     children: Vec<Child>,
@@ -42,6 +43,7 @@ pub(super) struct OneView {
 
 /// A child key.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ChildKey)]
 struct Child {
     id: String,
     hash: String,
@@ -56,6 +58,7 @@ struct Child {
 
 /// A movement of money.
 #[derive(Serialize, ToSchema)]
+#[schema(as = KeyMovement)]
 struct Moved {
     id: String,
     /// redeem, refund, adjustment, …
@@ -68,6 +71,7 @@ struct Moved {
 
 /// A request that was charged.
 #[derive(Serialize, ToSchema)]
+#[schema(as = KeyRequest)]
 struct Paid {
     id: String,
     model: String,
@@ -77,6 +81,7 @@ struct Paid {
 
 /// Money that the operator moved.
 #[derive(Serialize, ToSchema)]
+#[schema(as = KeyAdjustment)]
 struct Adjusted {
     id: String,
     /// Negative: written off.
@@ -470,6 +475,7 @@ pub(super) async fn unblock_call(
 /// What to change. What is absent stays as it is; `null` takes it away.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = KeyEdit)]
 pub(super) struct EditCall {
     label: Option<String>,
     /// Profile of prices.
@@ -531,6 +537,7 @@ pub(super) async fn edit_call(
 
 /// Money to be moved.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = KeyAdjust)]
 pub(super) struct AdjustCall {
     /// A UUID that names the act: sent again, it moves money once.
     id: String,

@@ -55,6 +55,7 @@ pub(super) fn api() -> OpenApiRouter<AdminState> {
 
 /// The wallet.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Wallet)]
 struct View {
     /// Why no money moves, if it does not.
     halted: Option<String>,
@@ -68,6 +69,7 @@ struct View {
 
 /// The ecash of one mint and unit.
 #[derive(Serialize, ToSchema)]
+#[schema(as = WalletPurse)]
 struct Purse {
     mint: String,
     unit: &'static str,
@@ -86,6 +88,7 @@ struct Purse {
 
 /// Coins of one keyset.
 #[derive(Serialize, ToSchema)]
+#[schema(as = WalletKeyset)]
 struct Keyset {
     id: String,
     /// The mint still signs with it.
@@ -96,6 +99,7 @@ struct Keyset {
 
 /// Coins of one amount.
 #[derive(Serialize, ToSchema)]
+#[schema(as = WalletRung)]
 struct Rung {
     /// Of each, in the unit.
     amount: u64,
@@ -108,6 +112,7 @@ struct Rung {
 
 /// How a mint is.
 #[derive(Serialize, ToSchema)]
+#[schema(as = WalletMint)]
 struct MintView {
     mint: String,
     /// In words.
@@ -121,6 +126,7 @@ struct MintView {
 
 /// An operation at a mint that has not ended.
 #[derive(Serialize, ToSchema)]
+#[schema(as = WalletOperation)]
 struct Operation {
     id: String,
     /// redeem, topup, change, refund, expiry, payout or sweep
@@ -310,6 +316,7 @@ async fn show_call(State(state): State<AdminState>, operator: Operator) -> Resul
 
 /// What came of carrying an operation on.
 #[derive(Serialize, ToSchema)]
+#[schema(as = RetryOutcome)]
 struct Outcome {
     /// It is over. If not, still nobody knows.
     ended: bool,

@@ -66,6 +66,7 @@ pub(super) async fn receive(
 
 /// Ecash that is brought.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = Receive)]
 pub(super) struct ReceiveCall {
     /// cashuA… or cashuB…
     token: String,
@@ -73,6 +74,7 @@ pub(super) struct ReceiveCall {
 
 /// Ecash that came in.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Received)]
 pub(super) struct Received {
     /// What it was worth after the mint's fee.
     msat: i64,

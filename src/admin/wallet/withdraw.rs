@@ -29,6 +29,7 @@ const LISTED: i64 = 50;
 
 /// What went to the operator, or is on its way.
 #[derive(Clone, Serialize, ToSchema)]
+#[schema(as = Payout)]
 pub(super) struct PayoutView {
     pub id: String,
     pub mint: String,
@@ -87,6 +88,7 @@ impl PayoutView {
 
 /// A part of the payouts, the newest first.
 #[derive(Serialize, ToSchema)]
+#[schema(as = PayoutPage)]
 pub(super) struct View {
     pub payouts: Vec<PayoutView>,
     /// `before` of the next part, if there is one.
@@ -112,6 +114,7 @@ pub(super) async fn view(state: &AdminState, before: Option<&str>, limit: i64) -
 
 /// One payout, with the ecash that it made, as long as that is not known to be spent.
 #[derive(Serialize, ToSchema)]
+#[schema(as = OnePayout)]
 pub(super) struct OneView {
     #[serde(flatten)]
     payout: PayoutView,
@@ -329,6 +332,7 @@ pub(super) async fn list(
 
 /// What is to be taken out.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = Withdraw)]
 pub(super) struct WithdrawCall {
     /// A UUID that names the act: sent again, it takes money out once.
     id: String,

@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
-use super::{Adjusted, Adjustment, Filter, Key, State};
+use super::{Adjusted, Adjustment, Filter, Key, Place, State};
 use crate::ledger::AccountId;
 use crate::ledger::account::Balance;
 use crate::ledger::terms::{Expiry, Limits, Reset};
@@ -22,8 +22,8 @@ const KEYS: &str = "SELECT a.id, a.key_hash, a.posted, a.held, a.spent, a.reques
      CASE WHEN t.parent IS NULL THEN (SELECT x.created_at FROM transfers x WHERE x.id = a.last_charge) \
      ELSE (SELECT h.created_at FROM holds h WHERE h.spender = a.id ORDER BY h.id DESC LIMIT 1) END, t.profile";
 
-/// A key, and not the account that a voucher waits on.
-const IS_KEY: &str = "a.kind = 'key' AND a.key_hash IS NOT NULL AND NOT EXISTS \
+/// A key of this kind, and not the account that a voucher waits on.
+const IS_KEY: &str = "a.key_hash IS NOT NULL AND NOT EXISTS \
      (SELECT 1 FROM vouchers v WHERE v.account = a.id AND (v.redeemed_by IS NULL OR v.redeemed_by <> v.account))";
 
 enum Value {
@@ -35,28 +35,41 @@ enum Value {
 struct Search {
     sql: String,
     values: Vec<Value>,
+    /// Found in order of time, and not of ids.
+    by_time: bool,
 }
 
 impl Search {
-    fn new(filter: &Filter, after: i64, limit: i64, now_ms: i64) -> Self {
-        // Where the terms say which keys, the search goes through the terms.
+    fn new(filter: &Filter, after: Place, limit: i64, now_ms: i64) -> Self {
+        // Where the terms say which keys, the search goes through the terms, and by their order.
         let by_terms = filter.label.is_some()
             || filter.profile.is_some()
             || matches!(filter.state, Some(State::Blocked | State::Ended | State::Child));
-        let (tables, id) = if by_terms {
-            ("key_terms t JOIN accounts a ON a.id = t.account", "t.account")
+        let tables = if by_terms {
+            "key_terms t JOIN accounts a ON a.id = t.account"
         } else {
-            ("accounts a LEFT JOIN key_terms t ON t.account = a.id", "a.id")
+            "accounts a LEFT JOIN key_terms t ON t.account = a.id"
         };
-        let sql = format!("SELECT a.id AS id FROM {tables} WHERE {IS_KEY}");
-        let mut search = Self { sql, values: Vec::new() };
-        if let Some(hash) = &filter.hash {
+        // The index of kinds has the keys in order of time. Where another index finds fewer, it is kept out of sight.
+        let kind = if by_terms || filter.hash.is_some() { "a.kind || '' = 'key'" } else { "a.kind = 'key'" };
+        let sql = format!("SELECT a.id AS id FROM {tables} WHERE {kind} AND {IS_KEY}");
+        let by_time = !by_terms && filter.hash.is_none();
+        let mut search = Self { sql, values: Vec::new(), by_time };
+        let order = if let Some(hash) = &filter.hash {
             // No hash has a letter that comes after f.
             search.with("a.key_hash >= ", Value::Text(hash.clone()), "");
             search.with("a.key_hash < ", Value::Text(format!("{hash}g")), "");
+            "a.key_hash"
+        } else if by_terms {
+            search.with("t.account < ", Value::Number(after.id), "");
+            "t.account DESC"
         } else {
-            search.with(&format!("{id} < "), Value::Number(after), "");
-        }
+            search.with("a.created_at <= ", Value::Number(after.created_ms), "");
+            search.with("(a.created_at < ", Value::Number(after.created_ms), "");
+            search.values.push(Value::Number(after.id));
+            search.sql = format!("{} OR a.id < ${})", search.sql, search.last());
+            "a.created_at DESC, a.id DESC"
+        };
         if let Some(label) = &filter.label {
             let wildcards = ['!', '%', '_'];
             let escaped = wildcards.iter().fold(label.clone(), |text, one| text.replace(*one, &format!("!{one}")));
@@ -79,7 +92,6 @@ impl Search {
                 search.with("(t.valid_until IS NULL OR t.valid_until * 1000 > ", Value::Number(now_ms), ")");
             }
         }
-        let order = if filter.hash.is_some() { "a.key_hash".to_owned() } else { format!("{id} DESC") };
         search.values.push(Value::Number(limit));
         search.sql = format!("{} ORDER BY {order} LIMIT ${}", search.sql, search.last());
         search
@@ -99,14 +111,15 @@ impl Search {
 pub(super) async fn list(
     connection: &mut AnyConnection,
     filter: &Filter,
-    after: i64,
+    after: Place,
     limit: i64,
     now_ms: i64,
 ) -> Result<Vec<Key>, StoreError> {
     let search = Search::new(filter, after, limit, now_ms);
     let sql = format!(
-        "{KEYS} FROM ({}) k JOIN accounts a ON a.id = k.id LEFT JOIN key_terms t ON t.account = a.id ORDER BY a.id DESC",
-        search.sql
+        "{KEYS} FROM ({}) k JOIN accounts a ON a.id = k.id LEFT JOIN key_terms t ON t.account = a.id \
+         ORDER BY {}",
+        search.sql, if search.by_time { "a.created_at DESC, a.id DESC" } else { "a.id DESC" }
     );
     let mut query = sqlx::query(AssertSqlSafe(sql)).bind(now_ms);
     for value in search.values {
@@ -123,7 +136,7 @@ pub(super) async fn one(
     id: AccountId,
     now_ms: i64,
 ) -> Result<Option<Key>, StoreError> {
-    let sql = format!("{KEYS} FROM accounts a LEFT JOIN key_terms t ON t.account = a.id WHERE {IS_KEY} AND a.id = $2");
+    let sql = format!("{KEYS} FROM accounts a LEFT JOIN key_terms t ON t.account = a.id WHERE a.kind = 'key' AND {IS_KEY} AND a.id = $2");
     let row = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(id.get()).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
 }
