@@ -54,6 +54,8 @@ pub enum Code {
     /// The key's own limit, which more money does not raise.
     BalanceLimitExceeded,
     KeyExpired,
+    /// By the operator.
+    KeyBlocked,
     /// What only a top key may.
     ChildKey,
     NotYourChild,

@@ -35,10 +35,12 @@
 //! * [`lnurl`]: from a Lightning address to an invoice. [`failpoint`]: where a test can kill the node.
 //! * [`metrics`]: what a process counts, without a lock. [`status`]: how models did, in slots of time.
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
-//! * [`ledger`]: accounts, transfers, holds, the terms of keys, vouchers, profiles and windows, the numbers
-//!   that charges were reckoned by, the group-committing writer, the proof of the books.
-//! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal; coins kept
-//!   ready for change; swaps of foreign mints' ecash; recovery of a node whose database was put back;
+//! * [`ledger`]: accounts, transfers, holds, the terms of keys and what the operator does with them, vouchers,
+//!   profiles and windows, the numbers that charges were reckoned by, the group-committing writer, the proof of
+//!   the books.
+//! * [`wallet`]: the only importer of cdk. Redemption, change and refunds over a journal; payouts, and what the
+//!   operator takes out; coins kept ready for change; swaps of foreign mints' ecash; recovery of a node whose
+//!   database was put back;
 //!   [`wallet::health`]: how much is asked of a mint.
 //! * [`nostr`]: the only importer of the crate of that name. The node's identity, and what it signs; its
 //!   listing at the relays; the directory of the others.

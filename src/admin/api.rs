@@ -18,7 +18,10 @@ use super::{AdminError, AdminState};
 
 /// All calls, with their description.
 pub(super) fn calls() -> OpenApiRouter<AdminState> {
-    OpenApiRouter::new().merge(super::upstreams::api())
+    OpenApiRouter::new()
+        .merge(super::upstreams::api())
+        .merge(super::keys::api())
+        .merge(super::wallet::api())
 }
 
 /// A refusal, as every call says it.

@@ -15,6 +15,8 @@ const YEAR_IN_SECONDS: i64 = 365 * 24 * 60 * 60;
 /// The pages in the header: address, name. One line each.
 pub(super) const PAGES: &[(&str, &str)] = &[
     ("/admin", "Overview"),
+    ("/admin/keys", "Keys"),
+    ("/admin/wallet", "Wallet"),
     ("/admin/requests", "Requests"),
     ("/admin/upstreams", "Upstreams"),
     ("/admin/models", "Models"),

@@ -14,6 +14,7 @@
 
 mod api;
 mod frame;
+mod keys;
 mod login;
 mod metrics;
 mod models;
@@ -28,6 +29,7 @@ mod throttle;
 mod trail;
 mod upstreams;
 mod vouchers;
+mod wallet;
 
 use std::sync::Arc;
 
@@ -53,6 +55,7 @@ use crate::wallet::{Wallet, WalletError};
 
 pub use metrics::router as metrics_router;
 pub use password::{Password, PasswordState, ensure_password};
+pub use trail::note_command;
 
 /// Forms here are a password and a token.
 const MAX_FORM_BYTES: usize = 16 * 1024;
@@ -122,6 +125,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/network", get(network::show))
         .route("/admin/requests", get(requests::show))
         .merge(upstreams::pages())
+        .merge(keys::pages())
+        .merge(wallet::pages())
         .route("/admin/vouchers", get(vouchers::show).post(vouchers::issue))
         .route("/admin/vouchers/revoke", post(vouchers::revoke))
         .route("/admin/unit", post(frame::choose_unit))
@@ -154,6 +159,8 @@ pub enum AdminError {
     Hash(String),
     #[error(transparent)]
     Template(#[from] askama::Error),
+    #[error("a task failed: {0}")]
+    Task(String),
     /// A form of another session, or of nobody's.
     #[error("a form was out of date")]
     OutOfDate,

@@ -4,6 +4,10 @@ use serde_json::Value;
 
 use super::operator::Actor;
 use super::{AdminError, AdminState, repo};
+use crate::store::{Store, StoreError};
+
+/// Who acts by the command line.
+const COMMAND: &str = "command line";
 
 /// What was done, to what.
 #[derive(Clone, Copy, Debug)]
@@ -23,4 +27,18 @@ pub(super) async fn note(state: &AdminState, actor: &Actor, act: Act<'_>, detail
     repo::note(state.ledger.store(), actor.as_str(), act, &detail.to_string(), state.now_ms()).await?;
     tracing::info!(actor = actor.as_str(), action, subject, "an operator acted");
     Ok(())
+}
+
+/// Adds to the trail what a command of the program does beside the node.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn note_command(
+    store: &Store,
+    action: &'static str,
+    subject: &str,
+    detail: &Value,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    repo::note(store, COMMAND, Act { action, subject }, &detail.to_string(), now_ms).await
 }

@@ -9,6 +9,7 @@ mod backup;
 mod check;
 mod doctor;
 mod health;
+mod keys;
 mod maintenance;
 mod models;
 mod passphrase;
@@ -18,6 +19,7 @@ mod run;
 mod tariffs;
 mod upstreams;
 mod vouchers;
+mod wallet;
 mod windows;
 
 use std::process::ExitCode;
@@ -69,6 +71,8 @@ const VERBS: &[Verb] = &[
         run: upstreams::main,
     },
     Verb { name: "alerts", arguments: "[--test] [--json]", help: alerts::HELP, run: alerts::main },
+    Verb { name: "keys", arguments: keys::ARGUMENTS, help: keys::HELP, run: keys::main },
+    Verb { name: "wallet", arguments: wallet::ARGUMENTS, help: wallet::HELP, run: wallet::main },
     Verb { name: "profiles", arguments: profiles::ARGUMENTS, help: profiles::HELP, run: profiles::main },
     Verb { name: "windows", arguments: windows::ARGUMENTS, help: windows::HELP, run: windows::main },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },

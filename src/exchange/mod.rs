@@ -57,7 +57,7 @@ use crate::money::tariff::Profile;
 use crate::money::{Cost, Msat, Usage};
 use crate::nostr::Identity;
 use crate::payment::Payment;
-use crate::payment::payer::{Payer, Till, insufficient, key_expired, limit_reached};
+use crate::payment::payer::{Payer, Till, insufficient, key_blocked, key_expired, limit_reached};
 use crate::payment::rates::{Pass, Rates, TooFast};
 use crate::status::Traffic;
 use crate::telemetry::{Collector, Link, Trace};
@@ -447,6 +447,7 @@ impl Exchange {
             Err(HoldError::Insufficient { available }) => insufficient(candidate.hold, available, &shape.model),
             Err(HoldError::LimitReached { left }) => limit_reached(candidate.hold, left),
             Err(HoldError::KeyExpired) => key_expired(),
+            Err(HoldError::KeyBlocked) => key_blocked(),
             Err(HoldError::UnknownAccount) => Failure::internal(),
             Err(HoldError::Closed) => Failure::unavailable(Code::ShuttingDown, "The node is shutting down.", 5),
             Err(HoldError::Store(error)) => {

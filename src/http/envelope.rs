@@ -29,6 +29,7 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::InsufficientBalance => (402, "insufficient_quota", "insufficient_balance"),
         Code::BalanceLimitExceeded => (402, "insufficient_quota", "balance_limit_exceeded"),
         Code::KeyExpired => (403, INVALID, "key_expired"),
+        Code::KeyBlocked => (403, INVALID, "key_blocked"),
         Code::ChildKey => (400, INVALID, "child_key"),
         Code::NotYourChild => (403, INVALID, "not_your_child_key"),
         Code::ChildNotFound => (404, INVALID, "child_key_not_found"),

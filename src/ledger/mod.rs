@@ -9,6 +9,7 @@
 //! * `available = posted − held`. There is no other definition.
 //! * A key may have [`terms`]: a parent whose money it spends, a cap, an end, a profile of prices
 //!   ([`tariffs`]).
+//! * The operator looks through [`keys`], blocks them, and moves money between them and the income.
 //! * What a charge was reckoned by is kept too, once for all charges ([`sheets`]).
 //! * [`vouchers`] promise money of the income to whoever has their code.
 //! * The database is the authority, so several processes can share it. Each process has one
@@ -19,6 +20,7 @@ pub mod account;
 pub mod books;
 pub mod hold;
 pub mod ids;
+pub mod keys;
 mod live;
 pub mod repo;
 pub mod requests;
@@ -57,6 +59,9 @@ pub enum HoldError {
     /// The key's validity has ended.
     #[error("the key's validity has ended")]
     KeyExpired,
+    /// The operator has blocked the key, or the one whose money it spends.
+    #[error("the key is blocked")]
+    KeyBlocked,
     #[error("no such account")]
     UnknownAccount,
     /// The database did not answer; nothing is known to be held, and what may be is released.
@@ -162,8 +167,8 @@ impl Ledger {
     /// Sets `amount` aside for `request`, in one atomic statement.
     ///
     /// # Errors
-    /// [`HoldError::Insufficient`] when less is available, [`HoldError::LimitReached`] or
-    /// [`HoldError::KeyExpired`] when the terms of the key forbid it.
+    /// [`HoldError::Insufficient`] when less is available, [`HoldError::LimitReached`],
+    /// [`HoldError::KeyExpired`] or [`HoldError::KeyBlocked`] when the terms of the key forbid it.
     pub async fn hold(&self, source: impl Into<Source>, amount: Msat, request: &str) -> Result<Hold, HoldError> {
         let source = source.into();
         let mut attempts_left = ID_ATTEMPTS;

@@ -4,6 +4,8 @@
 //! * A *cap* bounds what a key spends: in a window of a day, a week or a month (UTC), or ever. It is
 //!   checked where a hold is placed, in the same statement as the balance, so that requests at the
 //!   same moment cannot pass it together. What is held counts as spent until it is settled.
+//! * A key that the operator *blocked* spends nothing, nor does a child of it. Money comes in and goes back
+//!   as before. See [`super::keys`].
 //! * A key with an *expiry* is paid back after it; until somebody does, it works as before.
 //!
 //! Figures of what a key spent are carried over from its holds by triggers, and proven by
@@ -106,9 +108,23 @@ pub struct Terms {
     pub spent: Msat,
     pub requests: u64,
     pub expiry: Option<Expiry>,
+    /// Since when the operator has it blocked, in ms.
+    pub blocked_ms: Option<i64>,
+    /// So is the key whose money it spends.
+    pub parent_is_blocked: bool,
+    /// The operator's name for it.
+    pub label: String,
+    /// Its own profile of prices.
+    pub profile: Option<String>,
 }
 
 impl Terms {
+    /// Whether it may spend nothing because the operator says so.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked_ms.is_some() || self.parent_is_blocked
+    }
+
     /// What the cap leaves; `None`: there is no cap.
     #[must_use]
     pub fn left(&self) -> Option<Msat> {
@@ -132,6 +148,8 @@ pub enum ChildError {
     Insufficient { available: Msat },
     #[error("the parent's validity has ended")]
     Expired,
+    #[error("the parent is blocked")]
+    Blocked,
     #[error("a parent has at most {MAX_CHILDREN} child keys")]
     TooMany,
     /// The parent is a child itself, or is not there.
@@ -270,6 +288,9 @@ impl Ledger {
             return Ok(parent.balance.available());
         }
         let terms = repo::find(&mut tx, parent.id, now_ms).await?;
+        if terms.as_ref().is_some_and(Terms::is_blocked) {
+            return Err(ChildError::Blocked);
+        }
         if terms.is_some_and(|terms| terms.limits.has_ended(now_ms)) {
             return Err(ChildError::Expired);
         }

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::account::AccountId;
 use super::live::Live;
 use super::sheets::{self, Sheet};
-use super::terms::{self, Source};
+use super::terms::{self, Source, Terms};
 use super::{HoldError, SettleError, repo};
 use crate::clock::SharedClock;
 use crate::money::Msat;
@@ -361,6 +361,9 @@ impl Writer {
         };
         let available = balance.available();
         let terms = terms::repo::find(&mut reader, source.spender, now_ms).await?;
+        if terms.as_ref().is_some_and(Terms::is_blocked) {
+            return Ok(HoldError::KeyBlocked);
+        }
         if terms.as_ref().is_some_and(|terms| terms.limits.has_ended(now_ms)) {
             return Ok(HoldError::KeyExpired);
         }

@@ -57,6 +57,48 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// Sat as people write it, with up to three decimals, in msat.
+pub(crate) fn read_sat(text: &str) -> Option<u64> {
+    let text = text.trim();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return None;
+    }
+    let msat = text.parse::<Decimal>().ok()?.checked_mul(Decimal::ONE_THOUSAND)?.normalize();
+    if msat.scale() == 0 { u64::try_from(msat).ok() } else { None }
+}
+
+/// A time in UTC as people write it, `2026-12-31` or `2026-12-31T12:00:00Z`, in Unix seconds.
+pub(crate) fn read_utc(text: &str) -> Option<i64> {
+    let (date, time) = text.trim().split_once(['T', ' ']).unwrap_or((text.trim(), "00:00:00"));
+    let numbers = |text: &str, mark: char| -> Option<Vec<i64>> {
+        let part = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())?;
+        text.split(mark).map(part).collect()
+    };
+    let (date, time) = (numbers(date, '-')?, numbers(time.trim_end_matches('Z'), ':')?);
+    let ([year, month, day], [hour, minute, rest @ ..]) = (date.as_slice(), time.as_slice()) else { return None };
+    let second = match rest {
+        [] => 0,
+        [second] => *second,
+        _ => return None,
+    };
+    let days = days_of(*year, *month, *day).filter(|days| civil(*days) == (*year, *month, *day))?;
+    let is_time = *hour < 24 && *minute < 60 && second < 60;
+    is_time.then(|| days * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+/// The day of a date since 1970-01-01: [`civil`] backwards. `None` beyond the years that people write.
+fn days_of(year: i64, month: i64, day: i64) -> Option<i64> {
+    if !(1..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let shifted_month = (month + 9) % 12;
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    Some(era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468)
+}
+
 /// A span of time in its two largest units.
 pub(crate) fn age(span_ms: i64) -> String {
     let seconds = span_ms.max(0) / 1000;
@@ -109,6 +151,34 @@ mod tests {
             assert_eq!(utc(time_ms), text);
         }
         assert!(!utc(i64::MAX).is_empty() && !utc(i64::MIN).is_empty());
+    }
+
+    #[test]
+    fn what_people_write_is_read_or_refused() {
+        for (text, msat) in [("1", 1_000), (" 0.001 ", 1), ("12.345", 12_345), ("1000000", 1_000_000_000), (".5", 500)] {
+            assert_eq!(read_sat(text), Some(msat), "{text}");
+        }
+        for text in ["", "-1", "1e3", "1,000", "0.0001", "1.2.3", "١", "99999999999999999999999999999999"] {
+            assert_eq!(read_sat(text), None, "{text}");
+        }
+        for (text, time_ms) in [
+            ("1970-01-01", 0),
+            ("2000-02-29", 951_782_400_000),
+            ("2026-09-21T14:13:20Z", 1_790_000_000_000),
+            ("2026-09-21 14:13", 1_789_999_980_000),
+            ("2100-02-28T23:59:59Z", 4_107_542_399_000),
+        ] {
+            assert_eq!(read_utc(text), Some(time_ms / 1000), "{text}");
+        }
+        for days in (-700_000..2_900_000).step_by(997) {
+            let (year, month, day) = civil(days);
+            if (1..=9999).contains(&year) {
+                assert_eq!(days_of(year, month, day), Some(days));
+            }
+        }
+        for text in ["", "2026", "2026-13-01", "2026-02-29", "2026-1-1-1", "2026-01-01T24:00", "2026-01-01T1:2:3:4", "x"] {
+            assert_eq!(read_utc(text), None, "{text}");
+        }
     }
 
     #[test]

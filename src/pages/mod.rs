@@ -1,7 +1,8 @@
 //! What all pages share that are rendered here, the operator's and the visitors': their headers, whose
-//! forms are taken, and how figures are written.
+//! forms are taken, how figures are written, and codes to scan.
 
 pub(crate) mod format;
+pub(crate) mod qr;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::Payment;
-use super::payer::{Till, insufficient, is_credited, key_expired, redeem_failure};
+use super::payer::{Till, insufficient, is_credited, key_blocked, key_expired, redeem_failure};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds};
 use crate::ledger::terms::{ChildError, Children, Expiry, Limits, MAX_CHILDREN, Terms};
@@ -39,6 +39,8 @@ pub struct Figures {
     pub spent: Msat,
     pub requests: u64,
     pub limits: Limits,
+    /// The operator lets it spend nothing.
+    pub is_blocked: bool,
 }
 
 impl Statement {
@@ -47,6 +49,7 @@ impl Statement {
     #[must_use]
     pub fn figures(&self, account: &Account, now_ms: i64) -> Figures {
         let limits = self.terms.as_ref().map(|terms| terms.limits).unwrap_or_default();
+        let is_blocked = self.terms.as_ref().is_some_and(Terms::is_blocked);
         let (Some(_), Some(terms)) = (&self.parent, &self.terms) else {
             let balance = account.balance;
             return Figures {
@@ -56,11 +59,12 @@ impl Statement {
                 spent: account.spent,
                 requests: account.requests,
                 limits,
+                is_blocked,
             };
         };
         let available = self.purse.balance.available();
         let spendable = terms.left().map_or(available, |left| left.min(available));
-        let spendable = if limits.has_ended(now_ms) { Msat::ZERO } else { spendable };
+        let spendable = if limits.has_ended(now_ms) || is_blocked { Msat::ZERO } else { spendable };
         Figures {
             available: spendable,
             held: terms.held,
@@ -68,6 +72,7 @@ impl Statement {
             spent: terms.spent,
             requests: terms.requests,
             limits,
+            is_blocked,
         }
     }
 }
@@ -164,6 +169,7 @@ impl Till {
             }
             Err(ChildError::Insufficient { available }) => Err(insufficient(cost, available, "")),
             Err(ChildError::Expired) => Err(key_expired()),
+            Err(ChildError::Blocked) => Err(key_blocked()),
             Err(ChildError::NoParent) => Err(child_key("A child key cannot have child keys of its own.")),
             Err(ChildError::TooMany) => {
                 let message = format!("A key has at most {MAX_CHILDREN} child keys.");
@@ -238,6 +244,11 @@ impl Till {
         self.appraise(token).await?;
         let income = self.wallet().ledger().house().income;
         self.wallet().top_up(token, &self.token_hash_of(&token.id), income).await.map_err(redeem_failure)
+    }
+
+    /// Forgets where what is left on a key goes, since that was changed elsewhere.
+    pub fn forget_expiry(&self, key: AccountId) {
+        self.expiries().invalidate(&key);
     }
 
     /// Notes where what is left on a key goes, and when. What is noted already costs no write.

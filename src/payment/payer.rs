@@ -359,6 +359,13 @@ pub fn key_expired() -> Failure {
     Failure::payment(Code::KeyExpired, "This key's validity has ended.")
 }
 
+/// 403: the operator lets the key spend nothing.
+#[must_use]
+pub fn key_blocked() -> Failure {
+    let message = "The operator of this node has blocked this key. What is on it can still be refunded.";
+    Failure::payment(Code::KeyBlocked, message)
+}
+
 /// The failure that a client sees for a redemption that did not happen.
 #[must_use]
 pub fn redeem_failure(error: RedeemError) -> Failure {

@@ -8,12 +8,12 @@ use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_SECURITY_POLICY, X_FRAME_OPTIONS};
 use axum::response::Response;
 
-use super::qr::{self, Qr};
 use super::{Sender, Sent, answer, key as key_page, moment, render, typed};
 use crate::failure::{Code, Failure};
 use crate::http::{self, Node};
 use crate::ledger::terms::Limits;
 use crate::pages::format;
+use crate::pages::qr::{self, Qr};
 use crate::payment::lightning;
 use crate::payment::sight::Sight;
 use crate::wallet::{Invoice, InvoiceStatus};

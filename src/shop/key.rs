@@ -148,7 +148,8 @@ fn limits(figures: &Figures) -> Vec<String> {
         format!("Spends at most {} sat{window}.", format::sat(cap.to_db()))
     });
     let end = limits.valid_until.map(|end| format!("Works until {}.", moment(end.saturating_mul(1000))));
-    cap.into_iter().chain(end).collect()
+    let blocked = "The operator has blocked this key: it pays for nothing. Its money can be had back.".to_owned();
+    figures.is_blocked.then_some(blocked).into_iter().chain(cap).chain(end).collect()
 }
 
 /// Which prices the key has, where they are not those of everybody.

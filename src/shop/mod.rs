@@ -17,7 +17,6 @@ mod home;
 mod invoice;
 mod key;
 mod prices;
-mod qr;
 mod refund;
 mod snippets;
 mod status;

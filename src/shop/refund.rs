@@ -4,10 +4,10 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::qr::{self, Qr};
 use super::{Sent, answer, render, typed};
 use crate::http::{self, Node};
 use crate::pages::format;
+use crate::pages::qr::{self, Qr};
 use crate::payment;
 use crate::payment::refunds::{Given, destination};
 

@@ -69,6 +69,12 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 22, common: include_str!("../migrations/0022_traffic.sql"), sqlite: "", postgres: "" },
     Migration { version: 23, common: include_str!("../migrations/0023_operators.sql"), sqlite: "", postgres: "" },
+    Migration {
+        version: 24,
+        common: include_str!("../migrations/0024_key_management.sql"),
+        sqlite: "",
+        postgres: include_str!("../migrations/0024_key_management.postgres.sql"),
+    },
     Migration { version: 27, common: include_str!("../migrations/0027_alarms.sql"), sqlite: "", postgres: "" },
     Migration { version: 29, common: include_str!("../migrations/0029_rivals.sql"), sqlite: "", postgres: "" },
 ];

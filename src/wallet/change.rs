@@ -50,6 +50,8 @@ pub(super) enum Source {
     Balance,
     /// All that the operator has earned of this unit at the mint, if it is worth it.
     Earnings { unit: MintUnit, minimum: Msat },
+    /// So much of it.
+    Part { unit: MintUnit, amount: Msat },
 }
 
 /// What is kept of a Lightning payment when it is over, in msat.

@@ -36,7 +36,18 @@ impl Wallet {
         to: &Destination,
         source: Source,
     ) -> Result<Change, RefundError> {
-        let id = Uuid::new_v4().to_string();
+        self.begin_as(Uuid::new_v4().to_string(), account, kind, to, source).await
+    }
+
+    /// The same, for an operation that the caller has named.
+    pub(super) async fn begin_as(
+        &self,
+        id: String,
+        account: AccountId,
+        kind: Kind,
+        to: &Destination,
+        source: Source,
+    ) -> Result<Change, RefundError> {
         let lane = self.inner.redeeming.lane(&id);
         let _turn = lane.lock().await;
         let operation = self.write_operation(id, account, kind, to, source).await?;
@@ -67,6 +78,12 @@ impl Wallet {
                     return Err(RefundError::TooSmall);
                 }
                 (to.mint.clone(), unit, whole_units(unit, payable).ok_or(RefundError::TooSmall)?)
+            }
+            Source::Part { unit, amount } => {
+                if self.payable(&mut tx, &to.mint, unit).await? < amount {
+                    return Err(RefundError::TooSmall);
+                }
+                (to.mint.clone(), unit, amount)
             }
         };
         // Money of a mint that is gone stays where it is; a mint that was named is one of the node's.
@@ -149,7 +166,10 @@ impl Wallet {
         owed: u64,
     ) -> Result<Change, WalletError> {
         let chosen = match self.choose(trusted, operation, owed).await {
-            Err(WalletError::Short) => return self.go_elsewhere(operation, owed).await,
+            // Of earnings, each mint gives what was earned there.
+            Err(WalletError::Short) if operation.kind != Kind::Payout => {
+                return self.go_elsewhere(operation, owed).await;
+            }
             chosen => chosen?,
         };
         failpoint!("return.reserved");

@@ -186,6 +186,11 @@ impl Keysets {
         Some(ActiveKeyset { id, amounts })
     }
 
+    /// The amounts of the active keyset of a unit, ascending, where they are known. Asks nobody.
+    pub async fn known_amounts(&self, unit: MintUnit) -> Option<Vec<u64>> {
+        Some(self.known(unit).await?.amounts)
+    }
+
     async fn cheapest(&self, unit: MintUnit) -> Option<Id> {
         let infos = self.infos.read().await;
         let of_unit =

@@ -32,7 +32,7 @@ pub(super) struct Ladder {
 impl Ladder {
     /// How many coins of each amount the ladder wants, for a wallet worth `total`. A part of that is
     /// left out, so that there is something to pay fees from, and to fill the ladder with.
-    fn wants(self, total: u64, amounts: &[u64]) -> Counts {
+    pub(super) fn wants(self, total: u64, amounts: &[u64]) -> Counts {
         let mut left = total.saturating_sub(total / SLACK);
         let mut wants = Counts::new();
         for amount in amounts.iter().filter(|amount| **amount > 0) {

@@ -1,6 +1,8 @@
 //! Money goes back over Lightning: to a Lightning address or an LNURL (LUD-06, LUD-16), paid by the
 //! mint with the node's ecash (NUT-05, NUT-08).
 //!
+//! The operator may also name an invoice; then it is paid, and no server asked for one.
+//!
 //! 1. The amount has left the account, and is owed (see [`super::change`]).
 //! 2. Proofs worth it are reserved; the recipient's server gives an invoice for what is left after
 //!    the mint's fees, which are bounded. Nothing was sent yet: whatever fails here puts the money
@@ -55,11 +57,21 @@ enum Unsent {
     Wallet(#[from] WalletError),
 }
 
+/// Who is paid.
+enum Payee {
+    /// Somebody whose server gives invoices.
+    Offer(Offer),
+    /// One invoice.
+    Invoice(Box<Bolt11Invoice>),
+}
+
 /// An invoice that fits, and what paying it takes.
 struct Quoted {
     quote: String,
     payment_hash: String,
     amount: u64,
+    /// All that the mint wants beside the amount.
+    fee: u64,
     fee_reserve: u64,
 }
 
@@ -106,14 +118,60 @@ impl Wallet {
 
     async fn plan_payment(&self, trusted: &Trusted, operation: &Operation) -> Result<Plan, Unsent> {
         let owed = operation.unit.floor(operation.amount);
-        let recipient = Recipient::parse(&operation.recipient)?;
-        let offer = lnurl::ask(&recipient, self.reach_of(operation), &self.inner.to_strangers).await?;
+        let payee = self.find_payee(operation).await?;
         let chosen = self.choose(trusted, operation, owed).await?;
         failpoint!("pay.reserved");
         let input_fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
-        let quoted = self.fit(trusted, operation, &offer, owed, input_fee).await?;
+        let quoted = match payee {
+            Payee::Offer(offer) => self.fit(trusted, operation, &offer, owed, input_fee).await?,
+            Payee::Invoice(invoice) => self.fit_invoice(trusted, operation, *invoice, owed, input_fee).await?,
+        };
         failpoint!("pay.invoiced");
         Ok(self.write_payment(trusted, operation, chosen, input_fee, quoted).await?)
+    }
+
+    async fn find_payee(&self, operation: &Operation) -> Result<Payee, Unsent> {
+        if let Ok(invoice) = Bolt11Invoice::from_str(&operation.recipient) {
+            return Ok(Payee::Invoice(Box::new(invoice)));
+        }
+        let recipient = Recipient::parse(&operation.recipient)?;
+        Ok(Payee::Offer(lnurl::ask(&recipient, self.reach_of(operation), &self.inner.to_strangers).await?))
+    }
+
+    /// Asks what paying this invoice takes. What is owed is what it may take at most.
+    async fn fit_invoice(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        invoice: Bolt11Invoice,
+        owed: u64,
+        input_fee: u64,
+    ) -> Result<Quoted, Unsent> {
+        let asked = invoice.amount_milli_satoshis().and_then(Msat::new).ok_or(Unsent::Invoice)?;
+        let amount = operation.unit.ceil(asked);
+        let quoted = self.quote(trusted, operation, invoice, amount).await?;
+        let wanted = amount.saturating_add(quoted.fee).saturating_add(input_fee);
+        if wanted > owed { Err(Unsent::FeeTooHigh) } else { Ok(quoted) }
+    }
+
+    /// The mint's quote for an invoice of this many units.
+    async fn quote(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        invoice: Bolt11Invoice,
+        amount: u64,
+    ) -> Result<Quoted, Unsent> {
+        let payment_hash = invoice.payment_hash().to_string();
+        let unit = currency(operation.unit);
+        let request = MeltQuoteBolt11Request { request: invoice, unit, options: None };
+        let quote = line(trusted, operation).quote_melt(&request).await?;
+        // Should the mint ask for more than the invoice's amount, the rest is a fee by another name.
+        let fee = quote.amount.to_u64().saturating_add(quote.fee_reserve.to_u64()).saturating_sub(amount);
+        if fee > self.most_fee(operation) {
+            return Err(Unsent::FeeTooHigh);
+        }
+        Ok(Quoted { quote: quote.quote, payment_hash, amount, fee, fee_reserve: quote.fee_reserve.to_u64() })
     }
 
     /// Asks for invoices until one fits, with the fee that the mint reserves for it, into what is owed.
@@ -136,20 +194,11 @@ impl Wallet {
             if invoice.amount_milli_satoshis() != Some(msat.get()) {
                 return Err(Unsent::Invoice);
             }
-            let payment_hash = invoice.payment_hash().to_string();
-            let unit = currency(operation.unit);
-            let request = MeltQuoteBolt11Request { request: invoice, unit, options: None };
-            let quote = line(trusted, operation).quote_melt(&request).await?;
-            let wanted = quote.amount.to_u64().saturating_add(quote.fee_reserve.to_u64());
-            let fee = wanted.saturating_sub(amount);
-            if fee > most_fee {
-                return Err(Unsent::FeeTooHigh);
+            let quoted = self.quote(trusted, operation, invoice, amount).await?;
+            if amount.saturating_add(quoted.fee) <= spendable {
+                return Ok(quoted);
             }
-            if wanted <= spendable {
-                let fee_reserve = quote.fee_reserve.to_u64();
-                return Ok(Quoted { quote: quote.quote, payment_hash, amount, fee_reserve });
-            }
-            reserve = fee;
+            reserve = quoted.fee;
         }
         Err(Unsent::FeeTooHigh)
     }

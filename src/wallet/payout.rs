@@ -1,9 +1,12 @@
-//! Earnings go to the operator, over Lightning.
+//! Earnings go to the operator, over Lightning: all of them by themselves, or what the operator asks for
+//! ([`super::withdraw`]).
 //!
 //! What may leave a mint is bounded twice: by what was earned, less the fees that mints took, and by
 //! the ecash held there, less what is owed to clients of that mint and what is already on its way
 //! out. Both are read in the transaction that takes the money, so a payout can never reach into
 //! what belongs to somebody else.
+
+use sqlx::AnyConnection;
 
 use super::change::{Change, Destination, RefundError};
 use super::journal::{self, Kind};
@@ -11,6 +14,16 @@ use super::{Wallet, WalletError};
 use crate::ledger::repo as books;
 use crate::money::{MintUnit, Msat};
 use crate::store::{StoreError, Tx};
+
+/// What of a mint's ecash is the operator's to take: earned, and owed to nobody.
+pub(super) async fn free_at(connection: &mut AnyConnection, mint: &str, unit: MintUnit) -> Result<Msat, StoreError> {
+    let at_mint = books::surplus_at(connection, mint, unit.as_str()).await?;
+    let owed = journal::owed_at(connection, mint, unit).await?;
+    let earned = books::earnings(connection).await?;
+    let free = at_mint.saturating_sub(owed).min(earned);
+    Msat::from_db(free.max(0))
+        .ok_or_else(|| StoreError::Inconsistent { table: "accounts", what: format!("earnings of {free}") })
+}
 
 impl Wallet {
     /// Pays out what each mint's ecash was earned, where it is at least `minimum`. Returns what came
@@ -45,12 +58,7 @@ impl Wallet {
         if journal::payout_under_way(tx, mint, unit).await? {
             return Err(RefundError::Ongoing);
         }
-        let at_mint = books::surplus_at(tx, mint, unit.as_str()).await?;
-        let owed = journal::owed_at(tx, mint, unit).await?;
-        let earned = books::earnings(tx).await?;
-        let free = at_mint.saturating_sub(owed).min(earned);
-        Ok(Msat::from_db(free.max(0))
-            .ok_or_else(|| StoreError::Inconsistent { table: "accounts", what: format!("earnings of {free}") })?)
+        Ok(free_at(tx, mint, unit).await?)
     }
 
     async fn begin_payout(&self, to: &Destination, unit: MintUnit, minimum: Msat) -> Result<Change, RefundError> {

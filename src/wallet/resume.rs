@@ -11,6 +11,23 @@ use super::journal::{self, Kind, Operation};
 use super::redeem::RedeemError;
 use super::{Wallet, WalletError, swap};
 
+/// What came of carrying one operation on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retried {
+    /// It is over: now, or it was before.
+    Ended,
+    /// Still nobody knows; or another process works on it.
+    Open,
+    /// There is none of that id.
+    Unknown,
+    /// Its mint is not configured any more.
+    MintGone,
+    /// Its mint is left alone for a while.
+    MintRests,
+    /// No money moves now, for this reason.
+    Halted(String),
+}
+
 /// Operations that are carried on at the same time.
 const AT_A_TIME: usize = 8;
 
@@ -50,6 +67,28 @@ impl Wallet {
             }
         }
         Ok(open)
+    }
+
+    /// Carries one operation on now, before its time. It is what the journal does by itself later: it looks for
+    /// evidence first, and nothing is done twice.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn retry(&self, id: &str) -> Result<Retried, WalletError> {
+        if let Some(why) = self.halted() {
+            return Ok(Retried::Halted(why));
+        }
+        let Some(operation) = self.find_operation(id).await? else { return Ok(Retried::Unknown) };
+        if !operation.state.is_open() {
+            return Ok(Retried::Ended);
+        }
+        if self.trusted(&operation.mint).is_none() {
+            return Ok(Retried::MintGone);
+        }
+        if !self.may_be_asked(&operation.mint) {
+            return Ok(Retried::MintRests);
+        }
+        Ok(if self.resume_one(&operation).await { Retried::Ended } else { Retried::Open })
     }
 
     /// How many operations are open at mints that are not configured (any more), by mint: they wait

@@ -110,8 +110,7 @@ impl Wallet {
     ) -> Result<(), WalletError> {
         let Unclaimed { operation, token, ys } = unclaimed;
         if states.contains(&ProofState::Spent) {
-            self.note_fate(&operation, Fate::Collected).await?;
-            self.inner.ecash.update_proofs_state(ys, ProofState::Spent).await?;
+            self.note_collected(&operation, ys).await?;
             done.collected = done.collected.saturating_add(1);
             return Ok(());
         }
@@ -139,6 +138,12 @@ impl Wallet {
             }
         }
         Ok(())
+    }
+
+    /// Notes that a token was spent by whom it was for.
+    pub(super) async fn note_collected(&self, operation: &Operation, ys: Vec<PublicKey>) -> Result<(), WalletError> {
+        self.note_fate(operation, Fate::Collected).await?;
+        Ok(self.inner.ecash.update_proofs_state(ys, ProofState::Spent).await?)
     }
 
     async fn note_fate(&self, operation: &Operation, fate: Fate) -> Result<(), WalletError> {

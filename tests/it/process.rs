@@ -281,7 +281,7 @@ impl ChildNode {
         panic!("it does not come by {failpoint}: {}", program.said());
     }
 
-    fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         self.program.as_ref().expect("the node runs").url()
     }
 

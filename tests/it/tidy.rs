@@ -37,7 +37,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("axum", &["http", "pages", "admin", "shop"]),
     ("askama", &["admin", "shop"]),
     ("pulldown_cmark", &["shop"]),
-    ("qrcode", &["shop"]),
+    ("qrcode", &["pages"]),
     ("tokio_tungstenite", &["net"]),
     ("reqwest", &["net", "upstream", "price", "wallet"]),
     ("hyper_util", &["http"]),

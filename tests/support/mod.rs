@@ -20,6 +20,7 @@ pub mod lnurl;
 pub mod lossy;
 pub mod mint;
 pub mod node;
+pub mod operator;
 pub mod prices;
 pub mod proxy;
 pub mod purse;

@@ -50,6 +50,9 @@ fn describe(account: &Account, key: &str, statement: &Statement, now_ms: i64) ->
         info.insert("child_keys".into(), statement.children.iter().map(child).collect());
     }
     insert_limits(&mut info, figures.limits);
+    if figures.is_blocked {
+        info.insert("blocked".into(), json!(true));
+    }
     if let Some(expiry) = statement.terms.as_ref().and_then(|terms| terms.expiry.as_ref()) {
         info.insert("refund_lnurl".into(), json!(expiry.address));
         info.insert("key_expiry_time".into(), json!(expiry.at));

@@ -9,7 +9,8 @@ use crate::store::{StoreError, Tx};
 
 /// When the window is over, what was used counts as nothing; so it does where holds are placed.
 const TERMS: &str = "SELECT t.account, a.key_hash, t.parent, t.cap, t.reset, t.valid_until, \
-     CASE WHEN $1 >= t.resets_at THEN 0 ELSE t.used END, t.held, t.spent, t.requests, t.refund_address, t.expires_at \
+     CASE WHEN $1 >= t.resets_at THEN 0 ELSE t.used END, t.held, t.spent, t.requests, t.refund_address, t.expires_at, \
+     t.blocked_at, (SELECT p.blocked_at FROM key_terms p WHERE p.account = t.parent), t.label, t.profile \
      FROM key_terms t JOIN accounts a ON a.id = t.account";
 
 /// The terms of a key, where it has any.
@@ -187,6 +188,10 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Terms, StoreError> {
         spent: amount(row.try_get(8)?)?,
         requests: u64::try_from(requests).map_err(|_| bad(format!("requests {requests}")))?,
         expiry: address.zip(at).map(|(address, at)| Expiry { address, at }),
+        blocked_ms: row.try_get(12)?,
+        parent_is_blocked: row.try_get::<Option<i64>, _>(13)?.is_some(),
+        label: row.try_get(14)?,
+        profile: row.try_get(15)?,
     })
 }
 

@@ -288,6 +288,31 @@ fn marks(first: usize, list: &[String]) -> String {
     if marks.is_empty() { "NULL".to_owned() } else { marks }
 }
 
+/// What is open, the oldest first, without invoices that wait to be paid.
+pub(in crate::wallet) async fn under_way(
+    connection: &mut AnyConnection,
+    limit: i64,
+) -> Result<Vec<Operation>, StoreError> {
+    let sql = format!(
+        "{COLUMNS} WHERE {OPEN} AND (kind <> 'topup' OR plan NOT LIKE '%\"outputs\":[]}}') ORDER BY created_at, id LIMIT $1"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(limit).fetch_all(connection).await?;
+    rows.iter().map(read).collect()
+}
+
+/// What went to the operator before then, newest first.
+pub(in crate::wallet) async fn payouts(
+    connection: &mut AnyConnection,
+    before: (i64, &str),
+    limit: i64,
+) -> Result<Vec<Operation>, StoreError> {
+    let sql = format!(
+        "{COLUMNS} WHERE kind = 'payout' AND (created_at, id) < ($1, $2) ORDER BY created_at DESC, id DESC LIMIT $3"
+    );
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(before.0).bind(before.1).bind(limit);
+    query.fetch_all(connection).await?.iter().map(read).collect()
+}
+
 /// All that is open.
 pub(in crate::wallet) async fn all_open(connection: &mut AnyConnection) -> Result<Vec<Operation>, StoreError> {
     let sql = format!("{COLUMNS} WHERE {OPEN} ORDER BY created_at, id");

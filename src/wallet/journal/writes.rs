@@ -117,6 +117,13 @@ pub(in crate::wallet) async fn defer(
     Ok(())
 }
 
+/// Notes that an open operation is due now, whoever owns it. Returns whether it is open.
+pub(in crate::wallet) async fn hurry(tx: &mut Tx, id: &str, now_ms: i64) -> Result<bool, StoreError> {
+    let sql = format!("UPDATE operations SET due_at = $1 WHERE id = $2 AND {OPEN}");
+    let done = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(id).execute(&mut **tx).await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Notes the invoice of an operation.
 pub(in crate::wallet) async fn set_payment_hash(tx: &mut Tx, id: &str, payment_hash: &str) -> Result<(), StoreError> {
     sqlx::query("UPDATE operations SET payment_hash = $1 WHERE id = $2")

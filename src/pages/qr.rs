@@ -11,7 +11,7 @@ const MARGIN: usize = 4;
 
 /// A code to draw: black on white, one unit a module.
 #[derive(Debug)]
-pub(super) struct Qr {
+pub(crate) struct Qr {
     /// Modules of a side, with the margin.
     pub side: usize,
     /// What is black.
@@ -19,7 +19,7 @@ pub(super) struct Qr {
 }
 
 /// The code of a text; `None` when it is too long to be read from a screen.
-pub(super) fn of(text: &str) -> Option<Qr> {
+pub(crate) fn of(text: &str) -> Option<Qr> {
     if text.len() > MAX_CHARS {
         return None;
     }
@@ -42,7 +42,7 @@ pub(super) fn of(text: &str) -> Option<Qr> {
 }
 
 /// The code of an invoice. Capitals make it smaller.
-pub(super) fn of_invoice(bolt11: &str) -> Option<Qr> {
+pub(crate) fn of_invoice(bolt11: &str) -> Option<Qr> {
     of(&format!("LIGHTNING:{}", bolt11.to_ascii_uppercase()))
 }
 
