@@ -31,7 +31,7 @@ use tokio::io::AsyncReadExt;
 
 /// What is paid per request, in sat.
 const PAID: u64 = 100;
-const ADMIN_PASSWORD: &str = "demo";
+const ADMIN_PASSWORD: &str = "the demo's password";
 
 #[tokio::main]
 async fn main() {
@@ -181,6 +181,7 @@ async fn serve_programs(node: &Running, mint: &TestMint, purse: Purse) {
         json!({
             "base_url": format!("http://{}/v1", node.address()), "mint_url": mint.url(), "model": MODEL,
             "token_endpoint": format!("http://{address}/token"), "receive_endpoint": format!("http://{address}/receive"),
+            "admin_password": ADMIN_PASSWORD,
         })
     );
     let mut rest = Vec::new();

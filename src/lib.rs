@@ -98,6 +98,7 @@ pub mod money;
 pub mod net;
 pub mod node;
 pub mod nostr;
+pub mod openapi;
 mod pages;
 pub mod payment;
 pub mod price;

@@ -13,7 +13,8 @@ use crate::config::Secret;
 use crate::store::Store;
 use crate::vault::{grouped, legible};
 
-const SETTING: &str = "admin_password_hash";
+/// Under which the hash is stored.
+pub(super) const SETTING: &str = "admin_password_hash";
 
 /// 150 bits.
 const LETTERS: usize = 30;
@@ -111,12 +112,24 @@ impl Password {
         }
     }
 
+    /// Whether the environment says what it is, and nothing here can change it.
+    pub(super) fn is_configured(&self) -> bool {
+        self.inner.configured.is_some()
+    }
+
     fn throttle<T>(&self, change: impl FnOnce(&mut Throttle) -> T) -> T {
         change(&mut self.inner.throttle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-async fn hash(password: Secret) -> Result<String, AdminError> {
+/// Makes a new password, whose hash takes the place of the stored one.
+pub(super) async fn made() -> Result<(Secret, String), AdminError> {
+    let secret = generate();
+    let hash = hash(secret.clone()).await?;
+    Ok((secret, hash))
+}
+
+pub(super) async fn hash(password: Secret) -> Result<String, AdminError> {
     blocking(move || {
         let salt = SaltString::encode_b64(&rand::random::<[u8; 16]>())?;
         Ok(Argon2::default().hash_password(password.expose().as_bytes(), &salt)?.to_string())

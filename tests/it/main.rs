@@ -15,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod admin;
 mod announce;
 mod audit;
@@ -42,6 +43,7 @@ mod lightning;
 mod metrics;
 mod mints;
 mod nutshell;
+mod openapi;
 mod pool;
 mod pool_doors;
 mod pool_health;
