@@ -49,6 +49,7 @@
 //! * [`upstream`]: the APIs behind the node: kinds, who goes first, who is left alone or barred, one attempt,
 //!   what a failed one means, what they cost.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
+//! * [`openapi`]: what the node says of its own routes, mounted with them.
 //! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`shop`]: `/` and `/docs` in
 //!   a browser. `pages`: what all pages share. [`node`]: composition. [`cli`]: the program's verbs.
 //!

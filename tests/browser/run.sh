@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the tests of this folder: shop window and documents of a real node in real Chromium, without JavaScript, on
-# a phone and on a desk, in both colour schemes.
+# a phone and on a desk, in both colour schemes; and the two pages that have a script.
 #
 #   tests/browser/run.sh [--screenshots]
 #
@@ -39,4 +39,4 @@ export COINSLOT_BROWSER_MODULES="$cache/node_modules"
 
 # Everything is on this machine.
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
-exec node --test --test-reporter=spec "$here/shop.test.mjs"
+exec node --test --test-reporter=spec "$here"/*.test.mjs

@@ -160,7 +160,7 @@ impl House {
             origins: [format!("https://{FAR}")].into(),
             audit: coinslot::audit::Latest::default(),
         };
-        Self { app: router(state), clock, ledger, network, _tasks: tasks, _dir: dir }
+        Self { app: router(state).into_router(), clock, ledger, network, _tasks: tasks, _dir: dir }
     }
 
     async fn usual() -> Self {

@@ -152,8 +152,12 @@ fn a_route_is_mounted_with_its_description() {
     let mut by_hand = 0;
     for file in files {
         let inside = file.strip_prefix(&root).unwrap().display().to_string();
-        let mut mounts = Mounts { calls: 0 };
-        mounts.visit_file(&syn::parse_file(&std::fs::read_to_string(&file).unwrap()).unwrap());
+        let (mut mounts, text) = (Mounts { calls: 0 }, std::fs::read_to_string(&file).unwrap());
+        if !text.contains("axum") {
+            // The market has routes of another kind.
+            continue;
+        }
+        mounts.visit_file(&syn::parse_file(&text).unwrap());
         by_hand += mounts.calls;
         let may = inside.starts_with("admin/") || inside.starts_with("openapi/") || inside.ends_with("tests.rs");
         assert!(mounts.calls == 0 || may, "{inside} mounts a route without a description: see openapi::Described");
