@@ -22,6 +22,8 @@ use axum::routing::{get, post};
 use coinslot::clock::SystemClock;
 use coinslot::config::Config;
 use coinslot::node::{self, Running};
+use nostr::nips::nip19::ToBech32;
+use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
 use serde_json::{Value, json};
 use support::mint::TestMint;
 use support::node::{MODEL, client};
@@ -31,7 +33,7 @@ use tokio::io::AsyncBufReadExt;
 
 /// What is paid per request, in sat.
 const PAID: u64 = 100;
-const ADMIN_PASSWORD: &str = "only for this demo";
+const ADMIN_PASSWORD: &str = "the demo's password";
 
 #[tokio::main]
 async fn main() {
@@ -45,11 +47,12 @@ async fn main() {
         path.display().to_string()
     });
     let upstream_url = option("--upstream").unwrap_or_else(|| upstream.url());
-    let node = start_node(dir.path(), &mint, &upstream_url, models_path).await;
+    let operator = Keys::generate();
+    let node = start_node(dir.path(), &mint, &upstream_url, models_path, &operator).await;
     let purse = Purse::new(&mint).await;
     purse.mint_sats(100_000).await;
     if mode == "--json" {
-        serve_programs(&node, &mut mint, purse).await;
+        serve_programs(&node, &mut mint, purse, operator).await;
     } else {
         println!("mint      {}  (a real Cashu mint; its Lightning pays itself)", mint.url());
         println!("upstream  {}  (a toy that echoes)", upstream.url());
@@ -69,7 +72,13 @@ fn option(name: &str) -> Option<String> {
     std::env::args().skip_while(|word| word != name).nth(1)
 }
 
-async fn start_node(dir: &std::path::Path, mint: &TestMint, upstream_url: &str, models_path: String) -> Running {
+async fn start_node(
+    dir: &std::path::Path,
+    mint: &TestMint,
+    upstream_url: &str,
+    models_path: String,
+    operator: &Keys,
+) -> Running {
     let settings = [
         ("PORT", "0".to_owned()),
         ("DATA_DIR", dir.join("data").display().to_string()),
@@ -78,6 +87,7 @@ async fn start_node(dir: &std::path::Path, mint: &TestMint, upstream_url: &str, 
         ("CASHU_MINTS", mint.url()),
         ("BTC_USD_FIXED", "100000".to_owned()),
         ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
+        ("ADMIN_NPUBS", operator.public_key().to_bech32().expect("an npub")),
         ("NAME", "coinslot demo".to_owned()),
         ("DESCRIPTION", "A whole node on one machine. Its mint is real, its models only echo.".to_owned()),
     ];
@@ -156,9 +166,10 @@ async fn invite(node: &Running, purse: &Purse) {
     println!("\nCtrl-C ends the demo.");
 }
 
-/// For test suites in other languages: hands out tokens and checks change, over HTTP. A line on the standard input
+/// For test suites in other languages: hands out tokens, checks change, and signs as the operator's browser would,
+/// over HTTP. A line on the standard input
 /// that says `mint stop` or `mint start` does that, and is answered with `done`.
-async fn serve_programs(node: &Running, mint: &mut TestMint, purse: Purse) {
+async fn serve_programs(node: &Running, mint: &mut TestMint, purse: Purse, operator: Keys) {
     #[derive(serde::Deserialize)]
     struct Wanted {
         sats: u64,
@@ -172,8 +183,18 @@ async fn serve_programs(node: &Running, mint: &mut TestMint, purse: Purse) {
             Err(error) => (StatusCode::BAD_REQUEST, error.to_string()),
         }
     }
-    let router =
-        axum::Router::new().route("/token", get(token)).route("/receive", post(receive)).with_state(Arc::new(purse));
+    let sign = async move |body: String| {
+        let template: Value = serde_json::from_str(&body).expect("an event");
+        let tags = template["tags"].as_array().expect("tags").iter();
+        let tags = tags.map(|tag| serde_json::from_value(tag.clone()).expect("a tag")).collect::<Vec<Tag>>();
+        let kind = Kind::from_u16(u16::try_from(template["kind"].as_u64().expect("a kind")).expect("a kind"));
+        let at = Timestamp::from_secs(template["created_at"].as_u64().expect("a time"));
+        let content = template["content"].as_str().expect("a content");
+        let event = EventBuilder::new(kind, content).tags(tags).custom_created_at(at);
+        event.sign_with_keys(&operator).expect("a signature").as_json()
+    };
+    let router = axum::Router::new().route("/token", get(token)).route("/receive", post(receive));
+    let router = router.route("/sign", post(sign)).with_state(Arc::new(purse));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("address");
     tokio::spawn(async move { axum::serve(listener, router).await.expect("the bank serves") });
@@ -183,6 +204,7 @@ async fn serve_programs(node: &Running, mint: &mut TestMint, purse: Purse) {
             "base_url": format!("http://{}/v1", node.address()), "mint_url": mint.url(), "model": MODEL,
             "admin_password": ADMIN_PASSWORD,
             "token_endpoint": format!("http://{address}/token"), "receive_endpoint": format!("http://{address}/receive"),
+            "sign_endpoint": format!("http://{address}/sign"), "admin_password": ADMIN_PASSWORD,
         })
     );
     let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();

@@ -54,6 +54,7 @@
 //!   what a failed one means, what they cost.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
 //! * [`alerts`]: what is wrong, told to an operator who does not look. [`telemetry`]: traces of requests.
+//! * [`openapi`]: what the node says of its own routes, mounted with them.
 //! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`shop`]: `/` and `/docs` in
 //!   a browser. `pages`: what all pages share. [`node`]: composition. [`cli`]: the program's verbs.
 //!
@@ -104,6 +105,7 @@ pub mod money;
 pub mod net;
 pub mod node;
 pub mod nostr;
+pub mod openapi;
 mod pages;
 pub mod payment;
 pub mod price;

@@ -4,6 +4,7 @@
 //! upstream, routes, jobs. Stop: no new connections; running exchanges finish and settle within the
 //! time limit; the ledger's queue is written out; the database is closed.
 
+mod doors;
 mod network;
 mod watching;
 
@@ -13,7 +14,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,14 +28,13 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Mints, Secret};
 use crate::exchange::{Deliveries, Exchange, Maintenance, Replays};
 use crate::http;
-use crate::http::peer::Proxies;
-use crate::http::serve::Entrance;
 use crate::jobs::{self, Crew};
 use crate::ledger::Ledger;
 use crate::net::public::Reach;
 use crate::net::way::{Way, Ways};
 use crate::net::{self, ClientOptions, NetError};
 use crate::nostr::{Announcer, Identity, IdentityError};
+use crate::openapi::Described;
 use crate::payment::payer::Till;
 use crate::payment::rates::Rates;
 use crate::price::PriceBook;
@@ -48,6 +47,7 @@ use crate::vault::{Vault, VaultError, hex, write_private};
 use crate::wallet::holdings::Inspector;
 use crate::wallet::mint::Limits;
 use crate::wallet::{Options, Seed, Wallet, WalletError};
+use doors::Doors;
 
 pub(crate) use watching::caller_beside;
 
@@ -88,6 +88,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    admin_address: SocketAddr,
     exchange: Arc<Exchange>,
     drain: CancellationToken,
     stop: CancellationToken,
@@ -144,9 +145,9 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let (pages, admin_password) =
         admin_pages(&config, &exchange, &alerts, latest.clone(), network.clone(), onion.clone()).await?;
     let forms = shop::router(state.clone());
-    let router = http::router(state, shop::front(), &config.server.cors_origins).merge(forms).merge(pages);
-    let router = http::watched(router, &exchange);
-    let (listener, address) = listen(&config).await?;
+    let public = http::router(state, shop::front(), &config.server.cors_origins).merge(forms);
+    let doors = Doors::open(&config, &exchange, public, pages, visits).await?;
+    let (address, admin_address) = (doors.address, doors.admin_address);
 
     let crew = Crew::new(background.clone(), Arc::clone(&exchange.metrics), Arc::clone(exchange.ledger.clock()));
     jobs::start(&crew, &stop, jobs::KeepEpoch { lineage, wallet: wallet.clone() });
@@ -157,11 +158,11 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     watching::start(&crew, &stop, &config, &exchange, alerts, &latest, &network.announcer);
     start_work(&crew, &stop, &config, &exchange, latest, now_ms);
     network::start(&crew, &stop, &config, &exchange, &network, onion);
-    let entrance = Entrance { listener, proxies: Proxies::new(&config.server.trusted_proxies), visits };
-    background.spawn(http::serve::run(entrance, router, exchanges.clone(), drain.clone(), stop.clone()));
+    doors.serve(&background, &exchanges, (&drain, &stop));
     let npub = is_new.then(|| exchange.identity.npub().to_owned());
     Ok(Running {
         address,
+        admin_address,
         exchange,
         drain,
         stop,
@@ -250,7 +251,7 @@ async fn admin_pages(
     audit: Latest,
     network: OnNostr,
     onion: Onion,
-) -> Result<(http::Routes, Option<Secret>), StartError> {
+) -> Result<(Described<()>, Option<Secret>), StartError> {
     let ledger = exchange.ledger.clone();
     let admin = admin::ensure_password(ledger.store(), ledger.clock(), config.admin.password.as_ref()).await?;
     let state = AdminState {
@@ -263,7 +264,8 @@ async fn admin_pages(
         password: admin.password,
         name: config.info.name.clone(),
         version: env!("CARGO_PKG_VERSION"),
-        secure_cookies: config.info.http_url.starts_with("https://"),
+        npubs: config.admin.npubs.clone().into(),
+        origins: doors::origins(config),
         audit,
         network,
         onion,
@@ -271,14 +273,6 @@ async fn admin_pages(
     let token = config.admin.metrics_token.clone();
     let metrics = admin::metrics_router(state.clone(), Arc::clone(exchange), alerts.clone(), token);
     Ok((admin::router(state).merge(metrics), admin.generated))
-}
-
-async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
-    let wanted = SocketAddr::new(config.server.host, config.server.port);
-    let failed = |error| StartError::Listen { address: wanted, error };
-    let listener = TcpListener::bind(wanted).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
 }
 
 /// Starts the jobs that move no money.
@@ -370,6 +364,12 @@ impl Running {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the operator's pages are.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
     }
 
     /// The password of the operator's pages, if this start made it. It is nowhere else in clear.

@@ -7,21 +7,48 @@
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
 
 use super::{AdminError, AdminState};
+use crate::openapi::Described;
 
-/// All calls, with their description.
-pub(super) fn calls() -> OpenApiRouter<AdminState> {
-    OpenApiRouter::new()
-        .merge(super::upstreams::api())
-        .merge(super::keys::api())
-        .merge(super::wallet::api())
+/// All calls, with their description. One line each.
+pub(super) fn calls() -> Described<AdminState> {
+    let all = Described::new();
+    let all = all.calls(super::access::api());
+    let all = all.calls(super::keys::api());
+    let all = all.calls(super::upstreams::api());
+    let all = all.calls(super::wallet::api());
+    all.each(complete)
+}
+
+/// Says of every call what is true of all: whom it serves, and how it refuses what it cannot read.
+fn complete(path: &str, call: &mut Map<String, Value>) {
+    call.entry("security").or_insert_with(|| json!([{ "operator": [] }]));
+    let mut usual = vec![("403", "Nobody who may do this"), ("500", "A fault of this node")];
+    if call.contains_key("parameters") || path.contains('{') {
+        usual.push(("400", "Not what this call takes"));
+    }
+    if call.contains_key("requestBody") {
+        usual.extend([
+            ("400", "Not what this call takes"),
+            ("413", "More than a call may be"),
+            ("415", "Not JSON"),
+            ("422", "JSON, but not what this call takes"),
+        ]);
+    }
+    let responses = call.entry("responses").or_insert_with(|| json!({}));
+    for (status, says) in usual {
+        if let Some(responses) = responses.as_object_mut() {
+            let body = json!({ "application/json": { "schema": { "$ref": "#/components/schemas/Complaint" } } });
+            responses.entry(status).or_insert_with(|| json!({ "description": says, "content": body }));
+        }
+    }
 }
 
 /// A refusal, as every call says it.
@@ -47,6 +74,11 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, complaint) = match self.0 {
             AdminError::Refused { status, code, message } => (status, Complaint { detail: message, code }),
+            AdminError::TooSoon(secs) => {
+                let complaint = Complaint { detail: super::too_soon(secs), code: "too_many_attempts" };
+                let retry = [(header::RETRY_AFTER, secs.to_string())];
+                return (StatusCode::TOO_MANY_REQUESTS, retry, Json(complaint)).into_response();
+            }
             error => {
                 tracing::error!(%error, "a call of the admin API failed");
                 let detail = "This failed. The log says why.".to_owned();
@@ -70,6 +102,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             Err(rejection) => Err(said(&rejection).into()),
         }
     }
+}
+
+/// The body of a call that may come without one.
+pub(super) fn read_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, AdminError> {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !media.to_ascii_lowercase().starts_with("application/json") {
+        return Err(AdminError::Refused {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            code: "invalid_request",
+            message: "Expected request with `Content-Type: application/json`".to_owned(),
+        });
+    }
+    // What was sent is a password: it is not repeated.
+    serde_json::from_slice(body).map_err(|_| AdminError::invalid("The body is not what this call takes."))
 }
 
 fn said(rejection: &JsonRejection) -> AdminError {

@@ -1,6 +1,6 @@
 //! What every page shows around its own matter: the node's name, the way to the other pages, the unit of amounts.
 
-use axum::extract::{Form, State};
+use axum::extract::Form;
 use axum::http::{HeaderMap, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use rust_decimal::Decimal;
@@ -22,6 +22,7 @@ pub(super) const PAGES: &[(&str, &str)] = &[
     ("/admin/models", "Models"),
     ("/admin/vouchers", "Vouchers"),
     ("/admin/network", "Network"),
+    ("/admin/access", "Access"),
 ];
 
 /// What amounts are shown in.
@@ -113,13 +114,13 @@ pub(super) struct Choice {
 
 /// Remembers the unit in the browser and shows the page again.
 pub(super) async fn choose_unit(
-    State(state): State<AdminState>,
     session: Session,
+    headers: HeaderMap,
     Form(form): Form<Choice>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let unit = Unit::read(&form.unit).unwrap_or_default();
-    let cookie = session::set_cookie(COOKIE, unit.as_str(), "/admin", YEAR_IN_SECONDS, state.secure_cookies)?;
+    let cookie = session::set_cookie(COOKIE, unit.as_str(), "/admin", YEAR_IN_SECONDS, session::is_secure(&headers))?;
     // Only to a page of this house, whatever the form says.
     let back = PAGES.iter().map(|(path, _)| *path).find(|path| *path == form.back).unwrap_or("/admin");
     Ok((AppendHeaders([(header::SET_COOKIE, cookie)]), Redirect::to(back)).into_response())

@@ -2,25 +2,27 @@
 //!
 //! The login form has no session yet: its token is repeated in a cookie that only this page sets.
 
-use std::time::Duration;
-
 use askama::Template;
-use axum::extract::{Extension, Form, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Form, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::operator::Actor;
-use super::password::{Door, Verdict};
-use super::session::{self, Session};
+use super::access::signing;
+use super::password::Door;
+use super::session::{self, HOUR_IN_SECONDS, Session};
 use super::{AdminError, AdminState, page};
 use crate::config::Secret;
-use crate::net::Peer;
-use crate::pages;
 
 const COOKIE: &str = "coinslot_login";
 const PATH: &str = "/admin/login";
-const HOUR_IN_SECONDS: i64 = 60 * 60;
+const BY_SIGNATURE: &str = "/admin/login/nostr";
+
+const SCRIPT: &str = include_str!("../../templates/admin/login.js");
+/// For the one page of these that has a script: only where somebody may sign, and only that script.
+const POLICY_WITH_SCRIPT: &str = "default-src 'none'; script-src 'self'; style-src 'self'; form-action 'self'; \
+     frame-ancestors 'none'; base-uri 'none'";
 
 #[derive(Template)]
 #[template(path = "admin/login.html")]
@@ -28,6 +30,8 @@ struct Page<'a> {
     name: &'a str,
     csrf: &'a str,
     message: &'a str,
+    /// Somebody may log in by a signature.
+    signs: bool,
 }
 
 #[derive(Deserialize)]
@@ -41,6 +45,13 @@ pub(super) struct Logout {
     csrf: String,
 }
 
+#[derive(Deserialize)]
+pub(super) struct Signed {
+    csrf: String,
+    /// An event in base64.
+    event: String,
+}
+
 pub(super) async fn show(State(state): State<AdminState>, headers: HeaderMap) -> Result<Response, AdminError> {
     if Session::find(&state, &headers).await?.is_some() {
         return Ok(Redirect::to("/admin").into_response());
@@ -50,36 +61,68 @@ pub(super) async fn show(State(state): State<AdminState>, headers: HeaderMap) ->
 
 pub(super) async fn log_in(
     State(state): State<AdminState>,
-    peer: Option<Extension<Peer>>,
+    door: Door,
     headers: HeaderMap,
     Form(login): Form<Login>,
 ) -> Result<Response, AdminError> {
-    let token = session::cookie(&headers, COOKIE).unwrap_or_default();
-    if token.is_empty() || !session::same(token, &login.csrf) {
-        return form(&state, &headers, StatusCode::FORBIDDEN, "This form was out of date. Please try again.");
+    let entered = async {
+        admit_form(&headers, &login.csrf)?;
+        state.password.check(Secret::new(login.password), door).await?.admit()?;
+        Ok(Actor::new("password".to_owned()))
+    };
+    enter(&state, &headers, entered.await).await
+}
+
+/// The same by a signature, which `login.js` asks the browser's Nostr extension for.
+pub(super) async fn by_signature(
+    State(state): State<AdminState>,
+    headers: HeaderMap,
+    Form(signed): Form<Signed>,
+) -> Result<Response, AdminError> {
+    let entered = async {
+        admit_form(&headers, &signed.csrf)?;
+        // The event is in the form, so it cannot be about the form.
+        signing::check(&state, &signed.event, BY_SIGNATURE, b"").await
+    };
+    enter(&state, &headers, entered.await).await
+}
+
+fn admit_form(headers: &HeaderMap, csrf: &str) -> Result<(), AdminError> {
+    let token = session::cookie(headers, COOKIE).unwrap_or_default();
+    if token.is_empty() || !session::same(token, csrf) {
+        return Err(AdminError::forbidden("This form was out of date. Please try again."));
     }
-    match state.password.check(Secret::new(login.password), door(peer, &headers)).await? {
-        Verdict::Right => {
-            let secure = state.may_insist(&headers);
-            let cookies = AppendHeaders([
-                (header::SET_COOKIE, Session::begin(&state, &headers, &Actor::new("password".to_owned())).await?),
-                (header::SET_COOKIE, session::set_cookie(COOKIE, "", PATH, 0, secure)?),
-            ]);
-            tracing::info!("the operator logged in");
-            Ok((cookies, Redirect::to("/admin")).into_response())
-        }
-        Verdict::Wrong => {
-            tracing::warn!("a login to the admin pages failed");
-            form(&state, &headers, StatusCode::UNAUTHORIZED, "That is not the password.")
-        }
-        Verdict::TooSoon(wait) => {
-            let seconds = rounded_up(wait);
-            let message = format!("Too many attempts. Try again in {seconds} s.");
-            let mut response = form(&state, &headers, StatusCode::TOO_MANY_REQUESTS, &message)?;
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-            Ok(response)
-        }
+    if session::is_in_clear(headers) {
+        return Err(AdminError::forbidden(
+            "Nothing encrypts the way to this address, and so no session can be kept on it. Use HTTPS, the onion \
+             address, or localhost through a tunnel (ssh -L).",
+        ));
     }
+    Ok(())
+}
+
+/// Begins a session, or shows the form again with the reason.
+async fn enter(
+    state: &AdminState,
+    headers: &HeaderMap,
+    entered: Result<Actor, AdminError>,
+) -> Result<Response, AdminError> {
+    let actor = match entered {
+        Ok(actor) => actor,
+        Err(error) => {
+            let retry = if let AdminError::TooSoon(secs) = error { Some(secs) } else { None };
+            let (status, message) = error.told()?;
+            let mut response = form(state, headers, status, &message)?;
+            response.headers_mut().extend(retry.map(|secs| (header::RETRY_AFTER, secs.into())));
+            return Ok(response);
+        }
+    };
+    let cookies = AppendHeaders([
+        (header::SET_COOKIE, Session::begin(state, headers, &actor).await?),
+        (header::SET_COOKIE, session::set_cookie(COOKIE, "", PATH, 0, session::is_secure(headers))?),
+    ]);
+    tracing::info!(actor = actor.as_str(), "the operator logged in");
+    Ok((cookies, Redirect::to("/admin")).into_response())
 }
 
 pub(super) async fn log_out(
@@ -93,20 +136,20 @@ pub(super) async fn log_out(
     Ok((cookie, Redirect::to(PATH)).into_response())
 }
 
-/// Who says that he asked an onion is believed: a tor daemon's visitors look like anybody else.
-fn door(peer: Option<Extension<Peer>>, headers: &HeaderMap) -> Door {
-    let by_own_onion = peer.is_some_and(|Extension(peer)| matches!(peer, Peer::Circuit(_)));
-    if by_own_onion || pages::is_in_tor(headers) { Door::Onion } else { Door::Near }
-}
-
 /// The form, with a token of its own.
 fn form(state: &AdminState, headers: &HeaderMap, status: StatusCode, message: &str) -> Result<Response, AdminError> {
     let csrf = session::random_token();
-    let cookie = session::set_cookie(COOKIE, &csrf, PATH, HOUR_IN_SECONDS, state.may_insist(headers))?;
-    let html = page(&Page { name: &state.name, csrf: &csrf, message })?;
-    Ok((status, AppendHeaders([(header::SET_COOKIE, cookie)]), html).into_response())
+    let cookie = session::set_cookie(COOKIE, &csrf, PATH, HOUR_IN_SECONDS, session::is_secure(headers))?;
+    let signs = !state.npubs.is_empty();
+    let html = page(&Page { name: &state.name, csrf: &csrf, message, signs })?;
+    let mut response = (status, AppendHeaders([(header::SET_COOKIE, cookie)]), html).into_response();
+    if signs {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY_WITH_SCRIPT));
+    }
+    Ok(response)
 }
 
-fn rounded_up(wait: Duration) -> u64 {
-    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+/// What asks for the signature.
+pub(super) async fn script() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT)
 }

@@ -9,12 +9,12 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use utoipa::openapi::security::SecurityRequirement;
 
 use super::session::{Session, same};
 use super::{AdminError, AdminState};
@@ -24,6 +24,8 @@ use crate::config::Secret;
 use crate::exchange::Exchange;
 use crate::metrics::Kind::{Counter, Gauge, Histogram};
 use crate::metrics::{Exposition, exposition};
+use crate::openapi::Described;
+use crate::openapi::say::{self, Method};
 use crate::pages;
 use crate::upstream::Condition as UpstreamCondition;
 use crate::wallet::{Condition, Wallet};
@@ -38,12 +40,23 @@ struct Desk {
 }
 
 /// The two routes, to be merged into the node's.
-pub fn router(admin: AdminState, exchange: Arc<Exchange>, alerts: Alerts, token: Option<Secret>) -> Router {
-    Router::new()
-        .route("/metrics", get(by_token))
-        .route("/admin/metrics", get(by_session))
-        .with_state(Desk { admin, exchange, alerts, token })
-        .layer(middleware::map_response(pages::harden))
+pub fn router(
+    admin: AdminState,
+    exchange: Arc<Exchange>,
+    alerts: Alerts,
+    token: Option<Secret>,
+) -> Described<()> {
+    let said = say::operation("admin", "What this process counts, for Prometheus")
+        .response("200", say::answer("Prometheus' text format", &[(say::TEXT, None)]))
+        .response("401", say::answer("Not METRICS_TOKEN", &[(say::TEXT, None)]))
+        .response("404", say::answer("METRICS_TOKEN is not set", &[(say::TEXT, None)]))
+        .security(SecurityRequirement::new("metrics", [""; 0]));
+    Described::new().row("/metrics", &[], get(by_token), say::item(Method::Get, said)).map(|router| {
+        router
+            .route("/admin/metrics", get(by_session))
+            .with_state(Desk { admin, exchange, alerts, token })
+            .layer(middleware::map_response(pages::harden))
+    })
 }
 
 async fn by_token(State(desk): State<Desk>, headers: HeaderMap) -> Response {

@@ -12,6 +12,7 @@
 //! * A client's key appears as the start of its hash, never as itself.
 //! * Handlers hold no policy: they ask the ledger and the wallet, and render.
 
+mod access;
 mod api;
 mod frame;
 mod keys;
@@ -46,6 +47,7 @@ use crate::catalog::rivals::Rivals;
 use crate::exchange::Exchange;
 use crate::ledger::Ledger;
 use crate::nostr::{Announcer, Directory};
+use crate::openapi::Described;
 use crate::pages::{self, format};
 use crate::payment::payer::Till;
 use crate::store::StoreError;
@@ -53,6 +55,7 @@ use crate::tor::Onion;
 use crate::upstream::Pool;
 use crate::wallet::{Wallet, WalletError};
 
+pub use access::{Token, Wanted as WantedToken, by_command};
 pub use metrics::router as metrics_router;
 pub use password::{Password, PasswordState, ensure_password};
 pub use trail::note_command;
@@ -77,8 +80,10 @@ pub struct AdminState {
     /// The node's name, for the headline.
     pub name: String,
     pub version: &'static str,
-    /// Whether the pages are reached by HTTPS, so that cookies may insist on it.
-    pub secure_cookies: bool,
+    /// Who may log in by signing: npubs.
+    pub npubs: Arc<[String]>,
+    /// The addresses that a signature may be for, beside those of this machine.
+    pub origins: Arc<[String]>,
     /// The last proof of the books.
     pub audit: Latest,
     pub network: OnNostr,
@@ -102,21 +107,18 @@ impl AdminState {
     fn now_ms(&self) -> i64 {
         self.ledger.clock().now_ms()
     }
-
-    /// Whether cookies may insist on HTTPS. In Tor there is none: a browser would keep them to itself, and
-    /// nobody could log in.
-    fn may_insist(&self, headers: &HeaderMap) -> bool {
-        self.secure_cookies && !pages::is_in_tor(headers)
-    }
 }
 
-/// All routes below `/admin`, to be merged into the node's.
-pub fn router(state: AdminState) -> Router {
-    let (calls, _description) = api::calls().split_for_parts();
+/// All routes below `/admin`, to be merged into the node's. Of them, the calls are described: the pages are for a
+/// person who is logged in.
+pub fn router(state: AdminState) -> Described<()> {
     let pages = Router::new()
         .route("/admin", get(overview::show))
         .route("/admin/", get(async || Redirect::to("/admin")))
+        .merge(access::pages())
         .route("/admin/login", get(login::show).post(login::log_in))
+        .route("/admin/login/nostr", post(login::by_signature))
+        .route("/admin/login.js", get(login::script))
         .route("/admin/logout", post(login::log_out))
         .route("/admin/models", get(models::show))
         .route("/admin/models/sync", post(models::sync))
@@ -133,11 +135,13 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/style.css", get(style))
         .route("/admin/{*rest}", get(async || (StatusCode::NOT_FOUND, "There is no such page.")))
         .layer(middleware::from_fn(pages::refuse_foreign_posts));
-    pages
-        .merge(calls)
-        .with_state(state)
-        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
-        .layer(middleware::map_response(pages::harden))
+    api::calls().map(|calls| {
+        pages
+            .merge(calls)
+            .with_state(state)
+            .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
+            .layer(middleware::map_response(pages::harden))
+    })
 }
 
 async fn style() -> impl IntoResponse {
@@ -161,6 +165,9 @@ pub enum AdminError {
     Template(#[from] askama::Error),
     #[error("a task failed: {0}")]
     Task(String),
+    /// After a wrong password: so many seconds are to pass.
+    #[error("too soon after a wrong password")]
+    TooSoon(u64),
     /// A form of another session, or of nobody's.
     #[error("a form was out of date")]
     OutOfDate,
@@ -178,6 +185,11 @@ impl AdminError {
     /// What was asked for makes no sense.
     fn invalid(message: impl Into<String>) -> Self {
         Self::Refused { status: StatusCode::BAD_REQUEST, code: "invalid_request", message: message.into() }
+    }
+
+    /// Who asks did not show who they are.
+    fn unauthorized(message: impl Into<String>) -> Self {
+        Self::Refused { status: StatusCode::UNAUTHORIZED, code: "unauthorized", message: message.into() }
     }
 
     fn forbidden(message: impl Into<String>) -> Self {
@@ -200,9 +212,14 @@ impl AdminError {
     fn told(self) -> Result<(StatusCode, String), Self> {
         match self {
             Self::Refused { status, message, .. } => Ok((status, message)),
+            Self::TooSoon(secs) => Ok((StatusCode::TOO_MANY_REQUESTS, too_soon(secs))),
             other => Err(other),
         }
     }
+}
+
+fn too_soon(secs: u64) -> String {
+    format!("Too many attempts. Try again in {secs} s.")
 }
 
 impl From<sqlx::Error> for AdminError {
@@ -218,6 +235,10 @@ impl IntoResponse for AdminError {
         }
         if let Self::Refused { status, message, .. } = self {
             return (status, message).into_response();
+        }
+        if let Self::TooSoon(secs) = self {
+            return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, secs.to_string())], too_soon(secs))
+                .into_response();
         }
         tracing::error!(error = %self, "an admin page failed");
         (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown now. The log says why.").into_response()

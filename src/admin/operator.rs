@@ -7,7 +7,10 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
 use super::api::ApiError;
-use super::{AdminError, AdminState, repo, session};
+use super::session::Via;
+use super::{AdminError, AdminState, access, repo, session};
+
+const MINUTE_MS: i64 = 60_000;
 
 /// What a token may be used for. The password, and who is listed in its place, may all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +59,21 @@ impl Actor {
 pub(super) struct Operator {
     pub actor: Actor,
     scopes: Vec<Scope>,
+    /// The hash of the session, for who has one.
+    session: Option<String>,
 }
 
 impl Operator {
+    /// What it may do.
+    pub(super) fn scopes(&self) -> &[Scope] {
+        &self.scopes
+    }
+
+    /// The hash of its session, for who logged in and has no token.
+    pub(super) fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
     /// Lets pass who may do this.
     ///
     /// # Errors
@@ -74,11 +89,18 @@ impl Operator {
         let Some(hash) = bearer(headers).map(session::hash) else { return Ok(None) };
         let (store, now_ms) = (state.ledger.store(), state.now_ms());
         if let Some(found) = repo::token(store, &hash, now_ms).await? {
+            // To the minute: a program that calls often shall not write as often.
+            if found.used_ms.is_none_or(|used_ms| now_ms.saturating_sub(used_ms) >= MINUTE_MS) {
+                access::note_use(store, &hash, now_ms).await?;
+            }
             let scopes = Scope::read_all(&found.scopes);
-            return Ok(Some(Self { actor: Actor::new(format!("token {}", found.name)), scopes }));
+            let actor = Actor::new(format!("token {}", found.name));
+            return Ok(Some(Self { actor, scopes, session: None }));
         }
-        let session = repo::session(store, &hash, now_ms).await?;
-        Ok(session.map(|found| Self { actor: Actor::new(found.actor), scopes: Scope::ALL.to_vec() }))
+        let session = repo::session(store, &hash, Via::Api, now_ms).await?;
+        Ok(session.map(|found| {
+            Self { actor: Actor::new(found.actor), scopes: Scope::ALL.to_vec(), session: Some(hash) }
+        }))
     }
 }
 
@@ -103,7 +125,7 @@ mod tests {
     fn a_token_may_what_its_scopes_say_and_no_more() {
         assert_eq!(Scope::read_all("read  money"), [Scope::Read, Scope::Money]);
         assert_eq!(Scope::read_all("all readmoney *"), []);
-        let operator = Operator { actor: Actor::new("token a".to_owned()), scopes: Scope::read_all("read") };
+        let operator = Operator { actor: Actor::new("token a".to_owned()), scopes: Scope::read_all("read"), session: None };
         assert!(operator.may(Scope::Read).is_ok());
         assert!(operator.may(Scope::Money).is_err() && operator.may(Scope::Manage).is_err());
     }

@@ -1,19 +1,25 @@
 //! The operator's password: the configured one, or one that the node made for itself.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Argon2, password_hash};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 
 use super::AdminError;
 use super::throttle::Throttle;
 use crate::clock::SharedClock;
 use crate::config::Secret;
+use crate::net::Peer;
+use crate::pages;
 use crate::store::Store;
 use crate::vault::{grouped, legible};
 
-const SETTING: &str = "admin_password_hash";
+/// Under which the hash is stored.
+pub(super) const SETTING: &str = "admin_password_hash";
 
 /// 150 bits.
 const LETTERS: usize = 30;
@@ -48,6 +54,16 @@ struct Inner {
 pub(super) enum Door {
     Near,
     Onion,
+}
+
+/// Who says that he asked an onion is believed: a tor daemon's visitors look like anybody else.
+impl<S: Sync> FromRequestParts<S> for Door {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let by_own_onion = matches!(parts.extensions.get::<Peer>(), Some(Peer::Circuit(_)));
+        Ok(if by_own_onion || pages::is_in_tor(&parts.headers) { Self::Onion } else { Self::Near })
+    }
 }
 
 impl std::fmt::Debug for Password {
@@ -120,6 +136,11 @@ impl Password {
         }
     }
 
+    /// Whether the environment says what it is, and nothing here can change it.
+    pub(super) fn is_configured(&self) -> bool {
+        self.inner.configured.is_some()
+    }
+
     fn throttle<T>(&self, door: Door, change: impl FnOnce(&mut Throttle) -> T) -> T {
         let [near, onion] = &self.inner.throttles;
         let throttle = if door == Door::Onion { onion } else { near };
@@ -127,7 +148,14 @@ impl Password {
     }
 }
 
-async fn hash(password: Secret) -> Result<String, AdminError> {
+/// Makes a new password, whose hash takes the place of the stored one.
+pub(super) async fn made() -> Result<(Secret, String), AdminError> {
+    let secret = generate();
+    let hash = hash(secret.clone()).await?;
+    Ok((secret, hash))
+}
+
+pub(super) async fn hash(password: Secret) -> Result<String, AdminError> {
     blocking(move || {
         let salt = SaltString::encode_b64(&rand::random::<[u8; 16]>())?;
         Ok(Argon2::default().hash_password(password.expose().as_bytes(), &salt)?.to_string())

@@ -2,6 +2,7 @@
 
 use sqlx::Row;
 
+use super::session::Via;
 use super::trail::Act;
 use crate::store::{Durability, Store, StoreError};
 
@@ -11,6 +12,7 @@ pub(super) struct NewSession<'a> {
     pub id_hash: &'a str,
     pub csrf: &'a str,
     pub actor: &'a str,
+    pub via: Via,
     pub expires_at: i64,
 }
 
@@ -27,11 +29,14 @@ pub(super) async fn open_session(
         .bind(replaced.unwrap_or_default())
         .execute(&mut *tx)
         .await?;
-    sqlx::query("INSERT INTO sessions (id_hash, csrf, expires_at, actor) VALUES ($1, $2, $3, $4)")
+    let insert = "INSERT INTO sessions (id_hash, csrf, expires_at, actor, via, created_at) VALUES ($1, $2, $3, $4, $5, $6)";
+    sqlx::query(insert)
         .bind(new.id_hash)
         .bind(new.csrf)
         .bind(new.expires_at)
         .bind(new.actor)
+        .bind(new.via.as_str())
+        .bind(now_ms)
         .execute(&mut *tx)
         .await?;
     tx.commit().await
@@ -43,10 +48,16 @@ pub(super) struct FoundSession {
     pub actor: String,
 }
 
-/// The session with this hash, unless it has expired.
-pub(super) async fn session(store: &Store, id_hash: &str, now_ms: i64) -> Result<Option<FoundSession>, StoreError> {
-    let row = sqlx::query("SELECT csrf, actor FROM sessions WHERE id_hash = $1 AND expires_at > $2")
+/// The session with this hash that was opened this way, unless it has expired.
+pub(super) async fn session(
+    store: &Store,
+    id_hash: &str,
+    via: Via,
+    now_ms: i64,
+) -> Result<Option<FoundSession>, StoreError> {
+    let row = sqlx::query("SELECT csrf, actor FROM sessions WHERE id_hash = $1 AND via = $2 AND expires_at > $3")
         .bind(id_hash)
+        .bind(via.as_str())
         .bind(now_ms)
         .fetch_optional(store.read())
         .await?;
@@ -57,18 +68,21 @@ pub(super) async fn session(store: &Store, id_hash: &str, now_ms: i64) -> Result
 pub(super) struct FoundToken {
     pub name: String,
     pub scopes: String,
+    pub used_ms: Option<i64>,
 }
 
 /// The token with this hash, unless it has expired.
 pub(super) async fn token(store: &Store, hash: &str, now_ms: i64) -> Result<Option<FoundToken>, StoreError> {
     let row = sqlx::query(
-        "SELECT name, scopes FROM admin_tokens WHERE token_hash = $1 AND (expires_at IS NULL OR expires_at > $2)",
+        "SELECT name, scopes, used_at FROM admin_tokens \
+         WHERE token_hash = $1 AND (expires_at IS NULL OR expires_at > $2)",
     )
     .bind(hash)
     .bind(now_ms)
     .fetch_optional(store.read())
     .await?;
-    row.map(|row| Ok(FoundToken { name: row.try_get(0)?, scopes: row.try_get(1)? })).transpose()
+    row.map(|row| Ok(FoundToken { name: row.try_get(0)?, scopes: row.try_get(1)?, used_ms: row.try_get(2)? }))
+        .transpose()
 }
 
 /// Adds to the trail.

@@ -23,8 +23,22 @@ pub(super) struct Act<'a> {
 /// # Errors
 /// When the database does not answer. What moves money is noted before it is done.
 pub(super) async fn note(state: &AdminState, actor: &Actor, act: Act<'_>, detail: &Value) -> Result<(), AdminError> {
+    note_at(state.ledger.store(), actor, act, detail, state.now_ms()).await
+}
+
+/// The same, where there is a database and no node.
+///
+/// # Errors
+/// When the database does not answer.
+pub(super) async fn note_at(
+    store: &Store,
+    actor: &Actor,
+    act: Act<'_>,
+    detail: &Value,
+    now_ms: i64,
+) -> Result<(), AdminError> {
     let Act { action, subject } = act;
-    repo::note(state.ledger.store(), actor.as_str(), act, &detail.to_string(), state.now_ms()).await?;
+    repo::note(store, actor.as_str(), act, &detail.to_string(), now_ms).await?;
     tracing::info!(actor = actor.as_str(), action, subject, "an operator acted");
     Ok(())
 }

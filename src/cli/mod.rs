@@ -3,6 +3,7 @@
 //! Exit codes that all verbs share: 0 done; 1 not done, the last line says why; 2 not begun, the words make
 //! no sense. A verb that has more of them says so in its own page.
 
+mod admin;
 mod alerts;
 mod audit;
 mod backup;
@@ -76,6 +77,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "profiles", arguments: profiles::ARGUMENTS, help: profiles::HELP, run: profiles::main },
     Verb { name: "windows", arguments: windows::ARGUMENTS, help: windows::HELP, run: windows::main },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
+    Verb { name: "admin", arguments: admin::ARGUMENTS, help: admin::HELP, run: admin::main },
     Verb {
         name: "audit",
         arguments: "[--json]",

@@ -39,7 +39,7 @@ async fn serve(config: Config) -> ExitCode {
         }
     };
     println!("coinslot {} listens on http://{}", env!("CARGO_PKG_VERSION"), running.address());
-    println!("operator's page: http://{}/admin", running.address());
+    println!("operator's page: http://{}/admin", running.admin_address());
     if let Some(password) = running.generated_password() {
         println!("its password, shown this once: {}", password.expose());
     }

@@ -8,6 +8,7 @@
 
 mod address;
 mod fault;
+mod password;
 mod read;
 mod secret;
 mod settings;
@@ -19,7 +20,7 @@ mod upstreams;
 mod values;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use crate::money::Msat;
 
 pub use address::mint_url;
 pub use fault::{Fault, Faults};
+pub use password::check_password;
 pub use secret::Secret;
 pub use settings::{NOT_USED_YET, SETTINGS, Setting};
 pub use tor::{Purpose, Tor};
@@ -380,6 +382,10 @@ pub enum MissingUsage {
 pub struct Admin {
     /// `ADMIN_PASSWORD`; generated and printed once when none was ever set.
     pub password: Option<Secret>,
+    /// `ADMIN_NPUBS` (comma list): who may log in by signing.
+    pub npubs: Vec<String>,
+    /// `ADMIN_LISTEN`; `None`: where everything is served.
+    pub listen: Option<SocketAddr>,
     /// `METRICS_TOKEN`: opens `/metrics`; without it, nothing is served there.
     pub metrics_token: Option<Secret>,
 }

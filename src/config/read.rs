@@ -395,9 +395,11 @@ impl<'a> Reader<'a> {
     }
 
     fn admin(&mut self) -> Option<Admin> {
-        let password = self.optional("ADMIN_PASSWORD", values::secret);
+        let password = self.optional("ADMIN_PASSWORD", values::password);
+        let npubs = self.get("ADMIN_NPUBS", values::npubs);
+        let listen = self.optional("ADMIN_LISTEN", values::listener);
         let metrics_token = self.optional("METRICS_TOKEN", values::bearer_token);
-        Some(Admin { password: password?, metrics_token: metrics_token? })
+        Some(Admin { password: password?, npubs: npubs?, listen: listen?, metrics_token: metrics_token? })
     }
 
     fn nostr(&mut self) -> Option<Nostr> {

@@ -197,7 +197,12 @@ pub const SETTINGS: &[Setting] = &[
         "Streams that one key may have running at a time."),
 
     setting("ADMIN_PASSWORD", &[], "",
-        "Password for the operator's pages. Generated and printed once when none was ever set."),
+        "Password for the operator's pages: 12 characters or more. Generated and printed once when none was ever set."),
+    setting("ADMIN_NPUBS", &[], "",
+        "Public Nostr keys, npub1…, separated by commas, whose owners may log in by signing, as NIP-98 says."),
+    setting("ADMIN_LISTEN", &[], "",
+        "Address and port, e.g. 127.0.0.1:8001, for the operator's pages, /admin/api and /metrics: they are served \
+         there and nowhere else. When absent, they are served with everything else."),
     setting("METRICS_TOKEN", &[], "",
         "Opens /metrics to whoever sends it as a bearer token: 16 characters or more. When absent, nothing is served there."),
     setting("SECRET_KEY", &["ROUTSTR_SECRET_KEY"], "",
@@ -319,7 +324,6 @@ pub const NOT_USED_YET: &[&str] = &[
     "TINFOIL_API_KEY",
     "DEVS_DONATION_RATE", "MINT_RETRY_MAX_ATTEMPTS",
     "ENABLE_ANALYTICS_SHARING",
-    "ADMIN_LISTEN",
 ];
 
 #[cfg(test)]

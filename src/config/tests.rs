@@ -168,7 +168,9 @@ const ROWS: &[Row] = &[
     ("SSE_KEEP_ALIVE_SECONDS", "0", field!(server.keep_alive), "None"),
     ("MAINTENANCE", "on", field!(server.maintenance), "Some(true)"),
     ("NSEC", "0000000000000000000000000000000000000000000000000000000000000001", |config| secret(config.nostr.nsec.as_ref()), "0000000000000000000000000000000000000000000000000000000000000001"),
-    ("ADMIN_PASSWORD", " pass word ", |config| secret(config.admin.password.as_ref()), " pass word "),
+    ("ADMIN_PASSWORD", " a pass word ", |config| secret(config.admin.password.as_ref()), " a pass word "),
+    ("ADMIN_NPUBS", "npub10xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqpkge6d", field!(admin.npubs), "[\"npub10xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqpkge6d\"]"),
+    ("ADMIN_LISTEN", "[::1]:8001", field!(admin.listen), "Some([::1]:8001)"),
     ("METRICS_TOKEN", " a-metrics-token-of-16 ", |config| secret(config.admin.metrics_token.as_ref()), "a-metrics-token-of-16"),
     ("ALERT_WEBHOOK_URL", "https://10.0.0.7/hook?k=1", |config| secret(config.alerts.webhook_url.as_ref()), "https://10.0.0.7/hook?k=1"),
     ("ALERT_WEBHOOK_SECRET", "whsec_MDEyMzQ1Njc4OWFiY2RlZg==", |config| secret(config.alerts.webhook_key.as_ref()), "whsec_MDEyMzQ1Njc4OWFiY2RlZg=="),
@@ -277,6 +279,10 @@ fn a_key_may_come_from_a_file() {
 #[rustfmt::skip]
 const FAULTS: &[(&str, &str, &str)] = &[
     ("HOST", "example.com", "is not an IP address"),
+    ("ADMIN_PASSWORD", "short", "is short"),
+    ("ADMIN_PASSWORD", "changemechangeme", "is easy to guess"),
+    ("ADMIN_NPUBS", "nsec1x", "is not a public Nostr key"),
+    ("ADMIN_LISTEN", "localhost", "is no address with a port"),
     ("PORT", "65536", "is not a whole number in range; expected 0 to 65535"),
     ("PORT", "-1", "is not a whole number in range"),
     ("CORS_ORIGINS", "https://a.example,https://b.example/path", "entry 2 is not an origin"),
@@ -439,7 +445,7 @@ fn secrets_are_never_shown() {
     let config = read(&[
         ("UPSTREAM_BASE_URL", "https://u.example"),
         ("UPSTREAM_API_KEY", "hunter2"),
-        ("ADMIN_PASSWORD", "hunter2"),
+        ("ADMIN_PASSWORD", "hunter2-hunter2"),
         ("METRICS_TOKEN", "hunter2-hunter2-hunter2"),
         ("SECRET_KEY", "hunter2"),
         ("DATABASE_URL", "postgres://u:hunter2@h/n"),

@@ -1,7 +1,7 @@
 //! Parsers of single values. Each gets the text and says what is wrong, never repeating it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -164,6 +164,11 @@ pub(super) fn failures(text: &str) -> Parsed<u32> {
     whole(text, 0..=1000)
 }
 
+pub(super) fn password(text: &str) -> Parsed<Secret> {
+    super::check_password(text)?;
+    secret(text)
+}
+
 /// The contents of the file, without the spaces and line breaks around them.
 pub(super) fn secret_file(path: &str) -> Parsed<Secret> {
     let contents = std::fs::read_to_string(path)
@@ -217,6 +222,10 @@ pub(super) fn host(text: &str) -> Parsed<IpAddr> {
     address
         .parse()
         .map_err(|_| "is not an IP address; expected e.g. 127.0.0.1, or 0.0.0.0 for all interfaces".to_owned())
+}
+
+pub(super) fn listener(text: &str) -> Parsed<SocketAddr> {
+    text.parse().map_err(|_| "is no address with a port; expected e.g. 127.0.0.1:8001".to_owned())
 }
 
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
@@ -389,6 +398,11 @@ pub(super) fn npub(text: &str) -> Parsed<String> {
         return Ok(text.to_owned());
     }
     Err("is not a public Nostr key; expected npub1 and 58 letters and digits".to_owned())
+}
+
+/// Whose they are is found out where keys are understood.
+pub(super) fn npubs(text: &str) -> Parsed<Vec<String>> {
+    list(text, npub)
 }
 
 /// Its letters only; whether it is a key is found out where keys are understood.

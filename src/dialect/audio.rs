@@ -43,6 +43,14 @@ impl Dialect for Speech {
         "audio/speech"
     }
 
+    fn title(&self) -> &'static str {
+        "A voice that reads a text"
+    }
+
+    fn gives(&self) -> &'static [&'static str] {
+        &["audio/*", "application/octet-stream", "text/event-stream"]
+    }
+
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &SPEECH_READ)?;
@@ -100,6 +108,18 @@ fn spoken(shape: &Shape) -> Reading {
 impl Dialect for Listening {
     fn path(&self) -> &'static str {
         self.path
+    }
+
+    fn title(&self) -> &'static str {
+        "The text of a recording"
+    }
+
+    fn takes(&self) -> &'static str {
+        "multipart/form-data"
+    }
+
+    fn gives(&self) -> &'static [&'static str] {
+        &["application/json", "text/plain", "text/vtt", "application/x-subrip", "text/event-stream"]
     }
 
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {

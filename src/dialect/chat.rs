@@ -57,6 +57,10 @@ impl Dialect for Chat {
         "chat/completions"
     }
 
+    fn title(&self) -> &'static str {
+        "A chat"
+    }
+
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;

@@ -32,6 +32,10 @@ impl Dialect for Completions {
         "completions"
     }
 
+    fn title(&self) -> &'static str {
+        "A text that goes on"
+    }
+
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;

@@ -22,6 +22,10 @@ impl Dialect for Embeddings {
         "embeddings"
     }
 
+    fn title(&self) -> &'static str {
+        "Vectors for texts"
+    }
+
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;

@@ -66,6 +66,10 @@ impl Dialect for Generate {
         if self.is_stream { "streamGenerateContent" } else { "generateContent" }
     }
 
+    fn title(&self) -> &'static str {
+        "A chat, as Google's clients have it"
+    }
+
     fn is_of_a_model(&self) -> bool {
         true
     }

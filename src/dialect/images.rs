@@ -92,6 +92,10 @@ impl Dialect for Generations {
         "images/generations"
     }
 
+    fn title(&self) -> &'static str {
+        "Pictures from a text"
+    }
+
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;
@@ -135,6 +139,14 @@ impl Dialect for Generations {
 impl Dialect for Forms {
     fn path(&self) -> &'static str {
         self.path
+    }
+
+    fn title(&self) -> &'static str {
+        "Pictures from pictures"
+    }
+
+    fn takes(&self) -> &'static str {
+        "multipart/form-data"
     }
 
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {

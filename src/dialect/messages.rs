@@ -61,6 +61,10 @@ impl Dialect for Messages {
         "messages"
     }
 
+    fn title(&self) -> &'static str {
+        "A chat, as Anthropic's clients have it"
+    }
+
     fn protocol(&self) -> Protocol {
         Protocol::Anthropic
     }
@@ -123,6 +127,10 @@ impl Dialect for Messages {
 impl Dialect for CountTokens {
     fn path(&self) -> &'static str {
         "messages/count_tokens"
+    }
+
+    fn title(&self) -> &'static str {
+        "The tokens of a chat, as Anthropic's clients have it"
     }
 
     fn protocol(&self) -> Protocol {

@@ -249,6 +249,19 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
     /// that the path names (`generateContent`). Unique among all.
     fn path(&self) -> &'static str;
 
+    /// What it gives, in a few words, for the description of the API.
+    fn title(&self) -> &'static str;
+
+    /// `Content-Type` of a request.
+    fn takes(&self) -> &'static str {
+        JSON
+    }
+
+    /// The media types of its answers, whole and streamed.
+    fn gives(&self) -> &'static [&'static str] {
+        &[JSON, EVENTS]
+    }
+
     /// Whether the path names the model: `models/{model}:{path}`.
     fn is_of_a_model(&self) -> bool {
         false

@@ -19,6 +19,10 @@ impl Dialect for Moderations {
         "moderations"
     }
 
+    fn title(&self) -> &'static str {
+        "Whether texts or pictures are harmful"
+    }
+
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &["model", "input"])?;

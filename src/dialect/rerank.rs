@@ -24,6 +24,10 @@ impl Dialect for Rerank {
         "rerank"
     }
 
+    fn title(&self) -> &'static str {
+        "Documents by how well they answer a question"
+    }
+
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;

@@ -65,6 +65,10 @@ impl Dialect for Responses {
         "responses"
     }
 
+    fn title(&self) -> &'static str {
+        "An answer, with tools that the API itself runs"
+    }
+
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Node;
+use super::{Node, shapes};
 use crate::wallet::{Condition, MintHealth};
 
 /// What runs here.
@@ -14,6 +14,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const COMMIT: Option<&str> = option_env!("COINSLOT_COMMIT");
 
 /// Dials nobody.
+#[utoipa::path(get, path = "/healthz", tag = "node", summary = "Whether the process is alive", responses((status = 200, body = String)), security(()))]
 pub async fn alive() -> &'static str {
     "ok"
 }
@@ -75,6 +76,7 @@ pub(crate) async fn reasons(node: &Node) -> Vec<String> {
 /// Books that are not proven are an alarm, and no reason: a request could be served all the same, and
 /// a fault of one row must not take every node of a database out of service at once. What is off is
 /// for the operator's eyes.
+#[utoipa::path(get, path = "/readyz", tag = "node", summary = "Whether a paid request could be served, or why not", description = "", responses((status = 200, body = shapes::Ready), (status = 503, description = "It could not", body = shapes::Ready)), security(()))]
 pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     let reasons = reasons(&node).await;
     let health = node.exchange.till.wallet().health();

@@ -4,10 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 
-use super::Node;
+use super::{Node, shapes};
 use crate::catalog::route::Buyer;
 
 /// `GET /v1/info`
+#[utoipa::path(get, path = "/v1/info", tag = "node", summary = "What this node is", responses((status = 200, body = shapes::Info)), security(()))]
 pub async fn info(State(node): State<Node>) -> Json<Value> {
     Json(Value::Object(about(&node)))
 }

@@ -16,7 +16,10 @@ mod proxy;
 mod quote;
 mod rate;
 mod receipts;
+mod refusals;
 pub mod serve;
+mod shapes;
+mod sold;
 mod spool;
 mod status;
 mod unsupported;
@@ -26,15 +29,16 @@ mod watch;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Response};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::post;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 use tower_http::decompression::RequestDecompressionLayer;
+use utoipa::openapi::path::PathItem;
+use utoipa_axum::routes;
 
 use crate::audit::Latest;
 use crate::config;
@@ -42,6 +46,7 @@ use crate::dialect::{self, Dialect, Protocol};
 use crate::exchange::Exchange;
 use crate::failure::{Code, Failure};
 use crate::nostr::{Announcer, Directory};
+use crate::openapi::Described;
 use crate::tor::Onion;
 use envelope::Asked;
 use proxy::Target;
@@ -53,8 +58,8 @@ pub use spool::Spool;
 pub(crate) use status::look as status;
 pub use watch::watched;
 
-/// Routes that can be served, of this module or another.
-pub type Routes = Router;
+/// What is served at a door.
+pub type Router = axum::Router;
 
 /// What the handlers share. A request is passed through several hands, each with a copy of its own.
 #[derive(Clone, Debug)]
@@ -132,45 +137,55 @@ impl Deref for Node {
 }
 
 /// Every public route of the node. `front` answers at `/`.
-pub fn router(node: Node, front: axum::routing::MethodRouter<Node>, cors_origins: &[String]) -> Routes {
-    let mut router = Router::new()
-        .route("/", front)
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/status.json", get(status::show));
-    for prefix in ["/v1", ""] {
-        let at = |path: &str| format!("{prefix}{path}");
-        router = router
-            .route(&at("/info"), get(info::info))
-            .route(&at("/rate"), get(rate::show))
-            .route(&at("/models"), get(models::list))
-            .route(&at("/models/"), get(models::list))
-            .route(&at("/models/paths"), get(paths::list))
-            .route(&at("/models/paths/"), get(paths::list))
-            .route(&at("/models/paths/model"), get(paths::one))
-            .route(&at("/models/{*id}"), get(models::one).post(of_a_model))
-            .route(&at("/providers"), get(providers::list))
-            .route(&at("/providers/"), get(providers::list))
-            .route(&at("/prices/{id}"), get(prices::one))
-            .route(&at("/receipts/{id}"), get(receipts::one))
-            .route(&at("/usage"), get(usage::show))
-            .route(&at("/quote"), post(quote::chat))
-            .route(&at("/quote/{*path}"), post(quote::any));
-        for dialect in dialect::REGISTRY.iter().copied().filter(|dialect| !dialect.is_of_a_model()) {
-            router = router.route(&at(&format!("/{}", dialect.path())), paid(dialect));
-        }
+pub fn router(
+    node: Node,
+    front: (axum::routing::MethodRouter<Node>, PathItem),
+    cors_origins: &[String],
+) -> Described<()> {
+    let mut routes = Described::new()
+        .schemas(refusals::schemas())
+        .row("/", &[], front.0, front.1)
+        .at(routes!(health::alive), &[])
+        .at(routes!(health::ready), &[])
+        .at(routes!(status::show), &[])
+        .under(routes!(info::info), &VERSIONS, &[])
+        .under(routes!(rate::show), &VERSIONS, &[])
+        .under(routes!(models::list), &VERSIONS, &["/v1/models/", "/models/", "/v1beta/models"])
+        .under(routes!(paths::list), &VERSIONS, &["/v1/models/paths/", "/models/paths/"])
+        .under(routes!(paths::one), &VERSIONS, &[])
+        .below(routes!(models::one), &MODELS)
+        .under(routes!(providers::list), &VERSIONS, &["/v1/providers/", "/providers/"])
+        .under(routes!(prices::one), &VERSIONS, &[])
+        .under(routes!(receipts::one), &VERSIONS, &[])
+        .under(routes!(usage::show), &VERSIONS, &[])
+        .under(routes!(quote::chat), &VERSIONS, &[])
+        .below(routes!(quote::any), &["/quote/{path}"]);
+    let (of_models, plain): (Vec<_>, Vec<_>) =
+        dialect::REGISTRY.iter().copied().partition(|dialect| dialect.is_of_a_model());
+    for dialect in plain {
+        let (path, bare) = (format!("/v1/{}", dialect.path()), format!("/{}", dialect.path()));
+        routes = routes.row(&path, &[&bare], paid(dialect), sold::describe(dialect));
     }
-    router = router
-        .route("/v1beta/models", get(models::list))
-        .route("/v1beta/models/{*id}", get(models::one).post(of_a_model));
-    router = lightning::mount(balance::mount(router));
-    let router = router.fallback(not_found).method_not_allowed_fallback(not_allowed).with_state(node.clone());
+    let greedy = ["/v1beta/models/{*id}", "/v1/models/{*id}", "/models/{*id}"];
+    let methods = of_models.iter().map(|dialect| {
+        (format!("/v1beta/models/{{model}}:{}", dialect.path()), sold::describe(*dialect))
+    });
+    routes = lightning::mount(balance::mount(routes.rows(&greedy, post(of_a_model), &[], methods)));
     // What is inflated is bounded where it is read: no more is inflated than may be read. An encoding
     // that is not known is left to the reader too, which refuses it.
     let inflate = RequestDecompressionLayer::new().pass_through_unaccepted(true);
-    // As one layer: each of its own would put the request and its answer into a further box.
-    router.layer((cors(cors_origins), from_fn_with_state(node, hold_back), inflate))
+    let cors = cors(cors_origins);
+    routes.map(|router| {
+        let router = router.fallback(not_found).method_not_allowed_fallback(not_allowed).with_state(node.clone());
+        // As one layer: each of its own would put the request and its answer into a further box.
+        router.layer((cors, from_fn_with_state(node, hold_back), inflate))
+    })
 }
+
+/// With the version or without.
+const VERSIONS: [&str; 2] = ["/v1", ""];
+/// Where else a model is looked up.
+const MODELS: [&str; 2] = ["/models/{id}", "/v1beta/models/{id}"];
 
 /// While no money may move, only what reads gets through.
 async fn hold_back(State(node): State<Node>, request: Request, next: Next) -> Response<Body> {

@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::envelope::{self, Asked};
-use super::{Node, headers, protocol_of, proxy};
+use super::refusals::Refusals;
+use super::{Node, headers, protocol_of, proxy, shapes};
 use crate::catalog::route::Buyer;
 use crate::dialect::Protocol;
 use crate::failure::{Code, Failure};
@@ -108,6 +109,7 @@ fn failed(failure: &Failure, protocol: Protocol) -> Response<Body> {
 }
 
 /// All models.
+#[utoipa::path(get, path = "/v1/models", tag = "node", summary = "The models and their prices", params(("if-none-match" = Option<String>, Header)), responses((status = 200, body = shapes::Models), (status = 304, description = "As the client has it"), Refusals), security((), ("bearer" = [])))]
 pub async fn list(State(node): State<Node>, request: Request) -> Response<Body> {
     let protocol = asked_as(&request);
     let profile = match profile(&node, request.headers()).await {
@@ -124,6 +126,7 @@ pub async fn list(State(node): State<Node>, request: Request) -> Response<Body> 
 }
 
 /// One model, by its id or an alias. Ids may contain slashes.
+#[utoipa::path(get, path = "/v1/models/{id}", tag = "node", summary = "A model and its prices", params(("id" = String, Path, description = "May have slashes in it")), responses((status = 200, body = Object), (status = 304, description = "As the client has it"), Refusals), security((), ("bearer" = [])))]
 pub async fn one(State(node): State<Node>, Path(id): Path<String>, request: Request) -> Response<Body> {
     let protocol = asked_as(&request);
     let profile = match profile(&node, request.headers()).await {

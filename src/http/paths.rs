@@ -10,10 +10,12 @@ use axum::extract::{Query, State};
 use axum::http::Response;
 use serde_json::{Value, json};
 
-use super::{Node, balance};
+use super::refusals::Refusals;
+use super::{Node, balance, shapes};
 use crate::failure::{Code, Failure};
 
 /// All models.
+#[utoipa::path(get, path = "/v1/models/paths", tag = "node", summary = "By which ways each model is reached", responses((status = 200, body = shapes::Paths)), security(()))]
 pub async fn list(State(node): State<Node>) -> Response<Body> {
     let market = &node.exchange.market;
     let entry = |(id, kinds): (String, Vec<&'static str>)| json!({ "id": id, "paths": paths(&node, &id, &kinds) });
@@ -22,6 +24,7 @@ pub async fn list(State(node): State<Node>) -> Response<Body> {
 }
 
 /// The model that the query names as `model_id`.
+#[utoipa::path(get, path = "/v1/models/paths/model", tag = "node", summary = "By which ways a model is reached", params(("model_id" = Option<String>, Query)), responses((status = 200, body = shapes::Paths), Refusals), security(()))]
 pub async fn one(State(node): State<Node>, Query(query): Query<BTreeMap<String, String>>) -> Response<Body> {
     let market = &node.exchange.market;
     let wanted = query.get("model_id").and_then(|name| market.canonical(name));

@@ -6,11 +6,13 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderValue, Response};
 
 use super::Node;
+use super::refusals::Refusals;
 use super::envelope::{self, Asked};
 use crate::failure::{Code, Failure};
 use crate::ledger::sheets;
 
 /// The text whose hash the id is. It never changes.
+#[utoipa::path(get, path = "/v1/prices/{id}", tag = "node", summary = "The numbers that requests were charged by", params(("id" = String, Path, description = "As a receipt has it")), responses((status = 200, description = "The text whose hash the id is", body = Object), Refusals), security(()))]
 pub async fn one(State(node): State<Node>, Path(id): Path<String>) -> Response<Body> {
     match find(&node, &id).await {
         Ok(content) => {

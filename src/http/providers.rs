@@ -6,7 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Node, refuse};
+use super::refusals::Refusals;
+use super::{Node, refuse, shapes};
 use crate::dialect::Protocol;
 use crate::failure::{Code, Failure};
 use crate::nostr::directory::{Health, Listed};
@@ -23,6 +24,7 @@ pub(super) struct Asked {
 }
 
 /// Nobody is asked for it: what is said here was found before. In no order, so that none is first.
+#[utoipa::path(get, path = "/v1/providers", tag = "node", summary = "Other nodes that this one knows of", params(("include_json" = Option<String>, Query, description = "true: with how each answered"), ("pubkey" = Option<String>, Query)), responses((status = 200, body = shapes::Providers), Refusals), security(()))]
 pub(super) async fn list(State(node): State<Node>, Query(asked): Query<Asked>) -> Response {
     let Some(directory) = &node.directory else {
         return refuse(&Failure::client(Code::NotFound, "This node keeps no list of providers."), Protocol::OpenAi)

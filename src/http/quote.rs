@@ -11,17 +11,20 @@ use serde_json::{Value, json};
 
 use super::envelope::{self, Asked};
 use super::proxy::Target;
-use super::{Node, headers, models, peer};
+use super::refusals::Refusals;
+use super::{Node, headers, models, peer, shapes};
 use crate::dialect;
 use crate::exchange::Sent;
 use crate::failure::{Code, Failure};
 
 /// A chat.
+#[utoipa::path(post, path = "/v1/quote", tag = "node", summary = "What a chat must be paid with at most", request_body = Object, responses((status = 200, body = shapes::Quote), Refusals), security((), ("bearer" = [])))]
 pub async fn chat(State(node): State<Node>, request: Request) -> Response<Body> {
     of(node, &dialect::chat::Chat, None, request).await
 }
 
 /// Any route that is sold.
+#[utoipa::path(post, path = "/v1/quote/{path}", tag = "node", summary = "What a request must be paid with at most, by its route and body", request_body = Object, params(("path" = String, Path, description = "Of the route that is sold, such as `chat/completions`")), responses((status = 200, body = shapes::Quote), Refusals), security((), ("bearer" = [])))]
 pub async fn any(State(node): State<Node>, Path(path): Path<String>, request: Request) -> Response<Body> {
     let path = ["v1beta/", "v1/"].iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(&path);
     let target = match path.strip_prefix("models/") {

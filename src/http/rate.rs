@@ -6,12 +6,13 @@ use axum::http::StatusCode;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::Node;
+use super::{Node, shapes};
 use crate::price::Source;
 
 const SATS_PER_BTC: u64 = 100_000_000;
 
 /// 503 where there is no rate to bill at; the feeds are shown all the same.
+#[utoipa::path(get, path = "/v1/rate", tag = "node", summary = "What a bitcoin is billed at", responses((status = 200, body = shapes::Rate), (status = 503, description = "There is no rate to bill at", body = shapes::Rate)), security(()))]
 pub async fn show(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     let view = node.exchange.market.rate();
     let age = |at_ms: i64| view.now_ms.saturating_sub(at_ms).max(0).div_euclid(1000);

@@ -6,12 +6,14 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Response};
 
 use super::envelope::{self, Asked};
-use super::{Node, proxy};
+use super::refusals::Refusals;
+use super::{Node, proxy, shapes};
 use crate::exchange::{SignedReceipt, no_receipt};
 use crate::failure::Failure;
 use crate::payment;
 
 /// The receipt, for the key or token that paid. Whatever else is shown gets the same 404.
+#[utoipa::path(get, path = "/v1/receipts/{id}", tag = "money", summary = "What a request was charged and why, signed by the node", params(("id" = String, Path, description = "Of the request")), responses((status = 200, body = shapes::Receipt), Refusals), security(("bearer" = []), ("cashu" = [])))]
 pub async fn one(State(node): State<Node>, Path(id): Path<String>, headers: HeaderMap) -> Response<Body> {
     match find(&node, &id, &headers).await.and_then(|receipt| encode(&receipt)) {
         Ok(body) => {

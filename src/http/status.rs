@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Number, Value, json};
 
-use super::{Node, health};
+use super::{Node, health, shapes};
 use crate::price;
 use crate::status::{POINTS, SLOT_MS, Share, Span, Standing, State as Is};
 use crate::wallet::{Condition, MintHealth};
@@ -86,6 +86,7 @@ fn of_rate(node: &Node) -> RateStatus {
 }
 
 /// The answer.
+#[utoipa::path(get, path = "/status.json", tag = "node", summary = "How the models, the mints and the rate are", responses((status = 200, body = shapes::Status)), security(()))]
 pub(super) async fn show(State(node): State<Node>) -> Json<Value> {
     let status = look(&node).await;
     let mints = status.mints.iter().map(|(url, state)| json!({ "url": url, "state": state.as_str() }));

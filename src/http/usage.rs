@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, Response};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::{Node, balance, proxy};
+use super::refusals::Refusals;
+use super::{Node, balance, proxy, shapes};
 use crate::failure::{Code, Failure};
 use crate::money::Msat;
 use crate::payment::sight::Sight;
@@ -20,6 +21,7 @@ const BTC: u64 = 100_000_000_000;
 const USD_DIGITS: u32 = 8;
 
 /// Serves the call.
+#[utoipa::path(get, path = "/v1/usage", tag = "money", summary = "What is left on a key, and what it has used", responses((status = 200, body = shapes::Usage), Refusals), security(("bearer" = [])))]
 pub async fn show(State(node): State<Node>, headers: HeaderMap) -> Response<Body> {
     balance::respond(look(&node, &headers).await)
 }

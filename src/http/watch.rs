@@ -9,7 +9,7 @@ use axum::http::{Method, Response};
 use axum::middleware::{Next, from_fn_with_state};
 use tracing::{Instrument as _, Span};
 
-use super::Routes;
+use super::Router;
 use crate::dialect;
 use crate::exchange::Exchange;
 
@@ -18,7 +18,7 @@ tokio::task_local! {
 }
 
 /// These routes, watched.
-pub fn watched(routes: Routes, exchange: &Arc<Exchange>) -> Routes {
+pub fn watched(routes: Router, exchange: &Arc<Exchange>) -> Router {
     routes.layer(from_fn_with_state(Arc::clone(exchange), watch))
 }
 

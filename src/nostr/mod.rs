@@ -4,6 +4,7 @@
 //! * [`listing`]: what the node says of itself; [`announcer`]: that its relays have it.
 //! * [`directory`]: the other nodes; [`provider`]: what is read of an event of somebody else.
 //! * [`message`]: what is said to one person alone.
+//! * [`signed_request`]: requests that somebody signed instead of a password.
 //! * [`relay`]: one conversation with a relay; [`limits`]: what that relay takes.
 
 pub mod announcer;
@@ -15,12 +16,14 @@ pub mod message;
 pub mod provider;
 pub mod relay;
 mod repo;
+pub mod signed_request;
 
 pub use announcer::{AnnounceError, Announced, Announcer};
 pub use directory::Directory;
 pub use identity::{Draft, Identity, IdentityError, SignedEvent};
 pub use listing::{Listing, public_url};
 pub use relay::Caller;
+pub use signed_request::SignedRequest;
 pub use repo::{Standing, Told, names};
 
 /// The id of an event of this node's own.

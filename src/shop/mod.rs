@@ -24,7 +24,6 @@ mod status;
 mod tests;
 
 use askama::Template;
-use axum::Router;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{DefaultBodyLimit, Form, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, VARY};
@@ -33,10 +32,13 @@ use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde::Deserialize;
+use utoipa::openapi::path::PathItem;
 
 use crate::failure::{Code, Failure, Funds, Retry};
-use crate::http::{self, Node, Routes, envelope};
+use crate::http::{self, Node, envelope};
 use crate::net::Peer;
+use crate::openapi::Described;
+use crate::openapi::say::{self, Method};
 use crate::pages;
 
 /// Forms here are a token, of 16 KiB at most, and an address.
@@ -51,8 +53,12 @@ const STYLE: &str = include_str!("../../templates/shop/style.css");
 const ICON: &str = include_str!("../../templates/shop/icon.svg");
 
 /// What answers at `/`: the page where a browser asks, the API's description for everybody else.
-pub fn front() -> MethodRouter<Node> {
-    get(async |State(node): State<Node>, uri: Uri, headers: HeaderMap| {
+pub fn front() -> (MethodRouter<Node>, PathItem) {
+    let said = say::operation("node", "What this node is and sells").response(
+        "200",
+        say::answer("A page for a browser, or what `/v1/info` says", &[(say::JSON, Some(say::object())), (say::HTML, None)]),
+    );
+    let methods = get(async |State(node): State<Node>, uri: Uri, headers: HeaderMap| {
         let mut response = if wants_page(&headers) {
             dress(home::show(&node, &headers, &uri).await).await
         } else {
@@ -60,31 +66,49 @@ pub fn front() -> MethodRouter<Node> {
         };
         response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
         response
-    })
+    });
+    (methods, say::item(Method::Get, said))
 }
 
 /// The forms, the documents, and what the pages are made of.
-pub fn router(node: Node) -> Routes {
+pub fn router(node: Node) -> Described<()> {
+    let shown = |summary: &str| say::item(Method::Get, say::page("pages", summary));
     let to_front = || get(async || Redirect::to("/"));
-    Router::new()
-        .route("/status", get(status::show))
-        .route("/shop", to_front())
-        .route("/shop/key", post(key::look).merge(to_front()))
-        .route("/shop/redeem", post(key::redeem).merge(to_front()))
-        .route("/shop/refund", post(refund::give).merge(to_front()))
-        .route("/shop/invoice", post(invoice::make).merge(to_front()))
-        .route("/shop/invoice/key", post(invoice::key).merge(to_front()))
-        .route("/shop/invoice/{name}", get(invoice::watch))
-        .route("/docs", get(docs::contents))
-        .route("/docs/", get(async || Redirect::permanent("/docs")))
-        .route("/docs/{name}", get(docs::one))
-        .route("/shop/base.css", get(async || asset("text/css; charset=utf-8", BASE)))
-        .route("/shop/style.css", get(async || asset("text/css; charset=utf-8", STYLE)))
-        .route("/shop/icon.svg", get(async || asset("image/svg+xml", ICON)))
-        .with_state(node)
-        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
-        .layer(middleware::from_fn(pages::refuse_foreign_posts))
-        .layer(middleware::map_response(dress))
+    let form = |summary: &str, fields: &[&str]| {
+        let mut item = say::item(Method::Get, say::redirect("303", "Back to the first page"));
+        item.post = Some(say::form(summary, fields));
+        item
+    };
+    let part = |summary: &str, name: &str, says: &str| {
+        let operation = say::operation("pages", summary).parameter(say::part(name, says));
+        let operation = operation.response("200", say::answer("A page", &[(say::HTML, None)]));
+        say::item(Method::Get, operation.response("404", say::answer("There is none", &[(say::HTML, None)])))
+    };
+    let css = "text/css";
+    let moved = say::item(Method::Get, say::redirect("308", "To /docs"));
+    let away = say::item(Method::Get, say::redirect("303", "To the first page"));
+    Described::new()
+        .row("/status", &[], get(status::show), shown("How the models, the mints and the rate are"))
+        .row("/shop", &[], to_front(), away)
+        .row("/shop/key", &[], post(key::look).merge(to_front()), form("Looks at a key", &["key"]))
+        .row("/shop/redeem", &[], post(key::redeem).merge(to_front()), form("Puts a token on a key", &["key"]))
+        .row("/shop/refund", &[], post(refund::give).merge(to_front()), form("Gives back a balance", &["key", "address"]))
+        .row("/shop/invoice", &[], post(invoice::make).merge(to_front()), form("Makes an invoice", &["key", "sats"]))
+        .row("/shop/invoice/key", &[], post(invoice::key).merge(to_front()), form("The key of a paid invoice", &["id", "key"]))
+        .row("/shop/invoice/{name}", &[], get(invoice::watch), part("How an invoice stands", "name", "Of the invoice"))
+        .row("/docs", &[], get(docs::contents), shown("What there is to read"))
+        .row("/docs/", &[], get(async || Redirect::permanent("/docs")), moved)
+        .row("/docs/{name}", &[], get(docs::one), part("A document", "name", "Of the document"))
+        .row("/shop/base.css", &[], get(async || asset("text/css; charset=utf-8", BASE)), say::asset(css, "Style"))
+        .row("/shop/style.css", &[], get(async || asset("text/css; charset=utf-8", STYLE)), say::asset(css, "Style"))
+        .row("/shop/icon.svg", &[], get(async || asset("image/svg+xml", ICON)), say::asset("image/svg+xml", "An icon"))
+        .map(|router| {
+            router
+                .with_state(node)
+                .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
+                .layer(middleware::from_fn(pages::refuse_foreign_posts))
+                .layer(middleware::map_response(dress))
+        })
 }
 
 async fn dress(mut response: Response) -> Response {

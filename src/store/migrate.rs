@@ -77,6 +77,7 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 27, common: include_str!("../migrations/0027_alarms.sql"), sqlite: "", postgres: "" },
     Migration { version: 29, common: include_str!("../migrations/0029_rivals.sql"), sqlite: "", postgres: "" },
+    Migration { version: 30, common: include_str!("../migrations/0030_access.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

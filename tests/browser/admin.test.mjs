@@ -34,7 +34,7 @@ async function logIn(page) {
 
 for (const view of VIEWS) {
   test(`every page can be read by everybody: ${view.name}`, async () => {
-    const { page, check, close } = await open(browser, world, { ...view, script: true, session: true });
+    const { page, check, close } = await open(browser, world, { ...view, script: true, cookies: true });
     await world.ask(await world.token(300), "hello");
     await page.goto(`${world.origin}/admin/login`);
     await checkAccess(page);

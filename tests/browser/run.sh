@@ -39,4 +39,4 @@ export COINSLOT_BROWSER_MODULES="$cache/node_modules"
 
 # Everything is on this machine.
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
-exec node --test --test-reporter=spec --test-concurrency=1 "$here/shop.test.mjs" "$here/admin.test.mjs"
+exec node --test --test-reporter=spec "$here"/*.test.mjs

@@ -40,6 +40,8 @@ export async function startDemo() {
     token: (sats) => text(`${ready.token_endpoint}?sats=${sats}`),
     /** Redeems a token at the mint: proof that it was good. Answers with its worth. */
     receive: async (token) => Number(await text(ready.receive_endpoint, { method: "POST", body: token })),
+    /** Signs an event as the operator. */
+    sign: (event) => text(ready.sign_endpoint, { method: "POST", body: JSON.stringify(event) }).then(JSON.parse),
     /** One paid request. */
     ask: (key, content) =>
       text(`${ready.base_url}/chat/completions`, {
@@ -70,7 +72,7 @@ export function launch() {
  * A page of this width and colour scheme, and `check()`, which fails on all that went wrong: violations
  * of the policy, errors on the console, requests to elsewhere, addresses or referrers with a secret.
  */
-export async function open(browser, world, { width, scheme, script = false, session = false }) {
+export async function open(browser, world, { width, scheme, script = false, cookies = false }) {
   const context = await browser.newContext({
     viewport: { width, height: width < 600 ? 780 : 1000 },
     colorScheme: scheme,
@@ -96,8 +98,7 @@ export async function open(browser, world, { width, scheme, script = false, sess
   });
   const check = async () => {
     assert.deepEqual(faults, []);
-    // Only an operator who logs in gets any.
-    if (!session) assert.deepEqual(await context.cookies(), []);
+    if (!cookies) assert.deepEqual(await context.cookies(), []);
     const { seen, wide } = await page.evaluate(() => ({
       seen: document.documentElement.clientWidth,
       wide: document.documentElement.scrollWidth,

@@ -38,7 +38,9 @@ use crate::support::relay::{FakeRelay, Manner};
 const START_MS: i64 = 1_790_000_000_000;
 const PASSWORD: &str = "correct horse";
 const MINT: &str = "https://mint.example";
-const HOST: &str = "node.example:8000";
+const HOST: &str = "127.0.0.1:8000";
+/// What the node is called elsewhere.
+const FAR: &str = "node.example";
 
 #[derive(Debug)]
 struct Stepped(AtomicI64);
@@ -88,11 +90,11 @@ impl Answer {
 }
 
 impl House {
-    async fn open(configured: Option<&str>, secure_cookies: bool, name: &str) -> Self {
-        Self::on_nostr(configured, secure_cookies, name, &[]).await
+    async fn open(configured: Option<&str>, name: &str) -> Self {
+        Self::build(configured, name, &[], &[]).await
     }
 
-    async fn on_nostr(configured: Option<&str>, secure_cookies: bool, name: &str, relays: &[String]) -> Self {
+    async fn build(configured: Option<&str>, name: &str, relays: &[String], npubs: &[&str]) -> Self {
         net::install_crypto();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), None, false).await.unwrap();
@@ -168,15 +170,16 @@ impl House {
             password: ensure_password(&store, &shared, secret.as_ref()).await.unwrap().password,
             name: name.to_owned(),
             version: "0.0.0-test",
-            secure_cookies,
+            npubs: npubs.iter().map(|npub| (*npub).to_owned()).collect(),
+            origins: [format!("https://{FAR}")].into(),
             audit: coinslot::audit::Latest::default(),
             onion: coinslot::tor::Onion::given(""),
         };
-        Self { app: router(state), clock, ledger, network, _tasks: tasks, _dir: dir }
+        Self { app: router(state).into_router(), clock, ledger, network, _tasks: tasks, _dir: dir }
     }
 
     async fn usual() -> Self {
-        Self::open(Some(PASSWORD), false, "a node").await
+        Self::open(Some(PASSWORD), "a node").await
     }
 
     fn step(&self, by: Duration) {
@@ -201,6 +204,10 @@ impl House {
         }
         assert!(!policy.contains("unsafe") && !policy.contains("script"), "{policy}");
         Answer { status: parts.status, headers: parts.headers, text }
+    }
+
+    fn request(&self, request: axum::http::request::Builder, host: &str, cookie: &str) -> axum::http::request::Builder {
+        request.header(header::HOST, host).header(header::COOKIE, cookie)
     }
 
     async fn get(&self, path: &str, cookie: &str) -> Answer {
@@ -324,18 +331,40 @@ async fn the_right_password_opens_the_overview_and_a_wrong_one_does_not() {
 }
 
 #[tokio::test]
-async fn cookies_are_secure_where_the_pages_are() {
-    let house = House::open(Some(PASSWORD), true, "a node").await;
-    let answer = house.try_password(PASSWORD).await;
-    assert!(answer.set_cookie("coinslot_session").unwrap().ends_with("; Secure"));
+async fn cookies_insist_on_https_but_on_this_machine_and_in_tor() {
+    let house = House::usual().await;
+    let onion = format!("{}.onion", "a".repeat(56));
+    for (scheme, host, secure) in
+        [("https", FAR, true), ("http", &*onion, false), ("http", "[::1]:8000", false), ("https", "localhost", true)]
+    {
+        let origin = format!("{scheme}://{host}");
+        let form = house.send(house.request(Request::get("/admin/login"), host, "").body(Body::empty()).unwrap()).await;
+        let body = format!("csrf={}&password={}", form.csrf(), PASSWORD.replace(' ', "+"));
+        let request = house.request(Request::post("/admin/login"), host, &form.cookie("coinslot_login"));
+        let request = request.header(header::ORIGIN, &origin);
+        let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let answer = house.send(request.body(Body::from(body)).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{origin}: {}", answer.text);
+        let cookie = answer.set_cookie("coinslot_session").unwrap();
+        assert_eq!(cookie.ends_with("; Secure"), secure, "{origin}: {cookie}");
+        house.step(Duration::from_secs(60));
+    }
+    // The browser would lose the cookie on the way, so nobody is let in without a word.
     let form = house.get("/admin/login", "").await;
-    assert!(form.set_cookie("coinslot_login").unwrap().ends_with("; Secure"));
+    let csrf = form.csrf();
+    let request = house.request(Request::post("/admin/login"), FAR, &form.cookie("coinslot_login"));
+    let request = request.header(header::ORIGIN, format!("http://{FAR}"));
+    let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    let body = Body::from(format!("csrf={csrf}&password={}", PASSWORD.replace(' ', "+")));
+    let answer = house.send(request.body(body).unwrap()).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert!(answer.text.contains("Nothing encrypts the way") && answer.set_cookie("coinslot_session").is_none());
 }
 
 /// Where there is no HTTPS, a cookie that insists on it never comes back.
 #[tokio::test]
 async fn in_tor_cookies_are_plain_and_strangers_who_guess_delay_only_who_comes_that_way() {
-    let house = House::open(Some(PASSWORD), true, "a node").await;
+    let house = House::open(Some(PASSWORD), "a node").await;
     let onion = "abcdef.onion";
     let wrong = house.try_password_at(onion, "wrong").await;
     assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
@@ -508,7 +537,7 @@ async fn the_password_is_the_configured_one_or_one_made_once() {
 
 #[tokio::test]
 async fn the_overview_tells_how_the_node_stands() {
-    let house = House::open(Some(PASSWORD), false, "<script>alert('node')</script>").await;
+    let house = House::open(Some(PASSWORD), "<script>alert('node')</script>").await;
     let session = house.log_in().await;
     let quiet = house.get("/admin", &session).await.text;
     assert!(quiet.contains("The books are proven") && !quiet.contains("role=\"alert\""), "{quiet}");
@@ -583,7 +612,7 @@ async fn the_network_page_tells_how_the_node_appears_and_escapes_what_others_say
     assert_eq!(house.get("/admin/network", "").await.location(), "/admin/login");
 
     let relay = FakeRelay::start(Manner::Refuse("blocked: <b>no</b>")).await;
-    let house = House::on_nostr(Some(PASSWORD), false, "a node", &[relay.url()]).await;
+    let house = House::build(Some(PASSWORD), "a node", &[relay.url()], &[]).await;
     let network = house.network.clone();
     let announcer = &network.announcer;
     let listing = Listing {

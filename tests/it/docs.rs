@@ -22,7 +22,9 @@ fn links(page: &Page) -> Vec<String> {
 async fn pages(node: &TestNode) -> BTreeMap<String, Page> {
     let contents = get(node, "/docs").await;
     assert_eq!(contents.status, 200);
-    let addresses: BTreeSet<String> = links(&contents).into_iter().filter(|link| link.starts_with("/docs/")).collect();
+    // The viewer of the API is no document: it has a script.
+    let is_document = |link: &String| link.starts_with("/docs/") && link != "/docs/api";
+    let addresses: BTreeSet<String> = links(&contents).into_iter().filter(is_document).collect();
     let mut pages = BTreeMap::new();
     for address in addresses {
         let page = get(node, &address).await;
@@ -80,7 +82,7 @@ async fn every_page_is_whole_and_every_link_and_line_leads_somewhere() {
                 "https://cashu.space" => true,
                 "" => page.has(&id),
                 "/" => anchor.is_empty() || home.has(&id),
-                _ if path.starts_with("/docs") => {
+                _ if path.starts_with("/docs") && path != "/docs/api" => {
                     pages.get(path).is_some_and(|page| anchor.is_empty() || page.has(&id))
                 }
                 _ => node.get(path).send().await.unwrap().status() == 200,

@@ -15,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod admin;
 mod alerts;
 mod announce;
@@ -45,6 +46,7 @@ mod metrics;
 mod mints;
 mod nutshell;
 mod onion;
+mod openapi;
 mod pool;
 mod pool_doors;
 mod pool_health;

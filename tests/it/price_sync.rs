@@ -533,6 +533,10 @@ pub struct Browser<'a> {
 
 impl<'a> Browser<'a> {
     pub async fn log_in(node: &'a TestNode) -> Self {
+        Self::with_password(node, "an admin password").await
+    }
+
+    pub async fn with_password(node: &'a TestNode, password: &str) -> Self {
         let page = node.get("/admin/login").send().await.unwrap();
         let cookie = |response: &reqwest::Response| {
             let line = response.headers()["set-cookie"].to_str().unwrap().to_owned();
@@ -541,7 +545,7 @@ impl<'a> Browser<'a> {
         let login = cookie(&page);
         let csrf = csrf(&page.text().await.unwrap());
         let mut browser = Self { node, cookie: login };
-        let answer = browser.post("/admin/login", &[("csrf", &csrf), ("password", "an admin password")]).await;
+        let answer = browser.post("/admin/login", &[("csrf", &csrf), ("password", password)]).await;
         let lines: Vec<_> = answer.headers().get_all("set-cookie").iter().map(|line| line.to_str().unwrap()).collect();
         let session = lines.iter().find(|line| line.starts_with("coinslot_session=")).unwrap();
         browser.cookie = session.split(';').next().unwrap().to_owned();
@@ -558,7 +562,12 @@ impl<'a> Browser<'a> {
         answer.text().await.unwrap()
     }
 
-    async fn post(&self, path: &str, form: &[(&str, &str)]) -> reqwest::Response {
+    /// As the browser sends it.
+    pub fn cookie(&self) -> &str {
+        &self.cookie
+    }
+
+    pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> reqwest::Response {
         let mut body = url::form_urlencoded::Serializer::new(String::new());
         body.extend_pairs(form);
         let request = self.node.post(path).header("cookie", &self.cookie).header("origin", self.node.url());
@@ -573,7 +582,7 @@ fn field(page: &str, name: &str) -> String {
     rest.split_once('"').unwrap().0.to_owned()
 }
 
-fn csrf(page: &str) -> String {
+pub fn csrf(page: &str) -> String {
     field(page, "csrf")
 }
 

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["ledger", "price", "upstream", "nostr", "status", "telemetry", "tor"],
     &["wallet", "catalog"],
     &["payment", "audit", "backup", "doctor"],
-    &["exchange", "pages"],
+    &["exchange", "pages", "openapi"],
     &["alerts"],
     &["http", "admin", "jobs"],
     &["shop"],
@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// Imports within a line that are allowed; all others are not.
 const NEIGHBOURS: &[(&str, &str)] =
-    &[("dialect", "failure"), ("vault", "config"), ("store", "vault"), ("lnurl", "net"), ("config", "lnurl")];
+    &[("dialect", "failure"), ("openapi", "pages"), ("vault", "config"), ("store", "vault"), ("lnurl", "net"), ("config", "lnurl")];
 
 /// Foreign crates and the only modules that may name them.
 const FOREIGN: &[(&str, &[&str])] = &[
@@ -34,7 +34,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("cdk_sql_common", &["wallet"]),
     ("nostr", &["nostr"]),
     ("sqlx", &["store", "ledger", "wallet", "exchange", "upstream", "admin", "nostr", "catalog", "status", "alerts"]),
-    ("axum", &["http", "pages", "admin", "shop"]),
+    ("axum", &["http", "pages", "openapi", "admin", "shop"]),
     ("askama", &["admin", "shop"]),
     ("pulldown_cmark", &["shop"]),
     ("qrcode", &["pages"]),

@@ -203,6 +203,14 @@ impl TestNode {
         self.client.post(format!("{}{path}", self.url()))
     }
 
+    pub fn patch(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.patch(format!("{}{path}", self.url()))
+    }
+
+    pub fn delete(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.delete(format!("{}{path}", self.url()))
+    }
+
     /// A chat request for the test model.
     pub fn chat(&self, body: &Value) -> reqwest::RequestBuilder {
         self.post("/v1/chat/completions").json(body)

@@ -28,6 +28,10 @@ impl Dialect for CountTokens {
         "countTokens"
     }
 
+    fn title(&self) -> &'static str {
+        "The tokens of a chat, as Google's clients have it"
+    }
+
     fn is_of_a_model(&self) -> bool {
         true
     }
@@ -79,6 +83,10 @@ impl Dialect for CountTokens {
 impl Dialect for Embed {
     fn path(&self) -> &'static str {
         if self.is_batch { "batchEmbedContents" } else { "embedContent" }
+    }
+
+    fn title(&self) -> &'static str {
+        "Vectors for texts, as Google's clients have it"
     }
 
     fn is_of_a_model(&self) -> bool {

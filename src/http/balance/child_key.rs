@@ -6,12 +6,14 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Response};
 use serde::Deserialize;
+use utoipa::ToSchema;
 use serde_json::{Value, json};
 
 use super::{Answer, history, limits, parse_json, paying, read_bytes, respond, spawn};
 use crate::exchange::Asked;
 use crate::failure::{Code, Failure};
-use crate::http::{Node, idempotency};
+use crate::http::refusals::Refusals;
+use crate::http::{Node, idempotency, shapes};
 use crate::ledger::terms::{Expiry, Limits};
 use crate::payment::Payment;
 use crate::payment::keys::NewChildren;
@@ -21,7 +23,8 @@ const MAX_COUNT: usize = 50;
 /// What repeats are told from other calls by, under either prefix.
 const PATH: &str = "balance/child-key";
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = WantedChildKeys)]
 struct Wanted {
     /// Of a purchase in the history, whose keys are wanted again.
     id: Option<String>,
@@ -32,6 +35,7 @@ struct Wanted {
 }
 
 /// Serves the call.
+#[utoipa::path(post, path = "/v1/balance/child-key", tag = "money", summary = "Makes keys that spend this one's money", request_body = Wanted, params(("idempotency-key" = Option<String>, Header)), responses((status = 200, body = shapes::ChildKeys), Refusals), security(("bearer" = [])))]
 pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
     make(&node, &headers, request).await.unwrap_or_else(|failure| respond(Err(failure)))

@@ -4,14 +4,17 @@ use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::Response;
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 use serde_json::{Value, json};
 
 use super::{limits, read_json, respond, spawn};
 use crate::failure::{Code, Failure};
-use crate::http::{Node, proxy};
+use crate::http::refusals::Refusals;
+use crate::http::{Node, proxy, shapes};
 use crate::payment::{self, Payment};
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams, ToSchema)]
+#[into_params(parameter_in = Query)]
 pub struct Create {
     initial_balance_token: Option<String>,
     balance_limit: Option<Value>,
@@ -19,7 +22,14 @@ pub struct Create {
     validity_date: Option<Value>,
 }
 
+/// The same with the token in the body.
+#[utoipa::path(post, path = "/v1/balance/create", tag = "money", summary = "Makes a key of a token", request_body = Option<Create>, params(Create), responses((status = 200, body = shapes::NewKey), Refusals), security(()))]
+pub async fn make(state: State<Node>, query: Query<Create>, request: Request) -> Response<Body> {
+    serve(state, query, request).await
+}
+
 /// Serves the call.
+#[utoipa::path(get, path = "/v1/balance/create", tag = "money", summary = "Makes a key of a token", description = "The token is in the address then; POST keeps it out of logs on the way.", params(Create), responses((status = 200, body = shapes::NewKey), Refusals), security(()))]
 pub async fn serve(State(node): State<Node>, Query(query): Query<Create>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
     let outcome = async {

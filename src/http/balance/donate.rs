@@ -6,18 +6,22 @@ use axum::extract::{Query, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, Response, StatusCode};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{read_json, respond, spawn};
 use crate::failure::{Blame, Failure};
 use crate::http::Node;
+use crate::http::refusals::Refusals;
 use crate::payment;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams, ToSchema)]
+#[into_params(parameter_in = Query)]
 pub struct Gift {
     token: Option<String>,
 }
 
 /// Serves the call.
+#[utoipa::path(post, path = "/v1/balance/donate", tag = "money", summary = "Gives a token to the operator", request_body = Option<Gift>, params(Gift), responses((status = 200, body = String), Refusals), security(()))]
 pub async fn serve(State(node): State<Node>, Query(query): Query<Gift>, request: Request) -> Response<Body> {
     let outcome = async {
         let body: Gift = read_json(request).await?;

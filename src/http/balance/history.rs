@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::{paying, respond, spawn};
 use crate::failure::{Code, Failure};
-use crate::http::Node;
+use crate::http::refusals::Refusals;
+use crate::http::{Node, shapes};
 use crate::ledger::AccountKind;
 use crate::money::MintUnit;
 use crate::payment::keys::source_of;
@@ -25,6 +26,7 @@ pub struct Page {
 }
 
 /// Serves the call.
+#[utoipa::path(get, path = "/v1/balance/history", tag = "money", summary = "What came to a key and went", params(("limit" = Option<u16>, Query, description = "1 to 500", minimum = 1, maximum = 500), ("before" = Option<i64>, Query, description = "The id of an entry", minimum = 1)), responses((status = 200, body = shapes::History), Refusals), security(("bearer" = [])))]
 pub async fn serve(State(node): State<Node>, Query(page): Query<Page>, headers: HeaderMap) -> Response<Body> {
     let outcome = async {
         let (payment, expiry) = paying(&headers)?;

@@ -10,13 +10,15 @@ use axum::http::{HeaderMap, Response};
 use serde_json::{Map, Value, json};
 
 use super::{paying, respond, spawn};
-use crate::http::Node;
+use crate::http::refusals::Refusals;
+use crate::http::{Node, shapes};
 use crate::ledger::Account;
 use crate::ledger::terms::{Limits, Reset, Terms};
 use crate::money::Msat;
 use crate::payment::keys::{Statement, child_id};
 
 /// Serves the call.
+#[utoipa::path(get, path = "/v1/balance/info", tag = "money", summary = "A key and its balance", responses((status = 200, body = shapes::Key), Refusals), security(("bearer" = [])))]
 pub async fn serve(State(node): State<Node>, headers: HeaderMap) -> Response<Body> {
     let outcome = async {
         let (payment, expiry) = paying(&headers)?;

@@ -12,18 +12,19 @@ mod reset;
 mod top_up;
 mod voucher;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Response};
-use axum::routing::{any, get, post};
+use axum::routing::any;
 use serde_json::Value;
+use utoipa_axum::routes;
 
 use super::envelope::{self, Asked};
 use super::{Node, Spool, headers, proxy, watch};
 use crate::failure::{Code, Failure};
 use crate::ledger::terms::Expiry;
+use crate::openapi::Described;
 use crate::payment::{self, Payment};
 
 /// Longest body of these calls.
@@ -34,24 +35,21 @@ const PREFIXES: [&str; 2] = ["/v1/balance", "/v1/wallet"];
 pub(super) type Answer = Result<Value, Failure>;
 
 /// The routes of all verbs.
-pub fn mount(mut router: Router<Node>) -> Router<Node> {
-    for prefix in PREFIXES {
-        let at = |path: &str| format!("{prefix}{path}");
-        router = router
-            .route(&at(""), get(info::serve))
-            .route(&at("/"), get(info::serve))
-            .route(&at("/info"), get(info::serve))
-            .route(&at("/create"), get(create::serve).post(create::serve))
-            .route(&at("/topup"), post(top_up::serve))
-            .route(&at("/refund"), post(refund::serve))
-            .route(&at("/history"), get(history::serve))
-            .route(&at("/child-key"), post(child_key::serve))
-            .route(&at("/child-key/reset"), post(reset::serve))
-            .route(&at("/donate"), post(donate::serve))
-            .route(&at("/voucher"), post(voucher::serve))
-            .route(&at("/{*other}"), any(unknown));
-    }
-    router
+pub fn mount(routes: Described<Node>) -> Described<Node> {
+    let at = |rest: &str| PREFIXES.map(|prefix| format!("{prefix}{rest}"));
+    let bare = [at(""), at("/")].concat();
+    let bare: Vec<&str> = bare.iter().map(String::as_str).collect();
+    let routes = routes
+        .under(routes!(info::serve), &PREFIXES, &bare)
+        .under(routes!(create::serve, create::make), &PREFIXES, &[])
+        .under(routes!(top_up::serve), &PREFIXES, &[])
+        .under(routes!(refund::serve), &PREFIXES, &[])
+        .under(routes!(history::serve), &PREFIXES, &[])
+        .under(routes!(child_key::serve), &PREFIXES, &[])
+        .under(routes!(reset::serve), &PREFIXES, &[])
+        .under(routes!(donate::serve), &PREFIXES, &[])
+        .under(routes!(voucher::serve), &PREFIXES, &[]);
+    at("/{*other}").iter().fold(routes, |routes, path| routes.refusing(path, any(unknown)))
 }
 
 async fn unknown() -> Response<Body> {

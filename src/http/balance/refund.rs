@@ -6,16 +6,19 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 use serde::Deserialize;
+use utoipa::ToSchema;
 use serde_json::{Value, json};
 
 use super::{history, paying, read_json, respond, spawn};
 use crate::failure::Failure;
-use crate::http::{Node, headers};
+use crate::http::refusals::Refusals;
+use crate::http::{Node, headers, shapes};
 use crate::money::{MintUnit, Msat};
 use crate::payment;
 use crate::payment::refunds::{Ask, Given, Refunded, destination};
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = WantedRefund)]
 struct Wanted {
     /// A Lightning address or an LNURL; else a token.
     lightning_address: Option<String>,
@@ -26,6 +29,7 @@ struct Wanted {
 }
 
 /// Serves the call.
+#[utoipa::path(post, path = "/v1/balance/refund", tag = "money", summary = "Gives back what is on a key, or the change of a token", request_body = Option<Wanted>, responses((status = 200, body = shapes::Refund), Refusals), security(("bearer" = []), ("cashu" = [])))]
 pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
     let one_shot = headers::text(&headers, headers::X_CASHU).map(str::trim).filter(|token| !token.is_empty());

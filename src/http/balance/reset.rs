@@ -4,19 +4,23 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 use serde::Deserialize;
+use utoipa::ToSchema;
 use serde_json::json;
 
 use super::{paying, read_json, respond, spawn};
 use crate::failure::{Code, Failure};
-use crate::http::Node;
+use crate::http::refusals::Refusals;
+use crate::http::{Node, shapes};
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = WantedReset)]
 struct Wanted {
     /// The child's secret (`sk-…`), or the id that `/info` shows.
     child_key: Option<String>,
 }
 
 /// Serves the call.
+#[utoipa::path(post, path = "/v1/balance/child-key/reset", tag = "money", summary = "Lets a child key spend its whole limit anew", request_body = Wanted, responses((status = 200, body = shapes::Done), Refusals), security(("bearer" = [])))]
 pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
     let outcome = async {

@@ -5,19 +5,23 @@ use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::Response;
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 use serde_json::json;
 
 use super::{paying, read_json, respond, spawn};
 use crate::failure::{Code, Failure};
-use crate::http::Node;
+use crate::http::refusals::Refusals;
+use crate::http::{Node, shapes};
 use crate::payment;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams, ToSchema)]
+#[into_params(parameter_in = Query)]
 pub struct TopUp {
     cashu_token: Option<String>,
 }
 
 /// Serves the call.
+#[utoipa::path(post, path = "/v1/balance/topup", tag = "money", summary = "Adds a token to a key", request_body = Option<TopUp>, params(TopUp), responses((status = 200, body = shapes::ToppedUp), Refusals), security(("bearer" = [])))]
 pub async fn serve(State(node): State<Node>, Query(query): Query<TopUp>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
     let outcome = async {

@@ -5,18 +5,22 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 use serde::Deserialize;
+use utoipa::ToSchema;
 use serde_json::{Map, json};
 
 use super::{paying, read_json, respond, spawn};
 use crate::failure::{Code, Failure};
-use crate::http::{Node, peer, proxy};
+use crate::http::refusals::Refusals;
+use crate::http::{Node, peer, proxy, shapes};
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = WantedVoucher)]
 struct Wanted {
     code: Option<String>,
 }
 
 /// Serves the call.
+#[utoipa::path(post, path = "/v1/balance/voucher", tag = "money", summary = "Puts the money of a voucher on a key, or makes one", request_body = Wanted, responses((status = 200, body = shapes::Voucher), Refusals), security((), ("bearer" = [])))]
 pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
     let address = peer::of(&request);

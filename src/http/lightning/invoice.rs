@@ -5,15 +5,18 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::failure::{Code, Failure};
 use crate::http::balance::limits::{self, whole};
 use crate::http::balance::{read_json, respond, spawn};
-use crate::http::{Node, peer, proxy};
+use crate::http::refusals::Refusals;
+use crate::http::{Node, peer, proxy, shapes};
 use crate::ledger::AccountId;
 use crate::payment::{self, lightning};
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = WantedInvoice)]
 struct Wanted {
     amount_sats: Option<Value>,
     /// `create` or `topup`.
@@ -25,6 +28,7 @@ struct Wanted {
 }
 
 /// Serves the call.
+#[utoipa::path(post, path = "/lightning/invoice", tag = "money", summary = "An invoice whose payment makes a key, or is added to one", request_body = Wanted, responses((status = 200, body = shapes::Invoice), Refusals), security((), ("bearer" = [])))]
 pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
     let address = peer::of(&request);

@@ -4,11 +4,11 @@ mod invoice;
 mod recover;
 mod status;
 
-use axum::Router;
-use axum::routing::{get, post};
 use serde_json::{Value, json};
+use utoipa_axum::routes;
 
 use super::Node;
+use crate::openapi::Described;
 use crate::payment::lightning::Billed;
 use crate::wallet::InvoiceStatus;
 
@@ -17,15 +17,11 @@ const PREFIXES: [&str; 5] =
     ["/lightning", "/v1/lightning", "/v2/lightning", "/v1/balance/lightning", "/v1/wallet/lightning"];
 
 /// The routes of all verbs.
-pub fn mount(mut router: Router<Node>) -> Router<Node> {
-    for prefix in PREFIXES {
-        let at = |path: &str| format!("{prefix}{path}");
-        router = router
-            .route(&at("/invoice"), post(invoice::serve))
-            .route(&at("/invoice/{id}/status"), get(status::serve))
-            .route(&at("/recover"), post(recover::serve));
-    }
-    router
+pub fn mount(routes: Described<Node>) -> Described<Node> {
+    routes
+        .under(routes!(invoice::serve), &PREFIXES, &[])
+        .under(routes!(status::serve), &PREFIXES, &[])
+        .under(routes!(recover::serve), &PREFIXES, &[])
 }
 
 fn describe(billed: &Billed) -> Value {

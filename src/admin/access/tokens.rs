@@ -1,0 +1,115 @@
+//! Tokens for programs: a name, what it may be used for, and for how long. The token is shown once, and kept as its hash.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::repo;
+use crate::admin::operator::{Actor, Scope};
+use crate::admin::trail::{self, Act};
+use crate::admin::{AdminError, session};
+use crate::config::Secret;
+use crate::store::Store;
+
+/// What all of them begin with, so that a scanner of secrets knows one.
+const PREFIX: &str = "coinslot_";
+const MOST_TOKENS: i64 = 200;
+const LONGEST_NAME: usize = 64;
+const MOST_DAYS: u64 = 3_650;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// A token, but for itself.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Token {
+    pub id: String,
+    pub name: String,
+    /// Of `read`, `manage` and `money`.
+    pub scopes: Vec<String>,
+    /// In ms since the Unix epoch.
+    pub created_at: i64,
+    /// In ms since the Unix epoch; `null`: never.
+    pub expires_at: Option<i64>,
+    /// In ms since the Unix epoch, to the minute; `null`: never.
+    pub last_used_at: Option<i64>,
+}
+
+/// What a token is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub name: String,
+    /// Words: `read`, `manage`, `money`.
+    pub scopes: Vec<String>,
+    pub days: Option<u64>,
+}
+
+/// All tokens, the oldest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(store: &Store) -> Result<Vec<Token>, AdminError> {
+    Ok(repo::tokens(store).await?)
+}
+
+/// Makes a token. It is nowhere else in clear.
+///
+/// # Errors
+/// [`AdminError::Refused`] for what makes no sense, and for more than `actor` may do itself.
+pub(in crate::admin) async fn create(
+    store: &Store,
+    (actor, own): (&Actor, &[Scope]),
+    wanted: &Wanted,
+    now_ms: i64,
+) -> Result<(Token, Secret), AdminError> {
+    let token = checked(own, wanted, now_ms)?;
+    let secret = Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())));
+    if !repo::add_token(store, &token, &session::hash(secret.expose()), MOST_TOKENS).await? {
+        return Err(AdminError::conflict(format!("There are {MOST_TOKENS} tokens already. Revoke some first.")));
+    }
+    let detail = json!({ "id": token.id, "scopes": token.scopes, "expires_at": token.expires_at });
+    trail::note_at(store, actor, Act { action: "tokens.create", subject: &token.name }, &detail, now_ms).await?;
+    Ok((token, secret))
+}
+
+fn checked(own: &[Scope], wanted: &Wanted, now_ms: i64) -> Result<Token, AdminError> {
+    let name = wanted.name.trim();
+    if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
+        return Err(AdminError::invalid(format!("A token needs a name of at most {LONGEST_NAME} characters.")));
+    }
+    let scopes = Scope::read_all(&wanted.scopes.join(" "));
+    let known = |word: &String| Scope::ALL.iter().any(|scope| scope.as_str() == word);
+    if scopes.is_empty() || !wanted.scopes.iter().all(known) {
+        return Err(AdminError::invalid("A token needs scopes: some of read, manage and money."));
+    }
+    // Who may read shall not make itself a token that moves money.
+    if let Some(scope) = scopes.iter().find(|scope| !own.contains(scope)) {
+        return Err(AdminError::forbidden(format!(
+            "This token lacks the scope \"{}\" and cannot give it.",
+            scope.as_str()
+        )));
+    }
+    let days = wanted.days.map(|days| match days {
+        1..=MOST_DAYS => Ok(i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(DAY_MS)),
+        _ => Err(AdminError::invalid(format!("A token lives for 1 to {MOST_DAYS} days, or without end."))),
+    });
+    Ok(Token {
+        id: uuid::Uuid::new_v4().to_string(),
+        name: name.to_owned(),
+        scopes: scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        created_at: now_ms,
+        expires_at: days.transpose()?.map(|span| now_ms.saturating_add(span)),
+        last_used_at: None,
+    })
+}
+
+/// Makes a token useless, at once.
+///
+/// # Errors
+/// [`AdminError::Refused`] when there is none.
+pub(in crate::admin) async fn revoke(store: &Store, actor: &Actor, id: &str, now_ms: i64) -> Result<(), AdminError> {
+    let unknown = || AdminError::not_found("There is no such token.");
+    let id = uuid::Uuid::parse_str(id).map_err(|_| unknown())?.to_string();
+    let name = repo::remove_token(store, &id).await?.ok_or_else(unknown)?;
+    trail::note_at(store, actor, Act { action: "tokens.revoke", subject: &name }, &json!({ "id": id }), now_ms).await
+}

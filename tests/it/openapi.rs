@@ -1,0 +1,188 @@
+//! The description of the API says of every route what is true, and there is no route that it leaves out.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
+
+use reqwest::Method;
+use serde_json::{Map, Value};
+use syn::visit::Visit;
+
+use crate::bearer::world;
+use crate::support::node::{TestNode, client};
+
+const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
+
+async fn document(node: &TestNode) -> Value {
+    let answer = node.get("/openapi.json").send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["content-type"]), (200, &"application/json".parse().unwrap()));
+    answer.json().await.unwrap()
+}
+
+fn operations(document: &Value) -> Vec<(&str, &str, &Map<String, Value>)> {
+    let paths = document["paths"].as_object().unwrap().iter();
+    paths
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().iter().filter(|(name, _)| METHODS.contains(&name.as_str()));
+            methods.map(move |(method, operation)| (path.as_str(), method.as_str(), operation.as_object().unwrap()))
+        })
+        .collect()
+}
+
+/// Every reference that a document makes.
+fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+    match value {
+        Value::Object(members) => {
+            found.extend(members.get("$ref").and_then(Value::as_str));
+            members.values().for_each(|member| references(member, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_is_whole_and_of_one_piece() {
+    let (_mint, _purse, _upstream, node) = world(10).await;
+    let document = document(&node).await;
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut refers = BTreeSet::new();
+    references(&document, &mut refers);
+    for reference in refers {
+        let at = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(at).is_some(), "{reference} is nowhere");
+    }
+    let mut ids = HashSet::new();
+    for (path, method, operation) in operations(&document) {
+        assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{method} {path}");
+        assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{method} {path} says nothing");
+        assert!(operation["responses"].as_object().is_some_and(|all| !all.is_empty()), "{method} {path}");
+        let named: BTreeSet<&str> = path.split('{').skip(1).map(|rest| rest.split_once('}').unwrap().0).collect();
+        let parts = operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
+        let parts: Vec<Value> = parts.into_iter().filter(|part| part["in"] == "path").collect();
+        assert_eq!(parts.iter().map(|part| part["name"].as_str().unwrap()).collect::<BTreeSet<_>>(), named, "{path}");
+        if path.starts_with("/admin/api/") && path != "/admin/api/login" {
+            assert_eq!(operation["security"][0]["operator"], serde_json::json!([]), "{method} {path}");
+            assert!(operation["responses"]["403"].is_object(), "{method} {path}");
+        }
+    }
+    let paths = document["paths"].as_object().unwrap();
+    for (path, statuses) in [
+        ("/v1/chat/completions", &["200", "400", "401", "402", "429", "503", "default"][..]),
+        ("/v1/messages", &["200", "402"]),
+        ("/v1beta/models/{model}:streamGenerateContent", &["200", "402"]),
+    ] {
+        let said = paths[path]["post"]["responses"].as_object().unwrap();
+        assert!(statuses.iter().all(|status| said.contains_key(*status)), "{path}");
+    }
+    for scheme in ["bearer", "cashu", "operator", "metrics"] {
+        assert!(document["components"]["securitySchemes"][scheme].is_object(), "{scheme}");
+    }
+    node.finish().await;
+}
+
+/// Every address of the document, with an example of each part.
+fn addresses(document: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, method, operation) in operations(document) {
+        let also = operation.get("x-also-at").and_then(Value::as_array).cloned().unwrap_or_default();
+        let also = also.into_iter().map(|path| path.as_str().unwrap().to_owned());
+        for path in std::iter::once(path.to_owned()).chain(also) {
+            all.entry(path).or_default().insert(method.to_owned());
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_are_those_that_are_described() {
+    let (_mint, _purse, _upstream, node) = world(10).await;
+    let document = document(&node).await;
+    for (path, described) in addresses(&document) {
+        let mut address = path.clone();
+        while let Some((before, rest)) = address.split_once('{') {
+            address = format!("{before}x{}", rest.split_once('}').unwrap().1);
+        }
+        for method in METHODS {
+            let request = client().request(Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(), node.url() + &address);
+            // Forms of the pages are looked at only if a page sent them.
+            let status = request.header("origin", node.url()).send().await.unwrap().status().as_u16();
+            // A method of a model is the last part of an address that may be any model's.
+            let is_of_a_model = path.contains("models/{");
+            if described.contains(method) {
+                assert_ne!(status, 405, "{method} {path} is described, and refused");
+            } else if !is_of_a_model {
+                assert_eq!(status, 405, "{method} {path} is not described");
+            }
+        }
+    }
+    node.finish().await;
+}
+
+/// Where routes are mounted by hand, file by file.
+struct Mounts {
+    calls: usize,
+}
+
+impl<'ast> Visit<'ast> for Mounts {
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        let name = call.method.to_string();
+        let is_mount = ["route", "route_service", "nest", "nest_service"].contains(&name.as_str());
+        self.calls += usize::from(is_mount);
+        syn::visit::visit_expr_method_call(self, call);
+    }
+}
+
+/// What is mounted through [`coinslot::openapi::Described`] is described. Nothing is mounted otherwise, but the
+/// operator's pages, which are for a person, and the description itself.
+#[test]
+fn a_route_is_mounted_with_its_description() {
+    fn walk(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&root, &mut files);
+    let mut by_hand = 0;
+    for file in files {
+        let inside = file.strip_prefix(&root).unwrap().display().to_string();
+        let (mut mounts, text) = (Mounts { calls: 0 }, std::fs::read_to_string(&file).unwrap());
+        if !text.contains("axum") {
+            // The market has routes of another kind.
+            continue;
+        }
+        mounts.visit_file(&syn::parse_file(&text).unwrap());
+        by_hand += mounts.calls;
+        let may = inside.starts_with("admin/") || inside.starts_with("openapi/") || inside.ends_with("tests.rs");
+        assert!(mounts.calls == 0 || may, "{inside} mounts a route without a description: see openapi::Described");
+    }
+    assert!(by_hand > 10, "the test sees no routes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_viewer_comes_from_this_node_alone() {
+    let (_mint, _purse, _upstream, node) = world(10).await;
+    let page = node.get("/docs/api").send().await.unwrap();
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+    let html = page.text().await.unwrap();
+    assert!(!html.contains("://") && !html.contains("style=") && !html.contains("<script>"), "{html}");
+    let mut parts = 0;
+    for part in html.split('"').filter(|text| text.starts_with("/docs/api/")) {
+        let answer = node.get(part).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{part}");
+        let media = answer.headers()["content-type"].to_str().unwrap();
+        assert!(["text/css", "text/javascript"].contains(&media), "{part}: {media}");
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        parts += 1;
+    }
+    assert_eq!(parts, 4);
+    assert!(node.get("/docs").send().await.unwrap().text().await.unwrap().contains("href=\"/docs/api\""));
+    node.finish().await;
+}

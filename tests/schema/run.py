@@ -1,0 +1,81 @@
+"""Starts the demo, and schemathesis against it: as nobody, as who has a key, and as the operator."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+# The gate judges the change, not the luck of the draw.
+SEED = os.environ.get("SCHEMA_SEED", "1")
+EXAMPLES = os.environ.get("SCHEMA_EXAMPLES", "15")
+CHECKS = ",".join([
+    "status_code_conformance", "content_type_conformance", "response_schema_conformance",
+    "response_headers_conformance", "unsupported_method",
+])
+# What ends the run's own access, or is the run's own money.
+KEPT = "^/v1/balance/refund$|^/admin/api/logout$"
+# Statuses that say whose fault it was, and are described; any other 5xx is the node's.
+CONFIG = """
+[checks.not_a_server_error]
+enabled = true
+expected-statuses = ["2xx", "3xx", "4xx", "502", "503", "504"]
+"""
+
+
+def ask(url, body=None, headers=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"content-type": "application/json", **(headers or {})})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.read().decode()
+
+
+def main():
+    st, more = sys.argv[1], sys.argv[2:]
+    command = os.environ.get("COINSLOT_DEMO", "cargo run --quiet --example demo -- --json").split()
+    demo = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    began = time.monotonic()
+    try:
+        ready = json.loads(demo.stdout.readline())
+        origin = ready["base_url"].removesuffix("/v1")
+        token = lambda: ask(f"{ready['token_endpoint']}?sats=2000").strip()
+        session = json.loads(ask(f"{origin}/admin/api/login", {"password": ready["admin_password"]}))["token"]
+        wanted = {"name": "schemathesis", "scopes": ["read", "manage", "money"]}
+        operator = ask(f"{origin}/admin/api/cli-tokens", wanted, {"authorization": f"Bearer {session}"})
+        operator = json.loads(operator)["token"]
+        runs = [
+            ("nobody", None, ["--exclude-path-regex", KEPT + "|^/admin/api/"]),
+            ("a key", token(), ["--exclude-path-regex", KEPT + "|^/admin/api/", "--include-tag", "sold", "--include-tag", "money"]),
+            ("a refund", token(), ["--include-path", "/v1/balance/refund"]),
+            ("the operator", operator, ["--include-path-regex", "^/admin/api/", "--exclude-path-regex", KEPT]),
+        ]
+        failed = []
+        with tempfile.TemporaryDirectory() as folder:
+            config = os.path.join(folder, "schemathesis.toml")
+            with open(config, "w") as file:
+                file.write(CONFIG)
+            for name, bearer, chosen in runs:
+                print(f"\n== as {name}", flush=True)
+                arguments = [
+                    st, "--config-file", config, "--no-color", "run", f"{origin}/openapi.json", "--seed", SEED,
+                    "--max-examples", EXAMPLES, "--phases", "examples,coverage,fuzzing", "--workers", "4",
+                    "--checks", "not_a_server_error," + CHECKS, "--request-timeout", "20",
+                    "--suppress-health-check", "all", "--warnings", "off", "--continue-on-failure", *chosen, *more,
+                ]
+                if bearer:
+                    arguments += ["--header", f"Authorization: Bearer {bearer}"]
+                if subprocess.run(arguments, cwd=folder).returncode:
+                    failed.append(name)
+        health = ask(f"{origin}/healthz")
+        assert health == "ok", health
+        print(f"\n{time.monotonic() - began:.0f} s")
+        if failed:
+            sys.exit(f"not as described: {', '.join(failed)}")
+    finally:
+        demo.stdin.close()
+        demo.wait(timeout=60)
+
+
+main()
