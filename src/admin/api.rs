@@ -6,7 +6,8 @@
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -86,6 +87,21 @@ impl IntoResponse for ApiError {
             }
         };
         (status, Json(complaint)).into_response()
+    }
+}
+
+/// What stands in the address in place of `{…}`; what cannot be read is said as every refusal is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Part<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(read)) => Ok(Self(read)),
+            Err(_) => Err(AdminError::invalid("The address cannot be read.").into()),
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::operator::Actor;
 use super::access::signing;
 use super::password::Door;
+use super::operator::Actor;
 use super::session::{self, HOUR_IN_SECONDS, Session};
 use super::{AdminError, AdminState, page};
 use crate::config::Secret;

@@ -98,8 +98,10 @@ impl Operator {
             return Ok(Some(Self { actor, scopes, session: None }));
         }
         let session = repo::session(store, &hash, Via::Api, now_ms).await?;
-        Ok(session.map(|found| {
-            Self { actor: Actor::new(found.actor), scopes: Scope::ALL.to_vec(), session: Some(hash) }
+        Ok(session.map(|found| Self {
+            actor: Actor::new(found.actor),
+            scopes: Scope::ALL.to_vec(),
+            session: Some(hash),
         }))
     }
 }
@@ -125,7 +127,8 @@ mod tests {
     fn a_token_may_what_its_scopes_say_and_no_more() {
         assert_eq!(Scope::read_all("read  money"), [Scope::Read, Scope::Money]);
         assert_eq!(Scope::read_all("all readmoney *"), []);
-        let operator = Operator { actor: Actor::new("token a".to_owned()), scopes: Scope::read_all("read"), session: None };
+        let operator =
+            Operator { actor: Actor::new("token a".to_owned()), scopes: Scope::read_all("read"), session: None };
         assert!(operator.may(Scope::Read).is_ok());
         assert!(operator.may(Scope::Money).is_err() && operator.may(Scope::Manage).is_err());
     }

@@ -29,7 +29,8 @@ pub(super) async fn open_session(
         .bind(replaced.unwrap_or_default())
         .execute(&mut *tx)
         .await?;
-    let insert = "INSERT INTO sessions (id_hash, csrf, expires_at, actor, via, created_at) VALUES ($1, $2, $3, $4, $5, $6)";
+    let insert =
+        "INSERT INTO sessions (id_hash, csrf, expires_at, actor, via, created_at) VALUES ($1, $2, $3, $4, $5, $6)";
     sqlx::query(insert)
         .bind(new.id_hash)
         .bind(new.csrf)

@@ -76,7 +76,9 @@ fn wanted(name: &str, options: &[&str]) -> Option<WantedToken> {
 
 async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
     if act == Act::ResetPassword && config.admin.password.is_some() {
-        return Err("ADMIN_PASSWORD is set, and the environment wins; change it there and start the node anew".to_owned());
+        return Err(
+            "ADMIN_PASSWORD is set, and the environment wins; change it there and start the node anew".to_owned()
+        );
     }
     let store = beside(config).await?;
     let worked = work(&store, act, json).await;
@@ -93,7 +95,9 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
             let password = secret.expose();
             Ok(match json {
                 true => format!("{}\n", json!({ "password": password })),
-                false => format!("The operator's password is {password}\nIt is shown only now. All sessions have ended.\n"),
+                false => {
+                    format!("The operator's password is {password}\nIt is shown only now. All sessions have ended.\n")
+                }
             })
         }
         Act::Tokens => by_command::tokens(store).await.map(|tokens| list(&tokens, json)).map_err(told),
@@ -144,7 +148,10 @@ mod tests {
             ("reset-password", Some((Act::ResetPassword, false))),
             ("tokens list --json", Some((Act::Tokens, true))),
             ("tokens create a", Some((wanted(&["read"], None), false))),
-            ("tokens create a --scope manage --days 3 --scope money", Some((wanted(&["manage", "money"], Some(3)), false))),
+            (
+                "tokens create a --scope manage --days 3 --scope money",
+                Some((wanted(&["manage", "money"], Some(3)), false)),
+            ),
             ("tokens revoke x", Some((Act::RevokeToken("x".to_owned()), false))),
             ("", None),
             ("reset-password now", None),

@@ -2,6 +2,7 @@
 
 mod balance;
 pub mod envelope;
+mod extract;
 pub mod headers;
 mod health;
 mod idempotency;
@@ -30,7 +31,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Response};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::post;
@@ -45,6 +46,7 @@ use crate::config;
 use crate::dialect::{self, Dialect, Protocol};
 use crate::exchange::Exchange;
 use crate::failure::{Code, Failure};
+use crate::http::extract::Path;
 use crate::nostr::{Announcer, Directory};
 use crate::openapi::Described;
 use crate::tor::Onion;
@@ -167,9 +169,9 @@ pub fn router(
         routes = routes.row(&path, &[&bare], paid(dialect), sold::describe(dialect));
     }
     let greedy = ["/v1beta/models/{*id}", "/v1/models/{*id}", "/models/{*id}"];
-    let methods = of_models.iter().map(|dialect| {
-        (format!("/v1beta/models/{{model}}:{}", dialect.path()), sold::describe(*dialect))
-    });
+    let methods = of_models
+        .iter()
+        .map(|dialect| (format!("/v1beta/models/{{model}}:{}", dialect.path()), sold::describe(*dialect)));
     routes = lightning::mount(balance::mount(routes.rows(&greedy, post(of_a_model), &[], methods)));
     // What is inflated is bounded where it is read: no more is inflated than may be read. An encoding
     // that is not known is left to the reader too, which refuses it.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -17,6 +17,7 @@ use super::{Node, headers, protocol_of, proxy, shapes};
 use crate::catalog::route::Buyer;
 use crate::dialect::Protocol;
 use crate::failure::{Code, Failure};
+use crate::http::extract::Path;
 use crate::money::tariff::{Profile, Tariffs};
 use crate::payment;
 

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::Response;
 use serde_json::{Value, json};
 
 use super::refusals::Refusals;
 use super::{Node, balance, shapes};
 use crate::failure::{Code, Failure};
+use crate::http::extract::Query;
 
 /// All models.
 #[utoipa::path(get, path = "/v1/models/paths", tag = "node", summary = "By which ways each model is reached", responses((status = 200, body = shapes::Paths)), security(()))]

@@ -1,14 +1,15 @@
 //! `GET /v1/prices/{id}`: the numbers that a request was charged by. Its receipt names two such ids.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderValue, Response};
 
 use super::Node;
-use super::refusals::Refusals;
 use super::envelope::{self, Asked};
+use super::refusals::Refusals;
 use crate::failure::{Code, Failure};
+use crate::http::extract::Path;
 use crate::ledger::sheets;
 
 /// The text whose hash the id is. It never changes.

@@ -1,7 +1,7 @@
 //! `GET /v1/providers`: the nodes that this one knows of, as the network's directory gives them out.
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use super::refusals::Refusals;
 use super::{Node, refuse, shapes};
 use crate::dialect::Protocol;
 use crate::failure::{Code, Failure};
+use crate::http::extract::Query;
 use crate::nostr::directory::{Health, Listed};
 
 /// Nodes in one answer.
@@ -31,6 +32,10 @@ pub(super) async fn list(State(node): State<Node>, Query(asked): Query<Asked>) -
             .into_response();
     };
     let pubkey = Some(asked.pubkey.as_str()).filter(|pubkey| !pubkey.is_empty());
+    if pubkey.is_some_and(|pubkey| pubkey.contains(char::is_control)) {
+        let failure = Failure::client(Code::InvalidRequest, "pubkey must be 64 hexadecimal digits.");
+        return refuse(&failure, Protocol::OpenAi).into_response();
+    }
     let mut listed = match directory.providers(pubkey, MOST).await {
         Ok(listed) => listed,
         Err(error) => {

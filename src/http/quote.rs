@@ -3,7 +3,7 @@
 //! to an upstream, and no payment is needed; a key that has prices of its own gets its own. The sum is that of the payment request (NUT-18) that a 402 carries.
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::Response;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
@@ -16,6 +16,7 @@ use super::{Node, headers, models, peer, shapes};
 use crate::dialect;
 use crate::exchange::Sent;
 use crate::failure::{Code, Failure};
+use crate::http::extract::Path;
 
 /// A chat.
 #[utoipa::path(post, path = "/v1/quote", tag = "node", summary = "What a chat must be paid with at most", request_body = Object, responses((status = 200, body = shapes::Quote), Refusals), security((), ("bearer" = [])))]

@@ -1,7 +1,7 @@
 //! `GET /v1/receipts/{request-id}`: what a request was charged and why, signed by the node.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Response};
 
@@ -10,6 +10,7 @@ use super::refusals::Refusals;
 use super::{Node, proxy, shapes};
 use crate::exchange::{SignedReceipt, no_receipt};
 use crate::failure::Failure;
+use crate::http::extract::Path;
 use crate::payment;
 
 /// The receipt, for the key or token that paid. Whatever else is shown gets the same 404.

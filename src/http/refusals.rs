@@ -122,7 +122,8 @@ mod tests {
         // 405 is of routes, not of calls.
         let source = include_str!("envelope.rs");
         let table = source.split("pub const fn facts").nth(1).unwrap().split("\n}").next().unwrap();
-        let given: BTreeSet<&str> = table.split("=> (").skip(1).map(|rest| &rest[..3]).filter(|one| *one != "405").collect();
+        let given: BTreeSet<&str> =
+            table.split("=> (").skip(1).map(|rest| &rest[..3]).filter(|one| *one != "405").collect();
         assert_eq!(given, STATUSES.iter().map(|(status, _)| *status).collect());
     }
 }

@@ -23,8 +23,8 @@ pub use directory::Directory;
 pub use identity::{Draft, Identity, IdentityError, SignedEvent};
 pub use listing::{Listing, public_url};
 pub use relay::Caller;
-pub use signed_request::SignedRequest;
 pub use repo::{Standing, Told, names};
+pub use signed_request::SignedRequest;
 
 /// The id of an event of this node's own.
 fn id_of(event: &str) -> Option<String> {

@@ -181,7 +181,7 @@ impl<S: Clone + Send + Sync + 'static> Described<S> {
                 (Some(known), Value::Object(item)) => known.extend(item),
                 (_, item) => {
                     self.paths.insert(path, item);
-                },
+                }
             }
         }
     }
@@ -190,7 +190,8 @@ impl<S: Clone + Send + Sync + 'static> Described<S> {
 /// Visits path, method and operation of all.
 fn for_each(paths: &mut Map<String, Value>, mut visit: impl FnMut(&str, &str, &mut Map<String, Value>)) {
     for (path, item) in paths.iter_mut() {
-        let operations = item.as_object_mut().into_iter().flatten().filter(|(name, _)| METHODS.contains(&name.as_str()));
+        let operations =
+            item.as_object_mut().into_iter().flatten().filter(|(name, _)| METHODS.contains(&name.as_str()));
         for (method, operation) in operations {
             if let Some(operation) = operation.as_object_mut() {
                 visit(path, method, operation);
@@ -203,7 +204,9 @@ fn for_each(paths: &mut Map<String, Value>, mut visit: impl FnMut(&str, &str, &m
 fn place(path: &str) -> String {
     let last = path.rsplit('/').find(|part| !part.is_empty() && !part.contains('{')).unwrap_or_default();
     let words = last.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    words.map(|word| word.chars().take(1).flat_map(char::to_uppercase).chain(word.chars().skip(1)).collect::<String>()).collect()
+    words
+        .map(|word| word.chars().take(1).flat_map(char::to_uppercase).chain(word.chars().skip(1)).collect::<String>())
+        .collect()
 }
 
 /// `/a/{id}` as a router takes it, so that the id may have slashes in it.
@@ -248,7 +251,6 @@ fn refer(value: &mut Value, old: &str, new: &str) {
         _ => {}
     }
 }
-
 
 #[cfg(test)]
 mod tests {

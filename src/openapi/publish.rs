@@ -46,10 +46,12 @@ pub fn publish(all: Described<()>, about: About<'_>) -> Router {
 fn described() -> Described<()> {
     let said = say::operation("node", "This description")
         .response("200", say::answer("OpenAPI 3.1", &[(say::JSON, Some(say::object()))]));
-    Described::new().rows(&[], axum::routing::MethodRouter::new(), &[], [(
-        "/openapi.json".to_owned(),
-        say::item(Method::Get, said),
-    )])
+    Described::new().rows(
+        &[],
+        axum::routing::MethodRouter::new(),
+        &[],
+        [("/openapi.json".to_owned(), say::item(Method::Get, said))],
+    )
 }
 
 fn viewer() -> Described<()> {
@@ -59,9 +61,24 @@ fn viewer() -> Described<()> {
     };
     Described::new()
         .row("/docs/api", &[], get(show), say::item(Method::Get, say::page("pages", "This description, to be read")))
-        .row("/docs/api/start.js", &[], get(async || ([(CONTENT_TYPE, SCRIPTS), CACHED], SCRIPT)), say::asset(SCRIPTS, "Starts the viewer"))
-        .row("/docs/api/style.css", &[], get(async || ([(CONTENT_TYPE, "text/css"), CACHED], STYLE)), say::asset("text/css", "What is around the viewer"))
-        .row("/docs/api/swagger-ui.css", &[], packed("text/css", VIEWER_STYLE), say::asset("text/css", "The viewer's style"))
+        .row(
+            "/docs/api/start.js",
+            &[],
+            get(async || ([(CONTENT_TYPE, SCRIPTS), CACHED], SCRIPT)),
+            say::asset(SCRIPTS, "Starts the viewer"),
+        )
+        .row(
+            "/docs/api/style.css",
+            &[],
+            get(async || ([(CONTENT_TYPE, "text/css"), CACHED], STYLE)),
+            say::asset("text/css", "What is around the viewer"),
+        )
+        .row(
+            "/docs/api/swagger-ui.css",
+            &[],
+            packed("text/css", VIEWER_STYLE),
+            say::asset("text/css", "The viewer's style"),
+        )
         .row("/docs/api/swagger-ui-bundle.js", &[], packed(SCRIPTS, VIEWER), say::asset(SCRIPTS, "The viewer"))
         .map(|router| router.layer(axum::middleware::map_response(pages::harden)))
 }
@@ -77,7 +94,8 @@ fn document(mut paths: Map<String, Value>, schemas: Map<String, Value>, about: A
         operation.insert("operationId".into(), json!(id(method, path)));
     });
     let scheme = |scheme: &str, says: &str| json!({ "type": "http", "scheme": scheme, "description": says });
-    let header = |name: &str, says: &str| json!({ "type": "apiKey", "in": "header", "name": name, "description": says });
+    let header =
+        |name: &str, says: &str| json!({ "type": "apiKey", "in": "header", "name": name, "description": says });
     json!({
         "openapi": "3.1.0",
         "info": {

@@ -40,8 +40,9 @@ pub(crate) fn is_in_tor(headers: &HeaderMap) -> bool {
 
 /// Lets a form through only if a page of this node sent it.
 pub(crate) async fn refuse_foreign_posts(request: Request, next: Next) -> Response {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if reads || is_from_here(request.headers(), request.uri()) {
+    // No other method does anything.
+    let acts = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+    if !acts || is_from_here(request.headers(), request.uri()) {
         return next.run(request).await;
     }
     (StatusCode::FORBIDDEN, "This request does not come from a page of this node.").into_response()

@@ -56,7 +56,10 @@ const ICON: &str = include_str!("../../templates/shop/icon.svg");
 pub fn front() -> (MethodRouter<Node>, PathItem) {
     let said = say::operation("node", "What this node is and sells").response(
         "200",
-        say::answer("A page for a browser, or what `/v1/info` says", &[(say::JSON, Some(say::object())), (say::HTML, None)]),
+        say::answer(
+            "A page for a browser, or what `/v1/info` says",
+            &[(say::JSON, Some(say::object())), (say::HTML, None)],
+        ),
     );
     let methods = get(async |State(node): State<Node>, uri: Uri, headers: HeaderMap| {
         let mut response = if wants_page(&headers) {
@@ -92,9 +95,19 @@ pub fn router(node: Node) -> Described<()> {
         .row("/shop", &[], to_front(), away)
         .row("/shop/key", &[], post(key::look).merge(to_front()), form("Looks at a key", &["key"]))
         .row("/shop/redeem", &[], post(key::redeem).merge(to_front()), form("Puts a token on a key", &["key"]))
-        .row("/shop/refund", &[], post(refund::give).merge(to_front()), form("Gives back a balance", &["key", "address"]))
+        .row(
+            "/shop/refund",
+            &[],
+            post(refund::give).merge(to_front()),
+            form("Gives back a balance", &["key", "address"]),
+        )
         .row("/shop/invoice", &[], post(invoice::make).merge(to_front()), form("Makes an invoice", &["key", "sats"]))
-        .row("/shop/invoice/key", &[], post(invoice::key).merge(to_front()), form("The key of a paid invoice", &["id", "key"]))
+        .row(
+            "/shop/invoice/key",
+            &[],
+            post(invoice::key).merge(to_front()),
+            form("The key of a paid invoice", &["id", "key"]),
+        )
         .row("/shop/invoice/{name}", &[], get(invoice::watch), part("How an invoice stands", "name", "Of the invoice"))
         .row("/docs", &[], get(docs::contents), shown("What there is to read"))
         .row("/docs/", &[], get(async || Redirect::permanent("/docs")), moved)

@@ -201,7 +201,10 @@ async fn the_page_makes_tokens_and_logs_everybody_out() {
     assert!(page.contains("the environment wins"), "{page}");
     let token = csrf(&page);
     let form = [("csrf", &*token), ("name", "<b>mine"), ("read", "1"), ("money", "1"), ("days", "")];
-    assert_eq!(browser.post("/admin/access/tokens", &[("csrf", "x"), ("name", "a"), ("read", "1")]).await.status(), 403);
+    assert_eq!(
+        browser.post("/admin/access/tokens", &[("csrf", "x"), ("name", "a"), ("read", "1")]).await.status(),
+        403
+    );
     assert_eq!(browser.post("/admin/access/tokens", &[("csrf", &token), ("name", "a")]).await.status(), 400);
     let made = browser.post("/admin/access/tokens", &form).await.text().await.unwrap();
     let secret = made.split_once("<code class=\"secret\">").unwrap().1.split_once('<').unwrap().0.to_owned();
@@ -387,7 +390,9 @@ async fn the_operators_side_has_a_door_of_its_own() {
     let world = World::new(&more).await;
     let own = format!("http://{}", world.node.running().admin_address());
     assert_ne!(own, world.node.url());
-    for path in ["/admin", "/admin/", "/admin/login", "/admin/api/access", "/admin/style.css", "/admin/metrics", "/metrics"] {
+    for path in
+        ["/admin", "/admin/", "/admin/login", "/admin/api/access", "/admin/style.css", "/admin/metrics", "/metrics"]
+    {
         let public = world.node.get(path).bearer_auth("a-metrics-token-of-16").send().await.unwrap();
         assert_eq!(public.status(), 404, "{path}");
     }

@@ -14,7 +14,10 @@ const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 async fn document(node: &TestNode) -> Value {
     let answer = node.get("/openapi.json").send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), &answer.headers()["content-type"]), (200, &"application/json".parse().unwrap()));
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["content-type"]),
+        (200, &"application/json".parse().unwrap())
+    );
     answer.json().await.unwrap()
 }
 
@@ -103,7 +106,8 @@ async fn methods_are_those_that_are_described() {
             address = format!("{before}x{}", rest.split_once('}').unwrap().1);
         }
         for method in METHODS {
-            let request = client().request(Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(), node.url() + &address);
+            let request =
+                client().request(Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(), node.url() + &address);
             // Forms of the pages are looked at only if a page sent them.
             let status = request.header("origin", node.url()).send().await.unwrap().status().as_u16();
             // A method of a model is the last part of an address that may be any model's.
@@ -184,5 +188,32 @@ async fn the_viewer_comes_from_this_node_alone() {
     }
     assert_eq!(parts, 4);
     assert!(node.get("/docs").send().await.unwrap().text().await.unwrap().contains("href=\"/docs/api\""));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_cannot_be_read_is_refused_in_the_envelope() {
+    let (_mint, purse, _upstream, node) = world(10).await;
+    let key = purse.send(5).await;
+    for (path, status) in [
+        ("/v1/balance/history?limit=1&limit=2", 400),
+        ("/v1/receipts/%FF", 400),
+        ("/v1/prices/%FF", 400),
+        ("/lightning/invoice/%00/status", 404),
+        ("/v1/providers?pubkey=%00", 404),
+    ] {
+        let answer = node.get(path).bearer_auth(&key).send().await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["content-type"]),
+            (status, &"application/json".parse().unwrap()),
+            "{path}"
+        );
+        let body: Value = answer.json().await.unwrap();
+        assert!(body["error"]["code"].is_string(), "{path}: {body}");
+    }
+    let bolt11 = serde_json::json!({ "bolt11": "lnbc\u{0}" });
+    assert_eq!(node.post("/lightning/recover").json(&bolt11).send().await.unwrap().status(), 404);
+    let trace = client().request(Method::TRACE, node.url() + "/docs").send().await.unwrap();
+    assert_eq!(trace.status(), 405);
     node.finish().await;
 }

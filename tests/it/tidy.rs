@@ -24,8 +24,14 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Imports within a line that are allowed; all others are not.
-const NEIGHBOURS: &[(&str, &str)] =
-    &[("dialect", "failure"), ("openapi", "pages"), ("vault", "config"), ("store", "vault"), ("lnurl", "net"), ("config", "lnurl")];
+const NEIGHBOURS: &[(&str, &str)] = &[
+    ("dialect", "failure"),
+    ("openapi", "pages"),
+    ("vault", "config"),
+    ("store", "vault"),
+    ("lnurl", "net"),
+    ("config", "lnurl"),
+];
 
 /// Foreign crates and the only modules that may name them.
 const FOREIGN: &[(&str, &[&str])] = &[

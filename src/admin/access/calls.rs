@@ -3,7 +3,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{Scope, Token, View, Wanted, signing, tokens};
-use crate::admin::api::{ApiError, Body, Complaint, read_body};
+use crate::admin::api::{ApiError, Body, Complaint, Part, read_body};
 use crate::admin::operator::{Actor, Operator};
 use crate::admin::session::{self, HOUR_IN_SECONDS, Via};
 use crate::admin::password::Door;
@@ -192,7 +192,7 @@ async fn create_token(
 async fn revoke_token(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part<String>,
 ) -> Result<Json<Done>, ApiError> {
     let actor = operator.may(Scope::Manage)?;
     tokens::revoke(state.ledger.store(), actor, &id, state.now_ms()).await?;

@@ -115,7 +115,7 @@ pub(super) async fn note_use(store: &Store, hash: &str, now_ms: i64) -> Result<(
 
 /// What the program's own verbs do here: whoever has the database has it all.
 pub mod by_command {
-    use super::{AdminError, Actor, Scope, Secret, Store, Token, Wanted, json, password, repo, tokens, trail};
+    use super::{Actor, AdminError, Scope, Secret, Store, Token, Wanted, json, password, repo, tokens, trail};
     use crate::admin::trail::Act;
 
     fn actor() -> Actor {

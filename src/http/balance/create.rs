@@ -1,14 +1,15 @@
 //! `GET /create?initial_balance_token=…`, `POST /create`: a key out of a token, with limits if wanted.
 
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::Response;
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
 use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{limits, read_json, respond, spawn};
 use crate::failure::{Code, Failure};
+use crate::http::extract::Query;
 use crate::http::refusals::Refusals;
 use crate::http::{Node, proxy, shapes};
 use crate::payment::{self, Payment};

@@ -2,7 +2,7 @@
 //! others may read it, for clients that know no better.
 
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, Response, StatusCode};
 use serde::Deserialize;
@@ -11,7 +11,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::{read_json, respond, spawn};
 use crate::failure::{Blame, Failure};
 use crate::http::Node;
-use crate::http::refusals::Refusals;
+use crate::http::extract::Query;
+use crate::http::refusals;
 use crate::payment;
 
 #[derive(Debug, Default, Deserialize, IntoParams, ToSchema)]
@@ -21,7 +22,11 @@ pub struct Gift {
 }
 
 /// Serves the call.
-#[utoipa::path(post, path = "/v1/balance/donate", tag = "money", summary = "Gives a token to the operator", request_body = Option<Gift>, params(Gift), responses((status = 200, body = String), Refusals), security(()))]
+#[utoipa::path(post, path = "/v1/balance/donate", tag = "money", summary = "Gives a token to the operator", request_body = Option<Gift>, params(Gift), responses(
+    (status = 200, body = String),
+    (status = 400, description = "No token that is good here", content((refusals::Failure = "application/json"), (String = "text/plain"))),
+    (status = "default", description = "The token may be good, and is not lost", body = refusals::Failure),
+), security(()))]
 pub async fn serve(State(node): State<Node>, Query(query): Query<Gift>, request: Request) -> Response<Body> {
     let outcome = async {
         let body: Gift = read_json(request).await?;

@@ -2,13 +2,14 @@
 //! charges of single requests. `before` is the `id` of the last entry of the page before.
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{paying, respond, spawn};
 use crate::failure::{Code, Failure};
+use crate::http::extract::Query;
 use crate::http::refusals::Refusals;
 use crate::http::{Node, shapes};
 use crate::ledger::AccountKind;

@@ -2,14 +2,15 @@
 //! answers the same.
 
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::Response;
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
 use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{paying, read_json, respond, spawn};
 use crate::failure::{Code, Failure};
+use crate::http::extract::Query;
 use crate::http::refusals::Refusals;
 use crate::http::{Node, shapes};
 use crate::payment;

@@ -5,8 +5,8 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 use serde::Deserialize;
-use utoipa::ToSchema;
 use serde_json::{Map, json};
+use utoipa::ToSchema;
 
 use super::{paying, read_json, respond, spawn};
 use crate::failure::{Code, Failure};

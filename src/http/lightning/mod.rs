@@ -18,10 +18,11 @@ const PREFIXES: [&str; 5] =
 
 /// The routes of all verbs.
 pub fn mount(routes: Described<Node>) -> Described<Node> {
-    routes
-        .under(routes!(invoice::serve), &PREFIXES, &[])
-        .under(routes!(status::serve), &PREFIXES, &[])
-        .under(routes!(recover::serve), &PREFIXES, &[])
+    routes.under(routes!(invoice::serve), &PREFIXES, &[]).under(routes!(status::serve), &PREFIXES, &[]).under(
+        routes!(recover::serve),
+        &PREFIXES,
+        &[],
+    )
 }
 
 fn describe(billed: &Billed) -> Value {

@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 
 use super::describe;
 use crate::failure::{Code, Failure};
+use crate::http::balance::{read_json, respond, spawn};
 use crate::http::refusals::Refusals;
 use crate::http::{Node, shapes};
-use crate::http::balance::{read_json, respond, spawn};
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[schema(as = WantedStatus)]
