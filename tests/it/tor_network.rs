@@ -142,7 +142,8 @@ async fn a_client_in_tor_finds_the_node_pays_it_and_finds_it_again() {
     let (before, after) = pieces.split_at(2);
     upstream.next(Script::Paused { before: before.to_vec(), after: after.to_vec() });
     let chat = client.post(format!("{onion}/v1/chat/completions")).json(&ask_streaming("hello"));
-    let mut answer = chat.header("x-cashu", purse.send(500).await).header("x-cashu-change", "stream").send().await.unwrap();
+    let mut answer =
+        chat.header("x-cashu", purse.send(500).await).header("x-cashu-change", "stream").send().await.unwrap();
     assert_eq!(answer.status(), 200);
     read_until(&mut answer, "one ").await;
     upstream.resume();
@@ -172,7 +173,8 @@ async fn a_client_in_tor_finds_the_node_pays_it_and_finds_it_again() {
     // A stream that runs when the node stops runs to its end.
     upstream.next(Script::Paused { before: before.to_vec(), after: after.to_vec() });
     let chat = client.post(format!("{onion}/v1/chat/completions")).json(&ask_streaming("hello"));
-    let mut answer = chat.header("x-cashu", purse.send(500).await).header("x-cashu-change", "stream").send().await.unwrap();
+    let mut answer =
+        chat.header("x-cashu", purse.send(500).await).header("x-cashu-change", "stream").send().await.unwrap();
     read_until(&mut answer, "one ").await;
     let reading = tokio::spawn(async move { answer.text().await });
     let address = node.running().address();
