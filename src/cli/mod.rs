@@ -202,7 +202,9 @@ fn configured() -> Option<Config> {
 }
 
 fn log_to_stderr(log: &Log) -> Result<(), String> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.level).map_err(|error| error.to_string())?;
+    // arti tells at this level what it tries, every few seconds where there is no network.
+    let level = if log.level == "info" { "info,arti_client=warn,tor_=warn" } else { &log.level };
+    let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|error| error.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = if log.json { builder.json().with_span_list(false).try_init() } else { builder.try_init() };
     installed.map_err(|error| error.to_string())

@@ -160,7 +160,7 @@ mod tests {
         let trusting = Proxies::new(&["0.0.0.0/0".parse().unwrap()]);
         let entrance = Entrance { listener, proxies: trusting, visits: Some(receiver) };
         let (tracker, drain, stop) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
-        let serving = tokio::spawn(run(entrance, router, tracker.clone(), drain.clone(), stop));
+        let serving = TaskTracker::new().spawn(run(entrance, router, tracker.clone(), drain.clone(), stop));
         let (mut client, stream) = tokio::io::duplex(4096);
         visits.send(Visit { stream: Box::new(stream), circuit: 7 }).await.unwrap();
         let ask = "GET / HTTP/1.1\r\nhost: abc.onion\r\nx-forwarded-for: 192.0.2.1\r\n\r\n";

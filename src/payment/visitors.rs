@@ -294,7 +294,7 @@ mod tests {
         for number in 0..ALL_OF_TOR {
             assert_eq!(visitors.admit_quote(circuit(number)), Ok(()));
             assert_eq!(visitors.admit_quote(circuit(number)), Ok(()), "{number}");
-            assert_eq!(visitors.admit_quote(circuit(number)).is_err(), true, "a circuit has no more than an address");
+            assert!(visitors.admit_quote(circuit(number)).is_err(), "a circuit has no more than an address");
             assert_eq!(visitors.admit_invoice(circuit(number), &format!("i{number}"), clock.now_ms() + 60_000), Ok(()));
         }
         let fresh = circuit(ALL_OF_TOR);

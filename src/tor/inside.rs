@@ -22,7 +22,7 @@ pub(super) type Client = Arc<TorClient<PreferredRuntime>>;
 pub(super) type Standing = Result<Client, String>;
 
 /// Between two tries, doubled by each that fails.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// The Tor inside this program.

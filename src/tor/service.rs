@@ -27,8 +27,9 @@ const PORT: u16 = 80;
 const MAX_CIRCUITS: usize = 1024;
 /// Connections that wait to be served.
 const WAITING: usize = 16;
-/// What making the address takes is a file or two; a disk may be slow.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// What making the address takes is a file or two. A disk may be slow, and what this directory served before may
+/// just be ending.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Starts the onion. Its address is known at once, unless something is wrong.
 pub(super) async fn appear(inside: &Inside) -> (watch::Receiver<Standing>, Visits) {
@@ -45,8 +46,8 @@ pub(super) async fn appear(inside: &Inside) -> (watch::Receiver<Standing>, Visit
     };
     let (client, data_dir) = (inside.client.clone(), inside.data_dir.clone());
     inside.tasks.spawn(async move { keeper.keep(client, &data_dir).await });
-    let settled = own.wait_for(|standing| !standing.url.is_empty() || matches!(standing.state, State::Failed(_)));
-    if tokio::time::timeout(PATIENCE, settled).await.is_err() {
+    // Who announces the node would otherwise say two things one after the other.
+    if tokio::time::timeout(PATIENCE, own.wait_for(|standing| !standing.url.is_empty())).await.is_err() {
         tracing::warn!("the onion address is not known yet; the node starts without it");
     }
     (own, receiver)

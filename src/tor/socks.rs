@@ -161,3 +161,46 @@ fn is_plain_end(error: &std::io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<tor_proto::Error>());
     matches!(inner, Some(tor_proto::Error::EndReceived(reason)) if *reason == tor_cell::relaycell::msg::EndReason::MISC)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says these words to the door, and asks for a host in Tor. Gives the status of its reply.
+    async fn knock(door: &Url, words: &[&[u8]]) -> u8 {
+        let mut stream = TcpStream::connect(("127.0.0.1", door.port().unwrap())).await.unwrap();
+        for word in words {
+            stream.write_all(word).await.unwrap();
+            let mut answer = [0; 2];
+            stream.read_exact(&mut answer).await.unwrap();
+        }
+        stream.write_all(b"\x05\x01\x00\x03\x09abc.onion\x00\x50").await.unwrap();
+        let mut reply = [0; 10];
+        stream.read_exact(&mut reply).await.unwrap();
+        reply[1]
+    }
+
+    fn login(user: &str, password: &str) -> Vec<u8> {
+        let mut words = vec![1, u8::try_from(user.len()).unwrap()];
+        words.extend(user.as_bytes());
+        words.push(u8::try_from(password.len()).unwrap());
+        words.extend(password.as_bytes());
+        words
+    }
+
+    #[tokio::test]
+    async fn only_this_process_passes_and_without_tor_it_leads_nowhere() {
+        let (_sender, client) = watch::channel(Some(Err("not there".to_owned())));
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let door = open(client, &tasks, &stop).await.unwrap();
+        let password = door.password().unwrap();
+        assert_eq!((door.host_str(), password.len()), (Some("127.0.0.1"), 32));
+        assert_eq!(knock(&door, &[b"\x05\x01\x00"]).await, 2, "nobody");
+        let by_name: &[u8] = b"\x05\x01\x02";
+        assert_eq!(knock(&door, &[by_name, &login("mints", "guessed")]).await, 2);
+        assert_eq!(knock(&door, &[by_name, &login("mints", password)]).await, 3);
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+}

@@ -18,6 +18,8 @@ const ALLOWED: &[&str] = &[
     "MIT",
     "MIT-0",
     "MITNFA",
+    // Copyleft of its own files only, which are passed on as they are.
+    "MPL-2.0",
     "NCSA",
     "OpenSSL",
     "Unicode-3.0",

@@ -142,12 +142,17 @@ async fn a_client_in_tor_finds_the_node_pays_it_and_finds_it_again() {
     let (before, after) = pieces.split_at(2);
     upstream.next(Script::Paused { before: before.to_vec(), after: after.to_vec() });
     let chat = client.post(format!("{onion}/v1/chat/completions")).json(&ask_streaming("hello"));
-    let mut answer = chat.header("x-cashu", purse.send(500).await).send().await.unwrap();
+    let mut answer =
+        chat.header("x-cashu", purse.send(500).await).header("x-cashu-change", "stream").send().await.unwrap();
     assert_eq!(answer.status(), 200);
     read_until(&mut answer, "one ").await;
     upstream.resume();
     let rest = answer.text().await.unwrap();
     assert!(rest.contains("three") && rest.contains("[DONE]"), "{rest}");
+    let change = rest.split_once("cashuB").expect("the change is in the stream").1;
+    let change = change.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_' && c != '=').next().unwrap();
+    let left = purse.receive(&format!("cashuB{change}")).await.unwrap();
+    assert!((450..500).contains(&left), "{left}");
 
     // The operator's pages: no cookie that this browser could not send back.
     let page = client.get(format!("{onion}/admin/login")).send().await.unwrap();
@@ -168,7 +173,8 @@ async fn a_client_in_tor_finds_the_node_pays_it_and_finds_it_again() {
     // A stream that runs when the node stops runs to its end.
     upstream.next(Script::Paused { before: before.to_vec(), after: after.to_vec() });
     let chat = client.post(format!("{onion}/v1/chat/completions")).json(&ask_streaming("hello"));
-    let mut answer = chat.header("x-cashu", purse.send(500).await).send().await.unwrap();
+    let mut answer =
+        chat.header("x-cashu", purse.send(500).await).header("x-cashu-change", "stream").send().await.unwrap();
     read_until(&mut answer, "one ").await;
     let reading = tokio::spawn(async move { answer.text().await });
     let address = node.running().address();
@@ -184,7 +190,7 @@ async fn a_client_in_tor_finds_the_node_pays_it_and_finds_it_again() {
     let node = restarting.await.unwrap();
 
     // The same address as before.
-    assert_eq!(ok(node.get("/v1/info")).await["onion_url"], onion);
+    until("the address is the same", async || ok(node.get("/v1/info")).await["onion_url"] == onion.as_str()).await;
     let fresh = world.client();
     let info: Value = reached(&fresh, &format!("{onion}/v1/info")).await.json().await.unwrap();
     assert_eq!(info["onion_url"], onion);
