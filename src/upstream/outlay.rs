@@ -22,7 +22,8 @@ const PRUNING_MS: i64 = 60_000;
 /// What one request cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outlay {
-    pub request: String,
+    /// Of the hold of the request; see [`crate::ledger::ids`].
+    pub id: i64,
     pub upstream: Arc<str>,
     /// As the upstream calls it.
     pub model: String,
@@ -192,7 +193,7 @@ mod tests {
         let outlays = Outlays::default();
         let name: Arc<str> = "a".into();
         let outlay = |usd: &str, at_ms| Outlay {
-            request: "r".to_owned(),
+            id: 1,
             upstream: Arc::clone(&name),
             model: "m".to_owned(),
             usd: Some(usd.parse().unwrap()),
