@@ -65,7 +65,7 @@ impl WriterStats {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// Commits they took.
+    /// Batches they took: a commit each, or two where none waits for the disk.
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
@@ -96,6 +96,8 @@ pub(super) struct Writer {
     store: Store,
     desk: Desk,
     hot: &'static repo::Hot,
+    /// No other process writes at the same time.
+    writes_alone: bool,
     /// Holds and ends are one commit.
     joins: bool,
     clock: SharedClock,
@@ -117,11 +119,13 @@ impl Writer {
         let desk = store.desk(Durability::ProcessSafe);
         // Where nothing is waited for, two statements cost less by themselves than in a transaction: this can go
         // back to before its second statement, so SQLite keeps what every page was.
-        let joins = matches!(store.location(), Location::Sqlite(_)) && store.syncs(Durability::ProcessSafe);
+        let writes_alone = matches!(store.location(), Location::Sqlite(_));
+        let joins = writes_alone && store.syncs(Durability::ProcessSafe);
         Self {
             hot: repo::Hot::of(store.location()),
             store,
             desk,
+            writes_alone,
             joins,
             clock,
             owner,
@@ -161,9 +165,9 @@ impl Writer {
             let (mut batch, ends): (Vec<Entry>, Vec<Entry>) =
                 line.drain(..line.len().min(BATCH)).partition(|entry| matches!(entry, Entry::Place { .. }));
             let mut left = Vec::new();
-            if !writer.joins {
-                // On PostgreSQL rows of several accounts are locked. Another process that locks them for the
-                // other purpose would wait for this one, and this one for it.
+            if !writer.writes_alone {
+                // Rows of several accounts are locked. Another process that locks them for the other purpose
+                // would wait for this one, and this one for it.
                 left = writer.apply(std::mem::take(&mut batch)).await;
             }
             batch.extend(ends);
@@ -324,6 +328,12 @@ impl Writer {
         }
         if places.is_empty() && sheets.is_empty() {
             return Ok((HashSet::new(), repo::end_holds(&mut turn, self.hot, ends, owner, now_ms).await?));
+        }
+        if sheets.is_empty() && !self.joins {
+            // Should the second fail, the first is tried again with it: what is placed already breaks a rule, is
+            // refused alone, and given free.
+            let missing = repo::place_holds(&mut turn, self.hot, places, owner, now_ms).await?;
+            return Ok((missing, repo::end_holds(&mut turn, self.hot, ends, owner, now_ms).await?));
         }
         let mut all = turn.begin().await?;
         for sheet in &sheets {
