@@ -510,8 +510,7 @@ impl Job {
         self.count_undone(&failure);
         let nothing = Cost::new(Usage::default(), None);
         self.describe(&nothing);
-        let record = self.record(&nothing, Msat::ZERO);
-        let sheets = self.candidate.sheets();
+        let (record, sheets) = self.record(&nothing, Msat::ZERO);
         self.exchange.pool.note(self.outlay(None));
         self.pass.used(0);
         let Self { exchange, lease, pass, hold, payer, request_id, candidate, dialect, mut trace, .. } = *self;
