@@ -18,7 +18,15 @@ use super::{AdminError, AdminState};
 
 /// All calls, with their description.
 pub(super) fn calls() -> OpenApiRouter<AdminState> {
-    OpenApiRouter::new().merge(super::upstreams::api())
+    OpenApiRouter::new()
+        .merge(super::upstreams::api())
+        .merge(super::announcements::api())
+        .merge(super::maintenance::api())
+        .merge(super::models::api())
+        .merge(super::settings::api())
+        .merge(super::tariffs::api())
+        .merge(super::trail::api())
+        .merge(super::vouchers::api())
 }
 
 /// A refusal, as every call says it.

@@ -93,7 +93,7 @@ pub(super) async fn log_out(
 fn form(state: &AdminState, status: StatusCode, message: &str) -> Result<Response, AdminError> {
     let csrf = session::random_token();
     let cookie = session::set_cookie(COOKIE, &csrf, PATH, HOUR_IN_SECONDS, state.secure_cookies)?;
-    let html = page(&Page { name: &state.name, csrf: &csrf, message })?;
+    let html = page(&Page { name: &state.name(), csrf: &csrf, message })?;
     Ok((status, AppendHeaders([(header::SET_COOKIE, cookie)]), html).into_response())
 }
 

@@ -12,9 +12,11 @@
 //! * A client's key appears as the start of its hash, never as itself.
 //! * Handlers hold no policy: they ask the ledger and the wallet, and render.
 
+mod announcements;
 mod api;
 mod frame;
 mod login;
+mod maintenance;
 mod metrics;
 mod models;
 mod network;
@@ -24,8 +26,10 @@ mod password;
 mod repo;
 mod requests;
 mod session;
+pub mod settings;
+pub mod tariffs;
 mod throttle;
-mod trail;
+pub mod trail;
 mod upstreams;
 mod vouchers;
 
@@ -69,8 +73,6 @@ pub struct AdminState {
     pub importer: Arc<Importer>,
     /// As [`ensure_password`] gave it.
     pub password: Password,
-    /// The node's name, for the headline.
-    pub name: String,
     pub version: &'static str,
     /// Whether the pages are reached by HTTPS, so that cookies may insist on it.
     pub secure_cookies: bool,
@@ -90,6 +92,11 @@ pub struct OnNostr {
 }
 
 impl AdminState {
+    /// The node's name, for the headline.
+    fn name(&self) -> String {
+        self.exchange.settings.now().info.name.clone()
+    }
+
     fn now_ms(&self) -> i64 {
         self.ledger.clock().now_ms()
     }
@@ -103,15 +110,15 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/", get(async || Redirect::to("/admin")))
         .route("/admin/login", get(login::show).post(login::log_in))
         .route("/admin/logout", post(login::log_out))
-        .route("/admin/models", get(models::show))
-        .route("/admin/models/sync", post(models::sync))
-        .route("/admin/models/decide", post(models::decide))
-        .route("/admin/models/switch", post(models::switch))
+        .merge(models::pages())
         .route("/admin/network", get(network::show))
         .route("/admin/requests", get(requests::show))
         .merge(upstreams::pages())
-        .route("/admin/vouchers", get(vouchers::show).post(vouchers::issue))
-        .route("/admin/vouchers/revoke", post(vouchers::revoke))
+        .merge(announcements::pages())
+        .merge(settings::pages())
+        .merge(tariffs::pages())
+        .merge(trail::pages())
+        .merge(vouchers::pages())
         .route("/admin/unit", post(frame::choose_unit))
         .route("/admin/style.css", get(style))
         .route("/admin/{*rest}", get(async || (StatusCode::NOT_FOUND, "There is no such page.")))

@@ -3,6 +3,7 @@
 //! Exit codes that all verbs share: 0 done; 1 not done, the last line says why; 2 not begun, the words make
 //! no sense. A verb that has more of them says so in its own page.
 
+mod announcements;
 mod audit;
 mod backup;
 mod check;
@@ -13,14 +14,21 @@ mod passphrase;
 mod profiles;
 mod restore;
 mod run;
+mod settings;
 mod tariffs;
+mod trail;
 mod upstreams;
 mod vouchers;
 mod windows;
 
 use std::process::ExitCode;
 
+use serde_json::Value;
+
+use crate::admin::trail::{Act, CLI, record};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Log, Secret};
+use crate::exchange;
 use crate::nostr::Identity;
 use crate::store::Store;
 
@@ -48,6 +56,7 @@ const VERBS: &[Verb] = &[
         help: "stop and resume the sale; balances and refunds stay open",
         run: maintenance::main,
     },
+    Verb { name: "settings", arguments: settings::ARGUMENTS, help: settings::HELP, run: settings::main },
     Verb { name: "models", arguments: models::ARGUMENTS, help: models::HELP, run: models::main },
     Verb {
         name: "upstreams",
@@ -57,7 +66,19 @@ const VERBS: &[Verb] = &[
     },
     Verb { name: "profiles", arguments: profiles::ARGUMENTS, help: profiles::HELP, run: profiles::main },
     Verb { name: "windows", arguments: windows::ARGUMENTS, help: windows::HELP, run: windows::main },
+    Verb {
+        name: "announcements",
+        arguments: announcements::ARGUMENTS,
+        help: announcements::HELP,
+        run: announcements::main,
+    },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
+    Verb {
+        name: "trail",
+        arguments: "[--actor A] [--action A] [--limit N]",
+        help: "what operators changed, newest first; --json",
+        run: trail::main,
+    },
     Verb {
         name: "audit",
         arguments: "[--json]",
@@ -162,6 +183,18 @@ fn with_page<A>(
 async fn beside(config: &Config) -> Result<Store, String> {
     let url = config.storage.database_url.as_ref().map(Secret::expose);
     Store::open_beside(&config.storage.data_dir, url).await.map_err(|error| error.to_string())
+}
+
+/// The settings that are in force beside a node: those of the environment, over what the node was told.
+async fn in_force(config: &Config, store: &Store) -> Result<Config, String> {
+    let told = store.told().await.map_err(|error| error.to_string())?;
+    Ok(exchange::in_force(config, told).0)
+}
+
+/// Notes in the trail what was done from the command line. What moves money is noted before it is done.
+async fn note(store: &Store, action: &'static str, subject: &str, detail: &Value) -> Result<(), String> {
+    let noted = record(store, CLI, Act { action, subject }, detail, SystemClock.now_ms()).await;
+    noted.map_err(|error| error.to_string())
 }
 
 /// Reads the configuration, or says every fault of it in a line.

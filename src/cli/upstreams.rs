@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
-use super::{beside, block_on, configured, done, tell};
+use super::{beside, block_on, configured, done, note, tell};
 use crate::config::Config;
 use crate::pages::format;
 use crate::store::Store;
@@ -56,6 +56,7 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
             if !repo::clear(store, &name).await.map_err(lost)? {
                 return Err(format!("there is no upstream {name}; coinslot upstreams list shows them"));
             }
+            note(store, "upstreams.clear", &name, &json!({})).await?;
             Ok(if json { format!("{}\n", json!({ "cleared": name })) } else { format!("{name} is asked again.\n") })
         }
     }

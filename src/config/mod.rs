@@ -8,12 +8,14 @@
 
 mod address;
 mod fault;
+mod live;
 mod read;
 mod secret;
 mod settings;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod told;
 mod upstreams;
 mod values;
 
@@ -31,8 +33,10 @@ use crate::money::Msat;
 
 pub use address::mint_url;
 pub use fault::{Fault, Faults};
+pub use live::Live;
 pub use secret::Secret;
 pub use settings::{NOT_USED_YET, SETTINGS, Setting};
+pub use told::{EDITABLE, Editable, Environment, Force, Origin, Told};
 pub use upstreams::{Choice, ModelRule, Protocol, Timeouts, Upstream, UpstreamKind, Upstreams};
 
 /// Everything the node was told.
@@ -53,6 +57,8 @@ pub struct Config {
     pub log: Log,
     /// Names out of [`NOT_USED_YET`] that were given and ask for something.
     pub not_used: Vec<&'static str>,
+    /// What all of it was read from.
+    pub environment: Environment,
 }
 
 impl Config {
@@ -118,6 +124,8 @@ pub struct Server {
     pub keep_alive: Option<Duration>,
     /// `MAINTENANCE`; `None`: a stored switch decides.
     pub maintenance: Option<bool>,
+    /// `ACCEPT_NEW_TOKENS`, true; otherwise no new money comes in.
+    pub takes_money: bool,
 }
 
 /// What the node says about itself.

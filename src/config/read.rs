@@ -7,15 +7,20 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret, Server,
-    Storage, Timeouts, Upstream, UpstreamKind, Upstreams, address, upstreams, values,
+    Admin, Backups, Clients, Config, Environment, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules,
+    Secret, Server, Storage, Timeouts, Upstream, UpstreamKind, Upstreams, address, upstreams, values,
 };
 
 /// Reads everything and fails with all faults at once.
 pub(super) fn config(vars: &BTreeMap<String, String>) -> Result<Config, Faults> {
     let mut reader = Reader::new(vars);
     match reader.config() {
-        Some(config) if reader.faults.is_empty() => Ok(config),
+        Some(config) if reader.faults.is_empty() => {
+            let environment = Environment::of(vars)
+                .with_contents("SECRET_KEY", "SECRET_KEY_FILE", config.storage.secret_key.as_ref())
+                .with_contents("BACKUP_PASSPHRASE", "BACKUP_PASSPHRASE_FILE", config.backups.passphrase.as_ref());
+            Ok(Config { environment, ..config })
+        }
         _ => Err(Faults(reader.faults)),
     }
 }
@@ -70,6 +75,7 @@ impl<'a> Reader<'a> {
             nostr: nostr?,
             log: log?,
             not_used: self.not_used(),
+            environment: Environment::default(),
         })
     }
 
@@ -83,6 +89,7 @@ impl<'a> Reader<'a> {
         let shutdown_timeout = self.get("SHUTDOWN_TIMEOUT_SECONDS", values::seconds);
         let keep_alive = self.get("SSE_KEEP_ALIVE_SECONDS", values::seconds_or_never);
         let maintenance = self.optional("MAINTENANCE", values::boolean);
+        let takes_money = self.get("ACCEPT_NEW_TOKENS", values::boolean);
         Some(Server {
             host: host?,
             port: port?,
@@ -93,6 +100,7 @@ impl<'a> Reader<'a> {
             shutdown_timeout: shutdown_timeout?,
             keep_alive: keep_alive?,
             maintenance: maintenance?,
+            takes_money: takes_money?,
         })
     }
 

@@ -28,6 +28,7 @@ mod receipts;
 mod record;
 mod replay;
 mod repo;
+mod settings;
 mod settle;
 mod tariffs;
 
@@ -44,7 +45,6 @@ use tokio_util::task::TaskTracker;
 use crate::catalog::import::Importer;
 use crate::catalog::limits::WorstCase;
 use crate::catalog::route::{Buyer, Candidate, Market, Picture, RouteError};
-use crate::config::MissingUsage;
 use crate::dialect::body::{self, Lens};
 use crate::dialect::{Ask, BadRequest, Dialect, Feature, Receipt, Request, Shape};
 use crate::failpoint::failpoint;
@@ -69,6 +69,7 @@ pub use delivery::{Aborted, Deliveries, Delivery, Out};
 pub use maintenance::{Maintenance, turn as turn_maintenance};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
 pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays};
+pub use settings::{Changed, Settings, Untold, in_force, tell, weigh};
 
 /// Streams whose client left that are read to their end at the same time.
 const MAX_DRAINS: usize = 64;
@@ -177,7 +178,8 @@ pub struct Exchange {
     pub till: Till,
     pub ledger: Ledger,
     pub pool: Arc<Pool>,
-    pub missing_usage: MissingUsage,
+    /// What is in force of the configuration.
+    pub settings: Settings,
     pub maintenance: Maintenance,
     /// How fast keys may spend.
     pub rates: Arc<Rates>,

@@ -1,5 +1,6 @@
 //! HTTP: parse, call, render. No policy lives here.
 
+mod announcements;
 mod balance;
 pub mod envelope;
 pub mod headers;
@@ -61,7 +62,6 @@ pub struct Node(Arc<Parts>);
 #[derive(Clone, Debug)]
 pub struct Parts {
     pub exchange: Arc<Exchange>,
-    pub info: Arc<config::Info>,
     pub spool: Spool,
     pub listing: Arc<models::Listing>,
     /// Cancelled when the node stops accepting.
@@ -76,13 +76,9 @@ pub struct Parts {
 
 impl Node {
     #[must_use]
-    pub fn new(exchange: Arc<Exchange>, mut info: config::Info, spool: Spool, draining: CancellationToken) -> Self {
-        if info.npub.is_empty() {
-            exchange.identity.npub().clone_into(&mut info.npub);
-        }
+    pub fn new(exchange: Arc<Exchange>, spool: Spool, draining: CancellationToken) -> Self {
         Self(Arc::new(Parts {
             exchange,
-            info: Arc::new(info),
             spool,
             listing: Arc::default(),
             draining,
@@ -90,6 +86,16 @@ impl Node {
             directory: None,
             announcer: None,
         }))
+    }
+
+    /// What the node says about itself.
+    #[must_use]
+    pub fn info(&self) -> config::Info {
+        let mut info = self.exchange.settings.now().info.clone();
+        if info.npub.is_empty() {
+            self.exchange.identity.npub().clone_into(&mut info.npub);
+        }
+        info
     }
 
     /// The same node, showing the outcomes of these audits.
@@ -131,6 +137,7 @@ pub fn router(node: Node, front: axum::routing::MethodRouter<Node>, cors_origins
         router = router
             .route(&at("/info"), get(info::info))
             .route(&at("/rate"), get(rate::show))
+            .route(&at("/announcements"), get(announcements::list))
             .route(&at("/models"), get(models::list))
             .route(&at("/models/"), get(models::list))
             .route(&at("/models/paths"), get(paths::list))

@@ -8,7 +8,6 @@ use async_trait::async_trait;
 
 use super::Job;
 use crate::catalog::route::Buyer;
-use crate::config::Info;
 use crate::exchange::Exchange;
 use crate::nostr::{Announcer, Listing, public_url};
 
@@ -16,7 +15,6 @@ use crate::nostr::{Announcer, Listing, public_url};
 pub struct Announce {
     pub announcer: Announcer,
     pub exchange: Arc<Exchange>,
-    pub info: Info,
     /// Whether the operator was told why an address is not announced.
     pub told: AtomicBool,
 }
@@ -24,7 +22,9 @@ pub struct Announce {
 impl Announce {
     /// What there is to say; `None`: nobody could come.
     fn listing(&self) -> Option<Listing> {
-        let given = [("HTTP_URL", &self.info.http_url), ("ONION_URL", &self.info.onion_url)];
+        let settings = self.exchange.settings.now();
+        let info = &settings.info;
+        let given = [("HTTP_URL", &info.http_url), ("ONION_URL", &info.onion_url)];
         let is_told = self.told.swap(true, Ordering::Relaxed);
         let urls = given.into_iter().filter(|(_, url)| !url.is_empty()).filter_map(|(name, url)| {
             let refused = |why| {
@@ -40,8 +40,8 @@ impl Announce {
         }
         let models = self.exchange.market.listing(Buyer::anybody(&self.exchange.pool));
         Some(Listing {
-            name: self.info.name.clone(),
-            about: self.info.description.clone(),
+            name: info.name.clone(),
+            about: info.description.clone(),
             urls,
             mints: self.exchange.till.wallet().mints().to_vec(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

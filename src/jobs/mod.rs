@@ -28,6 +28,7 @@ mod resume_operations;
 mod take_back_unclaimed;
 mod take_snapshot;
 mod watch_maintenance;
+mod watch_settings;
 mod watch_tariffs;
 mod watch_upstreams;
 
@@ -63,6 +64,7 @@ pub use resume_operations::ResumeOperations;
 pub use take_back_unclaimed::TakeBackUnclaimed;
 pub use take_snapshot::TakeSnapshot;
 pub use watch_maintenance::WatchMaintenance;
+pub use watch_settings::WatchSettings;
 pub use watch_tariffs::WatchTariffs;
 pub use watch_upstreams::WatchUpstreams;
 

@@ -57,6 +57,34 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// A time in UTC as [`utc`] writes it, or with a space for the `T`, and without the seconds or the `Z` if need be; or
+/// a day alone. In ms since the Unix epoch.
+pub(crate) fn read_utc(text: &str) -> Option<i64> {
+    let text = text.trim().trim_end_matches('Z');
+    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
+    let number = |text: &str, digits: usize| {
+        let is_one = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<i64>().ok().filter(|_| is_one)
+    };
+    let mut parts = date.split('-');
+    let (year, month, day) = (number(parts.next()?, 4)?, number(parts.next()?, 2)?, number(parts.next()?, 2)?);
+    let mut clock = time.split(':');
+    let (hour, minute) = (number(clock.next()?, 2)?, number(clock.next()?, 2)?);
+    let second = clock.next().map_or(Some(0), |second| number(second, 2))?;
+    if parts.next().is_some() || clock.next().is_some() || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    // The day from [`civil`] backwards: only a day that there is comes out as it went in.
+    let shifted = if month > 2 { month - 3 } else { month + 9 };
+    let years = if month > 2 { year } else { year - 1 };
+    let (era, year_of_era) = (years.div_euclid(400), years.rem_euclid(400));
+    let day_of_year = (153 * shifted + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    let seconds = (hour * 60 + minute) * 60 + second;
+    (civil(days) == (year, month, day)).then(|| days.saturating_mul(DAY_MS).saturating_add(seconds * 1000))
+}
+
 /// A span of time in its two largest units.
 pub(crate) fn age(span_ms: i64) -> String {
     let seconds = span_ms.max(0) / 1000;
@@ -107,6 +135,23 @@ mod tests {
         ];
         for (time_ms, text) in rows {
             assert_eq!(utc(time_ms), text);
+        }
+        for (time_ms, text) in rows {
+            assert_eq!(read_utc(text), Some(time_ms.div_euclid(1000) * 1000), "{text}");
+        }
+        assert_eq!(read_utc("2026-09-21 14:13"), Some(1_789_999_980_000));
+        assert_eq!(read_utc("2000-02-29"), Some(951_782_400_000));
+        for bad in [
+            "",
+            "2026-02-30",
+            "2026-13-01",
+            "2026-1-1",
+            "2026-01-01T24:00",
+            "2026-01-01T1:00",
+            "tomorrow",
+            "2026-01-01-01",
+        ] {
+            assert_eq!(read_utc(bad), None, "{bad}");
         }
         assert!(!utc(i64::MAX).is_empty() && !utc(i64::MIN).is_empty());
     }

@@ -56,6 +56,7 @@ impl Till {
         limits: Limits,
         address: Option<IpAddr>,
     ) -> Result<Invoice, Failure> {
+        self.may_come_in()?;
         let id = uuid::Uuid::new_v4().to_string();
         self.admit_invoice(&id, address).await?;
         let made = self.make_invoice_for_key(id.clone(), sats, limits).await;
@@ -132,6 +133,7 @@ impl Till {
     /// # Errors
     /// When no mint makes one.
     pub async fn invoice_for(&self, account: AccountId, sats: Sat) -> Result<Invoice, Failure> {
+        self.may_come_in()?;
         let id = uuid::Uuid::new_v4().to_string();
         self.wallet().invoice(id, account, sats).await.map_err(invoice_failure)
     }

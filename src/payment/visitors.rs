@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::SharedClock;
-use crate::config::Clients;
+use crate::config::{Clients, Live};
 use crate::vault::Vault;
 
 /// Most addresses that are remembered. The one that was longest quiet makes room.
@@ -27,7 +27,7 @@ const MINUTE_MS: i64 = 60 * 1000;
 pub struct Visitors {
     vault: Vault,
     clock: SharedClock,
-    allowance: Clients,
+    allowance: Live<Clients>,
     seen: Mutex<HashMap<String, Visitor>>,
 }
 
@@ -86,13 +86,18 @@ impl TooMuch {
 impl Visitors {
     #[must_use]
     pub fn new(vault: Vault, clock: SharedClock, allowance: Clients) -> Self {
-        Self { vault, clock, allowance, seen: Mutex::default() }
+        Self { vault, clock, allowance: Live::new(allowance), seen: Mutex::default() }
     }
 
     /// What one address may do.
     #[must_use]
-    pub const fn allowance(&self) -> &Clients {
-        &self.allowance
+    pub fn allowance(&self) -> Clients {
+        *self.allowance.get()
+    }
+
+    /// From now on this.
+    pub fn set_allowance(&self, allowance: Clients) {
+        self.allowance.put(allowance);
     }
 
     /// Invoices of this address that were not known to be paid, and whose time is not over.
@@ -113,7 +118,7 @@ impl Visitors {
     /// When the address has made, or has waiting, too many.
     pub fn admit_invoice(&self, address: Option<IpAddr>, id: &str, end_ms: i64) -> Result<(), TooMuch> {
         let now_ms = self.clock.now_ms();
-        let Clients { creates_per_hour, max_pending, .. } = self.allowance;
+        let Clients { creates_per_hour, max_pending, .. } = self.allowance();
         let mut outcome = Ok(());
         self.with(address, |visitor| {
             visitor.waiting.retain(|(_, end)| *end > now_ms);
@@ -155,7 +160,7 @@ impl Visitors {
     /// # Errors
     /// When it has sent too many that were none.
     pub fn admit_guess(&self, address: Option<IpAddr>) -> Result<(), TooMuch> {
-        let Some(most) = self.allowance.wrong_vouchers_per_hour else { return Ok(()) };
+        let Some(most) = self.allowance().wrong_vouchers_per_hour else { return Ok(()) };
         let now_ms = self.clock.now_ms();
         let mut outcome = Ok(());
         self.with(address, |visitor| outcome = visitor.wrong.room(now_ms, most).map_err(TooMuch::after_ms));
@@ -167,7 +172,7 @@ impl Visitors {
     /// # Errors
     /// When the address has had too many.
     pub fn admit_quote(&self, address: Option<IpAddr>) -> Result<(), TooMuch> {
-        let Some(most) = self.allowance.quotes_per_minute else { return Ok(()) };
+        let Some(most) = self.allowance().quotes_per_minute else { return Ok(()) };
         let now_ms = self.clock.now_ms();
         let mut outcome = Ok(());
         self.with(address, |visitor| {
@@ -181,7 +186,7 @@ impl Visitors {
 
     /// The code was none.
     pub fn guessed_wrong(&self, address: Option<IpAddr>) {
-        if self.allowance.wrong_vouchers_per_hour.is_some() {
+        if self.allowance().wrong_vouchers_per_hour.is_some() {
             let now_ms = self.clock.now_ms();
             self.with(address, |visitor| visitor.wrong.count(now_ms));
         }

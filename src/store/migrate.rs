@@ -69,6 +69,7 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 22, common: include_str!("../migrations/0022_traffic.sql"), sqlite: "", postgres: "" },
     Migration { version: 23, common: include_str!("../migrations/0023_operators.sql"), sqlite: "", postgres: "" },
+    Migration { version: 26, common: include_str!("../migrations/0026_pages.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

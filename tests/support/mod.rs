@@ -20,6 +20,7 @@ pub mod lossy;
 pub mod mint;
 pub mod node;
 pub mod prices;
+pub mod program;
 pub mod proxy;
 pub mod purse;
 pub mod reckon;
