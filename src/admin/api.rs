@@ -21,6 +21,7 @@ pub(super) fn calls() -> OpenApiRouter<AdminState> {
     OpenApiRouter::new()
         .merge(super::upstreams::api())
         .merge(super::announcements::api())
+        .merge(super::backup::api())
         .merge(super::maintenance::api())
         .merge(super::models::api())
         .merge(super::settings::api())

@@ -14,6 +14,7 @@
 
 mod announcements;
 mod api;
+mod backup;
 mod frame;
 mod login;
 mod maintenance;
@@ -43,6 +44,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
 use crate::audit::Latest;
+use crate::backup::BackupError;
 use crate::catalog::import::{ImportError, Importer};
 use crate::exchange::Exchange;
 use crate::ledger::Ledger;
@@ -115,6 +117,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/requests", get(requests::show))
         .merge(upstreams::pages())
         .merge(announcements::pages())
+        .merge(backup::pages())
         .merge(settings::pages())
         .merge(tariffs::pages())
         .merge(trail::pages())
@@ -143,6 +146,8 @@ pub enum AdminError {
     Wallet(#[from] WalletError),
     #[error(transparent)]
     Import(#[from] ImportError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error("cookie: {0}")]
     Cookie(String),
     #[error("password hash: {0}")]

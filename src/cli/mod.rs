@@ -58,12 +58,7 @@ const VERBS: &[Verb] = &[
     },
     Verb { name: "settings", arguments: settings::ARGUMENTS, help: settings::HELP, run: settings::main },
     Verb { name: "models", arguments: models::ARGUMENTS, help: models::HELP, run: models::main },
-    Verb {
-        name: "upstreams",
-        arguments: "[list|clear NAME] [--json]",
-        help: "who is behind the node and why one is barred; ask it again",
-        run: upstreams::main,
-    },
+    Verb { name: "upstreams", arguments: upstreams::ARGUMENTS, help: upstreams::HELP, run: upstreams::main },
     Verb { name: "profiles", arguments: profiles::ARGUMENTS, help: profiles::HELP, run: profiles::main },
     Verb { name: "windows", arguments: windows::ARGUMENTS, help: windows::HELP, run: windows::main },
     Verb {

@@ -67,6 +67,7 @@ use count::{Broken, Watch};
 use delivery::Form;
 pub use delivery::{Aborted, Deliveries, Delivery, Out};
 pub use maintenance::{Maintenance, turn as turn_maintenance};
+pub use probe::{Tested, cheapest, timed};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
 pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays};
 pub use settings::{Changed, Settings, Untold, in_force, tell, weigh};

@@ -69,6 +69,7 @@ mod tidy;
 mod trail;
 mod two_nodes;
 mod unclaimed;
+mod upstreams_page;
 mod usage;
 mod vouchers;
 mod xcashu;

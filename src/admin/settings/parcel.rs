@@ -197,7 +197,7 @@ pub(super) async fn take(
     dry_run: bool,
 ) -> Result<Taken, AdminError> {
     let (told, tariffs) = (state.ledger.store().told().await?, state.ledger.tariffs().await?);
-    let dearest = state.pool.upstreams().map(crate::upstream::Upstream::fee).max();
+    let dearest = state.pool.upstreams().iter().map(|upstream| upstream.fee()).max();
     let plan = parcel.plan(&state.exchange.settings.now(), &told, &tariffs, dearest).map_err(refused)?;
     if !dry_run {
         plan.carry_out(&state.ledger, actor.as_str(), state.now_ms()).await?;

@@ -82,7 +82,7 @@ async fn view(state: &AdminState) -> Result<View, AdminError> {
 
 /// The highest fee of an upstream.
 fn dearest(state: &AdminState) -> Option<Decimal> {
-    state.pool.upstreams().map(crate::upstream::Upstream::fee).max()
+    state.pool.upstreams().iter().map(|upstream| upstream.fee()).max()
 }
 
 fn check(state: &AdminState, name: &str, terms: (Decimal, bool)) -> Result<(), AdminError> {

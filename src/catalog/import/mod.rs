@@ -228,7 +228,7 @@ impl Importer {
             return Ok(false);
         }
         let (checked, now_ms) = (repo::checked(&self.store).await?, self.clock.now_ms());
-        let is_due = |place: &Place<'_>| {
+        let is_due = |place: &Place| {
             let name = place.name();
             let Some((_, at_ms, well)) = checked.iter().find(|(known, _, _)| *known == name) else { return true };
             let pause = if *well { self.interval } else { self.interval.min(RETRY) };
