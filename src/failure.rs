@@ -121,6 +121,8 @@ pub enum Code {
     Overloaded,
     /// The operator has stopped the sale.
     Maintenance,
+    /// The operator takes no new money.
+    NotTaken,
     /// The node was restored from a copy, and is not sure of its ecash yet.
     Recovering,
     Internal,

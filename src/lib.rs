@@ -34,6 +34,7 @@
 //!   [`net`]: the only builder of HTTP clients and WebSockets. [`vault`]: secrets at rest.
 //! * [`lnurl`]: from a Lightning address to an invoice. [`failpoint`]: where a test can kill the node.
 //! * [`metrics`]: what a process counts, without a lock. [`status`]: how models did, in slots of time.
+//!   [`news`]: what the operator announces.
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
 //! * [`ledger`]: accounts, transfers, holds, the terms of keys and what the operator does with them, vouchers,
 //!   profiles and windows, the numbers that charges were reckoned by, the group-committing writer, the proof of
@@ -103,6 +104,7 @@ pub mod lnurl;
 pub mod metrics;
 pub mod money;
 pub mod net;
+pub mod news;
 pub mod node;
 pub mod nostr;
 pub mod openapi;

@@ -26,7 +26,7 @@ use crate::catalog::import::{ImportError, Importer};
 use crate::catalog::{file, route::Market};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Mints, Secret};
-use crate::exchange::{Deliveries, Exchange, Maintenance, Replays};
+use crate::exchange::{Deliveries, Exchange, Maintenance, Replays, Settings};
 use crate::http;
 use crate::jobs::{self, Crew};
 use crate::ledger::Ledger;
@@ -113,6 +113,8 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let data_dir = config.storage.data_dir.clone();
     let url = config.storage.database_url.as_ref().map(Secret::expose);
     let store = Store::open(&data_dir, url, config.storage.strict).await?;
+    let settings = Settings::open(&config, &store).await?;
+    let config = Config::clone(&settings.now());
     let lock = FileLock::take(&data_dir.join("node.lock"), &data_dir.display().to_string())?;
     let vault = Vault::open(&data_dir, config.storage.secret_key.as_ref())?;
     let owner = node_id(&data_dir)?;
@@ -131,13 +133,13 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let snapshots = Snapshots::new(&config, store.reader(), &vault);
     let book = Arc::new(PriceBook::from_config(&config.pricing, &ways.prices, Arc::clone(&clock))?);
     let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;
-    let exchange = open_exchange(&config, ways, &wallet, vault, Arc::clone(&book), identity).await?;
+    let exchange = open_exchange(settings, ways, &wallet, vault, Arc::clone(&book), identity).await?;
     let exchanges = exchange.tracker.clone();
     let network = network::open(&config, ways, &exchange)?;
     let (onion, visits) = tor.appear().await;
     let latest = Latest::default();
     let spool = http::Spool::new(config.server.max_body_bytes, config.server.max_buffered_bytes);
-    let state = http::Node::new(Arc::clone(&exchange), config.info.clone(), spool, drain.clone())
+    let state = http::Node::new(Arc::clone(&exchange), spool, drain.clone())
         .showing(latest.clone())
         .on_nostr(Some(network.announcer.clone()), network.directory.clone())
         .in_tor(onion.clone());
@@ -180,19 +182,20 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
 
 /// Everything that serving a request takes.
 async fn open_exchange(
-    config: &Config,
+    settings: Settings,
     ways: &Ways,
     wallet: &Wallet,
     vault: Vault,
     book: Arc<PriceBook>,
     identity: Identity,
 ) -> Result<Arc<Exchange>, StartError> {
+    let config = settings.now();
     let ledger = wallet.ledger().clone();
     let clock = Arc::clone(ledger.clock());
     let pool = Pool::open(&config.upstreams, ledger.store(), &vault, &ways.upstreams, &clock).await?;
     let maintenance = Maintenance::new(config.server.maintenance);
     maintenance.look(ledger.store()).await?;
-    let importer = open_prices(config, &ways.prices, ledger.store(), &pool, &clock).await?;
+    let importer = open_prices(&config, &ways.prices, ledger.store(), &pool, &clock).await?;
     let mut pricing = config.pricing.clone();
     // Whose models are to come has models, though none may be there yet.
     pricing.model_based = pricing.model_based.or(importer.has_sources().then_some(true));
@@ -207,7 +210,7 @@ async fn open_exchange(
         till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost, config.clients),
         ledger,
         pool,
-        missing_usage: config.pricing.missing_usage,
+        settings,
         maintenance,
         rates: Rates::new(config.key_limits, clock),
         tracker: TaskTracker::new(),
@@ -218,6 +221,7 @@ async fn open_exchange(
         traffic: Arc::default(),
         traces,
     });
+    exchange.apply_settings();
     exchange.learn_tariffs().await?;
     Ok(exchange)
 }
@@ -262,7 +266,6 @@ async fn admin_pages(
         pool: Arc::clone(&exchange.pool),
         importer: Arc::clone(&exchange.importer),
         password: admin.password,
-        name: config.info.name.clone(),
         version: env!("CARGO_PKG_VERSION"),
         npubs: config.admin.npubs.clone().into(),
         origins: doors::origins(config),
@@ -293,6 +296,7 @@ fn start_upkeep(
     }
     jobs::start(crew, stop, jobs::KeepPrices { importer: Arc::clone(&exchange.importer) });
     jobs::start(crew, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
+    jobs::start(crew, stop, jobs::WatchSettings { exchange: Arc::clone(exchange) });
     jobs::start(crew, stop, jobs::WatchTariffs { exchange: Arc::clone(exchange) });
     jobs::start(crew, stop, jobs::WatchUpstreams { exchange: Arc::clone(exchange) });
     jobs::start(crew, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
@@ -338,19 +342,14 @@ fn start_jobs(
 ) {
     let wallet = exchange.till.wallet().clone();
     let idle = exchange.pool.longest_silence().unwrap_or(Duration::from_secs(120));
-    if let Some(recipient) = config.payouts.recipient.clone() {
-        let (minimum, period) = (config.payouts.minimum, config.payouts.interval);
-        jobs::start(crew, stop, jobs::PayOut { wallet: wallet.clone(), recipient, minimum, period });
-    }
+    jobs::start(crew, stop, jobs::PayOut { exchange: Arc::clone(exchange), period: config.payouts.interval });
     if let Some(period) = config.payouts.expiry_interval {
         jobs::start(crew, stop, jobs::RefundExpired { wallet: wallet.clone(), period });
     }
     if let Some(claim_time) = config.payouts.claim_time {
         jobs::start(crew, stop, jobs::TakeBackUnclaimed { wallet: wallet.clone(), claim_time });
     }
-    if config.mints.ladder_coins > 0 {
-        jobs::start(crew, stop, jobs::RefillLadder { wallet: wallet.clone() });
-    }
+    jobs::start(crew, stop, jobs::RefillLadder { wallet: wallet.clone() });
     let auditor = Auditor::of(exchange.ledger.clone(), Inspector::of(&wallet), jobs::MOST_ASKED);
     jobs::start(crew, stop, jobs::CheckBooks { auditor, latest });
     jobs::start(crew, stop, jobs::ResumeOperations { wallet, started_ms });

@@ -22,8 +22,16 @@ use crate::openapi::Described;
 pub(super) fn calls() -> Described<AdminState> {
     let all = Described::new();
     let all = all.calls(super::access::api());
+    let all = all.calls(super::announcements::api());
+    let all = all.calls(super::backup::api());
     let all = all.calls(super::keys::api());
+    let all = all.calls(super::maintenance::api());
+    let all = all.calls(super::models::api());
+    let all = all.calls(super::settings::api());
+    let all = all.calls(super::tariffs::api());
+    let all = all.calls(super::trail::api());
     let all = all.calls(super::upstreams::api());
+    let all = all.calls(super::vouchers::api());
     let all = all.calls(super::wallet::api());
     all.each(complete)
 }

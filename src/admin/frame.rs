@@ -21,8 +21,12 @@ pub(super) const PAGES: &[(&str, &str)] = &[
     ("/admin/upstreams", "Upstreams"),
     ("/admin/models", "Models"),
     ("/admin/vouchers", "Vouchers"),
+    ("/admin/profiles", "Profiles"),
     ("/admin/network", "Network"),
     ("/admin/access", "Access"),
+    ("/admin/announcements", "Announcements"),
+    ("/admin/settings", "Settings"),
+    ("/admin/trail", "Trail"),
 ];
 
 /// What amounts are shown in.
@@ -77,7 +81,7 @@ impl Frame {
         let btc_usd = if session.unit() == Unit::Usd { rate() } else { None };
         // Where nobody knows the rate, an amount in USD would be a guess.
         let unit = if session.unit() == Unit::Usd && btc_usd.is_none() { Unit::Sat } else { session.unit() };
-        Self { name: state.name.clone(), csrf: session.csrf().to_owned(), path, unit, btc_usd }
+        Self { name: state.name(), csrf: session.csrf().to_owned(), path, unit, btc_usd }
     }
 
     /// The pages in the header, each with whether it is this one.

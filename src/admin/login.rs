@@ -141,7 +141,7 @@ fn form(state: &AdminState, headers: &HeaderMap, status: StatusCode, message: &s
     let csrf = session::random_token();
     let cookie = session::set_cookie(COOKIE, &csrf, PATH, HOUR_IN_SECONDS, session::is_secure(headers))?;
     let signs = !state.npubs.is_empty();
-    let html = page(&Page { name: &state.name, csrf: &csrf, message, signs })?;
+    let html = page(&Page { name: &state.name(), csrf: &csrf, message, signs })?;
     let mut response = (status, AppendHeaders([(header::SET_COOKIE, cookie)]), html).into_response();
     if signs {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY_WITH_SCRIPT));

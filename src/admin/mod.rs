@@ -13,10 +13,13 @@
 //! * Handlers hold no policy: they ask the ledger and the wallet, and render.
 
 mod access;
+mod announcements;
 mod api;
+mod backup;
 mod frame;
 mod keys;
 mod login;
+mod maintenance;
 mod metrics;
 mod models;
 mod network;
@@ -26,8 +29,10 @@ mod password;
 mod repo;
 mod requests;
 mod session;
+pub mod settings;
+pub mod tariffs;
 mod throttle;
-mod trail;
+pub mod trail;
 mod upstreams;
 mod vouchers;
 mod wallet;
@@ -42,6 +47,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
 use crate::audit::Latest;
+use crate::backup::BackupError;
 use crate::catalog::import::{ImportError, Importer};
 use crate::catalog::rivals::Rivals;
 use crate::exchange::Exchange;
@@ -58,7 +64,6 @@ use crate::wallet::{Wallet, WalletError};
 pub use access::{Token, Wanted as WantedToken, by_command};
 pub use metrics::router as metrics_router;
 pub use password::{Password, PasswordState, ensure_password};
-pub use trail::note_command;
 
 /// Forms here are a password and a token.
 const MAX_FORM_BYTES: usize = 16 * 1024;
@@ -77,8 +82,6 @@ pub struct AdminState {
     pub importer: Arc<Importer>,
     /// As [`ensure_password`] gave it.
     pub password: Password,
-    /// The node's name, for the headline.
-    pub name: String,
     pub version: &'static str,
     /// Who may log in by signing: npubs.
     pub npubs: Arc<[String]>,
@@ -104,6 +107,11 @@ pub struct OnNostr {
 }
 
 impl AdminState {
+    /// The node's name, for the headline.
+    fn name(&self) -> String {
+        self.exchange.settings.now().info.name.clone()
+    }
+
     fn now_ms(&self) -> i64 {
         self.ledger.clock().now_ms()
     }
@@ -120,17 +128,18 @@ pub fn router(state: AdminState) -> Described<()> {
         .route("/admin/login/nostr", post(login::by_signature))
         .route("/admin/login.js", get(login::script))
         .route("/admin/logout", post(login::log_out))
-        .route("/admin/models", get(models::show))
-        .route("/admin/models/sync", post(models::sync))
-        .route("/admin/models/decide", post(models::decide))
-        .route("/admin/models/switch", post(models::switch))
+        .merge(models::pages())
         .route("/admin/network", get(network::show))
         .route("/admin/requests", get(requests::show))
         .merge(upstreams::pages())
         .merge(keys::pages())
         .merge(wallet::pages())
-        .route("/admin/vouchers", get(vouchers::show).post(vouchers::issue))
-        .route("/admin/vouchers/revoke", post(vouchers::revoke))
+        .merge(announcements::pages())
+        .merge(backup::pages())
+        .merge(settings::pages())
+        .merge(tariffs::pages())
+        .merge(trail::pages())
+        .merge(vouchers::pages())
         .route("/admin/unit", post(frame::choose_unit))
         .route("/admin/style.css", get(style))
         .route("/admin/{*rest}", get(async || (StatusCode::NOT_FOUND, "There is no such page.")))
@@ -157,6 +166,8 @@ pub enum AdminError {
     Wallet(#[from] WalletError),
     #[error(transparent)]
     Import(#[from] ImportError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error("cookie: {0}")]
     Cookie(String),
     #[error("password hash: {0}")]

@@ -3,13 +3,22 @@
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::{Form, State};
+use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use serde::Deserialize;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::api::{ApiError, Body, Complaint};
 use super::frame::Frame;
+use super::operator::{Actor, Operator, Scope};
 use super::session::{self, Session};
+use super::trail::{self, Act};
 use super::{AdminError, AdminState, format, page};
 use crate::ledger::vouchers::repo::Which;
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, MAX_BATCH, State as VoucherState, Voucher};
@@ -17,11 +26,102 @@ use crate::money::Sat;
 use crate::payment::vouchers::{IssueError, Issued, Wanted};
 
 const PATH: &str = "/admin/vouchers";
-/// Vouchers that are listed.
+/// Vouchers on a page.
 const LISTED: i64 = 500;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most days until a voucher expires: ten years.
 const MAX_DAYS: u64 = 3_650;
+
+pub(super) fn pages() -> Router<AdminState> {
+    Router::new().route(PATH, get(show).post(issue)).route("/admin/vouchers/revoke", post(revoke))
+}
+
+pub(super) fn api() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(list_call, issue_call)).routes(routes!(revoke_call))
+}
+
+/// The vouchers, newest first, and the money for them.
+#[derive(Serialize, ToSchema)]
+struct View {
+    /// Earned and not paid out: what may be given away, in msat.
+    earnings_msat: i64,
+    /// What open vouchers promise, in msat.
+    promised_msat: i64,
+    vouchers: Vec<One>,
+    /// The `after` of the page that follows, if one does.
+    next: Option<String>,
+}
+
+/// A voucher, without its code.
+#[derive(Serialize, ToSchema)]
+struct One {
+    id: String,
+    /// The first and the last letters of its code.
+    hint: String,
+    amount_msat: i64,
+    note: String,
+    /// `open`, `redeemed`, `revoked` or `expired`.
+    state: &'static str,
+    /// ms since the Unix epoch, as the others.
+    created_ms: i64,
+    expires_ms: Option<i64>,
+    ended_ms: Option<i64>,
+}
+
+async fn view(state: &AdminState, after: Option<i64>) -> Result<View, AdminError> {
+    let books = state.ledger.books().await?;
+    let mut vouchers = state.ledger.vouchers_before(after.unwrap_or(i64::MAX), LISTED.saturating_add(1)).await?;
+    let shown = usize::try_from(LISTED).unwrap_or(usize::MAX);
+    let goes_on = vouchers.len() > shown;
+    vouchers.truncate(shown);
+    let now_ms = state.now_ms();
+    Ok(View {
+        earnings_msat: books.earnings,
+        promised_msat: books.vouchers,
+        next: vouchers.last().filter(|_| goes_on).map(|voucher| voucher.id.to_string()),
+        vouchers: vouchers.into_iter().map(|voucher| one(voucher, now_ms)).collect(),
+    })
+}
+
+fn one(voucher: Voucher, now_ms: i64) -> One {
+    // The job that ends it may not have come by yet.
+    let is_over = voucher.expires_ms.is_some_and(|end| end <= now_ms);
+    let state = if voucher.state == VoucherState::Open && is_over { VoucherState::Expired } else { voucher.state };
+    One {
+        id: voucher.id.to_string(),
+        hint: voucher.hint,
+        amount_msat: voucher.amount.to_db(),
+        note: voucher.note,
+        state: state.as_str(),
+        created_ms: voucher.created_ms,
+        expires_ms: voucher.expires_ms,
+        ended_ms: voucher.ended_ms,
+    }
+}
+
+/// Issues a batch. The codes are in the answer, and nowhere else.
+async fn give(state: &AdminState, actor: &Actor, wanted: &Wanted) -> Result<Vec<Issued>, AdminError> {
+    let detail = json!({
+        "count": wanted.count, "msat_each": wanted.amount.get(), "note": wanted.note,
+        "expires_ms": wanted.expires_ms, "profile": wanted.profile,
+    });
+    trail::note(state, actor, Act { action: "vouchers.issue", subject: &wanted.batch }, &detail).await?;
+    state.till.issue_vouchers(wanted).await.map_err(|error| match error {
+        IssueError::Ledger(LedgerError::Store(error)) => error.into(),
+        IssueError::Ledger(LedgerError::Repeated) => AdminError::conflict(said(&error)),
+        error => AdminError::invalid(said(&error)),
+    })
+}
+
+/// Takes one back that is open.
+async fn end(state: &AdminState, actor: &Actor, id: &str) -> Result<(), AdminError> {
+    let number = id.parse().map_err(|_| AdminError::not_found("There is no such voucher."))?;
+    trail::note(state, actor, Act { action: "vouchers.revoke", subject: id }, &json!({})).await?;
+    match state.ledger.revoke_vouchers(Which::Id(number)).await? {
+        0 => Err(AdminError::conflict("That voucher has ended already.")),
+        _ => Ok(()),
+    }
+}
 
 #[derive(Template)]
 #[template(path = "admin/vouchers.html")]
@@ -32,10 +132,11 @@ struct Page {
     most: usize,
     message: String,
     codes: Vec<String>,
-    /// What may be given away, and what is promised, in sat.
+    /// What may be given away, and what is promised.
     earnings: String,
     promised: String,
     rows: Vec<Row>,
+    next: Option<String>,
 }
 
 struct Row {
@@ -50,7 +151,7 @@ struct Row {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Issue {
+struct IssueForm {
     csrf: String,
     batch: String,
     sats: String,
@@ -59,79 +160,119 @@ pub(super) struct Issue {
     days: String,
     #[serde(default)]
     note: String,
+    #[serde(default)]
+    profile: String,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Revoke {
+struct Revoke {
     csrf: String,
     id: String,
 }
 
-pub(super) async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
-    render(state, &session, StatusCode::OK, String::new(), Vec::new()).await
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct After {
+    /// The `next` of the page before.
+    after: Option<String>,
 }
 
-pub(super) async fn issue(
-    State(state): State<AdminState>,
-    session: Session,
-    Form(form): Form<Issue>,
-) -> Result<Response, AdminError> {
-    session.confirm(&form.csrf)?;
-    let issued = match read(&form, state.now_ms()) {
-        Ok(wanted) => state.till.issue_vouchers(&wanted).await,
-        Err(message) => Err(IssueError::Asked(message)),
-    };
-    match issued {
-        Ok(issued) => {
-            tracing::info!(count = issued.len(), "the operator issued vouchers");
-            let codes = issued.iter().map(|Issued { code, .. }| code.expose().to_owned()).collect();
-            render(state, &session, StatusCode::OK, String::new(), codes).await
-        }
-        Err(IssueError::Ledger(LedgerError::Store(error))) => Err(error.into()),
-        Err(error) => render(state, &session, StatusCode::BAD_REQUEST, said(&error), Vec::new()).await,
+impl After {
+    fn id(&self) -> Result<Option<i64>, AdminError> {
+        let none = |_| AdminError::invalid("after is the next of another page.");
+        self.after.as_deref().map(str::parse).transpose().map_err(none)
     }
 }
 
-pub(super) async fn revoke(
+async fn show(
+    State(state): State<AdminState>,
+    session: Session,
+    Query(after): Query<After>,
+) -> Result<Response, AdminError> {
+    render(&state, &session, after.id()?, (StatusCode::OK, String::new()), Vec::new()).await
+}
+
+async fn issue(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<IssueForm>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    let issued = match read(&form, state.now_ms()) {
+        Ok(wanted) => give(&state, session.actor(), &wanted).await,
+        Err(message) => Err(AdminError::invalid(message)),
+    };
+    match issued {
+        Ok(issued) => {
+            let codes = issued.iter().map(|Issued { code, .. }| code.expose().to_owned()).collect();
+            render(&state, &session, None, (StatusCode::OK, String::new()), codes).await
+        }
+        Err(error) => render(&state, &session, None, error.told()?, Vec::new()).await,
+    }
+}
+
+async fn revoke(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Revoke>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let revoked = match form.id.parse() {
-        Ok(id) => state.ledger.revoke_vouchers(Which::Id(id)).await?,
-        Err(_) => 0,
-    };
-    if revoked == 0 {
-        let message = "That voucher has ended already.".to_owned();
-        return render(state, &session, StatusCode::CONFLICT, message, Vec::new()).await;
+    match end(&state, session.actor(), &form.id).await {
+        Ok(()) => Ok(Redirect::to(PATH).into_response()),
+        Err(error) => render(&state, &session, None, error.told()?, Vec::new()).await,
     }
-    Ok(Redirect::to(PATH).into_response())
 }
 
-fn read(form: &Issue, now_ms: i64) -> Result<Wanted, String> {
+fn read(form: &IssueForm, now_ms: i64) -> Result<Wanted, String> {
     let number = |text: &str| text.trim().parse::<u64>().ok();
-    let sats = number(&form.sats).and_then(Sat::new).ok_or("The amount is a whole number of sats.")?;
-    let count = number(&form.count).and_then(|count| usize::try_from(count).ok()).ok_or("How many?")?;
-    let expires_ms = match form.days.trim() {
+    let sats = number(&form.sats).ok_or("The amount is a whole number of sats.")?;
+    let count = number(&form.count).ok_or("How many?")?;
+    let days = match form.days.trim() {
         "" => None,
-        days => {
-            let days = number(days).filter(|days| (1..=MAX_DAYS).contains(days));
-            let days = days.ok_or_else(|| format!("Vouchers expire after 1 to {MAX_DAYS} days, or never."))?;
+        days => Some(number(days).ok_or_else(bad_days)?),
+    };
+    if form.batch.is_empty() {
+        return Err("This form was out of date. Please try again.".to_owned());
+    }
+    wanted(
+        IssueCall {
+            batch: Some(form.batch.clone()),
+            sats,
+            count: Some(count),
+            days,
+            note: form.note.clone(),
+            profile: Some(form.profile.trim().to_owned()).filter(|profile| !profile.is_empty()),
+        },
+        now_ms,
+    )
+}
+
+fn bad_days() -> String {
+    format!("Vouchers expire after 1 to {MAX_DAYS} days, or never.")
+}
+
+/// What is to be issued, in the words of the ledger.
+fn wanted(call: IssueCall, now_ms: i64) -> Result<Wanted, String> {
+    let sats = Sat::new(call.sats).ok_or("The amount is a whole number of sats.")?;
+    let expires_ms = match call.days {
+        None => None,
+        Some(days) if !(1..=MAX_DAYS).contains(&days) => return Err(bad_days()),
+        Some(days) => {
             let span = DAY.as_millis().saturating_mul(u128::from(days));
             Some(now_ms.saturating_add(i64::try_from(span).unwrap_or(i64::MAX)))
         }
     };
-    if form.batch.is_empty() || form.batch.len() > 64 {
-        return Err("This form was out of date. Please try again.".to_owned());
+    let batch = call.batch.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    if batch.is_empty() || batch.len() > 64 {
+        return Err("The name of a batch has 1 to 64 letters.".to_owned());
     }
     Ok(Wanted {
-        batch: form.batch.clone(),
-        count,
+        batch,
+        count: usize::try_from(call.count.unwrap_or(1)).map_err(|_| "How many?")?,
         amount: sats.to_msat(),
-        note: form.note.clone(),
+        note: call.note,
         expires_ms,
-        profile: None,
+        profile: call.profile,
         funds: Funds::Earned,
     })
 }
@@ -153,20 +294,19 @@ fn said(error: &IssueError) -> String {
 }
 
 async fn render(
-    state: AdminState,
+    state: &AdminState,
     session: &Session,
-    status: StatusCode,
-    message: String,
+    after: Option<i64>,
+    (status, message): (StatusCode, String),
     codes: Vec<String>,
 ) -> Result<Response, AdminError> {
-    let books = state.ledger.books().await?;
-    let vouchers = state.ledger.vouchers(LISTED).await?;
-    let now_ms = state.now_ms();
-    let frame = Frame::of(&state, session, PATH);
+    let view = view(state, after).await?;
+    let frame = Frame::of(state, session, PATH);
     let html = page(&Page {
-        earnings: frame.amount(&books.earnings),
-        promised: frame.amount(&books.vouchers),
-        rows: vouchers.iter().map(|voucher| row(voucher, &frame, now_ms)).collect(),
+        earnings: frame.amount(&view.earnings_msat),
+        promised: frame.amount(&view.promised_msat),
+        rows: view.vouchers.into_iter().map(|voucher| row(voucher, &frame)).collect(),
+        next: view.next,
         frame,
         batch: session::random_token(),
         most: MAX_BATCH,
@@ -176,19 +316,97 @@ async fn render(
     Ok((status, html).into_response())
 }
 
-fn row(voucher: &Voucher, frame: &Frame, now_ms: i64) -> Row {
-    // The job that ends it may not have come by yet.
-    let is_over = voucher.expires_ms.is_some_and(|end| end <= now_ms);
-    let is_open = voucher.state == VoucherState::Open && !is_over;
-    let state = if voucher.state == VoucherState::Open && is_over { VoucherState::Expired } else { voucher.state };
+fn row(voucher: One, frame: &Frame) -> Row {
     Row {
-        id: voucher.id.to_string(),
-        hint: voucher.hint.clone(),
-        amount: frame.amount(&voucher.amount.to_db()),
-        note: voucher.note.clone(),
-        state: state.as_str(),
+        amount: frame.amount(&voucher.amount_msat),
         created: format::utc(voucher.created_ms),
         expires: voucher.expires_ms.map(format::utc),
-        is_open,
+        is_open: voucher.state == VoucherState::Open.as_str(),
+        id: voucher.id,
+        hint: voucher.hint,
+        note: voucher.note,
+        state: voucher.state,
     }
+}
+
+/// The vouchers, newest first.
+#[utoipa::path(get, path = "/admin/api/vouchers", tag = "admin", params(After), responses(
+    (status = 200, body = View), (status = 403, body = Complaint),
+))]
+async fn list_call(
+    State(state): State<AdminState>,
+    operator: Operator,
+    Query(after): Query<After>,
+) -> Result<Json<View>, ApiError> {
+    operator.may(Scope::Read)?;
+    Ok(Json(view(&state, after.id()?).await?))
+}
+
+/// A batch of vouchers to be issued.
+#[derive(Deserialize, ToSchema)]
+struct IssueCall {
+    /// A name of the batch: sent twice, it is issued once.
+    #[serde(default)]
+    batch: Option<String>,
+    /// Worth of each.
+    sats: u64,
+    /// One, if absent.
+    #[serde(default)]
+    count: Option<u64>,
+    /// Until they expire; never, if absent.
+    #[serde(default)]
+    days: Option<u64>,
+    #[serde(default)]
+    note: String,
+    /// The prices of the keys that they make.
+    #[serde(default)]
+    profile: Option<String>,
+}
+
+/// Vouchers that were issued. Their codes are shown this once.
+#[derive(Serialize, ToSchema)]
+struct Given {
+    vouchers: Vec<GivenOne>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct GivenOne {
+    code: String,
+    hint: String,
+}
+
+/// Issues vouchers out of what was earned: a code is money.
+#[utoipa::path(post, path = "/admin/api/vouchers", tag = "admin", request_body = IssueCall, responses(
+    (status = 200, body = Given), (status = 400, body = Complaint), (status = 403, body = Complaint),
+    (status = 409, body = Complaint),
+))]
+async fn issue_call(
+    State(state): State<AdminState>,
+    operator: Operator,
+    Body(call): Body<IssueCall>,
+) -> Result<Json<Given>, ApiError> {
+    let actor = operator.may(Scope::Money)?;
+    let wanted = wanted(call, state.now_ms()).map_err(AdminError::invalid)?;
+    let issued = give(&state, actor, &wanted).await?;
+    let vouchers = issued.into_iter().map(|one| GivenOne { code: one.code.expose().to_owned(), hint: one.hint });
+    Ok(Json(Given { vouchers: vouchers.collect() }))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct RevokeCall {
+    id: String,
+}
+
+/// Takes an open voucher back; its money is income again.
+#[utoipa::path(post, path = "/admin/api/vouchers/revoke", tag = "admin", request_body = RevokeCall, responses(
+    (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
+    (status = 409, body = Complaint),
+))]
+async fn revoke_call(
+    State(state): State<AdminState>,
+    operator: Operator,
+    Body(call): Body<RevokeCall>,
+) -> Result<StatusCode, ApiError> {
+    end(&state, operator.may(Scope::Manage)?, &call.id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

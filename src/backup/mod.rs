@@ -29,6 +29,9 @@ pub use seal::Key;
 use seal::Sealer;
 pub use snapshots::{SNAPSHOTS, Snapshots};
 
+/// Shortest passphrase that is typed for a backup, in characters.
+pub const SHORTEST: usize = 12;
+
 /// Names of what is in a parcel.
 const MANIFEST: &str = "manifest";
 const SECRET: &str = "secret";

@@ -11,7 +11,7 @@ use super::model::Model;
 use super::sheet::{Sheets, Sold};
 use super::support;
 use crate::clock::SharedClock;
-use crate::config::Pricing;
+use crate::config::{Live, Pricing};
 use crate::dialect::{Feature, Needs};
 use crate::ledger::sheets::Sheet;
 use crate::money::rate::Exchange;
@@ -135,7 +135,7 @@ pub struct RateView {
 pub struct Market {
     catalog: Shelf,
     book: Arc<PriceBook>,
-    pricing: Pricing,
+    pricing: Live<Pricing>,
     /// Prices are the list's; otherwise the operator's own per request and token.
     model_based: bool,
     clock: SharedClock,
@@ -147,7 +147,7 @@ impl Market {
     #[must_use]
     pub fn new(catalog: Shelf, book: Arc<PriceBook>, pricing: Pricing, clock: SharedClock) -> Self {
         let model_based = pricing.model_based.unwrap_or(!catalog.is_empty());
-        let (tariffs, sheets) = (RwLock::default(), Sheets::default());
+        let (tariffs, sheets, pricing) = (RwLock::default(), Sheets::default(), Live::new(pricing));
         Self { catalog, book, pricing, model_based, clock, tariffs, sheets }
     }
 
@@ -160,6 +160,17 @@ impl Market {
     /// From now on these.
     pub fn set_tariffs(&self, tariffs: Tariffs) {
         *self.tariffs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tariffs);
+    }
+
+    /// Fees, and the operator's own prices.
+    #[must_use]
+    pub fn pricing(&self) -> Arc<Pricing> {
+        self.pricing.get()
+    }
+
+    /// From now on these. Whose prices count, the list's or the operator's own, is decided at the start.
+    pub fn set_pricing(&self, pricing: Pricing) {
+        self.pricing.put(pricing);
     }
 
     #[must_use]
@@ -176,13 +187,13 @@ impl Market {
     /// The rate that is billed at now, why there is none, and what it rests on.
     #[must_use]
     pub fn rate(&self) -> RateView {
-        let now_ms = self.clock.now_ms();
+        let (now_ms, pricing) = (self.clock.now_ms(), self.pricing());
         RateView {
             now_ms,
             rate: self.book.current(now_ms),
             sources: self.book.sources(now_ms),
-            exchange_fee: self.pricing.exchange_fee,
-            provider_fee: self.pricing.provider_fee,
+            exchange_fee: pricing.exchange_fee,
+            provider_fee: pricing.provider_fee,
         }
     }
 
@@ -239,7 +250,7 @@ impl Market {
             return Err(RouteError::Unpriced { model: model.to_owned(), what });
         }
         let hold =
-            limits::hold(limits, &rate_card, worst, self.pricing.tolerance_percent).ok_or(RouteError::OutOfRange)?;
+            limits::hold(limits, &rate_card, worst, self.pricing().tolerance_percent).ok_or(RouteError::OutOfRange)?;
         // A hold of nothing could not be told from no hold.
         let hold = hold.max(Msat::new(1).unwrap_or_default());
         Ok(Candidate {
@@ -267,7 +278,7 @@ impl Market {
             let least = || least_factor(&exchange, buyer.pool, names);
             tariffs.deal(buyer.profile, names.id, self.clock.now_ms(), least)?
         };
-        let minimum = self.pricing.min_request;
+        let minimum = self.pricing().min_request;
         let model = matches!(exchange, Exchange::Usd { .. }).then_some(names.id);
         let sheet = self.sheets.prices(&Sold { model, list: &list, deal: &deal, exchange: &exchange, minimum });
         let (prices, list) = match deal.multiplier == Decimal::ONE {
@@ -301,10 +312,10 @@ impl Market {
             };
             let dealt = self.deal(names, list, sold_in, buyer).ok()?;
             let terms = Terms {
-                provider_fee: self.pricing.provider_fee,
+                provider_fee: self.pricing().provider_fee,
                 exchange: exchange.as_ref(),
                 static_prices: (!self.model_based).then_some(&dealt.card.prices),
-                minimum: self.pricing.min_request,
+                minimum: self.pricing().min_request,
                 provider: pool.label(),
             };
             let windows = listing::windows(&tariffs, &model.id, now_ms);
@@ -343,7 +354,7 @@ impl Market {
     /// What any request costs, where the operator's own prices replace those of every model.
     #[must_use]
     pub fn static_prices(&self) -> Option<RateCard> {
-        let minimum = self.pricing.min_request;
+        let minimum = self.pricing().min_request;
         let prices = (!self.model_based).then(|| self.static_prices_of_all()).flatten()?;
         Some(RateCard { prices, exchange: Exchange::Sat, minimum })
     }
@@ -380,17 +391,19 @@ impl Market {
     }
 
     fn exchange_at(&self, btc_usd: Decimal) -> Exchange {
-        let (exchange_fee, provider_fee) = (self.pricing.exchange_fee, self.pricing.provider_fee);
+        let pricing = self.pricing();
+        let (exchange_fee, provider_fee) = (pricing.exchange_fee, pricing.provider_fee);
         Exchange::Usd { btc_usd, exchange_fee, provider_fee }
     }
 
     /// `COST_PER_REQUEST` and `COST_PER_1K_*`, in sats.
     fn static_prices_of_all(&self) -> Option<Prices> {
+        let pricing = self.pricing();
         let per_token = |per_1k: Decimal| per_1k.checked_div(Decimal::ONE_THOUSAND);
         Some(Prices {
-            request: self.pricing.cost_per_request,
-            prompt: per_token(self.pricing.cost_per_1k_input)?,
-            completion: per_token(self.pricing.cost_per_1k_output)?,
+            request: pricing.cost_per_request,
+            prompt: per_token(pricing.cost_per_1k_input)?,
+            completion: per_token(pricing.cost_per_1k_output)?,
             ..Prices::default()
         })
     }

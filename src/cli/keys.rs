@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{beside, done, with_page};
-use crate::admin::note_command;
+use crate::admin::trail::{self, CLI, record};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::ledger::keys::{Adjustment, Edit, Filter, Key, Place, Way, shorten};
@@ -107,9 +107,9 @@ fn read_edit(words: &[&str]) -> Option<Edit> {
             "--limit" => edit.cap = Some(given.map(sats).map_or(Some(None), |cap| cap.map(Some))?),
             "--reset" => edit.reset = Some(given.map(Reset::parse).map_or(Some(None), |reset| reset.map(Some))?),
             "--valid-until" => {
-                edit.valid_until = Some(given.map(format::read_utc).map_or(Some(None), |at| at.map(Some))?);
+                edit.valid_until = Some(given.map(format::read_utc_secs).map_or(Some(None), |at| at.map(Some))?);
             }
-            "--refund-at" => edit.refund_at = Some(format::read_utc(value)?),
+            "--refund-at" => edit.refund_at = Some(format::read_utc_secs(value)?),
             _ => return None,
         }
     }
@@ -182,7 +182,7 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
                 return Err(format!("no money moves before the recovery that is due, because {why}"));
             }
             let act = act.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-            let (reason, actor) = (reason.trim(), "command line");
+            let (reason, actor) = (reason.trim(), CLI);
             if ledger.adjustment(&act).await.map_err(said)?.is_none() {
                 let detail = json!({ "id": id.to_string(), "act": act, "way": format!("{way:?}"), "msat": amount.get(), "reason": reason });
                 note(&ledger, "keys.adjust", &key, &detail).await?;
@@ -205,7 +205,7 @@ fn no_such_key(id: i64) -> String {
 
 async fn note(ledger: &Ledger, action: &'static str, key: &Key, detail: &Value) -> Result<(), String> {
     let now_ms = ledger.clock().now_ms();
-    note_command(ledger.store(), action, &key.short(), detail, now_ms).await.map_err(said)
+    record(ledger.store(), CLI, trail::Act { action, subject: &key.short() }, detail, now_ms).await.map_err(said)
 }
 
 fn said(error: impl std::fmt::Display) -> String {

@@ -3,10 +3,13 @@
 
 use std::process::ExitCode;
 
-use super::{beside, block_on, configured, done, tell};
+use serde_json::json;
+
+use super::{beside, block_on, configured, done, note, tell};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::exchange::turn_maintenance;
+use crate::store::Store;
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     let on = match words {
@@ -23,10 +26,15 @@ async fn run(config: &Config, on: bool) -> Result<&'static str, String> {
         return Err("MAINTENANCE is set, and the environment wins; change it there and start the node anew".to_owned());
     }
     let store = beside(config).await?;
-    let turned = turn_maintenance(&store, on, SystemClock.now_ms()).await.map_err(|error| error.to_string());
+    let turned = turn(&store, on).await;
     store.close().await;
     turned.map(|()| match on {
         true => "Maintenance is on: nothing is sold, no token is taken; balances and refunds are open.",
         false => "Maintenance is off.",
     })
+}
+
+async fn turn(store: &Store, on: bool) -> Result<(), String> {
+    turn_maintenance(store, on, SystemClock.now_ms()).await.map_err(|error| error.to_string())?;
+    note(store, "maintenance.turn", "", &json!({ "on": on })).await
 }

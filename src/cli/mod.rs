@@ -5,6 +5,7 @@
 
 mod admin;
 mod alerts;
+mod announcements;
 mod audit;
 mod backup;
 mod check;
@@ -17,7 +18,9 @@ mod passphrase;
 mod profiles;
 mod restore;
 mod run;
+mod settings;
 mod tariffs;
+mod trail;
 mod upstreams;
 mod vouchers;
 mod wallet;
@@ -25,10 +28,14 @@ mod windows;
 
 use std::process::ExitCode;
 
+use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::admin::trail::{Act, CLI, record};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Log, Secret};
+use crate::exchange;
 use crate::net::way::Ways;
 use crate::nostr::Identity;
 use crate::store::Store;
@@ -64,20 +71,28 @@ const VERBS: &[Verb] = &[
         help: "stop and resume the sale; balances and refunds stay open",
         run: maintenance::main,
     },
+    Verb { name: "settings", arguments: settings::ARGUMENTS, help: settings::HELP, run: settings::main },
     Verb { name: "models", arguments: models::ARGUMENTS, help: models::HELP, run: models::main },
-    Verb {
-        name: "upstreams",
-        arguments: "[list|clear NAME] [--json]",
-        help: "who is behind the node and why one is barred; ask it again",
-        run: upstreams::main,
-    },
     Verb { name: "alerts", arguments: "[--test] [--json]", help: alerts::HELP, run: alerts::main },
     Verb { name: "keys", arguments: keys::ARGUMENTS, help: keys::HELP, run: keys::main },
     Verb { name: "wallet", arguments: wallet::ARGUMENTS, help: wallet::HELP, run: wallet::main },
+    Verb { name: "upstreams", arguments: upstreams::ARGUMENTS, help: upstreams::HELP, run: upstreams::main },
     Verb { name: "profiles", arguments: profiles::ARGUMENTS, help: profiles::HELP, run: profiles::main },
     Verb { name: "windows", arguments: windows::ARGUMENTS, help: windows::HELP, run: windows::main },
+    Verb {
+        name: "announcements",
+        arguments: announcements::ARGUMENTS,
+        help: announcements::HELP,
+        run: announcements::main,
+    },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
     Verb { name: "admin", arguments: admin::ARGUMENTS, help: admin::HELP, run: admin::main },
+    Verb {
+        name: "trail",
+        arguments: "[--actor A] [--action A] [--limit N]",
+        help: "what operators changed, newest first; --json",
+        run: trail::main,
+    },
     Verb {
         name: "audit",
         arguments: "[--json]",
@@ -190,6 +205,18 @@ async fn ways(config: &Config) -> Result<(Ways, DropGuard), String> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let tor = Tor::open(config, &tasks, &stop).await.map_err(|error| error.to_string())?;
     Ok((tor.ways().clone(), stop.drop_guard()))
+}
+
+/// The settings that are in force beside a node: those of the environment, over what the node was told.
+async fn in_force(config: &Config, store: &Store) -> Result<Config, String> {
+    let told = store.told().await.map_err(|error| error.to_string())?;
+    Ok(exchange::in_force(config, told).0)
+}
+
+/// Notes in the trail what was done from the command line. What moves money is noted before it is done.
+async fn note(store: &Store, action: &'static str, subject: &str, detail: &Value) -> Result<(), String> {
+    let noted = record(store, CLI, Act { action, subject }, detail, SystemClock.now_ms()).await;
+    noted.map_err(|error| error.to_string())
 }
 
 /// Reads the configuration, or says every fault of it in a line.

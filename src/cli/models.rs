@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::{beside, done, with_page};
+use super::{beside, done, in_force, note, with_page};
 use crate::catalog::card::{self, Change};
 use crate::catalog::file;
 use crate::catalog::import::plan::Proposal;
@@ -112,7 +112,7 @@ const SWITCHES: [(&str, Switch, &str); 4] = [
 
 async fn run(config: &Config, act: Act, json: bool) -> Result<(String, ExitCode), String> {
     let store = beside(config).await?;
-    let performed = perform(config, &store, act, json).await;
+    let performed = perform(&in_force(config, &store).await?, &store, act, json).await;
     store.close().await;
     performed
 }
@@ -137,6 +137,13 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
         Act::Sync if !importer.has_sources() => Err("PRICE_SOURCES names no source that could be asked".to_owned()),
         Act::Sync => {
             let outcome = importer.sync().await.map_err(said)?;
+            note(
+                store,
+                "models.sync",
+                "",
+                &json!({ "new": outcome.plan.added.len(), "raised": outcome.plan.raised.len() }),
+            )
+            .await?;
             let code = if outcome.troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             Ok((if json { lines(&outcome_json(&outcome)) } else { told(&outcome) }, code))
         }
@@ -148,25 +155,33 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
                 diff(plan.waiting())
             })
         }
-        Act::Decide(verdict, which) => well(decide(&importer, verdict, which, json).await?),
+        Act::Decide(verdict, which) => well(decide(store, &importer, verdict, which, json).await?),
         Act::TakeBack(ids) => {
             for id in &ids {
                 importer.take_back(id).await.map_err(|error| format!("{id}: {error}"))?;
+                note(store, "models.at_cost", id, &json!({})).await?;
             }
             well(if json { lines(&json!({ "at_cost": ids })) } else { format!("at cost again: {}\n", ids.join(", ")) })
         }
         Act::Switch { ids, what } => {
+            let word = SWITCHES.iter().find(|(_, switch, _)| *switch == what).map_or("", |(_, _, word)| *word);
             for id in &ids {
                 importer.switch(id, what).await.map_err(|error| format!("{id}: {error}"))?;
+                note(store, "models.switch", id, &json!({ "as": word })).await?;
             }
-            let word = SWITCHES.iter().find(|(_, switch, _)| *switch == what).map_or("", |(_, _, word)| *word);
             well(if json { lines(&json!({ word: ids })) } else { format!("{word}: {}\n", ids.join(", ")) })
         }
     }
 }
 
 /// One after the other; what was decided before something went wrong stays decided.
-async fn decide(importer: &Importer, verdict: Verdict, which: Which, json: bool) -> Result<String, String> {
+async fn decide(
+    store: &Store,
+    importer: &Importer,
+    verdict: Verdict,
+    which: Which,
+    json: bool,
+) -> Result<String, String> {
     let ids: Vec<(String, Option<String>)> = match which {
         Which::These(ids) => ids.into_iter().map(|id| (id, None)).collect(),
         Which::All => {
@@ -174,12 +189,15 @@ async fn decide(importer: &Importer, verdict: Verdict, which: Which, json: bool)
             plan.waiting().map(|one| (one.id.clone(), Some(one.digest.clone()))).collect()
         }
     };
+    let word = if verdict == Verdict::Refuse { "refused" } else { "applied" };
     let mut decided = Vec::new();
     for (id, digest) in ids {
         let one = importer.decide(&id, digest.as_deref(), verdict).await;
-        decided.push(one.map_err(|error| format!("{id}: {error}; {} were decided before it", decided.len()))?);
+        let one = one.map_err(|error| format!("{id}: {error}; {} were decided before it", decided.len()))?;
+        let below = verdict == Verdict::ApplyBelowCost;
+        note(store, "models.decide", &id, &json!({ "verdict": word, "below_cost": below })).await?;
+        decided.push(one);
     }
-    let word = if verdict == Verdict::Refuse { "refused" } else { "applied" };
     Ok(if json {
         lines(&json!({ word: decided.iter().map(proposal_json).collect::<Vec<_>>() }))
     } else {

@@ -3,11 +3,8 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::Command;
 
-use crate::backup::Key;
+use crate::backup::{Key, SHORTEST};
 use crate::config::{Config, Secret};
-
-/// Shortest one taken, in characters.
-const SHORTEST: usize = 12;
 
 /// What it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::tariffs::{Factors, check_cost, opened};
 use super::vouchers::check_vault;
-use super::{done, with_page};
+use super::{done, note, with_page};
 use crate::config::Config;
 use crate::ledger::tariffs::RemoveError;
 use crate::ledger::{AccountId, Ledger};
@@ -78,12 +78,16 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
 }
 
 async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
-    let (store, ledger) = opened(config).await?;
+    let (store, ledger, config) = opened(config).await?;
+    let config = &config;
     let done = match act {
         Act::Set(profile) => set(config, &ledger, &profile).await,
         Act::List => list(&ledger, json).await,
         Act::Remove(name) => match ledger.remove_profile(&name).await {
-            Ok(true) => Ok(format!("{name} is removed\n")),
+            Ok(true) => {
+                let noted = note(&store, "profiles.remove", &name, &json!({})).await;
+                noted.map(|()| format!("{name} is removed\n"))
+            }
             Ok(false) => Err(format!("there is no profile {name}")),
             Err(RemoveError::InUse(keys)) => Err(format!("{name} stays: {keys} keys or vouchers have it")),
             Err(RemoveError::Store(error)) => Err(error.to_string()),
@@ -98,6 +102,11 @@ async fn set(config: &Config, ledger: &Ledger, profile: &Profile) -> Result<Stri
     profile.check()?;
     check_cost(config, &profile.name, profile.multiplier, profile.below_cost)?;
     ledger.put_profile(profile).await.map_err(|error| error.to_string())?;
+    let detail = json!({
+        "multiplier": profile.multiplier, "models": profile.models.only, "not": profile.models.not,
+        "below_cost": profile.below_cost,
+    });
+    note(ledger.store(), "profiles.set", &profile.name, &detail).await?;
     Ok(format!("{}: {} times the price list\n", profile.name, profile.multiplier.normalize()))
 }
 
@@ -162,6 +171,8 @@ async fn attach(config: &Config, ledger: &Ledger, name: Option<&str>) -> Result<
         return Err("no key came on the standard input".to_owned());
     }
     ledger.set_profile(&accounts, name).await.map_err(|error| error.to_string())?;
+    let (action, subject) = (if name.is_some() { "profiles.attach" } else { "profiles.detach" }, name.unwrap_or(""));
+    note(ledger.store(), action, subject, &json!({ "keys": accounts.len() })).await?;
     let what = name.map_or_else(|| "the prices of the list".to_owned(), |name| format!("the prices of {name}"));
     Ok(format!("{} keys have {what} now\n", accounts.len()))
 }

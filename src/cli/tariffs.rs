@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 
-use super::beside;
+use super::{beside, in_force};
+use crate::admin::tariffs;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::ledger::Ledger;
-use crate::money::tariff::{Filter, break_even};
+use crate::money::tariff::Filter;
 use crate::price::decimal;
 use crate::store::Store;
 use crate::vault::hex;
@@ -49,38 +50,24 @@ impl Factors {
     }
 }
 
-/// The factor at which the dearest upstream that the environment names takes all that is charged; 1 where the
-/// operator's own prices in sats replace the list, whose cost nobody knows.
-fn least_factor(config: &Config) -> Decimal {
-    let pricing = &config.pricing;
-    if pricing.model_based == Some(false) {
-        return Decimal::ONE;
-    }
-    let fee = config.upstreams.listed.iter().map(|upstream| upstream.fee).max().unwrap_or(Decimal::ONE);
-    let margins = pricing.exchange_fee.checked_mul(pricing.provider_fee);
-    margins.and_then(|margins| break_even(fee, margins)).unwrap_or(Decimal::ONE)
+/// The highest fee of an upstream that the environment names.
+pub(super) fn dearest(config: &Config) -> Option<Decimal> {
+    config.upstreams.listed.iter().map(|upstream| upstream.fee).max()
 }
 
 /// Refuses a factor below break-even, unless the operator allows it.
 pub(super) fn check_cost(config: &Config, name: &str, multiplier: Decimal, below_cost: bool) -> Result<(), String> {
-    if below_cost || multiplier >= Decimal::ONE {
-        return Ok(());
-    }
-    let least = least_factor(config);
-    if multiplier >= least {
-        return Ok(());
-    }
-    Err(format!(
-        "{name} would sell below cost: the node breaks even at {least}. Give it --allow-below-cost if you want that"
-    ))
+    let checked = tariffs::check_cost(&config.pricing, dearest(config), name, (multiplier, below_cost));
+    checked.map_err(|problem| format!("{problem}. Give it --allow-below-cost if you want that"))
 }
 
-/// The books, beside a node that may run.
-pub(super) async fn opened(config: &Config) -> Result<(Store, Ledger), String> {
+/// The books, beside a node that may run, and the settings that are in force there.
+pub(super) async fn opened(config: &Config) -> Result<(Store, Ledger, Config), String> {
     let store = beside(config).await?;
+    let config = in_force(config, &store).await?;
     // No hold is placed here, so its writer never runs.
     let owner = format!("tariffs-{}", hex(&rand::random::<[u8; 4]>()));
     let opened = Ledger::open(store.clone(), Arc::new(SystemClock), owner).await;
     let (ledger, _writer) = opened.map_err(|error| error.to_string())?;
-    Ok((store, ledger))
+    Ok((store, ledger, config))
 }

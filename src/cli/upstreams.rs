@@ -1,64 +1,177 @@
 //! `coinslot upstreams`: which APIs are behind the node, and which of them are barred until the operator
-//! clears them. Works with the node stopped, and beside a running one, which notices within seconds (see
-//! [`Store::open_beside`]). Rests and open circuits are the memory of each process: the page
-//! `/admin/upstreams` shows them, and clearing ends them too.
+//! clears them; adds, changes, removes and tries those of the operator's own. Works with the node stopped, and beside
+//! a running one, which notices within seconds (see [`Store::open_beside`]). Rests and open circuits are the memory
+//! of each process: the page `/admin/upstreams` shows them, and clearing ends them too.
 
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{beside, block_on, configured, done, tell};
+use super::vouchers::check_vault;
+use super::{beside, done, in_force, note, with_page};
+use crate::catalog::file;
+use crate::catalog::import::Importer;
+use crate::clock::{Clock as _, SharedClock, SystemClock};
 use crate::config::Config;
+use crate::exchange::{cheapest, timed};
 use crate::pages::format;
 use crate::store::Store;
+use crate::upstream::Pool;
+use crate::upstream::own::{self, Intent};
 use crate::upstream::repo::{self, Listed};
+use crate::vault::Vault;
+
+pub(super) const ARGUMENTS: &str = "[list|clear|add|set|enable|disable|remove|test] …";
+
+pub(super) const HELP: &str = "who is behind the node; `coinslot upstreams help` says more";
+
+const PAGE: &str = "\
+coinslot upstreams: who is behind the node, and why one is barred
+
+  coinslot upstreams [list]
+  coinslot upstreams clear NAME
+  coinslot upstreams add < entry
+  coinslot upstreams set < entry
+  coinslot upstreams enable|disable|remove NAME
+  coinslot upstreams test NAME
+
+clear forgets what is held against one, and it is asked again. An entry is a JSON object with the members that
+UPSTREAMS knows (see the README), read from the standard input, so that no list of commands shows a key. set
+changes the members that it names; null takes one away. Those of the environment are changed there. test asks for
+one token, at your cost, and says how long the answer took. With --json, everything is printed as JSON.
+";
+
+/// Longest entry that is read, in bytes.
+const MAX_ENTRY: u64 = 64 * 1024;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Act {
     List,
     Clear(String),
+    Put(Intent),
+    Switch(String, bool),
+    Remove(String),
+    Test(String),
 }
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
-    let (act, json) = read(words)?;
-    let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
-    Some(tell(block_on(run(&config, act, json)).map(done)))
+    with_page(PAGE, words, read, run)
 }
 
 /// What the words ask for, and whether the answer is to be JSON.
 fn read(words: &[&str]) -> Option<(Act, bool)> {
     let json = words.contains(&"--json");
     let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--json").collect();
-    match words[..] {
-        [] | ["list"] => Some((Act::List, json)),
-        ["clear", name] => Some((Act::Clear(name.to_owned()), json)),
-        _ => None,
-    }
+    let act = match words[..] {
+        [] | ["list"] => Act::List,
+        ["clear", name] => Act::Clear(name.to_owned()),
+        ["add"] => Act::Put(Intent::Add),
+        ["set"] => Act::Put(Intent::Change),
+        ["enable", name] => Act::Switch(name.to_owned(), true),
+        ["disable", name] => Act::Switch(name.to_owned(), false),
+        ["remove", name] => Act::Remove(name.to_owned()),
+        ["test", name] => Act::Test(name.to_owned()),
+        _ => return None,
+    };
+    Some((act, json))
 }
 
-async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
+async fn run(config: &Config, act: Act, json: bool) -> Result<(String, ExitCode), String> {
     let store = beside(config).await?;
-    let worked = work(&store, act, json).await;
+    let worked = work(config, &store, act, json).await;
     store.close().await;
     worked
 }
 
-async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
+async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<(String, ExitCode), String> {
     let lost = |error: crate::store::StoreError| error.to_string();
+    let said = |name: &str, word: &str, text: &str| {
+        done(if json { format!("{}\n", json!({ word: name })) } else { format!("{name} {text}\n") })
+    };
     match act {
         Act::List => {
             let listed = repo::listed(store).await.map_err(lost)?;
-            Ok(if json { as_json(&listed) } else { as_text(&listed) })
+            Ok(done(if json { as_json(&listed) } else { as_text(&listed) }))
         }
         Act::Clear(name) => {
             if !repo::clear(store, &name).await.map_err(lost)? {
                 return Err(format!("there is no upstream {name}; coinslot upstreams list shows them"));
             }
-            Ok(if json { format!("{}\n", json!({ "cleared": name })) } else { format!("{name} is asked again.\n") })
+            note(store, "upstreams.clear", &name, &json!({})).await?;
+            Ok(said(&name, "cleared", "is asked again."))
         }
+        Act::Put(intent) => {
+            let mut text = String::new();
+            std::io::stdin().take(MAX_ENTRY).read_to_string(&mut text).map_err(|error| error.to_string())?;
+            // What is wrong with it is not repeated: there is a key in it.
+            let entry: Map<String, Value> =
+                serde_json::from_str(&text).map_err(|_| "the standard input is no JSON object".to_owned())?;
+            let name = put(config, store, intent, &entry).await?;
+            Ok(said(&name, "stored", "is stored; a running node takes it up within seconds."))
+        }
+        Act::Switch(name, on) => {
+            let entry = Map::from_iter([("name".to_owned(), json!(name)), ("enabled".to_owned(), json!(on))]);
+            let name = put(config, store, Intent::Change, &entry).await?;
+            let (word, text) = if on { ("enabled", "is asked.") } else { ("disabled", "is not asked any more.") };
+            Ok(said(&name, word, text))
+        }
+        Act::Remove(name) => {
+            own::remove(store, &name, SystemClock.now_ms()).await.map_err(|error| error.to_string())?;
+            note(store, "upstreams.remove", &name, &json!({})).await?;
+            Ok(said(&name, "removed", "is removed."))
+        }
+        Act::Test(name) => test(&in_force(config, store).await?, store, &name, json).await,
     }
+}
+
+async fn put(config: &Config, store: &Store, intent: Intent, entry: &Map<String, Value>) -> Result<String, String> {
+    let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref());
+    let vault = vault.map_err(|error| error.to_string())?;
+    // A key that is sealed for another node would keep this one from starting.
+    check_vault(store, &vault).await?;
+    let (ways, _open) = super::ways(config).await?;
+    let stored = own::put(store, (&vault, &ways.upstreams), &config.upstreams, (intent, entry), SystemClock.now_ms()).await;
+    let stored = stored.map_err(|error| error.to_string())?;
+    let name = stored.0.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let action = if intent == Intent::Add { "upstreams.add" } else { "upstreams.set" };
+    note(store, action, &name, &own::detail(&stored)).await?;
+    Ok(name)
+}
+
+async fn test(config: &Config, store: &Store, name: &str, json: bool) -> Result<(String, ExitCode), String> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref());
+    let vault = vault.map_err(|error| error.to_string())?;
+    let (ways, _open) = super::ways(config).await?;
+    let pool = Pool::beside(&config.upstreams, store, &vault, &ways.upstreams, &clock).await;
+    let pool = pool.map_err(|error| error.to_string())?;
+    let loaded = file::load(&config.pricing.models_path).map_err(|error| error.to_string())?;
+    let importer = Importer::new(store.clone(), Arc::clone(&pool), clock, &config.pricing, &ways.prices, &loaded);
+    let importer = importer.map_err(|error| error.to_string())?;
+    importer.look().await.map_err(|error| error.to_string())?;
+    let upstreams = pool.upstreams();
+    let upstream = upstreams.iter().find(|upstream| **upstream.name() == *name);
+    let upstream = upstream.ok_or_else(|| format!("there is no upstream {name}, or it is switched off"))?;
+    let (_, model) =
+        cheapest(&importer.shelf().now(), upstream).ok_or("it has no model of the price list to ask for")?;
+    let (heard, took) = timed(upstream, &model).await;
+    let (answered, ms) = (heard.is_ok(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    note(store, "upstreams.test", name, &json!({ "model": model, "answered": answered, "ms": ms })).await?;
+    let text = match (&heard, json) {
+        (_, true) => {
+            format!(
+                "{}\n",
+                json!({ "answered": answered, "model": model, "took_ms": ms, "error": heard.as_ref().err() })
+            )
+        }
+        (Ok(_), _) => format!("{name} answered with {model} after {ms} ms\n"),
+        (Err(why), _) => format!("{name}, asked for {model}: {why} ({ms} ms)\n"),
+    };
+    Ok((text, if answered { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
 }
 
 /// What is told of an upstream: its entry without secrets, and why it is barred.
@@ -106,6 +219,12 @@ mod tests {
             (&["--json"], Some((Act::List, true))),
             (&["clear", "a"], Some((clear("a"), false))),
             (&["clear", "--json", "a"], Some((clear("a"), true))),
+            (&["add"], Some((Act::Put(Intent::Add), false))),
+            (&["set", "--json"], Some((Act::Put(Intent::Change), true))),
+            (&["disable", "a"], Some((Act::Switch("a".to_owned(), false), false))),
+            (&["remove", "a"], Some((Act::Remove("a".to_owned()), false))),
+            (&["test", "a"], Some((Act::Test("a".to_owned()), false))),
+            (&["add", "key"], None),
             (&["clear"], None),
             (&["clear", "a", "b"], None),
             (&["drop", "a"], None),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, with_page};
+use super::{beside, done, note as note_act, with_page};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::ledger::Ledger;
@@ -140,6 +140,11 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
                 expires_ms: span_ms.map(|span_ms| clock.now_ms().saturating_add(span_ms)),
                 funds,
             };
+            let detail = json!({
+                "count": count, "msat_each": wanted.amount.get(), "note": wanted.note,
+                "expires_ms": wanted.expires_ms, "profile": wanted.profile, "found": funds == Funds::Found,
+            });
+            note_act(store, "vouchers.issue", &wanted.batch, &detail).await?;
             let mints = &config.mints;
             let issued = issue(&ledger, &vault, &mints.urls, mints.unit, &wanted).await.map_err(refused)?;
             Ok(show_issued(&issued, sats, json))
@@ -152,8 +157,14 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
                 table(&vouchers)
             })
         }
-        Act::RevokeId(id) => revoked(ledger.revoke_vouchers(Which::Id(id)).await.map_err(said)?, json),
-        Act::RevokeNote(note) => revoked(ledger.revoke_vouchers(Which::Note(&note)).await.map_err(said)?, json),
+        Act::RevokeId(id) => {
+            note_act(store, "vouchers.revoke", &id.to_string(), &json!({})).await?;
+            revoked(ledger.revoke_vouchers(Which::Id(id)).await.map_err(said)?, json)
+        }
+        Act::RevokeNote(note) => {
+            note_act(store, "vouchers.revoke", "", &json!({ "note": note })).await?;
+            revoked(ledger.revoke_vouchers(Which::Note(&note)).await.map_err(said)?, json)
+        }
     }
 }
 

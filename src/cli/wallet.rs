@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{beside, done, with_page};
-use crate::admin::note_command;
+use crate::admin::trail::{self, CLI, record};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::money::Msat;
@@ -86,7 +86,7 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
             if !underway::hurry(store, &id, now_ms).await.map_err(said)? {
                 return Err(format!("nothing is under way by the id {id}; coinslot wallet shows what is"));
             }
-            note_command(store, "wallet.retry", &id, &json!({}), now_ms).await.map_err(said)?;
+            record(store, CLI, trail::Act { action: "wallet.retry", subject: &id }, &json!({}), now_ms).await.map_err(said)?;
             Ok(if json { line(&json!({ "due": id })) } else { format!("{id} is due; a running node looks at it now\n") })
         }
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::tariffs::{Factors, check_cost, opened};
-use super::{done, with_page};
+use super::{done, note, with_page};
+use crate::admin::tariffs::{clock_time, utc_offset, weekdays};
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::money::tariff::{ALL_DAYS, Window};
@@ -30,8 +31,6 @@ models that it names (all, without --models) but for those behind --not. A reque
 at which it comes in. Factors of all that apply are multiplied, those of a key's profile too. None lowers a
 price below what the dearest upstream of the model takes, unless it is made with --allow-below-cost.
 ";
-
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,43 +80,17 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
     Some((act, json))
 }
 
-/// Minutes of a day out of `22:00`.
-fn clock_time(text: &str) -> Option<u16> {
-    let (hours, minutes) = text.split_once(':')?;
-    let digits = |text: &str| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(hours) || !digits(minutes) {
-        return None;
-    }
-    let (hours, minutes): (u16, u16) = (hours.parse().ok()?, minutes.parse().ok()?);
-    (hours < 24 && minutes < 60).then(|| hours.saturating_mul(60).saturating_add(minutes))
-}
-
-/// Minutes out of `+02:00`.
-fn utc_offset(text: &str) -> Option<i16> {
-    let (sign, time) = text.split_at_checked(1)?;
-    let minutes = i16::try_from(clock_time(time)?).ok()?;
-    match sign {
-        "+" => Some(minutes),
-        "-" => minutes.checked_neg(),
-        _ => None,
-    }
-}
-
-/// Days out of `sat,sun`.
-fn weekdays(text: &str) -> Option<u8> {
-    text.split(',').try_fold(0_u8, |days, name| {
-        let bit = DAYS.iter().position(|day| day.eq_ignore_ascii_case(name.trim()))?;
-        Some(days | 1_u8.checked_shl(u32::try_from(bit).ok()?)?)
-    })
-}
-
 async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
-    let (store, ledger) = opened(config).await?;
+    let (store, ledger, config) = opened(config).await?;
+    let config = &config;
     let done = match act {
         Act::Set(window) => set(config, &ledger, &window).await,
         Act::List => list(&ledger, json).await,
         Act::Remove(name) => match ledger.remove_window(&name).await {
-            Ok(true) => Ok(format!("{name} is removed\n")),
+            Ok(true) => {
+                let noted = note(&store, "windows.remove", &name, &json!({})).await;
+                noted.map(|()| format!("{name} is removed\n"))
+            }
             Ok(false) => Err(format!("there is no window {name}")),
             Err(error) => Err(error.to_string()),
         },
@@ -130,6 +103,8 @@ async fn set(config: &Config, ledger: &Ledger, window: &Window) -> Result<String
     window.check()?;
     check_cost(config, &window.name, window.multiplier, window.below_cost)?;
     ledger.put_window(window).await.map_err(|error| error.to_string())?;
+    let detail = json!({ "multiplier": window.multiplier, "hours": window.hours(), "below_cost": window.below_cost });
+    note(ledger.store(), "windows.set", &window.name, &detail).await?;
     Ok(format!("{}: {} times the price, {}\n", window.name, window.multiplier.normalize(), window.hours()))
 }
 

@@ -12,7 +12,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(name: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { name: name.into(), problem: problem.into() }
     }
 }

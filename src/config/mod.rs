@@ -8,6 +8,7 @@
 
 mod address;
 mod fault;
+mod live;
 mod password;
 mod read;
 mod secret;
@@ -15,6 +16,7 @@ mod settings;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod told;
 mod tor;
 mod upstreams;
 mod values;
@@ -37,6 +39,8 @@ pub use password::check_password;
 pub use secret::Secret;
 pub use settings::{NOT_USED_YET, SETTINGS, Setting};
 pub use tor::{Purpose, Tor};
+pub use live::Live;
+pub use told::{EDITABLE, Editable, Environment, Force, Origin, Told};
 pub use upstreams::{Choice, ModelRule, Protocol, Timeouts, Upstream, UpstreamKind, Upstreams};
 
 /// Everything the node was told.
@@ -60,6 +64,8 @@ pub struct Config {
     pub log: Log,
     /// Names out of [`NOT_USED_YET`] that were given and ask for something.
     pub not_used: Vec<&'static str>,
+    /// What all of it was read from.
+    pub environment: Environment,
 }
 
 impl Config {
@@ -128,6 +134,8 @@ pub struct Server {
     pub keep_alive: Option<Duration>,
     /// `MAINTENANCE`; `None`: a stored switch decides.
     pub maintenance: Option<bool>,
+    /// `ACCEPT_NEW_TOKENS`, true; otherwise no new money comes in.
+    pub takes_money: bool,
 }
 
 /// What the node says about itself.

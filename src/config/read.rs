@@ -7,8 +7,9 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Alerts, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret,
-    Server, Storage, Timeouts, Tor, Traces, Upstream, UpstreamKind, Upstreams, address, tor, upstreams, values,
+    Admin, Alerts, Backups, Clients, Config, Environment, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing,
+    RateRules, Secret, Server, Storage, Timeouts, Tor, Traces, Upstream, UpstreamKind, Upstreams, address, tor,
+    upstreams, values,
 };
 
 /// Reads everything and fails with all faults at once.
@@ -17,7 +18,13 @@ pub(super) fn config(vars: &BTreeMap<String, String>) -> Result<Config, Faults> 
     match reader.config() {
         Some(config) if reader.faults.is_empty() => {
             let stranded = tor::stranded(&config);
-            if stranded.is_empty() { Ok(config) } else { Err(Faults(stranded)) }
+            if !stranded.is_empty() {
+                return Err(Faults(stranded));
+            }
+            let environment = Environment::of(vars)
+                .with_contents("SECRET_KEY", "SECRET_KEY_FILE", config.storage.secret_key.as_ref())
+                .with_contents("BACKUP_PASSPHRASE", "BACKUP_PASSPHRASE_FILE", config.backups.passphrase.as_ref());
+            Ok(Config { environment, ..config })
         }
         _ => Err(Faults(reader.faults)),
     }
@@ -79,6 +86,7 @@ impl<'a> Reader<'a> {
             traces: traces?,
             log: log?,
             not_used: self.not_used(),
+            environment: Environment::default(),
         })
     }
 
@@ -92,6 +100,7 @@ impl<'a> Reader<'a> {
         let shutdown_timeout = self.get("SHUTDOWN_TIMEOUT_SECONDS", values::seconds);
         let keep_alive = self.get("SSE_KEEP_ALIVE_SECONDS", values::seconds_or_never);
         let maintenance = self.optional("MAINTENANCE", values::boolean);
+        let takes_money = self.get("ACCEPT_NEW_TOKENS", values::boolean);
         Some(Server {
             host: host?,
             port: port?,
@@ -102,6 +111,7 @@ impl<'a> Reader<'a> {
             shutdown_timeout: shutdown_timeout?,
             keep_alive: keep_alive?,
             maintenance: maintenance?,
+            takes_money: takes_money?,
         })
     }
 

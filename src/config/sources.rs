@@ -94,7 +94,7 @@ impl Read for LineByLine<'_> {
 }
 
 /// `over` wins, also where the two spell a setting differently.
-fn merge(mut under: Vars, over: Vars) -> Vars {
+pub(super) fn merge(mut under: Vars, over: Vars) -> Vars {
     for setting in SETTINGS {
         if setting.spellings().any(|name| over.get(name).is_some_and(|text| !is_blank(text))) {
             for name in setting.spellings() {

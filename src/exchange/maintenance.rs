@@ -31,6 +31,12 @@ impl Maintenance {
         self.on.load(Ordering::Relaxed)
     }
 
+    /// Whether the environment says how it stands.
+    #[must_use]
+    pub const fn is_fixed(&self) -> bool {
+        self.fixed.is_some()
+    }
+
     /// Looks how the stored switch stands.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ mod receipts;
 mod record;
 mod replay;
 mod repo;
+mod settings;
 mod settle;
 mod tariffs;
 mod traced;
@@ -45,7 +46,6 @@ use tokio_util::task::TaskTracker;
 use crate::catalog::import::Importer;
 use crate::catalog::limits::WorstCase;
 use crate::catalog::route::{Buyer, Candidate, Market, Picture, RouteError};
-use crate::config::MissingUsage;
 use crate::dialect::body::{self, Lens};
 use crate::dialect::{Ask, BadRequest, Dialect, Feature, Receipt, Request, Shape};
 use crate::failpoint::failpoint;
@@ -69,8 +69,10 @@ use count::{Broken, Watch};
 use delivery::Form;
 pub use delivery::{Aborted, Deliveries, Delivery, Out};
 pub use maintenance::{Maintenance, turn as turn_maintenance};
+pub use probe::{Tested, cheapest, timed};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
 pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays};
+pub use settings::{Changed, Settings, Untold, in_force, tell, weigh};
 
 /// Streams whose client left that are read to their end at the same time.
 const MAX_DRAINS: usize = 64;
@@ -181,7 +183,8 @@ pub struct Exchange {
     pub till: Till,
     pub ledger: Ledger,
     pub pool: Arc<Pool>,
-    pub missing_usage: MissingUsage,
+    /// What is in force of the configuration.
+    pub settings: Settings,
     pub maintenance: Maintenance,
     /// How fast keys may spend.
     pub rates: Arc<Rates>,

@@ -96,7 +96,7 @@ impl Job {
             }
             Reading::Silent => {
                 let usage = self.estimate(0);
-                match self.exchange.missing_usage {
+                match self.exchange.settings.now().pricing.missing_usage {
                     MissingUsage::Estimate => card.price(&usage),
                     MissingUsage::Free => Some(Cost::new(usage, None)),
                     MissingUsage::Max => Cost::fixed(usage, self.hold.amount()),
@@ -104,7 +104,7 @@ impl Job {
             }
             Reading::Unreported { output_chars } => {
                 let usage = self.estimate(output_chars);
-                match self.exchange.missing_usage {
+                match self.exchange.settings.now().pricing.missing_usage {
                     // Nothing came: nothing is charged.
                     MissingUsage::Estimate if output_chars == 0 => Some(Cost::new(usage, None)),
                     MissingUsage::Estimate => card.price(&usage),

@@ -87,6 +87,7 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::ShuttingDown => (503, "api_error", "shutting_down"),
         Code::Overloaded => (503, "api_error", "overloaded"),
         Code::Maintenance => (503, "api_error", "maintenance"),
+        Code::NotTaken => (403, INVALID, "new_money_not_taken"),
         Code::Recovering => (503, "api_error", "recovering"),
         Code::Internal => (500, "api_error", "internal_error"),
     }

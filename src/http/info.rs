@@ -26,7 +26,7 @@ pub async fn root(State(node): State<Node>) -> Json<Value> {
 }
 
 fn about(node: &Node) -> Map<String, Value> {
-    let info = &node.info;
+    let info = node.info();
     let wallet = node.exchange.till.wallet();
     let mut about = Map::new();
     about.insert("name".into(), json!(info.name));
@@ -38,6 +38,7 @@ fn about(node: &Node) -> Map<String, Value> {
     about.insert("http_url".into(), json!(info.http_url));
     about.insert("onion_url".into(), json!(node.onion.url()));
     about.insert("child_key_cost_msats".into(), json!(node.exchange.till.child_key_cost().get()));
+    about.insert("accepts_new_tokens".into(), json!(node.exchange.till.takes_money()));
     about.insert("software".into(), json!("coinslot"));
     about.insert("unit".into(), json!(wallet.unit().as_str()));
     about

@@ -1,5 +1,6 @@
 //! HTTP: parse, call, render. No policy lives here.
 
+mod announcements;
 mod balance;
 pub mod envelope;
 mod extract;
@@ -71,7 +72,6 @@ pub struct Node(Arc<Parts>);
 #[derive(Clone, Debug)]
 pub struct Parts {
     pub exchange: Arc<Exchange>,
-    pub info: Arc<config::Info>,
     pub spool: Spool,
     pub listing: Arc<models::Listing>,
     /// Cancelled when the node stops accepting.
@@ -88,14 +88,10 @@ pub struct Parts {
 
 impl Node {
     #[must_use]
-    pub fn new(exchange: Arc<Exchange>, mut info: config::Info, spool: Spool, draining: CancellationToken) -> Self {
-        if info.npub.is_empty() {
-            exchange.identity.npub().clone_into(&mut info.npub);
-        }
+    pub fn new(exchange: Arc<Exchange>, spool: Spool, draining: CancellationToken) -> Self {
         Self(Arc::new(Parts {
             exchange,
-            onion: Onion::given(&info.onion_url),
-            info: Arc::new(info),
+            onion: Onion::given(""),
             spool,
             listing: Arc::default(),
             draining,
@@ -103,6 +99,16 @@ impl Node {
             directory: None,
             announcer: None,
         }))
+    }
+
+    /// What the node says about itself.
+    #[must_use]
+    pub fn info(&self) -> config::Info {
+        let mut info = self.exchange.settings.now().info.clone();
+        if info.npub.is_empty() {
+            self.exchange.identity.npub().clone_into(&mut info.npub);
+        }
+        info
     }
 
     /// The same node, showing the outcomes of these audits.

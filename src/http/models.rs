@@ -15,6 +15,7 @@ use super::envelope::{self, Asked};
 use super::refusals::Refusals;
 use super::{Node, headers, protocol_of, proxy, shapes};
 use crate::catalog::route::Buyer;
+use crate::config::Pricing;
 use crate::dialect::Protocol;
 use crate::failure::{Code, Failure};
 use crate::http::extract::Path;
@@ -38,6 +39,7 @@ pub struct Listing {
 struct Made {
     at_ms: i64,
     tariffs: Arc<Tariffs>,
+    pricing: Arc<Pricing>,
     value: Value,
     openai: Page,
     anthropic: Page,
@@ -65,11 +67,13 @@ impl Listing {
     fn get(&self, node: &Node, profile: Option<&Arc<Profile>>) -> Arc<Made> {
         let market = &node.exchange.market;
         let (at_ms, tariffs) = (node.exchange.ledger.clock().now_ms(), market.tariffs());
+        let pricing = market.pricing();
         let name = profile.map(|profile| profile.name.clone());
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(listing) = made.get(&name)
             && at_ms.saturating_sub(listing.at_ms) < FRESH_MS
             && Arc::ptr_eq(&listing.tariffs, &tariffs)
+            && Arc::ptr_eq(&listing.pricing, &pricing)
         {
             return Arc::clone(listing);
         }
@@ -77,6 +81,7 @@ impl Listing {
         let listing = Arc::new(Made {
             at_ms,
             tariffs,
+            pricing,
             openai: Page::of(&value),
             anthropic: Page::of(&anthropic_list(&value)),
             gemini: Page::of(&json!({ "models": entries(&value, gemini) })),

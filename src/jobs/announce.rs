@@ -8,7 +8,6 @@ use async_trait::async_trait;
 
 use super::Job;
 use crate::catalog::route::Buyer;
-use crate::config::Info;
 use crate::exchange::Exchange;
 use crate::nostr::{Announcer, Listing, public_url};
 use crate::tor::Onion;
@@ -17,7 +16,6 @@ use crate::tor::Onion;
 pub struct Announce {
     pub announcer: Announcer,
     pub exchange: Arc<Exchange>,
-    pub info: Info,
     /// Whether Nostr apps are told of the node's page (NIP-89).
     pub tells_apps: bool,
     pub onion: Onion,
@@ -36,7 +34,9 @@ impl Announce {
     fn listing(&self) -> Option<Listing> {
         let onion = self.onion.url();
         self.told_onion().clone_from(&onion);
-        let given = [("HTTP_URL", &self.info.http_url), ("ONION_URL", &onion)];
+        let settings = self.exchange.settings.now();
+        let info = &settings.info;
+        let given = [("HTTP_URL", &info.http_url), ("ONION_URL", &onion)];
         let is_told = self.told.swap(true, Ordering::Relaxed);
         let urls = given.into_iter().filter(|(_, url)| !url.is_empty()).filter_map(|(name, url)| {
             let refused = |why| {
@@ -54,8 +54,8 @@ impl Announce {
         let page = page.filter(|_| self.tells_apps).cloned();
         let models = self.exchange.market.listing(Buyer::anybody(&self.exchange.pool));
         Some(Listing {
-            name: self.info.name.clone(),
-            about: self.info.description.clone(),
+            name: info.name.clone(),
+            about: info.description.clone(),
             urls,
             page,
             mints: self.exchange.till.wallet().mints().to_vec(),

@@ -33,6 +33,7 @@ mod take_snapshot;
 mod tell_alarms;
 mod watch_alarms;
 mod watch_maintenance;
+mod watch_settings;
 mod watch_tariffs;
 mod watch_upstreams;
 
@@ -73,6 +74,7 @@ pub use take_snapshot::TakeSnapshot;
 pub use tell_alarms::TellAlarms;
 pub use watch_alarms::WatchAlarms;
 pub use watch_maintenance::WatchMaintenance;
+pub use watch_settings::WatchSettings;
 pub use watch_tariffs::WatchTariffs;
 pub use watch_upstreams::WatchUpstreams;
 

@@ -1,19 +1,17 @@
 //! Sends what the node has earned to its operator.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::Job;
-use crate::money::Msat;
-use crate::wallet::{Change, Wallet};
+use crate::exchange::Exchange;
+use crate::wallet::Change;
 
-/// Pays out every mint's earnings above a minimum.
+/// Pays out every mint's earnings above a minimum, where the settings say whereto.
 pub struct PayOut {
-    pub wallet: Wallet,
-    /// A Lightning address or an LNURL.
-    pub recipient: String,
-    pub minimum: Msat,
+    pub exchange: Arc<Exchange>,
     pub period: Duration,
 }
 
@@ -28,7 +26,10 @@ impl Job for PayOut {
     }
 
     async fn activate(&self) -> Result<(), String> {
-        let outcomes = self.wallet.pay_out(&self.recipient, self.minimum).await.map_err(|error| error.to_string())?;
+        let settings = self.exchange.settings.now();
+        let Some(recipient) = &settings.payouts.recipient else { return Ok(()) };
+        let wallet = self.exchange.till.wallet();
+        let outcomes = wallet.pay_out(recipient, settings.payouts.minimum).await.map_err(|error| error.to_string())?;
         for outcome in outcomes {
             match outcome {
                 Change::Sent { amount, fee, .. } => {

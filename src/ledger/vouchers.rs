@@ -303,8 +303,16 @@ impl Ledger {
     /// # Errors
     /// When the database does not answer.
     pub async fn vouchers(&self, limit: i64) -> Result<Vec<Voucher>, StoreError> {
+        self.vouchers_before(i64::MAX, limit).await
+    }
+
+    /// Those that were issued before the one of this id, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn vouchers_before(&self, id: i64, limit: i64) -> Result<Vec<Voucher>, StoreError> {
         let mut reader = self.store().read().acquire().await?;
-        repo::list(&mut reader, limit).await
+        repo::list(&mut reader, id, limit).await
     }
 
     async fn take_back(&self, tx: &mut Tx, ended: &[Ended], kind: &str, now_ms: i64) -> Result<(), StoreError> {

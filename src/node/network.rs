@@ -88,7 +88,6 @@ pub(super) fn start(
         jobs::Announce {
             announcer: announcer.clone(),
             exchange: Arc::clone(exchange),
-            info: config.info.clone(),
             tells_apps: config.nostr.handler,
             onion,
             told_onion: Mutex::default(),

@@ -50,6 +50,7 @@ impl Till {
     /// # Errors
     /// When no mint makes one, or the address has had too many.
     pub async fn invoice_for_key(&self, sats: Sat, limits: Limits, address: Option<Peer>) -> Result<Invoice, Failure> {
+        self.may_come_in()?;
         let id = uuid::Uuid::new_v4().to_string();
         self.admit_invoice(&id, address).await?;
         let made = self.make_invoice_for_key(id.clone(), sats, limits).await;
@@ -126,6 +127,7 @@ impl Till {
     /// # Errors
     /// When no mint makes one.
     pub async fn invoice_for(&self, account: AccountId, sats: Sat) -> Result<Invoice, Failure> {
+        self.may_come_in()?;
         let id = uuid::Uuid::new_v4().to_string();
         self.wallet().invoice(id, account, sats).await.map_err(invoice_failure)
     }

@@ -1,12 +1,12 @@
 //! A payment becomes an account with enough on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::config::Clients;
+use crate::config::{Clients, Live};
 use crate::failure::{Code, Failure, Funds, PaymentHint, Retry};
 use crate::ledger::terms::Expiry;
 use crate::ledger::{Account, AccountId, AccountKind, Source};
@@ -62,7 +62,9 @@ pub struct Till {
     generation: Arc<AtomicU64>,
     /// What was noted lately.
     expiries: Cache<AccountId, Expiry>,
-    child_key_cost: Msat,
+    child_key_cost: Arc<Live<Msat>>,
+    /// Whether new money is taken.
+    takes_money: Arc<AtomicBool>,
     visitors: Arc<Visitors>,
 }
 
@@ -73,18 +75,45 @@ impl Till {
         let visitors = Visitors::new(vault.clone(), Arc::clone(wallet.ledger().clock()), clients);
         let known = Cache::new(KNOWN_KEYS);
         let generation = Arc::default();
-        Self { wallet, vault, known, generation, expiries, child_key_cost, visitors: Arc::new(visitors) }
+        let (child_key_cost, takes_money) = (Arc::new(Live::new(child_key_cost)), Arc::new(AtomicBool::new(true)));
+        Self { wallet, vault, known, generation, expiries, child_key_cost, takes_money, visitors: Arc::new(visitors) }
     }
 
     /// What a client pays for a child key.
     #[must_use]
     pub fn child_key_cost(&self) -> Msat {
-        self.child_key_cost
+        *self.child_key_cost.get()
+    }
+
+    /// From now on: what a child key costs, what one address may ask for without paying, and whether new money is
+    /// taken.
+    pub fn set_terms(&self, child_key_cost: Msat, clients: Clients, takes_money: bool) {
+        self.child_key_cost.put(child_key_cost);
+        self.visitors.set_allowance(clients);
+        self.takes_money.store(takes_money, Ordering::Relaxed);
+    }
+
+    /// Whether new money is taken. What there is can be spent and paid back in any case.
+    #[must_use]
+    pub fn takes_money(&self) -> bool {
+        self.takes_money.load(Ordering::Relaxed)
+    }
+
+    /// Refuses what would bring new money in.
+    ///
+    /// # Errors
+    /// Where none is taken.
+    pub fn may_come_in(&self) -> Result<(), Failure> {
+        if self.takes_money() {
+            return Ok(());
+        }
+        let said = "This node takes no new money. What is on keys can be spent and refunded.";
+        Err(Failure::client(Code::NotTaken, said))
     }
 
     /// What one address may ask for without paying.
     #[must_use]
-    pub fn allowance(&self) -> &Clients {
+    pub fn allowance(&self) -> Clients {
         self.visitors.allowance()
     }
 
@@ -309,7 +338,18 @@ impl Till {
         Ok(())
     }
 
+    /// Refuses a token that would be new money, where none is taken. What became of one that was accepted before is
+    /// said as ever.
+    async fn may_take(&self, token: &Token) -> Result<(), Failure> {
+        let Err(refusal) = self.may_come_in() else { return Ok(()) };
+        match self.wallet.has_accepted(&self.vault.key_hash(&token.id)).await.map_err(redeem_failure)? {
+            true => Ok(()),
+            false => Err(refusal),
+        }
+    }
+
     pub(super) async fn appraise(&self, token: &Token) -> Result<Msat, Failure> {
+        self.may_take(token).await?;
         let appraisal = self.wallet.appraise(token).await;
         appraisal.map(|appraisal| appraisal.net).map_err(redeem_failure)
     }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::Payment;
 use crate::clock::SharedClock;
-use crate::config::KeyLimits;
+use crate::config::{KeyLimits, Live};
 
 const WINDOW_MS: i64 = 60_000;
 /// Seconds after which a place for another stream may be free.
@@ -72,7 +72,7 @@ type Name = [u8; 32];
 #[derive(Debug)]
 pub struct Rates {
     salt: [u8; 32],
-    limits: KeyLimits,
+    limits: Live<KeyLimits>,
     clock: SharedClock,
     keys: Mutex<Keys>,
 }
@@ -138,20 +138,25 @@ impl Key {
 impl Rates {
     #[must_use]
     pub fn new(limits: KeyLimits, clock: SharedClock) -> Arc<Self> {
-        Arc::new(Self { salt: rand::random(), limits, clock, keys: Mutex::default() })
+        Arc::new(Self { salt: rand::random(), limits: Live::new(limits), clock, keys: Mutex::default() })
     }
 
     /// What one key may do.
     #[must_use]
-    pub const fn limits(&self) -> &KeyLimits {
-        &self.limits
+    pub fn limits(&self) -> KeyLimits {
+        *self.limits.get()
+    }
+
+    /// From now on these.
+    pub fn set_limits(&self, limits: KeyLimits) {
+        self.limits.put(limits);
     }
 
     /// The key that a payment is limited as; `None` where nothing is limited.
     #[must_use]
     pub fn key_of<'a>(&self, payment: &'a Payment) -> Option<&'a str> {
         match payment {
-            Payment::Key(_) | Payment::TokenKey(_) if self.limits != KeyLimits::default() => payment.key_hex(),
+            Payment::Key(_) | Payment::TokenKey(_) if self.limits() != KeyLimits::default() => payment.key_hex(),
             _ => None,
         }
     }
@@ -179,10 +184,11 @@ impl Rates {
         let key = keys.by_name.entry(name).or_default();
         key.tidy(now_ms);
         self.check(key, tokens, streams, now_ms)?;
-        if self.limits.requests_per_minute.is_some() {
+        let limits = self.limits();
+        if limits.requests_per_minute.is_some() {
             key.requests.spent.push_back(Entry { at_ms: now_ms, pass: id, amount: 1 });
         }
-        if self.limits.tokens_per_minute.is_some() {
+        if limits.tokens_per_minute.is_some() {
             key.tokens.spent.push_back(Entry { at_ms: now_ms, pass: id, amount: tokens });
         }
         key.streams = key.streams.saturating_add(usize::from(streams));
@@ -190,7 +196,7 @@ impl Rates {
     }
 
     fn check(&self, key: &Key, tokens: u64, streams: bool, now_ms: i64) -> Result<(), TooFast> {
-        let KeyLimits { requests_per_minute, tokens_per_minute, max_streams } = self.limits;
+        let KeyLimits { requests_per_minute, tokens_per_minute, max_streams } = self.limits();
         if streams && max_streams.is_some_and(|most| key.streams >= most) {
             return Err(TooFast { what: "streams at a time", secs: STREAM_SECS });
         }
@@ -216,9 +222,10 @@ impl Rates {
         let mut none = Key::default();
         let key = keys.by_name.get_mut(&name).unwrap_or(&mut none);
         key.tidy(now_ms);
+        let limits = self.limits();
         Standing {
-            requests: self.limits.requests_per_minute.map(|limit| key.requests.left(now_ms, limit)),
-            tokens: self.limits.tokens_per_minute.map(|limit| key.tokens.left(now_ms, limit)),
+            requests: limits.requests_per_minute.map(|limit| key.requests.left(now_ms, limit)),
+            tokens: limits.tokens_per_minute.map(|limit| key.tokens.left(now_ms, limit)),
         }
     }
 

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::SharedClock;
-use crate::config::Clients;
+use crate::config::{Clients, Live};
 use crate::net::Peer;
 use crate::vault::Vault;
 
@@ -35,7 +35,7 @@ const MINUTE_MS: i64 = 60 * 1000;
 pub struct Visitors {
     vault: Vault,
     clock: SharedClock,
-    allowance: Clients,
+    allowance: Live<Clients>,
     seen: Mutex<HashMap<String, Visitor>>,
 }
 
@@ -94,13 +94,18 @@ impl TooMuch {
 impl Visitors {
     #[must_use]
     pub fn new(vault: Vault, clock: SharedClock, allowance: Clients) -> Self {
-        Self { vault, clock, allowance, seen: Mutex::default() }
+        Self { vault, clock, allowance: Live::new(allowance), seen: Mutex::default() }
     }
 
     /// What one address may do.
     #[must_use]
-    pub const fn allowance(&self) -> &Clients {
-        &self.allowance
+    pub fn allowance(&self) -> Clients {
+        *self.allowance.get()
+    }
+
+    /// From now on this.
+    pub fn set_allowance(&self, allowance: Clients) {
+        self.allowance.put(allowance);
     }
 
     /// Invoices of this visitor that were not known to be paid, and whose time is not over; where those of all
@@ -108,7 +113,7 @@ impl Visitors {
     #[must_use]
     pub fn waiting(&self, peer: Option<Peer>) -> Vec<String> {
         let now_ms = self.clock.now_ms();
-        let most = self.allowance.max_pending;
+        let most = self.allowance().max_pending;
         let mut waiting = Vec::new();
         self.with(peer, |visitor, times| {
             visitor.waiting.retain(|(_, end)| *end > now_ms);
@@ -126,7 +131,7 @@ impl Visitors {
     /// When the visitor has made, or has waiting, too many.
     pub fn admit_invoice(&self, peer: Option<Peer>, id: &str, end_ms: i64) -> Result<(), TooMuch> {
         let now_ms = self.clock.now_ms();
-        let Clients { creates_per_hour, max_pending, .. } = self.allowance;
+        let Clients { creates_per_hour, max_pending, .. } = self.allowance();
         let look = |visitor: &mut Visitor, times: usize| {
             visitor.waiting.retain(|(_, end)| *end > now_ms);
             if max_pending.is_some_and(|most| visitor.waiting.len() >= most.saturating_mul(times)) {
@@ -165,7 +170,7 @@ impl Visitors {
     /// # Errors
     /// When it has sent too many that were none.
     pub fn admit_guess(&self, peer: Option<Peer>) -> Result<(), TooMuch> {
-        let Some(most) = self.allowance.wrong_vouchers_per_hour else { return Ok(()) };
+        let Some(most) = self.allowance().wrong_vouchers_per_hour else { return Ok(()) };
         let now_ms = self.clock.now_ms();
         let look = |visitor: &mut Visitor, times| visitor.wrong.room(now_ms, most.saturating_mul(times));
         self.admit(peer, |visitor, times| look(visitor, times).map_err(TooMuch::after_ms), |_| {})
@@ -176,7 +181,7 @@ impl Visitors {
     /// # Errors
     /// When the visitor has had too many.
     pub fn admit_quote(&self, peer: Option<Peer>) -> Result<(), TooMuch> {
-        let Some(most) = self.allowance.quotes_per_minute else { return Ok(()) };
+        let Some(most) = self.allowance().quotes_per_minute else { return Ok(()) };
         let now_ms = self.clock.now_ms();
         let look = |visitor: &mut Visitor, times| visitor.quoted.room(now_ms, most.saturating_mul(times));
         let count = |visitor: &mut Visitor| visitor.quoted.count(now_ms);
@@ -185,7 +190,7 @@ impl Visitors {
 
     /// The code was none.
     pub fn guessed_wrong(&self, peer: Option<Peer>) {
-        if self.allowance.wrong_vouchers_per_hour.is_some() {
+        if self.allowance().wrong_vouchers_per_hour.is_some() {
             let now_ms = self.clock.now_ms();
             self.with(peer, |visitor, _| visitor.wrong.count(now_ms));
         }

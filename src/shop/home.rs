@@ -12,13 +12,14 @@ use serde_json::Value;
 use super::example::{self, Example};
 use super::prices::{self, Table, Wish};
 use super::snippets::{self, Snippet, Spoken};
-use super::{address, answer, render};
+use super::{address, answer, docs, moment, render};
 use crate::catalog::route::{Buyer, Market, RateView};
 use crate::dialect;
 use crate::failure::Failure;
 use crate::http::{self, Node};
 use crate::money::RateCard;
 use crate::money::tariff::Window;
+use crate::news;
 use crate::pages::format;
 use crate::price::Standing;
 
@@ -32,6 +33,9 @@ struct Page {
     onion: String,
     mints: Vec<String>,
     unit: String,
+    /// What the operator announces.
+    notices: Vec<Notice>,
+    takes_money: bool,
     /// Why nothing is sold now.
     reasons: Vec<String>,
     rate: Rate,
@@ -44,6 +48,15 @@ struct Page {
     output: String,
     base: String,
     snippets: Vec<Snippet>,
+}
+
+/// An announcement.
+struct Notice {
+    title: String,
+    level: &'static str,
+    since: String,
+    /// Written by [`docs::note`], which lets no markup through but its own.
+    html: String,
 }
 
 /// What a bitcoin is billed at.
@@ -86,6 +99,8 @@ async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, F
         onion: text(&about, "onion_url"),
         mints: node.exchange.till.wallet().mints().to_vec(),
         unit: text(&about, "unit"),
+        notices: notices(node).await,
+        takes_money: node.exchange.till.takes_money(),
         reasons: http::reasons(node).await,
         rate: rate(&market.rate()),
         table: prices::table(models, &wish, fixed.is_some()),
@@ -97,6 +112,22 @@ async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, F
         snippets: snippets::all(&base, snippets::pasteable(ids()), spoken),
         base,
     })
+}
+
+/// The page goes on without them.
+async fn notices(node: &Node) -> Vec<Notice> {
+    let ledger = &node.exchange.ledger;
+    let shown = news::shown(ledger.store(), ledger.clock().now_ms()).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the announcements cannot be read");
+        Vec::new()
+    });
+    let notice = |one: news::Announcement| Notice {
+        title: one.text.title,
+        level: one.text.level.as_str(),
+        since: moment(one.text.starts_ms),
+        html: docs::note(&one.text.body),
+    };
+    shown.into_iter().map(notice).collect()
 }
 
 fn text(about: &Value, key: &str) -> String {

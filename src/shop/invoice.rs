@@ -90,7 +90,7 @@ pub(super) async fn key(State(node): State<Node>, sent: Sent) -> Response {
 
 fn show(node: &Node, invoice: Invoice, key: String, news: &'static str) -> Result<Response, Failure> {
     render(&Page {
-        name: node.info.name.clone(),
+        name: node.info().name,
         sats: format::count(i64::try_from(invoice.amount.floor_sat().get()).unwrap_or(i64::MAX)),
         qr: qr::of_invoice(&invoice.bolt11),
         watched: node.exchange.till.watched(&invoice.id)?,

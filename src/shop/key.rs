@@ -74,7 +74,7 @@ pub(super) async fn look(State(node): State<Node>, sent: Sent) -> Response {
         match http::spawn(&node, async move |_| worker.exchange.till.look_at(payment).await).await? {
             Sight::Known(account, key) => show(&node, &account, &key, "", false).await,
             Sight::Fresh(token, net) => render(&TokenPage {
-                name: node.info.name.clone(),
+                name: node.info().name,
                 token: text.trim().to_owned(),
                 face: format::sat(token.face.to_db()),
                 net: format::sat(net.to_db()),
@@ -118,7 +118,7 @@ pub(super) async fn show(
         Failure::internal().funds(Funds::OnAccount)
     })?;
     render(&Page {
-        name: node.info.name.clone(),
+        name: node.info().name,
         news,
         key: format!("sk-{key}"),
         shown,

@@ -239,7 +239,7 @@ fn answer(node: &Node, page: Result<Response, Failure>) -> Response {
         _ => None,
     };
     let trouble =
-        Trouble { name: &node.info.name, message: &failure.message, money: fate(&failure.funds), token, retry };
+        Trouble { name: &node.info().name, message: &failure.message, money: fate(&failure.funds), token, retry };
     let mut response = render(&trouble).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response());
     let (status, ..) = envelope::facts(failure.code);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -36,7 +36,7 @@ pub(super) async fn give(State(node): State<Node>, sent: Sent) -> Response {
         let payment = payment::read_key(&key)?;
         let to = destination(&typed.address, "")?;
         let made = http::spawn(&node, async move |node: Node| node.exchange.till.give_back(&payment, to).await).await?;
-        let name = node.info.name.clone();
+        let name = node.info().name;
         let remainders = made.remainders;
         render(&match made.given {
             Given::Token { token, amount, mint } => Page {

@@ -68,7 +68,7 @@ async fn page(node: &Node) -> Result<Response, Failure> {
         (false, None) => "not known".to_owned(),
     };
     render(&Page {
-        name: node.info.name.clone(),
+        name: node.info().name,
         state: look(status.state),
         as_of: status.as_of_ms.map(moment),
         reasons: status.reasons,

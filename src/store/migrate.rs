@@ -75,6 +75,7 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: "",
         postgres: include_str!("../migrations/0024_key_management.postgres.sql"),
     },
+    Migration { version: 26, common: include_str!("../migrations/0026_pages.sql"), sqlite: "", postgres: "" },
     Migration { version: 27, common: include_str!("../migrations/0027_alarms.sql"), sqlite: "", postgres: "" },
     Migration { version: 28, common: include_str!("../migrations/0028_outlays.sql"), sqlite: "", postgres: "" },
     Migration { version: 29, common: include_str!("../migrations/0029_rivals.sql"), sqlite: "", postgres: "" },

@@ -15,6 +15,7 @@ mod migrate;
 mod open;
 mod reader;
 mod settings;
+mod told;
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};

@@ -21,6 +21,7 @@ pub mod kind;
 mod lease;
 mod models;
 pub mod outlay;
+pub mod own;
 mod own_list;
 mod pool;
 mod provider;

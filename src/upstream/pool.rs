@@ -15,12 +15,13 @@ use super::health::{Health, Standing, Ticket};
 use super::lease::Lease;
 use super::models::Names;
 use super::outlay::{Outlay, Outlays};
+use super::own;
 use super::provider::Upstream;
 use super::repo;
 use super::sealed::{self, seal};
 use super::sticky::{Session, Sticky};
 use crate::clock::SharedClock;
-use crate::config::{self, Choice, Upstreams};
+use crate::config::{self, Choice, Live, Upstreams};
 use crate::dialect::{Feature, Needs};
 use crate::net::NetError;
 use crate::net::way::Way;
@@ -67,7 +68,9 @@ pub enum Unavailable {
 /// One upstream, and what is known of it.
 #[derive(Debug)]
 pub(super) struct Member {
-    pub(super) upstream: Upstream,
+    pub(super) upstream: Arc<Upstream>,
+    /// What it was made of.
+    described: config::Upstream,
     /// By model.
     health: Mutex<HashMap<String, Health>>,
     /// When an attempt last ended, in ms.
@@ -112,7 +115,9 @@ pub struct Calling {
 /// All upstreams.
 #[derive(Debug)]
 pub struct Pool {
-    members: Vec<Arc<Member>>,
+    /// Replaced as a whole: a request under way keeps those that it was planned with.
+    members: Live<Vec<Arc<Member>>>,
+    ground: Ground,
     choice: Choice,
     max_attempts: usize,
     pub(super) breaker_failures: u32,
@@ -123,6 +128,16 @@ pub struct Pool {
     pub(super) sticky: Sticky,
     outlays: Outlays,
     pub(super) clock: SharedClock,
+}
+
+/// What the upstreams are made of, beside what is stored.
+#[derive(Debug)]
+struct Ground {
+    rules: Upstreams,
+    vault: Vault,
+    way: Way,
+    /// Of the stored ones that this process has taken up.
+    version: Mutex<Option<String>>,
 }
 
 /// What is asked for.
@@ -141,7 +156,7 @@ pub struct Wanted<'a> {
 #[derive(Debug)]
 pub struct Plan {
     /// Members that were not tried yet, and what they call the model.
-    left: Vec<(usize, String)>,
+    left: Vec<(Arc<Member>, String)>,
     attempts_left: usize,
     session: Option<Session>,
     tried: bool,
@@ -169,10 +184,12 @@ impl Pool {
             let rows = config.listed.iter().map(|one| seal(one, vault)).collect::<Result<Vec<_>, _>>()?;
             repo::replace_environment(store, &rows, clock.now_ms()).await?;
         }
+        let version = repo::version(store).await?;
         let described = sealed::described(config, store, vault).await?;
-        let pool = Self::of(&described, config, way, clock)?;
+        let pool = Self::of(&described, config, (vault, way), clock)?;
+        *pool.version() = version;
         // A key that lies around in the environment is an upstream; nobody should be surprised by that.
-        for member in &pool.members {
+        for member in pool.members().iter() {
             let upstream = &member.upstream;
             tracing::info!(name = %upstream.name(), kind = upstream.label(), priority = upstream.priority, "an upstream");
         }
@@ -193,28 +210,19 @@ impl Pool {
         way: &Way,
         clock: &SharedClock,
     ) -> Result<Arc<Self>, PoolError> {
-        Ok(Arc::new(Self::of(&sealed::described(config, store, vault).await?, config, way, clock)?))
+        Ok(Arc::new(Self::of(&sealed::described(config, store, vault).await?, config, (vault, way), clock)?))
     }
 
     fn of(
         described: &[config::Upstream],
         config: &Upstreams,
-        way: &Way,
+        (vault, way): (&Vault, &Way),
         clock: &SharedClock,
     ) -> Result<Self, PoolError> {
-        let member = |one: &config::Upstream| {
-            let upstream = Upstream::new(one, way);
-            let upstream = upstream.map_err(|error| PoolError::Upstream { name: one.name.clone(), error })?;
-            Ok(Arc::new(Member {
-                upstream,
-                health: Mutex::default(),
-                heard_ms: AtomicI64::new(i64::MIN),
-                marks: Marks::default(),
-                down_ms: AtomicI64::new(i64::MIN),
-            }))
-        };
+        let enabled = described.iter().filter(|one| one.enabled);
         Ok(Self {
-            members: described.iter().filter(|one| one.enabled).map(member).collect::<Result<Vec<_>, PoolError>>()?,
+            members: Live::new(enabled.map(|one| Member::of(one, way)).collect::<Result<Vec<_>, PoolError>>()?),
+            ground: Ground { rules: config.clone(), vault: vault.clone(), way: way.clone(), version: Mutex::default() },
             choice: config.choice,
             max_attempts: config.max_attempts,
             breaker_failures: config.breaker_failures,
@@ -226,22 +234,93 @@ impl Pool {
         })
     }
 
+    fn members(&self) -> Arc<Vec<Arc<Member>>> {
+        self.members.get()
+    }
+
+    fn version(&self) -> MutexGuard<'_, Option<String>> {
+        self.ground.version.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up what the operator has stored since. Those that are described as before stay as they are, with all
+    /// that is known of them; one that cannot be used is told, and the old one of its name stays.
+    async fn reload(&self, store: &Store) -> Result<(), StoreError> {
+        let version = repo::version(store).await?;
+        if *self.version() == version {
+            return Ok(());
+        }
+        let Ground { rules, vault, way, .. } = &self.ground;
+        match sealed::described(rules, store, vault).await {
+            Ok(described) => {
+                barred::enrol(store, vault, described.iter()).await?;
+                let known = self.members();
+                let member = |one: &config::Upstream| {
+                    let same = known.iter().find(|member| member.described == *one);
+                    same.cloned().map_or_else(|| Member::of(one, way), Ok).or_else(|error| {
+                        tracing::error!(%error, "a stored upstream cannot be used");
+                        known.iter().find(|member| member.described.name == one.name).cloned().ok_or(())
+                    })
+                };
+                let enabled = described.iter().filter(|one| one.enabled);
+                self.members.put(enabled.filter_map(|one| member(one).ok()).collect());
+                self.freed.notify_waiters();
+            }
+            Err(PoolError::Store(error)) => return Err(error),
+            Err(error) => tracing::error!(%error, "the stored upstreams cannot be read; the old ones stay"),
+        }
+        *self.version() = version;
+        Ok(())
+    }
+
+    /// All that are stored, as the operator may see them.
+    ///
+    /// # Errors
+    /// See [`own::described`].
+    pub async fn described(&self, store: &Store) -> Result<Vec<own::Described>, own::OwnError> {
+        own::described(store, &self.ground.vault).await
+    }
+
+    /// Stores one of the operator's, and takes it up. Returns what [`own::put`] does.
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn put(
+        &self,
+        store: &Store,
+        intent: own::Intent,
+        given: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(serde_json::Value, bool), own::OwnError> {
+        let Ground { rules, vault, way, .. } = &self.ground;
+        let stored = own::put(store, (vault, way), rules, (intent, given), self.clock.now_ms()).await?;
+        self.watch(store).await?;
+        Ok(stored)
+    }
+
+    /// Removes one of the operator's. Requests under way go on.
+    ///
+    /// # Errors
+    /// See [`own::remove`].
+    pub async fn remove(&self, store: &Store, name: &str) -> Result<(), own::OwnError> {
+        own::remove(store, name, self.clock.now_ms()).await?;
+        Ok(self.watch(store).await?)
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.members().is_empty()
     }
 
     /// Whether there is something to choose.
     #[must_use]
     pub fn has_choice(&self) -> bool {
-        self.members.len() > 1
+        self.members().len() > 1
     }
 
     /// How each upstream is.
     #[must_use]
     pub fn conditions(&self) -> Vec<Condition> {
         let now_ms = self.clock.now_ms();
-        self.members.iter().map(|member| self.condition(member, now_ms)).collect()
+        self.members().iter().map(|member| self.condition(member, now_ms)).collect()
     }
 
     fn condition(&self, member: &Member, now_ms: i64) -> Condition {
@@ -266,7 +345,8 @@ impl Pool {
     /// What clients are told about who serves them: the kind, where there is only one.
     #[must_use]
     pub fn label(&self) -> &'static str {
-        let mut labels = self.members.iter().map(|member| member.upstream.label());
+        let members = self.members();
+        let mut labels = members.iter().map(|member| member.upstream.label());
         match labels.next() {
             Some(first) if labels.all(|label| label == first) => first,
             _ => config::UpstreamKind::Generic.name(),
@@ -276,7 +356,7 @@ impl Pool {
     /// The longest that an upstream may be silent.
     #[must_use]
     pub fn longest_silence(&self) -> Option<Duration> {
-        self.members.iter().map(|member| member.upstream.timeouts.idle).max()
+        self.members().iter().map(|member| member.upstream.timeouts.idle).max()
     }
 
     /// The upstreams of which nothing was heard for so long, and the model to ask them for.
@@ -284,7 +364,8 @@ impl Pool {
     pub fn silent(&self, silence: Duration) -> Vec<(Arc<str>, String)> {
         let silence_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
         let before_ms = self.clock.now_ms().saturating_sub(silence_ms);
-        let silent = self.members.iter().filter(|member| member.heard_ms.load(Ordering::Relaxed) <= before_ms);
+        let members = self.members();
+        let silent = members.iter().filter(|member| member.heard_ms.load(Ordering::Relaxed) <= before_ms);
         let named = silent.filter_map(|member| {
             let model = member.upstream.probe_model.clone()?;
             Some((Arc::clone(member.upstream.name()), model))
@@ -301,42 +382,45 @@ impl Pool {
     /// Whether some upstream with these tags has this model, in whatever wire format.
     #[must_use]
     pub fn serves(&self, names: Names<'_>, tags: &[String]) -> bool {
-        self.members.iter().any(|member| member.upstream.called(names, tags).is_some())
+        self.members().iter().any(|member| member.upstream.called(names, tags).is_some())
     }
 
     /// All upstreams.
-    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
-        self.members.iter().map(|member| &member.upstream)
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.members().iter().map(|member| Arc::clone(&member.upstream)).collect()
     }
 
     /// What each upstream that has this model calls it.
     #[must_use]
     pub fn callings(&self, names: Names<'_>) -> Vec<Calling> {
-        let calling = |upstream: &Upstream| {
+        let calling = |upstream: &Arc<Upstream>| {
             let model = upstream.called(names, &[])?;
             Some(Calling { upstream: Arc::clone(upstream.name()), model, fee: upstream.fee() })
         };
-        self.upstreams().filter_map(calling).collect()
+        self.upstreams().iter().filter_map(calling).collect()
     }
 
     /// The kinds of upstream that serve it so, each once.
     #[must_use]
     pub fn kinds_serving(&self, names: Names<'_>, tags: &[String]) -> Vec<&'static str> {
-        let serving = self.members.iter().filter(|member| member.upstream.called(names, tags).is_some());
+        let members = self.members();
+        let serving = members.iter().filter(|member| member.upstream.called(names, tags).is_some());
         distinct(serving)
     }
 
     /// All kinds that there are, each once.
     #[must_use]
     pub fn kinds(&self) -> Vec<&'static str> {
-        distinct(self.members.iter())
+        distinct(self.members().iter())
     }
 
     /// The highest fee of those that have this model, in whatever wire format: what it costs at most, on top
     /// of the list price. `None`: nobody has it.
     #[must_use]
     pub fn dearest_fee(&self, names: Names<'_>) -> Option<rust_decimal::Decimal> {
-        let having = self.members.iter().filter(|member| member.upstream.called(names, &[]).is_some());
+        let members = self.members();
+        let having = members.iter().filter(|member| member.upstream.called(names, &[]).is_some());
         having.map(|member| member.upstream.fee()).max()
     }
 
@@ -345,13 +429,14 @@ impl Pool {
     /// # Errors
     /// When nothing could.
     pub fn plan(&self, wanted: &Wanted<'_>, session: Option<Session>) -> Result<Plan, Unavailable> {
-        if self.members.is_empty() {
+        let members = self.members();
+        if members.is_empty() {
             return Err(Unavailable::None);
         }
-        let (mut left, mut why) = (Vec::with_capacity(self.members.len()), Unavailable::Unserved);
-        for (at, member) in self.members.iter().enumerate() {
+        let (mut left, mut why) = (Vec::with_capacity(members.len()), Unavailable::Unserved);
+        for member in members.iter() {
             match member.upstream.offers(wanted) {
-                Ok(model) => left.push((at, model)),
+                Ok(model) => left.push((Arc::clone(member), model)),
                 Err(reason) => why = nearer(why, reason),
             }
         }
@@ -393,8 +478,7 @@ impl Pool {
         let now_ms = self.clock.now_ms();
         let mut why = None;
         for place in self.order(plan, now_ms) {
-            let Some((at, model)) = plan.left.get(place).cloned() else { continue };
-            let Some(member) = self.members.get(at).cloned() else { continue };
+            let Some((member, model)) = plan.left.get(place).cloned() else { continue };
             match self.enter(&member, &model, now_ms) {
                 Ok((slot, ticket)) => {
                     plan.left.remove(place);
@@ -419,9 +503,8 @@ impl Pool {
             return vec![0];
         }
         let known = plan.session.and_then(|session| self.sticky.find(&session, now_ms));
-        let members = plan.left.iter().filter_map(|(at, model)| Some((self.members.get(*at)?, model)));
-        let entrants: Vec<Entrant> =
-            members.map(|(member, model)| member.entrant(model, known.as_ref(), now_ms)).collect();
+        let entrants = plan.left.iter().map(|(member, model)| member.entrant(model, known.as_ref(), now_ms));
+        let entrants: Vec<Entrant> = entrants.collect();
         order(&entrants, self.choice, |below| rand::random::<u64>() % below.max(1))
     }
 
@@ -465,7 +548,8 @@ impl Pool {
     /// Whether all of them refuse the operator's account.
     #[must_use]
     pub fn is_barred(&self) -> bool {
-        !self.members.is_empty() && self.members.iter().all(|member| member.marks.is_barred())
+        let members = self.members();
+        !members.is_empty() && members.iter().all(|member| member.marks.is_barred())
     }
 
     /// Whether none of them answers, and none is to be tried right now.
@@ -478,13 +562,17 @@ impl Pool {
 
     /// Brings what is stored about barred upstreams together with what this process has found. One that the
     /// operator has cleared begins anew.
+    /// Takes up the upstreams that the operator has stored since, and brings what is stored about barred ones
+    /// together with what this process has found. One that the operator has cleared begins anew.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn watch(&self, store: &Store) -> Result<(), StoreError> {
-        let known = self.members.iter().map(|member| (member.upstream.name().as_ref(), &member.marks));
+        self.reload(store).await?;
+        let members = self.members();
+        let known = members.iter().map(|member| (member.upstream.name().as_ref(), &member.marks));
         for name in barred::watch(store, known).await? {
-            let cleared = self.members.iter().filter(|member| **member.upstream.name() == *name);
+            let cleared = members.iter().filter(|member| **member.upstream.name() == *name);
             for member in cleared {
                 member.health().clear();
                 member.down_ms.store(i64::MIN, Ordering::Relaxed);
@@ -531,9 +619,8 @@ fn secs_until(until_ms: i64, now_ms: i64) -> u64 {
 impl Plan {
     /// The same for one upstream alone.
     #[must_use]
-    pub fn only(mut self, pool: &Pool, name: &str) -> Self {
-        let is_it = |at: &usize| pool.members.get(*at).is_some_and(|member| **member.upstream.name() == *name);
-        self.left.retain(|(at, _)| is_it(at));
+    pub fn only(mut self, name: &str) -> Self {
+        self.left.retain(|(member, _)| **member.upstream.name() == *name);
         self
     }
 }
@@ -558,6 +645,19 @@ fn sooner(before: Option<Unavailable>, other: Unavailable) -> Unavailable {
 }
 
 impl Member {
+    fn of(one: &config::Upstream, way: &Way) -> Result<Arc<Self>, PoolError> {
+        let upstream = Upstream::new(one, way);
+        let upstream = upstream.map_err(|error| PoolError::Upstream { name: one.name.clone(), error })?;
+        Ok(Arc::new(Self {
+            upstream: Arc::new(upstream),
+            described: one.clone(),
+            health: Mutex::default(),
+            heard_ms: AtomicI64::new(i64::MIN),
+            marks: Marks::default(),
+            down_ms: AtomicI64::new(i64::MIN),
+        }))
+    }
+
     fn health(&self) -> MutexGuard<'_, HashMap<String, Health>> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -151,6 +151,12 @@ impl Upstream {
         self.default_price
     }
 
+    /// The public model that probes ask for.
+    #[must_use]
+    pub fn probe_model(&self) -> Option<&str> {
+        self.probe_model.as_deref()
+    }
+
     /// The names in its price list under which clients find the model that it calls so.
     #[must_use]
     pub fn public_names(&self, called: &str) -> Vec<String> {

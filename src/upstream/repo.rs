@@ -56,7 +56,44 @@ pub(super) async fn replace_environment(store: &Store, rows: &[Stored], now_ms: 
     tx.commit().await
 }
 
-/// Most outlays in one transaction.
+/// The setting that changes with the operator's upstreams, for other processes to see.
+const VERSION: &str = "upstreams_version";
+
+/// The version of what the operator has stored.
+pub(super) async fn version(store: &Store) -> Result<Option<String>, StoreError> {
+    store.setting(VERSION).await
+}
+
+/// Stores an upstream of the operator's, or changes it.
+pub(super) async fn put_own(store: &Store, row: &Stored, now_ms: i64) -> Result<(), StoreError> {
+    let mut tx = store.begin(Durability::Full).await?;
+    sqlx::query(
+        "INSERT INTO upstreams (name, origin, position, spec, sealed, updated_at) \
+         SELECT $1, 'operator', COALESCE(MAX(position), -1) + 1, $2, $3, $4 FROM upstreams WHERE origin = 'operator' \
+         ON CONFLICT (name, origin) DO UPDATE SET spec = excluded.spec, sealed = excluded.sealed, \
+         updated_at = excluded.updated_at",
+    )
+    .bind(&row.name)
+    .bind(&row.spec)
+    .bind(&row.sealed)
+    .bind(now_ms)
+    .execute(&mut *tx)
+    .await?;
+    tx.set_setting(VERSION, &uuid::Uuid::new_v4().to_string(), now_ms).await?;
+    tx.commit().await
+}
+
+/// Removes an upstream of the operator's. Returns whether there was one.
+pub(super) async fn remove_own(store: &Store, name: &str, now_ms: i64) -> Result<bool, StoreError> {
+    let mut tx = store.begin(Durability::Full).await?;
+    let removed = sqlx::query("DELETE FROM upstreams WHERE name = $1 AND origin = 'operator'").bind(name);
+    let removed = removed.execute(&mut *tx).await?.rows_affected() > 0;
+    tx.set_setting(VERSION, &uuid::Uuid::new_v4().to_string(), now_ms).await?;
+    tx.commit().await?;
+    Ok(removed)
+}
+
+/// Most rows that one statement takes.
 pub(super) const MAX_ROWS: usize = 64;
 
 /// Row counts for which there is a statement: the database sees few different texts.

@@ -24,13 +24,19 @@ pub(super) fn seal(upstream: &config::Upstream, vault: &Vault) -> Result<Stored,
     })
 }
 
-/// As it was described.
-fn unseal(row: &Stored, config: &Upstreams, vault: &Vault) -> Result<config::Upstream, PoolError> {
+/// The sealed part.
+pub(super) fn secrets(row: &Stored, vault: &Vault) -> Result<Value, PoolError> {
     let unreadable = || PoolError::Unreadable(row.name.clone());
     let plain =
         Secret::new(String::from_utf8(vault.unseal(&seal_name(&row.name), &row.sealed)?).map_err(|_| unreadable())?);
+    serde_json::from_str(plain.expose()).map_err(|_| unreadable())
+}
+
+/// As it was described.
+fn unseal(row: &Stored, config: &Upstreams, vault: &Vault) -> Result<config::Upstream, PoolError> {
+    let unreadable = || PoolError::Unreadable(row.name.clone());
     let mut entry: Value = serde_json::from_str(&row.spec).map_err(|_| unreadable())?;
-    let secrets: Value = serde_json::from_str(plain.expose()).map_err(|_| unreadable())?;
+    let secrets = secrets(row, vault)?;
     if let (Some(entry), Value::Object(secrets)) = (entry.as_object_mut(), secrets) {
         entry.extend(secrets);
     }

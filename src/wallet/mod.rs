@@ -62,6 +62,7 @@ use cdk_common::database::WalletDatabase;
 use futures_util::future::join_all;
 
 use crate::clock::SharedClock;
+use crate::config::Live;
 use crate::ledger::{AccountId, Ledger};
 use crate::metrics::Money;
 use crate::money::{MintUnit, Msat};
@@ -164,7 +165,7 @@ struct Inner {
     ecash: EcashStore,
     ledger: Ledger,
     seed: Seed,
-    ladder: ladder::Ladder,
+    ladder: Live<ladder::Ladder>,
     /// Change had to be swapped for.
     ladder_was_short: tokio::sync::Notify,
     /// See [`Options`].
@@ -239,7 +240,7 @@ impl Wallet {
             ecash,
             ledger,
             seed: options.seed,
-            ladder: ladder::Ladder { coins: options.ladder_coins },
+            ladder: Live::new(ladder::Ladder { coins: options.ladder_coins }),
             ladder_was_short: tokio::sync::Notify::new(),
             lightning_fee_percent: options.lightning_fee_percent,
             strangers: options.strangers,

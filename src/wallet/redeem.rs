@@ -426,6 +426,14 @@ impl Wallet {
     }
 
     /// The operation that accepted this token, if one did and it was not refused.
+    /// Whether a token was accepted before, whatever became of it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn has_accepted(&self, token_hash: &str) -> Result<bool, RedeemError> {
+        Ok(self.accepted(token_hash).await?.is_some())
+    }
+
     async fn accepted(&self, token_hash: &str) -> Result<Option<Operation>, RedeemError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         Ok(journal::find_by_token(&mut reader, token_hash).await?)

@@ -166,7 +166,7 @@ impl Wallet {
         amounts: &[u64],
     ) -> Result<Vec<u64>, WalletError> {
         let held = self.in_stock(trusted, unit).await?;
-        Ok(self.inner.ladder.split(total, &held, amounts))
+        Ok(self.inner.ladder.get().split(total, &held, amounts))
     }
 
     /// Remembers what an operation that is booked now has brought. After a restart (not `first`) some of

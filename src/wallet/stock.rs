@@ -168,7 +168,7 @@ impl Wallet {
                     (coins.amount, count)
                 });
                 let held: Counts = coins.collect();
-                stock.want(&self.inner.ladder.wants(worth(&held), &amounts));
+                stock.want(&self.inner.ladder.get().wants(worth(&held), &amounts));
             }
         }
         Ok(stocks)

@@ -19,7 +19,7 @@ use super::health::Priority;
 use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{ActiveKeyset, sum};
-use super::ladder::is_worth_it;
+use super::ladder::{Ladder, is_worth_it};
 use super::refusal::{MintError, Refusal};
 use super::select::sweep_lane;
 use super::swap::{self, Plan, Standing};
@@ -68,6 +68,12 @@ impl Wallet {
         Ok(made)
     }
 
+    /// Keeps so many coins of each amount ready from now on; none, with 0.
+    pub fn set_ladder(&self, coins: usize) {
+        self.inner.ladder.put(Ladder { coins });
+        self.inner.ladder_was_short.notify_one();
+    }
+
     /// Waits until change had to be swapped for: then the ladder is short.
     pub async fn ladder_was_short(&self) {
         self.inner.ladder_was_short.notified().await;
@@ -103,7 +109,7 @@ impl Wallet {
         active: &ActiveKeyset,
     ) -> Result<Option<Exchange>, WalletError> {
         self.recount(trusted, unit).await;
-        let ladder = self.inner.ladder;
+        let ladder = *self.inner.ladder.get();
         let picked = self.pick(trusted, unit, |held| ladder.exchange(held, &active.amounts)).await?;
         let Some((coins, left)) = picked else { return Ok(None) };
         let total = sum_infos(&coins);

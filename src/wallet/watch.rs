@@ -58,7 +58,7 @@ impl Wallet {
             for unit in [MintUnit::Sat, MintUnit::Msat] {
                 let held = self.in_stock(trusted, unit).await?;
                 let Some(active) = trusted.keysets.known(unit).await.filter(|_| !held.is_empty()) else { continue };
-                let ladder = self.inner.ladder;
+                let ladder = self.inner.ladder.get();
                 if !ladder.is_short(&held, &active.amounts) {
                     continue;
                 }

@@ -12,8 +12,8 @@ use coinslot::catalog::import::Importer;
 use coinslot::catalog::rivals::Rivals;
 use coinslot::catalog::route::Market;
 use coinslot::clock::{Clock, SharedClock};
-use coinslot::config::{Clients, KeyLimits, MissingUsage, Secret};
-use coinslot::exchange::{Deliveries, Exchange, Maintenance, Replays};
+use coinslot::config::{Clients, KeyLimits, Secret};
+use coinslot::exchange::{Deliveries, Exchange, Maintenance, Replays, Settings};
 use coinslot::ledger::{AccountId, AccountKind, Ledger, account, repo};
 use coinslot::money::{Cost, MintUnit, Msat, Usage};
 use coinslot::net;
@@ -121,10 +121,10 @@ impl House {
         let secret = configured.map(|text| Secret::new(text.to_owned()));
         let vault = Vault::open(dir.path(), Some(&Secret::new("a secret".into()))).unwrap();
         let upstreams = coinslot::config::Config::from_vars(&std::collections::BTreeMap::new()).unwrap().upstreams;
-        let pool = coinslot::upstream::Pool::open(&upstreams, &store, &vault, &net::way::Way::default(), &shared)
-            .await
-            .unwrap();
-        let pricing = coinslot::config::Config::from_vars(&std::collections::BTreeMap::new()).unwrap().pricing;
+        let pool = coinslot::upstream::Pool::open(&upstreams, &store, &vault, &net::way::Way::default(), &shared).await.unwrap();
+        let vars = std::collections::BTreeMap::from([("NAME".to_owned(), name.to_owned())]);
+        let config = coinslot::config::Config::from_vars(&vars).unwrap();
+        let pricing = config.pricing.clone();
         let loaded = coinslot::catalog::file::load(&dir.path().join("models.json")).unwrap();
         let importer = Importer::new(
             store.clone(),
@@ -146,7 +146,7 @@ impl House {
             till: till.clone(),
             ledger: ledger.clone(),
             pool: pool.clone(),
-            missing_usage: MissingUsage::Estimate,
+            settings: Settings::of(config),
             maintenance: Maintenance::new(None),
             rates: Rates::new(KeyLimits::default(), shared.clone()),
             tracker: TaskTracker::new(),
@@ -168,7 +168,6 @@ impl House {
             till,
             wallet,
             password: ensure_password(&store, &shared, secret.as_ref()).await.unwrap().password,
-            name: name.to_owned(),
             version: "0.0.0-test",
             npubs: npubs.iter().map(|npub| (*npub).to_owned()).collect(),
             origins: [format!("https://{FAR}")].into(),
@@ -704,7 +703,7 @@ async fn vouchers_are_issued_shown_once_and_revoked() {
     assert!(!issued.text.contains("<b>"), "notes are text");
     // A page that is loaded again issues nothing again.
     let again = send(form("one", "10", "2", &csrf)).await;
-    assert!(again.status == StatusCode::BAD_REQUEST && again.text.contains("issued already"), "{}", again.text);
+    assert!(again.status == StatusCode::CONFLICT && again.text.contains("issued already"), "{}", again.text);
     let listed = house.get("/admin/vouchers", &session).await;
     assert!(codes.iter().all(|code| !listed.text.contains(code) && listed.text.contains(&code[..7])));
     assert_eq!(listed.text.matches("/admin/vouchers/revoke").count(), 2);

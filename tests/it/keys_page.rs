@@ -363,6 +363,6 @@ async fn the_command_does_the_same_beside_the_node() {
     assert_eq!(run(&["keys", "list", "--hash", "abc"]).0, 2);
     assert_eq!(chat(&node, &key).await.0, 200);
     let actors: Vec<String> = trail(&node).await.into_iter().map(|(actor, _, _)| actor).collect();
-    assert_eq!(actors, ["command line"; 5], "block, unblock, two adjustments, set");
+    assert_eq!(actors, ["cli"; 5], "block, unblock, two adjustments, set");
     node.finish().await;
 }

@@ -22,6 +22,7 @@ pub mod mint;
 pub mod node;
 pub mod operator;
 pub mod prices;
+pub mod program;
 pub mod proxy;
 pub mod purse;
 pub mod reckon;

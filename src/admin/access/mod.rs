@@ -119,7 +119,7 @@ pub mod by_command {
     use crate::admin::trail::Act;
 
     fn actor() -> Actor {
-        Actor::new("command line".to_owned())
+        Actor::new(crate::admin::trail::CLI.to_owned())
     }
 
     /// Puts a new password in the place of the stored one, and ends all sessions. It is nowhere else in clear.
@@ -130,7 +130,7 @@ pub mod by_command {
         let (secret, hash) = password::made().await?;
         repo::replace_password(store, &hash, None, now_ms).await?;
         let act = Act { action: "access.password", subject: "password" };
-        trail::note_at(store, &actor(), act, &json!({ "reset": true }), now_ms).await?;
+        trail::record(store, actor().as_str(), act, &json!({ "reset": true }), now_ms).await?;
         Ok(secret)
     }
 

@@ -361,7 +361,7 @@ impl EditForm {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let time = |text: &str| {
             let bad = || AdminError::invalid("Times are written like 2026-12-31 or 2026-12-31T12:00:00Z, in UTC.");
-            given(text).map(|text| format::read_utc(&text).ok_or_else(bad)).transpose()
+            given(text).map(|text| format::read_utc_secs(&text).ok_or_else(bad)).transpose()
         };
         let limit = given(&self.limit).map(|text| {
             let msat = format::read_sat(&text).and_then(Msat::new);

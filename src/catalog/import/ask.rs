@@ -1,5 +1,6 @@
 //! Asking a source of prices what it lists.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,15 +23,15 @@ const LITELLM: &str = "https://raw.githubusercontent.com/BerriAI/litellm/main/mo
 
 /// Whose list it is.
 #[derive(Clone, Debug)]
-pub(super) enum Place<'a> {
+pub(super) enum Place {
     OpenRouter(Url),
     LiteLlm(Url),
-    Own(&'a Upstream),
+    Own(Arc<Upstream>),
 }
 
-impl<'a> Place<'a> {
+impl Place {
     /// The places of all sources, in their order. `upstreams` are as many as there are.
-    pub fn all(sources: &[PriceSource], pool: &'a Pool) -> Vec<Self> {
+    pub fn all(sources: &[PriceSource], pool: &Pool) -> Vec<Self> {
         let mut places = Vec::new();
         for source in sources {
             let url = |own: &str| source.url.clone().or_else(|| own.parse().ok());
@@ -38,7 +39,7 @@ impl<'a> Place<'a> {
                 PriceSourceKind::OpenRouter => places.extend(url(OPENROUTER).map(Self::OpenRouter)),
                 PriceSourceKind::LiteLlm => places.extend(url(LITELLM).map(Self::LiteLlm)),
                 PriceSourceKind::Upstreams => {
-                    places.extend(pool.upstreams().filter(|upstream| upstream.has_list()).map(Self::Own));
+                    places.extend(pool.upstreams().into_iter().filter(|upstream| upstream.has_list()).map(Self::Own));
                 }
             }
         }

@@ -27,7 +27,7 @@ use super::card::Card;
 use super::file::{self, Loaded};
 use super::{Catalog, Model, Shelf};
 use crate::clock::SharedClock;
-use crate::config::{PriceSource, Pricing};
+use crate::config::{Live, PriceSource, Pricing};
 use crate::net::NetError;
 use crate::net::fetch::Fetcher;
 use crate::net::way::Way;
@@ -118,7 +118,7 @@ pub struct Importer {
     fetcher: Fetcher,
     sources: Vec<PriceSource>,
     interval: Duration,
-    provider_fee: Decimal,
+    provider_fee: Live<Decimal>,
     /// The operator's file, or the list in the program.
     listed: Vec<Model>,
     origin: file::Source,
@@ -147,7 +147,7 @@ impl Importer {
             fetcher: Fetcher::new(way)?,
             sources: pricing.sources.clone(),
             interval: pricing.models_interval,
-            provider_fee: pricing.provider_fee,
+            provider_fee: Live::new(pricing.provider_fee),
             listed: loaded.catalog.all().iter().map(|model| (**model).clone()).collect(),
             origin: loaded.source,
             shelf: Shelf::new(loaded.catalog.clone()),
@@ -160,6 +160,11 @@ impl Importer {
     #[must_use]
     pub fn shelf(&self) -> &Shelf {
         &self.shelf
+    }
+
+    /// Reckons with this fee of the operator's from now on.
+    pub fn set_provider_fee(&self, fee: Decimal) {
+        self.provider_fee.put(fee);
     }
 
     /// Whether any source is asked at all.
@@ -225,7 +230,7 @@ impl Importer {
             return Ok(false);
         }
         let (checked, now_ms) = (repo::checked(&self.store).await?, self.clock.now_ms());
-        let is_due = |place: &Place<'_>| {
+        let is_due = |place: &Place| {
             let name = place.name();
             let Some((_, at_ms, well)) = checked.iter().find(|(known, _, _)| *known == name) else { return true };
             let pause = if *well { self.interval } else { self.interval.min(RETRY) };
@@ -348,7 +353,7 @@ impl Importer {
                 (None, file::Source::Bundled) => "built in".to_owned(),
             };
             let card = Card::of(&model.prices);
-            let cost = lists.cost(&self.pool, &model.id, model.upstream_id(), self.provider_fee);
+            let cost = lists.cost(&self.pool, &model.id, model.upstream_id(), *self.provider_fee.get());
             Offer {
                 source,
                 derived: synced.map(|synced| synced.listed.derived.clone()).unwrap_or_default(),
@@ -378,7 +383,7 @@ impl Importer {
                 (Catalog::default(), cards.collect())
             }
         };
-        let wanted = lists.wanted(state, &own, &self.pool, self.provider_fee);
+        let wanted = lists.wanted(state, &own, &self.pool, *self.provider_fee.get());
         Ok(plan::plan(state, &built_in, &wanted, |id| wanted::is_own(&own, id)))
     }
 

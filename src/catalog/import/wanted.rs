@@ -78,8 +78,9 @@ impl Lists {
             let listed = floored(Listed { id: id.clone(), ..listed }, cost.as_ref());
             wanted.insert(id, Synced { source: source.to_owned(), listed });
         };
+        let upstreams = pool.upstreams();
         for (source, list) in &self.0 {
-            let upstream = pool.upstreams().find(|upstream| own_name(upstream.name()) == *source);
+            let upstream = upstreams.iter().find(|upstream| own_name(upstream.name()) == *source);
             for listed in &list.models {
                 match upstream {
                     Some(upstream) => {
@@ -90,7 +91,7 @@ impl Lists {
             }
         }
         // Last of all, what nobody has a price for but the operator.
-        for upstream in pool.upstreams() {
+        for upstream in &upstreams {
             let (Some(price), Some(list)) = (upstream.default_price(), self.own_list(upstream.name())) else {
                 continue;
             };

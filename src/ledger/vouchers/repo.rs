@@ -142,9 +142,9 @@ pub(super) async fn find(connection: &mut AnyConnection, code_hash: &str) -> Res
     row.as_ref().map(found).transpose()
 }
 
-pub(super) async fn list(connection: &mut AnyConnection, limit: i64) -> Result<Vec<Voucher>, StoreError> {
-    let sql = format!("{COLUMNS} ORDER BY id DESC LIMIT $1");
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(limit).fetch_all(connection).await?;
+pub(super) async fn list(connection: &mut AnyConnection, before: i64, limit: i64) -> Result<Vec<Voucher>, StoreError> {
+    let sql = format!("{COLUMNS} WHERE id < $1 ORDER BY id DESC LIMIT $2");
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(before).bind(limit).fetch_all(connection).await?;
     rows.iter().map(read).collect()
 }
 

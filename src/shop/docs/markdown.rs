@@ -28,6 +28,20 @@ pub(super) fn render(text: &str, values: &Values) -> Written {
     writer.written
 }
 
+/// Writes what the operator announces: as a page, without ids of headings, which the page around it has too.
+pub(in crate::shop) fn note(text: &str) -> String {
+    let values = Values::default();
+    let mut writer = Writer { values: &values, written: Written::default(), place: Place::default() };
+    for event in TextMergeStream::new(Parser::new_ext(text, Options::ENABLE_TABLES)) {
+        match event {
+            Event::Start(Tag::Heading { .. }) => writer.raw("<p><strong>"),
+            Event::End(TagEnd::Heading(_)) => writer.raw("</strong></p>\n"),
+            event => writer.take(event),
+        }
+    }
+    writer.written.html
+}
+
 /// Where in the page the writer is.
 #[derive(Debug, Default)]
 struct Place {
@@ -254,6 +268,18 @@ mod tests {
         assert_eq!(html("[a](/docs/pay)"), "<p><a href=\"/docs/pay\">a</a></p>\n");
         assert_eq!(html("[a](https://n.example)"), "<p><a href=\"https://n.example\" rel=\"noreferrer\">a</a></p>\n");
         assert_eq!(html("- *a* **b**"), "<ul><li><em>a</em> <strong>b</strong></li>\n</ul>\n");
+    }
+
+    #[test]
+    fn an_announcement_is_as_harmless() {
+        let evil = "# <b onclick=x>t</b>\n\n<script>x</script>\n\n[a](javascript:x) [b](JaVaScRiPt:x) [c](data:text/html,x) \
+                    [d](https://n.example/\"onmouseover=x) ![e](https://n.example/x.png) <https://n.example> <a@b.example>";
+        let html = note(evil);
+        assert!(!html.contains("<script") && !html.contains("<b ") && !html.contains("<img"), "{html}");
+        assert!(!html.to_lowercase().contains("href=\"javascript") && !html.contains("href=\"data"), "{html}");
+        assert!(html.contains("<p><strong>&lt;b onclick=x&gt;t&lt;/b&gt;</strong></p>"), "{html}");
+        assert!(html.contains("href=\"https://n.example/&quot;onmouseover=x\"") && !html.contains(" id="), "{html}");
+        assert!(!html.contains("mailto:") && html.contains("<a href=\"https://n.example\""), "{html}");
     }
 
     #[test]

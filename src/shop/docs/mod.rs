@@ -5,6 +5,8 @@ mod markdown;
 mod page;
 mod values;
 
+pub(super) use markdown::note;
+
 use std::sync::LazyLock;
 
 use askama::Template;
@@ -83,7 +85,7 @@ struct Contents {
 /// `GET /docs`: what there is to read.
 pub(super) async fn contents(State(node): State<Node>, headers: HeaderMap, uri: Uri) -> Response {
     let base = values::base(&node, &headers, &uri);
-    answer(&node, render(&Contents { name: node.info.name.clone(), base, groups: groups() }))
+    answer(&node, render(&Contents { name: node.info().name, base, groups: groups() }))
 }
 
 /// `GET /docs/{name}`
@@ -97,7 +99,7 @@ fn show(node: &Node, name: &str, headers: &HeaderMap, uri: &Uri) -> Result<Respo
     let (at, page) = found.ok_or_else(|| Failure::client(Code::NotFound, "There is no such page. See /docs."))?;
     let written = markdown::render(page.body, &Values::of(node, headers, uri));
     render(&Shown {
-        name: node.info.name.clone(),
+        name: node.info().name,
         groups: groups(),
         page,
         html: written.html,

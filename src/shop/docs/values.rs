@@ -23,7 +23,7 @@ impl FromIterator<(&'static str, String)> for Values {
 
 /// Where clients reach the node, without `/v1`.
 pub(super) fn base(node: &Node, headers: &HeaderMap, uri: &Uri) -> String {
-    address::own(&node.info.http_url, headers, uri)
+    address::own(&node.info().http_url, headers, uri)
 }
 
 impl Values {
@@ -103,7 +103,7 @@ impl Values {
                  bear the fee, which is {percent} % at most (or 2 sat). Change and refunds are then of that mint."
             ),
         };
-        let silent = match exchange.missing_usage {
+        let silent = match exchange.settings.now().pricing.missing_usage {
             MissingUsage::Estimate => "the tokens are counted from the text, four characters each",
             MissingUsage::Max => "all that was held is charged",
             MissingUsage::Free => "nothing is charged",

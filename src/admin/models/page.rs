@@ -1,22 +1,33 @@
-//! Models: what is sold at which price, who says so, and which changes wait for a decision.
+//! Models in a browser.
 
 use askama::Template;
+use axum::Router;
 use axum::extract::{Form, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
 use serde::Deserialize;
 
-use super::frame::Frame;
-use super::session::Session;
-use super::{AdminError, AdminState, format, page};
+use super::super::frame::Frame;
+use super::super::session::Session;
+use super::super::{AdminError, AdminState, format, page};
+use super::{decide, switch, sync, take_back};
 use crate::catalog::card::{self, Card, Change};
 use crate::catalog::import::plan::{Kind, Proposal};
 use crate::catalog::import::repo::Source;
-use crate::catalog::import::{self, ImportError, Offer, Verdict};
+use crate::catalog::import::{self, Offer, Verdict};
 
 const PATH: &str = "/admin/models";
 /// Models, and changes, that are shown.
 const SHOWN: usize = 1_000;
+
+pub(in crate::admin) fn pages() -> Router<AdminState> {
+    Router::new()
+        .route(PATH, get(show))
+        .route("/admin/models/sync", post(ask))
+        .route("/admin/models/decide", post(say))
+        .route("/admin/models/switch", post(turn))
+}
 
 #[derive(Template)]
 #[template(path = "admin/models.html")]
@@ -59,87 +70,91 @@ struct Row {
     is_on: bool,
     /// The button switches it.
     can_switch: bool,
+    is_listed: bool,
+    is_below_cost: bool,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Ask {
+struct Ask {
     csrf: String,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Decide {
+struct Decide {
     csrf: String,
     id: String,
+    #[serde(default)]
     digest: String,
     verdict: String,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Switch {
+struct Switch {
     csrf: String,
     id: String,
+    #[serde(default = "sold")]
+    what: String,
     on: String,
 }
 
-pub(super) async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
-    render(state, &session, StatusCode::OK, String::new()).await
+fn sold() -> String {
+    "sold".to_owned()
 }
 
-pub(super) async fn sync(
-    State(state): State<AdminState>,
-    session: Session,
-    Form(form): Form<Ask>,
-) -> Result<Response, AdminError> {
+async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
+    render(&state, &session, StatusCode::OK, String::new()).await
+}
+
+async fn ask(State(state): State<AdminState>, session: Session, Form(form): Form<Ask>) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    state.importer.sync().await?;
-    tracing::info!("the operator had the sources of prices asked");
-    Ok(Redirect::to(PATH).into_response())
+    let asked = sync(&state, session.actor()).await;
+    shown_again(&state, &session, asked.map(drop)).await
 }
 
-pub(super) async fn decide(
+async fn say(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Decide>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let verdict = match form.verdict.as_str() {
-        "apply" => Verdict::Apply,
-        _ => Verdict::Refuse,
+    let what = (form.id.as_str(), Some(form.digest.as_str()));
+    let decided = match form.verdict.as_str() {
+        "apply" => decide(&state, session.actor(), what, Verdict::Apply).await.map(drop),
+        "apply_below_cost" => decide(&state, session.actor(), what, Verdict::ApplyBelowCost).await.map(drop),
+        "at_cost" => take_back(&state, session.actor(), &form.id).await,
+        _ => decide(&state, session.actor(), what, Verdict::Refuse).await.map(drop),
     };
-    match state.importer.decide(&form.id, Some(&form.digest), verdict).await {
-        Ok(proposal) => {
-            tracing::info!(model = proposal.id, ?verdict, "the operator decided about a price");
-            Ok(Redirect::to(PATH).into_response())
-        }
-        Err(error) => refuse(state, &session, error).await,
-    }
+    shown_again(&state, &session, decided).await
 }
 
-pub(super) async fn switch(
+async fn turn(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Switch>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    match state.importer.switch(&form.id, import::Switch::Sold(form.on == "yes")).await {
-        Ok(()) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => refuse(state, &session, error).await,
-    }
+    let on = form.on == "yes";
+    let what = if form.what == "listed" { import::Switch::Listed(on) } else { import::Switch::Sold(on) };
+    let switched = switch(&state, session.actor(), &form.id, what).await;
+    shown_again(&state, &session, switched).await
 }
 
-/// What the operator could not know is told; all else is a failure of the page.
-async fn refuse(state: AdminState, session: &Session, error: ImportError) -> Result<Response, AdminError> {
-    match error {
-        ImportError::Store(_) | ImportError::Unreadable(_) => Err(error.into()),
-        told => {
-            let message = format!("Not done: {told}.");
-            render(state, session, StatusCode::CONFLICT, message).await
+async fn shown_again(
+    state: &AdminState,
+    session: &Session,
+    outcome: Result<(), AdminError>,
+) -> Result<Response, AdminError> {
+    match outcome {
+        Ok(()) => Ok(Redirect::to(PATH).into_response()),
+        Err(error) => {
+            let (status, message) = error.told()?;
+            render(state, session, status, message).await
         }
     }
 }
 
 async fn render(
-    state: AdminState,
+    state: &AdminState,
     session: &Session,
     status: StatusCode,
     message: String,
@@ -147,7 +162,7 @@ async fn render(
     let overview = state.importer.overview().await?;
     let waiting: Vec<WaitingRow> = overview.plan.waiting().take(SHOWN).map(waiting_row).collect();
     let html = page(&Page {
-        frame: Frame::of(&state, session, PATH),
+        frame: Frame::of(state, session, PATH),
         message,
         has_sources: state.importer.has_sources(),
         sources: overview.sources.iter().map(source_row).collect(),
@@ -188,7 +203,7 @@ fn waiting_row(proposal: &Proposal) -> WaitingRow {
 }
 
 /// A change in words.
-fn said(change: &Change) -> String {
+pub(super) fn said(change: &Change) -> String {
     let Change { name, was, is } = change;
     format!("{name}: {} → {}", card::shown(name, *was), card::shown(name, *is))
 }
@@ -215,6 +230,8 @@ fn row(offer: &Offer) -> Row {
         notes: notes.into_iter().filter_map(|(is_so, note)| is_so.then_some(note)).collect(),
         is_on: model.enabled,
         can_switch: model.enabled || offer.is_off,
+        is_listed: model.visible,
+        is_below_cost: offer.is_below_cost,
     }
 }
 

@@ -1,0 +1,279 @@
+//! Announcements: what the shop window and `/v1/announcements` say to everybody.
+
+use askama::Template;
+use axum::extract::{Form, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::api::{ApiError, Body, Complaint};
+use super::frame::Frame;
+use super::operator::{Actor, Operator, Scope};
+use super::session::Session;
+use super::trail::{self, Act};
+use super::{AdminError, AdminState, format, page};
+use crate::news::{self, Announcement, Level, Text};
+
+const PATH: &str = "/admin/announcements";
+
+pub(super) fn pages() -> Router<AdminState> {
+    Router::new()
+        .route(PATH, get(show))
+        .route("/admin/announcements/set", post(set))
+        .route("/admin/announcements/remove", post(drop_one))
+}
+
+pub(super) fn api() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(list_call, set_call)).routes(routes!(remove_call))
+}
+
+/// An announcement.
+#[derive(Serialize, ToSchema)]
+struct View {
+    id: String,
+    title: String,
+    /// Markdown.
+    body: String,
+    /// `info`, `warning` or `critical`.
+    level: &'static str,
+    /// From when it is shown, in ms since the Unix epoch.
+    from_ms: i64,
+    /// Until when; absent: until it is removed.
+    until_ms: Option<i64>,
+    updated_ms: i64,
+    /// It is shown now.
+    is_shown: bool,
+}
+
+async fn view(state: &AdminState) -> Result<Vec<View>, AdminError> {
+    let now_ms = state.now_ms();
+    let one = |one: Announcement| View {
+        is_shown: one.is_shown(now_ms),
+        id: one.id,
+        title: one.text.title,
+        body: one.text.body,
+        level: one.text.level.as_str(),
+        from_ms: one.text.starts_ms,
+        until_ms: one.text.ends_ms,
+        updated_ms: one.updated_ms,
+    };
+    Ok(news::all(state.ledger.store()).await?.into_iter().map(one).collect())
+}
+
+/// Announces something, or changes what is announced under this id.
+async fn announce(state: &AdminState, actor: &Actor, id: Option<&str>, text: &Text) -> Result<String, AdminError> {
+    text.check().map_err(|problem| AdminError::invalid(format!("Not done: {problem}.")))?;
+    let stored = news::put(state.ledger.store(), id, text, state.now_ms()).await?;
+    let id = stored.ok_or_else(|| AdminError::not_found("There is no such announcement."))?;
+    let detail = json!({
+        "title": text.title, "level": text.level, "from_ms": text.starts_ms, "until_ms": text.ends_ms,
+    });
+    trail::note(state, actor, Act { action: "announcements.set", subject: &id }, &detail).await?;
+    Ok(id)
+}
+
+async fn take_down(state: &AdminState, actor: &Actor, id: &str) -> Result<(), AdminError> {
+    if !news::remove(state.ledger.store(), id).await? {
+        return Err(AdminError::not_found("There is no such announcement."));
+    }
+    trail::note(state, actor, Act { action: "announcements.remove", subject: id }, &json!({})).await
+}
+
+#[derive(Template)]
+#[template(path = "admin/announcements.html")]
+struct Page {
+    frame: Frame,
+    message: String,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    id: String,
+    title: String,
+    body: String,
+    level: &'static str,
+    from: String,
+    until: String,
+    is_shown: bool,
+}
+
+#[derive(Deserialize)]
+struct SetForm {
+    csrf: String,
+    /// Empty: a new one.
+    #[serde(default)]
+    id: String,
+    title: String,
+    #[serde(default)]
+    body: String,
+    level: String,
+    #[serde(default)]
+    from: String,
+    #[serde(default)]
+    until: String,
+}
+
+#[derive(Deserialize)]
+struct Remove {
+    csrf: String,
+    id: String,
+}
+
+async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
+    render(&state, &session, StatusCode::OK, String::new()).await
+}
+
+async fn set(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<SetForm>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    let id = Some(form.id.as_str()).filter(|id| !id.is_empty());
+    let outcome = match read(&form, state.now_ms()) {
+        Ok(text) => announce(&state, session.actor(), id, &text).await,
+        Err(problem) => Err(AdminError::invalid(problem)),
+    };
+    again(&state, &session, outcome.map(drop)).await
+}
+
+async fn drop_one(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Remove>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    again(&state, &session, take_down(&state, session.actor(), &form.id).await).await
+}
+
+fn read(form: &SetForm, now_ms: i64) -> Result<Text, String> {
+    let time = |text: &str| {
+        let read = || format::read_utc(text).ok_or("Times are like 2026-01-31 18:00, in UTC.");
+        Some(text.trim()).filter(|text| !text.is_empty()).map(|_| read()).transpose()
+    };
+    Ok(Text {
+        title: form.title.clone(),
+        body: form.body.clone(),
+        level: Level::parse(&form.level).unwrap_or_default(),
+        starts_ms: time(&form.from)?.unwrap_or(now_ms),
+        ends_ms: time(&form.until)?,
+    })
+}
+
+async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminError>) -> Result<Response, AdminError> {
+    match outcome {
+        Ok(()) => Ok(Redirect::to(PATH).into_response()),
+        Err(error) => {
+            let (status, message) = error.told()?;
+            render(state, session, status, message).await
+        }
+    }
+}
+
+async fn render(
+    state: &AdminState,
+    session: &Session,
+    status: StatusCode,
+    message: String,
+) -> Result<Response, AdminError> {
+    let row = |one: View| Row {
+        id: one.id,
+        title: one.title,
+        body: one.body,
+        level: one.level,
+        from: format::utc(one.from_ms),
+        until: one.until_ms.map(format::utc).unwrap_or_default(),
+        is_shown: one.is_shown,
+    };
+    let rows = view(state).await?.into_iter().map(row).collect();
+    let html = page(&Page { frame: Frame::of(state, session, PATH), message, rows })?;
+    Ok((status, html).into_response())
+}
+
+/// All announcements, the latest first.
+#[utoipa::path(get, path = "/admin/api/announcements", tag = "admin", responses(
+    (status = 200, body = Vec<View>), (status = 403, body = Complaint),
+))]
+async fn list_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Vec<View>>, ApiError> {
+    operator.may(Scope::Read)?;
+    Ok(Json(view(&state).await?))
+}
+
+/// How much it matters.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Weight {
+    #[default]
+    Info,
+    Warning,
+    Critical,
+}
+
+#[derive(Deserialize, ToSchema)]
+struct SetCall {
+    /// Of the one that is changed; absent: a new one.
+    #[serde(default)]
+    id: Option<String>,
+    title: String,
+    /// Markdown. HTML in it is shown as text; links are to the web or to this node.
+    #[serde(default)]
+    body: String,
+    #[serde(default)]
+    level: Weight,
+    /// In ms since the Unix epoch; now, if absent.
+    #[serde(default)]
+    from_ms: Option<i64>,
+    /// Until it is removed, if absent.
+    #[serde(default)]
+    until_ms: Option<i64>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Stored {
+    id: String,
+}
+
+/// Announces something, or changes what is announced.
+#[utoipa::path(post, path = "/admin/api/announcements", tag = "admin", request_body = SetCall, responses(
+    (status = 200, body = Stored), (status = 400, body = Complaint), (status = 403, body = Complaint),
+    (status = 404, body = Complaint),
+))]
+async fn set_call(
+    State(state): State<AdminState>,
+    operator: Operator,
+    Body(call): Body<SetCall>,
+) -> Result<Json<Stored>, ApiError> {
+    let actor = operator.may(Scope::Manage)?;
+    let level = match call.level {
+        Weight::Info => Level::Info,
+        Weight::Warning => Level::Warning,
+        Weight::Critical => Level::Critical,
+    };
+    let starts_ms = call.from_ms.unwrap_or_else(|| state.now_ms());
+    let text = Text { title: call.title, body: call.body, level, starts_ms, ends_ms: call.until_ms };
+    Ok(Json(Stored { id: announce(&state, actor, call.id.as_deref(), &text).await? }))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct RemoveCall {
+    id: String,
+}
+
+/// Takes an announcement down.
+#[utoipa::path(post, path = "/admin/api/announcements/remove", tag = "admin", request_body = RemoveCall, responses(
+    (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
+))]
+async fn remove_call(
+    State(state): State<AdminState>,
+    operator: Operator,
+    Body(call): Body<RemoveCall>,
+) -> Result<StatusCode, ApiError> {
+    take_down(&state, operator.may(Scope::Manage)?, &call.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,157 @@
+//! Settings in a browser, with the maintenance switch.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Form, State};
+use axum::http::{StatusCode, header};
+use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+
+use super::super::frame::Frame;
+use super::super::maintenance;
+use super::super::session::Session;
+use super::super::{AdminError, AdminState, page};
+use super::parcel::{self, Parcel, Taken};
+use super::{View, change, views};
+
+const PATH: &str = "/admin/settings";
+
+pub(in crate::admin) fn pages() -> Router<AdminState> {
+    Router::new()
+        .route(PATH, get(show).post(set))
+        .route("/admin/settings/maintenance", post(maintain))
+        .route("/admin/settings/export", get(export))
+        .route("/admin/settings/import", post(import))
+}
+
+#[derive(Template)]
+#[template(path = "admin/settings.html")]
+struct Page {
+    frame: Frame,
+    message: String,
+    maintenance: maintenance::View,
+    settings: Vec<View>,
+    /// What importing would change.
+    taken: Option<Taken>,
+    /// What was to be imported, to be sent again.
+    document: String,
+}
+
+#[derive(Deserialize)]
+struct Set {
+    csrf: String,
+    name: String,
+    #[serde(default)]
+    value: String,
+    /// Takes back what was told.
+    #[serde(default)]
+    unset: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Turn {
+    csrf: String,
+    on: String,
+}
+
+#[derive(Deserialize)]
+struct Import {
+    csrf: String,
+    document: String,
+    #[serde(default)]
+    act: String,
+}
+
+async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
+    render(&state, &session, Said::default()).await
+}
+
+async fn set(State(state): State<AdminState>, session: Session, Form(form): Form<Set>) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    let value = Some(form.value).filter(|_| form.unset.is_none());
+    let changes = BTreeMap::from([(form.name, value)]);
+    let changed = change(&state, session.actor(), &changes).await;
+    again(&state, &session, changed.map(drop)).await
+}
+
+async fn maintain(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Turn>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    again(&state, &session, maintenance::turn(&state, session.actor(), form.on == "yes").await).await
+}
+
+/// The document, as a file.
+async fn export(State(state): State<AdminState>, _session: Session) -> Result<Response, AdminError> {
+    let parcel = parcel::pack(&state).await?;
+    let text = serde_json::to_string_pretty(&parcel).map_err(|error| AdminError::invalid(error.to_string()))?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"coinslot-settings.json\""),
+    ];
+    Ok((AppendHeaders(headers), text).into_response())
+}
+
+async fn import(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Import>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    let dry_run = form.act != "import";
+    let read = serde_json::from_str::<Parcel>(&form.document);
+    let read = read.map_err(|error| AdminError::invalid(format!("This is no such document: {error}.")));
+    let taken = match read {
+        Ok(parcel) => parcel::take(&state, session.actor(), &parcel, dry_run).await,
+        Err(error) => Err(error),
+    };
+    let said = match taken {
+        Ok(taken) => Said { taken: Some(taken), document: form.document, ..Said::default() },
+        Err(error) => {
+            let (status, message) = error.told()?;
+            Said { status, message, document: form.document, taken: None }
+        }
+    };
+    render(&state, &session, said).await
+}
+
+/// What a page says beside the settings.
+struct Said {
+    status: StatusCode,
+    message: String,
+    taken: Option<Taken>,
+    document: String,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self { status: StatusCode::OK, message: String::new(), taken: None, document: String::new() }
+    }
+}
+
+async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminError>) -> Result<Response, AdminError> {
+    match outcome {
+        Ok(()) => Ok(Redirect::to(PATH).into_response()),
+        Err(error) => {
+            let (status, message) = error.told()?;
+            render(state, session, Said { status, message, ..Said::default() }).await
+        }
+    }
+}
+
+async fn render(state: &AdminState, session: &Session, said: Said) -> Result<Response, AdminError> {
+    let html = page(&Page {
+        frame: Frame::of(state, session, PATH),
+        message: said.message,
+        maintenance: maintenance::view(state),
+        settings: views(state).await?,
+        taken: said.taken,
+        document: said.document,
+    })?;
+    Ok((said.status, html).into_response())
+}

@@ -1,0 +1,188 @@
+//! Profiles and windows: factors on the prices of some keys, and of some hours.
+
+mod calls;
+mod entry;
+mod page;
+mod repo;
+
+use rust_decimal::Decimal;
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::operator::Actor;
+use super::trail::{self, Act};
+use super::{AdminError, AdminState};
+use crate::config::Pricing;
+use crate::ledger::tariffs::RemoveError;
+use crate::money::tariff::break_even;
+
+pub(super) use calls::api;
+pub use entry::{ProfileEntry, WindowEntry, clock_time, utc_offset, weekdays};
+pub(super) use page::pages;
+
+/// Refuses a factor below break-even, unless the operator allows it. `dearest` is the highest fee of an upstream.
+///
+/// # Errors
+/// In words for the operator.
+pub fn check_cost(
+    pricing: &Pricing,
+    dearest: Option<Decimal>,
+    name: &str,
+    (multiplier, below_cost): (Decimal, bool),
+) -> Result<(), String> {
+    if below_cost || multiplier >= Decimal::ONE {
+        return Ok(());
+    }
+    // What the operator's own prices in sats cost nobody knows.
+    let margins = pricing.exchange_fee.checked_mul(pricing.provider_fee).filter(|_| pricing.model_based != Some(false));
+    let least = margins.and_then(|margins| break_even(dearest.unwrap_or(Decimal::ONE), margins));
+    let least = least.unwrap_or(Decimal::ONE);
+    if multiplier >= least {
+        return Ok(());
+    }
+    Err(format!("{name} would sell below cost: the node breaks even at {least}"))
+}
+
+/// Profiles and windows.
+#[derive(Serialize, ToSchema)]
+struct View {
+    profiles: Vec<ProfileView>,
+    windows: Vec<WindowView>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ProfileView {
+    #[serde(flatten)]
+    entry: ProfileEntry,
+    /// Keys that have it, and vouchers that wait.
+    keys: i64,
+}
+
+#[derive(Serialize, ToSchema)]
+struct WindowView {
+    #[serde(flatten)]
+    entry: WindowEntry,
+    is_open: bool,
+}
+
+async fn view(state: &AdminState) -> Result<View, AdminError> {
+    let (tariffs, now_ms) = (state.ledger.tariffs().await?, state.now_ms());
+    let mut profiles = Vec::new();
+    for profile in &tariffs.profiles {
+        let keys = state.ledger.profile_users(&profile.name).await?;
+        profiles.push(ProfileView { entry: ProfileEntry::of(profile), keys });
+    }
+    let window = |window: &std::sync::Arc<crate::money::tariff::Window>| WindowView {
+        entry: WindowEntry::of(window),
+        is_open: window.is_open(now_ms),
+    };
+    Ok(View { profiles, windows: tariffs.windows.iter().map(window).collect() })
+}
+
+/// The highest fee of an upstream.
+fn dearest(state: &AdminState) -> Option<Decimal> {
+    state.pool.upstreams().iter().map(|upstream| upstream.fee()).max()
+}
+
+fn check(state: &AdminState, name: &str, terms: (Decimal, bool)) -> Result<(), AdminError> {
+    let refused = |problem| AdminError::conflict(format!("Not done: {problem}. Allow it below cost if you want that."));
+    check_cost(&state.exchange.market.pricing(), dearest(state), name, terms).map_err(refused)
+}
+
+fn invalid(problem: String) -> AdminError {
+    AdminError::invalid(format!("Not done: {problem}."))
+}
+
+/// Makes a profile, or changes the one of that name for all keys that have it.
+async fn put_profile(state: &AdminState, actor: &Actor, entry: &ProfileEntry) -> Result<(), AdminError> {
+    let profile = entry.read().map_err(invalid)?;
+    check(state, &profile.name, (profile.multiplier, profile.below_cost))?;
+    state.ledger.put_profile(&profile).await?;
+    trail::note(state, actor, Act { action: "profiles.set", subject: &profile.name }, &json!(entry)).await?;
+    Ok(state.exchange.learn_tariffs().await?)
+}
+
+async fn remove_profile(state: &AdminState, actor: &Actor, name: &str) -> Result<(), AdminError> {
+    match state.ledger.remove_profile(name).await {
+        Ok(true) => {}
+        Ok(false) => return Err(AdminError::not_found("There is no such profile.")),
+        Err(RemoveError::InUse(keys)) => {
+            return Err(AdminError::conflict(format!("{name} stays: {keys} keys or vouchers have it.")));
+        }
+        Err(RemoveError::Store(error)) => return Err(error.into()),
+    }
+    trail::note(state, actor, Act { action: "profiles.remove", subject: name }, &json!({})).await?;
+    Ok(state.exchange.learn_tariffs().await?)
+}
+
+async fn put_window(state: &AdminState, actor: &Actor, entry: &WindowEntry) -> Result<(), AdminError> {
+    let window = entry.read().map_err(invalid)?;
+    check(state, &window.name, (window.multiplier, window.below_cost))?;
+    state.ledger.put_window(&window).await?;
+    trail::note(state, actor, Act { action: "windows.set", subject: &window.name }, &json!(entry)).await?;
+    Ok(state.exchange.learn_tariffs().await?)
+}
+
+async fn remove_window(state: &AdminState, actor: &Actor, name: &str) -> Result<(), AdminError> {
+    if !state.ledger.remove_window(name).await? {
+        return Err(AdminError::not_found("There is no such window."));
+    }
+    trail::note(state, actor, Act { action: "windows.remove", subject: name }, &json!({})).await?;
+    Ok(state.exchange.learn_tariffs().await?)
+}
+
+/// Fewest digits of a hash that a key is named by.
+const LEAST_DIGITS: usize = 6;
+
+/// Who gets a profile, or loses it.
+enum Holder<'a> {
+    /// The key whose hash begins so.
+    Key(&'a str),
+    /// The key that this open voucher will make.
+    Voucher(&'a str),
+}
+
+/// Gives a key a profile, or with none the prices of the list. Child keys have their parent's.
+async fn attach(
+    state: &AdminState,
+    actor: &Actor,
+    holder: Holder<'_>,
+    profile: Option<&str>,
+) -> Result<(), AdminError> {
+    let store = state.ledger.store();
+    if let Some(name) = profile {
+        let known = state.ledger.tariffs().await?;
+        known.profile(name).ok_or_else(|| AdminError::not_found("There is no such profile."))?;
+    }
+    let (subject, hash) = match holder {
+        Holder::Key(prefix) => (prefix, find(store, prefix).await?),
+        Holder::Voucher(id) => {
+            let number = id.parse().map_err(|_| AdminError::not_found("There is no such voucher."))?;
+            let found = repo::of_voucher(store, number).await?;
+            (id, found.ok_or_else(|| AdminError::not_found("There is no such voucher, or it is not open."))?)
+        }
+    };
+    let found = state.ledger.key(&hash).await?.ok_or_else(|| AdminError::not_found("There is no such key."))?;
+    state.ledger.set_profile(&[found.id], profile).await?;
+    let act = match profile {
+        Some(_) => Act { action: "profiles.attach", subject },
+        None => Act { action: "profiles.detach", subject },
+    };
+    trail::note(state, actor, act, &json!({ "profile": profile })).await?;
+    Ok(state.exchange.learn_tariffs().await?)
+}
+
+async fn find(store: &crate::store::Store, prefix: &str) -> Result<String, AdminError> {
+    let is_hash = prefix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_hash || !(LEAST_DIGITS..=64).contains(&prefix.len()) {
+        let message = format!("A key is named by the first {LEAST_DIGITS} or more digits of its hash.");
+        return Err(AdminError::invalid(message));
+    }
+    let mut found = repo::keys(store, prefix).await?;
+    match (found.pop(), found.is_empty()) {
+        (Some(hash), true) => Ok(hash),
+        (Some(_), false) => Err(AdminError::conflict("More than one key begins so: name more digits.")),
+        (None, _) => Err(AdminError::not_found("There is no such key.")),
+    }
+}

@@ -1,0 +1,175 @@
+//! Profiles and windows in a browser.
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Form, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+
+use super::super::frame::Frame;
+use super::super::session::Session;
+use super::super::{AdminError, AdminState, page};
+use super::{
+    Holder, ProfileEntry, View, WindowEntry, attach, put_profile, put_window, remove_profile, remove_window, view,
+};
+
+const PATH: &str = "/admin/profiles";
+
+pub(in crate::admin) fn pages() -> Router<AdminState> {
+    Router::new()
+        .route(PATH, get(show))
+        .route("/admin/profiles/set", post(set_profile))
+        .route("/admin/profiles/remove", post(drop_profile))
+        .route("/admin/profiles/attach", post(give))
+        .route("/admin/windows/set", post(set_window))
+        .route("/admin/windows/remove", post(drop_window))
+}
+
+#[derive(Template)]
+#[template(path = "admin/profiles.html")]
+struct Page {
+    frame: Frame,
+    message: String,
+    view: View,
+}
+
+/// A profile or a window, as a form has it: patterns and days are words.
+#[derive(Deserialize)]
+struct Entry {
+    csrf: String,
+    name: String,
+    multiplier: String,
+    #[serde(default)]
+    models: String,
+    #[serde(default)]
+    not: String,
+    #[serde(default)]
+    below_cost: Option<String>,
+    #[serde(default)]
+    from: String,
+    #[serde(default)]
+    to: String,
+    #[serde(default)]
+    days: String,
+    #[serde(default)]
+    offset: String,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    csrf: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Give {
+    csrf: String,
+    /// Empty: the prices of the list.
+    #[serde(default)]
+    profile: String,
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    voucher: String,
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split([',', ' ', '\n', '\r', '\t']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
+    render(&state, &session, StatusCode::OK, String::new()).await
+}
+
+async fn set_profile(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Entry>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    let entry = ProfileEntry {
+        name: form.name.trim().to_owned(),
+        multiplier: form.multiplier,
+        models: words(&form.models),
+        not: words(&form.not),
+        below_cost: form.below_cost.is_some(),
+    };
+    again(&state, &session, put_profile(&state, session.actor(), &entry).await).await
+}
+
+async fn drop_profile(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Named>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    again(&state, &session, remove_profile(&state, session.actor(), &form.name).await).await
+}
+
+async fn give(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Give>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    let profile = Some(form.profile.trim()).filter(|profile| !profile.is_empty());
+    let given = match (form.key.trim(), form.voucher.trim()) {
+        (key, "") => attach(&state, session.actor(), Holder::Key(key), profile).await,
+        ("", voucher) => attach(&state, session.actor(), Holder::Voucher(voucher), profile).await,
+        _ => Err(AdminError::invalid("Name a key or a voucher, and not both.")),
+    };
+    again(&state, &session, given).await
+}
+
+async fn set_window(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Entry>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    let offset = Some(form.offset.trim()).filter(|offset| !offset.is_empty()).unwrap_or("+00:00");
+    let entry = WindowEntry {
+        name: form.name.trim().to_owned(),
+        multiplier: form.multiplier,
+        from: form.from.trim().to_owned(),
+        to: form.to.trim().to_owned(),
+        days: words(&form.days),
+        offset: offset.to_owned(),
+        models: words(&form.models),
+        not: words(&form.not),
+        below_cost: form.below_cost.is_some(),
+    };
+    again(&state, &session, put_window(&state, session.actor(), &entry).await).await
+}
+
+async fn drop_window(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Named>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    again(&state, &session, remove_window(&state, session.actor(), &form.name).await).await
+}
+
+async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminError>) -> Result<Response, AdminError> {
+    match outcome {
+        Ok(()) => Ok(Redirect::to(PATH).into_response()),
+        Err(error) => {
+            let (status, message) = error.told()?;
+            render(state, session, status, message).await
+        }
+    }
+}
+
+async fn render(
+    state: &AdminState,
+    session: &Session,
+    status: StatusCode,
+    message: String,
+) -> Result<Response, AdminError> {
+    let view = view(state).await?;
+    let html = page(&Page { frame: Frame::of(state, session, PATH), message, view })?;
+    Ok((status, html).into_response())
+}

@@ -1,0 +1,295 @@
+//! Upstreams in a browser.
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Form, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::super::frame::Frame;
+use super::super::session::Session;
+use super::super::{AdminError, AdminState, page};
+use super::{View, forget, put, remove, test, view};
+use crate::upstream::kind::PRESETS;
+use crate::upstream::own::Intent;
+
+const PATH: &str = "/admin/upstreams";
+
+pub(in crate::admin) fn pages() -> Router<AdminState> {
+    Router::new()
+        .route(PATH, get(show))
+        .route("/admin/upstreams/clear", post(clear))
+        .route("/admin/upstreams/add", post(add))
+        .route("/admin/upstreams/set", post(set))
+        .route("/admin/upstreams/switch", post(switch))
+        .route("/admin/upstreams/remove", post(drop_one))
+        .route("/admin/upstreams/test", post(try_out))
+}
+
+#[derive(Template)]
+#[template(path = "admin/upstreams.html")]
+struct Page {
+    frame: Frame,
+    message: String,
+    /// How a question went.
+    tested: String,
+    /// Name, and the address that it has by itself.
+    presets: Vec<(&'static str, &'static str)>,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    view: View,
+    /// What a form of its members is filled with.
+    fields: Fields,
+}
+
+/// The members that a form has.
+#[derive(Default)]
+struct Fields {
+    base_url: String,
+    models: String,
+    priority: String,
+    weight: String,
+    fee: String,
+    max_concurrency: String,
+    daily_usd: String,
+    monthly_usd: String,
+    probe_model: String,
+    tags: String,
+}
+
+impl Fields {
+    fn of(spec: &Map<String, Value>) -> Self {
+        let text = |name: &str| match spec.get(name) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => String::new(),
+            Some(other) => other.to_string(),
+        };
+        let rule = |(name, target): (&String, &Value)| match target.as_str() {
+            Some(target) => format!("{name}={target}"),
+            None => name.clone(),
+        };
+        let models = spec.get("models").and_then(Value::as_object);
+        let tags = spec.get("tags").and_then(Value::as_array);
+        let tags = tags.map(|tags| tags.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "));
+        Self {
+            base_url: text("base_url"),
+            models: models.map(|rules| rules.iter().map(rule).collect::<Vec<_>>().join("\n")).unwrap_or_default(),
+            priority: text("priority"),
+            weight: text("weight"),
+            fee: text("fee"),
+            max_concurrency: text("max_concurrency"),
+            daily_usd: text("daily_usd"),
+            monthly_usd: text("monthly_usd"),
+            probe_model: text("probe_model"),
+            tags: tags.unwrap_or_default(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Named {
+    csrf: String,
+    name: String,
+    #[serde(default)]
+    on: String,
+}
+
+/// The key has no `Debug`.
+#[derive(Deserialize)]
+struct Entry {
+    csrf: String,
+    name: String,
+    #[serde(default)]
+    provider_type: String,
+    #[serde(default)]
+    base_url: String,
+    /// Empty: the one that there is.
+    #[serde(default)]
+    api_key: String,
+    #[serde(default)]
+    forget_key: Option<String>,
+    #[serde(default)]
+    models: String,
+    #[serde(default)]
+    priority: String,
+    #[serde(default)]
+    weight: String,
+    #[serde(default)]
+    fee: String,
+    #[serde(default)]
+    max_concurrency: String,
+    #[serde(default)]
+    daily_usd: String,
+    #[serde(default)]
+    monthly_usd: String,
+    #[serde(default)]
+    probe_model: String,
+    #[serde(default)]
+    tags: String,
+    /// Further members as JSON.
+    #[serde(default)]
+    more: String,
+}
+
+impl Entry {
+    /// The members; what is empty is taken away, or was never there.
+    fn members(&self) -> Result<Map<String, Value>, AdminError> {
+        let mut members = match self.more.trim() {
+            "" => Map::new(),
+            more => serde_json::from_str::<Map<String, Value>>(more)
+                .map_err(|_| AdminError::invalid("Further members are a JSON object, like {\"idle_timeout\": 60}."))?,
+        };
+        let texts = [
+            ("base_url", &self.base_url),
+            ("priority", &self.priority),
+            ("weight", &self.weight),
+            ("fee", &self.fee),
+            ("max_concurrency", &self.max_concurrency),
+            ("daily_usd", &self.daily_usd),
+            ("monthly_usd", &self.monthly_usd),
+            ("probe_model", &self.probe_model),
+        ];
+        for (name, text) in texts {
+            let value = Some(text.trim()).filter(|text| !text.is_empty()).map_or(Value::Null, |text| json!(text));
+            members.insert(name.to_owned(), value);
+        }
+        let rule = |line: &str| {
+            let (name, target) =
+                line.split_once('=').map_or((line, None), |(name, target)| (name, Some(target.trim())));
+            (name.trim().to_owned(), target.map_or(Value::Null, |target| json!(target)))
+        };
+        let rules = self.models.split(['\n', ',']).map(str::trim).filter(|line| !line.is_empty());
+        let rules: Map<String, Value> = rules.map(rule).collect();
+        members.insert("models".to_owned(), if rules.is_empty() { Value::Null } else { rules.into() });
+        let tags: Vec<&str> = self.tags.split([',', ' ']).filter(|tag| !tag.is_empty()).collect();
+        members.insert("tags".to_owned(), json!(tags));
+        members.insert("name".to_owned(), json!(self.name.trim()));
+        if !self.provider_type.is_empty() {
+            members.insert("provider_type".to_owned(), json!(self.provider_type));
+        }
+        match (self.api_key.trim(), &self.forget_key) {
+            ("", None) => {}
+            ("", Some(_)) => drop(members.insert("api_key".to_owned(), Value::Null)),
+            (key, _) => drop(members.insert("api_key".to_owned(), json!(key))),
+        }
+        Ok(members)
+    }
+}
+
+/// What a page says beside the upstreams.
+#[derive(Default)]
+struct Said {
+    message: String,
+    tested: String,
+}
+
+async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
+    render(&state, &session, StatusCode::OK, Said::default()).await
+}
+
+async fn clear(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Named>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    again(&state, &session, forget(&state, session.actor(), &form.name).await).await
+}
+
+async fn add(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Entry>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    save(&state, &session, &form, Intent::Add).await
+}
+
+async fn set(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Entry>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    save(&state, &session, &form, Intent::Change).await
+}
+
+async fn save(state: &AdminState, session: &Session, form: &Entry, intent: Intent) -> Result<Response, AdminError> {
+    let saved = match form.members() {
+        Ok(members) => put(state, session.actor(), intent, &members).await.map(drop),
+        Err(error) => Err(error),
+    };
+    again(state, session, saved).await
+}
+
+async fn switch(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Named>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    let mut members = Map::new();
+    members.insert("name".to_owned(), json!(form.name));
+    members.insert("enabled".to_owned(), json!(form.on == "yes"));
+    let switched = put(&state, session.actor(), Intent::Change, &members).await;
+    again(&state, &session, switched.map(drop)).await
+}
+
+async fn drop_one(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Named>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    again(&state, &session, remove(&state, session.actor(), &form.name).await).await
+}
+
+async fn try_out(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Named>,
+) -> Result<Response, AdminError> {
+    session.confirm(&form.csrf)?;
+    match test(&state, session.actor(), &form.name).await {
+        Ok(tested) => {
+            let (name, model, ms) = (&form.name, &tested.model, tested.took.as_millis());
+            let cost = tested.usd.map_or_else(String::new, |usd| format!(", for {} USD", usd.normalize()));
+            let said = match &tested.outcome {
+                Ok(()) => {
+                    Said { tested: format!("{name} answered with {model} after {ms} ms{cost}."), ..Said::default() }
+                }
+                Err(why) => Said { message: format!("{name}, asked for {model}: {why} ({ms} ms)."), ..Said::default() },
+            };
+            render(&state, &session, StatusCode::OK, said).await
+        }
+        Err(error) => again(&state, &session, Err(error)).await,
+    }
+}
+
+async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminError>) -> Result<Response, AdminError> {
+    match outcome {
+        Ok(()) => Ok(Redirect::to(PATH).into_response()),
+        Err(error) => {
+            let (status, message) = error.told()?;
+            render(state, session, status, Said { message, ..Said::default() }).await
+        }
+    }
+}
+
+async fn render(state: &AdminState, session: &Session, status: StatusCode, said: Said) -> Result<Response, AdminError> {
+    let rows = view(state).await?.into_iter().map(|view| Row { fields: Fields::of(&view.spec), view });
+    let presets = PRESETS.iter().map(|preset| (preset.kind.name(), preset.base_url.unwrap_or_default()));
+    let html = page(&Page {
+        frame: Frame::of(state, session, PATH),
+        message: said.message,
+        tested: said.tested,
+        presets: presets.collect(),
+        rows: rows.collect(),
+    })?;
+    Ok((status, html).into_response())
+}

@@ -1,0 +1,153 @@
+//! Upstreams that the operator stores beside those of the environment: described like an entry of `UPSTREAMS`, by a
+//! page, by the API, or by `coinslot upstreams`. Keys, headers and proxies are sealed, and shown to nobody.
+
+use serde_json::{Map, Value, json};
+
+use super::provider::Upstream;
+use super::repo::{self, Stored};
+use super::sealed;
+use crate::config::{self, Upstreams};
+use crate::store::{Store, StoreError};
+use crate::net::way::Way;
+use crate::vault::{Vault, VaultError};
+
+/// Why nothing was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// In words for the operator, without what was given.
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the environment describes an upstream of this name, and wins; change it there")]
+    Fixed,
+    #[error("there is an upstream of this name already")]
+    Exists,
+    #[error("there is no such upstream")]
+    Unknown,
+}
+
+/// A stored upstream, as its operator may see it.
+#[derive(Clone, Debug)]
+pub struct Described {
+    pub name: String,
+    /// As `UPSTREAMS` has it, without secrets.
+    pub spec: Map<String, Value>,
+    pub from_environment: bool,
+    pub is_enabled: bool,
+    pub has_key: bool,
+    /// Headers that are set or left out: their names.
+    pub headers: Vec<String>,
+}
+
+/// Members of an entry that are sealed: what is absent in a change stays as it is.
+const SECRET: [&str; 3] = ["api_key", "headers", "proxy_url"];
+
+/// All of them. Of two with one name, the environment's.
+///
+/// # Errors
+/// When the database does not answer, or the secret key is another one.
+pub async fn described(store: &Store, vault: &Vault) -> Result<Vec<Described>, OwnError> {
+    let mut rows = repo::upstreams(store).await?;
+    rows.sort_by_key(|row| !row.from_environment);
+    let mut all: Vec<Described> = Vec::new();
+    for row in rows {
+        if all.iter().any(|other| other.name == row.name) {
+            continue;
+        }
+        let (spec, secrets) = parts(&row, vault)?;
+        let headers = secrets.get("headers").and_then(Value::as_object);
+        all.push(Described {
+            is_enabled: spec.get("enabled") != Some(&Value::Bool(false)),
+            has_key: secrets.contains_key("api_key"),
+            headers: headers.map(|headers| headers.keys().cloned().collect()).unwrap_or_default(),
+            name: row.name,
+            from_environment: row.from_environment,
+            spec,
+        });
+    }
+    Ok(all)
+}
+
+/// The open and the sealed members of a row.
+fn parts(row: &Stored, vault: &Vault) -> Result<(Map<String, Value>, Map<String, Value>), OwnError> {
+    let unreadable = || OwnError::Invalid(format!("the stored upstream {} cannot be read", row.name));
+    let spec: Value = serde_json::from_str(&row.spec).map_err(|_| unreadable())?;
+    let secrets = sealed::secrets(row, vault).map_err(|_| unreadable())?;
+    match (spec, secrets) {
+        (Value::Object(spec), Value::Object(secrets)) => Ok((spec, secrets)),
+        _ => Err(unreadable()),
+    }
+}
+
+/// What a call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// There is none of this name yet.
+    Add,
+    /// There is: members that are named are changed, null takes one away.
+    Change,
+}
+
+/// Stores an upstream of the operator's. Returns what of it may be seen, and whether its key or another secret was
+/// among what was given.
+///
+/// # Errors
+/// When it is none, or the environment has the name.
+pub async fn put(
+    store: &Store,
+    (vault, way): (&Vault, &Way),
+    rules: &Upstreams,
+    (intent, given): (Intent, &Map<String, Value>),
+    now_ms: i64,
+) -> Result<(Value, bool), OwnError> {
+    let name = given.get("name").and_then(Value::as_str).unwrap_or_default().trim();
+    let rows = repo::upstreams(store).await?;
+    if rows.iter().any(|row| row.from_environment && row.name == name) {
+        return Err(OwnError::Fixed);
+    }
+    let known = rows.iter().find(|row| !row.from_environment && row.name == name);
+    let mut entry = match (intent, known) {
+        (Intent::Add, Some(_)) => return Err(OwnError::Exists),
+        (Intent::Change, None) => return Err(OwnError::Unknown),
+        (Intent::Add, None) => Map::new(),
+        (Intent::Change, Some(row)) => {
+            let (mut spec, secrets) = parts(row, vault)?;
+            spec.extend(secrets);
+            spec
+        }
+    };
+    for (member, value) in given {
+        match value {
+            Value::Null => drop(entry.remove(member)),
+            value => drop(entry.insert(member.clone(), value.clone())),
+        }
+    }
+    let described = config::Upstream::from_json(&Value::Object(entry), rules.timeouts).map_err(OwnError::Invalid)?;
+    // What could not be asked is not stored.
+    Upstream::new(&described, way).map_err(|error| OwnError::Invalid(error.to_string()))?;
+    let row = Stored { from_environment: false, ..sealed::seal(&described, vault)? };
+    repo::put_own(store, &row, now_ms).await?;
+    let secret_given = SECRET.iter().any(|member| given.contains_key(*member));
+    Ok((described.to_json().0, secret_given))
+}
+
+/// Removes an upstream of the operator's.
+///
+/// # Errors
+/// When there is none, or the environment describes it.
+pub async fn remove(store: &Store, name: &str, now_ms: i64) -> Result<(), OwnError> {
+    match repo::remove_own(store, name, now_ms).await? {
+        true => Ok(()),
+        false if repo::upstreams(store).await?.iter().any(|row| row.name == name) => Err(OwnError::Fixed),
+        false => Err(OwnError::Unknown),
+    }
+}
+
+/// What the trail has of a stored upstream.
+#[must_use]
+pub fn detail((spec, secret_given): &(Value, bool)) -> Value {
+    json!({ "upstream": spec, "secrets_were_given": secret_given })
+}
