@@ -105,8 +105,12 @@ const MATRIX: &[(&str, &[Scenario])] = &[
 
 /// Places of operations whose lives and deaths are told beside what else there is to say of them: the
 /// beginnings of their names, and the file that kills the node at each.
-const ELSEWHERE: &[(&str, &str)] =
-    &[("batch.", "tests/it/mints.rs"), ("import.", "tests/it/foreign.rs"), ("sweep.", "tests/it/ladder.rs")];
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("alert.", "tests/it/alerts.rs"),
+    ("batch.", "tests/it/mints.rs"),
+    ("import.", "tests/it/foreign.rs"),
+    ("sweep.", "tests/it/ladder.rs"),
+];
 
 /// Lives of one scenario at a time.
 const AT_A_TIME: usize = 3;
