@@ -18,10 +18,7 @@ use super::{AdminError, AdminState};
 
 /// All calls, with their description.
 pub(super) fn calls() -> OpenApiRouter<AdminState> {
-    OpenApiRouter::new()
-        .merge(super::upstreams::api())
-        .merge(super::keys::api())
-        .merge(super::wallet::api())
+    OpenApiRouter::new().merge(super::upstreams::api()).merge(super::keys::api()).merge(super::wallet::api())
 }
 
 /// A refusal, as every call says it.
