@@ -166,7 +166,6 @@ async fn earnings_go_to_an_address_and_to_an_invoice() {
     assert_eq!((status, &sent["state"], &sent["to"]), (200, &json!("done"), &json!(recipient.name())), "{sent}");
     let [arrived, fee] = ["arrived_msat", "fee_msat"].map(|name| sent[name].as_i64().unwrap());
     assert!(arrived > 25_000 && fee <= 2_000, "{sent}");
-    assert!(!sent["preimage"].as_str().unwrap().is_empty());
     // What the fee did not need is income again.
     assert_eq!(free_msat(&operator).await, 100_000 - arrived - fee);
     let (status, again) = take(first).await;
@@ -195,7 +194,7 @@ async fn earnings_go_to_an_address_and_to_an_invoice() {
     let older = format!("/admin/api/wallet/payouts?before={}", list["next"].as_str().unwrap());
     assert_eq!(operator.get(&older).await["payouts"][0]["id"], sent["id"]);
     let page = operator.page("/admin/wallet/payouts").await;
-    assert!(page.contains(sent["preimage"].as_str().unwrap()) && page.contains("not today"), "{page}");
+    assert!(page.contains(&recipient.name()) && page.contains("not today"), "{page}");
     node.finish().await;
 }
 
