@@ -351,9 +351,20 @@ mod tests {
             assert_eq!(read(&words), wanted, "{words:?}");
         }
         for words in [
-            "", "list --hash abc", "list --state gone", "show", "show x", "block", "set 7", "set 7 --limit much",
-            "set 7 --reset hourly", "set 7 --refund-at none", "adjust 7 --sats 1", "adjust 7 --sats 1e3 --reason x",
-            "adjust 7 --sats 1 --reason x --act y", "give 7",
+            "",
+            "list --hash abc",
+            "list --state gone",
+            "show",
+            "show x",
+            "block",
+            "set 7",
+            "set 7 --limit much",
+            "set 7 --reset hourly",
+            "set 7 --refund-at none",
+            "adjust 7 --sats 1",
+            "adjust 7 --sats 1e3 --reason x",
+            "adjust 7 --sats 1 --reason x --act y",
+            "give 7",
         ] {
             let words: Vec<&str> = words.split_whitespace().collect();
             assert_eq!(read(&words), None, "{words:?}");

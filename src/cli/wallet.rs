@@ -87,7 +87,11 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
                 return Err(format!("nothing is under way by the id {id}; coinslot wallet shows what is"));
             }
             record(store, CLI, trail::Act { action: "wallet.retry", subject: &id }, &json!({}), now_ms).await.map_err(said)?;
-            Ok(if json { line(&json!({ "due": id })) } else { format!("{id} is due; a running node looks at it now\n") })
+            Ok(if json {
+                line(&json!({ "due": id }))
+            } else {
+                format!("{id} is due; a running node looks at it now\n")
+            })
         }
     }
 }
@@ -135,7 +139,8 @@ fn look_text(stocks: &[Stock], all: &All, now_ms: i64) -> String {
     for stock in stocks {
         let (worth, in_hand) = (sat(stock.worth), sat(stock.in_hand));
         let unit = stock.unit.as_str();
-        let _written = writeln!(text, "{} ({unit}): {worth} sat in {} coins, {in_hand} sat in hand", stock.mint, stock.count);
+        let _written =
+            writeln!(text, "{} ({unit}): {worth} sat in {} coins, {in_hand} sat in hand", stock.mint, stock.count);
         for keyset in &stock.keysets {
             let state = if keyset.is_active { "signs" } else { "retired" };
             let _written =

@@ -38,7 +38,13 @@ async fn look(node: &Node, headers: &HeaderMap) -> Result<Value, Failure> {
         Sight::Known(account, _) => {
             let figures = exchange.till.statement(&account).await?.figures(&account, now_ms);
             let limits = figures.limits;
-            (figures.available, figures.spent, figures.requests, limits.valid_until, !limits.has_ended(now_ms) && !figures.is_blocked)
+            (
+                figures.available,
+                figures.spent,
+                figures.requests,
+                limits.valid_until,
+                !limits.has_ended(now_ms) && !figures.is_blocked,
+            )
         }
     };
     let btc_usd = exchange.market.rate().rate.ok().map(|rate| rate.btc_usd);

@@ -182,10 +182,7 @@ mod tests {
     #[test]
     fn the_gaps_of_the_ladder_are_shown() {
         let mut stock = Stock::empty("https://m".to_owned(), MintUnit::Sat);
-        stock.coins = vec![
-            Coins { amount: 1, count: 5, wanted: None },
-            Coins { amount: 64, count: 1, wanted: None },
-        ];
+        stock.coins = vec![Coins { amount: 1, count: 5, wanted: None }, Coins { amount: 64, count: 1, wanted: None }];
         stock.want(&Counts::from([(1, 2), (2, 2)]));
         let rows: Vec<_> = stock.coins.iter().map(|coins| (coins.amount, coins.count, coins.wanted)).collect();
         assert_eq!(rows, [(1, 5, Some(2)), (2, 0, Some(2)), (64, 1, Some(0))]);

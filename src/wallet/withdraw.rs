@@ -199,27 +199,23 @@ impl Wallet {
         let to = Destination { mint: wanted.mint.to_owned(), recipient: wanted.to.as_str().to_owned() };
         let income = self.inner.ledger.house().income;
         let source = Source::Part { unit: wanted.unit, amount: wanted.amount };
-        match self.begin_as(id.clone(), income, Kind::Payout, &to, source).await {
-            Ok(_) => {}
-            // The same form, a moment earlier.
-            Err(RefundError::Wallet(WalletError::Store(error))) if error.is_duplicate() => {}
-            Err(RefundError::Ongoing) => {
-                // That may be this very one.
-                if self.find_operation(&id).await?.is_none() {
-                    return Err(WithdrawError::Ongoing);
-                }
-            }
+        let begun = self.begin_as(id.clone(), income, Kind::Payout, &to, source).await;
+        // The same form, sent a moment earlier, may have taken what this one wants: then it is that one.
+        if let Some(found) = self.find_operation(&id).await? {
+            return same_act(&found, wanted);
+        }
+        Err(match begun {
+            Ok(_) => WalletError::Ecash("the operation is gone".into()).into(),
+            Err(RefundError::Ongoing) => WithdrawError::Ongoing,
             Err(RefundError::TooSmall | RefundError::Nothing) => {
                 let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
                 let available = payout::free_at(&mut reader, wanted.mint, wanted.unit).await?;
-                return Err(WithdrawError::NotEarned { available });
+                WithdrawError::NotEarned { available }
             }
-            Err(RefundError::NoSuchMint | RefundError::MintGone) => return Err(WithdrawError::NoSuchMint),
-            Err(RefundError::Wallet(error)) => return Err(error.into()),
-            Err(error) => return Err(WalletError::Ecash(error.to_string()).into()),
-        }
-        let begun = self.find_operation(&id).await?;
-        same_act(&begun.ok_or_else(|| WalletError::Ecash("the operation is gone".into()))?, wanted)
+            Err(RefundError::NoSuchMint | RefundError::MintGone) => WithdrawError::NoSuchMint,
+            Err(RefundError::Wallet(error)) => error.into(),
+            Err(error) => WalletError::Ecash(error.to_string()).into(),
+        })
     }
 
     /// One payout, with the ecash that it made, as long as that is not known to be spent.
@@ -272,6 +268,29 @@ fn same_act(begun: &Operation, wanted: &Withdrawal<'_>) -> Result<Payout, Withdr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::AccountId;
+
+    #[test]
+    fn a_payment_shows_its_proof_and_ecash_never_itself() {
+        let amount = Msat::new(10_000).unwrap();
+        let planned = Operation::planned(Kind::Payout, AccountId(1), "https://m", MintUnit::Sat, amount);
+        let plan = r#"{"sent":9000,"fee":1000,"quote":"q"}"#.to_owned();
+        let paid = Operation {
+            state: State::Done,
+            recipient: "me@example.com".to_owned(),
+            plan,
+            result: "00ff".to_owned(),
+            ..planned.clone()
+        };
+        let seen = Payout::of(&paid);
+        assert_eq!(seen.preimage.as_deref(), Some("00ff"));
+        assert_eq!(seen.paid.map(|(sent, fee)| (sent.get(), fee.get())), Some((9_000, 1_000)));
+        let token = Operation { state: State::Done, result: "cashuB…".to_owned(), ..planned.clone() };
+        let seen = Payout::of(&token);
+        assert!(!format!("{seen:?}").contains("cashu") && seen.preimage.is_none() && seen.paid.is_some(), "{seen:?}");
+        let failed = Operation { state: State::Failed, result: "nobody is there".to_owned(), ..planned };
+        assert_eq!(Payout::of(&failed).why, "nobody is there");
+    }
 
     #[test]
     fn a_recipient_is_read_or_refused() {

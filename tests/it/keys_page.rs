@@ -198,7 +198,10 @@ async fn a_refund_address_is_shown_shortened_and_its_time_can_be_moved() {
     let (status, one) = operator.call("PATCH", &path, Some(json!({ "refund_at_ms": 32_503_680_000_000_i64 }))).await;
     assert_eq!((status, &one["key"]["refund_at_ms"]), (200, &json!(32_503_680_000_000_i64)));
     let info: Value = node.get("/v1/wallet/info").bearer_auth(&key).send().await.unwrap().json().await.unwrap();
-    assert_eq!((&info["refund_lnurl"], &info["key_expiry_time"]), (&json!("satoshi@example.com"), &json!(32_503_680_000_i64)));
+    assert_eq!(
+        (&info["refund_lnurl"], &info["key_expiry_time"]),
+        (&json!("satoshi@example.com"), &json!(32_503_680_000_i64))
+    );
     node.finish().await;
 }
 
@@ -223,8 +226,7 @@ async fn a_balance_is_adjusted_out_of_what_was_earned_and_no_further() {
         rest.split_once('"').unwrap().0.to_owned()
     };
     let (csrf, first) = (hidden("csrf"), hidden("act"));
-    let fields =
-        [("csrf", &*csrf), ("act", &*first), ("way", "credit"), ("sats", "1.5"), ("reason", "an <outage>")];
+    let fields = [("csrf", &*csrf), ("act", &*first), ("way", "credit"), ("sats", "1.5"), ("reason", "an <outage>")];
     let action = format!("{page}/adjust");
     let send = async || operator.send(&action, &fields).await.status().as_u16();
     assert_eq!(join_all([send(), send()]).await, [303, 303]);
@@ -273,7 +275,9 @@ async fn a_balance_is_adjusted_out_of_what_was_earned_and_no_further() {
     let one = operator.get(&format!("/admin/api/keys/{id}")).await;
     let moved = one["adjustments"].as_array().unwrap();
     assert_eq!(moved.len(), 4);
-    assert!(moved.iter().all(|made| notes.iter().any(|note| note["act"] == made["id"] && note["msat"] == made["msat"])));
+    assert!(
+        moved.iter().all(|made| notes.iter().any(|note| note["act"] == made["id"] && note["msat"] == made["msat"]))
+    );
     node.finish().await;
 }
 
@@ -286,30 +290,30 @@ async fn only_who_may_it_does_it() {
     let id = only_key(&operator).await;
     assert_eq!(node.get("/admin/keys").send().await.unwrap().status(), 303, "only for the operator");
     for verb in ["block", "unblock", "adjust"] {
-        let answer = operator.send(&format!("/admin/keys/{id}/{verb}"), &[
-            ("csrf", "made up"), ("act", &act()), ("way", "credit"), ("sats", "1"), ("reason", "x"),
-        ]);
-        assert_eq!(answer.await.status(), 403, "{verb}");
+        let (path, act) = (format!("/admin/keys/{id}/{verb}"), act());
+        let fields = [("csrf", "made up"), ("act", &*act), ("way", "credit"), ("sats", "1"), ("reason", "x")];
+        assert_eq!(operator.send(&path, &fields).await.status(), 403, "{verb}");
     }
     let (client, url) = (client(), node.url());
-    let [read, manage, money] = [program(&node, "read").await, program(&node, "manage").await, program(&node, "money").await];
-    let one = format!("/admin/api/keys/{id}");
-    let (block, adjust) = (format!("{one}/block"), format!("{one}/adjust"));
+    let tokens = [program(&node, "read").await, program(&node, "manage").await, program(&node, "money").await];
+    let [read, manage, money] = tokens.each_ref().map(String::as_str);
+    let paths = ["", "/block", "/adjust"].map(|verb| format!("/admin/api/keys/{id}{verb}"));
+    let [one, block, adjust] = paths.each_ref().map(String::as_str);
     let body = || Some(json!({ "id": act(), "msat": 1000, "reason": "x" }));
     let label = || Some(json!({ "label": "x" }));
     let rows = [
-        ("nobody", "GET", one.as_str(), None, 403),
-        (&read, "GET", "/admin/api/keys", None, 200),
-        (&read, "GET", &one, None, 200),
-        (&manage, "GET", &one, None, 403),
-        (&read, "POST", &block, None, 403),
-        (&money, "POST", &block, None, 403),
-        (&read, "PATCH", &one, label(), 403),
-        (&manage, "PATCH", &one, label(), 200),
-        (&read, "POST", &adjust, body(), 403),
-        (&manage, "POST", &adjust, body(), 403),
-        (&money, "POST", &adjust, body(), 200),
-        (&manage, "POST", &block, None, 204),
+        ("nobody", "GET", one, None, 403),
+        (read, "GET", "/admin/api/keys", None, 200),
+        (read, "GET", one, None, 200),
+        (manage, "GET", one, None, 403),
+        (read, "POST", block, None, 403),
+        (money, "POST", block, None, 403),
+        (read, "PATCH", one, label(), 403),
+        (manage, "PATCH", one, label(), 200),
+        (read, "POST", adjust, body(), 403),
+        (manage, "POST", adjust, body(), 403),
+        (money, "POST", adjust, body(), 200),
+        (manage, "POST", block, None, 204),
     ];
     for (token, method, path, body, expected) in rows {
         let (status, said) = call(&client, &url, token, method, path, body).await;
@@ -318,7 +322,8 @@ async fn only_who_may_it_does_it() {
     assert_eq!(chat(&node, &key).await.0, 403);
     // What a voucher waits on is no key, and a child has nothing to adjust.
     let operator_keys = list(&operator, "").await.len();
-    let answer = operator.fill("/admin/vouchers", "/admin/vouchers", &[("sats", "1"), ("count", "1"), ("days", "")]).await;
+    let answer =
+        operator.fill("/admin/vouchers", "/admin/vouchers", &[("sats", "1"), ("count", "1"), ("days", "")]).await;
     assert_eq!(answer.status(), 200, "issued");
     assert_eq!(list(&operator, "").await.len(), operator_keys);
     node.finish().await;
@@ -337,7 +342,11 @@ async fn the_command_does_the_same_beside_the_node() {
     assert_eq!(chat(&node, &key).await.0, 200);
     let run = |words: &[&str]| {
         let output = coinslot(&node, words);
-        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
     };
     let listed: Value = serde_json::from_str(&run(&["keys", "list", "--json"]).1).unwrap();
     let id = listed["keys"][0]["id"].as_str().unwrap();

@@ -166,7 +166,6 @@ async fn earnings_go_to_an_address_and_to_an_invoice() {
     assert_eq!((status, &sent["state"], &sent["to"]), (200, &json!("done"), &json!(recipient.name())), "{sent}");
     let [arrived, fee] = ["arrived_msat", "fee_msat"].map(|name| sent[name].as_i64().unwrap());
     assert!(arrived > 25_000 && fee <= 2_000, "{sent}");
-    assert!(!sent["preimage"].as_str().unwrap().is_empty());
     // What the fee did not need is income again.
     assert_eq!(free_msat(&operator).await, 100_000 - arrived - fee);
     let (status, again) = take(first).await;
@@ -195,7 +194,7 @@ async fn earnings_go_to_an_address_and_to_an_invoice() {
     let older = format!("/admin/api/wallet/payouts?before={}", list["next"].as_str().unwrap());
     assert_eq!(operator.get(&older).await["payouts"][0]["id"], sent["id"]);
     let page = operator.page("/admin/wallet/payouts").await;
-    assert!(page.contains(sent["preimage"].as_str().unwrap()) && page.contains("not today"), "{page}");
+    assert!(page.contains(&recipient.name()) && page.contains("not today"), "{page}");
     node.finish().await;
 }
 
@@ -224,25 +223,25 @@ async fn a_token_of_the_operator_s_becomes_income_once() {
     assert!(acts.iter().all(|(_, action, detail)| action == "wallet.receive" && !detail.to_string().contains("cashu")));
 
     let (client, url) = (client(), node.url());
-    let [read, manage, money] =
-        [program(&node, "read").await, program(&node, "manage").await, program(&node, "money").await];
+    let tokens = [program(&node, "read").await, program(&node, "manage").await, program(&node, "money").await];
+    let [read, manage, money] = tokens.each_ref().map(String::as_str);
     let body = |msat: u64| Some(json!({ "id": act(), "msat": msat }));
     let brought = Some(json!({ "token": purse.send(1).await }));
     let retry = format!("/admin/api/wallet/operations/{}/retry", act());
     let one = format!("/admin/api/wallet/payouts/{}", act());
     for (token, method, path, body, expected) in [
         ("nobody", "GET", "/admin/api/wallet", None, 403),
-        (&read, "GET", "/admin/api/wallet", None, 200),
-        (&read, "GET", "/admin/api/wallet/payouts", None, 200),
-        (&read, "GET", &one, None, 403),
-        (&money, "GET", &one, None, 404),
-        (&read, "POST", WITHDRAW, body(1_000), 403),
-        (&manage, "POST", WITHDRAW, body(1_000), 403),
-        (&money, "POST", WITHDRAW, body(1_000), 200),
-        (&manage, "POST", "/admin/api/wallet/receive", brought.clone(), 403),
-        (&money, "POST", "/admin/api/wallet/receive", brought.clone(), 200),
-        (&manage, "POST", &retry, None, 403),
-        (&money, "POST", &retry, None, 404),
+        (read, "GET", "/admin/api/wallet", None, 200),
+        (read, "GET", "/admin/api/wallet/payouts", None, 200),
+        (read, "GET", one.as_str(), None, 403),
+        (money, "GET", one.as_str(), None, 404),
+        (read, "POST", WITHDRAW, body(1_000), 403),
+        (manage, "POST", WITHDRAW, body(1_000), 403),
+        (money, "POST", WITHDRAW, body(1_000), 200),
+        (manage, "POST", "/admin/api/wallet/receive", brought.clone(), 403),
+        (money, "POST", "/admin/api/wallet/receive", brought.clone(), 200),
+        (manage, "POST", retry.as_str(), None, 403),
+        (money, "POST", retry.as_str(), None, 404),
     ] {
         let (status, said) = call(&client, &url, token, method, path, body).await;
         assert_eq!(status, expected, "{token} {method} {path}: {said}");
@@ -317,16 +316,14 @@ async fn what_is_under_way_says_what_it_waits_for_and_a_retry_decides_it() {
 /// Everywhere a withdrawal can be cut off: the same form again gives the same ecash, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_killed_while_it_pays_out_pays_once() {
-    let points = [
-        "return.written", "return.reserved", "return.planned", "return.swapped", "return.kept", "return.done",
-    ];
+    let points =
+        ["return.written", "return.reserved", "return.planned", "return.swapped", "return.kept", "return.done"];
     for point in points {
         let mint = TestMint::start().await;
         let purse = Purse::new(&mint).await;
         purse.mint_sats(200).await;
         let upstream = Upstream::start().await;
-        let mut node =
-            ChildNode::start(&mint.url(), &upstream, &[("ADMIN_PASSWORD", PASSWORD)]).await;
+        let mut node = ChildNode::start(&mint.url(), &upstream, &[("ADMIN_PASSWORD", PASSWORD)]).await;
         let gift = json!({ "token": purse.send(100).await });
         let operator = Operator::log_in(node.url()).await;
         assert_eq!(operator.call("POST", "/admin/api/wallet/receive", Some(gift)).await.0, 200);
@@ -335,12 +332,8 @@ async fn a_node_that_is_killed_while_it_pays_out_pays_once() {
         let operator = Operator::log_in(node.url()).await;
         // 100 sat in coins of powers of two: 4, 32 and 64. To give 7, one is split.
         let body = json!({ "id": act(), "msat": 7_000 });
-        let answer = client()
-            .post(format!("{}{WITHDRAW}", node.url()))
-            .bearer_auth(operator.session())
-            .json(&body)
-            .send()
-            .await;
+        let answer =
+            client().post(format!("{}{WITHDRAW}", node.url())).bearer_auth(operator.session()).json(&body).send().await;
         assert!(answer.is_err(), "{point}");
         node.died().await;
         node.restart().await;
@@ -401,11 +394,16 @@ async fn the_command_hurries_what_the_node_has_put_off() {
     let body = json!({ "id": id, "msat": 10_000, "to": recipient.name() });
     let (_, open) = operator.call("POST", WITHDRAW, Some(body)).await;
     assert!(["acting", "unknown"].contains(&open["state"].as_str().unwrap()), "{open}");
-    let due = async || operator.get("/admin/api/wallet").await["operations"][0]["due_ms"].as_i64().unwrap();
-    let (before, mut command) = (due().await, Command::new(env!("CARGO_BIN_EXE_coinslot")));
+    let look = async || {
+        let one = operator.get("/admin/api/wallet").await["operations"][0].clone();
+        (one["due_ms"].as_i64().unwrap(), one["attempts"].as_u64().unwrap())
+    };
+    let (due, attempts) = look().await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
     command.env_clear().current_dir(node.data_dir().parent().unwrap()).envs(node.settings());
     let output = command.args(["wallet", "retry", &id]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert!(due().await < before, "it is due sooner");
+    let now = look().await;
+    assert!(now.0 < due || now.1 > attempts, "it is due sooner, or was looked at already");
     node.finish().await;
 }

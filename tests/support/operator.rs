@@ -132,7 +132,8 @@ pub async fn program(node: &TestNode, scopes: &str) -> String {
 pub async fn trail(node: &TestNode) -> Vec<(String, String, Value)> {
     use sqlx::Row as _;
     let store = node.running().exchange().ledger.store();
-    let rows = sqlx::query("SELECT actor, action, detail FROM admin_trail ORDER BY at, id").fetch_all(store.read()).await;
+    let rows =
+        sqlx::query("SELECT actor, action, detail FROM admin_trail ORDER BY at, id").fetch_all(store.read()).await;
     let rows = rows.expect("the trail");
     let row = |row: &sqlx::any::AnyRow| {
         let detail: String = row.get(2);

@@ -15,7 +15,7 @@ use crate::admin::frame::Frame;
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
 use crate::admin::trail::{self, Act};
-use crate::admin::{AdminError, AdminState, format, page};
+use crate::admin::{AdminError, AdminState, format, page, wallet};
 use crate::ledger::AccountId;
 use crate::ledger::keys::{self as books, AdjustError, Adjustment, Edit, EditError, Key, Way};
 use crate::ledger::terms::{Reset, Terms};
@@ -216,7 +216,11 @@ async fn move_money(state: &AdminState, actor: &Actor, id: &str, wish: Wish<'_>)
     };
     let reason = wish.reason.trim();
     if state.ledger.adjustment(&act).await?.is_none() {
-        let detail = json!({ "id": id, "act": act, "msat": msat, "reason": reason, "balance_msat": key.balance.posted.to_db() });
+        if wish.way == Way::Credit {
+            wallet::prove(state).await?;
+        }
+        let detail =
+            json!({ "id": id, "act": act, "msat": msat, "reason": reason, "balance_msat": key.balance.posted.to_db() });
         trail::note(state, actor, Act { action: "keys.adjust", subject: &key.short() }, &detail).await?;
     }
     let wanted =
@@ -558,7 +562,8 @@ pub(super) async fn adjust_call(
     Body(call): Body<AdjustCall>,
 ) -> Result<Json<OneView>, ApiError> {
     let actor = operator.may(Scope::Money)?;
-    let amount = Msat::new(call.msat.unsigned_abs()).ok_or_else(|| AdminError::invalid("That is more than there is."))?;
+    let amount =
+        Msat::new(call.msat.unsigned_abs()).ok_or_else(|| AdminError::invalid("That is more than there is."))?;
     let way = if call.msat < 0 { Way::WriteOff } else { Way::Credit };
     move_money(&state, actor, &id, Wish { id: &call.id, way, amount, reason: &call.reason }).await?;
     Ok(Json(view(&state, &id).await?))

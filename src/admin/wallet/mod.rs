@@ -5,6 +5,8 @@
 mod receive;
 mod withdraw;
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::{DefaultBodyLimit, Form, Path, State};
 use axum::http::StatusCode;
@@ -23,6 +25,7 @@ use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
 use super::trail::{self, Act};
 use super::{AdminError, AdminState, format, page};
+use crate::audit::{Auditor, Verdict};
 use crate::wallet::stock::Stock;
 use crate::wallet::underway::{self, Underway, YOUNG_MS};
 use crate::wallet::{MintHealth, Retried};
@@ -216,6 +219,30 @@ async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, AdminError>> + Send + 'static,
 ) -> Result<T, AdminError> {
     state.exchange.tracker.spawn(work).await.unwrap_or_else(|error| Err(AdminError::Task(error.to_string())))
+}
+
+/// Lets pass when the books are right, by what there is here and by what the mints said last.
+pub(super) async fn prove(state: &AdminState) -> Result<(), AdminError> {
+    let auditor = Auditor {
+        reader: state.ledger.store().reader(),
+        clock: Arc::clone(state.ledger.clock()),
+        inspector: None,
+        ledger: Some(state.ledger.clone()),
+        most_asked: 0,
+    };
+    let now = auditor.prove().await?;
+    let last = state.audit.get();
+    let off = [Some(&now), last.as_deref()]
+        .into_iter()
+        .flatten()
+        .find(|report| matches!(report.verdict(), Verdict::Faulty | Verdict::Short));
+    match off {
+        None => Ok(()),
+        Some(report) => Err(AdminError::conflict(format!(
+            "Nothing was moved: the books were not proven at {}. The overview says what is off.",
+            format::utc(report.at_ms)
+        ))),
+    }
 }
 
 /// Carries an operation on now. It is what the journal does by itself later: evidence first, nothing twice.

@@ -53,9 +53,7 @@ pub(super) async fn receive(
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let (status, message, news) = match take(&state, session.actor(), &form.token).await {
-        Ok(received) => {
-            (StatusCode::OK, String::new(), format!("{} sat came in.", format::sat(received.msat)))
-        }
+        Ok(received) => (StatusCode::OK, String::new(), format!("{} sat came in.", format::sat(received.msat))),
         Err(error) => {
             let (status, message) = error.told()?;
             (status, message, String::new())

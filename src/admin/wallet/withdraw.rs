@@ -1,8 +1,6 @@
 //! What was earned goes to the operator: as ecash, or over Lightning. Only what is owed to nobody, and only while the
 //! books are proven. A withdrawal has a page of its own, where its ecash can be had until it is spent.
 
-use std::sync::Arc;
-
 use askama::Template;
 use axum::Json;
 use axum::extract::{Form, Path, Query, State};
@@ -12,17 +10,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::to_its_end;
+use super::{prove, to_its_end};
 use crate::admin::api::{ApiError, Body, Complaint};
 use crate::admin::frame::Frame;
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
 use crate::admin::trail::{self, Act};
 use crate::admin::{AdminError, AdminState, format, page};
-use crate::audit::{Auditor, Verdict};
 use crate::money::{MintUnit, Msat};
 use crate::pages::qr::{self, Qr};
-use crate::wallet::withdraw::{self as wallet, Payout, To, Withdrawal, WithdrawError};
+use crate::wallet::withdraw::{self as wallet, Payout, To, WithdrawError, Withdrawal};
 
 /// Payouts of a part, unless another number is asked for.
 const LISTED: i64 = 50;
@@ -181,29 +178,6 @@ fn refused(error: WithdrawError) -> AdminError {
             AdminError::conflict(nothing(&error))
         }
         WithdrawError::Wallet(error) => error.into(),
-    }
-}
-
-/// Lets pass when the books are right, by what there is here and by what the mints said last.
-async fn prove(state: &AdminState) -> Result<(), AdminError> {
-    let auditor = Auditor {
-        reader: state.ledger.store().reader(),
-        clock: Arc::clone(state.ledger.clock()),
-        inspector: None,
-        ledger: Some(state.ledger.clone()),
-        most_asked: 0,
-    };
-    let now = auditor.prove().await?;
-    let last = state.audit.get();
-    let off = [Some(&now), last.as_deref()].into_iter().flatten().find(|report| {
-        matches!(report.verdict(), Verdict::Faulty | Verdict::Short)
-    });
-    match off {
-        None => Ok(()),
-        Some(report) => Err(AdminError::conflict(format!(
-            "Nothing was taken out: the books were not proven at {}. The overview says what is off.",
-            format::utc(report.at_ms)
-        ))),
     }
 }
 

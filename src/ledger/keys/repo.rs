@@ -73,7 +73,11 @@ impl Search {
         if let Some(label) = &filter.label {
             let wildcards = ['!', '%', '_'];
             let escaped = wildcards.iter().fold(label.clone(), |text, one| text.replace(*one, &format!("!{one}")));
-            search.with("t.label <> '' AND LOWER(t.label) LIKE LOWER(", Value::Text(format!("%{escaped}%")), ") ESCAPE '!'");
+            search.with(
+                "t.label <> '' AND LOWER(t.label) LIKE LOWER(",
+                Value::Text(format!("%{escaped}%")),
+                ") ESCAPE '!'",
+            );
         }
         if let Some(profile) = &filter.profile {
             search.with("t.profile = ", Value::Text(profile.clone()), "");
@@ -119,7 +123,8 @@ pub(super) async fn list(
     let sql = format!(
         "{KEYS} FROM ({}) k JOIN accounts a ON a.id = k.id LEFT JOIN key_terms t ON t.account = a.id \
          ORDER BY {}",
-        search.sql, if search.by_time { "a.created_at DESC, a.id DESC" } else { "a.id DESC" }
+        search.sql,
+        if search.by_time { "a.created_at DESC, a.id DESC" } else { "a.id DESC" }
     );
     let mut query = sqlx::query(AssertSqlSafe(sql)).bind(now_ms);
     for value in search.values {
@@ -131,12 +136,10 @@ pub(super) async fn list(
     query.fetch_all(connection).await?.iter().map(read).collect()
 }
 
-pub(super) async fn one(
-    connection: &mut AnyConnection,
-    id: AccountId,
-    now_ms: i64,
-) -> Result<Option<Key>, StoreError> {
-    let sql = format!("{KEYS} FROM accounts a LEFT JOIN key_terms t ON t.account = a.id WHERE a.kind = 'key' AND {IS_KEY} AND a.id = $2");
+pub(super) async fn one(connection: &mut AnyConnection, id: AccountId, now_ms: i64) -> Result<Option<Key>, StoreError> {
+    let sql = format!(
+        "{KEYS} FROM accounts a LEFT JOIN key_terms t ON t.account = a.id WHERE a.kind = 'key' AND {IS_KEY} AND a.id = $2"
+    );
     let row = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(id.get()).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
 }
@@ -196,7 +199,8 @@ pub(super) async fn adjustment(
     connection: &mut AnyConnection,
     id: &str,
 ) -> Result<Option<(AccountId, Adjusted)>, StoreError> {
-    let row = sqlx::query("SELECT id, msat, reason, actor, created_at, account FROM adjustments WHERE id = $1").bind(id);
+    let row =
+        sqlx::query("SELECT id, msat, reason, actor, created_at, account FROM adjustments WHERE id = $1").bind(id);
     let row = row.fetch_optional(connection).await?;
     row.as_ref().map(|row| Ok((AccountId(row.try_get(5)?), read_adjusted(row)?))).transpose()
 }
