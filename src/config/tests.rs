@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use super::read::Reader;
-use super::{Config, SETTINGS};
+use super::{Config, Purpose, SETTINGS};
 
 fn vars(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -179,6 +179,8 @@ const ROWS: &[Row] = &[
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318/", |config| config.traces.url.clone().unwrap().into(), "http://127.0.0.1:4318/v1/traces"),
     ("OTEL_EXPORTER_OTLP_HEADERS", "Api-Key=a%20b+c, x=y", |config| config.traces.headers.iter().map(|(name, value)| format!("{name}: {}; ", value.expose())).collect(), "api-key: a b+c; x: y; "),
     ("OTEL_SERVICE_NAME", "slot 1", |config| config.traces.service.clone(), "slot 1"),
+    ("TOR_CONFIG", "tor.toml", field!(tor.config), "Some(\"tor.toml\")"),
+    ("TOR_PROXY_URL", "socks5://t:9050", |config| secret(config.tor.proxy.as_ref()), "socks5h://t:9050"),
     ("LOG_LEVEL", "WARNING", field!(log.level), "\"warn\""),
     ("LOG_LEVEL", "info,coinslot=debug", field!(log.level), "\"info,coinslot=debug\""),
     ("LOG_FORMAT", "json", field!(log.json), "true"),
@@ -197,9 +199,9 @@ fn every_setting_reaches_its_field() {
     assert_eq!(covered, listed);
 }
 
-/// They need a file: [`a_key_may_come_from_a_file`].
-fn tested_apart() -> [&'static str; 3] {
-    ["SECRET_KEY_FILE", "ROUTSTR_SECRET_KEY_FILE", "BACKUP_PASSPHRASE_FILE"]
+/// They need a file ([`a_key_may_come_from_a_file`]), or each other ([`what_goes_through_tor_is_named`]).
+fn tested_apart() -> [&'static str; 5] {
+    ["SECRET_KEY_FILE", "ROUTSTR_SECRET_KEY_FILE", "BACKUP_PASSPHRASE_FILE", "TOR", "TOR_FOR"]
 }
 
 #[test]
@@ -395,6 +397,15 @@ fn upstreams_have_names_of_their_own() {
     // Who has described a vendor has said more than that there is a key.
     let vendor = list("openai");
     assert_eq!(upstreams(&read(&pairs(&vendor))), "default generic -; openai generic -");
+}
+
+#[test]
+fn what_goes_through_tor_is_named() {
+    let config = read(&[("TOR_PROXY_URL", "socks5h://127.0.0.1:9050"), ("TOR_FOR", "mints, Prices,mints")]);
+    assert_eq!(config.tor.purposes, [Purpose::Mints, Purpose::Prices]);
+    assert!(!config.tor.enabled && config.tor.is_there());
+    let inside = Config::from_vars(&vars(&[("TOR", "true"), ("TOR_FOR", "strangers")]));
+    assert_eq!(inside.is_ok_and(|config| config.tor.enabled), cfg!(feature = "tor"));
 }
 
 /// Where a setting leads into Tor, there is a way, or the node does not start.

@@ -2,12 +2,9 @@
 //! else happens. The proxy here leads every name to its port on loopback, so an address in Tor is one of a
 //! server of this test.
 
-use std::time::Duration;
-
 use coinslot::clock::SystemClock;
-use serde_json::Value;
 
-use crate::support::answers::{ok, read, until};
+use crate::support::answers::{read, until};
 use crate::support::mint::TestMint;
 use crate::support::node::{TestNode, ask, ask_streaming};
 use crate::support::prices::PriceServer;
@@ -141,6 +138,9 @@ async fn without_the_daemon_nothing_in_tor_is_reached_and_the_money_comes_back()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_tor_leads_nowhere_serves_all_others() {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
+
+    use crate::support::answers::ok;
 
     let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
     let dir = tempfile::tempdir().unwrap();
@@ -176,7 +176,7 @@ async fn a_node_whose_tor_leads_nowhere_serves_all_others() {
     let paid = node.chat(&ask("hello")).header("x-cashu", purse.send(500).await).send().await.unwrap();
     assert_eq!(paid.status(), 200);
     let mut inside = ask("hello");
-    inside["model"] = Value::from("toy/rich");
+    inside["model"] = serde_json::Value::from("toy/rich");
     upstream.next(crate::support::upstream::Script::Answer { status: 500, media: "text/plain", body: String::new() });
     let answer = node.chat(&inside).header("x-cashu", purse.send(500).await).send().await.unwrap();
     assert!(answer.status().is_server_error(), "{}", answer.status());
