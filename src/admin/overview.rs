@@ -12,7 +12,7 @@ use axum::response::Html;
 use super::session::Session;
 use super::{AdminError, AdminState, format, page, repo, upstreams};
 use crate::audit::{Auditor, PurseReport, Report, Verdict};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, ids};
 use crate::upstream::Condition;
 use crate::upstream::repo::{Margin, margins};
 use crate::wallet::MintHealth;
@@ -109,8 +109,10 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
     let store = state.ledger.store();
     let unfinished = repo::unfinished(store).await?;
     let report = prove(&state.ledger).await?;
-    let charges = repo::charges(store, now_ms.saturating_sub(DAY_MS)).await?;
-    let margins = margins(store, now_ms.saturating_sub(DAY_MS)).await?;
+    let since_ms = now_ms.saturating_sub(DAY_MS);
+    let charges = repo::charges(store, since_ms).await?;
+    // What ended since then may have begun before: no request takes a day.
+    let margins = margins(store, ids::first_at(since_ms.saturating_sub(DAY_MS)), since_ms).await?;
     let keys = repo::largest_keys(store, KEYS).await?;
     let age_ms = unfinished.oldest_ms.map(|oldest| now_ms.saturating_sub(oldest));
     let unclaimed = repo::taken_back(store).await?;

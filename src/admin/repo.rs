@@ -194,7 +194,10 @@ pub(super) struct Outlay {
 }
 
 pub(super) async fn outlay(store: &Store, request: &str) -> Result<Option<Outlay>, StoreError> {
-    let row = sqlx::query("SELECT upstream, model, msat, attempts FROM outlays WHERE request = $1").bind(request);
+    let row = sqlx::query(
+        "SELECT o.upstream, o.model, o.msat, o.attempts FROM holds h JOIN outlays o ON o.id = h.id WHERE h.request = $1",
+    )
+    .bind(request);
     let outlay = |row: sqlx::any::AnyRow| {
         Ok(Outlay {
             upstream: row.try_get(0)?,

@@ -20,7 +20,7 @@ impl Job {
         let said = self.reported_usd().map(|usd| (usd, in_msat(card, usd)));
         let (usd, msat) = said.or_else(|| used.and_then(|usage| of(candidate, fee, usage))).unzip();
         Outlay {
-            request: self.request_id.clone(),
+            id: self.hold.id(),
             upstream: self.lease.upstream().name().clone(),
             model: self.lease.model().to_owned(),
             usd,

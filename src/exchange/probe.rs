@@ -47,7 +47,7 @@ impl Exchange {
         let fee = lease.upstream().fee();
         let (usd, msat) = usage.and_then(|usage| outlay::of(candidate, fee, &usage)).unzip();
         self.pool.note(Outlay {
-            request: format!("probe-{}", uuid::Uuid::new_v4()),
+            id: self.ledger.next_id(),
             upstream: lease.upstream().name().clone(),
             model: lease.model().to_owned(),
             usd,

@@ -68,6 +68,7 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../migrations/0021_charges.postgres.sql"),
     },
     Migration { version: 22, common: include_str!("../migrations/0022_traffic.sql"), sqlite: "", postgres: "" },
+    Migration { version: 28, common: include_str!("../migrations/0028_outlays.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

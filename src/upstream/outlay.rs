@@ -22,7 +22,8 @@ const PRUNING_MS: i64 = 60_000;
 /// What one request cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outlay {
-    pub request: String,
+    /// Of the hold of the request; see [`crate::ledger::ids`].
+    pub id: i64,
     pub upstream: Arc<str>,
     /// As the upstream calls it.
     pub model: String,
@@ -105,18 +106,24 @@ impl Outlays {
             repo::prune_outlays(store, now_ms.saturating_sub(KEPT_MS)).await?;
             self.pruned_ms.store(now_ms, Ordering::Relaxed);
         }
-        let mut rest = std::mem::take(&mut *self.waiting());
-        while !rest.is_empty() {
-            let later = rest.split_off(rest.len().min(repo::MAX_ROWS));
-            if let Err(error) = repo::write_outlays(store, &rest).await {
-                let mut waiting = self.waiting();
-                rest.extend(later);
-                rest.append(&mut waiting);
-                *waiting = rest;
-                return Err(error);
+        let mut taken = std::mem::take(&mut *self.waiting());
+        let mut written = 0_usize;
+        let mut outcome = Ok(());
+        for batch in taken.chunks(repo::MAX_ROWS) {
+            outcome = repo::write_outlays(store, batch).await;
+            if outcome.is_err() {
+                break;
             }
-            rest = later;
+            written = written.saturating_add(batch.len());
         }
+        if outcome.is_err() {
+            let mut waiting = self.waiting();
+            taken.drain(..written);
+            taken.append(&mut waiting);
+            *waiting = taken;
+            return outcome;
+        }
+        drop(taken);
         let day = now_ms.div_euclid(DAY_MS);
         let sums = repo::sums(store, day, first_of_month(day)).await?;
         let waiting = self.waiting();
@@ -192,7 +199,7 @@ mod tests {
         let outlays = Outlays::default();
         let name: Arc<str> = "a".into();
         let outlay = |usd: &str, at_ms| Outlay {
-            request: "r".to_owned(),
+            id: 1,
             upstream: Arc::clone(&name),
             model: "m".to_owned(),
             usd: Some(usd.parse().unwrap()),

@@ -1,12 +1,13 @@
 //! The statements of the pool. All of them run on SQLite and PostgreSQL alike.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::bar::Bar;
 use super::outlay::Outlay;
-use crate::store::{Durability, Location, Store, StoreError};
+use crate::store::{Durability, Location, Store, StoreError, Tx};
 
 /// A stored upstream.
 #[derive(Clone, Debug)]
@@ -55,27 +56,36 @@ pub(super) async fn replace_environment(store: &Store, rows: &[Stored], now_ms: 
     tx.commit().await
 }
 
-/// Most rows that one statement takes.
+/// Most outlays in one transaction.
 pub(super) const MAX_ROWS: usize = 64;
+
+/// Row counts for which there is a statement: the database sees few different texts.
+const SIZES: [usize; 3] = [64, 8, 1];
+
+/// For SQLite and for PostgreSQL. Both databases know `$1`; but in SQLite that is a name, and looking up names
+/// makes binding quadratic in their number.
+static INSERTS: LazyLock<[[String; SIZES.len()]; 2]> =
+    LazyLock::new(|| [false, true].map(|numbered| SIZES.map(|rows| insert_outlays(rows, numbered))));
 
 /// Writes what requests cost, and adds it to the sums. At most [`MAX_ROWS`], so that nobody waits long for
 /// the database.
 pub(super) async fn write_outlays(store: &Store, batch: &[Outlay]) -> Result<(), StoreError> {
+    let [of_sqlite, of_postgres] = &*INSERTS;
+    let inserts = if matches!(store.location(), Location::Postgres(_)) { of_postgres } else { of_sqlite };
+    let mut tx = store.begin(Durability::ProcessSafe).await?;
+    let mut rest = batch;
+    for (size, sql) in SIZES.iter().zip(inserts) {
+        while let Some((some, others)) = rest.split_at_checked(*size) {
+            insert(&mut tx, sql, some).await?;
+            rest = others;
+        }
+    }
     let mut sums: BTreeMap<(&str, i64), (i64, i64)> = BTreeMap::new();
-    let sql = insert_outlays(batch.len(), matches!(store.location(), Location::Postgres(_)));
-    let mut query = sqlx::query(AssertSqlSafe(sql));
     for outlay in batch {
-        let nano_usd = outlay.nano_usd();
         let (requests, nano) = sums.entry((&outlay.upstream, outlay.day())).or_default();
         *requests = requests.saturating_add(1);
-        *nano = nano.saturating_add(nano_usd.unwrap_or(0));
-        query = query.bind(&outlay.request).bind(&*outlay.upstream).bind(&outlay.model).bind(nano_usd);
-        query = query.bind(outlay.msat.and_then(|msat| i64::try_from(msat).ok()));
-        query = query.bind(i64::try_from(outlay.charged).unwrap_or(i64::MAX)).bind(&outlay.attempts);
-        query = query.bind(outlay.at_ms);
+        *nano = nano.saturating_add(outlay.nano_usd().unwrap_or(0));
     }
-    let mut tx = store.begin(Durability::ProcessSafe).await?;
-    query.execute(&mut *tx).await?;
     for ((upstream, day), (requests, nano_usd)) in sums {
         sqlx::query(
             "INSERT INTO upstream_days (upstream, day, requests, nano_usd) VALUES ($1, $2, $3, $4) \
@@ -92,12 +102,24 @@ pub(super) async fn write_outlays(store: &Store, batch: &[Outlay]) -> Result<(),
     tx.commit().await
 }
 
+async fn insert(tx: &mut Tx, sql: &str, rows: &[Outlay]) -> Result<(), StoreError> {
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for outlay in rows {
+        query = query.bind(outlay.id).bind(&*outlay.upstream).bind(&*outlay.model).bind(outlay.nano_usd());
+        query = query.bind(outlay.msat.and_then(|msat| i64::try_from(msat).ok()));
+        query = query.bind(i64::try_from(outlay.charged).unwrap_or(i64::MAX)).bind(&*outlay.attempts);
+        query = query.bind(outlay.at_ms);
+    }
+    query.execute(&mut **tx).await?;
+    Ok(())
+}
+
 /// Forgets what requests cost that were made before, some of them at a time.
 pub(super) async fn prune_outlays(store: &Store, before_ms: i64) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::ProcessSafe).await?;
     sqlx::query(
-        "DELETE FROM outlays WHERE request IN \
-         (SELECT o.request FROM outlays o WHERE o.created_at < $1 ORDER BY o.created_at LIMIT 10000)",
+        "DELETE FROM outlays WHERE id IN (SELECT o.id FROM \
+         (SELECT id, created_at FROM outlays ORDER BY id LIMIT 10000) o WHERE o.created_at < $1)",
     )
     .bind(before_ms)
     .execute(&mut *tx)
@@ -105,8 +127,7 @@ pub(super) async fn prune_outlays(store: &Store, before_ms: i64) -> Result<(), S
     tx.commit().await
 }
 
-/// One statement for so many rows. Both databases know `$1`; but in SQLite that is a name, and looking up
-/// names makes binding quadratic in their number.
+/// One statement for so many rows. A row that is there has been written by an attempt whose outcome was not known.
 fn insert_outlays(rows: usize, numbered: bool) -> String {
     const COLUMNS: usize = 8;
     let mark = |at: usize| if numbered { format!("${at}") } else { "?".to_owned() };
@@ -117,8 +138,8 @@ fn insert_outlays(rows: usize, numbered: bool) -> String {
     };
     let rows: Vec<String> = (0..rows).map(row).collect();
     format!(
-        "INSERT INTO outlays (request, upstream, model, nano_usd, msat, charged, attempts, created_at) VALUES {} \
-         ON CONFLICT (request) DO NOTHING",
+        "INSERT INTO outlays (id, upstream, model, nano_usd, msat, charged, attempts, created_at) VALUES {} \
+         ON CONFLICT (id) DO NOTHING",
         rows.join(", ")
     )
 }
@@ -133,15 +154,16 @@ pub struct Margin {
     pub charged_msat: i64,
 }
 
-/// The margins at all upstreams since then.
+/// The margins at all upstreams since then, of requests whose ids are not below `from_id`: only these are looked at.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn margins(store: &Store, since_ms: i64) -> Result<Vec<Margin>, StoreError> {
+pub async fn margins(store: &Store, from_id: i64, since_ms: i64) -> Result<Vec<Margin>, StoreError> {
     let rows = sqlx::query(
         "SELECT upstream, COUNT(*), CAST(COALESCE(SUM(msat), 0) AS BIGINT), CAST(SUM(charged) AS BIGINT) \
-         FROM outlays WHERE created_at > $1 GROUP BY upstream",
+         FROM outlays WHERE id >= $1 AND created_at > $2 GROUP BY upstream",
     )
+    .bind(from_id)
     .bind(since_ms)
     .fetch_all(store.read())
     .await?;

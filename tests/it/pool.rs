@@ -652,7 +652,7 @@ async fn what_a_request_cost_is_beside_what_was_charged() {
     let store = world.node.running().exchange().ledger.store();
     world.node.running().exchange().pool.flush(store).await.unwrap();
     let row = async |id: &str| {
-        sqlx::query("SELECT upstream, model, nano_usd, msat, attempts, charged FROM outlays WHERE request = $1")
+        sqlx::query("SELECT upstream, model, nano_usd, msat, attempts, o.charged FROM outlays o JOIN holds h ON h.id = o.id WHERE request = $1")
             .bind(id.to_owned())
             .fetch_one(store.read())
             .await
@@ -738,7 +738,8 @@ async fn an_upstream_that_says_what_it_takes_is_believed() {
     let store = world.node.running().exchange().ledger.store();
     world.node.running().exchange().pool.flush(store).await.unwrap();
     for id in ids {
-        let row = sqlx::query("SELECT nano_usd, msat FROM outlays WHERE request = $1").bind(id);
+        let row =
+            sqlx::query("SELECT nano_usd, msat FROM outlays o JOIN holds h ON h.id = o.id WHERE request = $1").bind(id);
         let row = row.fetch_one(store.read()).await.unwrap();
         assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (1_230_000, 1_230));
     }
