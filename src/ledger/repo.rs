@@ -26,12 +26,13 @@ pub(super) struct Place<'a> {
 
 /// Row counts for which a statement is prepared. A batch is filled up to the next of them with rows
 /// that match nothing, so that the database sees few different texts.
-const SIZES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+const SIZES: [usize; 10] = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64];
 
 /// Most rows that one statement takes.
 pub(super) const MAX_ROWS: usize = 64;
 
-/// A statement over a list of rows, once per size.
+/// A statement over a list of rows, once per size. It begins with what is the same for all of them: `o`, whose
+/// they are and what time it is.
 struct Listed([String; SIZES.len()]);
 
 /// How a database wants its parameters. Both know `$1`; but in SQLite that is a name, and looking up
@@ -42,26 +43,37 @@ enum Marks {
     Dollar,
 }
 
-impl Listed {
-    fn new(marks: Marks, before: &str, columns: usize, after: &str) -> Self {
-        Self(SIZES.map(|rows| {
-            let mut sql = String::from(before);
-            let mut number = 0_usize;
-            for row in 0..rows {
-                sql.push_str(if row == 0 { "(" } else { ", (" });
-                for column in 0..columns {
-                    sql.push_str(if column == 0 { "" } else { ", " });
-                    number = number.saturating_add(1);
-                    match marks {
-                        Marks::Question => sql.push('?'),
-                        Marks::Dollar => {
-                            // Writing to a String cannot fail.
-                            let _ok = write!(sql, "${number}");
-                        }
-                    }
+impl Marks {
+    fn put_row(self, sql: &mut String, columns: usize, number: &mut usize) {
+        for column in 0..columns {
+            sql.push_str(if column == 0 { "(" } else { ", " });
+            *number = number.saturating_add(1);
+            match self {
+                Self::Question => sql.push('?'),
+                Self::Dollar => {
+                    // Writing to a String cannot fail.
+                    let _ok = write!(sql, "${number}");
                 }
-                sql.push(')');
             }
+        }
+        sql.push(')');
+    }
+}
+
+impl Listed {
+    fn new(marks: Marks, list: &str, columns: usize, after: &str) -> Self {
+        Self(SIZES.map(|rows| {
+            let mut sql = String::from("WITH o (owner, at) AS (VALUES ");
+            let mut number = 0_usize;
+            marks.put_row(&mut sql, 2, &mut number);
+            sql.push_str("), ");
+            sql.push_str(list);
+            sql.push_str(" AS (VALUES ");
+            for row in 0..rows {
+                sql.push_str(if row == 0 { "" } else { ", " });
+                marks.put_row(&mut sql, columns, &mut number);
+            }
+            sql.push_str(") ");
             sql.push_str(after);
             sql
         }))
@@ -102,30 +114,30 @@ impl Hot {
         // terms of the key, where it has any, allow it. A trigger sets it aside on the account.
         let place = Listed::new(
             marks,
-            "WITH v (id, account, spender, amount, due, spender_due, request, owner, created_at) AS (VALUES ",
-            9,
+            "v (id, account, spender, amount, due, spender_due, request)",
+            7,
             &format!(
-                ") INSERT INTO holds (id, account, amount, request, owner, created_at, spender) \
-                 SELECT v.id, v.account, v.amount, v.request, v.owner, v.created_at, t.account FROM v \
+                "INSERT INTO holds (id, account, amount, request, owner, created_at, spender) \
+                 SELECT v.id, v.account, v.amount, v.request, (SELECT owner FROM o), (SELECT at FROM o), t.account FROM v \
                  JOIN accounts a ON a.id = v.account LEFT JOIN {terms} \
                  WHERE a.kind IN ('key', 'token') AND a.posted - a.held >= v.due \
                  AND (t.account IS NULL OR (COALESCE(t.parent, t.account) = v.account \
-                 AND (t.valid_until IS NULL OR t.valid_until * 1000 > v.created_at) \
+                 AND (t.valid_until IS NULL OR t.valid_until * 1000 > (SELECT at FROM o)) \
                  AND (t.cap IS NULL OR t.cap - t.held \
-                 - CASE WHEN v.created_at >= t.resets_at THEN 0 ELSE t.used END >= v.spender_due))) \
+                 - CASE WHEN (SELECT at FROM o) >= t.resets_at THEN 0 ELSE t.used END >= v.spender_due))) \
                  ORDER BY a.id{locking}"
             ),
         );
         // The end of holds; a trigger books it on the accounts. What was available, and what a child
-        // key's cap had left, is read as it was just before. The account and the owner are looked at too: should the ids of two processes
-        // ever meet, one must not end the other's hold.
+        // key's cap had left, is read as it was just before. The account and the owner are looked at too: should the
+        // ids of two processes ever meet, one must not end the other's hold.
         let end = Listed::new(
             marks,
-            "WITH d (id, account, owner, charged, ended_at, receipt) AS (VALUES ",
-            6,
-            ") UPDATE holds SET charged = d.charged, ended_at = d.ended_at, receipt = d.receipt, \
+            "d (id, account, charged, receipt)",
+            4,
+            "UPDATE holds SET charged = d.charged, ended_at = (SELECT at FROM o), receipt = d.receipt, \
              state = CASE WHEN d.charged > 0 THEN 'captured' ELSE 'released' END \
-             FROM d WHERE holds.id = d.id AND holds.account = d.account AND holds.owner = d.owner \
+             FROM d WHERE holds.id = d.id AND holds.account = d.account AND holds.owner = (SELECT owner FROM o) \
              AND holds.state = 'open' \
              RETURNING holds.id, (SELECT a.posted - a.held FROM accounts a WHERE a.id = holds.account), \
              CASE WHEN holds.spender <> holds.account THEN (SELECT t.cap - t.held \
@@ -146,15 +158,14 @@ pub(super) async fn place_holds(
     now_ms: i64,
 ) -> Result<HashSet<i64>, StoreError> {
     let (sql, empty) = hot.place.fitting(places.len()).ok_or_else(|| out_of_range("holds"))?;
-    let mut query = sqlx::query(AssertSqlSafe(sql));
+    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(owner).bind(now_ms);
     for place in places {
         let Place { id, source, amount, due, spender_due, request } = place;
         query = query.bind(*id).bind(source.account.get()).bind(source.spender.get()).bind(amount.to_db());
-        query = query.bind(due.to_db()).bind(spender_due.to_db()).bind(*request).bind(owner).bind(now_ms);
+        query = query.bind(due.to_db()).bind(spender_due.to_db()).bind(*request);
     }
     for _ in 0..empty {
-        query = query.bind(0_i64).bind(-1_i64).bind(-1_i64).bind(1_i64).bind(1_i64).bind(1_i64);
-        query = query.bind("").bind("").bind(0_i64);
+        query = query.bind(0_i64).bind(-1_i64).bind(-1_i64).bind(1_i64).bind(1_i64).bind(1_i64).bind("");
     }
     let placed = query.execute(&mut *connection).await?.rows_affected();
     let mut missing = HashSet::new();
@@ -184,13 +195,12 @@ pub(super) async fn end_holds(
     now_ms: i64,
 ) -> Result<HashMap<i64, Msat>, StoreError> {
     let (sql, empty) = hot.end.fitting(ends.len()).ok_or_else(|| out_of_range("holds"))?;
-    let mut query = sqlx::query(AssertSqlSafe(sql));
+    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(owner).bind(now_ms);
     for end in ends {
-        query = query.bind(end.id).bind(end.account.get()).bind(owner).bind(end.charge.to_db()).bind(now_ms);
-        query = query.bind(end.record.as_str());
+        query = query.bind(end.id).bind(end.account.get()).bind(end.charge.to_db()).bind(end.record.as_str());
     }
     for _ in 0..empty {
-        query = query.bind(0_i64).bind(-1_i64).bind("").bind(0_i64).bind(0_i64).bind("");
+        query = query.bind(0_i64).bind(-1_i64).bind(0_i64).bind("");
     }
     let rows = query.fetch_all(connection).await?;
     let mut before = HashMap::with_capacity(rows.len());

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyConnection, AnyPool, Connection as _};
+use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Row as _};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub use dump::{check_vacant, dump, load, move_into_place};
@@ -30,6 +30,13 @@ pub use lock::FileLock;
 pub use migrate::latest_version;
 pub use open::private_dir;
 pub use reader::{Reader, Snapshot};
+
+/// A log of SQLite that is longer, in pages, is begun anew.
+const LONG_LOG: i64 = 4_096;
+/// Pages that are moved while nobody writes.
+const SHORT_TAIL: i64 = 256;
+/// How often it is tried to come near the end of the log before that.
+const CHASES: u32 = 6;
 
 /// How sure a commit must be before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +121,8 @@ pub struct Store {
     gate: Option<Arc<Mutex<()>>>,
     location: Location,
     begin: &'static str,
+    /// Every commit is synced, whatever its class.
+    strict: bool,
     _lock: Option<Arc<lock::FileLock>>,
 }
 
@@ -169,6 +178,12 @@ impl Store {
         Ok(Tx { inner, _gate: gate })
     }
 
+    /// Whether a commit of this class waits for the disk.
+    #[must_use]
+    pub fn syncs(&self, durability: Durability) -> bool {
+        self.strict || durability == Durability::Full
+    }
+
     /// A pool for queries that change nothing.
     #[must_use]
     pub fn read(&self) -> &AnyPool {
@@ -186,15 +201,32 @@ impl Store {
         &self.location
     }
 
-    /// Moves what is in SQLite's write-ahead log to the database, without holding writers up.
+    /// Moves what is in SQLite's write-ahead log to the database. Under load something is written meanwhile, and the
+    /// log would grow without end: where it is long, writers are held up while the little is moved that is left.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
-        if let Location::Sqlite(_) = self.location {
-            sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&self.read).await?;
+        if let Location::Postgres(_) = self.location {
+            return Ok(());
         }
-        Ok(())
+        let mut reader = self.read.acquire().await?;
+        let mut log = move_log(&mut reader).await?;
+        if log < LONG_LOG {
+            return Ok(());
+        }
+        // Each time less was written meanwhile, since there was less to move.
+        for _ in 0..CHASES {
+            let longer = move_log(&mut reader).await?;
+            let written = longer.saturating_sub(log);
+            log = longer;
+            if written <= SHORT_TAIL {
+                break;
+            }
+        }
+        // Once all of it is in the database, the next writer begins the log anew.
+        let _gate = self.enter().await;
+        move_log(&mut reader).await.map(drop)
     }
 
     /// Closes all connections; on SQLite this also folds the write-ahead log into the file.
@@ -203,6 +235,11 @@ impl Store {
         self.fast.close().await;
         self.full.close().await;
     }
+}
+
+/// Moves what is in the log of SQLite to the database. Returns how long the log is, in pages.
+async fn move_log(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+    Ok(sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(connection).await?.try_get(1)?)
 }
 
 impl Tx {

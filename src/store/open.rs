@@ -72,6 +72,7 @@ impl Store {
             gate: Some(Arc::new(Mutex::new(()))),
             location: Location::Sqlite(path.to_owned()),
             begin: "BEGIN IMMEDIATE",
+            strict,
             _lock: lock.map(Arc::new),
         })
     }
@@ -104,6 +105,7 @@ impl Store {
             gate: None,
             location: Location::Postgres(url.to_owned()),
             begin: "BEGIN",
+            strict,
             _lock: None,
         })
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coinslot::clock::SystemClock;
@@ -198,6 +199,112 @@ async fn charges_of_before_are_found_after_a_migration() {
     assert_eq!(ledger.books().await.unwrap().faults, Vec::<String>::new());
     drop(ledger);
     writing.await.unwrap();
+    store.close().await;
+    db.remove().await;
+}
+
+/// What requests cost before it was kept by their holds is found by these; of a request that left no hold, it is not
+/// kept. A probe has none.
+#[tokio::test]
+async fn what_requests_cost_is_found_by_their_holds_after_a_migration() {
+    const BEFORE: i64 = 22;
+    let db = TestDb::new().await;
+    let old = [
+        "INSERT INTO accounts (id, kind, mint, unit, created_at) VALUES (2, 'mint', 'm', 'sat', 1)",
+        "INSERT INTO accounts (id, kind, key_hash, mint, unit, created_at) VALUES (11, 'key', 'a', 'm', 'sat', 1)",
+        "UPDATE accounts SET posted = 1000 WHERE id = 11",
+        "UPDATE accounts SET posted = -1000 WHERE id = 2",
+        "INSERT INTO holds (id, account, amount, request, owner, created_at) VALUES (101, 11, 9, 'a-1', 'o', 1)",
+        "INSERT INTO outlays (request, upstream, model, nano_usd, msat, charged, attempts, created_at) VALUES \
+         ('a-1', 'up', 'm', 5, 6, 7, '[]', 8), ('lost', 'up', 'm', 5, 6, 7, '[]', 9), \
+         ('probe-1', 'up', 'm', 2, 3, 0, '[]', 2000), ('probe-2', 'up', 'm', NULL, NULL, 0, '[]', 2000)",
+    ];
+    match db.url() {
+        Some(url) => {
+            let store = Store::open_at(&url, BEFORE).await.unwrap();
+            for sql in old {
+                sqlx::query(sql).execute(&mut *store.desk(Durability::Full).turn().await.unwrap()).await.unwrap();
+            }
+            store.close().await;
+        }
+        None => {
+            let path = db.data_dir().join("coinslot.db");
+            std::fs::create_dir_all(db.data_dir()).unwrap();
+            let mut file = SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/migrations");
+            let mut texts = BTreeMap::new();
+            for path in tree(&folder).into_iter().filter(|path| !path.to_str().unwrap().ends_with(".postgres.sql")) {
+                let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+                let number: i64 = name[..4].parse().unwrap();
+                // `x.sql` comes before `x.sqlite.sql`.
+                texts.insert((number, name.len()), std::fs::read_to_string(&path).unwrap());
+            }
+            for text in texts.into_iter().filter(|((number, _), _)| *number <= BEFORE).map(|(_, text)| text) {
+                sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut file).await.unwrap();
+            }
+            for sql in [
+                "CREATE TABLE schema_version (version BIGINT NOT NULL PRIMARY KEY)",
+                "INSERT INTO schema_version VALUES (22)",
+            ] {
+                sqlx::raw_sql(sql).execute(&mut file).await.unwrap();
+            }
+            for sql in old {
+                sqlx::raw_sql(sql).execute(&mut file).await.unwrap();
+            }
+            file.close().await.unwrap();
+        }
+    }
+    let store = db.open().await;
+    let rows = sqlx::query("SELECT id, nano_usd, msat, charged FROM outlays ORDER BY id")
+        .fetch_all(store.read())
+        .await
+        .unwrap();
+    let known = |row: &sqlx::any::AnyRow| [1, 2].map(|column| row.get::<Option<i64>, _>(column));
+    let rows: Vec<_> = rows.iter().map(|row| (row.get::<i64, _>(0), known(row), row.get::<i64, _>(3))).collect();
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    assert_eq!(rows[0], (101, [Some(5), Some(6)], 7));
+    let probes: Vec<_> = rows[1..].iter().map(|row| (row.0 >> 21, row.1[0], row.2)).collect();
+    assert!(probes.contains(&(2000, Some(2), 0)) && probes.contains(&(2000, None, 0)), "{rows:?}");
+    store.close().await;
+    db.remove().await;
+}
+
+async fn write(store: &Store, name: &str, value: &str) {
+    let sql = "INSERT INTO settings (name, value, updated_at) VALUES ($1, $2, 1) \
+               ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    let query = sqlx::query(sql).bind(name.to_owned()).bind(value.to_owned());
+    query.execute(&mut *store.desk(Durability::ProcessSafe).turn().await.unwrap()).await.unwrap();
+}
+
+/// The log of SQLite is begun anew although somebody writes all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_log_is_begun_anew_under_load() {
+    if on_postgres() {
+        return;
+    }
+    let db = TestDb::new().await;
+    let store = db.open().await;
+    let log =
+        async || -> i64 { sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(store.read()).await.unwrap().get(1) };
+    let stop = Arc::new(AtomicBool::new(false));
+    let busy = tokio::spawn({
+        let (store, stop) = (store.clone(), Arc::clone(&stop));
+        async move {
+            while !stop.load(Ordering::SeqCst) {
+                write(&store, "busy", "a little").await;
+            }
+        }
+    });
+    let long = "x".repeat(1 << 20);
+    for at in 0..20 {
+        write(&store, &format!("long {at}"), &long).await;
+    }
+    store.checkpoint().await.unwrap();
+    stop.store(true, Ordering::SeqCst);
+    busy.await.unwrap();
+    write(&store, "last", "one").await;
+    let length = log().await;
+    assert!(length < 4_096, "{length} pages");
     store.close().await;
     db.remove().await;
 }
