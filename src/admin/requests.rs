@@ -88,7 +88,7 @@ async fn story(state: &AdminState, id: &str) -> Result<Option<Vec<Chapter>>, Adm
     let store = state.ledger.store();
     let entry = find_request(&mut *store.read().acquire().await?, id).await?;
     let Some(entry) = entry else { return Ok(None) };
-    let record: Value = serde_json::from_str(&entry.record).unwrap_or_default();
+    let record = Value::Object(state.ledger.spell_out(&entry.record).await?);
     let mut chapters = vec![money(&entry), chapter("As it is on the receipt", &record)];
     for (title, key) in [("The prices it was reckoned by", "price_id"), ("The rate it was reckoned by", "rate_id")] {
         let Some(id) = text(&record, key) else { continue };

@@ -488,8 +488,7 @@ impl Job {
     /// Frees the hold and gives the money back.
     pub(crate) async fn undo(self: Box<Self>, failure: Failure) -> Failure {
         self.count_undone(&failure);
-        let record = self.record(&Cost::new(Usage::default(), None), Msat::ZERO);
-        let sheets = self.candidate.sheets();
+        let (record, sheets) = self.record(&Cost::new(Usage::default(), None), Msat::ZERO);
         self.exchange.pool.note(self.outlay(None));
         self.pass.used(0);
         let Self { exchange, lease, pass, hold, payer, request_id, .. } = *self;

@@ -114,7 +114,7 @@ impl Exchange {
             held_msat: entry.held.get(),
             created_at_ms: entry.created_ms,
             settled_at_ms: entry.ended_ms,
-            record: if entry.record.is_empty() { Map::new() } else { serde_json::from_str(&entry.record)? },
+            record: self.ledger.spell_out(&entry.record).await?,
             token,
         })?;
         let event = self.identity.sign(Draft {

@@ -2,11 +2,13 @@
 //! understandable, and nothing of what was asked or answered.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use serde::Serialize;
 
 use super::Job;
+use crate::ledger::sheets::Sheet;
 use crate::money::rate::Exchange;
 use crate::money::{Cost, Msat, Prices, Usage, UsageSource};
 
@@ -22,7 +24,11 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<&'static str>,
     usage: Used,
-    price: Price,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<Price>,
+    /// The sheet that has `price`, where it is the usual one of its price list: see [`crate::ledger::Ledger::spell_out`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price_as: Option<&'a str>,
     /// Which price pictures are made at, where some were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     picture: Option<&'a str>,
@@ -91,15 +97,17 @@ struct Parts {
 }
 
 impl Job {
-    /// The record of this request at this charge.
-    pub(super) fn record(&self, charged: &Cost, shortfall: Msat) -> String {
+    /// The record of this request at this charge, and the sheets that it names.
+    pub(super) fn record(&self, charged: &Cost, shortfall: Msat) -> (String, Vec<Arc<Sheet>>) {
         let usage = &charged.usage;
+        let service = self.service(usage);
+        let price_as = self.usual_price(usage, service);
         let record = Record {
             model: &self.shape.model,
             path: self.dialect.path(),
             provider: self.lease.upstream().label(),
             estimated: usage.source == UsageSource::Estimated,
-            service: self.service(usage),
+            service,
             usage: Used {
                 input: usage.input,
                 cache_read: usage.cache_read,
@@ -110,7 +118,8 @@ impl Job {
                 web_searches: usage.web_searches,
                 more: rarely_used(usage),
             },
-            price: self.price(usage),
+            price: price_as.is_none().then(|| self.price(usage)),
+            price_as: price_as.map(|sheet| sheet.id()),
             picture: self.candidate.picture.as_deref(),
             price_id: self.candidate.prices.id(),
             rate_id: self.candidate.rate.as_ref().map(|sheet| sheet.id()),
@@ -126,10 +135,26 @@ impl Job {
             },
             shortfall_msat: (!shortfall.is_zero()).then_some(shortfall.get()),
         };
-        serde_json::to_string(&record).unwrap_or_else(|error| {
+        let text = serde_json::to_string(&record).unwrap_or_else(|error| {
             tracing::error!(%error, request = %self.request_id, "a record could not be written");
             String::new()
-        })
+        });
+        let mut sheets = self.candidate.sheets();
+        sheets.extend(price_as.cloned());
+        (text, sheets)
+    }
+
+    /// The price of this usage as a sheet, if it is what the list says of all requests that want nothing special.
+    fn usual_price(&self, usage: &Usage, service: Option<&str>) -> Option<&Arc<Sheet>> {
+        let (prices, shape) = (&self.candidate.rate_card.prices, &self.shape);
+        let is_usual = service.is_none()
+            && std::ptr::eq(prices.for_usage(usage), prices)
+            && usage.web_queries == 0
+            && (shape.demand.images_made, shape.demand.tokens_per_image) == (0, 0)
+            && shape.quality.is_empty()
+            && shape.size.is_empty();
+        // Where it cannot be written as a sheet, it stands in the record.
+        is_usual.then(|| self.candidate.prices.companion(|| serde_json::to_string(&self.price(usage)).ok())).flatten()
     }
 
     fn service(&self, usage: &Usage) -> Option<&'static str> {

