@@ -5,10 +5,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Node;
+use super::{Node, shapes};
 use crate::news;
 
 /// The texts are Markdown of the operator's: whoever shows them as HTML makes them harmless first.
+#[utoipa::path(get, path = "/v1/announcements", tag = "node", summary = "What the operator says to everybody", responses((status = 200, body = shapes::Announcements), (status = 503, description = "They cannot be read now", body = shapes::Announcements)), security(()))]
 pub async fn list(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     let ledger = &node.exchange.ledger;
     match news::shown(ledger.store(), ledger.clock().now_ms()).await {

@@ -158,6 +158,7 @@ pub fn router(
         .at(routes!(status::show), &[])
         .under(routes!(info::info), &VERSIONS, &[])
         .under(routes!(rate::show), &VERSIONS, &[])
+        .under(routes!(announcements::list), &VERSIONS, &[])
         .under(routes!(models::list), &VERSIONS, &["/v1/models/", "/models/", "/v1beta/models"])
         .under(routes!(paths::list), &VERSIONS, &["/v1/models/paths/", "/models/paths/"])
         .under(routes!(paths::one), &VERSIONS, &[])

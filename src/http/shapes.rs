@@ -44,6 +44,27 @@ pub(crate) struct Rate {
     sources: Vec<Value>,
 }
 
+/// What the operator says to everybody.
+#[derive(ToSchema)]
+pub(crate) struct Announcements {
+    announcements: Vec<Announcement>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct Announcement {
+    id: String,
+    title: String,
+    /// Markdown.
+    body: String,
+    /// `info`, `warning` or `critical`.
+    level: String,
+    /// In seconds since the Unix epoch.
+    from: i64,
+    /// The same; `null`: it has no end.
+    until: Option<i64>,
+    updated: i64,
+}
+
 /// What is left on a key, and what it has used.
 #[derive(ToSchema)]
 pub(crate) struct Usage {
