@@ -18,7 +18,7 @@ use super::{AdminError, AdminState};
 
 /// All calls, with their description.
 pub(super) fn calls() -> OpenApiRouter<AdminState> {
-    OpenApiRouter::new().merge(super::upstreams::api())
+    OpenApiRouter::new().merge(super::upstreams::api()).merge(super::requests::api()).merge(super::overview::api())
 }
 
 /// A refusal, as every call says it.

@@ -13,6 +13,7 @@
 //! * Handlers hold no policy: they ask the ledger and the wallet, and render.
 
 mod api;
+mod events;
 mod frame;
 mod login;
 mod metrics;
@@ -22,7 +23,7 @@ mod operator;
 mod overview;
 mod password;
 mod repo;
-mod requests;
+pub(crate) mod requests;
 mod session;
 mod throttle;
 mod trail;
@@ -99,7 +100,7 @@ impl AdminState {
 pub fn router(state: AdminState) -> Router {
     let (calls, _description) = api::calls().split_for_parts();
     let pages = Router::new()
-        .route("/admin", get(overview::show))
+        .merge(overview::pages())
         .route("/admin/", get(async || Redirect::to("/admin")))
         .route("/admin/login", get(login::show).post(login::log_in))
         .route("/admin/logout", post(login::log_out))
@@ -108,7 +109,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/models/decide", post(models::decide))
         .route("/admin/models/switch", post(models::switch))
         .route("/admin/network", get(network::show))
-        .route("/admin/requests", get(requests::show))
+        .merge(requests::pages())
+        .merge(events::pages())
         .merge(upstreams::pages())
         .route("/admin/vouchers", get(vouchers::show).post(vouchers::issue))
         .route("/admin/vouchers/revoke", post(vouchers::revoke))

@@ -11,6 +11,7 @@ mod maintenance;
 mod models;
 mod passphrase;
 mod profiles;
+mod requests;
 mod restore;
 mod run;
 mod tariffs;
@@ -55,6 +56,7 @@ const VERBS: &[Verb] = &[
         help: "who is behind the node and why one is barred; ask it again",
         run: upstreams::main,
     },
+    Verb { name: "requests", arguments: requests::ARGUMENTS, help: requests::HELP, run: requests::main },
     Verb { name: "profiles", arguments: profiles::ARGUMENTS, help: profiles::HELP, run: profiles::main },
     Verb { name: "windows", arguments: windows::ARGUMENTS, help: windows::HELP, run: windows::main },
     Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },

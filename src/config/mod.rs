@@ -148,6 +148,16 @@ pub struct Storage {
     pub node_timeout: Duration,
     /// `SECRET_KEY` or the contents of `SECRET_KEY_FILE`.
     pub secret_key: Option<Secret>,
+    pub retention: Retention,
+}
+
+/// How long is kept what is no money. `None`: for ever.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Retention {
+    /// `RETENTION_REQUESTS_DAYS`, 90
+    pub requests: Option<Duration>,
+    /// `RETENTION_FAILED_DAYS`, 7: of requests that cost their client nothing.
+    pub failed: Option<Duration>,
 }
 
 /// Copies of the database.

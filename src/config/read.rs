@@ -7,8 +7,8 @@ use super::fault::{Fault, Faults};
 use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
-    Admin, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Secret, Server,
-    Storage, Timeouts, Upstream, UpstreamKind, Upstreams, address, upstreams, values,
+    Admin, Backups, Clients, Config, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing, RateRules, Retention,
+    Secret, Server, Storage, Timeouts, Upstream, UpstreamKind, Upstreams, address, upstreams, values,
 };
 
 /// Reads everything and fails with all faults at once.
@@ -117,12 +117,15 @@ impl<'a> Reader<'a> {
         let strict = self.get("DURABILITY", values::durability);
         let node_timeout = self.get("NODE_TIMEOUT_SECONDS", values::node_timeout);
         let secret_key = self.secret_key();
+        let requests = self.get("RETENTION_REQUESTS_DAYS", values::days_or_never);
+        let failed = self.get("RETENTION_FAILED_DAYS", values::days_or_never);
         Some(Storage {
             data_dir: data_dir?.into(),
             database_url: database_url?,
             strict: strict?,
             node_timeout: node_timeout?,
             secret_key: secret_key?,
+            retention: Retention { requests: requests?, failed: failed? },
         })
     }
 

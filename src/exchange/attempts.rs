@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::pump::{self, Opening};
-use super::{Job, bad_request, upstream_failed};
+use super::{Job, aborted, bad_request, upstream_failed};
 use crate::dialect::{AnswerBody, Ask, Reading};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
@@ -55,7 +55,11 @@ impl Job {
         let mut dialled_again = false;
         loop {
             let began_ms = self.exchange.ledger.clock().now_ms();
-            let miss = match self.attempt(ask).await {
+            let attempt = tokio::select! {
+                attempt = self.attempt(ask) => attempt,
+                () = self.place.stopped() => return Err(self.undo(aborted()).await),
+            };
+            let miss = match attempt {
                 Ok(opened) => {
                     self.note_attempt(began_ms, None);
                     self.timing.upstream = Some(self.held_at.elapsed());
@@ -152,6 +156,7 @@ impl Job {
 
     fn note_attempt(&mut self, began_ms: i64, miss: Option<&Miss>) {
         let outcome = self.count_attempt(miss).name();
+        self.tell_attempt(outcome);
         self.attempts.push(Attempt {
             upstream: self.lease.upstream().name().to_string(),
             outcome,

@@ -21,9 +21,11 @@ mod count;
 mod delivery;
 mod late;
 mod maintenance;
+mod ongoing;
 mod outlay;
 mod probe;
 mod pump;
+mod readiness;
 mod receipts;
 mod record;
 mod replay;
@@ -67,11 +69,16 @@ use count::{Broken, Watch};
 use delivery::Form;
 pub use delivery::{Aborted, Deliveries, Delivery, Out};
 pub use maintenance::{Maintenance, turn as turn_maintenance};
+pub use ongoing::{Event, News, Ongoing, Runs};
+use ongoing::{New, Place};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
 pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays};
 
 /// Streams whose client left that are read to their end at the same time.
 const MAX_DRAINS: usize = 64;
+
+/// How long a client may have read nothing before its delivery is taken out of its hands to be ended.
+const UNREAD_MS: i64 = 2_000;
 
 /// Tokens that an answer without a limit is reckoned with until its end.
 const USUAL_OUTPUT: u64 = 1_000;
@@ -193,6 +200,8 @@ pub struct Exchange {
     pub metrics: Arc<Metrics>,
     /// How models do, for everybody.
     pub traffic: Arc<Traffic>,
+    /// What runs, for the operator.
+    pub ongoing: Arc<Ongoing>,
 }
 
 /// One admitted request: what is left to do with its money.
@@ -204,6 +213,7 @@ pub(crate) struct Job {
     /// What the upstream says that it takes, in USD.
     reported: Mutex<Option<Decimal>>,
     pass: Pass,
+    place: Place,
     dialect: &'static dyn Dialect,
     sent: Sent,
     shape: Arc<Shape>,
@@ -284,6 +294,16 @@ impl Exchange {
         failpoint!("exchange.admitted");
         let hold = self.hold(payer, &candidate, &shape, &call.request_id).await?;
         failpoint!("exchange.held");
+        let place = self.ongoing.enter(
+            hold.id(),
+            New {
+                request: &call.request_id,
+                shape: &shape,
+                upstream: lease.upstream().name(),
+                spender: payer.spender,
+                held_msat: hold.amount().get(),
+            },
+        );
         // Change travels in a stream as a comment, which a JSON array has no place for.
         let whole = !shape.stream || (payer.one_shot && (shape.as_array || !call.change_in_stream));
         // On the heap: it goes through many hands, and each would move all of it.
@@ -301,6 +321,7 @@ impl Exchange {
             attempts: Vec::new(),
             reported: Mutex::default(),
             pass,
+            place,
             shape,
             candidate,
             payer,
@@ -317,6 +338,15 @@ impl Exchange {
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         self.deliveries.start(&self.tracker, self.ledger.clock(), form, pump)
+    }
+
+    /// Ends a request of this process, wherever it is: see [`Ongoing::stop`]. Returns whether there is such a one.
+    pub fn abort(&self, request: &str) -> bool {
+        let Some(hold) = self.ongoing.stop(request) else { return false };
+        // One whose client does not read would not notice.
+        let still_ms = self.ledger.clock().now_ms().saturating_sub(UNREAD_MS);
+        self.deliveries.take_unread(&self.tracker, hold, still_ms);
+        true
     }
 
     /// What could serve this request.
@@ -472,7 +502,7 @@ impl Job {
     /// How a streamed answer looks on its way.
     fn form(&self) -> Form {
         let keep_alive = self.exchange.keep_alive.filter(|_| !self.shape.as_array);
-        Form { media: self.stream_media, keep_alive, timing: self.timing }
+        Form { media: self.stream_media, keep_alive, timing: self.timing, hold: self.hold.id() }
     }
 
     /// An answer that came whole: billed and stamped.
@@ -487,14 +517,17 @@ impl Job {
 
     /// Frees the hold and gives the money back.
     pub(crate) async fn undo(self: Box<Self>, failure: Failure) -> Failure {
-        self.count_undone(&failure);
-        let record = self.record(&Cost::new(Usage::default(), None), Msat::ZERO);
+        let left = matches!(self.broken, Some(Broken::Left));
+        let failed = (!left).then_some(failure.code);
+        let outlay = self.outlay(None);
+        self.count_undone(&failure, &outlay);
+        let record = self.record(&Cost::new(Usage::default(), None), Msat::ZERO, failed);
         let sheets = self.candidate.sheets();
-        self.exchange.pool.note(self.outlay(None));
+        self.exchange.pool.note(outlay);
         self.pass.used(0);
-        let Self { exchange, lease, pass, hold, payer, request_id, .. } = *self;
+        let Self { exchange, lease, pass, hold, payer, request_id, place, .. } = *self;
         // Whoever sees that the hold has ended finds the places free.
-        drop((lease, pass));
+        drop((lease, pass, place));
         if let Err(error) = hold.noting(record, sheets).release().await {
             tracing::error!(%error, request = %request_id, "a hold waits for its release");
         }
@@ -513,6 +546,10 @@ fn tokens(shape: &Shape) -> u64 {
 fn too_fast(limit: TooFast) -> Failure {
     let message = format!("This key has used up its {}; try again later.", limit.what);
     Failure::client(Code::TooManyRequests, message).retrying(limit.secs)
+}
+
+fn aborted() -> Failure {
+    Failure::unavailable(Code::Aborted, "The operator of this node has ended this request.", 60)
 }
 
 fn upstream_failed(message: &str) -> Failure {

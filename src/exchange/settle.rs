@@ -1,6 +1,7 @@
 //! The end of every served request: what it cost, what is charged, what goes back.
 
 use super::Job;
+use super::count::Past;
 use crate::config::MissingUsage;
 use crate::dialect::{Reading, Receipt};
 use crate::failpoint::failpoint;
@@ -29,10 +30,10 @@ impl Job {
         };
         let held = self.hold.amount();
         let (charged, shortfall) = cost.clone().bounded_by(held);
-        let (record, sheets) = (self.record(&charged, shortfall), self.candidate.sheets());
+        let (record, sheets) = (self.record(&charged, shortfall, self.failed()), self.candidate.sheets());
         let mut outlay = self.outlay(Some(&cost.usage));
         self.pass.used(cost.usage.total_input().saturating_add(cost.usage.total_output()));
-        let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, watch, broken, .. } = *self;
+        let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, watch, broken, place, .. } = *self;
         let provider = lease.upstream().label();
         // Whoever sees that the hold has ended finds the places free.
         drop((lease, pass));
@@ -60,8 +61,11 @@ impl Job {
             }
         };
         failpoint!("exchange.settled");
-        exchange.count_settled(watch, &candidate.id, &charged, broken.as_ref());
         outlay.charged = charged.total.get();
+        let model = &candidate.id;
+        let (outlay_of, broken) = (&outlay, broken.as_ref());
+        exchange.count_past(&Past { watch, place: &place, model, outlay: outlay_of, cost: Some(&charged), broken });
+        drop(place);
         exchange.pool.note(outlay);
         let change = if payer.one_shot { Some(give_change(&exchange, payer.account).await) } else { None };
         tracing::debug!(request = %request_id, model = %shape.model, msat = charged.total.get(), "served");

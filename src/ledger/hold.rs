@@ -61,6 +61,12 @@ impl Hold {
         Self { id, account, amount, record: String::new(), sheets: Vec::new(), ledger: Some(ledger) }
     }
 
+    /// What its row is found by. It sorts by time: see [`super::ids`].
+    #[must_use]
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
     /// What is set aside.
     #[must_use]
     pub fn amount(&self) -> Msat {

@@ -27,8 +27,20 @@ impl Ids {
     /// back repeats an id only after 8,192 of them.
     pub fn next(&self, now_ms: i64) -> i64 {
         let count = self.counter.fetch_add(1, Ordering::Relaxed) & COUNTER_MASK;
-        ((now_ms & MILLIS_MASK) << (COUNTER_BITS + PROCESS_BITS)) | (self.process << COUNTER_BITS) | count
+        first_at(now_ms) | (self.process << COUNTER_BITS) | count
     }
+}
+
+/// The least id of this time: all that are made later are greater.
+#[must_use]
+pub const fn first_at(ms: i64) -> i64 {
+    (ms & MILLIS_MASK) << (COUNTER_BITS + PROCESS_BITS)
+}
+
+/// When an id was made, in ms since the Unix epoch.
+#[must_use]
+pub const fn made_ms(id: i64) -> i64 {
+    id >> (COUNTER_BITS + PROCESS_BITS)
 }
 
 #[cfg(test)]
@@ -42,5 +54,7 @@ mod tests {
         assert_eq!(many.len(), 8000);
         assert!(many.iter().all(|id| *id > 0));
         assert!(ids.next(1_790_000_000_001) > *many.iter().max().unwrap());
+        assert!(many.iter().all(|id| (first_at(1_790_000_000_000)..first_at(1_790_000_000_001)).contains(id)));
+        assert!(many.iter().all(|id| made_ms(*id) == 1_790_000_000_000));
     }
 }

@@ -8,7 +8,7 @@ pub mod repo;
 use sha2::{Digest, Sha256};
 
 use super::Ledger;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::vault::hex;
 
 /// Digits of the hash that name a sheet.
@@ -60,6 +60,14 @@ impl Ledger {
     /// # Errors
     /// When the database does not answer.
     pub async fn sheet(&self, id: &str) -> Result<Option<String>, StoreError> {
-        repo::find(self.store(), id).await
+        find(self.store(), id).await
     }
+}
+
+/// The same, for who has no ledger.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(store: &Store, id: &str) -> Result<Option<String>, StoreError> {
+    repo::find(store, id).await
 }

@@ -43,6 +43,39 @@ pub(crate) fn utc(time_ms: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
+/// A time in UTC that was written as `2026-11-26`, `2026-11-26T10:00` (seconds and a `Z` if you like), or in ms since the
+/// Unix epoch.
+pub(crate) fn read_utc(text: &str) -> Option<i64> {
+    if !text.contains('-') {
+        return text.parse().ok().filter(|ms| (0..=MAX_MS).contains(ms));
+    }
+    let (date, time) = text.trim_end_matches('Z').split_once(['T', ' ']).unwrap_or((text, "00:00"));
+    let numbers = |text: &str, between: char| {
+        let plain = |part: &str| part.len() <= 4 && part.bytes().all(|byte| byte.is_ascii_digit());
+        text.split(between).map(|part| part.parse::<i64>().ok().filter(|_| plain(part))).collect::<Option<Vec<i64>>>()
+    };
+    let (date, time) = (numbers(date, '-')?, numbers(time, ':')?);
+    let ([year, month, day], ([hour, minute, ..], 2 | 3)) = (&date[..], (&time[..], time.len())) else { return None };
+    let second = time.get(2).copied().unwrap_or(0);
+    let is_time = (0..24).contains(hour) && (0..60).contains(minute) && (0..60).contains(&second);
+    let days = days_of(*year, *month, *day).filter(|_| is_time)?;
+    Some(days.saturating_mul(DAY_MS) + (hour * 3600 + minute * 60 + second) * 1000)
+}
+
+/// The end of the year 9999.
+const MAX_MS: i64 = 253_402_300_799_999;
+
+/// The day since 1970-01-01 that this is the date of.
+fn days_of(year: i64, month: i64, day: i64) -> Option<i64> {
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let (years, month_from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let days = years * 365 + years / 4 - years / 100 + years / 400 + day_of_year - 719_468;
+    (civil(days) == (year, month, day)).then_some(days)
+}
+
 /// The date of a day since 1970-01-01, by Howard Hinnant's `civil_from_days`: years begin in
 /// March, so that the leap day is the last of its year.
 fn civil(days: i64) -> (i64, i64, i64) {
@@ -109,6 +142,32 @@ mod tests {
             assert_eq!(utc(time_ms), text);
         }
         assert!(!utc(i64::MAX).is_empty() && !utc(i64::MIN).is_empty());
+    }
+
+    #[test]
+    fn times_that_people_write_are_understood() {
+        let rows = [
+            ("1970-01-01", Some(0)),
+            ("2000-02-29T00:00:00Z", Some(951_782_400_000)),
+            ("2026-09-21T14:13", Some(1_789_999_980_000)),
+            ("2026-09-21 14:13:20", Some(1_790_000_000_000)),
+            ("1790000000123", Some(1_790_000_000_123)),
+            ("2100-02-29", None),
+            ("2026-02-30", None),
+            ("2026-00-01", None),
+            ("2026-01-01T24:00", None),
+            ("2026-01-01T10", None),
+            ("2026-01-01T+1:00", None),
+            ("-5", None),
+            ("", None),
+            ("99999999999999999", None),
+        ];
+        for (text, ms) in rows {
+            assert_eq!(read_utc(text), ms, "{text}");
+        }
+        for day in 0..60_000 {
+            assert_eq!(read_utc(&utc(day * DAY_MS)), Some(day * DAY_MS));
+        }
     }
 
     #[test]

@@ -69,6 +69,12 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 22, common: include_str!("../migrations/0022_traffic.sql"), sqlite: "", postgres: "" },
     Migration { version: 23, common: include_str!("../migrations/0023_operators.sql"), sqlite: "", postgres: "" },
+    Migration {
+        version: 25,
+        common: include_str!("../migrations/0025_request_sums.sql"),
+        sqlite: include_str!("../migrations/0025_request_sums.sqlite.sql"),
+        postgres: include_str!("../migrations/0025_request_sums.postgres.sql"),
+    },
 ];
 
 /// The schema version that this program needs.

@@ -92,19 +92,6 @@ pub(super) async fn write_outlays(store: &Store, batch: &[Outlay]) -> Result<(),
     tx.commit().await
 }
 
-/// Forgets what requests cost that were made before, some of them at a time.
-pub(super) async fn prune_outlays(store: &Store, before_ms: i64) -> Result<(), StoreError> {
-    let mut tx = store.begin(Durability::ProcessSafe).await?;
-    sqlx::query(
-        "DELETE FROM outlays WHERE request IN \
-         (SELECT o.request FROM outlays o WHERE o.created_at < $1 ORDER BY o.created_at LIMIT 10000)",
-    )
-    .bind(before_ms)
-    .execute(&mut *tx)
-    .await?;
-    tx.commit().await
-}
-
 /// One statement for so many rows. Both databases know `$1`; but in SQLite that is a name, and looking up
 /// names makes binding quadratic in their number.
 fn insert_outlays(rows: usize, numbered: bool) -> String {
@@ -121,35 +108,6 @@ fn insert_outlays(rows: usize, numbered: bool) -> String {
          ON CONFLICT (request) DO NOTHING",
         rows.join(", ")
     )
-}
-
-/// What requests since then cost at an upstream, and what clients were charged for them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Margin {
-    pub upstream: String,
-    pub requests: i64,
-    /// What is known of it.
-    pub cost_msat: i64,
-    pub charged_msat: i64,
-}
-
-/// The margins at all upstreams since then.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn margins(store: &Store, since_ms: i64) -> Result<Vec<Margin>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT upstream, COUNT(*), CAST(COALESCE(SUM(msat), 0) AS BIGINT), CAST(SUM(charged) AS BIGINT) \
-         FROM outlays WHERE created_at > $1 GROUP BY upstream",
-    )
-    .bind(since_ms)
-    .fetch_all(store.read())
-    .await?;
-    let margin = |row: &sqlx::any::AnyRow| {
-        let (upstream, requests) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(Margin { upstream, requests, cost_msat: row.try_get(2)?, charged_msat: row.try_get(3)? })
-    };
-    rows.iter().map(margin).collect()
 }
 
 /// What was spent at each upstream on this day, and since the first of its month, in nanodollars.

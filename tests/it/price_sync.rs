@@ -557,7 +557,12 @@ impl<'a> Browser<'a> {
         answer.text().await.unwrap()
     }
 
-    async fn post(&self, path: &str, form: &[(&str, &str)]) -> reqwest::Response {
+    /// The answer, whatever it is.
+    pub async fn open(&self, path: &str) -> reqwest::Response {
+        self.node.get(path).header("cookie", &self.cookie).send().await.unwrap()
+    }
+
+    pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> reqwest::Response {
         let mut body = url::form_urlencoded::Serializer::new(String::new());
         body.extend_pairs(form);
         let request = self.node.post(path).header("cookie", &self.cookie).header("origin", self.node.url());
@@ -572,7 +577,7 @@ fn field(page: &str, name: &str) -> String {
     rest.split_once('"').unwrap().0.to_owned()
 }
 
-fn csrf(page: &str) -> String {
+pub fn csrf(page: &str) -> String {
     field(page, "csrf")
 }
 
