@@ -37,10 +37,10 @@ async fn sums_tell_what_was_earned_when_the_requests_are_forgotten() {
     assert_eq!((quiet["hours"].as_array().unwrap().len(), quiet["days"].as_array().unwrap().len()), (24, 30));
     // Two are served, one of them by the second upstream; one is wrong, and one is for no model that there is.
     world.send(&ask("hi")).await;
-    world.upstreams[0].next(refuse(500));
-    world.send(&ask_streaming("hi")).await;
     world.upstreams[0].next(refuse(400));
     world.send(&ask("hi")).await;
+    world.upstreams[0].next(refuse(500));
+    world.send(&ask_streaming("hi")).await;
     let mut unknown = ask("hi");
     unknown["model"] = "toy/unknown".into();
     assert_eq!(world.send(&unknown).await.status, 400);

@@ -21,7 +21,7 @@ pub const ADDRESSES: &[&str] = &[
     "/admin/requests?status=running",
     "/admin/requests?from=2026-01-01&to=2099-01-01&status=charged",
     "/admin/requests?key={key}",
-    "/admin/requests?key={key}&model=big/model-1",
+    "/admin/requests?key={key}&model=big/model-39",
     "/admin/upstreams",
     "/admin/models",
     "/admin/vouchers",
