@@ -1,7 +1,7 @@
 //! The one shape in which an error leaves a domain module.
 //!
 //! A [`Failure`] always says who is to blame, whether trying again can help, and what happened to
-//! the money. What it looks like on the wire is decided in one place, `http::envelope`, in the
+//! the money. Its status and its names are in one table, [`facts`]; its shape is given by `http::envelope`, in the
 //! client's own dialect.
 
 use crate::money::Msat;
@@ -42,7 +42,7 @@ pub enum Funds {
     Pending(String),
 }
 
-/// What went wrong, as a program reads it. `http::envelope` gives each its status.
+/// What went wrong, as a program reads it. [`facts`] gives each its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
     MissingApiKey,
@@ -125,7 +125,88 @@ pub enum Code {
     NotTaken,
     /// The node was restored from a copy, and is not sure of its ecash yet.
     Recovering,
+    /// The operator has ended the request.
+    Aborted,
     Internal,
+}
+
+/// Status, `type` and `code` of a failure.
+#[must_use]
+#[expect(clippy::too_many_lines, reason = "one table")]
+pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
+    const INVALID: &str = "invalid_request_error";
+    match code {
+        Code::MissingApiKey => (401, INVALID, "missing_api_key"),
+        Code::Unauthorized => (401, INVALID, "unauthorized"),
+        Code::InvalidApiKey => (401, INVALID, "invalid_api_key"),
+        Code::KeyNotFound => (401, INVALID, "key_not_found"),
+        Code::PaymentRequired => (402, "insufficient_quota", "payment_required"),
+        Code::InsufficientBalance => (402, "insufficient_quota", "insufficient_balance"),
+        Code::BalanceLimitExceeded => (402, "insufficient_quota", "balance_limit_exceeded"),
+        Code::KeyExpired => (403, INVALID, "key_expired"),
+        Code::KeyBlocked => (403, INVALID, "key_blocked"),
+        Code::ChildKey => (400, INVALID, "child_key"),
+        Code::NotYourChild => (403, INVALID, "not_your_child_key"),
+        Code::ChildNotFound => (404, INVALID, "child_key_not_found"),
+        Code::InvalidRequest => (400, INVALID, "invalid_request"),
+        Code::InvalidJson => (400, INVALID, "invalid_json"),
+        Code::InvalidModel => (400, INVALID, "invalid_model"),
+        Code::ModalityNotPriced => (400, INVALID, "modality_not_priced"),
+        Code::UnsupportedParameter => (400, INVALID, "unsupported_parameter"),
+        Code::UnsupportedPath => (404, INVALID, "unsupported_path"),
+        Code::PayloadTooLarge => (413, INVALID, "payload_too_large"),
+        Code::InvalidToken => (400, "invalid_token", "invalid_cashu_token"),
+        Code::UntrustedMint => (400, "untrusted_mint", "cashu_untrusted_source_mint"),
+        Code::TokenAlreadySpent => (400, "token_already_spent", "cashu_token_already_spent"),
+        Code::TokenZeroValue => (400, "cashu_error", "cashu_token_zero_value"),
+        Code::TokenRedemptionFailed => (400, "cashu_error", "cashu_token_redemption_failed"),
+        Code::TokenFeesExceedAmount => (422, "mint_error", "cashu_token_swap_fees_exceed_amount"),
+        Code::MintUnreachable => (503, "mint_unreachable", "cashu_mint_unreachable"),
+        Code::MintRateLimited => (503, "mint_rate_limited", "cashu_mint_rate_limited"),
+        Code::RedemptionPending => (503, "mint_timeout", "cashu_mint_timeout"),
+        Code::SourceMintUnreachable => (503, "mint_unreachable", "cashu_source_mint_unreachable"),
+        Code::ForeignSwapFailed => (422, "mint_error", "cashu_foreign_mint_swap_failed"),
+        Code::ForeignSwapLost => (502, "mint_error", "cashu_foreign_mint_swap_failed"),
+        Code::PriceUnavailable => (503, "api_error", "price_unavailable"),
+        Code::UpstreamUnavailable => (503, "upstream_error", "upstream_unavailable"),
+        Code::UpstreamFailed => (502, "upstream_error", "upstream_error"),
+        Code::UpstreamTimedOut => (504, "upstream_error", "upstream_timeout"),
+        Code::UpstreamRejected => (400, INVALID, "upstream_rejected"),
+        Code::UpstreamRateLimited => (429, "rate_limit_error", "UPSTREAM_RATE_LIMIT"),
+        Code::ReceiptNotFound => (404, INVALID, "receipt_not_found"),
+        Code::ReceiptPending => (425, INVALID, "receipt_pending"),
+        Code::IdempotencyKeyReused => (409, INVALID, "idempotency_key_reused"),
+        Code::IdempotencyInProgress => (409, INVALID, "idempotency_in_progress"),
+        Code::IdempotentOutcomeNotKept => (409, INVALID, "idempotent_outcome_not_kept"),
+        Code::MintGone => (503, "mint_error", "mint_not_configured"),
+        Code::VoucherNotFound => (404, INVALID, "voucher_not_found"),
+        Code::VoucherRedeemed => (409, INVALID, "voucher_already_redeemed"),
+        Code::VoucherRevoked => (410, INVALID, "voucher_revoked"),
+        Code::VoucherExpired => (410, INVALID, "voucher_expired"),
+        Code::RefundNotFound => (404, INVALID, "refund_not_found"),
+        Code::RefundSwept => (410, INVALID, "refund_swept"),
+        Code::RefundPending => (425, INVALID, "refund_pending"),
+        Code::RefundNothing => (400, INVALID, "no_balance"),
+        Code::RefundTooSmall => (400, INVALID, "balance_too_small"),
+        Code::RefundOngoing => (400, INVALID, "requests_ongoing"),
+        Code::LightningFailed => (502, "lightning_error", "lightning_payment_failed"),
+        Code::InvoiceNotFound => (404, INVALID, "invoice_not_found"),
+        Code::InvoiceFailed => (503, "mint_error", "invoice_creation_failed"),
+        Code::TopUpUnauthorized => (401, INVALID, "topup_authorization_required"),
+        Code::TopUpKeyFormat => (400, INVALID, "topup_invalid_api_key_format"),
+        Code::TopUpKeyNotFound => (404, INVALID, "topup_api_key_not_found"),
+        Code::NotFound => (404, "not_found", "not_found"),
+        Code::MethodNotAllowed => (405, INVALID, "method_not_allowed"),
+        Code::UpgradeRequired => (426, INVALID, "upgrade_required"),
+        Code::TooManyRequests => (429, "rate_limit_error", "rate_limit_exceeded"),
+        Code::ShuttingDown => (503, "api_error", "shutting_down"),
+        Code::Overloaded => (503, "api_error", "overloaded"),
+        Code::Maintenance => (503, "api_error", "maintenance"),
+        Code::NotTaken => (403, INVALID, "new_money_not_taken"),
+        Code::Recovering => (503, "api_error", "recovering"),
+        Code::Aborted => (503, "api_error", "request_aborted"),
+        Code::Internal => (500, "api_error", "internal_error"),
+    }
 }
 
 /// What a client must pay, where that is the problem.

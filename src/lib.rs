@@ -33,8 +33,8 @@
 //! * [`config`]: the only reader of the environment. [`clock`]: the only reader of the time.
 //!   [`net`]: the only builder of HTTP clients and WebSockets. [`vault`]: secrets at rest.
 //! * [`lnurl`]: from a Lightning address to an invoice. [`failpoint`]: where a test can kill the node.
-//! * [`metrics`]: what a process counts, without a lock. [`status`]: how models did, in slots of time.
-//!   [`news`]: what the operator announces.
+//! * [`metrics`]: what a process counts, without a lock. [`status`]: how models did, in slots of time;
+//!   [`status::sums`]: requests and earnings by hour, by day and for ever.
 //! * [`store`]: SQLite or PostgreSQL, migrations, two durability classes.
 //! * [`ledger`]: accounts, transfers, holds, the terms of keys and what the operator does with them, vouchers,
 //!   profiles and windows, the numbers that charges were reckoned by, the group-committing writer, the proof of

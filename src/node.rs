@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminError, AdminState, OnNostr};
 use crate::alerts::Alerts;
-use crate::audit::{Auditor, Latest};
+use crate::audit::{self, Auditor, Latest};
 use crate::backup::Snapshots;
 use crate::catalog::import::{ImportError, Importer};
 use crate::catalog::{file, route::Market};
@@ -220,6 +220,7 @@ async fn open_exchange(
         metrics: Arc::default(),
         traffic: Arc::default(),
         traces,
+        ongoing: Arc::default(),
     });
     exchange.apply_settings();
     exchange.learn_tariffs().await?;
@@ -290,7 +291,8 @@ fn start_upkeep(
     jobs::start(crew, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
     jobs::start(crew, stop, jobs::RefreshKeysets { wallet });
     jobs::start(crew, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
-    jobs::start(crew, stop, jobs::PruneReplays { replays: Arc::clone(&exchange.replays) });
+    let retention = config.storage.retention;
+    jobs::start(crew, stop, jobs::Prune { exchange: Arc::clone(exchange), retention });
     if let Some(period) = config.upstreams.probe_interval {
         jobs::start(crew, stop, jobs::ProbeUpstreams { exchange: Arc::clone(exchange), period });
     }
@@ -350,7 +352,7 @@ fn start_jobs(
         jobs::start(crew, stop, jobs::TakeBackUnclaimed { wallet: wallet.clone(), claim_time });
     }
     jobs::start(crew, stop, jobs::RefillLadder { wallet: wallet.clone() });
-    let auditor = Auditor::of(exchange.ledger.clone(), Inspector::of(&wallet), jobs::MOST_ASKED);
+    let auditor = Auditor::of(exchange.ledger.clone(), Inspector::of(&wallet), audit::MOST_ASKED);
     jobs::start(crew, stop, jobs::CheckBooks { auditor, latest });
     jobs::start(crew, stop, jobs::ResumeOperations { wallet, started_ms });
     jobs::start(crew, stop, jobs::ExpireVouchers { ledger: exchange.ledger.clone() });
@@ -405,6 +407,7 @@ impl Running {
             ..
         } = self;
         drain.cancel();
+        exchange.ongoing.close();
         exchanges.close();
         tokio::select! {
             _ = async { tokio::join!(exchanges.wait(), say_goodbye(&announcer, &exchange)) } => {}

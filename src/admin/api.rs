@@ -27,6 +27,8 @@ pub(super) fn calls() -> Described<AdminState> {
     let all = all.calls(super::keys::api());
     let all = all.calls(super::maintenance::api());
     let all = all.calls(super::models::api());
+    let all = all.calls(super::overview::api());
+    let all = all.calls(super::requests::api());
     let all = all.calls(super::settings::api());
     let all = all.calls(super::tariffs::api());
     let all = all.calls(super::trail::api());

@@ -98,6 +98,16 @@ impl Frame {
         self.unit.as_str()
     }
 
+    /// A number with its thousands apart.
+    pub(super) fn count(&self, number: &i64) -> String {
+        format::count(*number)
+    }
+
+    /// A time, in ms since the Unix epoch, as it is written.
+    pub(super) fn time(&self, ms: &i64) -> String {
+        format::utc(*ms)
+    }
+
     /// An amount of msat in the unit, without its name.
     pub(super) fn amount(&self, msat: &i64) -> String {
         match (self.unit, self.btc_usd) {

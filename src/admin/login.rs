@@ -9,8 +9,8 @@ use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::access::signing;
-use super::password::Door;
 use super::operator::Actor;
+use super::password::Door;
 use super::session::{self, HOUR_IN_SECONDS, Session};
 use super::{AdminError, AdminState, page};
 use crate::config::Secret;

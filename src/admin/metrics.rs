@@ -40,12 +40,7 @@ struct Desk {
 }
 
 /// The two routes, to be merged into the node's.
-pub fn router(
-    admin: AdminState,
-    exchange: Arc<Exchange>,
-    alerts: Alerts,
-    token: Option<Secret>,
-) -> Described<()> {
+pub fn router(admin: AdminState, exchange: Arc<Exchange>, alerts: Alerts, token: Option<Secret>) -> Described<()> {
     let said = say::operation("admin", "What this process counts, for Prometheus")
         .response("200", say::answer("Prometheus' text format", &[(say::TEXT, None)]))
         .response("401", say::answer("Not METRICS_TOKEN", &[(say::TEXT, None)]))

@@ -16,6 +16,7 @@ mod access;
 mod announcements;
 mod api;
 mod backup;
+mod events;
 mod frame;
 mod keys;
 mod login;
@@ -27,7 +28,7 @@ mod operator;
 mod overview;
 mod password;
 mod repo;
-mod requests;
+pub(crate) mod requests;
 mod session;
 pub mod settings;
 pub mod tariffs;
@@ -121,7 +122,7 @@ impl AdminState {
 /// person who is logged in.
 pub fn router(state: AdminState) -> Described<()> {
     let pages = Router::new()
-        .route("/admin", get(overview::show))
+        .merge(overview::pages())
         .route("/admin/", get(async || Redirect::to("/admin")))
         .merge(access::pages())
         .route("/admin/login", get(login::show).post(login::log_in))
@@ -130,7 +131,8 @@ pub fn router(state: AdminState) -> Described<()> {
         .route("/admin/logout", post(login::log_out))
         .merge(models::pages())
         .route("/admin/network", get(network::show))
-        .route("/admin/requests", get(requests::show))
+        .merge(requests::pages())
+        .merge(events::pages())
         .merge(upstreams::pages())
         .merge(keys::pages())
         .merge(wallet::pages())

@@ -29,6 +29,8 @@ use crate::wallet::recovery;
 pub use latest::Latest;
 pub use report::{Asked, PurseReport, Report, Verdict};
 
+/// Proofs that one mint is asked about each time: public mints limit their callers.
+pub const MOST_ASKED: usize = 1_000;
 /// Most rows of one kind that are named.
 const NAMED: usize = 50;
 

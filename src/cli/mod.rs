@@ -16,6 +16,7 @@ mod maintenance;
 mod models;
 mod passphrase;
 mod profiles;
+mod requests;
 mod restore;
 mod run;
 mod settings;
@@ -74,6 +75,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "settings", arguments: settings::ARGUMENTS, help: settings::HELP, run: settings::main },
     Verb { name: "models", arguments: models::ARGUMENTS, help: models::HELP, run: models::main },
     Verb { name: "alerts", arguments: "[--test] [--json]", help: alerts::HELP, run: alerts::main },
+    Verb { name: "requests", arguments: requests::ARGUMENTS, help: requests::HELP, run: requests::main },
     Verb { name: "keys", arguments: keys::ARGUMENTS, help: keys::HELP, run: keys::main },
     Verb { name: "wallet", arguments: wallet::ARGUMENTS, help: wallet::HELP, run: wallet::main },
     Verb { name: "upstreams", arguments: upstreams::ARGUMENTS, help: upstreams::HELP, run: upstreams::main },

@@ -134,7 +134,8 @@ async fn put(config: &Config, store: &Store, intent: Intent, entry: &Map<String,
     // A key that is sealed for another node would keep this one from starting.
     check_vault(store, &vault).await?;
     let (ways, _open) = super::ways(config).await?;
-    let stored = own::put(store, (&vault, &ways.upstreams), &config.upstreams, (intent, entry), SystemClock.now_ms()).await;
+    let stored =
+        own::put(store, (&vault, &ways.upstreams), &config.upstreams, (intent, entry), SystemClock.now_ms()).await;
     let stored = stored.map_err(|error| error.to_string())?;
     let name = stored.0.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let action = if intent == Intent::Add { "upstreams.add" } else { "upstreams.set" };

@@ -86,7 +86,9 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
             if !underway::hurry(store, &id, now_ms).await.map_err(said)? {
                 return Err(format!("nothing is under way by the id {id}; coinslot wallet shows what is"));
             }
-            record(store, CLI, trail::Act { action: "wallet.retry", subject: &id }, &json!({}), now_ms).await.map_err(said)?;
+            record(store, CLI, trail::Act { action: "wallet.retry", subject: &id }, &json!({}), now_ms)
+                .await
+                .map_err(said)?;
             Ok(if json {
                 line(&json!({ "due": id }))
             } else {

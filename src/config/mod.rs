@@ -35,12 +35,12 @@ use crate::money::Msat;
 
 pub use address::mint_url;
 pub use fault::{Fault, Faults};
+pub use live::Live;
 pub use password::check_password;
 pub use secret::Secret;
 pub use settings::{NOT_USED_YET, SETTINGS, Setting};
-pub use tor::{Purpose, Tor};
-pub use live::Live;
 pub use told::{EDITABLE, Editable, Environment, Force, Origin, Told};
+pub use tor::{Purpose, Tor};
 pub use upstreams::{Choice, ModelRule, Protocol, Timeouts, Upstream, UpstreamKind, Upstreams};
 
 /// Everything the node was told.
@@ -166,6 +166,16 @@ pub struct Storage {
     pub node_timeout: Duration,
     /// `SECRET_KEY` or the contents of `SECRET_KEY_FILE`.
     pub secret_key: Option<Secret>,
+    pub retention: Retention,
+}
+
+/// How long is kept what is no money. `None`: for ever.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Retention {
+    /// `RETENTION_REQUESTS_DAYS`, 90
+    pub requests: Option<Duration>,
+    /// `RETENTION_FAILED_DAYS`, 7: of requests that cost their client nothing.
+    pub failed: Option<Duration>,
 }
 
 /// Copies of the database.

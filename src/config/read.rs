@@ -8,8 +8,8 @@ use super::settings::{NOT_USED_YET, SETTINGS, Setting};
 use super::sources::is_blank;
 use super::{
     Admin, Alerts, Backups, Clients, Config, Environment, Info, KeyLimits, Log, Mints, Nostr, Payouts, Pricing,
-    RateRules, Secret, Server, Storage, Timeouts, Tor, Traces, Upstream, UpstreamKind, Upstreams, address, tor,
-    upstreams, values,
+    RateRules, Retention, Secret, Server, Storage, Timeouts, Tor, Traces, Upstream, UpstreamKind, Upstreams, address,
+    tor, upstreams, values,
 };
 
 /// Reads everything and fails with all faults at once.
@@ -136,12 +136,15 @@ impl<'a> Reader<'a> {
         let strict = self.get("DURABILITY", values::durability);
         let node_timeout = self.get("NODE_TIMEOUT_SECONDS", values::node_timeout);
         let secret_key = self.secret_key();
+        let requests = self.get("RETENTION_REQUESTS_DAYS", values::days_or_never);
+        let failed = self.get("RETENTION_FAILED_DAYS", values::days_or_never);
         Some(Storage {
             data_dir: data_dir?.into(),
             database_url: database_url?,
             strict: strict?,
             node_timeout: node_timeout?,
             secret_key: secret_key?,
+            retention: Retention { requests: requests?, failed: failed? },
         })
     }
 

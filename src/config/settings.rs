@@ -229,6 +229,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("SNAPSHOTS_KEEP", &[], "14",
         "How many daily encrypted copies of a SQLite database are kept in DATA_DIR/snapshots. 0: none."),
 
+    setting("RETENTION_REQUESTS_DAYS", &[], "90",
+        "Days for which it is kept of each request which upstreams were asked, and what it cost you there. 0: for \
+         ever. What was held and charged, receipts and sums are never pruned."),
+    setting("RETENTION_FAILED_DAYS", &[], "7",
+        "The same, of requests that cost their client nothing. 0: as long as of the others."),
+
     setting("HOST", &[], "127.0.0.1",
         "Address to listen on. 0.0.0.0 for all interfaces."),
     setting("PORT", &[], "8000",

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::pump::{self, Opening};
-use super::{Job, bad_request, upstream_failed};
+use super::{Job, aborted, bad_request, upstream_failed};
 use crate::dialect::{AnswerBody, Ask, Reading};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
@@ -58,7 +58,11 @@ impl Job {
         loop {
             let began_ms = self.exchange.ledger.clock().now_ms();
             let step = self.trace.step();
-            let miss = match self.attempt(ask).await {
+            let attempt = tokio::select! {
+                attempt = self.attempt(ask) => attempt,
+                () = self.place.stopped() => return Err(self.undo(aborted()).await),
+            };
+            let miss = match attempt {
                 Ok(opened) => {
                     self.note_attempt(began_ms, step, None);
                     self.timing.upstream = Some(self.held_at.elapsed());
@@ -156,6 +160,7 @@ impl Job {
     fn note_attempt(&mut self, began_ms: i64, step: Step, miss: Option<&Miss>) {
         let outcome = self.count_attempt(miss).name();
         self.end_attempt(step, outcome, miss);
+        self.tell_attempt(outcome);
         self.attempts.push(Attempt {
             upstream: self.lease.upstream().name().to_string(),
             outcome,

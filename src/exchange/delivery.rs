@@ -53,11 +53,12 @@ struct Lane {
     pieces: mpsc::Receiver<Out>,
 }
 
-#[derive(Default)]
 struct Shared {
     lane: Mutex<Option<Lane>>,
     /// When the client last asked for more, in ms.
     touched_ms: AtomicI64,
+    /// Of the request's hold.
+    hold: i64,
 }
 
 /// The deliveries that are running, for the job that looks after stalled ones.
@@ -87,6 +88,8 @@ pub(super) struct Form {
     pub keep_alive: Option<Duration>,
     /// What is over when it begins.
     pub timing: Timing,
+    /// Of the request's hold.
+    pub hold: i64,
 }
 
 /// Says in a comment, every so often, that a silent stream lives.
@@ -146,13 +149,14 @@ impl Deliveries {
     {
         let (out, pieces) = mpsc::channel(1);
         let lane = Lane { pump: Some(Box::pin(pump(out).in_current_span())), failure: None, pieces };
-        let shared = Arc::new(Shared { lane: Mutex::new(Some(lane)), touched_ms: AtomicI64::new(clock.now_ms()) });
+        let touched_ms = AtomicI64::new(clock.now_ms());
+        let shared = Arc::new(Shared { lane: Mutex::new(Some(lane)), touched_ms, hold: form.hold });
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.len() == running.capacity() {
             running.retain(|delivery| delivery.strong_count() > 0);
         }
         running.push(Arc::downgrade(&shared));
-        let Form { media, keep_alive, timing } = form;
+        let Form { media, keep_alive, timing, .. } = form;
         let beat = keep_alive.map(Beat::new);
         Delivery { shared, head: None, tracker: tracker.clone(), clock: Arc::clone(clock), beat, media, timing }
     }
@@ -160,13 +164,19 @@ impl Deliveries {
     /// Takes the pumps of deliveries whose client has not read since `before_ms`, and finishes
     /// them without it. Returns how many.
     pub fn take_stalled(&self, tracker: &TaskTracker, before_ms: i64) -> usize {
+        self.take(tracker, |delivery| delivery.touched_ms.load(Ordering::Relaxed) < before_ms)
+    }
+
+    /// The same, of the request with this hold alone.
+    pub(super) fn take_unread(&self, tracker: &TaskTracker, hold: i64, before_ms: i64) {
+        self.take(tracker, |one| one.hold == hold && one.touched_ms.load(Ordering::Relaxed) < before_ms);
+    }
+
+    fn take(&self, tracker: &TaskTracker, is_meant: impl Fn(&Shared) -> bool) -> usize {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|delivery| delivery.strong_count() > 0);
-        let stalled: Vec<Arc<Shared>> = running
-            .iter()
-            .filter_map(Weak::upgrade)
-            .filter(|delivery| delivery.touched_ms.load(Ordering::Relaxed) < before_ms)
-            .collect();
+        let stalled: Vec<Arc<Shared>> =
+            running.iter().filter_map(Weak::upgrade).filter(|delivery| is_meant(delivery)).collect();
         drop(running);
         stalled.iter().filter(|delivery| finish_alone(delivery, tracker)).count()
     }

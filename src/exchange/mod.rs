@@ -21,9 +21,11 @@ mod count;
 mod delivery;
 mod late;
 mod maintenance;
+mod ongoing;
 mod outlay;
 mod probe;
 mod pump;
+mod readiness;
 mod receipts;
 mod record;
 mod replay;
@@ -69,6 +71,8 @@ use count::{Broken, Watch};
 use delivery::Form;
 pub use delivery::{Aborted, Deliveries, Delivery, Out};
 pub use maintenance::{Maintenance, turn as turn_maintenance};
+pub use ongoing::{Event, News, Ongoing, Runs};
+use ongoing::{New, Place};
 pub use probe::{Tested, cheapest, timed};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
 pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays};
@@ -76,6 +80,9 @@ pub use settings::{Changed, Settings, Untold, in_force, tell, weigh};
 
 /// Streams whose client left that are read to their end at the same time.
 const MAX_DRAINS: usize = 64;
+
+/// How long a client may have read nothing before its delivery is taken out of its hands to be ended.
+const UNREAD_MS: i64 = 2_000;
 
 /// Tokens that an answer without a limit is reckoned with until its end.
 const USUAL_OUTPUT: u64 = 1_000;
@@ -202,6 +209,8 @@ pub struct Exchange {
     pub traffic: Arc<Traffic>,
     /// Where the operator wants requests to be traced.
     pub traces: Option<Collector>,
+    /// What runs, for the operator.
+    pub ongoing: Arc<Ongoing>,
 }
 
 /// One admitted request: what is left to do with its money.
@@ -213,6 +222,7 @@ pub(crate) struct Job {
     /// What the upstream says that it takes, in USD.
     reported: Mutex<Option<Decimal>>,
     pass: Pass,
+    place: Place,
     dialect: &'static dyn Dialect,
     sent: Sent,
     shape: Arc<Shape>,
@@ -305,6 +315,16 @@ impl Exchange {
         let hold = hold?;
         traced::admitted(trace, &candidate, &shape);
         failpoint!("exchange.held");
+        let place = self.ongoing.enter(
+            hold.id(),
+            New {
+                request: &call.request_id,
+                shape: &shape,
+                upstream: lease.upstream().name(),
+                spender: payer.spender,
+                held_msat: hold.amount().get(),
+            },
+        );
         // Change travels in a stream as a comment, which a JSON array has no place for.
         let whole = !shape.stream || (payer.one_shot && (shape.as_array || !call.change_in_stream));
         // On the heap: it goes through many hands, and each would move all of it.
@@ -323,6 +343,7 @@ impl Exchange {
             attempts: Vec::new(),
             reported: Mutex::default(),
             pass,
+            place,
             shape,
             candidate,
             payer,
@@ -339,6 +360,15 @@ impl Exchange {
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         self.deliveries.start(&self.tracker, self.ledger.clock(), form, pump)
+    }
+
+    /// Ends a request of this process, wherever it is: see [`Ongoing::stop`]. Returns whether there is such a one.
+    pub fn abort(&self, request: &str) -> bool {
+        let Some(hold) = self.ongoing.stop(request) else { return false };
+        // One whose client does not read would not notice.
+        let still_ms = self.ledger.clock().now_ms().saturating_sub(UNREAD_MS);
+        self.deliveries.take_unread(&self.tracker, hold, still_ms);
+        true
     }
 
     /// What could serve this request.
@@ -495,7 +525,7 @@ impl Job {
     /// How a streamed answer looks on its way.
     fn form(&self) -> Form {
         let keep_alive = self.exchange.keep_alive.filter(|_| !self.shape.as_array);
-        Form { media: self.stream_media, keep_alive, timing: self.timing }
+        Form { media: self.stream_media, keep_alive, timing: self.timing, hold: self.hold.id() }
     }
 
     /// An answer that came whole: billed and stamped.
@@ -510,15 +540,18 @@ impl Job {
 
     /// Frees the hold and gives the money back.
     pub(crate) async fn undo(mut self: Box<Self>, failure: Failure) -> Failure {
-        self.count_undone(&failure);
+        let left = matches!(self.broken, Some(Broken::Left));
+        let failed = (!left).then_some(failure.code);
+        let outlay = self.outlay(None);
+        self.count_undone(&failure, &outlay);
         let nothing = Cost::new(Usage::default(), None);
         self.describe(&nothing);
-        let (record, sheets) = self.record(&nothing, Msat::ZERO);
-        self.exchange.pool.note(self.outlay(None));
+        let (record, sheets) = self.record(&nothing, Msat::ZERO, failed);
+        self.exchange.pool.note(outlay);
         self.pass.used(0);
-        let Self { exchange, lease, pass, hold, payer, request_id, candidate, dialect, mut trace, .. } = *self;
+        let Self { exchange, lease, pass, hold, payer, request_id, candidate, dialect, place, mut trace, .. } = *self;
         // Whoever sees that the hold has ended finds the places free.
-        drop((lease, pass));
+        drop((lease, pass, place));
         let step = trace.step();
         let released = hold.noting(record, sheets).release().await;
         trace.end(step, "release", false, released.as_ref().err().map(|_| "Unconfirmed"), Vec::new);
@@ -546,6 +579,10 @@ fn tokens(shape: &Shape) -> u64 {
 fn too_fast(limit: TooFast) -> Failure {
     let message = format!("This key has used up its {}; try again later.", limit.what);
     Failure::client(Code::TooManyRequests, message).retrying(limit.secs)
+}
+
+fn aborted() -> Failure {
+    Failure::unavailable(Code::Aborted, "The operator of this node has ended this request.", 60)
 }
 
 fn upstream_failed(message: &str) -> Failure {

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::replay::Tape;
-use super::{Broken, Job, Out, upstream_failed};
+use super::{Broken, Job, Out, aborted, upstream_failed};
 use crate::dialect::sse::{self, Framer};
 use crate::dialect::{Meter, Shape, Step};
 use crate::failure::Failure;
@@ -50,6 +50,8 @@ enum End {
     Closed,
     /// The client is gone and the limits of draining are reached.
     Abandoned,
+    /// The operator wants it to end.
+    Stopped,
     Failed(ForwardError),
     /// The upstream reported an error in its stream, or sent what is no stream.
     Reported(String),
@@ -139,7 +141,7 @@ pub(super) async fn run(job: Box<Job>, opening: Opening, out: mpsc::Sender<Out>)
     let mut sink =
         Sink { out, sent: false, whole: job.whole, drain: None, tape: job.once.as_ref().map(super::Once::tape) };
     let end = read(&job, &mut answer, (framer, ready), meter.as_mut(), &mut sink).await;
-    let complete = meter.is_complete() && matches!(end, End::Closed | End::Abandoned);
+    let complete = meter.is_complete() && matches!(end, End::Closed | End::Abandoned | End::Stopped);
     if complete {
         let outcome = finish(job, meter.as_mut(), &mut sink).await;
         // The connection can be used again if nothing but its end is left to read.
@@ -159,6 +161,7 @@ async fn read(
 ) -> End {
     // The rest of what was read before this began.
     let mut size = 0;
+    let mut stopped = std::pin::pin!(job.place.stopped());
     loop {
         let failed = events(job, &mut framer, meter, &mut ready);
         // What came before an error is delivered, however the network cut the stream.
@@ -172,17 +175,19 @@ async fn read(
         if meter.is_terminated() {
             return End::Closed;
         }
-        let chunk = match sink.limits() {
-            None => answer.chunk().await,
-            Some(until) => match tokio::time::timeout_at(until, answer.chunk()).await {
-                Ok(chunk) => chunk,
-                Err(_) => return End::Abandoned,
-            },
+        if job.place.is_stopped() {
+            return End::Stopped;
+        }
+        let chunk = tokio::select! {
+            biased;
+            chunk = next(answer, sink.limits()) => chunk,
+            () = &mut stopped => return End::Stopped,
         };
         let chunk = match chunk {
-            Ok(Some(chunk)) => chunk,
-            Ok(None) => break,
-            Err(error) => return End::Failed(error),
+            Some(Ok(Some(chunk))) => chunk,
+            Some(Ok(None)) => break,
+            Some(Err(error)) => return End::Failed(error),
+            None => return End::Abandoned,
         };
         size = chunk.len();
         framer.push(chunk);
@@ -198,6 +203,14 @@ async fn read(
         }
     }
     End::Closed
+}
+
+/// The next bytes; `None`: they did not come until then.
+async fn next(answer: &mut Answer, until: Option<Instant>) -> Option<Result<Option<Bytes>, ForwardError>> {
+    match until {
+        None => Some(answer.chunk().await),
+        Some(until) => tokio::time::timeout_at(until, answer.chunk()).await.ok(),
+    }
 }
 
 /// Adds what the events that are whole give to send, and says why no more will come.
@@ -261,7 +274,7 @@ async fn finish(job: Box<Job>, meter: &mut dyn Meter, sink: &mut Sink) -> Result
 /// Ends an answer that is not complete: charged for what was delivered, at most.
 async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
     let (request_id, left) = (job.request_id.clone(), matches!(end, End::Abandoned));
-    if !left {
+    if !left && !matches!(end, End::Stopped) {
         // It began well, and still is a failure of the upstream's.
         job.lease.finish(Outcome::Failed(None));
     }
@@ -269,6 +282,7 @@ async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mu
         End::Failed(error) => job.forward_failure(error),
         End::Reported(said) => upstream_failed(&job.shown(&format!("The upstream failed: {said}"))),
         End::Closed | End::Abandoned => upstream_failed(INCOMPLETE),
+        End::Stopped => aborted(),
     };
     job.broken = Some(if left { Broken::Left } else { Broken::Failed(Box::new(failure.clone())) });
     let delivered =

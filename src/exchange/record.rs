@@ -8,6 +8,7 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 
 use super::Job;
+use crate::failure::{Code, facts};
 use crate::ledger::sheets::Sheet;
 use crate::money::rate::Exchange;
 use crate::money::{Cost, Msat, Prices, Usage, UsageSource};
@@ -15,6 +16,10 @@ use crate::money::{Cost, Msat, Prices, Usage, UsageSource};
 /// Decimals are strings, amounts msat, times ms since the Unix epoch.
 #[derive(Serialize)]
 struct Record<'a> {
+    /// Why it was not answered, or not in full. First, as the model is then, for who looks through many of them:
+    /// see `admin::requests`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'static str>,
     model: &'a str,
     path: &'a str,
     provider: &'a str,
@@ -98,11 +103,12 @@ struct Parts {
 
 impl Job {
     /// The record of this request at this charge, and the sheets that it names.
-    pub(super) fn record(&self, charged: &Cost, shortfall: Msat) -> (String, Vec<Arc<Sheet>>) {
+    pub(super) fn record(&self, charged: &Cost, shortfall: Msat, failure: Option<Code>) -> (String, Vec<Arc<Sheet>>) {
         let usage = &charged.usage;
         let service = self.service(usage);
         let price_as = self.usual_price(usage, service);
         let record = Record {
+            failure: failure.map(|code| facts(code).2),
             model: &self.shape.model,
             path: self.dialect.path(),
             provider: self.lease.upstream().label(),

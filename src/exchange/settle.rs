@@ -1,5 +1,6 @@
 //! The end of every served request: what it cost, what is charged, what goes back.
 
+use super::count::Past;
 use super::{Exchange, Job, traced};
 use crate::config::MissingUsage;
 use crate::dialect::{Reading, Receipt};
@@ -31,10 +32,10 @@ impl Job {
         let held = self.hold.amount();
         self.describe(&cost);
         let (charged, shortfall) = cost.clone().bounded_by(held);
-        let (record, sheets) = self.record(&charged, shortfall);
+        let (record, sheets) = self.record(&charged, shortfall, self.failed());
         let mut outlay = self.outlay(Some(&cost.usage));
         self.pass.used(cost.usage.total_input().saturating_add(cost.usage.total_output()));
-        let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, watch, broken, .. } = *self;
+        let Self { exchange, lease, pass, shape, candidate, payer, hold, request_id, watch, broken, place, .. } = *self;
         let (dialect, mut trace) = (self.dialect, self.trace);
         let provider = lease.upstream().label();
         // Whoever sees that the hold has ended finds the places free.
@@ -66,11 +67,14 @@ impl Job {
             }
         };
         failpoint!("exchange.settled");
-        exchange.count_settled(watch, &candidate.id, &charged, broken.as_ref());
         outlay.charged = charged.total.get();
+        let model = &candidate.id;
+        let (outlay_of, broken) = (&outlay, broken.as_ref());
+        exchange.count_past(&Past { watch, place: &place, model, outlay: outlay_of, cost: Some(&charged), broken });
+        drop(place);
         exchange.pool.note(outlay);
         let change = if payer.one_shot { Some(give_change(&exchange, payer.account, &mut trace).await) } else { None };
-        traced::settled(trace, dialect, &candidate, charged.total, broken.as_ref());
+        traced::settled(trace, dialect, &candidate, charged.total, broken);
         tracing::debug!(request = %request_id, model = %shape.model, msat = charged.total.get(), "served");
         let receipt = Receipt {
             cost: charged,

@@ -19,55 +19,10 @@ pub async fn alive() -> &'static str {
     "ok"
 }
 
-/// Why a paid request could not be served now; nothing when it could. A mint that is left alone for a
-/// while is a reason when there is no other: keys with money on them are served all the same, but no
-/// token can be taken.
+/// Why a paid request could not be served now; nothing when it could: see [`Exchange::reasons`].
 pub(crate) async fn reasons(node: &Node) -> Vec<String> {
-    let exchange = &node.exchange;
-    let wallet = exchange.till.wallet();
-    let mut reasons = Vec::new();
-    if node.draining.is_cancelled() {
-        reasons.push("the node is shutting down".to_owned());
-    }
-    reasons.extend(wallet.halted());
-    if exchange.maintenance.is_on() {
-        reasons.push("the node is being maintained".to_owned());
-    }
-    if let Err(error) = exchange.ledger.store().setting("schema").await {
-        tracing::error!(%error, "the database does not answer");
-        reasons.push("the database does not answer".to_owned());
-    }
-    if exchange.metrics.jobs.fails("heartbeat") {
-        reasons.push("the database cannot be written".to_owned());
-    }
-    if exchange.pool.is_empty() {
-        reasons.push("no upstream is configured".to_owned());
-    }
-    if exchange.pool.is_barred() {
-        reasons.push("no upstream takes this node's account".to_owned());
-    }
-    if exchange.pool.is_down() {
-        reasons.push("no upstream answers at the moment".to_owned());
-    }
-    if wallet.mints().is_empty() {
-        reasons.push("no mint is configured".to_owned());
-    }
-    for mint in wallet.mints() {
-        if !wallet.knows(mint).await {
-            reasons.push(format!("the keysets of {mint} are not known yet"));
-        }
-    }
-    let health = wallet.health();
-    if !health.is_empty() && health.iter().all(|mint| matches!(mint.condition, Condition::Open { .. })) {
-        reasons.extend(health.iter().filter_map(|mint| Some(format!("{} {}", mint.mint, mint.complaint()?))));
-    }
-    if !exchange.market.has_models() {
-        reasons.push("no model is priced".to_owned());
-    }
-    if !exchange.market.is_priced() {
-        reasons.push("the price of bitcoin is not known".to_owned());
-    }
-    reasons
+    let draining = node.draining.is_cancelled().then(|| "the node is shutting down".to_owned());
+    draining.into_iter().chain(node.exchange.reasons().await).collect()
 }
 
 /// 200 when everything that a paid request needs is there, else 503 with the [`reasons`]. `mints` says how

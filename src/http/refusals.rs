@@ -1,5 +1,5 @@
 //! What the description of the API says of failures: the three shapes of their envelope, and every status with
-//! what it means. A test compares the statuses with those of [`super::envelope::facts`].
+//! what it means. A test compares the statuses with those of [`crate::failure::facts`].
 
 use std::collections::BTreeMap;
 

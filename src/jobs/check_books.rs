@@ -7,9 +7,6 @@ use async_trait::async_trait;
 use super::Job;
 use crate::audit::{Auditor, Latest, Verdict};
 
-/// Proofs that one mint is asked about each time: public mints limit their callers.
-pub const MOST_ASKED: usize = 1_000;
-
 /// Runs the audit and keeps its outcome.
 pub struct CheckBooks {
     pub auditor: Auditor,

@@ -2,8 +2,8 @@
 
 use sqlx::{AnyConnection, Row};
 
-use super::ids::Ids;
 use crate::money::Msat;
+use crate::store::ids::Ids;
 use crate::store::{Durability, Store, StoreError};
 
 /// Row id of an account.

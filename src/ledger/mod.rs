@@ -19,7 +19,6 @@
 pub mod account;
 pub mod books;
 pub mod hold;
-pub mod ids;
 pub mod keys;
 mod live;
 pub mod repo;
@@ -39,9 +38,9 @@ use crate::clock::SharedClock;
 use crate::money::Msat;
 use crate::store::{Store, StoreError};
 
+use crate::store::ids::Ids;
 pub use account::{Account, AccountId, AccountKind, Balance};
 pub use hold::{Hold, Settlement};
-use ids::Ids;
 use live::Live;
 pub use terms::Source;
 use writer::Entry;

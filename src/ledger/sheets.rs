@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Ledger;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::vault::hex;
 
 /// Digits of the hash that name a sheet.
@@ -88,7 +88,7 @@ impl Ledger {
     /// # Errors
     /// When the database does not answer.
     pub async fn sheet(&self, id: &str) -> Result<Option<String>, StoreError> {
-        repo::find(self.store(), id).await
+        find(self.store(), id).await
     }
 
     /// A record (see [`super::Hold::noting`]) with all that it says: what it names a sheet for is put in its place.
@@ -129,4 +129,12 @@ impl Ledger {
         }
         Ok(whole)
     }
+}
+
+/// The same, for who has no ledger.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(store: &Store, id: &str) -> Result<Option<String>, StoreError> {
+    repo::find(store, id).await
 }

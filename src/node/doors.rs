@@ -11,9 +11,9 @@ use tokio_util::task::TaskTracker;
 use super::StartError;
 use crate::config::Config;
 use crate::exchange::Exchange;
-use crate::http::{self, Router};
 use crate::http::peer::Proxies;
 use crate::http::serve::{self, Entrance};
+use crate::http::{self, Router};
 use crate::openapi::{self, About, Described};
 use crate::tor::Visits;
 

@@ -1,6 +1,7 @@
 //! What all pages share that are rendered here, the operator's and the visitors': their headers, whose
 //! forms are taken, how figures are written, and codes to scan.
 
+pub(crate) mod csv;
 pub(crate) mod format;
 pub(crate) mod qr;
 
@@ -22,6 +23,13 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (header::REFERRER_POLICY, "same-origin"),
     (header::X_FRAME_OPTIONS, "DENY"),
 ];
+
+/// The policy of a page that is whole without its script, which comes from this node.
+pub(crate) const WITH_SCRIPT: (HeaderName, &str) = (
+    header::CONTENT_SECURITY_POLICY,
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; \
+     frame-ancestors 'none'; base-uri 'none'",
+);
 
 /// Sets the headers of a page, as far as the page has not set them itself.
 pub(crate) async fn harden(mut response: Response) -> Response {

@@ -7,10 +7,13 @@
 
 mod board;
 mod repo;
+pub mod sums;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+pub use sums::{Sum, Sums};
 
 pub use board::{Board, POINTS, SLOT_MS, Share, Span, Standing, State};
 
@@ -53,6 +56,7 @@ pub struct Traffic {
     waiting: Mutex<BTreeMap<(String, u32), Tally>>,
     seen: Mutex<Seen>,
     board: RwLock<Arc<Board>>,
+    sums: Sums,
 }
 
 /// What was read of the table.
@@ -70,6 +74,7 @@ impl Default for Traffic {
             waiting: Mutex::default(),
             seen: Mutex::default(),
             board: RwLock::default(),
+            sums: Sums::default(),
         }
     }
 }
@@ -89,6 +94,12 @@ impl Traffic {
         }
     }
 
+    /// The sums that the operator sees.
+    #[must_use]
+    pub fn sums(&self) -> &Sums {
+        &self.sums
+    }
+
     /// What the page shows.
     #[must_use]
     pub fn board(&self) -> Arc<Board> {
@@ -100,6 +111,7 @@ impl Traffic {
     /// # Errors
     /// When the database fails. What waits goes on waiting.
     pub async fn keep(&self, store: &Store, now_ms: i64) -> Result<(), StoreError> {
+        self.sums.keep(store).await?;
         let now = slot_of(now_ms).unwrap_or_default();
         for (model, count) in self.counts.sorted() {
             self.put_aside(model, Packed(count.swap(0, Ordering::Relaxed)));

@@ -75,6 +75,12 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: "",
         postgres: include_str!("../migrations/0024_key_management.postgres.sql"),
     },
+    Migration {
+        version: 25,
+        common: include_str!("../migrations/0025_request_sums.sql"),
+        sqlite: include_str!("../migrations/0025_request_sums.sqlite.sql"),
+        postgres: include_str!("../migrations/0025_request_sums.postgres.sql"),
+    },
     Migration { version: 26, common: include_str!("../migrations/0026_pages.sql"), sqlite: "", postgres: "" },
     Migration { version: 27, common: include_str!("../migrations/0027_alarms.sql"), sqlite: "", postgres: "" },
     Migration { version: 28, common: include_str!("../migrations/0028_outlays.sql"), sqlite: "", postgres: "" },

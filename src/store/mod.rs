@@ -9,6 +9,7 @@
 //! No transaction is ever open while the node talks to a mint, an upstream or a client.
 
 mod dump;
+pub mod ids;
 mod lineage;
 mod lock;
 mod migrate;

@@ -26,6 +26,7 @@ mod own_list;
 mod pool;
 mod provider;
 pub mod repo;
+pub mod retention;
 mod sealed;
 mod sending;
 mod sticky;

@@ -4,7 +4,6 @@
 //! may lose the last seconds of it, and no client's money depends on it. Days and months are UTC's.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rust_decimal::Decimal;
@@ -14,10 +13,6 @@ use super::repo;
 use crate::store::{Store, StoreError};
 
 const DAY_MS: i64 = 86_400_000;
-/// How long it is kept of each request what it cost. The sums of days are kept for ever.
-const KEPT_MS: i64 = 90 * DAY_MS;
-/// Between two looks for what is older.
-const PRUNING_MS: i64 = 60_000;
 
 /// What one request cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +46,12 @@ pub(super) struct Spent {
 pub(super) struct Outlays {
     waiting: Mutex<Vec<Outlay>>,
     spent: Mutex<HashMap<Arc<str>, Spent>>,
-    pruned_ms: AtomicI64,
 }
 
 impl Outlay {
     /// Rounded up: a cap errs on the side of the operator.
-    pub(super) fn nano_usd(&self) -> Option<i64> {
+    #[must_use]
+    pub fn nano_usd(&self) -> Option<i64> {
         self.usd.and_then(nano)
     }
 
@@ -100,12 +95,8 @@ impl Outlays {
         (Decimal::new(spent.today, 9), Decimal::new(spent.month, 9))
     }
 
-    /// Writes what waits, forgets what is old, and reads the sums anew: other processes spend too.
+    /// Writes what waits, and reads the sums anew: other processes spend too.
     pub(super) async fn flush(&self, store: &Store, now_ms: i64) -> Result<(), StoreError> {
-        if now_ms.saturating_sub(self.pruned_ms.load(Ordering::Relaxed)).saturating_abs() >= PRUNING_MS {
-            repo::prune_outlays(store, now_ms.saturating_sub(KEPT_MS)).await?;
-            self.pruned_ms.store(now_ms, Ordering::Relaxed);
-        }
         let mut taken = std::mem::take(&mut *self.waiting());
         let mut written = 0_usize;
         let mut outcome = Ok(());

@@ -7,8 +7,8 @@ use super::provider::Upstream;
 use super::repo::{self, Stored};
 use super::sealed;
 use crate::config::{self, Upstreams};
-use crate::store::{Store, StoreError};
 use crate::net::way::Way;
+use crate::store::{Store, StoreError};
 use crate::vault::{Vault, VaultError};
 
 /// Why nothing was stored.

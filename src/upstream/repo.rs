@@ -151,19 +151,6 @@ async fn insert(tx: &mut Tx, sql: &str, rows: &[Outlay]) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Forgets what requests cost that were made before, some of them at a time.
-pub(super) async fn prune_outlays(store: &Store, before_ms: i64) -> Result<(), StoreError> {
-    let mut tx = store.begin(Durability::ProcessSafe).await?;
-    sqlx::query(
-        "DELETE FROM outlays WHERE id IN (SELECT o.id FROM \
-         (SELECT id, created_at FROM outlays ORDER BY id LIMIT 10000) o WHERE o.created_at < $1)",
-    )
-    .bind(before_ms)
-    .execute(&mut *tx)
-    .await?;
-    tx.commit().await
-}
-
 /// One statement for so many rows. A row that is there has been written by an attempt whose outcome was not known.
 fn insert_outlays(rows: usize, numbered: bool) -> String {
     const COLUMNS: usize = 8;
@@ -179,36 +166,6 @@ fn insert_outlays(rows: usize, numbered: bool) -> String {
          ON CONFLICT (id) DO NOTHING",
         rows.join(", ")
     )
-}
-
-/// What requests since then cost at an upstream, and what clients were charged for them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Margin {
-    pub upstream: String,
-    pub requests: i64,
-    /// What is known of it.
-    pub cost_msat: i64,
-    pub charged_msat: i64,
-}
-
-/// The margins at all upstreams since then, of requests whose ids are not below `from_id`: only these are looked at.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn margins(store: &Store, from_id: i64, since_ms: i64) -> Result<Vec<Margin>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT upstream, COUNT(*), CAST(COALESCE(SUM(msat), 0) AS BIGINT), CAST(SUM(charged) AS BIGINT) \
-         FROM outlays WHERE id >= $1 AND created_at > $2 GROUP BY upstream",
-    )
-    .bind(from_id)
-    .bind(since_ms)
-    .fetch_all(store.read())
-    .await?;
-    let margin = |row: &sqlx::any::AnyRow| {
-        let (upstream, requests) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(Margin { upstream, requests, cost_msat: row.try_get(2)?, charged_msat: row.try_get(3)? })
-    };
-    rows.iter().map(margin).collect()
 }
 
 /// What was spent at each upstream on this day, and since the first of its month, in nanodollars.

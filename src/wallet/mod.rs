@@ -48,8 +48,8 @@ mod sweep;
 pub mod token;
 mod topup;
 mod unclaimed;
-pub mod watch;
 pub mod underway;
+pub mod watch;
 pub mod withdraw;
 
 use std::collections::HashMap;

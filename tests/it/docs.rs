@@ -138,7 +138,7 @@ fn failures() -> BTreeMap<String, (String, String)> {
         syn::Item::Enum(code) if code.ident == "Code" => Some(code.variants),
         _ => None,
     });
-    let facts = read("http/envelope.rs").items.into_iter().find_map(|item| match item {
+    let facts = read("failure.rs").items.into_iter().find_map(|item| match item {
         syn::Item::Fn(facts) if facts.sig.ident == "facts" => Some(facts.block.stmts),
         _ => None,
     });

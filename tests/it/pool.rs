@@ -9,6 +9,9 @@ use reqwest::Response;
 use serde_json::{Value, json};
 use sqlx::Row;
 
+use coinslot::config::Retention;
+use coinslot::upstream::retention::{self, Forgotten};
+
 use crate::support::answers::until;
 use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
@@ -675,11 +678,17 @@ async fn what_a_request_cost_is_beside_what_was_charged() {
     let receipt = world.node.get(&format!("/v1/receipts/{id}")).bearer_auth(&world.key).send().await.unwrap();
     let receipt = receipt.text().await.unwrap();
     assert!(receipt.contains("captured") && NAMES.iter().all(|name| !receipt.contains(name)), "{receipt}");
-    // It is kept for ninety days, and the sums for ever.
+    // It is kept for ninety days, for seven where nothing was charged, and the sums for ever.
+    let day = Duration::from_secs(86_400);
+    let retention = Retention { requests: Some(90 * day), failed: Some(7 * day) };
     let count = async |sql: &'static str| sqlx::query(sql).fetch_one(store.read()).await.unwrap().get::<i64, _>(0);
-    for (days, left) in [(89, 2), (2, 0)] {
-        world.clock.step(Duration::from_secs(days * 86_400));
-        world.node.running().exchange().pool.flush(store).await.unwrap();
+    for (days, requests, failed, left) in [(6, 0, 0, 2), (2, 0, 1, 1), (81, 0, 0, 1), (2, 1, 0, 0)] {
+        world.clock.step(days * day);
+        let now_ms = coinslot::clock::Clock::now_ms(&*world.clock);
+        let expected = Forgotten { requests, failed };
+        assert_eq!(retention::preview(store, retention, now_ms).await.unwrap(), expected, "after {days} days more");
+        assert_eq!(retention::prune(store, Retention::default(), now_ms).await.unwrap(), Forgotten::default());
+        assert_eq!(retention::prune(store, retention, now_ms).await.unwrap(), expected, "after {days} days more");
         assert_eq!(count("SELECT COUNT(*) FROM outlays").await, left, "after {days} days more");
     }
     assert_eq!(count("SELECT CAST(SUM(requests) AS BIGINT) FROM upstream_days").await, 2);

@@ -567,6 +567,11 @@ impl<'a> Browser<'a> {
         &self.cookie
     }
 
+    /// The answer, whatever it is.
+    pub async fn open(&self, path: &str) -> reqwest::Response {
+        self.node.get(path).header("cookie", &self.cookie).send().await.unwrap()
+    }
+
     pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> reqwest::Response {
         let mut body = url::form_urlencoded::Serializer::new(String::new());
         body.extend_pairs(form);

@@ -122,7 +122,7 @@ fn night(multiplier: &str) -> Window {
     }
 }
 
-fn command(node: &TestNode, verb: &str, words: &[&str], input: &str) -> Output {
+pub fn command(node: &TestNode, verb: &str, words: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
     command.env_clear().envs(node.settings()).current_dir(std::env::temp_dir()).arg(verb).args(words);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -134,7 +134,7 @@ fn said(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap() + &String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn done(output: &Output) -> String {
+pub fn done(output: &Output) -> String {
     assert!(output.status.success(), "{}", said(output));
     said(output)
 }

@@ -15,6 +15,7 @@ pub mod chaos;
 pub mod clock;
 pub mod db;
 pub mod endpoints;
+pub mod fill;
 pub mod hook;
 pub mod lnurl;
 pub mod lossy;

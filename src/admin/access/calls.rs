@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use super::{Scope, Token, View, Wanted, signing, tokens};
 use crate::admin::api::{ApiError, Body, Complaint, Part, read_body};
 use crate::admin::operator::{Actor, Operator};
-use crate::admin::session::{self, HOUR_IN_SECONDS, Via};
 use crate::admin::password::Door;
+use crate::admin::session::{self, HOUR_IN_SECONDS, Via};
 use crate::admin::{AdminError, AdminState, repo};
 use crate::config::Secret;
 

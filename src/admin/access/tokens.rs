@@ -68,7 +68,8 @@ pub(in crate::admin) async fn create(
         return Err(AdminError::conflict(format!("There are {MOST_TOKENS} tokens already. Revoke some first.")));
     }
     let detail = json!({ "id": token.id, "scopes": token.scopes, "expires_at": token.expires_at });
-    trail::record(store, actor.as_str(), Act { action: "tokens.create", subject: &token.name }, &detail, now_ms).await?;
+    trail::record(store, actor.as_str(), Act { action: "tokens.create", subject: &token.name }, &detail, now_ms)
+        .await?;
     Ok((token, secret))
 }
 
@@ -111,6 +112,7 @@ pub(in crate::admin) async fn revoke(store: &Store, actor: &Actor, id: &str, now
     let unknown = || AdminError::not_found("There is no such token.");
     let id = uuid::Uuid::parse_str(id).map_err(|_| unknown())?.to_string();
     let name = repo::remove_token(store, &id).await?.ok_or_else(unknown)?;
-    trail::record(store, actor.as_str(), Act { action: "tokens.revoke", subject: &name }, &json!({ "id": id }), now_ms).await?;
+    trail::record(store, actor.as_str(), Act { action: "tokens.revoke", subject: &name }, &json!({ "id": id }), now_ms)
+        .await?;
     Ok(())
 }

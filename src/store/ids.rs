@@ -37,6 +37,12 @@ pub const fn first_at(ms: i64) -> i64 {
     (ms & MILLIS_MASK) << (COUNTER_BITS + PROCESS_BITS)
 }
 
+/// When an id was made, in ms since the Unix epoch.
+#[must_use]
+pub const fn made_ms(id: i64) -> i64 {
+    id >> (COUNTER_BITS + PROCESS_BITS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +55,6 @@ mod tests {
         assert!(many.iter().all(|id| *id > 0));
         assert!(ids.next(1_790_000_000_001) > *many.iter().max().unwrap());
         assert!(many.iter().all(|id| (first_at(1_790_000_000_000)..first_at(1_790_000_000_001)).contains(id)));
+        assert!(many.iter().all(|id| made_ms(*id) == 1_790_000_000_000));
     }
 }

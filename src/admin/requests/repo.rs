@@ -1,0 +1,304 @@
+//! The statements behind the requests. All of them run on SQLite and PostgreSQL alike.
+//!
+//! A request is the row of its hold, and no index was made for these pages: placing a hold is what every request
+//! waits for. Ids of holds sort by time, so the list is a walk along them, backwards from a place, and what is looked
+//! for is picked out on the way. How long such a walk may be is bounded; where a model or an upstream is looked for,
+//! the hourly sums say which hours can be left out. What a key was charged for is found along the chain of its
+//! charges, and what runs by the index over open holds.
+
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::filter::{Filter, Status};
+use crate::ledger::AccountId;
+use crate::store::{Store, StoreError};
+
+/// What the upstreams did for the requests: written beside the money, a moment later.
+const WITH_OUTLAYS: &str = "LEFT JOIN outlays o ON o.id = h.id";
+
+const COLUMNS: &str = "h.id, h.request, h.state, h.amount, h.charged, h.created_at, h.ended_at, h.receipt, \
+    COALESCE(SUBSTR(a.key_hash, 1, 8), ''), a.kind, o.upstream, o.msat";
+
+/// A request for which money was set aside.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// Of the hold.
+    pub hold: i64,
+    pub id: String,
+    pub state: String,
+    pub held_msat: i64,
+    pub charged_msat: i64,
+    pub began_ms: i64,
+    pub ended_ms: Option<i64>,
+    /// See [`crate::ledger::Hold::noting`].
+    pub record: String,
+    /// The first digits of the hash of the key.
+    pub key: String,
+    /// A token that rode along, rather than a key.
+    pub is_token: bool,
+    pub upstream: Option<String>,
+    pub cost_msat: Option<i64>,
+}
+
+fn read(row: &AnyRow) -> Result<Row, StoreError> {
+    Ok(Row {
+        hold: row.try_get(0)?,
+        id: row.try_get(1)?,
+        state: row.try_get(2)?,
+        held_msat: row.try_get(3)?,
+        charged_msat: row.try_get(4)?,
+        began_ms: row.try_get(5)?,
+        ended_ms: row.try_get(6)?,
+        record: row.try_get(7)?,
+        key: row.try_get(8)?,
+        is_token: row.try_get::<String, _>(9)? == "token",
+        upstream: row.try_get(10)?,
+        cost_msat: row.try_get(11)?,
+    })
+}
+
+/// Conditions on a request in SQL, and the texts that they name, the first of them as `$first`.
+struct Conditions {
+    sql: String,
+    texts: Vec<String>,
+    first: usize,
+}
+
+impl Conditions {
+    fn of(filter: &Filter, first: usize) -> Self {
+        let mut these = Self { sql: String::new(), texts: Vec::new(), first };
+        if let Some(model) = &filter.model {
+            // A record begins with the model, or with the failure and then the model.
+            let name = escaped(&serde_json::Value::from(model.as_str()).to_string());
+            let plain = these.mark(format!("{{\"model\":{name},%"));
+            let failed = these.mark(format!("{{\"failure\":\"%\",\"model\":{name},%"));
+            these.push(&format!("(h.receipt LIKE {plain} ESCAPE '!' OR h.receipt LIKE {failed} ESCAPE '!')"));
+        }
+        if let Some(upstream) = &filter.upstream {
+            let upstream = these.mark(upstream.clone());
+            these.push(&format!("o.upstream = {upstream}"));
+        }
+        match &filter.status {
+            None => {}
+            Some(Status::Running) => these.push("h.state = 'open'"),
+            Some(Status::Charged) => these.push("h.charged > 0"),
+            Some(Status::Free) => {
+                these.push("h.state <> 'open' AND h.charged = 0 AND h.receipt NOT LIKE '{\"failure\":%'")
+            }
+            Some(Status::Failed) => these.push("h.receipt LIKE '{\"failure\":%'"),
+            Some(Status::FailedWith(code)) => {
+                let code = these.mark(format!("{{\"failure\":\"{}\",%", escaped(code)));
+                these.push(&format!("h.receipt LIKE {code} ESCAPE '!'"));
+            }
+        }
+        these
+    }
+
+    fn push(&mut self, condition: &str) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(condition);
+    }
+
+    /// The mark of one more text.
+    fn mark(&mut self, text: String) -> String {
+        self.texts.push(text);
+        format!("${}", self.first.saturating_add(self.texts.len()).saturating_sub(1))
+    }
+}
+
+/// A text that stands for itself in LIKE, with `!` as the escape.
+fn escaped(text: &str) -> String {
+    text.replace('!', "!!").replace('%', "!%").replace('_', "!_")
+}
+
+/// Where a walk along the requests goes: backwards, from below the first id down to the second one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub below: i64,
+    pub down_to: i64,
+}
+
+/// What a part of a walk came to.
+pub(super) struct Part {
+    pub rows: Vec<Row>,
+    /// The last id that was looked at; `None`: there were no more.
+    pub reached: Option<i64>,
+}
+
+/// Looks at so many requests, the newest first, and picks out at most `limit` of them.
+pub(super) async fn walk(store: &Store, filter: &Filter, way: Way, looks: i64, limit: i64) -> Result<Part, StoreError> {
+    let row = sqlx::query(
+        "SELECT MIN(id), COUNT(*) FROM \
+         (SELECT id FROM holds WHERE id < $1 AND id >= $2 ORDER BY id DESC LIMIT $3) AS looked_at",
+    )
+    .bind(way.below)
+    .bind(way.down_to)
+    .bind(looks)
+    .fetch_one(store.read())
+    .await?;
+    let (lowest, count): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let Some(lowest) = lowest else { return Ok(Part { rows: Vec::new(), reached: None }) };
+    let conditions = Conditions::of(filter, 4);
+    let sql = format!(
+        "SELECT {COLUMNS} FROM holds h JOIN accounts a ON a.id = COALESCE(h.spender, h.account) {WITH_OUTLAYS} \
+         WHERE h.id < $1 AND h.id >= $2{} ORDER BY h.id DESC LIMIT $3",
+        conditions.sql
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(way.below).bind(lowest).bind(limit);
+    for text in conditions.texts {
+        query = query.bind(text);
+    }
+    let rows = query.fetch_all(store.read()).await?;
+    let rows = rows.iter().map(read).collect::<Result<Vec<Row>, _>>()?;
+    let is_full = rows.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+    let reached = if is_full { rows.last().map(|row| row.hold) } else { (count >= looks).then_some(lowest) };
+    Ok(Part { rows, reached })
+}
+
+/// The requests that run now, of every process, the newest first.
+pub(crate) async fn running(store: &Store, limit: i64) -> Result<Vec<Row>, StoreError> {
+    // They are few: found by the index over them, and never by a walk along all requests.
+    let sql = format!(
+        "WITH running AS MATERIALIZED (SELECT id AS hold FROM holds WHERE state = 'open' AND owner >= '') \
+         SELECT {COLUMNS} FROM running r JOIN holds h ON h.id = r.hold \
+         JOIN accounts a ON a.id = COALESCE(h.spender, h.account) {WITH_OUTLAYS} ORDER BY h.id DESC LIMIT $1"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(limit).fetch_all(store.read()).await?;
+    rows.iter().map(read).collect()
+}
+
+/// A key that is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    pub id: AccountId,
+    /// It spends another's money: see [`crate::ledger::terms`].
+    pub is_child: bool,
+}
+
+/// The keys and tokens whose hash begins like this.
+pub(super) async fn keys(store: &Store, prefix: &str, limit: i64) -> Result<Vec<Key>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT a.id, CASE WHEN t.parent IS NULL THEN 0 ELSE 1 END FROM accounts a \
+         LEFT JOIN key_terms t ON t.account = a.id WHERE a.key_hash >= $1 AND a.key_hash < $2 \
+         ORDER BY a.key_hash LIMIT $3",
+    )
+    // A hash is of hexadecimal digits.
+    .bind(prefix)
+    .bind(format!("{prefix}g"))
+    .bind(limit)
+    .fetch_all(store.read())
+    .await?;
+    let key = |row: &AnyRow| Ok(Key { id: AccountId(row.try_get(0)?), is_child: row.try_get::<i64, _>(1)? != 0 });
+    rows.iter().map(key).collect()
+}
+
+/// Most charges of a key that are looked at.
+const CHAIN: i64 = 20_000;
+
+/// The latest requests that a key was charged for, with ids like that: at most `limit`, the newest first. Of a key
+/// with children, theirs too.
+pub(super) async fn charges(store: &Store, key: Key, way: Way, limit: i64) -> Result<Vec<i64>, StoreError> {
+    let query = if key.is_child {
+        sqlx::query(
+            "SELECT id FROM holds WHERE spender = $1 AND id < $2 AND id >= $3 AND charged > 0 ORDER BY id DESC LIMIT $4",
+        )
+    } else {
+        // The chain is in the order in which they ended.
+        sqlx::query(
+            "WITH RECURSIVE chain (id, place) AS (\
+             SELECT last_charge, CAST(1 AS BIGINT) FROM accounts WHERE id = $1 UNION ALL \
+             SELECT t.previous, c.place + 1 FROM chain c JOIN transfers t ON t.id = c.id WHERE c.place < $5) \
+             SELECT -id FROM chain WHERE id IS NOT NULL AND -id < $2 AND -id >= $3 ORDER BY -id DESC LIMIT $4",
+        )
+    };
+    let query = query.bind(key.id.get()).bind(way.below).bind(way.down_to).bind(limit);
+    let query = if key.is_child { query } else { query.bind(CHAIN) };
+    query.fetch_all(store.read()).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Those of these requests that the filter takes, the newest first.
+pub(super) async fn among(store: &Store, filter: &Filter, ids: &[i64]) -> Result<Vec<Row>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Numbers as they are: in SQLite, to bind many marks takes longer than to look them all up.
+    let numbers: Vec<String> = ids.iter().map(i64::to_string).collect();
+    let conditions = Conditions::of(filter, 1);
+    let sql = format!(
+        "SELECT {COLUMNS} FROM holds h JOIN accounts a ON a.id = COALESCE(h.spender, h.account) {WITH_OUTLAYS} \
+         WHERE h.id IN ({}){} ORDER BY h.id DESC",
+        numbers.join(", "),
+        conditions.sql
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+    for text in conditions.texts {
+        query = query.bind(text);
+    }
+    query.fetch_all(store.read()).await?.iter().map(read).collect()
+}
+
+/// The request with this id.
+pub(crate) async fn one(store: &Store, request: &str) -> Result<Option<Row>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM (SELECT * FROM holds WHERE request = $1 ORDER BY id DESC LIMIT 1) h \
+         JOIN accounts a ON a.id = COALESCE(h.spender, h.account) {WITH_OUTLAYS}"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(request.to_owned()).fetch_optional(store.read()).await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Whose money a request spent, and how it came there.
+#[derive(Clone, Debug)]
+pub(crate) struct Paid {
+    pub account: i64,
+    /// Where the money is, and goes back to.
+    pub mint: String,
+    pub unit: String,
+    /// The first digits of the hash of the key whose money it is, where another spends it.
+    pub parent: Option<String>,
+}
+
+pub(crate) async fn paid(store: &Store, hold: i64) -> Result<Option<Paid>, StoreError> {
+    let row = sqlx::query(
+        "SELECT a.id, a.mint, a.unit, CASE WHEN h.spender <> h.account THEN SUBSTR(a.key_hash, 1, 8) END \
+         FROM holds h JOIN accounts a ON a.id = h.account WHERE h.id = $1",
+    )
+    .bind(hold)
+    .fetch_optional(store.read())
+    .await?;
+    let paid = |row: AnyRow| {
+        let (account, mint, unit) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        Ok(Paid { account, mint, unit, parent: row.try_get(3)? })
+    };
+    row.map(paid).transpose()
+}
+
+/// Something that was done at a mint for the token of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    pub kind: String,
+    pub state: String,
+    /// What became of the token that was made.
+    pub fate: String,
+    pub mint: String,
+    pub amount_msat: i64,
+    pub at_ms: i64,
+}
+
+/// What was done at mints for this account, the oldest first.
+pub(crate) async fn operations(store: &Store, account: i64, limit: i64) -> Result<Vec<Operation>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT kind, state, fate, mint, amount, created_at FROM operations WHERE account = $1 \
+         ORDER BY created_at LIMIT $2",
+    )
+    .bind(account)
+    .bind(limit)
+    .fetch_all(store.read())
+    .await?;
+    let operation = |row: &AnyRow| {
+        let (kind, state, fate) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let (mint, amount_msat, at_ms) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
+        Ok(Operation { kind, state, fate, mint, amount_msat, at_ms })
+    };
+    rows.iter().map(operation).collect()
+}
