@@ -16,10 +16,12 @@ use crate::dialect::Protocol;
 use crate::failure::{About, Blame, Code, Failure, Funds, Retry};
 use crate::wallet::PaymentRequest;
 
+/// The `type` of most failures that the client can do something about.
+const INVALID: &str = "invalid_request_error";
+
 /// Status, `type` and `code` of a failure.
 #[must_use]
 pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
-    const INVALID: &str = "invalid_request_error";
     match code {
         Code::MissingApiKey => (401, INVALID, "missing_api_key"),
         Code::Unauthorized => (401, INVALID, "unauthorized"),
