@@ -1,7 +1,7 @@
 //! The description of the HTTP interface (OpenAPI 3.1). A route is mounted together with what is said of it, so
 //! there is none without a description; `tests/it/openapi.rs` sees that nothing is mounted in another way.
 //!
-//! * [`Described`]: routes with their descriptions. [`publish`]: the whole as `/openapi.json`, and a viewer.
+//! * [`Described`]: routes with their descriptions. [`publish()`]: the whole as `/openapi.json`, and a viewer.
 //! * [`say`]: a description in code, for routes that come from a table. Other handlers have theirs in
 //!   `#[utoipa::path]`.
 

@@ -33,7 +33,6 @@ pub struct About<'a> {
 }
 
 /// All routes, and the description of all as a route more, with its viewer.
-#[must_use]
 pub fn publish(all: Described<()>, about: About<'_>) -> Router {
     let all = all.merge(viewer());
     let Described { router, paths, schemas } = all.merge(described());

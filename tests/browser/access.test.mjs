@@ -59,7 +59,8 @@ for (const view of VIEWS) {
       const { page, check, close } = await open(browser, world, { ...view, script: true });
       await page.goto(`${world.origin}/docs`);
       await page.getByRole("link", { name: "every call" }).click();
-      await page.getByText("/v1/chat/completions", { exact: true }).first().waitFor();
+      for (const tag of ["sold", "node"]) await page.locator(`#operations-tag-${tag}`).getByRole("button").click();
+      await page.locator("#operations-sold-post_v1_chat_completions").waitFor();
       // One that is opened and tried.
       await page.locator("#operations-node-get_v1_info").getByRole("button").first().click();
       await page.getByRole("button", { name: "Try it out" }).click();

@@ -46,7 +46,8 @@ def main():
         operator = ask(f"{origin}/admin/api/cli-tokens", wanted, {"authorization": f"Bearer {session}"})
         operator = json.loads(operator)["token"]
         runs = [
-            ("nobody", None, ["--exclude-path-regex", KEPT + "|^/admin/api/"]),
+            # The pages' forms are looked at only where a page sent them.
+            ("nobody", None, ["--exclude-path-regex", KEPT + "|^/admin/api/", "--header", f"Origin: {origin}"]),
             ("a key", token(), ["--exclude-path-regex", KEPT + "|^/admin/api/", "--include-tag", "sold", "--include-tag", "money"]),
             ("a refund", token(), ["--include-path", "/v1/balance/refund"]),
             ("the operator", operator, ["--include-path-regex", "^/admin/api/", "--exclude-path-regex", KEPT]),
