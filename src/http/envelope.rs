@@ -18,6 +18,7 @@ use crate::wallet::PaymentRequest;
 
 /// Status, `type` and `code` of a failure.
 #[must_use]
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
     const INVALID: &str = "invalid_request_error";
     match code {
