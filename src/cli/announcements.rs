@@ -122,7 +122,7 @@ fn as_json(one: &Announcement, now_ms: i64) -> Value {
 }
 
 fn line(one: &Announcement, now_ms: i64) -> String {
-    let until = one.text.ends_ms.map_or_else(|| "until it is removed".to_owned(), |end| format::utc(end));
+    let until = one.text.ends_ms.map_or_else(|| "until it is removed".to_owned(), format::utc);
     let now = if one.is_shown(now_ms) { " (shown now)" } else { "" };
     let level = one.text.level.as_str();
     format!("{} {level:<8} {} to {until}: {}{now}\n", one.id, format::utc(one.text.starts_ms), one.text.title)

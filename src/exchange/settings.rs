@@ -100,8 +100,7 @@ fn is_later(name: &str) -> bool {
 /// node from starting.
 #[must_use]
 pub fn in_force(environment: &Config, mut told: Told) -> (Config, Told) {
-    loop {
-        let Err(Faults(faults)) = environment.over(&told) else { break };
+    while let Err(Faults(faults)) = environment.over(&told) {
         for fault in &faults {
             tracing::error!(%fault, "a stored setting cannot be read, and does not count");
         }

@@ -71,8 +71,11 @@ pub async fn described(store: &Store, vault: &Vault) -> Result<Vec<Described>, O
     Ok(all)
 }
 
+/// Members of an entry.
+type Members = Map<String, Value>;
+
 /// The open and the sealed members of a row.
-fn parts(row: &Stored, vault: &Vault) -> Result<(Map<String, Value>, Map<String, Value>), OwnError> {
+fn parts(row: &Stored, vault: &Vault) -> Result<(Members, Members), OwnError> {
     let unreadable = || OwnError::Invalid(format!("the stored upstream {} cannot be read", row.name));
     let spec: Value = serde_json::from_str(&row.spec).map_err(|_| unreadable())?;
     let secrets = sealed::secrets(row, vault).map_err(|_| unreadable())?;

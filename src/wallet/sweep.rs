@@ -46,6 +46,9 @@ impl Wallet {
     /// # Errors
     /// When the database does not answer.
     pub async fn refill(&self) -> Result<usize, WalletError> {
+        if self.inner.ladder.get().coins == 0 {
+            return Ok(0);
+        }
         let mut made: usize = 0;
         for trusted in self.inner.mints.values() {
             for unit in [MintUnit::Sat, MintUnit::Msat] {

@@ -57,7 +57,9 @@ impl<'a> Program<'a> {
 
 /// What the program says to these words, beside the node.
 pub fn coinslot(settings: &BTreeMap<String, String>, words: &[&str]) -> Output {
-    let mut command = Command::new(option_env!("CARGO_BIN_EXE_coinslot").expect("built with tests"));
+    // The demo shares this file, and is built without it.
+    let program = option_env!("CARGO_BIN_EXE_coinslot");
+    let mut command = Command::new(program.expect("built with tests"));
     command.env_clear().envs(settings).current_dir(std::env::temp_dir()).args(words);
     command.output().expect("the program runs")
 }
