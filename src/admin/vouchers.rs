@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::frame::Frame;
 use super::session::{self, Session};
-use super::{AdminError, AdminState, format, page};
+use super::{AdminError, AdminState, format, page, repo};
 use crate::ledger::vouchers::repo::Which;
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, MAX_BATCH, State as VoucherState, Voucher};
 use crate::money::Sat;
@@ -159,13 +159,13 @@ async fn render(
     message: String,
     codes: Vec<String>,
 ) -> Result<Response, AdminError> {
-    let books = state.ledger.books().await?;
+    let (earned, promised) = repo::earned_and_promised(state.ledger.store()).await?;
     let vouchers = state.ledger.vouchers(LISTED).await?;
     let now_ms = state.now_ms();
     let frame = Frame::of(&state, session, PATH);
     let html = page(&Page {
-        earnings: frame.amount(&books.earnings),
-        promised: frame.amount(&books.vouchers),
+        earnings: frame.amount(&earned),
+        promised: frame.amount(&promised),
         rows: vouchers.iter().map(|voucher| row(voucher, &frame, now_ms)).collect(),
         frame,
         batch: session::random_token(),
