@@ -128,6 +128,19 @@ pub(super) async fn unfinished(store: &Store) -> Result<Unfinished, StoreError> 
     Ok(Unfinished { count: row.try_get(0)?, oldest_ms: row.try_get(1)? })
 }
 
+/// What was earned and is there, and what vouchers promise of what was: from the few accounts of the house, and from
+/// the vouchers.
+pub(super) async fn earned_and_promised(store: &Store) -> Result<(i64, i64), StoreError> {
+    let row = sqlx::query(
+        "SELECT (SELECT CAST(COALESCE(SUM(posted), 0) AS BIGINT) FROM accounts \
+         WHERE key_hash IS NULL AND kind IN ('income', 'mint_fees')), \
+         (SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM vouchers WHERE state = 'open')",
+    )
+    .fetch_one(store.read())
+    .await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
 /// The first digits of the hash of a key.
 pub(super) async fn short_hash(store: &Store, account: i64) -> Result<Option<String>, StoreError> {
     let row = sqlx::query("SELECT COALESCE(SUBSTR(key_hash, 1, 8), '') FROM accounts WHERE id = $1").bind(account);

@@ -19,7 +19,7 @@ use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::{self, Session};
 use super::trail::{self, Act};
-use super::{AdminError, AdminState, format, page};
+use super::{AdminError, AdminState, format, page, repo};
 use crate::ledger::vouchers::repo::Which;
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, MAX_BATCH, State as VoucherState, Voucher};
 use crate::money::Sat;
@@ -69,15 +69,15 @@ struct One {
 }
 
 async fn view(state: &AdminState, after: Option<i64>) -> Result<View, AdminError> {
-    let books = state.ledger.books().await?;
+    let (earned, promised) = repo::earned_and_promised(state.ledger.store()).await?;
     let mut vouchers = state.ledger.vouchers_before(after.unwrap_or(i64::MAX), LISTED.saturating_add(1)).await?;
     let shown = usize::try_from(LISTED).unwrap_or(usize::MAX);
     let goes_on = vouchers.len() > shown;
     vouchers.truncate(shown);
     let now_ms = state.now_ms();
     Ok(View {
-        earnings_msat: books.earnings,
-        promised_msat: books.vouchers,
+        earnings_msat: earned,
+        promised_msat: promised,
         next: vouchers.last().filter(|_| goes_on).map(|voucher| voucher.id.to_string()),
         vouchers: vouchers.into_iter().map(|voucher| one(voucher, now_ms)).collect(),
     })

@@ -113,12 +113,11 @@ pub async fn fill(store: &Store, size: Size) {
             numbers(total)
         ),
         // The charges of a key are a chain: the one before is that of the number before.
-        format!(
-            "INSERT INTO transfers (id, debit, credit, amount, kind, reference, created_at, previous) \
+        "INSERT INTO transfers (id, debit, credit, amount, kind, reference, created_at, previous) \
              SELECT -h.id, h.account, (SELECT id FROM accounts WHERE kind = 'income' AND key_hash IS NULL), h.charged, \
              'charge', h.request, h.ended_at, -LAG(h.id) OVER (PARTITION BY h.account ORDER BY h.id) \
              FROM holds h WHERE h.charged > 0 AND h.owner = 'filled'"
-        ),
+            .to_owned(),
         "CREATE TABLE filled AS SELECT account, MAX(id) AS last, COUNT(*) AS paid, SUM(charged) AS spent FROM holds \
          WHERE charged > 0 AND owner = 'filled' GROUP BY account"
             .to_owned(),

@@ -10,13 +10,13 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::filter::{Filter, Status};
-use crate::ledger::AccountId;
+use crate::ledger::{AccountId, ids};
 use crate::store::{Store, StoreError};
 
 /// What the upstreams did for the requests: written beside the money, a moment later.
 const WITH_OUTLAYS: &str = "LEFT JOIN outlays o ON o.id = h.id";
 
-const COLUMNS: &str = "h.id, h.request, h.state, h.amount, h.charged, h.created_at, h.ended_at, h.receipt, \
+const COLUMNS: &str = "h.id, h.request, h.state, h.amount, h.charged, h.ended_at, h.receipt, \
     COALESCE(SUBSTR(a.key_hash, 1, 8), ''), a.kind, o.upstream, o.msat";
 
 /// A request for which money was set aside.
@@ -41,19 +41,21 @@ pub(crate) struct Row {
 }
 
 fn read(row: &AnyRow) -> Result<Row, StoreError> {
+    let hold = row.try_get(0)?;
     Ok(Row {
-        hold: row.try_get(0)?,
+        hold,
         id: row.try_get(1)?,
         state: row.try_get(2)?,
         held_msat: row.try_get(3)?,
         charged_msat: row.try_get(4)?,
-        began_ms: row.try_get(5)?,
-        ended_ms: row.try_get(6)?,
-        record: row.try_get(7)?,
-        key: row.try_get(8)?,
-        is_token: row.try_get::<String, _>(9)? == "token",
-        upstream: row.try_get(10)?,
-        cost_msat: row.try_get(11)?,
+        // By which a range of time is found; the row itself was written a moment later.
+        began_ms: ids::made_ms(hold),
+        ended_ms: row.try_get(5)?,
+        record: row.try_get(6)?,
+        key: row.try_get(7)?,
+        is_token: row.try_get::<String, _>(8)? == "token",
+        upstream: row.try_get(9)?,
+        cost_msat: row.try_get(10)?,
     })
 }
 
