@@ -75,17 +75,17 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: "",
         postgres: include_str!("../migrations/0024_key_management.postgres.sql"),
     },
-    Migration {
-        version: 25,
-        common: include_str!("../migrations/0025_request_sums.sql"),
-        sqlite: include_str!("../migrations/0025_request_sums.sqlite.sql"),
-        postgres: include_str!("../migrations/0025_request_sums.postgres.sql"),
-    },
     Migration { version: 26, common: include_str!("../migrations/0026_pages.sql"), sqlite: "", postgres: "" },
     Migration { version: 27, common: include_str!("../migrations/0027_alarms.sql"), sqlite: "", postgres: "" },
     Migration { version: 28, common: include_str!("../migrations/0028_outlays.sql"), sqlite: "", postgres: "" },
     Migration { version: 29, common: include_str!("../migrations/0029_rivals.sql"), sqlite: "", postgres: "" },
     Migration { version: 30, common: include_str!("../migrations/0030_access.sql"), sqlite: "", postgres: "" },
+    Migration {
+        version: 31,
+        common: include_str!("../migrations/0031_request_sums.sql"),
+        sqlite: include_str!("../migrations/0031_request_sums.sqlite.sql"),
+        postgres: include_str!("../migrations/0031_request_sums.postgres.sql"),
+    },
 ];
 
 /// The schema version that this program needs.

@@ -250,9 +250,9 @@ async fn what_was_earned_before_is_in_the_sums_after_a_migration() {
     let counted = sums().await;
     assert_eq!(counted.len(), 3);
     let own = if std::env::var("TEST_DATABASE").as_deref() == Ok("postgres") {
-        include_str!("../../src/migrations/0025_request_sums.postgres.sql")
+        include_str!("../../src/migrations/0031_request_sums.postgres.sql")
     } else {
-        include_str!("../../src/migrations/0025_request_sums.sqlite.sql")
+        include_str!("../../src/migrations/0031_request_sums.sqlite.sql")
     };
     let mut tx = store.begin(Durability::Full).await.unwrap();
     sqlx::query("DELETE FROM request_sums").execute(&mut *tx).await.unwrap();

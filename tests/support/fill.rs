@@ -135,8 +135,8 @@ pub async fn fill(store: &Store, size: Size) {
             .to_owned(),
         "DROP TABLE filled".to_owned(),
         format!(
-            "INSERT INTO outlays (request, upstream, model, nano_usd, msat, charged, attempts, created_at) \
-             SELECT {request}, {upstream}, 'model', 2000000, CASE WHEN n % 50 = 7 THEN NULL ELSE 2000 END, {charged}, \
+            "INSERT INTO outlays (id, upstream, model, nano_usd, msat, charged, attempts, created_at) \
+             SELECT {hold}, {upstream}, 'model', 2000000, CASE WHEN n % 50 = 7 THEN NULL ELSE 2000 END, {charged}, \
              '[{{\"upstream\":\"u\",\"outcome\":\"answered\",\"ms\":600}}]', {at} + 700 FROM {}",
             numbers(total)
         ),
@@ -150,8 +150,8 @@ pub async fn fill(store: &Store, size: Size) {
             .unwrap_or_else(|error| panic!("{error}: {sql}"));
     }
     let sums = match on_postgres {
-        true => include_str!("../../src/migrations/0025_request_sums.postgres.sql"),
-        false => include_str!("../../src/migrations/0025_request_sums.sqlite.sql"),
+        true => include_str!("../../src/migrations/0031_request_sums.postgres.sql"),
+        false => include_str!("../../src/migrations/0031_request_sums.sqlite.sql"),
     };
     sqlx::raw_sql(sums).execute(&mut *tx).await.unwrap();
     tx.commit().await.unwrap();

@@ -10,8 +10,8 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::filter::{Filter, Status};
-use crate::ledger::{AccountId, ids};
-use crate::store::{Store, StoreError};
+use crate::ledger::AccountId;
+use crate::store::{Store, StoreError, ids};
 
 /// What the upstreams did for the requests: written beside the money, a moment later.
 const WITH_OUTLAYS: &str = "LEFT JOIN outlays o ON o.id = h.id";

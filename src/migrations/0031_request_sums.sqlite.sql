@@ -7,18 +7,18 @@ SELECT 'hour', began - began % 3600000, model, upstream, COUNT(*), SUM(served), 
     CAST(SUM(charged) AS BIGINT), CAST(COALESCE(SUM(msat), 0) AS BIGINT), CAST(COALESCE(SUM(nano_usd), 0) AS BIGINT),
     SUM(CASE WHEN paid = 1 AND msat IS NULL THEN 1 ELSE 0 END), 0, 0, CAST(SUM(took) AS BIGINT), COUNT(*)
 FROM (
-    SELECT h.id >> 21 AS began, COALESCE(NULLIF(record ->> 'model', ''), '_none') AS model,
+    SELECT h.id >> 21 AS began, COALESCE(NULLIF(record ->> '$.model', ''), '_none') AS model,
         COALESCE(o.upstream, '') AS upstream,
         CASE WHEN h.state = 'captured' THEN 1 ELSE 0 END AS served,
         CASE WHEN h.charged > 0 THEN 1 ELSE 0 END AS paid,
-        COALESCE((record #>> '{usage,input}')::bigint, 0) + COALESCE((record #>> '{usage,cache_read}')::bigint, 0)
-            + COALESCE((record #>> '{usage,cache_write}')::bigint, 0) AS input,
-        COALESCE((record #>> '{usage,cache_read}')::bigint, 0) AS cached,
-        COALESCE((record #>> '{usage,output}')::bigint, 0) + COALESCE((record #>> '{usage,reasoning}')::bigint, 0) AS output,
+        COALESCE(record ->> '$.usage.input', 0) + COALESCE(record ->> '$.usage.cache_read', 0)
+            + COALESCE(record ->> '$.usage.cache_write', 0) AS input,
+        COALESCE(record ->> '$.usage.cache_read', 0) AS cached,
+        COALESCE(record ->> '$.usage.output', 0) + COALESCE(record ->> '$.usage.reasoning', 0) AS output,
         h.charged, o.msat, o.nano_usd, COALESCE(h.ended_at - h.created_at, 0) AS took
     FROM (SELECT id, request, state, charged, created_at, ended_at,
-        CASE WHEN receipt LIKE '{%' THEN receipt::json ELSE '{}'::json END AS record FROM holds WHERE state <> 'open') h
-    LEFT JOIN outlays o ON o.request = h.request
+        CASE WHEN json_valid(receipt) THEN receipt ELSE '{}' END AS record FROM holds WHERE state <> 'open') h
+    LEFT JOIN outlays o ON o.id = h.id
 ) ended GROUP BY began - began % 3600000, model, upstream;
 
 INSERT INTO request_sums (span, start, model, upstream, requests, served, client_errors, payment_errors, upstream_errors, node_errors,
