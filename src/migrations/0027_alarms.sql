@@ -44,4 +44,4 @@ CREATE TABLE alarm_notes (
 CREATE INDEX alarm_notes_to_tell ON alarm_notes (target, done_at, made_at);
 
 -- The last payout of a mint.
-CREATE INDEX operations_payouts ON operations (mint, unit, created_at) WHERE kind = 'payout';
+CREATE INDEX operations_payouts_by_mint ON operations (mint, unit, created_at) WHERE kind = 'payout';
