@@ -1,12 +1,6 @@
 //! How long the operator's pages take with very many requests and keys: `cargo bench --bench pages`. On SQLite, and on
 //! PostgreSQL too where `TEST_POSTGRES_URL` says where one is (`.ci/with-postgres`). `--quick`: a tenth of the rows.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -28,6 +28,7 @@ mod pump;
 mod readiness;
 mod receipts;
 mod record;
+mod refusals;
 mod replay;
 mod repo;
 mod settings;
@@ -49,9 +50,9 @@ use crate::catalog::import::Importer;
 use crate::catalog::limits::WorstCase;
 use crate::catalog::route::{Buyer, Candidate, Market, Picture, RouteError};
 use crate::dialect::body::{self, Lens};
-use crate::dialect::{Ask, BadRequest, Dialect, Feature, Receipt, Request, Shape};
+use crate::dialect::{Ask, BadRequest, Dialect, Receipt, Request, Shape};
 use crate::failpoint::failpoint;
-use crate::failure::{Code, Failure, Funds, PaymentHint, Retry};
+use crate::failure::{Code, Failure, Funds, Retry};
 use crate::ledger::terms::Expiry;
 use crate::ledger::{Hold, HoldError, Ledger};
 use crate::metrics::Metrics;
@@ -75,6 +76,7 @@ pub use ongoing::{Event, News, Ongoing, Runs};
 use ongoing::{New, Place};
 pub use probe::{Tested, cheapest, timed};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
+use refusals::{aborted, asking, bad_request, too_fast, unsupported, upstream_failed};
 pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays};
 pub use settings::{Changed, Settings, Untold, in_force, tell, weigh};
 
@@ -574,44 +576,4 @@ fn tokens(shape: &Shape) -> u64 {
     let input = shape.estimated_input();
     let output = shape.max_output.unwrap_or(USUAL_OUTPUT).saturating_mul(shape.choices.max(1));
     input.saturating_add(output)
-}
-
-fn too_fast(limit: TooFast) -> Failure {
-    let message = format!("This key has used up its {}; try again later.", limit.what);
-    Failure::client(Code::TooManyRequests, message).retrying(limit.secs)
-}
-
-fn aborted() -> Failure {
-    Failure::unavailable(Code::Aborted, "The operator of this node has ended this request.", 60)
-}
-
-fn upstream_failed(message: &str) -> Failure {
-    Failure::upstream(Code::UpstreamFailed, message)
-}
-
-fn bad_request(bad: &BadRequest) -> Failure {
-    let code = match bad {
-        BadRequest::Json(_) => Code::InvalidJson,
-        BadRequest::Field(_) => Code::InvalidRequest,
-    };
-    Failure::client(code, bad.to_string())
-}
-
-fn unsupported(feature: Feature, dialect: &dyn Dialect, shape: &Shape) -> Failure {
-    let member = dialect.member(feature);
-    let message = format!(
-        "Model '{}' is not known to support what '{member}' asks for here ({}). Nothing was taken.",
-        shape.model,
-        feature.name()
-    );
-    Failure::client(Code::UnsupportedParameter, message).about(member)
-}
-
-fn asking(shape: &Shape, candidate: &Candidate) -> Failure {
-    let message = format!("Payment required: {} mSats at most for this request.", candidate.hold.get());
-    Failure::payment(Code::PaymentRequired, message).needing(PaymentHint {
-        required: candidate.hold,
-        available: None,
-        model: Some(shape.model.clone()),
-    })
 }

@@ -18,11 +18,17 @@ impl Exchange {
             tracing::error!(%error, "the database does not answer");
             reasons.push("the database does not answer".to_owned());
         }
+        if self.metrics.jobs.fails("heartbeat") {
+            reasons.push("the database cannot be written".to_owned());
+        }
         if self.pool.is_empty() {
             reasons.push("no upstream is configured".to_owned());
         }
         if self.pool.is_barred() {
             reasons.push("no upstream takes this node's account".to_owned());
+        }
+        if self.pool.is_down() {
+            reasons.push("no upstream answers at the moment".to_owned());
         }
         if wallet.mints().is_empty() {
             reasons.push("no mint is configured".to_owned());

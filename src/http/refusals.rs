@@ -123,7 +123,7 @@ mod tests {
         let source = include_str!("envelope.rs");
         let table = source.split("pub const fn facts").nth(1).unwrap().split("\n}").next().unwrap();
         let given: BTreeSet<&str> =
-            table.split("=> (").skip(1).map(|rest| &rest[..3]).filter(|one| *one != "405").collect();
+            table.split("=> (").skip(1).filter_map(|rest| rest.get(..3)).filter(|one| *one != "405").collect();
         assert_eq!(given, STATUSES.iter().map(|(status, _)| *status).collect());
     }
 }

@@ -143,7 +143,6 @@ pub async fn run(
 #[cfg(test)]
 mod tests {
     use axum::extract::Request;
-    use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::mpsc;
 
@@ -154,7 +153,7 @@ mod tests {
     /// connections are served to their end, as those by TCP are.
     #[tokio::test]
     async fn a_visitor_by_the_onion_is_a_circuit_and_is_served_to_the_end() {
-        let router = Router::new().route("/", get(async |request: Request| format!("{:?}", peer::of(&request))));
+        let router = Router::new().fallback(async |request: Request| format!("{:?}", peer::of(&request)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (visits, receiver) = mpsc::channel(1);
         let trusting = Proxies::new(&["0.0.0.0/0".parse().unwrap()]);

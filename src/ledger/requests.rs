@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::sheets::spell_out;
 use super::{Account, Ledger};
 use crate::money::Msat;
 use crate::store::StoreError;
@@ -36,7 +37,7 @@ impl Ledger {
         drop(reader);
         let mut sheets = HashMap::new();
         for charged in &mut all {
-            let record = self.spell_out_with(&charged.record, &mut sheets).await?;
+            let record = spell_out(self.store(), &charged.record, &mut sheets).await?;
             charged.record = Value::Object(record).to_string();
         }
         Ok(all)

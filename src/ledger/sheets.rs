@@ -96,42 +96,46 @@ impl Ledger {
     /// # Errors
     /// When the database does not answer, or the record or a sheet cannot be read.
     pub async fn spell_out(&self, record: &str) -> Result<Map<String, Value>, StoreError> {
-        self.spell_out_with(record, &mut HashMap::new()).await
-    }
-
-    pub(super) async fn spell_out_with(
-        &self,
-        record: &str,
-        known: &mut HashMap<String, Value>,
-    ) -> Result<Map<String, Value>, StoreError> {
-        let bad = |what: String| StoreError::Inconsistent { table: "holds", what };
-        if record.is_empty() {
-            return Ok(Map::new());
-        }
-        let record: Map<String, Value> = serde_json::from_str(record).map_err(|error| bad(error.to_string()))?;
-        let mut whole = Map::new();
-        for (name, said) in record {
-            match said.as_str().filter(|_| name == PRICE_AS) {
-                None => drop(whole.insert(name, said)),
-                Some(id) => {
-                    let price = match known.get(id) {
-                        Some(price) => price.clone(),
-                        None => {
-                            let sheet = self.sheet(id).await?.ok_or_else(|| bad(format!("no sheet {id}")))?;
-                            let price: Value = serde_json::from_str(&sheet).map_err(|error| bad(error.to_string()))?;
-                            known.insert(id.to_owned(), price.clone());
-                            price
-                        }
-                    };
-                    whole.insert(PRICE.to_owned(), price);
-                }
-            }
-        }
-        Ok(whole)
+        spell_out(self.store(), record, &mut HashMap::new()).await
     }
 }
 
-/// The same, for who has no ledger.
+/// The same, for who has no ledger, or many records: the sheets that are `known` are not looked up again.
+///
+/// # Errors
+/// When the database does not answer, or the record or a sheet cannot be read.
+pub async fn spell_out(
+    store: &Store,
+    record: &str,
+    known: &mut HashMap<String, Value>,
+) -> Result<Map<String, Value>, StoreError> {
+    let bad = |what: String| StoreError::Inconsistent { table: "holds", what };
+    if record.is_empty() {
+        return Ok(Map::new());
+    }
+    let record: Map<String, Value> = serde_json::from_str(record).map_err(|error| bad(error.to_string()))?;
+    let mut whole = Map::new();
+    for (name, said) in record {
+        match said.as_str().filter(|_| name == PRICE_AS) {
+            None => drop(whole.insert(name, said)),
+            Some(id) => {
+                let price = match known.get(id) {
+                    Some(price) => price.clone(),
+                    None => {
+                        let sheet = find(store, id).await?.ok_or_else(|| bad(format!("no sheet {id}")))?;
+                        let price: Value = serde_json::from_str(&sheet).map_err(|error| bad(error.to_string()))?;
+                        known.insert(id.to_owned(), price.clone());
+                        price
+                    }
+                };
+                whole.insert(PRICE.to_owned(), price);
+            }
+        }
+    }
+    Ok(whole)
+}
+
+/// The content of a sheet, for who has no ledger.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -448,7 +448,7 @@ async fn the_command_line_resets_the_password_and_makes_tokens() {
     assert_eq!(world.command(&["tokens", "revoke", "none"]).0, Some(1));
     assert_eq!(world.command(&["tokens"]).0, Some(2));
     let acts = world.acts().await;
-    let wanted = ["access.password", "tokens.create", "tokens.revoke"].map(|act| format!("command line: {act}"));
+    let wanted = ["access.password", "tokens.create", "tokens.revoke"].map(|act| format!("cli: {act}"));
     assert_eq!(acts, wanted);
 
     world.node.restart_with("ADMIN_PASSWORD", PASSWORD).await;

@@ -332,7 +332,7 @@ async fn the_command_finds_tells_writes_and_forgets() {
     // One has failed a long time ago.
     let mut tx = world.node.running().exchange().ledger.store().begin(Durability::Full).await.unwrap();
     sqlx::query("UPDATE outlays SET id = id - 4 * 86400000 * 2097152").execute(&mut *tx).await.unwrap();
-    sqlx::query("DELETE FROM settings WHERE name = 'failed_pruned_to'").execute(&mut *tx).await.unwrap();
+    sqlx::query("DELETE FROM settings WHERE name = 'failed_pruned_below'").execute(&mut *tx).await.unwrap();
     tx.commit().await.unwrap();
     let counted = |words: &[&str]| -> Value { serde_json::from_str(&run(words)).unwrap() };
     let expected = |dry_run: bool| json!({ "dry_run": dry_run, "requests": 0, "failed": 1 });

@@ -333,7 +333,7 @@ async fn a_node_that_is_killed_while_it_pays_out_pays_once() {
         // 100 sat in coins of powers of two: 4, 32 and 64. To give 7, one is split.
         let body = json!({ "id": act(), "msat": 7_000 });
         let answer =
-            client().post(format!("{}{WITHDRAW}", node.url())).bearer_auth(operator.session()).json(&body).send().await;
+            client().post(format!("{}{WITHDRAW}", node.url())).bearer_auth(operator.token()).json(&body).send().await;
         assert!(answer.is_err(), "{point}");
         node.died().await;
         node.restart().await;

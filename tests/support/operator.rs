@@ -1,9 +1,9 @@
-//! The operator at a node: by its pages, or by its calls with the session as bearer.
+//! The operator at a node: by its pages, or by its calls.
 
 use std::collections::HashMap;
 
 use reqwest::{RequestBuilder, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::node::{TestNode, client};
@@ -15,6 +15,8 @@ pub const PASSWORD: &str = "an admin password";
 pub struct Operator {
     url: String,
     session: String,
+    /// Of the API.
+    token: String,
     client: reqwest::Client,
 }
 
@@ -29,11 +31,14 @@ impl Operator {
         };
         let login = cookie(&page, "coinslot_login");
         let csrf = field(&page.text().await.expect("the page"), "csrf");
-        let mut operator = Self { url: url.to_owned(), session: String::new(), client };
+        let mut operator = Self { url: url.to_owned(), session: String::new(), token: String::new(), client };
         let form = operator.form("/admin/login", &[("csrf", &csrf), ("password", PASSWORD)]);
         let answer = form.header("cookie", format!("coinslot_login={login}")).send().await.expect("an answer");
         assert_eq!(answer.status(), 303, "logged in");
         operator.session = cookie(&answer, "coinslot_session");
+        let login = operator.client.post(format!("{url}/admin/api/login")).json(&json!({ "password": PASSWORD }));
+        let said: Value = login.send().await.expect("an answer").json().await.expect("JSON");
+        operator.token = said["token"].as_str().expect("a token").to_owned();
         operator
     }
 
@@ -72,14 +77,14 @@ impl Operator {
         self.send(action, &all).await
     }
 
-    /// What a program would have as its token.
-    pub fn session(&self) -> &str {
-        &self.session
+    /// What a program has as its token.
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     /// A call of the API.
     pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        call(&self.client, &self.url, &self.session, method, path, body).await
+        call(&self.client, &self.url, &self.token, method, path, body).await
     }
 
     pub async fn get(&self, path: &str) -> Value {

@@ -26,6 +26,7 @@ use super::frame::Frame;
 use super::operator::{Operator, Scope};
 use super::session::Session;
 use super::{AdminError, AdminState, format, page, repo as shared, upstreams};
+use crate::alerts;
 use crate::audit::{PurseReport, Report, Verdict};
 use crate::pages::WITH_SCRIPT;
 use crate::status::Sum;
@@ -164,6 +165,7 @@ async fn view(state: &AdminState, wanted: &Wanted) -> Result<View, AdminError> {
         let open = format::count(*open);
         format!("{mint} is not configured, but {open} operations wait for it: list it again in CASHU_MINTS.")
     }));
+    found.alarms.extend(alerts::open(store).await?.iter().map(ToString::to_string));
     found.alarms.extend(state.wallet.halted());
     let recovered = state.wallet.last_recovery().await?.filter(|last| now_ms.saturating_sub(last.ended_ms) < TOLD_MS);
     found.alarms.extend(recovered.iter().flat_map(recovery_lines));

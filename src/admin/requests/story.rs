@@ -1,6 +1,8 @@
 //! One request, told from its payment to its receipt: all that the books keep of it. Nothing of what was asked or
 //! answered is kept anywhere.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -126,7 +128,7 @@ pub(crate) async fn of(store: &Store, id: &str) -> Result<Option<Story>, StoreEr
         _ => Vec::new(),
     };
     let outlay = pages::outlay(store, id).await?;
-    let record: Value = serde_json::from_str(&row.record).unwrap_or_default();
+    let record = Value::Object(sheets::spell_out(store, &row.record, &mut HashMap::new()).await?);
     let text = |name: &str| record.get(name).and_then(Value::as_str).map(str::to_owned);
     let (price_id, rate_id) = (text("price_id"), text("rate_id"));
     let price_sheet = sheet(store, price_id.as_deref()).await?;
