@@ -73,8 +73,10 @@ impl Wallet {
 
     /// Keeps so many coins of each amount ready from now on; none, with 0.
     pub fn set_ladder(&self, coins: usize) {
-        self.inner.ladder.put(Ladder { coins });
-        self.inner.ladder_was_short.notify_one();
+        if self.inner.ladder.get().coins != coins {
+            self.inner.ladder.put(Ladder { coins });
+            self.inner.ladder_was_short.notify_one();
+        }
     }
 
     /// Waits until change had to be swapped for: then the ladder is short.

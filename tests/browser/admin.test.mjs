@@ -54,3 +54,76 @@ for (const view of VIEWS) {
     await close();
   });
 }
+
+test("an operator's day", async () => {
+  const { page, check, close } = await open(browser, world, { ...VIEWS[2], script: true, cookies: true });
+  const key = await world.token(2_000);
+  for (let n = 0; n < 12; n += 1) await world.ask(key, `question ${n}`);
+  await logIn(page);
+
+  // A request comes in while the overview is open, and is told of by the one script.
+  await world.ask(key, "now");
+  await page.getByText(world.model).first().waitFor();
+  await check();
+
+  // A paid request is found, and told.
+  await page.getByRole("link", { name: "Requests", exact: true }).click();
+  await page.getByLabel("Model, as the client called it").fill(world.model);
+  await page.getByLabel("Status").fill("charged");
+  await page.getByRole("button", { name: "Find" }).click();
+  await page.getByRole("region", { name: "Requests", exact: true }).getByRole("link").first().click();
+  await page.getByText("Settlement").first().waitFor();
+  assert.doesNotMatch(await page.content(), /question/);
+  await checkAccess(page);
+  await check();
+  await picture(page, "admin-request-desk-light", { fullPage: true });
+
+  // Earnings are taken out as ecash, which is good at the mint.
+  await page.goto(`${world.origin}/admin/wallet`);
+  await page.getByLabel("Amount, in sat (empty for an invoice)").fill("10");
+  await page.getByRole("button", { name: "Take out" }).click();
+  await page.getByRole("img", { name: /QR/ }).waitFor();
+  const text = await page.locator("main").innerText();
+  const token = text.match(/cashu[AB][A-Za-z0-9_=-]+/)[0];
+  await picture(page, "admin-withdrawn-desk-light", { fullPage: true });
+  assert.equal(await world.receive(token), 10);
+  await check();
+
+  // An upstream is added beside the running one, and asked one question.
+  await page.goto(`${world.origin}/admin/upstreams`);
+  await page.getByLabel("Name, for you alone").fill("second");
+  await page.getByLabel("Address (empty: that of the kind)").fill("http://127.0.0.1:9/v1");
+  await page.getByLabel("Key", { exact: true }).fill("sk-nothing");
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.getByRole("rowheader", { name: "second" }).waitFor();
+  assert.doesNotMatch(await page.content(), /sk-nothing/);
+  await check();
+
+  // A voucher is issued; its code is shown once.
+  await page.goto(`${world.origin}/admin/vouchers`);
+  await page.getByLabel("Worth of each, in sat").fill("5");
+  await page.getByRole("button", { name: "Issue" }).click();
+  await page.locator(".codes li").first().waitFor();
+  await check();
+
+  // The mint stops, and the operator is told so.
+  await world.mint("stop");
+  const unpaid = await fetch(`${world.base_url}/chat/completions`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    body: JSON.stringify({ model: world.model, messages: [{ role: "user", content: "hello" }] }),
+  });
+  assert.equal(unpaid.ok, false);
+  for (let tries = 0; ; tries += 1) {
+    await page.goto(`${world.origin}/admin/wallet`);
+    const state = await page.getByRole("region", { name: "Ecash by mint" }).innerText();
+    if (/left alone|fail|not asked|reach/i.test(state)) break;
+    assert.ok(tries < 50, state);
+    await page.waitForTimeout(200);
+  }
+  await page.goto(`${world.origin}/admin`);
+  await page.getByText(world.mint_url).first().waitFor();
+  await picture(page, "admin-mint-down-desk-light", { fullPage: true });
+  await world.mint("start");
+  await close();
+});
