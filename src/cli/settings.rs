@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 
 pub(super) const ARGUMENTS: &str = "list|get|set|unset|init|export|import …";
 
-pub(super) const HELP: &str = "what is in force; tell a node other settings; `coinslot settings help` says more";
+pub(super) const HELP: &str = "what is in force; `coinslot settings help` says more";
 
 const PAGE: &str = "\
 coinslot settings: what is in force and who says so, and settings that a node is told beside its environment

@@ -24,9 +24,9 @@ use crate::upstream::own::{self, Intent};
 use crate::upstream::repo::{self, Listed};
 use crate::vault::Vault;
 
-pub(super) const ARGUMENTS: &str = "[list|clear|add|set|enable|disable|remove|test] …";
+pub(super) const ARGUMENTS: &str = "list|clear|add|set|remove|test …";
 
-pub(super) const HELP: &str = "who is behind the node; `coinslot upstreams help` says more";
+pub(super) const HELP: &str = "who is asked; `coinslot upstreams help` says more";
 
 const PAGE: &str = "\
 coinslot upstreams: who is behind the node, and why one is barred

@@ -170,6 +170,7 @@ const ROWS: &[Row] = &[
     ("SSE_KEEP_ALIVE_SECONDS", "0", field!(server.keep_alive), "None"),
     ("MAINTENANCE", "on", field!(server.maintenance), "Some(true)"),
     ("NSEC", "0000000000000000000000000000000000000000000000000000000000000001", |config| secret(config.nostr.nsec.as_ref()), "0000000000000000000000000000000000000000000000000000000000000001"),
+    ("ACCEPT_NEW_TOKENS", "false", field!(server.takes_money), "false"),
     ("ADMIN_PASSWORD", " a pass word ", |config| secret(config.admin.password.as_ref()), " a pass word "),
     ("ADMIN_NPUBS", "npub10xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqpkge6d", field!(admin.npubs), "[\"npub10xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqpkge6d\"]"),
     ("ADMIN_LISTEN", "[::1]:8001", field!(admin.listen), "Some([::1]:8001)"),
@@ -202,9 +203,11 @@ fn every_setting_reaches_its_field() {
 }
 
 /// They need a file ([`a_key_may_come_from_a_file`]), or each other ([`what_goes_through_tor_is_named`]).
-fn tested_apart() -> [&'static str; 5] {
-    ["SECRET_KEY_FILE", "ROUTSTR_SECRET_KEY_FILE", "BACKUP_PASSPHRASE_FILE", "TOR", "TOR_FOR"]
+fn tested_apart() -> impl Iterator<Item = &'static str> {
+    FROM_FILES.into_iter().chain(["TOR", "TOR_FOR"])
 }
+
+const FROM_FILES: [&str; 3] = ["SECRET_KEY_FILE", "ROUTSTR_SECRET_KEY_FILE", "BACKUP_PASSPHRASE_FILE"];
 
 #[test]
 fn the_reader_asks_for_exactly_the_settings_of_the_table() {
@@ -222,18 +225,18 @@ fn without_settings_the_documented_defaults_hold() {
     assert_eq!(
         show(&config.server),
         "Server { host: 127.0.0.1, port: 8000, cors_origins: [], trusted_proxies: [], max_body_bytes: 33554432, \
-         max_buffered_bytes: 268435456, shutdown_timeout: 30s, keep_alive: Some(15s), maintenance: None }"
+         max_buffered_bytes: 268435456, shutdown_timeout: 30s, keep_alive: Some(15s), maintenance: None, takes_money: true }"
     );
     assert_eq!(
         show(&config.storage),
-        r#"Storage { data_dir: "./data", database_url: None, strict: false, node_timeout: 90s, secret_key: None }"#
+        r#"Storage { data_dir: "./data", database_url: None, strict: false, node_timeout: 90s, secret_key: None, retention: Retention { requests: Some(7776000s), failed: Some(604800s) } }"#
     );
     assert_eq!(
         show(&config.mints),
         "Mints { urls: [], unit: Sat, timeout: 30s, max_concurrency: 4, \
          calls_per_minute: CallLimits { public: 20, named: {} }, foreign_fee_percent: None, ladder_coins: 4 }"
     );
-    assert_eq!(show(&config.admin), "Admin { password: None, metrics_token: None }");
+    assert_eq!(show(&config.admin), "Admin { password: None, npubs: [], listen: None, metrics_token: None }");
     assert_eq!(show(&config.log), r#"Log { level: "info", json: false }"#);
     assert!(config.upstreams.listed.is_empty());
     let pricing = &config.pricing;
@@ -264,7 +267,7 @@ fn a_key_may_come_from_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");
     let path = path.to_str().unwrap();
-    for name in tested_apart() {
+    for name in FROM_FILES {
         std::fs::write(path, " hunter2 hunter2\n").unwrap();
         let config = read(&[(name, path)]);
         let read = config.storage.secret_key.or(config.backups.passphrase);
@@ -285,7 +288,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("HOST", "example.com", "is not an IP address"),
     ("ADMIN_PASSWORD", "short", "is short"),
     ("ADMIN_PASSWORD", "changemechangeme", "is easy to guess"),
-    ("ADMIN_NPUBS", "nsec1x", "is not a public Nostr key"),
+    ("ADMIN_NPUBS", "nsec1x", "entry 1 is not a public Nostr key"),
     ("ADMIN_LISTEN", "localhost", "is no address with a port"),
     ("PORT", "65536", "is not a whole number in range; expected 0 to 65535"),
     ("PORT", "-1", "is not a whole number in range"),
