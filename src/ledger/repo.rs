@@ -429,6 +429,22 @@ fn read_account(row: &sqlx::any::AnyRow) -> Result<Account, StoreError> {
 /// Releases the open holds of an owner that is dead. Should it not be dead after all, a hold that it
 /// ends meanwhile is not released: each ends once.
 pub(super) async fn release_orphans(store: &Store, owner: &str, now_ms: i64) -> Result<u64, StoreError> {
+    let mut attempts = 0;
+    loop {
+        let released = try_release_orphans(store, owner, now_ms).await;
+        attempts += 1;
+        // An owner that is not dead after all ends them too, in another order. Whoever is rolled back tries again.
+        match released {
+            Err(error) if error.is_deadlock() && attempts < ORPHAN_ATTEMPTS => tracing::debug!(%error, "tried again"),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// How often the release of a dead process's holds is tried.
+const ORPHAN_ATTEMPTS: u32 = 5;
+
+async fn try_release_orphans(store: &Store, owner: &str, now_ms: i64) -> Result<u64, StoreError> {
     let mut desk = store.desk(Durability::Full);
     let ended = sqlx::query("UPDATE holds SET state = 'released', ended_at = $1 WHERE state = 'open' AND owner = $2")
         .bind(now_ms)

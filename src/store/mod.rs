@@ -80,6 +80,12 @@ impl StoreError {
         matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.is_unique_violation())
     }
 
+    /// Whether PostgreSQL rolled it back because two waited for each other: it can be tried again as it was.
+    #[must_use]
+    pub fn is_deadlock(&self) -> bool {
+        matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.code().as_deref() == Some("40P01"))
+    }
+
     /// Whether the statement broke a rule of the schema: trying again cannot help.
     #[must_use]
     pub fn is_constraint(&self) -> bool {

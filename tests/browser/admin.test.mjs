@@ -28,7 +28,7 @@ after(async () => {
 async function logIn(page) {
   await page.goto(`${world.origin}/admin`);
   await page.getByLabel("Operator’s password").fill(world.admin_password);
-  await page.getByRole("button", { name: "Log in" }).click();
+  await page.getByRole("button", { name: "Log in", exact: true }).click();
   await page.getByRole("heading", { level: 1, name: "Overview" }).waitFor();
 }
 
@@ -107,10 +107,11 @@ test("an operator's day", async () => {
   await check();
 
   // The mint stops, and the operator is told so.
+  const fresh = await world.token(50);
   await world.mint("stop");
   const unpaid = await fetch(`${world.base_url}/chat/completions`, {
     method: "POST",
-    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    headers: { authorization: `Bearer ${fresh}`, "content-type": "application/json" },
     body: JSON.stringify({ model: world.model, messages: [{ role: "user", content: "hello" }] }),
   });
   assert.equal(unpaid.ok, false);

@@ -331,7 +331,7 @@ async fn the_command_finds_tells_writes_and_forgets() {
     assert_eq!(command(&world.node, "requests", &["list", "--what"], "").status.code(), Some(2));
     // One has failed a long time ago.
     let mut tx = world.node.running().exchange().ledger.store().begin(Durability::Full).await.unwrap();
-    sqlx::query("UPDATE outlays SET id = id - 4 * 86400000 * 2097152").execute(&mut *tx).await.unwrap();
+    sqlx::query("UPDATE outlays SET id = id - 724775731200000").execute(&mut *tx).await.unwrap();
     sqlx::query("DELETE FROM settings WHERE name = 'failed_pruned_below'").execute(&mut *tx).await.unwrap();
     tx.commit().await.unwrap();
     let counted = |words: &[&str]| -> Value { serde_json::from_str(&run(words)).unwrap() };

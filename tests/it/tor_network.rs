@@ -158,7 +158,7 @@ async fn a_client_in_tor_finds_the_node_pays_it_and_finds_it_again() {
     let page = client.get(format!("{onion}/admin/login")).send().await.unwrap();
     let cookie = page.headers()["set-cookie"].to_str().unwrap();
     assert!(cookie.contains("HttpOnly") && !cookie.contains("Secure"), "{cookie}");
-    let outside = node.get("/admin/login").send().await.unwrap();
+    let outside = node.get("/admin/login").header("host", "node.example.com").send().await.unwrap();
     assert!(outside.headers()["set-cookie"].to_str().unwrap().ends_with("; Secure"));
 
     // Who looks from beside the node reaches it through its own Tor, which starts from nothing.
