@@ -115,6 +115,21 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Part<T>
     }
 }
 
+/// What stands behind the `?` of the address; the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Search<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Search<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match axum::extract::Query::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(read)) => Ok(Self(read)),
+            Err(_) => Err(AdminError::invalid("What stands behind the ? of the address cannot be read.").into()),
+        }
+    }
+}
+
 /// A body of JSON; what is wrong with it is said as every refusal is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Body<T>(pub T);

@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::api::{ApiError, Body, Complaint};
+use super::api::{ApiError, Body, Complaint, Search};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::{self, Session};
@@ -336,7 +336,7 @@ fn row(voucher: One, frame: &Frame) -> Row {
 async fn list_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Query(after): Query<After>,
+    Search(after): Search<After>,
 ) -> Result<Json<View>, ApiError> {
     operator.may(Scope::Read)?;
     Ok(Json(view(&state, after.id()?).await?))

@@ -429,16 +429,14 @@ fn read_account(row: &sqlx::any::AnyRow) -> Result<Account, StoreError> {
 /// Releases the open holds of an owner that is dead. Should it not be dead after all, a hold that it
 /// ends meanwhile is not released: each ends once.
 pub(super) async fn release_orphans(store: &Store, owner: &str, now_ms: i64) -> Result<u64, StoreError> {
-    let mut attempts = 0;
-    loop {
-        let released = try_release_orphans(store, owner, now_ms).await;
-        attempts += 1;
-        // An owner that is not dead after all ends them too, in another order. Whoever is rolled back tries again.
-        match released {
-            Err(error) if error.is_deadlock() && attempts < ORPHAN_ATTEMPTS => tracing::debug!(%error, "tried again"),
+    for _ in 1..ORPHAN_ATTEMPTS {
+        match try_release_orphans(store, owner, now_ms).await {
+            // An owner that is not dead after all ends them too, in another order. Whoever is rolled back tries again.
+            Err(error) if error.is_deadlock() => tracing::debug!(%error, "tried again"),
             outcome => return outcome,
         }
     }
+    try_release_orphans(store, owner, now_ms).await
 }
 
 /// How often the release of a dead process's holds is tried.

@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::api::{ApiError, Complaint};
+use super::api::{ApiError, Complaint, Search};
 use super::frame::Frame;
 use super::operator::{Operator, Scope};
 use super::session::Session;
@@ -240,7 +240,7 @@ async fn profiles(state: &AdminState) -> Result<Vec<String>, AdminError> {
 async fn list_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Query(wanted): Query<Wanted>,
+    Search(wanted): Search<Wanted>,
 ) -> Result<Json<View>, ApiError> {
     operator.may(Scope::Read)?;
     Ok(Json(view(&state, &wanted).await?))

@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::api::{ApiError, Complaint};
+use super::api::{ApiError, Complaint, Search};
 use super::frame::Frame;
 use super::operator::{Operator, Scope};
 use super::session::Session;
@@ -455,7 +455,7 @@ fn upstream_row(one: &Condition) -> UpstreamRow {
 async fn view_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Query(wanted): Query<Wanted>,
+    Search(wanted): Search<Wanted>,
 ) -> Result<Json<View>, ApiError> {
     operator.may(Scope::Read)?;
     Ok(Json(view(&state, &wanted).await?))

@@ -8,7 +8,7 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::api::{ApiError, Complaint};
+use super::super::api::{ApiError, Complaint, Search};
 use super::super::operator::{Operator, Scope};
 use super::super::session::Session;
 use super::super::{AdminError, AdminState, format};
@@ -91,7 +91,7 @@ async fn usage(state: &AdminState, said: &Said) -> Result<Vec<Part>, AdminError>
 pub(super) async fn usage_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Query(said): Query<Said>,
+    Search(said): Search<Said>,
 ) -> Result<Json<Vec<Part>>, ApiError> {
     operator.may(Scope::Read)?;
     Ok(Json(usage(&state, &said).await?))
@@ -159,7 +159,7 @@ pub(super) async fn csv_of_session(
 pub(super) async fn csv_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Query(said): Query<Said>,
+    Search(said): Search<Said>,
 ) -> Result<Response, ApiError> {
     operator.may(Scope::Read)?;
     Ok(answer(&state, &said).await?)

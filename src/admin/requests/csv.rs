@@ -5,7 +5,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 
-use super::super::api::{ApiError, Complaint};
+use super::super::api::{ApiError, Complaint, Search};
 use super::super::operator::{Operator, Scope};
 use super::super::session::Session;
 use super::super::{AdminError, AdminState};
@@ -111,7 +111,7 @@ pub(super) async fn of_session(
 pub(super) async fn csv_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Query(said): Query<Said>,
+    Search(said): Search<Said>,
 ) -> Result<Response, ApiError> {
     operator.may(Scope::Read)?;
     Ok(answer(&state, &said).await?)

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::api::{ApiError, Complaint};
+use super::api::{ApiError, Complaint, Search};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
@@ -278,7 +278,7 @@ async fn abort(
 async fn list_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Query(said): Query<Said>,
+    Search(said): Search<Said>,
 ) -> Result<Json<View>, ApiError> {
     operator.may(Scope::Read)?;
     Ok(Json(view(&state, &said).await?))

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::AdminState;
-use super::super::api::{ApiError, Body, Complaint};
+use super::super::api::{ApiError, Body, Complaint, Search};
 use super::super::operator::{Operator, Scope};
 use super::parcel::{self, Parcel, Taken};
 use super::{View, change, move_money, views};
@@ -82,7 +82,7 @@ struct Asked {
 async fn import_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Query(asked): Query<Asked>,
+    Search(asked): Search<Asked>,
     Body(parcel): Body<Parcel>,
 ) -> Result<Json<Taken>, ApiError> {
     let actor = operator.may(Scope::Manage)?;

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::api::{ApiError, Complaint};
+use super::super::api::{ApiError, Complaint, Search};
 use super::super::frame::Frame;
 use super::super::operator::{Operator, Scope};
 use super::super::session::Session;
@@ -121,7 +121,7 @@ async fn show(
 async fn list_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Query(asked): Query<Asked>,
+    Search(asked): Search<Asked>,
 ) -> Result<Json<View>, ApiError> {
     operator.may(Scope::Read)?;
     Ok(Json(view(&state, &asked).await?))

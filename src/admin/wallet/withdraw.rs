@@ -11,7 +11,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{prove, to_its_end};
-use crate::admin::api::{ApiError, Body, Complaint};
+use crate::admin::api::{ApiError, Body, Complaint, Search};
 use crate::admin::frame::Frame;
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
@@ -350,7 +350,7 @@ pub(super) async fn withdraw_call(
 pub(super) async fn list_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Query(wanted): Query<Wanted>,
+    Search(wanted): Search<Wanted>,
 ) -> Result<Json<View>, ApiError> {
     operator.may(Scope::Read)?;
     Ok(Json(view(&state, wanted.before.as_deref(), wanted.limit.unwrap_or(LISTED)).await?))
