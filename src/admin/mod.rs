@@ -1,8 +1,8 @@
 //! The operator's side: pages rendered here, of plain forms and with nothing from elsewhere, and the same as JSON.
 //!
-//! A page is a file: `view` says what there is to see, one function a verb does what can be done ([`operator::Actor`]
-//! says by whom, and [`trail`] keeps it), and two thin faces show it, HTML and JSON ([`api`]). `pages` and `api` of the
-//! file are its routes; [`frame::PAGES`] has it in the header.
+//! A page is a file: `view` says what there is to see, one function a verb does what can be done (`operator::Actor`
+//! says by whom, and `trail` keeps it), and two thin faces show it, HTML and JSON (`api`). `pages` and `api` of the
+//! file are its routes; `frame::PAGES` has it in the header.
 //!
 //! Invariants:
 //! * Every page but the login needs a session (`/metrics` a token); every POST comes from a page of this node (the

@@ -5,7 +5,7 @@
 //! yet (a process that has just begun has asked no mint) changes nothing, so a restart neither ends an alarm nor
 //! repeats it.
 //!
-//! Alarms and the notes about them are rows, written in one transaction ([`judge`] decides, purely, which). A note is
+//! Alarms and the notes about them are rows, written in one transaction (`judge` decides, purely, which). A note is
 //! told by whichever process takes it, with pauses, in the order in which notes were made; one that was told when the
 //! process died is told again under the same id, and to relays as the same event.
 //!

@@ -19,7 +19,7 @@ pub async fn alive() -> &'static str {
     "ok"
 }
 
-/// Why a paid request could not be served now; nothing when it could: see [`Exchange::reasons`].
+/// Why a paid request could not be served now; nothing when it could: see [`crate::exchange::Exchange::reasons`].
 pub(crate) async fn reasons(node: &Node) -> Vec<String> {
     let draining = node.draining.is_cancelled().then(|| "the node is shutting down".to_owned());
     draining.into_iter().chain(node.exchange.reasons().await).collect()

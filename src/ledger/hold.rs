@@ -61,7 +61,7 @@ impl Hold {
         Self { id, account, amount, record: String::new(), sheets: Vec::new(), ledger: Some(ledger) }
     }
 
-    /// What its row is found by. It sorts by time: see [`super::ids`].
+    /// What its row is found by. It sorts by time: see [`crate::store::ids`].
     #[must_use]
     pub fn id(&self) -> i64 {
         self.id

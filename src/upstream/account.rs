@@ -1,7 +1,7 @@
 //! What upstreams say of the operator's account is nobody else's business: it is replaced, by a table.
 //!
 //! This is about texts that are passed on otherwise, mistakes of a client's. What refuses the account for good is
-//! in [`super::bar`], and never passed on.
+//! in `upstream::bar`, and never passed on.
 
 /// How an account is spoken of, and what a client is told instead.
 struct Talk {

@@ -17,7 +17,7 @@ const DAY_MS: i64 = 86_400_000;
 /// What one request cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outlay {
-    /// Of the hold of the request; see [`crate::ledger::ids`].
+    /// Of the hold of the request; see [`crate::store::ids`].
     pub id: i64,
     pub upstream: Arc<str>,
     /// As the upstream calls it.

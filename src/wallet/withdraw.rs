@@ -1,6 +1,6 @@
 //! The operator takes out what was earned: as ecash, or over Lightning to an address or an invoice.
 //!
-//! A withdrawal is a payout like those that go by themselves ([`super::payout`]), written in the same journal and
+//! A withdrawal is a payout like those that go by themselves (`wallet::payout`), written in the same journal and
 //! bounded by the same figures. Its id comes from whoever asks: asked for again under the same id, it is looked up.
 //! Ecash is kept with it, and can be had again until the mint says that it was spent.
 

@@ -1,5 +1,5 @@
 //! Requests: those that run, with a button that ends one; those of the past, by model, upstream, time, outcome and
-//! key; and of any one its [`story`].
+//! key; and of any one its `story`.
 
 pub(crate) mod csv;
 pub(crate) mod filter;

@@ -1,4 +1,4 @@
-//! The other nodes: heard of at the relays ([`listen`]), checked, kept, and looked at.
+//! The other nodes: heard of at the relays (`listen`), checked, kept, and looked at.
 //!
 //! A relay may flood, lie and replay. What it gives out counts when its author's signature holds, the
 //! newest of each address wins, and there is room for so many addresses only: of one author, of all, and
