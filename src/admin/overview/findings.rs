@@ -3,9 +3,7 @@
 use super::super::format;
 use crate::audit::Report;
 use crate::wallet::recovery::Recovered;
-
-/// An operation older than this is stuck.
-const YOUNG_MS: i64 = 10 * 60 * 1000;
+use crate::wallet::underway::YOUNG_MS;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
