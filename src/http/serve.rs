@@ -70,8 +70,8 @@ struct House {
 }
 
 impl House {
-    /// Serves one connection until its end. `who` says of each request where it comes from.
-    fn serve<S>(&self, stream: S, who: impl Fn(&HeaderMap) -> Peer + Send + Sync + 'static)
+    /// Serves one connection until its end and `linger` longer. `who` says of each request where it comes from.
+    fn serve<S>(&self, stream: S, linger: Duration, who: impl Fn(&HeaderMap) -> Peer + Send + Sync + 'static)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -85,12 +85,14 @@ impl House {
         let connection = self.graceful.watch(connection.into_owned());
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
-            tokio::select! {
-                ended = connection => {
-                    if let Err(error) = ended {
-                        tracing::trace!(%error, "a connection ended early");
-                    }
+            let served = async {
+                if let Err(error) = connection.await {
+                    tracing::trace!(%error, "a connection ended early");
                 }
+                tokio::time::sleep(linger).await;
+            };
+            tokio::select! {
+                () = served => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -122,10 +124,12 @@ pub async fn run(
                     tracing::debug!(%error, "TCP_NODELAY could not be set");
                 }
                 let (socket, proxies) = (peer.ip(), entrance.proxies.clone());
-                house.serve(stream, move |headers| proxies.client(socket, headers));
+                house.serve(stream, Duration::ZERO, move |headers| proxies.client(socket, headers));
             }
             // Whatever it says of an address is not believed: Tor has none to say.
-            Ok(Guest::InTor(Visit { stream, circuit })) => house.serve(stream, move |_| Peer::Circuit(circuit)),
+            Ok(Guest::InTor(Visit { stream, circuit, linger })) => {
+                house.serve(stream, linger, move |_| Peer::Circuit(circuit));
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -142,6 +146,8 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use axum::extract::Request;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::mpsc;
@@ -150,7 +156,7 @@ mod tests {
     use crate::http::peer;
 
     /// What a router learns of a visitor by the onion, who claims to have an address; and that such
-    /// connections are served to their end, as those by TCP are.
+    /// connections are served to their end, as those by TCP are, and what they were told can leave.
     #[tokio::test]
     async fn a_visitor_by_the_onion_is_a_circuit_and_is_served_to_the_end() {
         let router = Router::new().fallback(async |request: Request| format!("{:?}", peer::of(&request)));
@@ -161,7 +167,8 @@ mod tests {
         let (tracker, drain, stop) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let serving = TaskTracker::new().spawn(run(entrance, router, tracker.clone(), drain.clone(), stop));
         let (mut client, stream) = tokio::io::duplex(4096);
-        visits.send(Visit { stream: Box::new(stream), circuit: 7 }).await.unwrap();
+        let linger = Duration::from_millis(100);
+        visits.send(Visit { stream: Box::new(stream), circuit: 7, linger }).await.unwrap();
         let ask = "GET / HTTP/1.1\r\nhost: abc.onion\r\nx-forwarded-for: 192.0.2.1\r\n\r\n";
         let mut answer = [0; 4096];
         for _ in 0..2 {
@@ -175,7 +182,9 @@ mod tests {
         serving.await.unwrap();
         assert!(visits.is_closed());
         tracker.close();
-        tracker.wait().await;
         assert_eq!(client.read(&mut answer).await.unwrap(), 0);
+        let told = Instant::now();
+        tracker.wait().await;
+        assert!(told.elapsed() >= linger / 2, "{:?}", told.elapsed());
     }
 }

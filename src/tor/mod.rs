@@ -17,6 +17,7 @@ mod settings;
 mod socks;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
@@ -113,6 +114,8 @@ pub struct Visit {
     pub stream: Box<dyn Duplex>,
     /// The circuit that it came by: the same client, as long as it keeps it.
     pub circuit: u64,
+    /// How long what was written to it may still be leaving, after its end.
+    pub linger: Duration,
 }
 
 /// Connections as they come. When it is dropped, no more are taken.

@@ -27,6 +27,8 @@ const PORT: u16 = 80;
 const MAX_CIRCUITS: usize = 1024;
 /// Connections that wait to be served.
 const WAITING: usize = 16;
+/// Tor says of no cell that it has arrived, and with a circuit goes what still waits to be sent on it.
+const LINGER: Duration = Duration::from_secs(5);
 /// What making the address takes is a file or two. A disk may be slow, and what this directory served before may
 /// just be ending.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -181,7 +183,7 @@ async fn attend(request: RendRequest, circuit: u64, visits: mpsc::Sender<Visit>,
         }
         match stream.accept(Connected::new_empty()).await {
             Ok(stream) => {
-                if visits.send(Visit { stream: Box::new(stream), circuit }).await.is_err() {
+                if visits.send(Visit { stream: Box::new(stream), circuit, linger: LINGER }).await.is_err() {
                     tracing::debug!("a connection came when the node stopped");
                 }
             }
