@@ -9,6 +9,7 @@ use rust_decimal::{Decimal, RoundingStrategy};
 use sha2::{Digest, Sha256};
 
 use crate::money::{Prices, Service};
+use crate::price::decimal;
 
 /// Names that stand for one price each. Beside them there are `output_image/…` and tiers.
 const NAMES: &[&str] = &[
@@ -98,6 +99,13 @@ pub fn is_known(name: &str) -> bool {
         || tier_of(name).is_some_and(|(kind, _)| TIERED.contains(&kind))
 }
 
+/// The name of the usual price, if this is that of long inputs or of another service tier.
+pub(super) fn usual(name: &str) -> Option<&str> {
+    let bare = Service::PRICED_APART.iter().find_map(|service| name.strip_suffix(service.suffix())).unwrap_or(name);
+    let usual = tier_of(bare).map_or(bare, |(kind, _)| kind);
+    (usual != name).then_some(usual)
+}
+
 /// Whether a price of this name is one for a token.
 #[must_use]
 pub fn is_per_token(name: &str) -> bool {
@@ -142,6 +150,16 @@ pub(super) fn of_text(prices: &Prices) -> [(&'static str, Option<Decimal>); 6] {
         ("input_cache_write_1h", prices.input_cache_write_1h),
         ("audio", prices.audio),
     ]
+}
+
+/// What [`shown`] shows, read back: the price of one. `None`: it is no number.
+#[must_use]
+pub fn read(name: &str, text: &str) -> Option<Decimal> {
+    let price = decimal::parse(text.trim())?;
+    match is_per_token(name) {
+        true => price.checked_mul(Decimal::new(1, 6)).map(|price| price.normalize()),
+        false => Some(price.normalize()),
+    }
 }
 
 impl Card {
@@ -203,6 +221,11 @@ impl Card {
     #[must_use]
     pub fn tiers(&self) -> BTreeSet<u64> {
         self.0.keys().filter_map(|name| tier_of(name)).map(|(_, above)| above).collect()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether tokens both ways have a price, be it zero.

@@ -78,7 +78,8 @@ impl Catalog {
     /// The other names under which a model is served.
     #[must_use]
     pub fn aliases(&self, model: &Model) -> Vec<String> {
-        let bare = model.bare_id().map(str::to_owned);
+        let is_new = |bare: &&str| !model.alias_ids.iter().any(|alias| alias == bare);
+        let bare = model.bare_id().filter(is_new).map(str::to_owned);
         let names = model.alias_ids.iter().cloned().chain(bare);
         names.filter(|name| self.find(name).is_some_and(|found| found.id == model.id)).collect()
     }
@@ -97,6 +98,12 @@ impl Catalog {
     #[must_use]
     pub fn all(&self) -> &[Arc<Model>] {
         &self.models
+    }
+
+    /// The model of this id, on offer or not.
+    #[must_use]
+    pub fn model(&self, id: &str) -> Option<Arc<Model>> {
+        self.models.iter().find(|model| model.id == id).cloned()
     }
 
     /// What recognises these prices, in hexadecimal digits. The order of the list makes no difference, nor does

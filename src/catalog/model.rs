@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::card::Card;
 use super::limits::Limits;
 use super::services;
 use crate::money::rate::{Exchange, Tier};
@@ -175,6 +176,19 @@ impl TopProvider {
             extra: fields,
         }
     }
+}
+
+/// The prices of a card, as if it were an entry's.
+///
+/// # Errors
+/// With what is wrong with them.
+pub(super) fn read_card(card: &Card) -> Result<Prices, String> {
+    let raw = card.iter().map(|(name, price)| {
+        let raw = serde_json::value::to_raw_value(&price.to_string()).map_err(|error| error.to_string())?;
+        Ok((name.to_owned(), raw))
+    });
+    let raw: HashMap<String, Box<RawValue>> = raw.collect::<Result<_, String>>()?;
+    read_prices(&raw.iter().map(|(name, raw)| (name.clone(), &**raw)).collect())
 }
 
 fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {

@@ -9,10 +9,10 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use super::{beside, done, in_force, note, with_page};
-use crate::catalog::card::{self, Change};
+use crate::catalog::card::{self, Card, Change};
 use crate::catalog::file;
 use crate::catalog::import::plan::Proposal;
-use crate::catalog::import::{Importer, Offer, Outcome, Switch, Verdict};
+use crate::catalog::import::{Importer, Offer, Outcome, Own, Switch, Verdict};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::store::Store;
@@ -34,12 +34,16 @@ coinslot models: what is sold at which price, and what the lists of PRICE_SOURCE
   coinslot models refuse ID… | --all
   coinslot models enable|disable ID…
   coinslot models show|hide ID…
+  coinslot models price ID NAME=USD…
+  coinslot models names ID [NAME…]
 
 sync asks the sources now. New models and higher prices come into force by themselves; lower ones, models that
 are given away, and models that are gone wait, and diff shows them. With --below-cost a model may be sold for
 less than an upstream takes for it; --at-cost takes that back. Prices are in USD, of a million tokens or of one
-of anything else. What is hidden is in no list, and sold to
-whoever names it. With --json, everything is printed as JSON, prices of one token.
+of anything else. What is hidden is in no list, and sold to whoever names it.
+
+price says what a model costs over what its source says (prompt=2.5 completion=10), also below cost; NAME= takes
+a price back. names says all further names that you sell it under. With --json, everything is printed as JSON, prices of one token.
 ";
 
 /// What is to be done.
@@ -51,6 +55,7 @@ enum Act {
     Decide(Verdict, Which),
     TakeBack(Vec<String>),
     Switch { ids: Vec<String>, what: Switch },
+    Own { id: String, own: Own },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +98,7 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
         "apply" if at => Act::TakeBack(ids),
         "apply" if below => Act::Decide(Verdict::ApplyBelowCost, which?),
         "apply" => Act::Decide(Verdict::Apply, which?),
+        "price" | "names" if !all && !has_cost => own(verb, &ids)?,
         "refuse" if !has_cost => Act::Decide(Verdict::Refuse, which?),
         _ if !ids.is_empty() && !all && !has_cost => {
             Act::Switch { ids, what: SWITCHES.iter().find(|(word, ..)| word == verb)?.1 }
@@ -100,6 +106,22 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
         _ => return None,
     };
     Some((act, json))
+}
+
+/// What the operator says of a model: its prices, or its further names.
+fn own(verb: &str, words: &[String]) -> Option<Act> {
+    let (id, rest) = words.split_first()?;
+    let own = match verb {
+        "names" => Own { prices: Vec::new(), names: Some(rest.to_vec()) },
+        _ => {
+            let prices = rest.iter().map(|word| match word.split_once('=')? {
+                (name, "") => Some((name.to_owned(), None)),
+                (name, price) => Some((name.to_owned(), Some(card::read(name, price)?))),
+            });
+            Own { prices: prices.collect::<Option<Vec<_>>>().filter(|prices| !prices.is_empty())?, names: None }
+        }
+    };
+    Some(Act::Own { id: id.clone(), own })
 }
 
 /// Words for switches, and for what is done then.
@@ -162,6 +184,16 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
                 note(store, "models.at_cost", id, &json!({})).await?;
             }
             well(if json { lines(&json!({ "at_cost": ids })) } else { format!("at cost again: {}\n", ids.join(", ")) })
+        }
+        Act::Own { id, own } => {
+            importer.set_own(&id, &own).await.map_err(|error| format!("{id}: {error}"))?;
+            note(store, "models.own", &id, &own.told()).await?;
+            let offers = importer.overview().await.map_err(said)?.offers;
+            let offer: Vec<Offer> = offers.into_iter().filter(|offer| offer.model.id == id).collect();
+            well(match (json, offer.first()) {
+                (true, Some(offer)) => lines(&offer_json(offer)),
+                _ => table(&offer),
+            })
         }
         Act::Switch { ids, what } => {
             let word = SWITCHES.iter().find(|(_, switch, _)| *switch == what).map_or("", |(_, _, word)| *word);
@@ -227,8 +259,8 @@ fn proposal_json(proposal: &Proposal) -> Value {
 }
 
 fn offer_json(offer: &Offer) -> Value {
-    let pricing: serde_json::Map<String, Value> =
-        offer.card.iter().map(|(name, price)| (name.to_owned(), json!(price.to_string()))).collect();
+    let pricing =
+        |card: &Card| -> Value { card.iter().map(|(name, price)| (name.to_owned(), price.to_string())).collect() };
     json!({
         "id": offer.model.id,
         "source": offer.source,
@@ -237,7 +269,9 @@ fn offer_json(offer: &Offer) -> Value {
         "served": offer.is_served,
         "below_cost": offer.is_below_cost,
         "derived_prices": offer.derived,
-        "pricing": pricing,
+        "pricing": pricing(&offer.card),
+        "own_prices": pricing(&offer.own_prices),
+        "own_names": offer.own_names,
     })
 }
 
@@ -302,6 +336,7 @@ fn table(offers: &[Offer]) -> String {
         let price = |name: &str| card::shown(name, offer.card.get(name));
         let notes = [
             (!offer.model.enabled, "off"),
+            (!offer.own_prices.is_empty(), "your prices"),
             (!offer.derived.is_empty(), "cache price derived"),
             (offer.is_below_cost, "below cost"),
             (!offer.is_served, "no upstream has it"),

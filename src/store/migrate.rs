@@ -86,6 +86,7 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/0031_request_sums.sqlite.sql"),
         postgres: include_str!("../migrations/0031_request_sums.postgres.sql"),
     },
+    Migration { version: 32, common: include_str!("../migrations/0032_own_prices.sql"), sqlite: "", postgres: "" },
 ];
 
 /// The schema version that this program needs.

@@ -99,6 +99,18 @@ test("an operator's day", async () => {
   assert.doesNotMatch(await page.content(), /sk-nothing/);
   await check();
 
+  // One model gets a price of the operator's, and another name.
+  await page.goto(`${world.origin}/admin/models`);
+  await page.getByRole("region", { name: "Models and prices" }).getByRole("link").first().click();
+  await page.getByLabel("Your price: completion").fill("30");
+  await page.getByLabel("Yours, one to a line").fill("a-name-of-mine");
+  await page.getByRole("button", { name: "Save", exact: true }).click();
+  await page.locator('td:text-is("30")').waitFor();
+  assert.equal(await page.getByLabel("Your price: completion").inputValue(), "30");
+  await checkAccess(page);
+  await check();
+  await picture(page, "admin-model-desk-light", { fullPage: true });
+
   // A voucher is issued; its code is shown once.
   await page.goto(`${world.origin}/admin/vouchers`);
   await page.getByLabel("Worth of each, in sat").fill("5");

@@ -558,3 +558,48 @@ async fn the_command_lists_alarms_and_sends_a_test() {
     assert_eq!(nobody.code, 0, "the other target is left: {nobody:?}");
     node.db.remove().await;
 }
+
+/// Moves the balance of every key by so many msat, as no statement of the node's does.
+async fn tamper(world: &World, msat: i64) {
+    let store = world.node.running().exchange().ledger.store().clone();
+    let mut tx = store.begin(Durability::Full).await.unwrap();
+    sqlx::query("UPDATE accounts SET posted = posted + $1 WHERE kind = 'key'")
+        .bind(msat)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ecash_that_does_not_cover_what_is_owed_is_an_alarm_until_it_does() {
+    let hook = Hook::start().await;
+    let mut world = World::new(&[json!({})], &[("ALERT_WEBHOOK_URL", &*hook.url())]).await;
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    world.node.settled().await;
+    tamper(&world, 5_000_000).await;
+    // The books are proven at every start.
+    world.node.restart().await;
+    until("the operator is told", async || {
+        world.clock.step(Duration::from_secs(61));
+        hook.posted().len() >= 2
+    })
+    .await;
+    let mut raised = told(&hook);
+    raised.sort();
+    assert_eq!(raised, ["alarm.raised books_not_proven", "alarm.raised insolvent"]);
+    let of = |kind: &str| hook.posted().iter().map(|posted| posted.json()).find(|told| told["data"]["kind"] == kind);
+    let message = of("insolvent").unwrap()["data"]["message"].as_str().unwrap().to_owned();
+    assert!(message.ends_with(" sat are missing"), "{message}");
+    tamper(&world, -5_000_000).await;
+    world.node.restart().await;
+    until("it is over", async || {
+        world.clock.step(Duration::from_secs(61));
+        hook.posted().len() >= 4
+    })
+    .await;
+    let mut ended = told(&hook).split_off(2);
+    ended.sort();
+    assert_eq!(ended, ["alarm.ended books_not_proven", "alarm.ended insolvent"]);
+    world.finish().await;
+}

@@ -50,6 +50,7 @@ mod nutshell;
 mod onion;
 mod openapi;
 mod overview;
+mod own_prices;
 mod pool;
 mod pool_doors;
 mod pool_health;

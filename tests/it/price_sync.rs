@@ -19,17 +19,17 @@ use crate::support::prices::{Page, PriceServer};
 use crate::support::purse::Purse;
 use crate::support::upstream::{Script, Upstream, completion, delta, sse, usage};
 
-const OPENROUTER: &str = "/openrouter";
+pub const OPENROUTER: &str = "/openrouter";
 const LITELLM: &str = "/litellm";
 /// Longer than any interval of these tests.
 const HOURS: Duration = Duration::from_secs(4 * 3600);
 
-struct World {
-    mint: TestMint,
+pub struct World {
+    pub mint: TestMint,
     upstream: Upstream,
-    server: PriceServer,
+    pub server: PriceServer,
     clock: Arc<Ahead>,
-    node: TestNode,
+    pub node: TestNode,
 }
 
 impl World {
@@ -44,7 +44,7 @@ impl World {
     }
 
     /// One that has taken up what OpenRouter lists.
-    async fn selling(models: &[(&str, &str, &str)]) -> Self {
+    pub async fn selling(models: &[(&str, &str, &str)]) -> Self {
         let server = PriceServer::start().await;
         server.list(OPENROUTER, models);
         let world = Self::with(server, "openrouter=SERVER/openrouter", &[]).await;
@@ -58,12 +58,12 @@ impl World {
         ok(self.node.get("/v1/models")).await["data"].as_array().unwrap().clone()
     }
 
-    async fn find(&self, id: &str) -> Option<Value> {
+    pub async fn find(&self, id: &str) -> Option<Value> {
         self.models().await.into_iter().find(|model| model["id"] == id)
     }
 
     /// Waits until the list of models is as it should be.
-    async fn until(&self, what: &str, is_so: impl Fn(&[Value]) -> bool) {
+    pub async fn until(&self, what: &str, is_so: impl Fn(&[Value]) -> bool) {
         for _ in 0..300 {
             if is_so(&self.models().await) {
                 return;
@@ -77,7 +77,7 @@ impl World {
         self.until(&format!("{id} is offered"), |models| models.iter().any(|model| model["id"] == id)).await;
     }
 
-    async fn costs(&self, id: &str, prompt: &str, completion: &str) {
+    pub async fn costs(&self, id: &str, prompt: &str, completion: &str) {
         let is_so = |models: &[Value]| {
             let model = models.iter().find(|model| model["id"] == id);
             model.is_some_and(|model| prices(model) == (prompt.to_owned(), completion.to_owned()))
@@ -85,13 +85,13 @@ impl World {
         self.until(&format!("{id} costs {prompt} and {completion}"), is_so).await;
     }
 
-    fn coinslot(&self, words: &[&str]) -> Output {
+    pub fn coinslot(&self, words: &[&str]) -> Output {
         let words: Vec<&str> = words.iter().copied().chain(["--json"]).collect();
         coinslot(self.node.settings(), &words)
     }
 
     /// What the command prints.
-    fn told(&self, words: &[&str]) -> Value {
+    pub fn told(&self, words: &[&str]) -> Value {
         let output = self.coinslot(words);
         assert!(output.status.success(), "{words:?}: {}", said(&output));
         serde_json::from_slice(&output.stdout).unwrap()
@@ -104,7 +104,7 @@ impl World {
         told["waiting"].as_array().unwrap().iter().map(|one| (text(one, "id"), text(one, "kind"))).collect()
     }
 
-    async fn finish(self) {
+    pub async fn finish(self) {
         self.node.finish().await;
     }
 }
@@ -115,7 +115,7 @@ fn coinslot(settings: &BTreeMap<String, String>, words: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap() + &String::from_utf8(output.stderr.clone()).unwrap()
 }
 

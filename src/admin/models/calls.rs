@@ -13,11 +13,12 @@ use utoipa_axum::routes;
 use super::super::api::{ApiError, Body, Complaint};
 use super::super::operator::{Operator, Scope};
 use super::super::{AdminError, AdminState};
-use super::{decide, switch, sync, take_back};
-use crate::catalog::card::Change;
+use super::{decide, set_own, switch, sync, take_back};
+use crate::catalog::card::{Card, Change};
 use crate::catalog::import::plan::Proposal;
 use crate::catalog::import::repo::Source;
-use crate::catalog::import::{Offer, Switch, Verdict};
+use crate::catalog::import::{Offer, Own, Switch, Verdict};
+use crate::price::decimal;
 
 pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
     OpenApiRouter::new()
@@ -25,6 +26,7 @@ pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
         .routes(routes!(sync_call))
         .routes(routes!(decide_call))
         .routes(routes!(switch_call))
+        .routes(routes!(own_call))
 }
 
 /// What is sold, and what waits.
@@ -51,6 +53,10 @@ struct Model {
     pricing: BTreeMap<String, String>,
     /// Prices that no source says.
     derived_prices: Vec<String>,
+    /// Prices that the operator said.
+    own_prices: BTreeMap<String, String>,
+    /// Further names that the operator gave it.
+    own_names: Vec<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -83,6 +89,10 @@ struct PriceList {
     changed_ms: Option<i64>,
 }
 
+fn texts(card: &Card) -> BTreeMap<String, String> {
+    card.iter().map(|(name, price)| (name.to_owned(), price.to_string())).collect()
+}
+
 fn model(offer: Offer) -> Model {
     Model {
         id: offer.model.id.clone(),
@@ -92,8 +102,10 @@ fn model(offer: Offer) -> Model {
         listed: offer.model.enabled && offer.model.visible,
         served: offer.is_served,
         below_cost: offer.is_below_cost,
-        pricing: offer.card.iter().map(|(name, price)| (name.to_owned(), price.to_string())).collect(),
+        pricing: texts(&offer.card),
         derived_prices: offer.derived,
+        own_prices: texts(&offer.own_prices),
+        own_names: offer.own_names,
     }
 }
 
@@ -229,5 +241,37 @@ async fn switch_call(
     for what in [call.sold.map(Switch::Sold), call.listed.map(Switch::Listed)].into_iter().flatten() {
         switch(&state, actor, &call.id, what).await?;
     }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What the operator says of a model; what is absent stays as it is.
+#[derive(Deserialize, ToSchema)]
+struct OwnCall {
+    id: String,
+    /// Prices by name, as text; null: what the source says counts again.
+    #[serde(default)]
+    prices: BTreeMap<String, Option<String>>,
+    /// All further names that it is to have from the operator.
+    #[serde(default)]
+    names: Option<Vec<String>>,
+}
+
+/// Gives a model prices and names of the operator's, which go over those of its source.
+#[utoipa::path(post, path = "/admin/api/models/own", tag = "admin", request_body = OwnCall, responses(
+    (status = 204), (status = 400, body = Complaint), (status = 403, body = Complaint), (status = 404, body = Complaint),
+))]
+async fn own_call(
+    State(state): State<AdminState>,
+    operator: Operator,
+    Body(call): Body<OwnCall>,
+) -> Result<StatusCode, ApiError> {
+    let actor = operator.may(Scope::Manage)?;
+    let prices = call.prices.into_iter().map(|(name, price)| match price.as_deref().map(decimal::parse) {
+        Some(None) => Err(AdminError::invalid(format!("The {name} price is no number."))),
+        Some(price) => Ok((name, price)),
+        None => Ok((name, None)),
+    });
+    let own = Own { prices: prices.collect::<Result<_, _>>()?, names: call.names };
+    set_own(&state, actor, &call.id, &own).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,18 +1,23 @@
 //! Models: what is sold at which price, who says so, and which changes wait for a decision.
 
 mod calls;
+mod one;
 mod page;
 
+use axum::Router;
 use serde_json::json;
 
 use super::operator::Actor;
 use super::trail::{self, Act};
 use super::{AdminError, AdminState};
 use crate::catalog::import::plan::Proposal;
-use crate::catalog::import::{ImportError, Outcome, Switch, Verdict};
+use crate::catalog::import::{ImportError, Outcome, Own, Switch, Verdict};
 
 pub(super) use calls::api;
-pub(super) use page::pages;
+
+pub(super) fn pages() -> Router<AdminState> {
+    page::pages().merge(one::pages())
+}
 
 /// Asks the sources of prices now.
 async fn sync(state: &AdminState, actor: &Actor) -> Result<Outcome, AdminError> {
@@ -57,6 +62,12 @@ async fn switch(state: &AdminState, actor: &Actor, id: &str, switch: Switch) -> 
     trail::note(state, actor, Act { action: "models.switch", subject: id }, &detail).await
 }
 
+/// Gives a model prices and names of the operator's.
+async fn set_own(state: &AdminState, actor: &Actor, id: &str, own: &Own) -> Result<(), AdminError> {
+    state.importer.set_own(id, own).await.map_err(refused)?;
+    trail::note(state, actor, Act { action: "models.own", subject: id }, &own.told()).await
+}
+
 const fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Apply => "apply",
@@ -69,6 +80,7 @@ const fn word(verdict: Verdict) -> &'static str {
 fn refused(error: ImportError) -> AdminError {
     match error {
         ImportError::Store(_) | ImportError::Unreadable(_) => error.into(),
+        ImportError::Own(_) => AdminError::invalid(format!("Not done: {error}.")),
         ImportError::Unknown => AdminError::not_found(format!("Not done: {error}.")),
         told => AdminError::conflict(format!("Not done: {told}.")),
     }

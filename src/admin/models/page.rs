@@ -11,17 +11,17 @@ use serde::Deserialize;
 use super::super::frame::Frame;
 use super::super::session::Session;
 use super::super::{AdminError, AdminState, format, page};
-use super::{decide, switch, sync, take_back};
+use super::{decide, one, switch, sync, take_back};
 use crate::catalog::card::{self, Card, Change};
 use crate::catalog::import::plan::{Kind, Proposal};
 use crate::catalog::import::repo::Source;
 use crate::catalog::import::{self, Offer, Verdict};
 
-const PATH: &str = "/admin/models";
+pub(super) const PATH: &str = "/admin/models";
 /// Models, and changes, that are shown.
 const SHOWN: usize = 1_000;
 
-pub(in crate::admin) fn pages() -> Router<AdminState> {
+pub(super) fn pages() -> Router<AdminState> {
     Router::new()
         .route(PATH, get(show))
         .route("/admin/models/sync", post(ask))
@@ -60,6 +60,7 @@ struct WaitingRow {
 
 struct Row {
     id: String,
+    href: String,
     name: String,
     source: String,
     input: String,
@@ -213,6 +214,7 @@ fn row(offer: &Offer) -> Row {
     let price =
         |name: &str| offer.card.get(name).map_or_else(|| "–".to_owned(), |price| card::shown(name, Some(price)));
     let notes = [
+        (!offer.own_prices.is_empty(), "your prices"),
         (!offer.derived.is_empty(), "cache price derived"),
         (offer.is_below_cost, "below cost"),
         (!offer.is_served, "no upstream has it"),
@@ -221,6 +223,7 @@ fn row(offer: &Offer) -> Row {
     ];
     Row {
         id: model.id.clone(),
+        href: one::href(&model.id),
         name: model.name.clone(),
         source: offer.source.clone(),
         input: price("prompt"),

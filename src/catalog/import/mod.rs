@@ -11,6 +11,7 @@
 mod ask;
 pub mod listed;
 mod litellm;
+mod own;
 pub mod plan;
 pub mod repo;
 mod wanted;
@@ -34,8 +35,9 @@ use crate::net::way::Way;
 use crate::store::{Store, StoreError};
 use crate::upstream::Pool;
 use ask::Place;
+pub use own::Own;
 use plan::{Plan, Proposal};
-use repo::{Changes, Source, State};
+use repo::{Changes, Choice, Source, State};
 pub use wanted::Lists;
 
 /// A source that did not answer is asked again after so long.
@@ -56,6 +58,9 @@ pub enum ImportError {
     NothingWaits,
     #[error("something else waits by now; look again")]
     Changed,
+    /// What the operator says of a model cannot be.
+    #[error("{0}")]
+    Own(String),
 }
 
 /// What the operator says to a change.
@@ -91,6 +96,10 @@ pub struct Offer {
     /// Who says what it costs.
     pub source: String,
     pub card: Card,
+    /// Those of its prices that the operator said.
+    pub own_prices: Card,
+    /// Those of its further names that the operator said.
+    pub own_names: Vec<String>,
     /// Prices that no source says.
     pub derived: Vec<String>,
     /// The operator switched it off.
@@ -209,6 +218,13 @@ impl Importer {
             let choice = state.choices.get(&model.id).cloned().unwrap_or_default();
             model.enabled &= !choice.is_off;
             model.visible &= !choice.is_hidden;
+            if let Err(problem) = own::apply(model, &choice) {
+                // It could be sold for less than the operator says.
+                tracing::warn!(model = %model.id, %problem, "a model is not sold: its own prices do not go with its source's");
+                model.enabled = false;
+            } else if !choice.prices.is_empty() && model.extra.contains_key("price_source") {
+                model.extra.insert("price_source".to_owned(), "operator".into());
+            }
         }
         let (catalog, problems) = match self.origin {
             file::Source::File => Catalog::layered(vec![own, synced]),
@@ -324,15 +340,40 @@ impl Importer {
     /// When there is no such model, or the database does not answer.
     pub async fn switch(&self, id: &str, switch: Switch) -> Result<(), ImportError> {
         self.revise(|state| {
-            if !self.assemble(state).all().iter().any(|model| model.id == id) {
-                return Err(ImportError::Unknown);
-            }
+            self.assemble(state).model(id).ok_or(ImportError::Unknown)?;
             let mut choice = state.choices.get(id).cloned().unwrap_or_default();
             match switch {
                 Switch::Sold(on) => choice.is_off = !on,
                 Switch::Listed(on) => choice.is_hidden = !on,
             }
             Ok((Changes { choices: vec![(id.to_owned(), choice)], is_news: true, ..Changes::default() }, ()))
+        })
+        .await
+    }
+
+    /// Gives a model prices and names of the operator's, wherever its others come from.
+    ///
+    /// # Errors
+    /// When there is no such model, such a price or name cannot be or is another model's, or the database does
+    /// not answer.
+    pub async fn set_own(&self, id: &str, own: &Own) -> Result<(), ImportError> {
+        self.revise(|state| {
+            let choice = state.choices.get(id).cloned().unwrap_or_default();
+            let changed = own.change(&choice)?;
+            let plain = Choice { prices: Card::default(), names: Vec::new(), ..choice };
+            state.choices.insert(id.to_owned(), plain);
+            let mut model =
+                self.assemble(state).model(id).map(|model| Model::clone(&model)).ok_or(ImportError::Unknown)?;
+            own::apply(&mut model, &changed).map_err(ImportError::Own)?;
+            state.choices.insert(id.to_owned(), changed.clone());
+            let catalog = self.assemble(state);
+            let is_taken = |name: &&String| catalog.find(name).is_none_or(|found| found.id != id);
+            if model.enabled
+                && let Some(name) = changed.names.iter().find(is_taken)
+            {
+                return Err(ImportError::Own(format!("another model is called {name}")));
+            }
+            Ok((Changes { choices: vec![(id.to_owned(), changed)], is_news: true, ..Changes::default() }, ()))
         })
         .await
     }
@@ -353,11 +394,14 @@ impl Importer {
                 (None, file::Source::Bundled) => "built in".to_owned(),
             };
             let card = Card::of(&model.prices);
+            let choice = state.choices.get(&model.id).cloned().unwrap_or_default();
             let cost = lists.cost(&self.pool, &model.id, model.upstream_id(), *self.provider_fee.get());
             Offer {
                 source,
                 derived: synced.map(|synced| synced.listed.derived.clone()).unwrap_or_default(),
-                is_off: state.choices.get(&model.id).is_some_and(|choice| choice.is_off),
+                is_off: choice.is_off,
+                own_prices: choice.prices,
+                own_names: choice.names,
                 is_below_cost: cost.is_some_and(|cost| card.at_least(&cost) != card),
                 is_served: self.pool.is_empty()
                     || self.pool.serves(wanted::names(&model.id, model.upstream_id()), &model.upstream_tags),

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use rust_decimal::Decimal;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::listed::Listed;
+use crate::catalog::card::Card;
 use crate::store::{Durability, Store, StoreError, Tx};
 
 /// What a source said last.
@@ -41,6 +43,10 @@ pub struct Choice {
     pub below_cost: bool,
     /// The digest of the change that was refused; empty: none.
     pub refused: String,
+    /// Prices over those of the source.
+    pub prices: Card,
+    /// Further names that it is served under.
+    pub names: Vec<String>,
 }
 
 /// Everything.
@@ -112,19 +118,32 @@ async fn read(store: &Store, revision: i64) -> Result<State, StoreError> {
         let listed = Listed::from_json(&entry).map_err(wrong)?;
         state.synced.insert(id, Synced { source: row.try_get(1)?, listed });
     }
-    for row in sqlx::query("SELECT id, is_off, below_cost, refused, is_hidden FROM model_choices")
-        .fetch_all(store.read())
-        .await?
+    for row in
+        sqlx::query("SELECT id, is_off, below_cost, refused, is_hidden, own_prices, own_names FROM model_choices")
+            .fetch_all(store.read())
+            .await?
     {
+        let wrong = |what| StoreError::Inconsistent { table: "model_choices", what };
         let choice = Choice {
             is_off: row.try_get::<i64, _>(1)? != 0,
             below_cost: row.try_get::<i64, _>(2)? != 0,
             refused: row.try_get(3)?,
             is_hidden: row.try_get::<i64, _>(4)? != 0,
+            prices: own_prices(row.try_get(5)?).map_err(wrong)?,
+            names: serde_json::from_str(row.try_get(6)?).map_err(|error| wrong(error.to_string()))?,
         };
         state.choices.insert(row.try_get(0)?, choice);
     }
     Ok(state)
+}
+
+fn own_prices(text: &str) -> Result<Card, String> {
+    let listed: BTreeMap<String, Decimal> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let mut card = Card::default();
+    for (name, price) in listed {
+        card.set(&name, Some(price));
+    }
+    Ok(card)
 }
 
 /// Writes what follows from the state of this revision; `false`: there is a newer one, and nothing was
@@ -219,17 +238,21 @@ async fn put_models(tx: &mut Tx, rows: &[Synced], now_ms: i64) -> Result<(), Sto
 }
 
 async fn put_choice(tx: &mut Tx, id: &str, choice: &Choice, now_ms: i64) -> Result<(), StoreError> {
+    let prices: serde_json::Value =
+        choice.prices.iter().map(|(name, price)| (name.to_owned(), price.to_string())).collect();
     sqlx::query(
-        "INSERT INTO model_choices (id, is_off, is_hidden, below_cost, refused, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET is_off = excluded.is_off, \
+        "INSERT INTO model_choices (id, is_off, is_hidden, below_cost, refused, own_prices, own_names, \
+         updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET is_off = excluded.is_off, \
          is_hidden = excluded.is_hidden, below_cost = excluded.below_cost, refused = excluded.refused, \
-         updated_at = excluded.updated_at",
+         own_prices = excluded.own_prices, own_names = excluded.own_names, updated_at = excluded.updated_at",
     )
     .bind(id)
     .bind(i64::from(choice.is_off))
     .bind(i64::from(choice.is_hidden))
     .bind(i64::from(choice.below_cost))
     .bind(&choice.refused)
+    .bind(prices.to_string())
+    .bind(serde_json::json!(choice.names).to_string())
     .bind(now_ms)
     .execute(&mut **tx)
     .await?;
