@@ -34,7 +34,7 @@ use cdk_sql_common::stmt::{Column, Statement};
 use cdk_sql_common::wallet::SQLWalletDatabase;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::store::{Location, Store};
+use crate::store::{Durability, Location, Store};
 use drivers::{Answer, Call, Want};
 pub use drivers::{Driver, Postgres, Sqlite};
 
@@ -62,6 +62,8 @@ pub struct CdkSqliteConfig {
     pub path: PathBuf,
     /// The write gate shared with everything else in this process that writes to the same file.
     pub gate: Option<Arc<Mutex<()>>>,
+    /// Whether each commit waits for the disk.
+    pub synced: bool,
 }
 
 /// Where the PostgreSQL wallet lives. `?options[search_path]=name` in the URL selects a schema.
@@ -69,6 +71,8 @@ pub struct CdkSqliteConfig {
 pub struct CdkPostgresConfig {
     /// The connection URL, possibly with a password.
     pub url: String,
+    /// Whether each commit waits for the disk.
+    pub synced: bool,
 }
 
 impl fmt::Debug for CdkPostgresConfig {
@@ -99,12 +103,17 @@ impl DatabaseConfig for CdkPostgresConfig {
 
 /// Opens the wallet store in the node's own database.
 ///
+/// Its commits do not wait for the disk, unless all do: what is written here before a synced commit of the journal is
+/// as durable as that. So whoever acts on what is stored here, at a mint or by giving it away, writes so in the
+/// journal first, and nothing is stored here that must outlive an entry of the journal which comes before it.
+///
 /// # Errors
 /// When the database does not answer.
 pub async fn open(store: &Store) -> Result<WalletStore, Error> {
+    let synced = store.syncs(Durability::ProcessSafe);
     match store.location() {
-        Location::Sqlite(path) => open_sqlite(CdkSqliteConfig { path: path.clone(), gate: store.gate() }).await,
-        Location::Postgres(url) => open_postgres(CdkPostgresConfig { url: url.clone() }).await,
+        Location::Sqlite(path) => open_sqlite(CdkSqliteConfig { path: path.clone(), gate: store.gate(), synced }).await,
+        Location::Postgres(url) => open_postgres(CdkPostgresConfig { url: url.clone(), synced }).await,
     }
 }
 

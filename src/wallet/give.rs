@@ -1,7 +1,8 @@
 //! The steps by which money goes back as a token.
 //!
-//! 1. In one synced transaction the amount leaves the account and the operation is written: from
-//!    then on it is owed, and can be fetched however the process fares.
+//! 1. In one transaction the amount leaves the account and the operation is written: from then on it is owed, and
+//!    can be fetched however the process fares. It is synced with the next step that is; before that, a power loss
+//!    leaves the amount where it was.
 //! 2. Proofs are chosen and reserved. If they fit exactly, no mint is asked. Otherwise one swap is
 //!    planned, written, and sent.
 //! 3. In one synced transaction the token is stored and the ecash leaves the books. Only then does
@@ -69,7 +70,8 @@ impl Wallet {
         }
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
-        let mut tx = self.store().begin(Durability::Full).await?;
+        // Nothing leaves this database before a plan, or the token, is written down and synced; that syncs this too.
+        let mut tx = self.store().begin(Durability::ProcessSafe).await?;
         let (mint, unit, owed) = match source {
             Source::Balance => balance_owed(&mut tx, account, to).await?,
             Source::Earnings { unit, minimum } => {
@@ -269,14 +271,14 @@ impl Wallet {
         operation: &Operation,
         spent: &[PublicKey],
     ) -> Result<(), WalletError> {
+        if !spent.is_empty() {
+            self.inner.ecash.update_proofs_state(spent.to_vec(), ProofState::Spent).await?;
+        }
         let mut tx = self.store().begin(Durability::Full).await?;
         let again = Step { state: State::Planned, plan: "", result: "" };
         journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), again, self.clock().now_ms()).await?;
         tx.commit().await?;
         failpoint!("return.replanned");
-        if !spent.is_empty() {
-            self.inner.ecash.update_proofs_state(spent.to_vec(), ProofState::Spent).await?;
-        }
         self.set_free(trusted, operation).await
     }
 

@@ -343,7 +343,9 @@ impl Wallet {
                 failpoint!("import.kept");
                 let remainder = tokio::time::timeout(REMAINDER, self.ask_for_remainder(&import)).await;
                 let remainder = remainder.ok().and_then(Result::ok).unwrap_or_default();
-                let account = self.credit(operation, Msat::ZERO, &write_json(&import.spent())?, &remainder).await?;
+                let account = self
+                    .credit(operation, Msat::ZERO, (&write_json(&import.spent())?, &remainder), Durability::Full)
+                    .await?;
                 failpoint!("import.credited");
                 self.restock(trusted, operation, &new, first).await;
                 Ok(account)

@@ -156,12 +156,12 @@ impl Wallet {
         &self,
         operation: &Operation,
         bonus: Msat,
-        plan: &str,
-        result: &str,
+        (plan, result): (&str, &str),
+        durability: Durability,
     ) -> Result<Account, WalletError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
-        let mut tx = self.store().begin(Durability::Full).await?;
+        let mut tx = self.store().begin(durability).await?;
         let done = Step { state: State::Done, plan, result };
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;

@@ -4,7 +4,7 @@
 //!    ends it here), its account is created, and the operation is written with the swap it plans.
 //! 2. The swap is sent, alone or in one request with others ([`super::batch`]). No transaction is open.
 //! 3. The new proofs are stored, marked with the operation.
-//! 4. In one synced transaction: the operation is done, and what was received is credited.
+//! 4. In one transaction: the operation is done, and what was received is credited.
 //!
 //! A process that dies after 1 leaves an operation that [`Wallet::resume`] finishes from evidence. A
 //! token of a mint that is not trusted takes another way, if any: see [`super::import`].
@@ -385,8 +385,9 @@ impl Wallet {
                 failpoint!("redeem.kept");
                 let parts: Vec<u64> = proofs.iter().map(|proof| proof.amount.to_u64()).collect();
                 let bonus = operation.unit.to_msat(sum(&parts).saturating_sub(sum(&plan.outputs))).unwrap_or_default();
-                // The inputs of a swap are worth nothing any more.
-                let account = self.credit(operation, bonus, "", "").await?;
+                // The inputs of a swap are worth nothing any more. A power loss that undoes this leaves the plan, by which
+                // the mint gives the same coins again, and what the client spent of them meanwhile is undone too.
+                let account = self.credit(operation, bonus, ("", ""), Durability::ProcessSafe).await?;
                 failpoint!("redeem.credited");
                 self.restock(trusted, operation, &new, first).await;
                 if operation.takes_back.is_some() {

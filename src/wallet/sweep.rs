@@ -247,13 +247,13 @@ impl Wallet {
         why: &str,
         spent: Vec<PublicKey>,
     ) -> Result<State, WalletError> {
+        if !spent.is_empty() {
+            self.inner.ecash.update_proofs_state(spent, ProofState::Spent).await?;
+        }
         let mut tx = self.store().begin(Durability::Full).await?;
         let failed = Step { state: State::Failed, plan: "", result: why };
         journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), failed, self.clock().now_ms()).await?;
         tx.commit().await?;
-        if !spent.is_empty() {
-            self.inner.ecash.update_proofs_state(spent, ProofState::Spent).await?;
-        }
         self.set_free(trusted, operation).await?;
         Ok(State::Failed)
     }

@@ -313,7 +313,7 @@ impl Wallet {
             Ended::Kept { new, .. } => {
                 failpoint!("topup.kept");
                 // The payer may read the invoice later.
-                self.credit(operation, Msat::ZERO, &operation.plan, "").await?;
+                self.credit(operation, Msat::ZERO, (&operation.plan, ""), Durability::Full).await?;
                 self.counts().paid(Method::Lightning, Paid::Accepted);
                 failpoint!("topup.credited");
                 self.restock(trusted, operation, &new, first).await;

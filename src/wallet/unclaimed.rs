@@ -142,8 +142,8 @@ impl Wallet {
 
     /// Notes that a token was spent by whom it was for.
     pub(super) async fn note_collected(&self, operation: &Operation, ys: Vec<PublicKey>) -> Result<(), WalletError> {
-        self.note_fate(operation, Fate::Collected).await?;
-        Ok(self.inner.ecash.update_proofs_state(ys, ProofState::Spent).await?)
+        self.inner.ecash.update_proofs_state(ys, ProofState::Spent).await?;
+        self.note_fate(operation, Fate::Collected).await
     }
 
     async fn note_fate(&self, operation: &Operation, fate: Fate) -> Result<(), WalletError> {

@@ -10,7 +10,7 @@ use cdk_sql_common::database::{ConnectionWithTransaction, DatabaseExecutor};
 use cdk_sql_common::pool::Pool;
 use cdk_sql_common::stmt::query;
 use cdk_sql_common::value::Value;
-use coinslot::wallet::cdk_db::{Adapter, Driver, Postgres, Sqlite, open_postgres, open_sqlite};
+use coinslot::wallet::cdk_db::{Adapter, CdkSqliteConfig, Driver, Postgres, Sqlite, open_postgres, open_sqlite};
 
 type Gate = Arc<tokio::sync::Mutex<()>>;
 
@@ -135,6 +135,11 @@ async fn the_file_is_private_and_synced() {
         let value = query(pragma).expect("sql").pluck(&*session).await.expect("pragma");
         assert_eq!(value, Some(expected), "{pragma}");
     }
+    // Where the journal's commits sync what is written here, its own wait for nobody.
+    let pool = Pool::<Adapter<Sqlite>>::new(CdkSqliteConfig { synced: false, ..store.config() });
+    let session = pool.get().await.expect("session");
+    let value = query("PRAGMA synchronous").expect("sql").pluck(&*session).await.expect("pragma");
+    assert_eq!(value, Some(Value::Integer(1)));
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ impl TempStore {
     /// Settings with a write gate of its own, as the node uses it.
     pub fn config(&self) -> CdkSqliteConfig {
         let gate = Some(std::sync::Arc::new(tokio::sync::Mutex::new(())));
-        CdkSqliteConfig { path: self.path(), gate }
+        CdkSqliteConfig { path: self.path(), gate, synced: true }
     }
 }
 
@@ -66,7 +66,7 @@ impl TempSchema {
     }
 
     pub fn config(&self) -> CdkPostgresConfig {
-        CdkPostgresConfig { url: self.url() }
+        CdkPostgresConfig { url: self.url(), synced: true }
     }
 
     /// Removes the schema. After a failed test it stays, to be looked at.

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - A value is bound in exactly the type of its place and a column is read in exactly its own type;
 //!   what does not fit is an error, nothing is truncated.
-//! - On SQLite the setup of a connection is the same every time: WAL, synced commits, foreign keys.
+//! - On SQLite the setup of a connection is the same every time: WAL, foreign keys, commits synced or not.
 //! - Statements are never logged, values neither.
 
 use std::future::Future;
@@ -109,7 +109,7 @@ impl Driver for Sqlite {
             .filename(&config.path)
             .busy_timeout(BUSY_WAIT)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
+            .synchronous(if config.synced { SqliteSynchronous::Full } else { SqliteSynchronous::Normal })
             .foreign_keys(true)
             .disable_statement_logging()
             .connect()
@@ -167,7 +167,11 @@ impl Driver for Postgres {
 
     async fn open(config: &CdkPostgresConfig) -> sqlx::Result<PgConnection> {
         let options = PgConnectOptions::from_str(&config.url)?;
-        options.disable_statement_logging().connect().await
+        let mut connection = options.disable_statement_logging().connect().await?;
+        if !config.synced {
+            connection.execute("SET synchronous_commit = off").await?;
+        }
+        Ok(connection)
     }
 
     async fn alive(raw: &mut PgConnection) -> bool {

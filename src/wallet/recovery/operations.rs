@@ -13,7 +13,7 @@ use super::super::swap::{self, Standing};
 use super::super::{Trusted, Wallet, WalletError, melt, quote, redeem};
 use super::{RecoveryError, silent};
 use crate::money::Msat;
-use crate::store::StoreError;
+use crate::store::{Durability, StoreError};
 
 const UNKNOWN: &str = "the node was restored from a copy, and nothing shows that this was done";
 
@@ -79,7 +79,7 @@ impl Wallet {
                     let done = Standing::Done(proofs);
                     return match self.finish_act(trusted, operation, Act::minted(&quote), done, false).await? {
                         Ended::Kept { .. } => {
-                            self.credit(operation, Msat::ZERO, &operation.plan, "").await?;
+                            self.credit(operation, Msat::ZERO, (&operation.plan, ""), Durability::Full).await?;
                             Ok(true)
                         }
                         _ => Ok(false),
@@ -92,7 +92,7 @@ impl Wallet {
         match quote::state(&trusted.http, &quote).await {
             // With other outputs, which the scan finds.
             Ok(MintQuoteState::Issued) => {
-                self.credit(operation, Msat::ZERO, &operation.plan, "").await?;
+                self.credit(operation, Msat::ZERO, (&operation.plan, ""), Durability::Full).await?;
                 Ok(true)
             }
             Ok(_) | Err(MintError::Refused(_)) => Ok(false),
