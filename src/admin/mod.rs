@@ -18,6 +18,7 @@ mod api;
 mod backup;
 mod events;
 mod frame;
+mod input;
 mod keys;
 mod login;
 mod maintenance;
@@ -151,6 +152,7 @@ pub fn router(state: AdminState) -> Described<()> {
             .merge(calls)
             .with_state(state)
             .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
+            .layer(middleware::from_fn(input::refuse_nul))
             .layer(middleware::map_response(pages::harden))
     })
 }

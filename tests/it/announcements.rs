@@ -50,6 +50,15 @@ async fn what_is_announced_is_shown_in_its_time_and_does_no_harm() {
     let past = json!({ "title": "past", "from_ms": 1, "until_ms": 2 });
     assert_eq!(manager.post("/admin/api/announcements", &past).await.0, 200);
     assert_eq!(manager.post("/admin/api/announcements", &json!({ "title": "" })).await.0, 400);
+    // No database would have to store it.
+    let (status, refusal) = manager.post("/admin/api/announcements", &json!({ "title": "a\0b" })).await;
+    assert_eq!((status, &refusal["code"]), (400, &json!("invalid_request")));
+    let nul = [fields[0], ("title", "a\0b"), fields[3]];
+    assert_eq!(browser.post("/admin/announcements/set", &nul).await.status(), 400);
+    assert_eq!(
+        node.get("/admin/trail?actor=%00").header("cookie", browser.cookie()).send().await.unwrap().status(),
+        400
+    );
     assert_eq!(manager.post("/admin/api/announcements", &json!({ "title": "a", "id": "none" })).await.0, 404);
     let now = said(&node).await;
     assert_eq!(now.len(), 1, "{now:?}");

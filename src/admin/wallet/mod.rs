@@ -32,7 +32,7 @@ use crate::wallet::{MintHealth, Retried};
 
 const PATH: &str = "/admin/wallet";
 /// A form with a token in it, percent-encoded.
-const MAX_TOKEN_FORM_BYTES: usize = 64 * 1024;
+pub(super) const MAX_TOKEN_FORM_BYTES: usize = 64 * 1024;
 
 pub(super) fn pages() -> Router<AdminState> {
     let receive = post(receive::receive).layer(DefaultBodyLimit::max(MAX_TOKEN_FORM_BYTES));

@@ -1,0 +1,68 @@
+//! What no input of an operator may have in it: PostgreSQL stores no text with a NUL, and SQLite would.
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use memchr::memmem;
+
+use super::AdminError;
+use super::api::ApiError;
+
+/// The most that any route takes; whose limit is lower refuses by itself.
+const MAX_BYTES: usize = super::wallet::MAX_TOKEN_FORM_BYTES;
+
+/// Refuses a NUL behind the `?` of the address, in a form, and in JSON, before anybody reads them.
+pub(super) async fn refuse_nul(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let is_call = parts.uri.path().starts_with("/admin/api/");
+    let refuse = |refusal: AdminError| match is_call {
+        true => ApiError::from(refusal).into_response(),
+        false => refusal.into_response(),
+    };
+    let Ok(body) = to_bytes(body, MAX_BYTES).await else {
+        let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request");
+        return refuse(AdminError::Refused { status, code, message: "This is too long.".to_owned() });
+    };
+    let media = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_json = media.to_ascii_lowercase().starts_with("application/json");
+    let in_body = if is_json { in_json(&body) } else { in_form(&body) };
+    if in_body || in_form(parts.uri.query().unwrap_or_default().as_bytes()) {
+        return refuse(AdminError::invalid("A text with the character NUL in it is not taken."));
+    }
+    next.run(Request::from_parts(parts, Body::from(body))).await
+}
+
+/// `%00` cannot be text: its `%` would be `%25`.
+fn in_form(text: &[u8]) -> bool {
+    memchr::memchr(0, text).is_some() || memmem::find(text, b"%00").is_some()
+}
+
+fn in_json(text: &[u8]) -> bool {
+    memmem::find_iter(text, b"\\u0000").any(|at| {
+        let before = text.get(..at).unwrap_or_default();
+        // Where the backslash is itself escaped, it is text.
+        before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_is_seen_however_it_is_written() {
+        for (text, expected) in [("", false), ("a=%2500b&c=100%25", false), ("a=%00b", true), ("a=\0", true)] {
+            assert_eq!(in_form(text.as_bytes()), expected, "{text}");
+        }
+        for (text, expected) in [
+            (r#"{"title":"a\u0000b"}"#, true),
+            (r#"{"title":"a\\u0000b"}"#, false),
+            (r#"{"title":"a\\\u0000b"}"#, true),
+            (r#"{"title":"\u0001, and 100%00"}"#, false),
+        ] {
+            assert_eq!(in_json(text.as_bytes()), expected, "{text}");
+        }
+    }
+}
