@@ -104,7 +104,7 @@ async fn the_page_of_a_model_shows_whose_price_is_whose() {
     let path = "/admin/models/one?id=new%2F%3Cone%3E";
     assert!(list.contains(&path.replace('&', "&#38;")), "{list}");
     let page = browser.page_at(path).await;
-    for text in ["new/&#60;one&#62;", "prices by openrouter", "name=\"price:completion\" value=\"\""] {
+    for text in ["new/&#60;one&#62;", "source of its prices: openrouter", "name=\"price:completion\" value=\"\""] {
         assert!(page.contains(text), "{text}: {page}");
     }
     let form = csrf(&page);

@@ -1,4 +1,4 @@
-//! What the operator says of one model over what its source says: prices of his own, and further names.
+//! What the operator says of one model over what its source says: prices of their own, and further names.
 
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
