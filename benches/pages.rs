@@ -68,6 +68,8 @@ async fn measure(name: &str, url: Option<String>, size: Size) {
     let row = row.fetch_one(store.read()).await.expect("a request");
     let (id, key): (String, String) = (row.get(0), row.get(1));
     store.close().await;
+    // And with it the lock of its file.
+    drop(store);
     println!("\n{name}: filled in {:.0?}\n", began.elapsed());
     let running = start(dir.path(), url.as_deref()).await;
     let (base, client) = (format!("http://{}", running.address()), client());

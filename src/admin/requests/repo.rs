@@ -64,11 +64,13 @@ struct Conditions {
     sql: String,
     texts: Vec<String>,
     first: usize,
+    /// The condition on the outlay alone, if there is one.
+    outlay: Option<String>,
 }
 
 impl Conditions {
     fn of(filter: &Filter, first: usize) -> Self {
-        let mut these = Self { sql: String::new(), texts: Vec::new(), first };
+        let mut these = Self { sql: String::new(), texts: Vec::new(), first, outlay: None };
         if let Some(model) = &filter.model {
             // A record begins with the model, or with the failure and then the model.
             let name = escaped(&serde_json::Value::from(model.as_str()).to_string());
@@ -79,6 +81,7 @@ impl Conditions {
         if let Some(upstream) = &filter.upstream {
             let upstream = these.mark(upstream.clone());
             these.push(&format!("o.upstream = {upstream}"));
+            these.outlay = Some(format!("upstream = {upstream}"));
         }
         match &filter.status {
             None => {}
@@ -141,8 +144,18 @@ pub(super) async fn walk(store: &Store, filter: &Filter, way: Way, looks: i64, l
     let (lowest, count): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(1)?);
     let Some(lowest) = lowest else { return Ok(Part { rows: Vec::new(), reached: None }) };
     let conditions = Conditions::of(filter, 4);
+    // Outlays are short rows in the same order: those of a rare upstream are picked out before anything else is read.
+    let (picked, holds) = match &conditions.outlay {
+        Some(condition) => (
+            format!(
+                "WITH picked AS MATERIALIZED (SELECT id AS hold FROM outlays WHERE id < $1 AND id >= $2 AND {condition}) "
+            ),
+            "picked p JOIN holds h ON h.id = p.hold",
+        ),
+        None => (String::new(), "holds h"),
+    };
     let sql = format!(
-        "SELECT {COLUMNS} FROM holds h JOIN accounts a ON a.id = COALESCE(h.spender, h.account) {WITH_OUTLAYS} \
+        "{picked}SELECT {COLUMNS} FROM {holds} JOIN accounts a ON a.id = COALESCE(h.spender, h.account) {WITH_OUTLAYS} \
          WHERE h.id < $1 AND h.id >= $2{} ORDER BY h.id DESC LIMIT $3",
         conditions.sql
     );
