@@ -230,7 +230,10 @@ async fn one_is_killed_under_load_and_the_other_takes_over() {
     let killed = Instant::now();
     chaos.calm();
     stop.store(true, Ordering::SeqCst);
-    assert!(matches!(stream.chunk().await, Err(_) | Ok(None)));
+    // A slow machine may have heard that it is still alive, and nothing else.
+    while let Ok(Some(piece)) = stream.chunk().await {
+        assert!(piece.starts_with(b":"), "{piece:?}");
+    }
     let mut clients = Vec::new();
     for client in running {
         clients.push(client.await.unwrap());
