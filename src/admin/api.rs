@@ -145,10 +145,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
+/// Whether what is sent says that it is JSON.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    media.to_ascii_lowercase().starts_with("application/json")
+}
+
 /// The body of a call that may come without one.
 pub(super) fn read_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, AdminError> {
-    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !media.to_ascii_lowercase().starts_with("application/json") {
+    if !is_json(headers) {
         return Err(AdminError::Refused {
             status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
             code: "invalid_request",

@@ -2,13 +2,13 @@
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use memchr::memmem;
 
 use super::AdminError;
-use super::api::ApiError;
+use super::api::{ApiError, is_json};
 
 /// The most that any route takes; whose limit is lower refuses by itself.
 const MAX_BYTES: usize = super::wallet::MAX_TOKEN_FORM_BYTES;
@@ -25,9 +25,7 @@ pub(super) async fn refuse_nul(request: Request, next: Next) -> Response {
         let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request");
         return refuse(AdminError::Refused { status, code, message: "This is too long.".to_owned() });
     };
-    let media = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_json = media.to_ascii_lowercase().starts_with("application/json");
-    let in_body = if is_json { in_json(&body) } else { in_form(&body) };
+    let in_body = if is_json(&parts.headers) { in_json(&body) } else { in_form(&body) };
     if in_body || in_form(parts.uri.query().unwrap_or_default().as_bytes()) {
         return refuse(AdminError::invalid("A text with the character NUL in it is not taken."));
     }

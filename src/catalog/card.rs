@@ -223,6 +223,12 @@ impl Card {
         self.0.keys().filter_map(|name| tier_of(name)).map(|(_, above)| above).collect()
     }
 
+    /// The same as text, as it is stored and told to programs.
+    #[must_use]
+    pub fn texts(&self) -> BTreeMap<String, String> {
+        self.0.iter().map(|(name, price)| (name.clone(), price.to_string())).collect()
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -9,7 +9,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use super::{beside, done, in_force, note, with_page};
-use crate::catalog::card::{self, Card, Change};
+use crate::catalog::card::{self, Change};
 use crate::catalog::file;
 use crate::catalog::import::plan::Proposal;
 use crate::catalog::import::{Importer, Offer, Outcome, Own, Switch, Verdict};
@@ -259,8 +259,6 @@ fn proposal_json(proposal: &Proposal) -> Value {
 }
 
 fn offer_json(offer: &Offer) -> Value {
-    let pricing =
-        |card: &Card| -> Value { card.iter().map(|(name, price)| (name.to_owned(), price.to_string())).collect() };
     json!({
         "id": offer.model.id,
         "source": offer.source,
@@ -269,8 +267,8 @@ fn offer_json(offer: &Offer) -> Value {
         "served": offer.is_served,
         "below_cost": offer.is_below_cost,
         "derived_prices": offer.derived,
-        "pricing": pricing(&offer.card),
-        "own_prices": pricing(&offer.own_prices),
+        "pricing": offer.card.texts(),
+        "own_prices": offer.own_prices.texts(),
         "own_names": offer.own_names,
     })
 }

@@ -14,7 +14,7 @@ use super::super::api::{ApiError, Body, Complaint};
 use super::super::operator::{Operator, Scope};
 use super::super::{AdminError, AdminState};
 use super::{decide, set_own, switch, sync, take_back};
-use crate::catalog::card::{Card, Change};
+use crate::catalog::card::Change;
 use crate::catalog::import::plan::Proposal;
 use crate::catalog::import::repo::Source;
 use crate::catalog::import::{Offer, Own, Switch, Verdict};
@@ -89,10 +89,6 @@ struct PriceList {
     changed_ms: Option<i64>,
 }
 
-fn texts(card: &Card) -> BTreeMap<String, String> {
-    card.iter().map(|(name, price)| (name.to_owned(), price.to_string())).collect()
-}
-
 fn model(offer: Offer) -> Model {
     Model {
         id: offer.model.id.clone(),
@@ -102,9 +98,9 @@ fn model(offer: Offer) -> Model {
         listed: offer.model.enabled && offer.model.visible,
         served: offer.is_served,
         below_cost: offer.is_below_cost,
-        pricing: texts(&offer.card),
+        pricing: offer.card.texts(),
         derived_prices: offer.derived,
-        own_prices: texts(&offer.own_prices),
+        own_prices: offer.own_prices.texts(),
         own_names: offer.own_names,
     }
 }

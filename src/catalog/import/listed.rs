@@ -200,12 +200,10 @@ impl Listed {
     /// The entry that [`List::stored`] reads again.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let pricing: Map<String, Value> =
-            self.card.iter().map(|(name, price)| (name.to_owned(), json!(price.to_string()))).collect();
         let mut entry = Map::new();
         entry.insert("id".to_owned(), json!(self.id));
         entry.extend(self.fields.clone());
-        entry.insert("pricing".to_owned(), Value::Object(pricing));
+        entry.insert("pricing".to_owned(), json!(self.card.texts()));
         if !self.derived.is_empty() {
             entry.insert("derived_prices".to_owned(), json!(self.derived));
         }

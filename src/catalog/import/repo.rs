@@ -238,8 +238,6 @@ async fn put_models(tx: &mut Tx, rows: &[Synced], now_ms: i64) -> Result<(), Sto
 }
 
 async fn put_choice(tx: &mut Tx, id: &str, choice: &Choice, now_ms: i64) -> Result<(), StoreError> {
-    let prices: serde_json::Value =
-        choice.prices.iter().map(|(name, price)| (name.to_owned(), price.to_string())).collect();
     sqlx::query(
         "INSERT INTO model_choices (id, is_off, is_hidden, below_cost, refused, own_prices, own_names, \
          updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET is_off = excluded.is_off, \
@@ -251,7 +249,7 @@ async fn put_choice(tx: &mut Tx, id: &str, choice: &Choice, now_ms: i64) -> Resu
     .bind(i64::from(choice.is_hidden))
     .bind(i64::from(choice.below_cost))
     .bind(&choice.refused)
-    .bind(prices.to_string())
+    .bind(serde_json::json!(choice.prices.texts()).to_string())
     .bind(serde_json::json!(choice.names).to_string())
     .bind(now_ms)
     .execute(&mut **tx)
