@@ -12,8 +12,11 @@ use crate::store::{Store, StoreError};
 
 /// Most requests that are looked at for one page.
 pub(crate) const PAGE_LOOKS: i64 = 40_000;
-/// How many of them in one statement.
+/// How many of them in one statement, and as how many one counts that had less to look at.
 const LOOKS: i64 = 4_000;
+const LEAST_LOOKS: i64 = 1_000;
+/// Most hours in a row that are looked at as one.
+const HOURS: i64 = 48;
 /// Most keys that a prefix may mean, and charges of each that are looked at for a page.
 const MOST_KEYS: i64 = 20;
 const KEY_LOOKS: i64 = 1_000;
@@ -91,24 +94,39 @@ async fn along(store: &Store, filter: &Filter, way: Way, manner: Manner) -> Resu
     let more = manner.limit.saturating_add(1);
     let (mut way, mut left, mut rows) = (way, manner.looks, Vec::new());
     loop {
-        if skips {
-            let before_ms = ids::made_ms(way.below.saturating_sub(1)).saturating_add(1);
-            let Some(hour) = sums::repo::last_hour(store, model, upstream, before_ms).await? else {
-                return Ok(Found { rows, next: None });
-            };
-            way.below = way.below.min(ids::first_at(hour.saturating_add(HOUR_MS)));
-        }
+        let stretch = if skips { busy(store, (model, upstream), way).await? } else { Some(way) };
+        let Some(stretch) = stretch else { return Ok(Found { rows, next: None }) };
         let looks = if takes_all { more } else { LOOKS };
         let found = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-        let part = repo::walk(store, filter, way, looks, more.saturating_sub(found)).await?;
+        let part = repo::walk(store, filter, stretch, looks, more.saturating_sub(found)).await?;
         rows.extend(part.rows);
-        left = left.saturating_sub(looks);
+        left = left.saturating_sub(part.looked_at.max(LEAST_LOOKS));
         let is_full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= more;
-        match part.reached {
+        // Where a stretch ends there may be another one below it.
+        let rest = part.reached.or((stretch.down_to > way.down_to).then_some(stretch.down_to));
+        match rest {
             Some(reached) if !is_full && left > 0 => way.below = reached,
-            reached => return Ok(cut(rows, manner.limit, reached)),
+            rest => return Ok(cut(rows, manner.limit, rest)),
         }
     }
+}
+
+/// The latest part of the way in which the sums have such requests in every hour; `None`: there are none.
+async fn busy(
+    store: &Store,
+    (model, upstream): (Option<&str>, Option<&str>),
+    way: Way,
+) -> Result<Option<Way>, StoreError> {
+    let before_ms = ids::made_ms(way.below.saturating_sub(1)).saturating_add(1);
+    let hours = sums::repo::hours(store, model, upstream, before_ms, HOURS).await?;
+    let Some(last) = hours.first() else { return Ok(None) };
+    let apart = |(at, hour): &(i64, &i64)| last.saturating_sub(**hour) == at.saturating_mul(HOUR_MS);
+    let first = (0..).zip(&hours).take_while(apart).last().map_or(last, |(_, hour)| hour);
+    let (down_to, below) = (ids::first_at(*first), ids::first_at(last.saturating_add(HOUR_MS)));
+    if below <= way.down_to {
+        return Ok(None);
+    }
+    Ok(Some(Way { below: way.below.min(below), down_to: way.down_to.max(down_to) }))
 }
 
 fn cut(mut rows: Vec<Row>, limit: i64, rest: Option<i64>) -> Found {

@@ -126,25 +126,25 @@ pub(super) struct Way {
 /// What a part of a walk came to.
 pub(super) struct Part {
     pub rows: Vec<Row>,
+    pub looked_at: i64,
     /// The last id that was looked at; `None`: there were no more.
     pub reached: Option<i64>,
 }
 
 /// Looks at so many requests, the newest first, and picks out at most `limit` of them.
 pub(super) async fn walk(store: &Store, filter: &Filter, way: Way, looks: i64, limit: i64) -> Result<Part, StoreError> {
-    let row = sqlx::query(
-        "SELECT MIN(id), COUNT(*) FROM \
-         (SELECT id FROM holds WHERE id < $1 AND id >= $2 ORDER BY id DESC LIMIT $3) AS looked_at",
-    )
-    .bind(way.below)
-    .bind(way.down_to)
-    .bind(looks)
-    .fetch_one(store.read())
-    .await?;
-    let (lowest, count): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(1)?);
-    let Some(lowest) = lowest else { return Ok(Part { rows: Vec::new(), reached: None }) };
     let conditions = Conditions::of(filter, 4);
-    // Outlays are short rows in the same order: those of a rare upstream are picked out before anything else is read.
+    // Outlays are short rows with the same ids, so those of an upstream are counted there.
+    let table = if conditions.outlay.is_some() { "outlays" } else { "holds" };
+    let bounds = format!(
+        "SELECT MIN(id), COUNT(*) FROM \
+         (SELECT id FROM {table} WHERE id < $1 AND id >= $2 ORDER BY id DESC LIMIT $3) AS looked_at"
+    );
+    let bounds = sqlx::query(AssertSqlSafe(bounds)).bind(way.below).bind(way.down_to).bind(looks);
+    let row = bounds.fetch_one(store.read()).await?;
+    let (lowest, looked_at): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let Some(lowest) = lowest else { return Ok(Part { rows: Vec::new(), looked_at, reached: None }) };
+    // Those of a rare upstream are picked out before anything else is read.
     let (picked, holds) = match &conditions.outlay {
         Some(condition) => (
             format!(
@@ -166,8 +166,8 @@ pub(super) async fn walk(store: &Store, filter: &Filter, way: Way, looks: i64, l
     let rows = query.fetch_all(store.read()).await?;
     let rows = rows.iter().map(read).collect::<Result<Vec<Row>, _>>()?;
     let is_full = rows.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
-    let reached = if is_full { rows.last().map(|row| row.hold) } else { (count >= looks).then_some(lowest) };
-    Ok(Part { rows, reached })
+    let reached = if is_full { rows.last().map(|row| row.hold) } else { (looked_at >= looks).then_some(lowest) };
+    Ok(Part { rows, looked_at, reached })
 }
 
 /// The requests that run now, of every process, the newest first.

@@ -136,28 +136,29 @@ pub async fn after(
     rows.iter().map(stored).collect()
 }
 
-/// The last hour, before this one ends, in which such requests began; `None`: none did.
+/// The hours that began before this and in which such requests began, the latest first.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn last_hour(
+pub async fn hours(
     store: &Store,
     model: Option<&str>,
     upstream: Option<&str>,
     before_ms: i64,
-) -> Result<Option<i64>, StoreError> {
-    let mut sql = "SELECT start FROM request_sums WHERE span = 'hour' AND start < $1".to_owned();
-    for (column, mark, _) in [("model", "$2", model), ("upstream", "$3", upstream)].iter().filter(|one| one.2.is_some())
-    {
-        sql.push_str(&format!(" AND {column} = {mark}"));
+    limit: i64,
+) -> Result<Vec<i64>, StoreError> {
+    let mut sql = "SELECT DISTINCT start FROM request_sums WHERE span = 'hour' AND start < $1".to_owned();
+    let named: Vec<(&str, &str)> = [("model", model), ("upstream", upstream)]
+        .iter()
+        .filter_map(|(column, name)| Some((*column, (*name)?)))
+        .collect();
+    for (mark, (column, _)) in (3..).zip(&named) {
+        sql.push_str(&format!(" AND {column} = ${mark}"));
     }
-    sql.push_str(" ORDER BY start DESC LIMIT 1");
-    if model.is_none() {
-        sql = sql.replace("$3", "$2");
+    sql.push_str(" ORDER BY start DESC LIMIT $2");
+    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(before_ms).bind(limit);
+    for (_, name) in named {
+        query = query.bind(name.to_owned());
     }
-    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(before_ms);
-    for value in [model, upstream].into_iter().flatten() {
-        query = query.bind(value.to_owned());
-    }
-    query.fetch_optional(store.read()).await?.map(|row| Ok(row.try_get(0)?)).transpose()
+    query.fetch_all(store.read()).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
