@@ -10,7 +10,8 @@ use super::account::{Account, AccountId, AccountKind, Balance};
 use super::terms::Source;
 use super::writer::End;
 use crate::money::Msat;
-use crate::store::{Durability, Location, Store, StoreError, Tx};
+use crate::store::Value::{Number, Text};
+use crate::store::{Durability, Hand, Location, Store, StoreError, Tx};
 
 /// A hold to be placed.
 pub(super) struct Place<'a> {
@@ -30,6 +31,8 @@ const SIZES: [usize; 10] = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64];
 
 /// Most rows that one statement takes.
 pub(super) const MAX_ROWS: usize = 64;
+/// Most parameters that one has.
+const MAX_VALUES: usize = 2 + 7 * MAX_ROWS;
 
 /// A statement over a list of rows, once per size. It begins with what is the same for all of them: `o`, whose
 /// they are and what time it is.
@@ -153,35 +156,34 @@ impl Hot {
 /// Places the holds that their accounts can bear, at most [`MAX_ROWS`]. Returns the ids of those that
 /// were not placed.
 pub(super) async fn place_holds(
-    connection: &mut AnyConnection,
-    hot: &Hot,
+    hand: &mut Hand<'_>,
+    hot: &'static Hot,
     places: &[Place<'_>],
     owner: &str,
     now_ms: i64,
 ) -> Result<HashSet<i64>, StoreError> {
     let (sql, empty) = hot.place.fitting(places.len()).ok_or_else(|| out_of_range("holds"))?;
-    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(owner).bind(now_ms);
+    let mut values = Vec::with_capacity(MAX_VALUES);
+    values.extend([Text(owner), Number(now_ms)]);
     for place in places {
         let Place { id, source, amount, due, spender_due, request } = place;
-        query = query.bind(*id).bind(source.account.get()).bind(source.spender.get()).bind(amount.to_db());
-        query = query.bind(due.to_db()).bind(spender_due.to_db()).bind(*request);
+        values.extend([*id, source.account.get(), source.spender.get()].map(Number));
+        values.extend([amount, due, spender_due].map(|amount| Number(amount.to_db())));
+        values.push(Text(request));
     }
     for _ in 0..empty {
-        query = query.bind(0_i64).bind(-1_i64).bind(-1_i64).bind(1_i64).bind(1_i64).bind(1_i64).bind("");
+        values.extend([0, -1, -1, 1, 1, 1].map(Number));
+        values.push(Text(""));
     }
-    let placed = query.execute(&mut *connection).await?.rows_affected();
+    let placed = hand.execute(sql, &values).await?;
     let mut missing = HashSet::new();
     if usize::try_from(placed) == Ok(places.len()) {
         return Ok(missing);
     }
     for place in places {
-        let found = sqlx::query("SELECT id FROM holds WHERE id = $1 AND account = $2 AND owner = $3")
-            .bind(place.id)
-            .bind(place.source.account.get())
-            .bind(owner)
-            .fetch_optional(&mut *connection)
-            .await?;
-        if found.is_none() {
+        let values = [Number(place.id), Number(place.source.account.get()), Text(owner)];
+        let sql = "SELECT id FROM holds WHERE id = $1 AND account = $2 AND owner = $3";
+        if hand.fetch::<1>(sql, &values).await?.is_empty() {
             missing.insert(place.id);
         }
     }
@@ -190,25 +192,28 @@ pub(super) async fn place_holds(
 
 /// Ends the holds that are open, at most [`MAX_ROWS`]. Returns what is available afterwards, by hold.
 pub(super) async fn end_holds(
-    connection: &mut AnyConnection,
-    hot: &Hot,
+    hand: &mut Hand<'_>,
+    hot: &'static Hot,
     ends: &[&End],
     owner: &str,
     now_ms: i64,
 ) -> Result<HashMap<i64, Msat>, StoreError> {
     let (sql, empty) = hot.end.fitting(ends.len()).ok_or_else(|| out_of_range("holds"))?;
-    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(owner).bind(now_ms);
+    let mut values = Vec::with_capacity(MAX_VALUES);
+    values.extend([Text(owner), Number(now_ms)]);
     for end in ends {
-        query = query.bind(end.id).bind(end.account.get()).bind(end.charge.to_db()).bind(end.record.as_str());
+        values.extend([end.id, end.account.get(), end.charge.to_db()].map(Number));
+        values.push(Text(&end.record));
     }
     for _ in 0..empty {
-        query = query.bind(0_i64).bind(-1_i64).bind(0_i64).bind("");
+        values.extend([0, -1, 0].map(Number));
+        values.push(Text(""));
     }
-    let rows = query.fetch_all(connection).await?;
+    let rows = hand.fetch::<3>(sql, &values).await?;
     let mut before = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        let (available, left): (i64, Option<i64>) = (row.try_get(1)?, row.try_get(2)?);
-        before.insert(row.try_get::<i64, _>(0)?, left.map_or(available, |left| left.min(available)));
+    for [id, available, left] in rows {
+        let (Some(id), Some(available)) = (id, available) else { return Err(out_of_range("holds")) };
+        before.insert(id, left.map_or(available, |left| left.min(available)));
     }
     let freed = |end: &&End| {
         let before = before.get(&end.id)?;

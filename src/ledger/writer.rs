@@ -23,7 +23,7 @@ use super::terms::{self, Source, Terms};
 use super::{HoldError, SettleError, repo};
 use crate::clock::SharedClock;
 use crate::money::Msat;
-use crate::store::{Desk, Durability, Location, Store, StoreError};
+use crate::store::{Durability, Hand, HotDesk, HotTurn, Location, Store, StoreError};
 
 /// Most entries in one commit.
 const BATCH: usize = repo::MAX_ROWS;
@@ -94,7 +94,7 @@ const KNOWN_SHEETS: usize = 4_096;
 /// What writes.
 pub(super) struct Writer {
     store: Store,
-    desk: Desk,
+    desk: HotDesk,
     hot: &'static repo::Hot,
     /// No other process writes at the same time.
     writes_alone: bool,
@@ -116,7 +116,7 @@ impl Writer {
         stats: &Arc<WriterStats>,
         live: &Arc<Live>,
     ) -> Self {
-        let desk = store.desk(Durability::ProcessSafe);
+        let desk = store.hot_desk();
         // Where nothing is waited for, two statements cost less by themselves than in a transaction: this can go
         // back to before its second statement, so SQLite keeps what every page was.
         let writes_alone = matches!(store.location(), Location::Sqlite(_));
@@ -319,38 +319,49 @@ impl Writer {
         places: &[repo::Place<'_>],
         ends: &[&End],
     ) -> Result<(HashSet<i64>, HashMap<i64, Msat>), StoreError> {
-        let sheets = self.new_sheets(ends);
-        let (owner, now_ms) = (&self.owner, self.clock.now_ms());
+        self.keep_sheets(ends).await?;
+        let (hot, owner, now_ms) = (self.hot, &self.owner, self.clock.now_ms());
         let mut turn = self.desk.turn().await?;
-        // One statement alone is a transaction of its own.
-        if ends.is_empty() {
-            return Ok((repo::place_holds(&mut turn, self.hot, places, owner, now_ms).await?, HashMap::new()));
+        if let (HotTurn::Pooled(turn), true, false, false) = (&mut turn, self.joins, places.is_empty(), ends.is_empty())
+        {
+            let mut all = turn.begin().await?;
+            let missing = repo::place_holds(&mut Hand::Pooled(&mut all), hot, places, owner, now_ms).await?;
+            let ended = repo::end_holds(&mut Hand::Pooled(&mut all), hot, ends, owner, now_ms).await?;
+            all.commit().await?;
+            return Ok((missing, ended));
         }
-        if places.is_empty() && sheets.is_empty() {
-            return Ok((HashSet::new(), repo::end_holds(&mut turn, self.hot, ends, owner, now_ms).await?));
-        }
-        if sheets.is_empty() && !self.joins {
-            // Should the second fail, the first is tried again with it: what is placed already breaks a rule, is
-            // refused alone, and given free.
-            let missing = repo::place_holds(&mut turn, self.hot, places, owner, now_ms).await?;
-            return Ok((missing, repo::end_holds(&mut turn, self.hot, ends, owner, now_ms).await?));
-        }
-        let mut all = turn.begin().await?;
-        for sheet in &sheets {
-            sheets::repo::insert(&mut all, sheet, now_ms).await?;
-        }
+        // Should the second fail, the first is tried again with it: what is placed already breaks a rule, is refused
+        // alone, and given free.
         let missing = match places.is_empty() {
             true => HashSet::new(),
-            false => repo::place_holds(&mut all, self.hot, places, owner, now_ms).await?,
+            false => repo::place_holds(&mut turn.hand(), hot, places, owner, now_ms).await?,
         };
-        let ended = repo::end_holds(&mut all, self.hot, ends, owner, now_ms).await?;
-        all.commit().await?;
+        let ended = match ends.is_empty() {
+            true => HashMap::new(),
+            false => repo::end_holds(&mut turn.hand(), hot, ends, owner, now_ms).await?,
+        };
+        Ok((missing, ended))
+    }
+
+    /// Stores the sheets that the records of these ends name and that this process has not stored. A sheet that is
+    /// kept and not named does no harm; the other way round would.
+    async fn keep_sheets(&mut self, ends: &[&End]) -> Result<(), StoreError> {
+        let sheets = self.new_sheets(ends);
+        if sheets.is_empty() {
+            return Ok(());
+        }
+        let now_ms = self.clock.now_ms();
+        let mut tx = self.store.begin(Durability::ProcessSafe).await?;
+        for sheet in &sheets {
+            sheets::repo::insert(&mut tx, sheet, now_ms).await?;
+        }
+        tx.commit().await?;
         self.stats.sheets.fetch_add(u64::try_from(sheets.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         if self.known.len() >= KNOWN_SHEETS {
             self.known.clear();
         }
         self.known.extend(sheets);
-        Ok((missing, ended))
+        Ok(())
     }
 
     /// The sheets that the records of these ends name and that this process has not stored, in an order that is

@@ -3,13 +3,15 @@
 //! Two durability classes, and the transaction says which (see [`Durability`]). On SQLite they are
 //! two connections of one WAL file, and a process-wide *gate* lets one write transaction run at a
 //! time, so that writers queue fairly instead of polling a busy database; the ecash store of the
-//! wallet takes the same gate. On PostgreSQL they are two pools that differ in
+//! wallet takes the same gate, and so does the connection of the ledger's writer ([`HotDesk`]). On PostgreSQL they are two pools that differ in
 //! `synchronous_commit`, and there is no gate.
 //!
 //! No transaction is ever open while the node talks to a mint, an upstream or a client.
 
+mod desk;
 mod dump;
 pub mod ids;
+mod inline;
 mod lineage;
 mod lock;
 mod migrate;
@@ -22,11 +24,12 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Row as _};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use sqlx::{Any, AnyConnection, AnyPool, Row as _};
+use tokio::sync::{Mutex, OwnedMutexGuard, RwLock};
 
+pub use desk::{Desk, Hand, HotDesk, HotTurn, Turn};
 pub use dump::{check_vacant, dump, load, move_into_place};
+pub use inline::Value;
 pub use lineage::Lineage;
 pub use lock::FileLock;
 pub use migrate::latest_version;
@@ -55,6 +58,9 @@ pub enum Durability {
 pub enum StoreError {
     #[error("database: {0}")]
     Sql(#[from] sqlx::Error),
+    /// The same, of SQLite without sqlx between.
+    #[error("database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
     #[error("{0}")]
     Io(String),
     /// Another process has the SQLite file.
@@ -77,7 +83,11 @@ impl StoreError {
     /// Whether the statement broke a uniqueness rule.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
-        matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.is_unique_violation())
+        match self {
+            Self::Sql(sqlx::Error::Database(error)) => error.is_unique_violation(),
+            Self::Sqlite(error) => inline::is_duplicate(error),
+            _ => false,
+        }
     }
 
     /// Whether PostgreSQL rolled it back because two waited for each other: it can be tried again as it was.
@@ -92,6 +102,7 @@ impl StoreError {
         use sqlx::error::ErrorKind;
         match self {
             Self::Sql(sqlx::Error::Database(error)) => !matches!(error.kind(), ErrorKind::Other),
+            Self::Sqlite(error) => inline::broken_rule(error).is_some(),
             Self::Inconsistent { .. } => true,
             _ => false,
         }
@@ -127,6 +138,8 @@ pub struct Store {
     fast: AnyPool,
     read: AnyPool,
     gate: Option<Arc<Mutex<()>>>,
+    /// Held by whoever has a connection of no pool.
+    inline: Arc<RwLock<()>>,
     location: Location,
     begin: &'static str,
     /// Every commit is synced, whatever its class.
@@ -140,26 +153,17 @@ pub struct Tx {
     _gate: Option<OwnedMutexGuard<()>>,
 }
 
-/// A connection that its owner keeps between its writing statements. To borrow one from a pool, and to give it
-/// back, is a round trip to the database each.
-pub struct Desk {
-    store: Store,
-    durability: Durability,
-    connection: Option<PoolConnection<Any>>,
-}
-
-/// A turn at a [`Desk`], for writing statements that are a transaction of their own each.
-pub struct Turn<'a> {
-    inner: &'a mut AnyConnection,
-    begin: &'static str,
-    _gate: Option<OwnedMutexGuard<()>>,
-}
-
 impl Store {
     /// A place to write at, statement by statement.
     #[must_use]
     pub fn desk(&self, durability: Durability) -> Desk {
-        Desk { store: self.clone(), durability, connection: None }
+        Desk::new(self.clone(), durability)
+    }
+
+    /// The same for what every paid request waits for.
+    #[must_use]
+    pub fn hot_desk(&self) -> HotDesk {
+        HotDesk::new(self.clone())
     }
 
     async fn enter(&self) -> Option<OwnedMutexGuard<()>> {
@@ -232,15 +236,20 @@ impl Store {
                 break;
             }
         }
-        // Once all of it is in the database, the next writer begins the log anew.
         let _gate = self.enter().await;
-        move_log(&mut reader).await.map(drop)
+        move_log(&mut reader).await?;
+        // Once all of it is in the database, the next writer begins the log anew, and waits for the disk: better here
+        // than where a request waits. This writes the first page as it is.
+        let mut writer = self.fast.acquire().await?;
+        sqlx::query("PRAGMA user_version = 0").execute(&mut *writer).await?;
+        Ok(())
     }
 
     /// Closes all connections; on SQLite this also folds the write-ahead log into the file.
     pub async fn close(&self) {
         self.read.close().await;
         self.fast.close().await;
+        let _no_other = self.inline.write().await;
         self.full.close().await;
     }
 }
@@ -258,55 +267,6 @@ impl Tx {
     pub async fn commit(self) -> Result<(), StoreError> {
         self.inner.commit().await?;
         Ok(())
-    }
-}
-
-impl Desk {
-    /// A connection on which each statement commits by itself.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn turn(&mut self) -> Result<Turn<'_>, StoreError> {
-        let gate = self.store.enter().await;
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.store.writers(self.durability).acquire().await?,
-        };
-        Ok(Turn { inner: self.connection.insert(connection), begin: self.store.begin, _gate: gate })
-    }
-
-    /// Gives the connection back: it may be broken, or the store closes. The next turn takes another.
-    pub fn leave(&mut self) {
-        self.connection = None;
-    }
-
-    /// Returns when the store is being closed, which waits for [`Desk::leave`].
-    pub fn closing(&self) -> impl Future<Output = ()> + use<> {
-        self.store.writers(self.durability).close_event()
-    }
-}
-
-impl Turn<'_> {
-    /// Starts a transaction of several statements. Rolls back when dropped without a commit.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn begin(&mut self) -> Result<sqlx::Transaction<'_, Any>, StoreError> {
-        Ok(self.inner.begin_with(self.begin).await?)
-    }
-}
-
-impl Deref for Turn<'_> {
-    type Target = AnyConnection;
-
-    fn deref(&self) -> &AnyConnection {
-        self.inner
-    }
-}
-
-impl DerefMut for Turn<'_> {
-    fn deref_mut(&mut self) -> &mut AnyConnection {
-        self.inner
     }
 }
 

@@ -13,7 +13,16 @@ use super::lock::FileLock;
 use super::{Location, Store, StoreError, migrate};
 
 /// Longest wait for a connection of a pool, or for SQLite's own lock.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// What every writing connection to SQLite is told.
+pub(super) const PRAGMAS: [&str; 5] = [
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA busy_timeout = 30000",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA temp_store = MEMORY",
+    // A job does it; in a writer it would make a request wait for its syncs.
+    "PRAGMA wal_autocheckpoint = 0",
+];
 
 impl Store {
     /// Opens (and creates or migrates) the database at `url`, or `coinslot.db` in `data_dir`.
@@ -62,14 +71,16 @@ impl Store {
     async fn connect_sqlite(path: &Path, strict: bool, lock: Option<FileLock>) -> Result<Self, StoreError> {
         let url = format!("sqlite://{}", path.display());
         let full = sqlite_pool(&url, 1, "FULL").await?;
-        // One of them is at the ledger's desk.
-        let fast = sqlite_pool(&url, 2, if strict { "FULL" } else { "NORMAL" }).await?;
+        // One more for the ledger's desk, where that is not `inline`.
+        let (writers, synchronous) = if strict { (2, "FULL") } else { (1, "NORMAL") };
+        let fast = sqlite_pool(&url, writers, synchronous).await?;
         let read = sqlite_pool(&url, 4, "NORMAL").await?;
         Ok(Self {
             full,
             fast,
             read,
             gate: Some(Arc::new(Mutex::new(()))),
+            inline: Arc::default(),
             location: Location::Sqlite(path.to_owned()),
             begin: "BEGIN IMMEDIATE",
             strict,
@@ -103,6 +114,7 @@ impl Store {
             fast,
             read,
             gate: None,
+            inline: Arc::default(),
             location: Location::Postgres(url.to_owned()),
             begin: "BEGIN",
             strict,
@@ -122,12 +134,9 @@ async fn sqlite_pool(url: &str, size: u32, synchronous: &'static str) -> Result<
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
             Box::pin(async move {
-                connection.execute("PRAGMA journal_mode = WAL").await?;
-                connection.execute("PRAGMA busy_timeout = 30000").await?;
-                connection.execute("PRAGMA foreign_keys = ON").await?;
-                connection.execute("PRAGMA temp_store = MEMORY").await?;
-                // A job does it; in a writer it would make a request wait for its syncs.
-                connection.execute("PRAGMA wal_autocheckpoint = 0").await?;
+                for pragma in PRAGMAS {
+                    connection.execute(pragma).await?;
+                }
                 connection
                     .execute(match synchronous {
                         "FULL" => "PRAGMA synchronous = FULL",

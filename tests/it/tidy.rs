@@ -43,6 +43,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
         "sqlx",
         &["store", "ledger", "wallet", "exchange", "upstream", "admin", "nostr", "catalog", "status", "news", "alerts"],
     ),
+    ("rusqlite", &["store"]),
     ("axum", &["http", "pages", "openapi", "admin", "shop"]),
     ("askama", &["admin", "shop"]),
     ("pulldown_cmark", &["shop"]),

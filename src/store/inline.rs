@@ -1,0 +1,164 @@
+//! SQLite where it is asked, for the few short statements that every paid request waits for.
+//!
+//! sqlx gives every connection to SQLite a thread of its own. To hand a statement to it and to be woken by its answer
+//! takes several times as long as a hold, and nobody else can run meanwhile on a machine with one core. These
+//! statements do not wait for the disk ([`super::Durability::ProcessSafe`], checkpoints are a job), and read a few
+//! rows by their keys: less than what it would take to pass them on.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags};
+use tokio::time::Instant;
+
+use super::{StoreError, open};
+
+/// Different texts that are kept prepared.
+const PREPARED: usize = 32;
+/// How long it waits before it tries again, while another process writes: an operator's command.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A connection without a thread.
+pub struct Inline(Connection);
+
+/// A parameter of a statement.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    Number(i64),
+    Text(&'a str),
+}
+
+impl Inline {
+    /// A connection to a file that is there.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        for pragma in open::PRAGMAS {
+            connection.execute_batch(pragma)?;
+        }
+        connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+        // Whoever waits here keeps a thread from everybody else: see `patiently`.
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.set_prepared_statement_cache_capacity(PREPARED);
+        Ok(Self(connection))
+    }
+
+    /// Returns how many rows it changed.
+    pub(super) async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, StoreError> {
+        let changed = self.patiently(|connection| bound(connection, sql, values)?.raw_execute()).await?;
+        Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+    }
+
+    /// Returns rows of numbers.
+    pub(super) async fn fetch<const N: usize>(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<[Option<i64>; N]>, StoreError> {
+        self.patiently(|connection| {
+            let mut statement = bound(connection, sql, values)?;
+            let (mut rows, mut all) = (statement.raw_query(), Vec::new());
+            while let Some(row) = rows.next()? {
+                let mut numbers = [None; N];
+                for (at, number) in numbers.iter_mut().enumerate() {
+                    *number = row.get(at)?;
+                }
+                all.push(numbers);
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    async fn patiently<T>(&mut self, mut run: impl FnMut(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let until = Instant::now() + open::PATIENCE;
+        loop {
+            match run(&self.0) {
+                Err(error) if is_busy(&error) && Instant::now() < until => tokio::time::sleep(PAUSE).await,
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+}
+
+fn bound<'c>(connection: &'c Connection, sql: &str, values: &[Value<'_>]) -> rusqlite::Result<CachedStatement<'c>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    for (at, value) in (1..).zip(values) {
+        match value {
+            Value::Number(number) => statement.raw_bind_parameter(at, number)?,
+            Value::Text(text) => statement.raw_bind_parameter(at, text)?,
+        }
+    }
+    Ok(statement)
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+}
+
+/// The rule of the schema that a statement broke, as SQLite numbers them.
+pub(super) fn broken_rule(error: &rusqlite::Error) -> Option<i32> {
+    use rusqlite::ffi;
+    let code = error.sqlite_error()?.extended_code;
+    // As sqlx has it: what a trigger refuses is not one of them.
+    let rules = [
+        ffi::SQLITE_CONSTRAINT_UNIQUE,
+        ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY,
+        ffi::SQLITE_CONSTRAINT_NOTNULL,
+        ffi::SQLITE_CONSTRAINT_CHECK,
+    ];
+    rules.contains(&code).then_some(code)
+}
+
+/// Whether it broke a rule of uniqueness.
+pub(super) fn is_duplicate(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi;
+    broken_rule(error)
+        .is_some_and(|code| [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY].contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+
+    use super::*;
+
+    const TABLE: &str = "CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT NOT NULL, more INTEGER); \
+         CREATE TRIGGER things_are_kept BEFORE DELETE ON things BEGIN SELECT RAISE(ABORT, 'kept'); END";
+    const INSERT: &str = "INSERT INTO things (id, name) VALUES (?, ?)";
+
+    fn file() -> (tempfile::TempDir, Connection, Inline) {
+        let dir = tempfile::tempdir().unwrap();
+        let other = Connection::open(dir.path().join("a.db")).unwrap();
+        other.execute_batch(TABLE).unwrap();
+        let inline = Inline::open(&dir.path().join("a.db")).unwrap();
+        (dir, other, inline)
+    }
+
+    #[tokio::test]
+    async fn a_statement_waits_while_another_process_writes() {
+        let (_dir, other, mut inline) = file();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let values = [Value::Number(1), Value::Text("one")];
+        let mut insert = Box::pin(inline.execute(INSERT, &values));
+        assert!(poll!(&mut insert).is_pending());
+        other.execute_batch("COMMIT").unwrap();
+        assert_eq!(insert.await.unwrap(), 1);
+        let rows = inline.fetch::<2>("SELECT id, more FROM things", &[]).await.unwrap();
+        assert_eq!(rows, [[Some(1), None]]);
+    }
+
+    #[tokio::test]
+    async fn what_breaks_a_rule_is_told_from_what_a_trigger_refuses() {
+        let (_dir, _other, mut inline) = file();
+        let values = [Value::Number(1), Value::Text("one")];
+        inline.execute(INSERT, &values).await.unwrap();
+        let twice = inline.execute(INSERT, &values).await.unwrap_err();
+        assert!(twice.is_duplicate() && twice.is_constraint(), "{twice}");
+        let nameless = inline.execute("INSERT INTO things (id) VALUES (2)", &[]).await.unwrap_err();
+        assert!(!nameless.is_duplicate() && nameless.is_constraint(), "{nameless}");
+        let kept = inline.execute("DELETE FROM things", &[]).await.unwrap_err();
+        assert!(!kept.is_duplicate() && !kept.is_constraint(), "{kept}");
+    }
+}
