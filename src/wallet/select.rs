@@ -10,16 +10,16 @@ use std::time::Duration;
 use cdk::nuts::{PublicKey, State};
 use cdk_common::wallet::ProofInfo;
 
-use super::journal::{self, Operation};
+use super::journal::{self, Coins, Operation};
 use super::ladder::Counts;
 use super::token::MAX_PROOFS;
-use super::{Trusted, Wallet, WalletError, currency};
+use super::{Trusted, Wallet, WalletError};
 use crate::money::MintUnit;
 
 /// Unspent proofs by amount. `None`: to be read from the store.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
-    coins: Option<BTreeMap<u64, Vec<PublicKey>>>,
+    coins: Option<Coins>,
 }
 
 /// Times that a choice is made again because its coins were gone.
@@ -28,24 +28,11 @@ const ATTEMPTS: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Inventory {
-    /// Reads the store anew where nothing is remembered. Proofs whose operation is not booked yet stay
-    /// out: who finishes it after a crash must find them as they were.
+    /// Reads the store anew where nothing is remembered.
     async fn load(&mut self, wallet: &Wallet, trusted: &Trusted, unit: MintUnit) -> Result<(), WalletError> {
         if self.coins.is_none() {
-            let (ecash, unspent) = (&wallet.inner.ecash, vec![State::Unspent]);
-            let proofs = ecash.get_proofs(Some(trusted.url.clone()), Some(currency(unit)), Some(unspent), None).await?;
-            // Asked after the proofs: what was open when they were read, and still is, stays out.
             let mut reader = wallet.store().read().acquire().await?;
-            let open = journal::open_ids(&mut reader).await?;
-            drop(reader);
-            let booked = |info: &ProofInfo| {
-                info.created_by_operation.is_none_or(|operation| !open.contains(&operation.to_string()))
-            };
-            let mut coins: BTreeMap<u64, Vec<PublicKey>> = BTreeMap::new();
-            for info in proofs.into_iter().filter(booked) {
-                coins.entry(info.proof.amount.to_u64()).or_default().push(info.y);
-            }
-            self.coins = Some(coins);
+            self.coins = Some(journal::coins(&mut reader, &trusted.url.to_string(), unit).await?);
         }
         Ok(())
     }
@@ -69,7 +56,9 @@ impl Inventory {
         for (amount, count) in plan {
             let ys = coins.get_mut(&amount)?;
             let kept = ys.len().saturating_sub(count);
-            taken.extend(ys.split_off(kept));
+            for y in ys.split_off(kept) {
+                taken.push(PublicKey::from_slice(&y).ok()?);
+            }
         }
         Some(taken)
     }
@@ -178,7 +167,7 @@ impl Wallet {
         let mut inventories = trusted.inventories.lock().await;
         let Some(coins) = inventories.entry(operation.unit).or_default().coins.as_mut() else { return };
         for info in infos.iter().filter(|info| info.state == State::Unspent) {
-            coins.entry(info.proof.amount.to_u64()).or_default().push(info.y);
+            coins.entry(info.proof.amount.to_u64()).or_default().push(info.y.to_bytes());
         }
     }
 

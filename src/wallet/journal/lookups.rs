@@ -1,7 +1,8 @@
 //! What the journal knows: rows found by what they are about, and those that are due.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
+use futures_util::TryStreamExt as _;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use super::{Fate, Kind, Movement, OPEN, Operation, State};
@@ -174,11 +175,30 @@ pub(in crate::wallet) async fn failed_with_proofs(
     rows.iter().map(read).collect()
 }
 
-/// The ids of all operations that are open.
-pub(in crate::wallet) async fn open_ids(connection: &mut AnyConnection) -> Result<HashSet<String>, StoreError> {
-    let rows = sqlx::query(AssertSqlSafe(format!("SELECT id FROM operations WHERE {OPEN}")));
-    let rows = rows.fetch_all(connection).await?;
-    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+/// Unspent proofs by amount, each by its identifier (its `Y`, compressed).
+pub(in crate::wallet) type Coins = BTreeMap<u64, Vec<[u8; 33]>>;
+
+/// What there is of a mint's proofs. Those whose operation is not booked yet stay out: who finishes it after a crash
+/// must find them as they were.
+pub(in crate::wallet) async fn coins(
+    connection: &mut AnyConnection,
+    mint: &str,
+    unit: MintUnit,
+) -> Result<Coins, StoreError> {
+    let sql = format!(
+        "SELECT CAST(amount AS BIGINT), y FROM proof WHERE state = 'UNSPENT' AND mint_url = $1 AND unit = $2 \
+         AND (created_by_operation IS NULL OR created_by_operation NOT IN (SELECT id FROM operations WHERE {OPEN}))"
+    );
+    let bad = |what: &str| StoreError::Inconsistent { table: "proof", what: what.to_owned() };
+    let mut coins = Coins::new();
+    // One after the other: there may be very many of them.
+    let mut rows = sqlx::query(AssertSqlSafe(sql)).bind(mint).bind(unit.as_str()).fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        let amount = u64::try_from(row.try_get::<i64, _>(0)?).map_err(|_| bad("amount"))?;
+        let y = row.try_get::<Vec<u8>, _>(1)?.try_into().map_err(|_| bad("y"))?;
+        coins.entry(amount).or_default().push(y);
+    }
+    Ok(coins)
 }
 
 /// Whether the token of this redemption opens the account that it was credited to.
