@@ -224,7 +224,9 @@ impl Till {
     /// # Errors
     /// When there is none and the token is no good.
     pub async fn open(&self, payment: Payment, expiry: Option<Expiry>) -> Result<(Account, String), Failure> {
+        let generation = self.generation.load(Ordering::SeqCst);
         let (account, key) = self.open_account(payment).await?;
+        self.remember(self.vault.key_hash(&key), &account, generation);
         if let Some(expiry) = expiry {
             self.note_expiry(Source { account: account.purse(), spender: account.id }, expiry).await?;
         }
@@ -300,17 +302,20 @@ impl Till {
         }
         let generation = self.generation.load(Ordering::SeqCst);
         match self.look_up(key_hex).await? {
-            Some(account) if counts(&account) => {
-                let source = Source { account: account.purse(), spender: account.id };
-                let known = Known { source, profile: account.profile.as_deref().map(Arc::from) };
-                let is_lasting = is_credited(&account) || account.parent.is_some();
-                if is_lasting && generation == self.generation.load(Ordering::SeqCst) {
-                    self.known.insert(key_hash, known.clone());
-                }
-                Ok(Some(known))
-            }
+            Some(account) if counts(&account) => Ok(Some(self.remember(key_hash, &account, generation))),
             _ => Ok(None),
         }
+    }
+
+    /// Remembers whose money a key spends, if that never changes. It was looked up in this `generation`.
+    fn remember(&self, key_hash: String, account: &Account, generation: u64) -> Known {
+        let source = Source { account: account.purse(), spender: account.id };
+        let known = Known { source, profile: account.profile.as_deref().map(Arc::from) };
+        let is_lasting = is_credited(account) || account.parent.is_some();
+        if is_lasting && generation == self.generation.load(Ordering::SeqCst) {
+            self.known.insert(key_hash, known.clone());
+        }
+        known
     }
 
     async fn by_token(&self, token: &Token, required: Msat, model: &str) -> Result<Source, Failure> {
