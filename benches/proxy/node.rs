@@ -36,6 +36,8 @@ impl Node {
             ("MODELS_PATH", models.display().to_string()),
             ("BTC_USD_FIXED", "100000".to_owned()),
             ("ADMIN_PASSWORD", "a password for the benchmark".to_owned()),
+            // As the image and the unit have it.
+            ("MALLOC_ARENA_MAX", "2".to_owned()),
         ];
         let binary = Path::new(env!("CARGO_BIN_EXE_coinslot"));
         let mut proxy = Proxy::start(binary, &[], folder.path(), &environment);
