@@ -3,8 +3,8 @@
 //! Two durability classes, and the transaction says which (see [`Durability`]). On SQLite they are
 //! two connections of one WAL file, and a process-wide *gate* lets one write transaction run at a
 //! time, so that writers queue fairly instead of polling a busy database; the ecash store of the
-//! wallet takes the same gate, and so does the connection of the ledger's writer ([`HotDesk`]). On PostgreSQL they are two pools that differ in
-//! `synchronous_commit`, and there is no gate.
+//! wallet takes the same gate, and so does the connection of the ledger's writer ([`HotDesk`]). On
+//! PostgreSQL they are two pools that differ in `synchronous_commit`, and there is no gate.
 //!
 //! No transaction is ever open while the node talks to a mint, an upstream or a client.
 

@@ -603,3 +603,26 @@ async fn ecash_that_does_not_cover_what_is_owed_is_an_alarm_until_it_does() {
     assert_eq!(ended, ["alarm.ended books_not_proven", "alarm.ended insolvent"]);
     world.finish().await;
 }
+
+/// To exchange coins costs the mint's fee, and before anything is earned there is nothing to pay it from.
+#[tokio::test(flavor = "multi_thread")]
+async fn change_that_runs_low_is_an_alarm_until_coins_can_be_exchanged() {
+    const LADDER: &str = "CHANGE_LADDER_COINS";
+    let (mint, upstream) = (TestMint::with_fee_ppk(100).await, Upstream::start().await);
+    let purse = Purse::with_unit(&mint.url(), CurrencyUnit::Sat).await;
+    purse.mint_sats(3_000).await;
+    let settings = [("MODEL_BASED_PRICING", "false"), ("COST_PER_REQUEST", "50"), (LADDER, "0")];
+    let mut node = TestNode::with(&mint, &upstream, &settings).await;
+    let token = purse.send(1_000).await;
+    let info = node.get("/v1/wallet/info").bearer_auth(&token).send().await.unwrap();
+    assert_eq!(info.status(), 200);
+    assert!(!found(&node, &announcer(&node, &[])).await.contains_key("change_low"), "none is wanted");
+    node.restart_with(LADDER, "4").await;
+    let said = found(&node, &announcer(&node, &[])).await;
+    let expected = format!("{} Coins in sat are not exchanged, so change needs calls to the mint", mint.url());
+    assert_eq!(said.get("change_low"), Some(&expected), "{said:?}");
+    assert_eq!(node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status(), 200);
+    assert!(node.running().exchange().till.wallet().refill().await.unwrap() > 0);
+    assert!(!found(&node, &announcer(&node, &[])).await.contains_key("change_low"));
+    node.finish().await;
+}
