@@ -11,7 +11,7 @@ use super::terms::Source;
 use super::writer::End;
 use crate::money::Msat;
 use crate::store::Value::{Number, Text};
-use crate::store::{Durability, Hand, Location, Store, StoreError, Tx};
+use crate::store::{Durability, Hand, Location, Store, StoreError, Tx, Value};
 
 /// A hold to be placed.
 pub(super) struct Place<'a> {
@@ -25,14 +25,25 @@ pub(super) struct Place<'a> {
     pub request: &'a str,
 }
 
+impl Place<'_> {
+    fn values(&self) -> [Value<'_>; 7] {
+        let Self { id, source, amount, due, spender_due, request } = self;
+        let [amount, due, spender_due] = [amount, due, spender_due].map(|amount| Number(amount.to_db()));
+        let (account, spender) = (Number(source.account.get()), Number(source.spender.get()));
+        [Number(*id), account, spender, amount, due, spender_due, Text(request)]
+    }
+}
+
+fn end_values(end: &End) -> [Value<'_>; 4] {
+    [Number(end.id), Number(end.account.get()), Number(end.charge.to_db()), Text(&end.record)]
+}
+
 /// Row counts for which a statement is prepared. A batch is filled up to the next of them with rows
 /// that match nothing, so that the database sees few different texts.
 const SIZES: [usize; 10] = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64];
 
 /// Most rows that one statement takes.
 pub(super) const MAX_ROWS: usize = 64;
-/// Most parameters that one has.
-const MAX_VALUES: usize = 2 + 7 * MAX_ROWS;
 
 /// A statement over a list of rows, once per size. It begins with what is the same for all of them: `o`, whose
 /// they are and what time it is.
@@ -82,10 +93,18 @@ impl Listed {
         }))
     }
 
-    /// The text for this many rows, and how many empty ones fill it up.
-    fn fitting(&self, rows: usize) -> Option<(&str, usize)> {
-        let sized = SIZES.iter().zip(&self.0).find(|(size, _)| **size >= rows);
-        sized.map(|(size, sql)| (sql.as_str(), size.saturating_sub(rows)))
+    /// The text for these rows and its parameters, filled up with rows of `nothing`. `whose`: owner and time.
+    fn of<'v, const N: usize>(
+        &self,
+        whose: (&'v str, i64),
+        rows: impl ExactSizeIterator<Item = [Value<'v>; N]>,
+        nothing: [Value<'v>; N],
+    ) -> Result<(&str, Vec<Value<'v>>), StoreError> {
+        let sized = SIZES.iter().zip(&self.0).find(|(size, _)| **size >= rows.len());
+        let (size, sql) = sized.ok_or_else(|| out_of_range("holds"))?;
+        let empty = std::iter::repeat_n(nothing, size.saturating_sub(rows.len()));
+        let whose = [Text(whose.0), Number(whose.1)].into_iter();
+        Ok((sql, whose.chain(rows.chain(empty).flatten()).collect()))
     }
 }
 
@@ -162,19 +181,8 @@ pub(super) async fn place_holds(
     owner: &str,
     now_ms: i64,
 ) -> Result<HashSet<i64>, StoreError> {
-    let (sql, empty) = hot.place.fitting(places.len()).ok_or_else(|| out_of_range("holds"))?;
-    let mut values = Vec::with_capacity(MAX_VALUES);
-    values.extend([Text(owner), Number(now_ms)]);
-    for place in places {
-        let Place { id, source, amount, due, spender_due, request } = place;
-        values.extend([*id, source.account.get(), source.spender.get()].map(Number));
-        values.extend([amount, due, spender_due].map(|amount| Number(amount.to_db())));
-        values.push(Text(request));
-    }
-    for _ in 0..empty {
-        values.extend([0, -1, -1, 1, 1, 1].map(Number));
-        values.push(Text(""));
-    }
+    let nothing = [Number(0), Number(-1), Number(-1), Number(1), Number(1), Number(1), Text("")];
+    let (sql, values) = hot.place.of((owner, now_ms), places.iter().map(Place::values), nothing)?;
     let placed = hand.execute(sql, &values).await?;
     let mut missing = HashSet::new();
     if usize::try_from(placed) == Ok(places.len()) {
@@ -198,17 +206,8 @@ pub(super) async fn end_holds(
     owner: &str,
     now_ms: i64,
 ) -> Result<HashMap<i64, Msat>, StoreError> {
-    let (sql, empty) = hot.end.fitting(ends.len()).ok_or_else(|| out_of_range("holds"))?;
-    let mut values = Vec::with_capacity(MAX_VALUES);
-    values.extend([Text(owner), Number(now_ms)]);
-    for end in ends {
-        values.extend([end.id, end.account.get(), end.charge.to_db()].map(Number));
-        values.push(Text(&end.record));
-    }
-    for _ in 0..empty {
-        values.extend([0, -1, 0].map(Number));
-        values.push(Text(""));
-    }
+    let nothing = [Number(0), Number(-1), Number(0), Text("")];
+    let (sql, values) = hot.end.of((owner, now_ms), ends.iter().map(|end| end_values(end)), nothing)?;
     let rows = hand.fetch::<3>(sql, &values).await?;
     let mut before = HashMap::with_capacity(rows.len());
     for [id, available, left] in rows {

@@ -98,8 +98,6 @@ pub(super) struct Writer {
     hot: &'static repo::Hot,
     /// No other process writes at the same time.
     writes_alone: bool,
-    /// Holds and ends are one commit.
-    joins: bool,
     clock: SharedClock,
     owner: String,
     stats: Arc<WriterStats>,
@@ -117,16 +115,12 @@ impl Writer {
         live: &Arc<Live>,
     ) -> Self {
         let desk = store.hot_desk();
-        // Where nothing is waited for, two statements cost less by themselves than in a transaction: this can go
-        // back to before its second statement, so SQLite keeps what every page was.
         let writes_alone = matches!(store.location(), Location::Sqlite(_));
-        let joins = writes_alone && store.syncs(Durability::ProcessSafe);
         Self {
             hot: repo::Hot::of(store.location()),
             store,
             desk,
             writes_alone,
-            joins,
             clock,
             owner,
             stats: Arc::clone(stats),
@@ -322,8 +316,9 @@ impl Writer {
         self.keep_sheets(ends).await?;
         let (hot, owner, now_ms) = (self.hot, &self.owner, self.clock.now_ms());
         let mut turn = self.desk.turn().await?;
-        if let (HotTurn::Pooled(turn), true, false, false) = (&mut turn, self.joins, places.is_empty(), ends.is_empty())
-        {
+        // Where nothing is waited for, two statements cost less by themselves than in a transaction: this can go
+        // back to before its second statement, so SQLite keeps what every page was.
+        if let (HotTurn::Pooled(turn), false, false) = (&mut turn, places.is_empty(), ends.is_empty()) {
             let mut all = turn.begin().await?;
             let missing = repo::place_holds(&mut Hand::Pooled(&mut all), hot, places, owner, now_ms).await?;
             let ended = repo::end_holds(&mut Hand::Pooled(&mut all), hot, ends, owner, now_ms).await?;

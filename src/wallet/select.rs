@@ -43,24 +43,27 @@ impl Inventory {
     }
 
     /// Takes coins worth exactly `wanted`, or else at least that much.
-    fn take(&mut self, wanted: u64) -> Option<Vec<PublicKey>> {
+    fn take(&mut self, wanted: u64) -> Result<Option<Vec<PublicKey>>, WalletError> {
         let counts = self.counts();
-        let plan = exact(&counts, wanted).or_else(|| enough(&counts, wanted))?;
+        let Some(plan) = exact(&counts, wanted).or_else(|| enough(&counts, wanted)) else { return Ok(None) };
         self.take_these(plan)
     }
 
     /// Takes so many coins of these amounts.
-    fn take_these(&mut self, plan: impl IntoIterator<Item = (u64, usize)>) -> Option<Vec<PublicKey>> {
-        let coins = self.coins.as_mut()?;
+    fn take_these(
+        &mut self,
+        plan: impl IntoIterator<Item = (u64, usize)>,
+    ) -> Result<Option<Vec<PublicKey>>, WalletError> {
+        let Some(coins) = self.coins.as_mut() else { return Ok(None) };
         let mut taken = Vec::new();
         for (amount, count) in plan {
-            let ys = coins.get_mut(&amount)?;
+            let Some(ys) = coins.get_mut(&amount) else { return Ok(None) };
             let kept = ys.len().saturating_sub(count);
             for y in ys.split_off(kept) {
-                taken.push(PublicKey::from_slice(&y).ok()?);
+                taken.push(PublicKey::from_slice(&y).map_err(|error| WalletError::Ecash(error.to_string()))?);
             }
         }
-        Some(taken)
+        Ok(Some(taken))
     }
 }
 
@@ -108,7 +111,7 @@ impl Wallet {
         let inventory = inventories.entry(operation.unit).or_default();
         for _ in 0..ATTEMPTS {
             inventory.load(self, trusted, operation.unit).await?;
-            let Some(ys) = inventory.take(owed) else { break };
+            let Some(ys) = inventory.take(owed)? else { break };
             match self.inner.ecash.reserve_proofs(ys.clone(), &id).await {
                 Ok(()) => return Ok(self.inner.ecash.get_proofs_by_ys(ys).await?),
                 Err(error) => {
@@ -132,9 +135,8 @@ impl Wallet {
         let mut inventories = trusted.inventories.lock().await;
         let inventory = inventories.entry(unit).or_default();
         inventory.load(self, trusted, unit).await?;
-        let Some(ys) = pick(&inventory.counts()).and_then(|picked| inventory.take_these(picked)) else {
-            return Ok(None);
-        };
+        let Some(picked) = pick(&inventory.counts()) else { return Ok(None) };
+        let Some(ys) = inventory.take_these(picked)? else { return Ok(None) };
         Ok(Some((self.inner.ecash.get_proofs_by_ys(ys).await?, inventory.counts())))
     }
 

@@ -119,10 +119,8 @@ async fn no_page_reads_a_large_table_from_end_to_end() {
         let (mut found, mut after) = (BTreeSet::new(), String::new());
         loop {
             let page = get(&format!("/admin/requests?{query}{after}")).await;
-            let ids = page.split("/admin/requests?id=").skip(1).map(|rest| rest[..36].to_owned());
-            let ids: Vec<String> = ids.collect();
-            for id in ids {
-                assert!(found.insert(id.clone()), "{id} twice");
+            for id in page.split("/admin/requests?id=").skip(1).map(|rest| &rest[..36]) {
+                assert!(found.insert(id.to_owned()), "{id} twice");
             }
             match page.split_once("after=") {
                 Some((_, rest)) => {

@@ -120,8 +120,8 @@ async fn busy(
     let before_ms = ids::made_ms(way.below.saturating_sub(1)).saturating_add(1);
     let hours = sums::repo::hours(store, model, upstream, before_ms, HOURS).await?;
     let Some(last) = hours.first() else { return Ok(None) };
-    let apart = |(at, hour): &(i64, &i64)| last.saturating_sub(**hour) == at.saturating_mul(HOUR_MS);
-    let first = (0..).zip(&hours).take_while(apart).last().map_or(last, |(_, hour)| hour);
+    let in_a_row = |(at, hour): &(i64, &i64)| last.saturating_sub(**hour) == at.saturating_mul(HOUR_MS);
+    let first = (0..).zip(&hours).take_while(in_a_row).last().map_or(last, |(_, hour)| hour);
     let (down_to, below) = (ids::first_at(*first), ids::first_at(last.saturating_add(HOUR_MS)));
     if below <= way.down_to {
         return Ok(None);
