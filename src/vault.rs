@@ -206,11 +206,10 @@ pub fn grouped(text: &str, size: usize) -> String {
 /// Lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut text, byte| {
-        let _ok = write!(text, "{byte:02x}");
-        text
-    })
+    let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    text.extend(halves.filter_map(|half| char::from_digit(half.into(), 16)));
+    text
 }
 
 fn file_key(path: &Path) -> Result<Vec<u8>, VaultError> {

@@ -213,7 +213,7 @@ impl Market {
         worst: &WorstCase,
         picture: &Picture,
         buyer: Buyer<'_>,
-    ) -> Result<Candidate, RouteError> {
+    ) -> Result<Box<Candidate>, RouteError> {
         let found = self.catalog.find(model);
         let limits = found.as_ref().map_or_else(Limits::default, |model| model.limits());
         let forwarded = match &found {
@@ -253,7 +253,7 @@ impl Market {
             limits::hold(limits, &rate_card, worst, self.pricing().tolerance_percent).ok_or(RouteError::OutOfRange)?;
         // A hold of nothing could not be told from no hold.
         let hold = hold.max(Msat::new(1).unwrap_or_default());
-        Ok(Candidate {
+        Ok(Box::new(Candidate {
             list: dealt.list.map(as_asked),
             deal: dealt.deal,
             picture: kind.flatten(),
@@ -266,7 +266,7 @@ impl Market {
             forwarded,
             rate_card,
             hold,
-        })
+        }))
     }
 
     /// What this buyer pays for a model with these prices, now.

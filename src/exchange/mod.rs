@@ -41,6 +41,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use rust_decimal::Decimal;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -228,7 +229,7 @@ pub(crate) struct Job {
     dialect: &'static dyn Dialect,
     sent: Sent,
     shape: Arc<Shape>,
-    candidate: Candidate,
+    candidate: Box<Candidate>,
     payer: Payer,
     hold: Hold,
     request_id: String,
@@ -304,7 +305,7 @@ impl Exchange {
         let stream_media = call.stream_media();
         if let Some(once) = &call.once {
             self.till.check_key(&call.payment).await?;
-            once.claim().await?;
+            Box::pin(once.claim()).await?;
         }
         let method = call.payment.method();
         let redeem = self.till.admit(call.payment, candidate.hold, &shape.model, call.expiry);
@@ -413,7 +414,7 @@ impl Exchange {
         dialect: &dyn Dialect,
         sent: &Sent,
         profile: Option<&Arc<Profile>>,
-    ) -> Result<(String, Candidate), Failure> {
+    ) -> Result<(String, Box<Candidate>), Failure> {
         self.maintenance.check()?;
         let shape = dialect.read(&sent.request()).map_err(|bad| bad_request(&bad))?;
         let candidate = self.quote(dialect, &shape, profile)?;
@@ -431,7 +432,7 @@ impl Exchange {
         dialect: &dyn Dialect,
         shape: &Shape,
         profile: Option<&Arc<Profile>>,
-    ) -> Result<Candidate, Failure> {
+    ) -> Result<Box<Candidate>, Failure> {
         let worst = WorstCase {
             prompt_chars: shape.prompt_chars,
             extra_chars: shape.extra_chars,
@@ -500,7 +501,7 @@ impl Exchange {
         if !payer.one_shot {
             return failure.funds(Funds::OnAccount);
         }
-        let funds = match self.till.wallet().give_change(payer.account).await {
+        let funds = match Box::pin(self.till.wallet().give_change(payer.account)).await {
             Ok(Change::Token { token, .. }) => Funds::Returned(token),
             Ok(_) => Funds::Claimable,
             Err(error) => {
@@ -541,7 +542,12 @@ impl Job {
     }
 
     /// Frees the hold and gives the money back.
-    pub(crate) async fn undo(mut self: Box<Self>, failure: Failure) -> Failure {
+    pub(crate) fn undo(self: Box<Self>, failure: Failure) -> BoxFuture<'static, Failure> {
+        // On the heap: what seldom happens makes no place larger that every request is moved to.
+        Box::pin(self.undone(failure))
+    }
+
+    async fn undone(mut self: Box<Self>, failure: Failure) -> Failure {
         let left = matches!(self.broken, Some(Broken::Left));
         let failed = (!left).then_some(failure.code);
         let outlay = self.outlay(None);

@@ -73,7 +73,10 @@ impl Job {
         exchange.count_past(&Past { watch, place: &place, model, outlay: outlay_of, cost: Some(&charged), broken });
         drop(place);
         exchange.pool.note(outlay);
-        let change = if payer.one_shot { Some(give_change(&exchange, payer.account, &mut trace).await) } else { None };
+        let change = match payer.one_shot {
+            true => Some(Box::pin(give_change(&exchange, payer.account, &mut trace)).await),
+            false => None,
+        };
         traced::settled(trace, dialect, &candidate, charged.total, broken);
         tracing::debug!(request = %request_id, model = %shape.model, msat = charged.total.get(), "served");
         let receipt = Receipt {

@@ -39,7 +39,7 @@ impl Exchange {
             return Ok(Some(Arc::clone(profile)));
         }
         // It was made a moment ago.
-        let learned = self.learn_tariffs().await;
+        let learned = Box::pin(self.learn_tariffs()).await;
         let profile = self.market.tariffs().profile(&name).cloned();
         if profile.is_none() {
             tracing::error!(profile = %name, ?learned, "the prices of a key are not known");

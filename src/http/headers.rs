@@ -159,8 +159,9 @@ pub fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 /// The request id, under every name that clients look for.
 pub fn put_request_id(headers: &mut HeaderMap, id: &str) {
+    let Ok(id) = HeaderValue::from_str(id) else { return };
     for name in [REQUEST_ID, X_REQUEST_ID, BARE_REQUEST_ID] {
-        put(headers, name, id);
+        headers.insert(name, id.clone());
     }
 }
 

@@ -103,7 +103,7 @@ async fn answer(
     let (call, key) = read.inspect_err(|failure| node.exchange.refused(dialect, failure))?;
     match key {
         None => run(node, call, asks).await,
-        Some(key) => idempotency::serve(node, call, key, asks).await,
+        Some(key) => Box::pin(idempotency::serve(node, call, key, asks)).await,
     }
 }
 
@@ -187,7 +187,9 @@ impl Query {
 /// finished.
 pub(super) async fn run(node: &Node, call: Call, asks: &Asks) -> Result<Response<Body>, Failure> {
     let dialect = call.dialect;
-    let serving = node.exchange.tracker.spawn(watch::carried(Arc::clone(&node.exchange).serve(call)));
+    // On the heap: a task is moved several times before it runs, and its result again.
+    let work = Box::pin(Arc::clone(&node.exchange).serve(call));
+    let serving = node.exchange.tracker.spawn(watch::carried(work));
     let reply = serving.await.map_err(|error| lost(node, dialect, &error, asks))?;
     Ok(respond(reply?, asks))
 }

@@ -202,7 +202,7 @@ impl Writer {
                     return Vec::new();
                 }
                 Err(error) if error.is_constraint() => {
-                    return self.apply_singly(batch, error).await;
+                    return Box::pin(self.apply_singly(batch, error)).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, attempt, entries = batch.len(), "ledger batch failed");
@@ -283,7 +283,7 @@ impl Writer {
             // With others before it it was too much; alone, or now that others have ended, it may still fit.
             let may_fit = place.due.max(place.spender_due) > place.amount || !ends.is_empty();
             let id = place.id;
-            match self.place_alone(place, may_fit).await {
+            match Box::pin(self.place_alone(place, may_fit)).await {
                 Ok(None) => {}
                 Ok(Some(refused)) => drop(outcome.refused.insert(id, refused)),
                 // The rest of the batch is written, whatever became of this one.
@@ -313,17 +313,23 @@ impl Writer {
         places: &[repo::Place<'_>],
         ends: &[&End],
     ) -> Result<(HashSet<i64>, HashMap<i64, Msat>), StoreError> {
-        self.keep_sheets(ends).await?;
+        let sheets = self.new_sheets(ends);
+        if !sheets.is_empty() {
+            Box::pin(self.keep_sheets(sheets)).await?;
+        }
         let (hot, owner, now_ms) = (self.hot, &self.owner, self.clock.now_ms());
         let mut turn = self.desk.turn().await?;
         // Where nothing is waited for, two statements cost less by themselves than in a transaction: this can go
         // back to before its second statement, so SQLite keeps what every page was.
         if let (HotTurn::Pooled(turn), false, false) = (&mut turn, places.is_empty(), ends.is_empty()) {
-            let mut all = turn.begin().await?;
-            let missing = repo::place_holds(&mut Hand::Pooled(&mut all), hot, places, owner, now_ms).await?;
-            let ended = repo::end_holds(&mut Hand::Pooled(&mut all), hot, ends, owner, now_ms).await?;
-            all.commit().await?;
-            return Ok((missing, ended));
+            let both = async {
+                let mut all = turn.begin().await?;
+                let missing = repo::place_holds(&mut Hand::Pooled(&mut all), hot, places, owner, now_ms).await?;
+                let ended = repo::end_holds(&mut Hand::Pooled(&mut all), hot, ends, owner, now_ms).await?;
+                all.commit().await?;
+                Ok((missing, ended))
+            };
+            return Box::pin(both).await;
         }
         // Should the second fail, the first is tried again with it: what is placed already breaks a rule, is refused
         // alone, and given free.
@@ -338,13 +344,9 @@ impl Writer {
         Ok((missing, ended))
     }
 
-    /// Stores the sheets that the records of these ends name and that this process has not stored. A sheet that is
-    /// kept and not named does no harm; the other way round would.
-    async fn keep_sheets(&mut self, ends: &[&End]) -> Result<(), StoreError> {
-        let sheets = self.new_sheets(ends);
-        if sheets.is_empty() {
-            return Ok(());
-        }
+    /// Stores sheets before the records that name them. A sheet that is kept and not named does no harm; the other
+    /// way round would.
+    async fn keep_sheets(&mut self, sheets: Vec<Arc<Sheet>>) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
         let mut tx = self.store.begin(Durability::ProcessSafe).await?;
         for sheet in &sheets {

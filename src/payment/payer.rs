@@ -158,11 +158,11 @@ impl Till {
         let (source, one_shot) = match payment {
             Payment::Key(hex) => (self.by_key(&hex).await?, false),
             Payment::TokenKey(token) => (self.by_token(&token, required, model).await?, false),
-            Payment::OneShot(token) => (self.one_shot(&token, required, model).await?.into(), true),
+            Payment::OneShot(token) => (Box::pin(self.one_shot(&token, required, model)).await?.into(), true),
             Payment::Asking => return Err(Failure::payment(Code::PaymentRequired, "Payment required")),
         };
         if let Some(expiry) = expiry.filter(|_| !one_shot) {
-            self.note_expiry(source, expiry).await?;
+            Box::pin(self.note_expiry(source, expiry)).await?;
         }
         Ok(Payer { account: source.account, spender: source.spender, one_shot })
     }
@@ -212,7 +212,7 @@ impl Till {
         let (Payment::TokenKey(token) | Payment::OneShot(token)) = payment else {
             return Ok(());
         };
-        if self.wallet.takes(&token.mint) || self.look_up(&token.id).await?.is_some() {
+        if self.wallet.takes(&token.mint) || Box::pin(self.look_up(&token.id)).await?.is_some() {
             return Ok(());
         }
         Err(redeem_failure(RedeemError::Untrusted))
@@ -301,7 +301,7 @@ impl Till {
             return Ok(Some(known));
         }
         let generation = self.generation.load(Ordering::SeqCst);
-        match self.look_up(key_hex).await? {
+        match Box::pin(self.look_up(key_hex)).await? {
             Some(account) if counts(&account) => Ok(Some(self.remember(key_hash, &account, generation))),
             _ => Ok(None),
         }
@@ -322,8 +322,8 @@ impl Till {
         if let Some(known) = self.find(&token.id, is_credited).await? {
             return Ok(known.source);
         }
-        self.check_value(token, required, model).await?;
-        Ok(self.redeem(token, AccountKind::Key).await?.id.into())
+        Box::pin(self.check_value(token, required, model)).await?;
+        Ok(Box::pin(self.redeem(token, AccountKind::Key)).await?.id.into())
     }
 
     async fn one_shot(&self, token: &Token, required: Msat, model: &str) -> Result<AccountId, Failure> {

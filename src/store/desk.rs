@@ -2,7 +2,7 @@
 //! database each.
 
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sqlx::any::{AnyArguments, AnyRow};
@@ -120,18 +120,12 @@ impl HotDesk {
     /// # Errors
     /// When the database does not answer.
     pub async fn turn(&mut self) -> Result<HotTurn<'_>, StoreError> {
-        let Some(file) = &self.file else { return Ok(HotTurn::Pooled(self.desk.turn().await?)) };
+        let Some(file) = &self.file else { return Ok(HotTurn::Pooled(Box::pin(self.desk.turn()).await?)) };
         let store = &self.desk.store;
         let gate = store.enter().await;
         let inline = match self.inline.take() {
             Some(inline) => inline,
-            None => {
-                let stays_open = Arc::clone(&store.inline).read_owned().await;
-                if store.writers(Durability::ProcessSafe).is_closed() {
-                    return Err(sqlx::Error::PoolClosed.into());
-                }
-                (Inline::open(file)?, stays_open)
-            }
+            None => Box::pin(open(store, file)).await?,
         };
         Ok(HotTurn::Inline(InlineTurn { inner: &mut self.inline.insert(inline).0, _gate: gate }))
     }
@@ -146,6 +140,14 @@ impl HotDesk {
     pub fn closing(&self) -> impl Future<Output = ()> + use<> {
         self.desk.closing()
     }
+}
+
+async fn open(store: &Store, file: &Path) -> Result<(Inline, OwnedRwLockReadGuard<()>), StoreError> {
+    let stays_open = Arc::clone(&store.inline).read_owned().await;
+    if store.writers(Durability::ProcessSafe).is_closed() {
+        return Err(sqlx::Error::PoolClosed.into());
+    }
+    Ok((Inline::open(file)?, stays_open))
 }
 
 impl HotTurn<'_> {
@@ -164,7 +166,10 @@ impl Hand<'_> {
     /// When the database does not answer, or refuses it.
     pub async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
         match self {
-            Self::Pooled(connection) => Ok(query(sql, values).execute(&mut **connection).await?.rows_affected()),
+            // On the heap, for the sake of the other: what a request waits for is moved from hand to hand.
+            Self::Pooled(connection) => {
+                Ok(Box::pin(query(sql, values).execute(&mut **connection)).await?.rows_affected())
+            }
             Self::Inline(inline) => inline.execute(sql, values).await,
         }
     }
@@ -182,7 +187,7 @@ impl Hand<'_> {
             Self::Inline(inline) => return inline.fetch(sql, values).await,
             Self::Pooled(connection) => connection,
         };
-        let rows = query(sql, values).fetch_all(&mut **connection).await?;
+        let rows = Box::pin(query(sql, values).fetch_all(&mut **connection)).await?;
         let numbers = |row: &AnyRow| {
             let mut numbers = [None; N];
             for (at, number) in numbers.iter_mut().enumerate() {
