@@ -1,7 +1,6 @@
 //! The statements of the ledger. All of them run on SQLite and PostgreSQL alike.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
@@ -45,9 +44,17 @@ const SIZES: [usize; 10] = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64];
 /// Most rows that one statement takes.
 pub(super) const MAX_ROWS: usize = 64;
 
-/// A statement over a list of rows, once per size. It begins with what is the same for all of them: `o`, whose
-/// they are and what time it is.
+/// A statement over a list of rows, once per size. Its first two parameters are the same for all of them: whose they
+/// are, `{owner}`, and what time it is, `{at}`. The list is among its tables at `{from}`.
 struct Listed([String; SIZES.len()]);
+
+/// What a statement is given a list of: the name that it has there, those of its columns, and how it is named where
+/// tables are.
+struct Rows {
+    name: &'static str,
+    columns: &'static [&'static str],
+    from: &'static str,
+}
 
 /// How a database wants its parameters. Both know `$1`; but in SQLite that is a name, and looking up
 /// names makes binding quadratic in their number.
@@ -58,39 +65,48 @@ enum Marks {
 }
 
 impl Marks {
-    fn put_row(self, sql: &mut String, columns: usize, number: &mut usize) {
-        for column in 0..columns {
-            sql.push_str(if column == 0 { "(" } else { ", " });
-            *number = number.saturating_add(1);
-            match self {
-                Self::Question => sql.push('?'),
-                Self::Dollar => {
-                    // Writing to a String cannot fail.
-                    let _ok = write!(sql, "${number}");
-                }
-            }
+    fn nth(self, number: usize) -> String {
+        match self {
+            Self::Question => format!("?{number}"),
+            Self::Dollar => format!("${number}"),
         }
-        sql.push(')');
     }
 }
 
+/// Owner and time come before the rows.
+const FIRST: usize = 3;
+
 impl Listed {
-    fn new(marks: Marks, list: &str, columns: usize, after: &str) -> Self {
-        Self(SIZES.map(|rows| {
-            let mut sql = String::from("WITH o (owner, at) AS (VALUES ");
-            let mut number = 0_usize;
-            marks.put_row(&mut sql, 2, &mut number);
-            sql.push_str("), ");
-            sql.push_str(list);
-            sql.push_str(" AS (VALUES ");
-            for row in 0..rows {
-                sql.push_str(if row == 0 { "" } else { ", " });
-                marks.put_row(&mut sql, columns, &mut number);
-            }
-            sql.push_str(") ");
-            sql.push_str(after);
-            sql
+    fn new(marks: Marks, list: &Rows, sql: &str) -> Self {
+        let sql = sql.replace("{owner}", &marks.nth(1)).replace("{at}", &marks.nth(2));
+        Self(SIZES.map(|rows| match rows {
+            1 => Self::of_one(marks, list, &sql),
+            _ => Self::of_many(marks, list, rows, &sql),
         }))
+    }
+
+    /// Without a list: for one, SQLite makes a table in memory and throws it away, which costs more than the row.
+    fn of_one(marks: Marks, list: &Rows, sql: &str) -> String {
+        let mut columns: Vec<(usize, &str)> = (FIRST..).zip(list.columns.iter().copied()).collect();
+        // The name of one may be how another's begins.
+        columns.sort_by_key(|(_, column)| std::cmp::Reverse(column.len()));
+        let place = |sql: String, (number, column): (usize, &str)| {
+            sql.replace(&format!("{}.{column}", list.name), &marks.nth(number))
+        };
+        columns.into_iter().fold(sql.replace("{from}", ""), place)
+    }
+
+    fn of_many(marks: Marks, list: &Rows, rows: usize, sql: &str) -> String {
+        let width = list.columns.len();
+        let row = |row: usize| {
+            let first = row.saturating_mul(width).saturating_add(FIRST);
+            let marks: Vec<String> = (first..first.saturating_add(width)).map(|number| marks.nth(number)).collect();
+            format!("({})", marks.join(", "))
+        };
+        let rows: Vec<String> = (0..rows).map(row).collect();
+        let (name, columns) = (list.name, list.columns.join(", "));
+        let sql = sql.replace("{from}", list.from);
+        format!("WITH {name} ({columns}) AS (VALUES {}) {sql}", rows.join(", "))
     }
 
     /// The text for these rows and its parameters, filled up with rows of `nothing`. `whose`: owner and time.
@@ -134,21 +150,21 @@ impl Hot {
     fn new(marks: Marks, terms: &str, locking: &str) -> Self {
         // The atomic check-and-hold: a row comes into being only if enough is available, and the
         // terms of the key, where it has any, allow it. A trigger sets it aside on the account.
+        let columns = &["id", "account", "spender", "amount", "due", "spender_due", "request"];
         let place = Listed::new(
             marks,
-            "v (id, account, spender, amount, due, spender_due, request)",
-            7,
+            &Rows { name: "v", columns, from: "v CROSS JOIN " },
             &format!(
                 "INSERT INTO holds (id, account, amount, request, owner, created_at, spender) \
-                 SELECT v.id, v.account, v.amount, v.request, (SELECT owner FROM o), (SELECT at FROM o), t.account FROM v \
-                 JOIN accounts a ON a.id = v.account LEFT JOIN {terms} \
-                 WHERE a.kind IN ('key', 'token') AND a.posted - a.held >= v.due \
+                 SELECT v.id, v.account, v.amount, v.request, {{owner}}, {{at}}, t.account \
+                 FROM {{from}}accounts a LEFT JOIN {terms} \
+                 WHERE a.id = v.account AND a.kind IN ('key', 'token') AND a.posted - a.held >= v.due \
                  AND (t.account IS NULL OR (COALESCE(t.parent, t.account) = v.account \
                  AND t.blocked_at IS NULL \
                  AND NOT EXISTS (SELECT 1 FROM key_terms p WHERE p.account = t.parent AND p.blocked_at IS NOT NULL) \
-                 AND (t.valid_until IS NULL OR t.valid_until * 1000 > (SELECT at FROM o)) \
+                 AND (t.valid_until IS NULL OR t.valid_until * 1000 > {{at}}) \
                  AND (t.cap IS NULL OR t.cap - t.held \
-                 - CASE WHEN (SELECT at FROM o) >= t.resets_at THEN 0 ELSE t.used END >= v.spender_due))) \
+                 - CASE WHEN {{at}} >= t.resets_at THEN 0 ELSE t.used END >= v.spender_due))) \
                  ORDER BY a.id{locking}"
             ),
         );
@@ -157,11 +173,10 @@ impl Hot {
         // ids of two processes ever meet, one must not end the other's hold.
         let end = Listed::new(
             marks,
-            "d (id, account, charged, receipt)",
-            4,
-            "UPDATE holds SET charged = d.charged, ended_at = (SELECT at FROM o), receipt = d.receipt, \
+            &Rows { name: "d", columns: &["id", "account", "charged", "receipt"], from: "FROM d" },
+            "UPDATE holds SET charged = d.charged, ended_at = {at}, receipt = d.receipt, \
              state = CASE WHEN d.charged > 0 THEN 'captured' ELSE 'released' END \
-             FROM d WHERE holds.id = d.id AND holds.account = d.account AND holds.owner = (SELECT owner FROM o) \
+             {from} WHERE holds.id = d.id AND holds.account = d.account AND holds.owner = {owner} \
              AND holds.state = 'open' \
              RETURNING holds.id, (SELECT a.posted - a.held FROM accounts a WHERE a.id = holds.account), \
              CASE WHEN holds.spender <> holds.account THEN (SELECT t.cap - t.held \
@@ -555,4 +570,28 @@ pub async fn find_request(connection: &mut AnyConnection, request: &str) -> Resu
         ended_ms: row.try_get(5)?,
         record: row.try_get(6)?,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every size has all its parameters, in their order; one row alone is no list.
+    #[test]
+    fn each_size_has_a_text_of_its_own() {
+        for (hot, mark) in [(&*SQLITE, '?'), (&*POSTGRES, '$')] {
+            for (listed, columns, name) in [(&hot.place, 7, "v."), (&hot.end, 4, "d.")] {
+                for (rows, sql) in SIZES.iter().zip(&listed.0) {
+                    assert!(!sql.contains('{'), "{sql}");
+                    assert_eq!((sql.contains("(VALUES "), sql.contains(name)), (*rows > 1, *rows > 1), "{sql}");
+                    let numbers = sql.split(mark).skip(1).map(|rest| {
+                        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                        digits.parse::<usize>().unwrap()
+                    });
+                    let named: std::collections::BTreeSet<usize> = numbers.collect();
+                    assert_eq!(named, (1..=columns * rows + 2).collect(), "{sql}");
+                }
+            }
+        }
+    }
 }
