@@ -109,6 +109,12 @@ pub(super) fn is_worth_it(total: u64, fee: u64) -> bool {
     fee.saturating_mul(100) <= total.saturating_mul(MAX_FEE_PERCENT)
 }
 
+/// Whether these coins pay so many amounts up to `most`, whatever they are: each takes at most one of every power of two.
+pub(super) fn pays_any(held: &Counts, most: u64, times: usize) -> bool {
+    let mut powers = (0..u64::BITS).map(|bit| 1_u64 << bit).take_while(|power| *power <= most);
+    powers.all(|power| held.get(&power).is_some_and(|count| *count >= times))
+}
+
 /// What coins are worth together.
 pub(super) fn worth(coins: &Counts) -> u64 {
     let parts: Vec<u64> =
@@ -206,6 +212,30 @@ mod tests {
         // Nothing but dust, more than one exchange takes.
         let (held, _) = sweep(ladder, counts(&[1; 1000]));
         assert!(held.values().sum::<usize>() < 40, "{held:?}");
+    }
+
+    #[test]
+    fn coins_that_pay_anything_pay_it_so_often() {
+        for (parts, most, times) in [
+            (&[1, 2, 4][..], 7, Some(1)),
+            (&[1, 2, 4, 8, 16], 16, Some(1)),
+            (&[1, 1, 2, 2, 4, 4, 64], 7, Some(2)),
+            (&[1, 2, 4, 64], 8, None),
+            (&[2, 4, 8, 16], 5, None),
+            (&[], 1, None),
+        ] {
+            let held = counts(parts);
+            let often = (1..4).take_while(|times| pays_any(&held, most, *times)).last();
+            assert_eq!(often, times, "{parts:?} {most}");
+            for wanted in 1..=most.min(often.map_or(0, |_| most)) {
+                let mut left = held.clone();
+                for _ in 0..often.unwrap_or(0) {
+                    for (amount, count) in exact(&left, wanted).unwrap() {
+                        *left.get_mut(&amount).unwrap() -= count;
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -176,6 +176,8 @@ struct Inner {
     foreigners: Option<foreign::Foreigners>,
     /// One redemption of a token at a time.
     redeeming: redeem::Lanes,
+    /// Tokens that are redeemed for one request each, at this moment.
+    riding: redeem::Riding,
     /// Why no money may move.
     halt: recovery::Halt,
     /// What happens to money, for the operator's metrics.
@@ -247,6 +249,7 @@ impl Wallet {
             to_strangers: options.to_strangers,
             foreigners: options.foreign_fee_percent.map(foreign::Foreigners::new),
             redeeming: redeem::Lanes::default(),
+            riding: redeem::Riding::default(),
             halt: recovery::Halt::default(),
             counts: Money::default(),
         };

@@ -16,7 +16,7 @@ use cdk::nuts::{Proof, State as ProofState};
 
 use super::incoming::{Act, Ended};
 use super::journal::{self, Fate, Kind, Operation, State, Step};
-use super::keysets::{split_ladder, sum};
+use super::keysets::sum;
 use super::refusal::{MintError, Refusal};
 use super::steps::write_json;
 use super::swap::{Plan, Standing};
@@ -137,6 +137,20 @@ impl Lanes {
         let lane = Arc::new(tokio::sync::Mutex::default());
         lanes.insert(token_hash.to_owned(), Arc::downgrade(&lane));
         lane
+    }
+}
+
+/// Counts the redemptions that whoever has entered makes, until it drops what it got.
+#[derive(Debug, Default)]
+pub(super) struct Riding(Arc<()>);
+
+impl Riding {
+    fn enter(&self) -> Arc<()> {
+        Arc::clone(&self.0)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        Arc::strong_count(&self.0).saturating_sub(1)
     }
 }
 
@@ -266,6 +280,7 @@ impl Wallet {
         target: Target<'_>,
         key_hash: &str,
     ) -> Result<Account, RedeemError> {
+        let _rides = matches!(target, Target::Own(AccountKind::Token)).then(|| self.inner.riding.enter());
         let plan = self.plan_redemption(trusted, token, target).await?;
         let credit = token.unit.to_msat(sum(&plan.outputs)).ok_or(RedeemError::FeesExceed)?;
         let operation = Operation {
@@ -312,9 +327,8 @@ impl Wallet {
         let net =
             token.unit.floor(token.face).checked_sub(fee).filter(|net| *net > 0).ok_or(RedeemError::FeesExceed)?;
         let active = trusted.keysets.active(token.unit).await.map_err(unreachable)?;
-        // A token that rides on one request wants change: receive it in amounts that can pay any.
         let outputs = match target {
-            Target::Own(AccountKind::Token) => split_ladder(net, &active.amounts),
+            Target::Own(AccountKind::Token) => self.split_for_change(trusted, token.unit, net, &active.amounts).await?,
             _ => self.split_kept(trusted, token.unit, net, &active.amounts).await?,
         };
         if sum(&outputs) != net {

@@ -11,7 +11,8 @@ use cdk::nuts::{PublicKey, State};
 use cdk_common::wallet::ProofInfo;
 
 use super::journal::{self, Coins, Operation};
-use super::ladder::Counts;
+use super::keysets::{split_ladder, sum};
+use super::ladder::{Counts, pays_any};
 use super::token::MAX_PROOFS;
 use super::{Trusted, Wallet, WalletError};
 use crate::money::MintUnit;
@@ -158,6 +159,27 @@ impl Wallet {
     ) -> Result<Vec<u64>, WalletError> {
         let held = self.in_stock(trusted, unit).await?;
         Ok(self.inner.ladder.get().split(total, &held, amounts))
+    }
+
+    /// `total` of a token that rides on one request: so that whatever change is due can be paid at once, out of these
+    /// coins alone, or of fewer and those of the ladder, if that has enough for all requests that run.
+    pub(super) async fn split_for_change(
+        &self,
+        trusted: &Trusted,
+        unit: MintUnit,
+        total: u64,
+        amounts: &[u64],
+    ) -> Result<Vec<u64>, WalletError> {
+        let alone = split_ladder(total, amounts);
+        let mut held = self.in_stock(trusted, unit).await?;
+        let few = self.inner.ladder.get().split(total, &held, amounts);
+        for part in &few {
+            let count = held.entry(*part).or_default();
+            *count = count.saturating_add(1);
+        }
+        let running = self.inner.ledger.live_holds().saturating_add(self.inner.riding.count());
+        let is_enough = sum(&few) == total && pays_any(&held, total, running);
+        Ok(if is_enough && few.len() < alone.len() { few } else { alone })
     }
 
     /// Remembers what an operation that is booked now has brought. After a restart (not `first`) some of

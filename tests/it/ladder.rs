@@ -108,6 +108,44 @@ async fn change_and_refunds_need_no_call_to_the_mint() {
     node.finish().await;
 }
 
+/// What the ladder has need not come in again: a token is taken in few coins, and any change of it is paid all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_brings_what_the_ladder_lacks_for_its_change() {
+    let mint = TestMint::start().await;
+    let (purse, upstream, mut node, _) = world(&mint.url(), &mint, 1000).await;
+    let count = async |node: &TestNode| coins(node).await.values().sum::<usize>();
+    let pay = async |node: &TestNode, once: &str, cost: u64| {
+        upstream.next(costing(cost * 100));
+        let answer = node.chat(&ask("hi")).header("x-cashu", once).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        let change = answer.headers()["x-cashu"].to_str().unwrap().to_owned();
+        assert_eq!(Purse::new(&mint).await.receive(&change).await.unwrap(), 40 - cost);
+    };
+    let before = count(&node).await;
+    pay(&node, &purse.send(40).await, 7).await;
+    // 1 + 2 + 4 + 8 + 16 + 1 + 8 came, 1 + 32 in coins went.
+    let without = count(&node).await - before;
+    node.restart_with(LADDER, "4").await;
+    refill(&node).await;
+    let before = count(&node).await;
+    pay(&node, &purse.send(40).await, 7).await;
+    // 8 + 32 came, and went as 1 + 32.
+    assert_eq!(count(&node).await, before);
+    assert!(without > 3, "{without}");
+    // The 1 that went came with the next.
+    let costs = [1, 2, 3, 5, 8, 13, 19];
+    let mut tokens = Vec::new();
+    for _ in costs {
+        tokens.push(purse.send(40).await);
+    }
+    let before = mint.all_calls()[SWAP];
+    for (token, cost) in tokens.iter().zip(costs) {
+        pay(&node, token, cost).await;
+    }
+    assert_eq!(mint.all_calls()[SWAP] - before, 14, "each was redeemed, and its change received by whom it went to");
+    node.finish().await;
+}
+
 /// The job makes the ladder whole by itself, with few coins in all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ladder_is_built_in_the_background() {
