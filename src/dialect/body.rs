@@ -198,15 +198,10 @@ impl<'l, 'a> Patch<'l, 'a> {
         if self.edits.len() > before {
             return;
         }
-        self.appended.reserve(key.len().saturating_add(json.len()).saturating_add(",\"\":".len()));
         if !(self.lens.members.is_empty() && self.appended.is_empty()) {
             self.appended.push(',');
         }
-        let is_plain = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        match is_plain {
-            true => self.appended.extend(["\"", key, "\""]),
-            false => self.appended.push_str(&encode(key)),
-        }
+        self.appended.push_str(&encode(key));
         self.appended.push(':');
         self.appended.push_str(&json);
     }

@@ -10,7 +10,7 @@ use super::terms::Source;
 use super::writer::End;
 use crate::money::Msat;
 use crate::store::Value::{Number, Text};
-use crate::store::{Durability, Hand, Location, Store, StoreError, Tx, Value};
+use crate::store::{Durability, Hand, Location, Placeholders, Store, StoreError, Tx, Value};
 
 /// A hold to be placed.
 pub(super) struct Place<'a> {
@@ -56,28 +56,11 @@ struct Rows {
     from: &'static str,
 }
 
-/// How a database wants its parameters. Both know `$1`; but in SQLite that is a name, and looking up
-/// names makes binding quadratic in their number.
-#[derive(Clone, Copy)]
-enum Marks {
-    Question,
-    Dollar,
-}
-
-impl Marks {
-    fn nth(self, number: usize) -> String {
-        match self {
-            Self::Question => format!("?{number}"),
-            Self::Dollar => format!("${number}"),
-        }
-    }
-}
-
 /// Owner and time come before the rows.
 const FIRST: usize = 3;
 
 impl Listed {
-    fn new(marks: Marks, list: &Rows, sql: &str) -> Self {
+    fn new(marks: Placeholders, list: &Rows, sql: &str) -> Self {
         let sql = sql.replace("{owner}", &marks.nth(1)).replace("{at}", &marks.nth(2));
         Self(SIZES.map(|rows| match rows {
             1 => Self::of_one(marks, list, &sql),
@@ -86,7 +69,7 @@ impl Listed {
     }
 
     /// Without a list: for one, SQLite makes a table in memory and throws it away, which costs more than the row.
-    fn of_one(marks: Marks, list: &Rows, sql: &str) -> String {
+    fn of_one(marks: Placeholders, list: &Rows, sql: &str) -> String {
         let mut columns: Vec<(usize, &str)> = (FIRST..).zip(list.columns.iter().copied()).collect();
         // The name of one may be how another's begins.
         columns.sort_by_key(|(_, column)| std::cmp::Reverse(column.len()));
@@ -96,17 +79,11 @@ impl Listed {
         columns.into_iter().fold(sql.replace("{from}", ""), place)
     }
 
-    fn of_many(marks: Marks, list: &Rows, rows: usize, sql: &str) -> String {
-        let width = list.columns.len();
-        let row = |row: usize| {
-            let first = row.saturating_mul(width).saturating_add(FIRST);
-            let marks: Vec<String> = (first..first.saturating_add(width)).map(|number| marks.nth(number)).collect();
-            format!("({})", marks.join(", "))
-        };
-        let rows: Vec<String> = (0..rows).map(row).collect();
+    fn of_many(marks: Placeholders, list: &Rows, rows: usize, sql: &str) -> String {
+        let rows = marks.rows(FIRST, rows, list.columns.len());
         let (name, columns) = (list.name, list.columns.join(", "));
         let sql = sql.replace("{from}", list.from);
-        format!("WITH {name} ({columns}) AS (VALUES {}) {sql}", rows.join(", "))
+        format!("WITH {name} ({columns}) AS (VALUES {rows}) {sql}")
     }
 
     /// The text for these rows and its parameters, filled up with rows of `nothing`. `whose`: owner and time.
@@ -130,13 +107,14 @@ pub(super) struct Hot {
     end: Listed,
 }
 
-static SQLITE: LazyLock<Hot> = LazyLock::new(|| Hot::new(Marks::Question, "key_terms t ON t.account = v.spender", ""));
+static SQLITE: LazyLock<Hot> =
+    LazyLock::new(|| Hot::new(Placeholders::Question, "key_terms t ON t.account = v.spender", ""));
 
 /// Other processes may write at the same time: what is read stays true until it is written. The side
 /// of an outer join that may be empty can only be locked by a query of its own.
 static POSTGRES: LazyLock<Hot> = LazyLock::new(|| {
     let terms = "LATERAL (SELECT * FROM key_terms k WHERE k.account = v.spender FOR UPDATE) t ON true";
-    Hot::new(Marks::Dollar, terms, " FOR UPDATE OF a")
+    Hot::new(Placeholders::Dollar, terms, " FOR UPDATE OF a")
 });
 
 impl Hot {
@@ -147,7 +125,7 @@ impl Hot {
         }
     }
 
-    fn new(marks: Marks, terms: &str, locking: &str) -> Self {
+    fn new(marks: Placeholders, terms: &str, locking: &str) -> Self {
         // The atomic check-and-hold: a row comes into being only if enough is available, and the
         // terms of the key, where it has any, allow it. A trigger sets it aside on the account.
         let columns = &["id", "account", "spender", "amount", "due", "spender_due", "request"];

@@ -16,6 +16,7 @@ mod lineage;
 mod lock;
 mod migrate;
 mod open;
+mod placeholders;
 mod reader;
 mod settings;
 mod told;
@@ -34,6 +35,7 @@ pub use lineage::Lineage;
 pub use lock::FileLock;
 pub use migrate::latest_version;
 pub use open::private_dir;
+pub use placeholders::Placeholders;
 pub use reader::{Reader, Snapshot};
 
 /// A log of SQLite that is longer, in pages, is begun anew.

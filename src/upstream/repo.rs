@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::bar::Bar;
 use super::outlay::Outlay;
-use crate::store::{Durability, Location, Store, StoreError, Tx};
+use crate::store::{Durability, Location, Placeholders, Store, StoreError, Tx};
 
 /// A stored upstream.
 #[derive(Clone, Debug)]
@@ -99,10 +99,10 @@ pub(super) const MAX_ROWS: usize = 64;
 /// Row counts for which there is a statement: the database sees few different texts.
 const SIZES: [usize; 3] = [64, 8, 1];
 
-/// For SQLite and for PostgreSQL. Both databases know `$1`; but in SQLite that is a name, and looking up names
-/// makes binding quadratic in their number.
-static INSERTS: LazyLock<[[String; SIZES.len()]; 2]> =
-    LazyLock::new(|| [false, true].map(|numbered| SIZES.map(|rows| insert_outlays(rows, numbered))));
+/// For SQLite and for PostgreSQL.
+static INSERTS: LazyLock<[[String; SIZES.len()]; 2]> = LazyLock::new(|| {
+    [Placeholders::Question, Placeholders::Dollar].map(|marks| SIZES.map(|rows| insert_outlays(rows, marks)))
+});
 
 /// Writes what requests cost, and adds it to the sums. At most [`MAX_ROWS`], so that nobody waits long for
 /// the database.
@@ -152,19 +152,12 @@ async fn insert(tx: &mut Tx, sql: &str, rows: &[Outlay]) -> Result<(), StoreErro
 }
 
 /// One statement for so many rows. A row that is there has been written by an attempt whose outcome was not known.
-fn insert_outlays(rows: usize, numbered: bool) -> String {
+fn insert_outlays(rows: usize, marks: Placeholders) -> String {
     const COLUMNS: usize = 8;
-    let mark = |at: usize| if numbered { format!("${at}") } else { "?".to_owned() };
-    let row = |row: usize| {
-        let first = row.saturating_mul(COLUMNS);
-        let marks: Vec<String> = (1..=COLUMNS).map(|column| mark(first.saturating_add(column))).collect();
-        format!("({})", marks.join(", "))
-    };
-    let rows: Vec<String> = (0..rows).map(row).collect();
     format!(
         "INSERT INTO outlays (id, upstream, model, nano_usd, msat, charged, attempts, created_at) VALUES {} \
          ON CONFLICT (id) DO NOTHING",
-        rows.join(", ")
+        marks.rows(1, rows, COLUMNS)
     )
 }
 

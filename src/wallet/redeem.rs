@@ -140,7 +140,7 @@ impl Lanes {
     }
 }
 
-/// Counts the redemptions that whoever has entered makes, until it drops what it got.
+/// How many have entered and not left. Whoever drops what it got has left.
 #[derive(Debug, Default)]
 pub(super) struct Riding(Arc<()>);
 
