@@ -9,8 +9,7 @@ use axum::http::request::Parts;
 use super::api::ApiError;
 use super::session::Via;
 use super::{AdminError, AdminState, access, repo, session};
-
-const MINUTE_MS: i64 = 60_000;
+use crate::clock::MINUTE_MS;
 
 /// What a token may be used for. The password, and who is listed in its place, may all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

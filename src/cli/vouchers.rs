@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{beside, done, note as note_act, with_page};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, HOUR_MS, SystemClock};
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::ledger::vouchers::repo::Which;
@@ -40,7 +40,6 @@ prices (`coinslot profiles`), and is no money for other keys. With --json, every
 
 /// Vouchers that are listed.
 const LISTED: i64 = 10_000;
-const HOUR_MS: i64 = 60 * 60 * 1000;
 /// Longest time until a voucher expires: ten years.
 const MAX_HOURS: i64 = 10 * 365 * 24;
 

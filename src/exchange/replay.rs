@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::repo::{self, Claim, Row, State};
+use crate::clock::DAY_MS;
 use crate::failpoint::failpoint;
 use crate::failure::{About, Code, Failure};
 use crate::ledger::Ledger;
@@ -27,7 +28,7 @@ use crate::store::StoreError;
 use crate::vault::Vault;
 
 /// How long an outcome is kept, in ms: 24 hours.
-pub const KEPT_MS: i64 = 24 * 60 * 60 * 1000;
+pub const KEPT_MS: i64 = DAY_MS;
 /// Longest answer that is kept.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Seconds after which to ask again for the outcome of a request that runs.

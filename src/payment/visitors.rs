@@ -16,7 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::clock::SharedClock;
+use crate::clock::{HOUR_MS, MINUTE_MS, SharedClock};
 use crate::config::{Clients, Live};
 use crate::net::Peer;
 use crate::vault::Vault;
@@ -26,9 +26,6 @@ pub const MAX_VISITORS: usize = 10_000;
 
 /// As how many addresses all circuits together count.
 pub const ALL_OF_TOR: usize = 20;
-
-const HOUR_MS: i64 = 60 * 60 * 1000;
-const MINUTE_MS: i64 = 60 * 1000;
 
 /// The allowance of addresses, and how much of it they have used.
 #[derive(Debug)]

@@ -12,11 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::clock::{DAY_MS, HOUR_MS};
 use crate::metrics::Ending;
 use crate::store::{Store, StoreError};
 
-pub const HOUR_MS: i64 = 60 * 60 * 1000;
-pub const DAY_MS: i64 = 24 * HOUR_MS;
 /// What models are called that the price list does not have, and requests that failed before their model was known.
 pub const OTHER: &str = "_other";
 pub const NONE: &str = "_none";

@@ -10,9 +10,8 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 
 use super::repo;
+use crate::clock::DAY_MS;
 use crate::store::{Store, StoreError};
-
-const DAY_MS: i64 = 86_400_000;
 
 /// What one request cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +100,8 @@ impl Outlays {
         let mut written = 0_usize;
         let mut outcome = Ok(());
         for batch in taken.chunks(repo::MAX_ROWS) {
+            // A batch may keep its thread from everybody else until it is written: others go first.
+            tokio::task::yield_now().await;
             outcome = repo::write_outlays(store, batch).await;
             if outcome.is_err() {
                 break;

@@ -27,6 +27,7 @@ use super::mint::HttpMint;
 use super::refusal::{MintError, Refusal};
 use super::steps::DENIED_MS;
 use super::{Trusted, Wallet, WalletError, currency, swap};
+use crate::clock::DAY_MS;
 use crate::failpoint::failpoint;
 use crate::ledger::AccountId;
 use crate::ledger::repo::{self as books, Transfer};
@@ -36,7 +37,7 @@ use crate::store::{Durability, Tx};
 
 /// For how long a mint must say that a payment was not made whose ecash is spent: paying again may be
 /// paying twice.
-const DENIED_LONG_MS: i64 = 24 * 3600 * 1000;
+const DENIED_LONG_MS: i64 = DAY_MS;
 /// Invoices that are asked for until one fits with its fees into what is owed.
 const FITTINGS: u32 = 4;
 

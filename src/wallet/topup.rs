@@ -22,6 +22,7 @@ use super::refusal::{MintError, Refusal};
 use super::steps::write_json;
 use super::swap::Standing;
 use super::{Trusted, Wallet, WalletError, currency};
+use crate::clock::DAY_MS;
 use crate::failpoint::failpoint;
 use crate::ledger::AccountId;
 use crate::metrics::{Method, Paid};
@@ -31,7 +32,7 @@ use crate::store::Durability;
 /// How long an invoice is offered at most, in seconds.
 pub const OFFERED_SECS: i64 = 3600;
 /// How long after its time a payment still counts, in ms.
-pub(super) const GRACE_MS: i64 = 24 * 3600 * 1000;
+pub(super) const GRACE_MS: i64 = DAY_MS;
 /// Shortest time between two looks that a client can cause, in ms.
 const LOOK_MS: i64 = 2_000;
 /// Invoices that may wait at a time: for one key, and for all.

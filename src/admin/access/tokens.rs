@@ -10,6 +10,7 @@ use super::repo;
 use crate::admin::operator::{Actor, Scope};
 use crate::admin::trail::{self, Act};
 use crate::admin::{AdminError, session};
+use crate::clock::DAY_MS;
 use crate::config::Secret;
 use crate::store::Store;
 
@@ -18,7 +19,6 @@ const PREFIX: &str = "coinslot_";
 const MOST_TOKENS: i64 = 200;
 const LONGEST_NAME: usize = 64;
 const MOST_DAYS: u64 = 3_650;
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// A token, but for itself.
 #[derive(Clone, Debug, Serialize, ToSchema)]

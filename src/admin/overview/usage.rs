@@ -12,10 +12,11 @@ use super::super::api::{ApiError, Complaint, Search};
 use super::super::operator::{Operator, Scope};
 use super::super::session::Session;
 use super::super::{AdminError, AdminState, format};
+use crate::clock::{DAY_MS, HOUR_MS};
 use crate::pages::csv;
 use crate::status::Sum;
 use crate::status::sums::repo::{self, By};
-use crate::status::sums::{COLUMNS, DAY_MS, HOUR_MS, Span};
+use crate::status::sums::{COLUMNS, Span};
 use crate::store::{Store, StoreError};
 
 /// Most rows of one answer.

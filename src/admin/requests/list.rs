@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 
 use super::filter::{Filter, Status};
 use super::repo::{self, Row, Way};
-use crate::status::sums::{self, HOUR_MS};
+use crate::clock::HOUR_MS;
+use crate::status::sums;
 use crate::store::ids;
 use crate::store::{Store, StoreError};
 

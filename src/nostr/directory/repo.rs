@@ -5,6 +5,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
 use super::{Health, Listed};
+use crate::clock::DAY_MS;
 use crate::net::public::Reach;
 use crate::nostr::provider::{Opinion, Provider};
 use crate::store::{Durability, Store, StoreError, Tx};
@@ -15,7 +16,7 @@ const MOST: i64 = 500;
 /// Opinions that are kept.
 const MOST_OPINIONS: i64 = 1_000;
 /// What no relay has shown for so long is forgotten.
-const FORGET_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+const FORGET_MS: i64 = 30 * DAY_MS;
 
 /// By what a stored event is read.
 #[derive(Clone, Copy, Debug)]
