@@ -9,6 +9,7 @@ use syn::visit::Visit;
 
 use crate::bearer::world;
 use crate::support::node::{TestNode, client};
+use crate::support::operator::Operator;
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
@@ -215,5 +216,24 @@ async fn an_address_that_cannot_be_read_is_refused_in_the_envelope() {
     assert_eq!(node.post("/lightning/recover").json(&bolt11).send().await.unwrap().status(), 404);
     let trace = client().request(Method::TRACE, node.url() + "/docs").send().await.unwrap();
     assert_eq!(trace.status(), 405);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_address_cannot_be_read_is_refused_as_calls_are() {
+    let (_mint, _purse, _upstream, node) = world(10).await;
+    let operator = Operator::log_in(&node.url()).await;
+    let document = document(&node).await;
+    let mut asked = 0;
+    for (path, method, _) in operations(&document) {
+        let Some((before, rest)) = path.strip_prefix("/admin/api/").and_then(|inside| inside.split_once('{')) else {
+            continue;
+        };
+        let address = format!("/admin/api/{before}%FF{}", rest.split_once('}').unwrap().1);
+        let (status, said) = operator.call(&method.to_uppercase(), &address, None).await;
+        assert_eq!((status, said["code"].as_str()), (400, Some("invalid_request")), "{method} {path}: {said}");
+        asked += 1;
+    }
+    assert!(asked > 10, "the test sees no parts");
     node.finish().await;
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{KeyView, PATH, profiles};
-use crate::admin::api::{ApiError, Body, Complaint};
+use crate::admin::api::{ApiError, Body, Complaint, Part};
 use crate::admin::frame::Frame;
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
@@ -444,7 +444,7 @@ pub(super) async fn adjust(
 pub(super) async fn show_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part<String>,
 ) -> Result<Json<OneView>, ApiError> {
     operator.may(Scope::Read)?;
     Ok(Json(view(&state, &id).await?))
@@ -457,7 +457,7 @@ pub(super) async fn show_call(
 pub(super) async fn block_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part<String>,
 ) -> Result<StatusCode, ApiError> {
     put_block(&state, operator.may(Scope::Manage)?, &id, true).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -470,7 +470,7 @@ pub(super) async fn block_call(
 pub(super) async fn unblock_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part<String>,
 ) -> Result<StatusCode, ApiError> {
     put_block(&state, operator.may(Scope::Manage)?, &id, false).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -532,7 +532,7 @@ impl EditCall {
 pub(super) async fn edit_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part<String>,
     Body(call): Body<EditCall>,
 ) -> Result<Json<OneView>, ApiError> {
     change(&state, operator.may(Scope::Manage)?, &id, &call.read()?).await?;
@@ -558,7 +558,7 @@ pub(super) struct AdjustCall {
 pub(super) async fn adjust_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part<String>,
     Body(call): Body<AdjustCall>,
 ) -> Result<Json<OneView>, ApiError> {
     let actor = operator.may(Scope::Money)?;

@@ -8,7 +8,7 @@ pub(crate) mod repo;
 pub(crate) mod story;
 
 use askama::Template;
-use axum::extract::{Form, Path, Query, State};
+use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::api::{ApiError, Complaint, Search};
+use super::api::{ApiError, Complaint, Part, Search};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
@@ -300,7 +300,7 @@ async fn running_call(State(state): State<AdminState>, operator: Operator) -> Re
 async fn story_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part<String>,
 ) -> Result<Json<Story>, ApiError> {
     operator.may(Scope::Read)?;
     let found = story(&state, &id).await?;
@@ -314,7 +314,7 @@ async fn story_call(
 async fn abort_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part<String>,
 ) -> Result<StatusCode, ApiError> {
     end(&state, operator.may(Scope::Manage)?, &id).await?;
     Ok(StatusCode::NO_CONTENT)

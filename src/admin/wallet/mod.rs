@@ -8,7 +8,7 @@ mod withdraw;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{DefaultBodyLimit, Form, Path, State};
+use axum::extract::{DefaultBodyLimit, Form, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::api::{ApiError, Complaint};
+use super::api::{ApiError, Complaint, Part};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
@@ -357,7 +357,7 @@ struct Outcome {
 async fn retry_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part<String>,
 ) -> Result<Json<Outcome>, ApiError> {
     Ok(Json(nudge(&state, operator.may(Scope::Money)?, &id).await?))
 }

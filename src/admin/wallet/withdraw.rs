@@ -11,7 +11,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{prove, to_its_end};
-use crate::admin::api::{ApiError, Body, Complaint, Search};
+use crate::admin::api::{ApiError, Body, Complaint, Part, Search};
 use crate::admin::frame::Frame;
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
@@ -363,7 +363,7 @@ pub(super) async fn list_call(
 pub(super) async fn show_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part<String>,
 ) -> Result<Json<OneView>, ApiError> {
     operator.may(Scope::Money)?;
     Ok(Json(one(&state, &id).await?))
@@ -376,7 +376,7 @@ pub(super) async fn show_call(
 pub(super) async fn look_call(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part<String>,
 ) -> Result<Json<OneView>, ApiError> {
     operator.may(Scope::Money)?;
     ask_mint(&state, &id).await?;
