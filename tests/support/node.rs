@@ -173,7 +173,8 @@ impl TestNode {
         self.run().await;
     }
 
-    async fn stop(&mut self) {
+    /// Stops the node, which [`TestNode::restart`] starts again.
+    pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.shutdown(std::future::pending()).await;
         }
