@@ -182,7 +182,7 @@ impl Writer {
             biased;
             entry = entries.recv() => entry,
             () = closing => {
-                self.desk.leave();
+                self.desk.leave().await;
                 entries.recv().await
             }
         }
@@ -206,7 +206,7 @@ impl Writer {
                 }
                 Err(error) => {
                     tracing::warn!(%error, attempt, entries = batch.len(), "ledger batch failed");
-                    self.desk.leave();
+                    self.desk.leave().await;
                     failure = Some(Arc::new(error));
                     tokio::time::sleep(Duration::from_millis(20_u64 << attempt.min(6))).await;
                 }
@@ -288,7 +288,7 @@ impl Writer {
                 Ok(Some(refused)) => drop(outcome.refused.insert(id, refused)),
                 // The rest of the batch is written, whatever became of this one.
                 Err(error) => {
-                    self.desk.leave();
+                    self.desk.leave().await;
                     outcome.refused.insert(id, HoldError::Store(Arc::new(error)));
                 }
             }

@@ -2,15 +2,15 @@
 //! database each.
 
 use std::ops::{Deref, DerefMut};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, Connection as _, Row as _};
-use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard};
+use tokio::sync::{OwnedMappedMutexGuard, OwnedMutexGuard, OwnedRwLockReadGuard};
 
-use super::inline::{Inline, Value};
+use super::inline::{Inline, InlineTx, Value};
 use super::{Durability, Location, Store, StoreError};
 
 /// A connection that its owner keeps between its writing statements.
@@ -80,29 +80,35 @@ impl DerefMut for Turn<'_> {
     }
 }
 
-/// A [`Desk`] for what every paid request waits for, [`Durability::ProcessSafe`]. On SQLite its statements run without
-/// a thread between, unless each of them waits for the disk.
+/// A [`Desk`] for the statements of every paid request, [`Durability::ProcessSafe`]. On SQLite they run without a thread
+/// between, unless each of them waits for the disk.
 pub struct HotDesk {
     desk: Desk,
     /// Where SQLite's file is, if it is written without a thread between.
     file: Option<PathBuf>,
     /// While there is one, the store does not close.
-    inline: Option<(Inline, OwnedRwLockReadGuard<()>)>,
+    stays_open: Option<OwnedRwLockReadGuard<()>>,
 }
 
 /// A turn at a [`HotDesk`].
 pub enum HotTurn<'a> {
     Pooled(Turn<'a>),
-    Inline(InlineTurn<'a>),
+    Inline(InlineTurn),
 }
 
-/// A turn without a thread between, for statements that are a transaction of their own each.
-pub struct InlineTurn<'a> {
-    inner: &'a mut Inline,
+/// A turn without a thread between.
+pub struct InlineTurn {
+    inner: OwnedMappedMutexGuard<Option<Inline>, Inline>,
     _gate: Option<OwnedMutexGuard<()>>,
 }
 
-/// What runs the statements of a [`HotTurn`].
+/// Several statements of a [`HotTurn`] of which all count or none. Rolls back when dropped without a commit.
+pub enum HotTx<'a> {
+    Pooled(sqlx::Transaction<'a, Any>),
+    Inline(InlineTx<'a>),
+}
+
+/// What runs the statements of a [`HotTurn`]; each is a transaction of its own, unless one was begun.
 pub enum Hand<'a> {
     Pooled(&'a mut AnyConnection),
     Inline(&'a mut Inline),
@@ -114,7 +120,7 @@ impl HotDesk {
             Location::Sqlite(path) if !store.syncs(Durability::ProcessSafe) => Some(path.clone()),
             _ => None,
         };
-        Self { desk: Desk::new(store, Durability::ProcessSafe), file, inline: None }
+        Self { desk: Desk::new(store, Durability::ProcessSafe), file, stays_open: None }
     }
 
     /// # Errors
@@ -122,18 +128,31 @@ impl HotDesk {
     pub async fn turn(&mut self) -> Result<HotTurn<'_>, StoreError> {
         let Some(file) = &self.file else { return Ok(HotTurn::Pooled(Box::pin(self.desk.turn()).await?)) };
         let store = &self.desk.store;
+        if self.stays_open.is_none() {
+            self.stays_open = Some(store.stay_open()?);
+        }
         let gate = store.enter().await;
-        let inline = match self.inline.take() {
-            Some(inline) => inline,
-            None => Box::pin(open(store, file)).await?,
+        let mut kept = Arc::clone(&store.inline).lock_owned().await;
+        if kept.as_ref().is_some_and(|inline| !inline.is_idle()) {
+            *kept = None;
+        }
+        let inner = match OwnedMutexGuard::try_map(kept, Option::as_mut) {
+            Ok(inner) => inner,
+            Err(empty) => {
+                let opened = Inline::open(file)?;
+                OwnedMutexGuard::map(empty, |kept| kept.insert(opened))
+            }
         };
-        Ok(HotTurn::Inline(InlineTurn { inner: &mut self.inline.insert(inline).0, _gate: gate }))
+        Ok(HotTurn::Inline(InlineTurn { inner, _gate: gate }))
     }
 
-    /// As [`Desk::leave`].
-    pub fn leave(&mut self) {
-        self.inline = None;
+    /// As [`Desk::leave`]. The connection without a thread is closed for everybody, as soon as nobody has a turn at it.
+    pub async fn leave(&mut self) {
         self.desk.leave();
+        if self.file.is_some() {
+            self.desk.store.inline.lock().await.take();
+        }
+        self.stays_open = None;
     }
 
     /// As [`Desk::closing`].
@@ -142,19 +161,38 @@ impl HotDesk {
     }
 }
 
-async fn open(store: &Store, file: &Path) -> Result<(Inline, OwnedRwLockReadGuard<()>), StoreError> {
-    let stays_open = Arc::clone(&store.inline).read_owned().await;
-    if store.writers(Durability::ProcessSafe).is_closed() {
-        return Err(sqlx::Error::PoolClosed.into());
-    }
-    Ok((Inline::open(file)?, stays_open))
-}
-
 impl HotTurn<'_> {
     pub fn hand(&mut self) -> Hand<'_> {
         match self {
             Self::Pooled(turn) => Hand::Pooled(turn),
-            Self::Inline(turn) => Hand::Inline(turn.inner),
+            Self::Inline(turn) => Hand::Inline(&mut turn.inner),
+        }
+    }
+
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn begin(&mut self) -> Result<HotTx<'_>, StoreError> {
+        Ok(match self {
+            Self::Pooled(turn) => HotTx::Pooled(Box::pin(turn.begin()).await?),
+            Self::Inline(turn) => HotTx::Inline(turn.inner.begin().await?),
+        })
+    }
+}
+
+impl HotTx<'_> {
+    pub fn hand(&mut self) -> Hand<'_> {
+        match self {
+            Self::Pooled(tx) => Hand::Pooled(tx),
+            Self::Inline(tx) => Hand::Inline(tx.hand()),
+        }
+    }
+
+    /// # Errors
+    /// When the commit was not acknowledged; its outcome is then unknown.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Pooled(tx) => Ok(tx.commit().await?),
+            Self::Inline(tx) => tx.commit().await,
         }
     }
 }
@@ -201,6 +239,7 @@ impl Hand<'_> {
 
 fn query<'q>(sql: &'static str, values: &[Value<'q>]) -> sqlx::query::Query<'q, Any, AnyArguments> {
     values.iter().fold(sqlx::query(sql), |query, value| match *value {
+        Value::Null => query.bind(None::<i64>),
         Value::Number(number) => query.bind(number),
         Value::Text(text) => query.bind(text),
     })

@@ -1,9 +1,12 @@
-//! SQLite where it is asked, for the few short statements that every paid request waits for.
+//! SQLite where it is asked, for what every paid request writes.
 //!
 //! sqlx gives every connection to SQLite a thread of its own. To hand a statement to it and to be woken by its answer
 //! takes several times as long as a hold, and nobody else can run meanwhile on a machine with one core. These
 //! statements do not wait for the disk ([`super::Durability::ProcessSafe`], checkpoints are a job), and read a few
 //! rows by their keys: less than what it would take to pass them on.
+//!
+//! There is one such connection, which those who use it hand on with the gate. What another one writes makes it forget
+//! every page that it has in memory; so what comes with every request comes here, if it is short.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,11 +24,25 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// A connection without a thread.
 pub struct Inline(Connection);
 
+/// Several statements of which all count or none. Rolls back when dropped without a commit.
+pub struct InlineTx<'a> {
+    inner: &'a mut Inline,
+    is_over: bool,
+}
+
 /// A parameter of a statement.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'a> {
+    /// No number.
+    Null,
     Number(i64),
     Text(&'a str),
+}
+
+impl From<Option<i64>> for Value<'_> {
+    fn from(number: Option<i64>) -> Self {
+        number.map_or(Self::Null, Self::Number)
+    }
 }
 
 impl Inline {
@@ -41,6 +58,16 @@ impl Inline {
         connection.busy_timeout(Duration::ZERO)?;
         connection.set_prepared_statement_cache_capacity(PREPARED);
         Ok(Self(connection))
+    }
+
+    /// Whether no transaction was left open.
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.is_autocommit()
+    }
+
+    pub(super) async fn begin(&mut self) -> Result<InlineTx<'_>, StoreError> {
+        self.execute("BEGIN IMMEDIATE", &[]).await?;
+        Ok(InlineTx { inner: self, is_over: false })
     }
 
     /// Returns how many rows it changed.
@@ -81,10 +108,36 @@ impl Inline {
     }
 }
 
+impl InlineTx<'_> {
+    pub(super) fn hand(&mut self) -> &mut Inline {
+        self.inner
+    }
+
+    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        self.inner.execute("COMMIT", &[]).await?;
+        self.is_over = true;
+        Ok(())
+    }
+}
+
+impl Drop for InlineTx<'_> {
+    fn drop(&mut self) {
+        // SQLite may have gone back by itself.
+        if !self.is_over
+            && !self.inner.is_idle()
+            && let Err(error) = self.inner.0.execute_batch("ROLLBACK")
+        {
+            // Whoever comes next sees that it is not idle, and takes another connection.
+            tracing::warn!(%error, "a transaction could not be rolled back");
+        }
+    }
+}
+
 fn bound<'c>(connection: &'c Connection, sql: &str, values: &[Value<'_>]) -> rusqlite::Result<CachedStatement<'c>> {
     let mut statement = connection.prepare_cached(sql)?;
     for (at, value) in (1..).zip(values) {
         match value {
+            Value::Null => statement.raw_bind_parameter(at, rusqlite::types::Null)?,
             Value::Number(number) => statement.raw_bind_parameter(at, number)?,
             Value::Text(text) => statement.raw_bind_parameter(at, text)?,
         }
@@ -147,6 +200,24 @@ mod tests {
         assert_eq!(insert.await.unwrap(), 1);
         let rows = inline.fetch::<2>("SELECT id, more FROM things", &[]).await.unwrap();
         assert_eq!(rows, [[Some(1), None]]);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_counts_whole_or_not_at_all() {
+        let (_dir, other, mut inline) = file();
+        let count = || other.query_row("SELECT COUNT(*) FROM things", [], |row| row.get::<_, i64>(0)).unwrap();
+        let values = |id| [Value::Number(id), Value::Text("one")];
+        let mut left = inline.begin().await.unwrap();
+        left.hand().execute(INSERT, &values(1)).await.unwrap();
+        drop(left);
+        assert_eq!((inline.is_idle(), count()), (true, 0));
+        let mut kept = inline.begin().await.unwrap();
+        for id in [1, 2] {
+            kept.hand().execute(INSERT, &values(id)).await.unwrap();
+        }
+        assert_eq!(count(), 0, "not before its end");
+        kept.commit().await.unwrap();
+        assert_eq!((inline.is_idle(), count()), (true, 2));
     }
 
     #[tokio::test]

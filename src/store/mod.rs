@@ -3,7 +3,7 @@
 //! Two durability classes, and the transaction says which (see [`Durability`]). On SQLite they are
 //! two connections of one WAL file, and a process-wide *gate* lets one write transaction run at a
 //! time, so that writers queue fairly instead of polling a busy database; the ecash store of the
-//! wallet takes the same gate, and so does the connection of the ledger's writer ([`HotDesk`]). On
+//! wallet takes the same gate, and so does the connection of what every paid request writes ([`HotDesk`]). On
 //! PostgreSQL they are two pools that differ in `synchronous_commit`, and there is no gate.
 //!
 //! No transaction is ever open while the node talks to a mint, an upstream or a client.
@@ -26,10 +26,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sqlx::{Any, AnyConnection, AnyPool, Row as _};
-use tokio::sync::{Mutex, OwnedMutexGuard, RwLock};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
 
 pub use desk::{Desk, Hand, HotDesk, HotTurn, Turn};
 pub use dump::{check_vacant, dump, load, move_into_place};
+use inline::Inline;
 pub use inline::Value;
 pub use lineage::Lineage;
 pub use lock::FileLock;
@@ -140,8 +141,10 @@ pub struct Store {
     fast: AnyPool,
     read: AnyPool,
     gate: Option<Arc<Mutex<()>>>,
-    /// Held by whoever has a connection of no pool.
-    inline: Arc<RwLock<()>>,
+    /// The one connection of no pool, while it is open; see [`HotDesk`].
+    inline: Arc<Mutex<Option<Inline>>>,
+    /// Held by whoever uses that.
+    users: Arc<RwLock<()>>,
     location: Location,
     begin: &'static str,
     /// Every commit is synced, whatever its class.
@@ -162,7 +165,7 @@ impl Store {
         Desk::new(self.clone(), durability)
     }
 
-    /// The same for what every paid request waits for.
+    /// The same for the statements of every paid request.
     #[must_use]
     pub fn hot_desk(&self) -> HotDesk {
         HotDesk::new(self.clone())
@@ -172,6 +175,15 @@ impl Store {
         match &self.gate {
             Some(gate) => Some(Arc::clone(gate).lock_owned().await),
             None => None,
+        }
+    }
+
+    /// For a user of the connection of no pool. Once the store is being closed, there are no further ones; those there
+    /// are go on until they leave.
+    fn stay_open(&self) -> Result<OwnedRwLockReadGuard<()>, StoreError> {
+        match Arc::clone(&self.users).try_read_owned() {
+            Ok(user) if !self.fast.is_closed() => Ok(user),
+            _ => Err(sqlx::Error::PoolClosed.into()),
         }
     }
 
@@ -251,7 +263,8 @@ impl Store {
     pub async fn close(&self) {
         self.read.close().await;
         self.fast.close().await;
-        let _no_other = self.inline.write().await;
+        let _no_user = self.users.write().await;
+        self.inline.lock().await.take();
         self.full.close().await;
     }
 }

@@ -1,7 +1,7 @@
 //! Parameters in the text of a statement.
 
 /// How a database wants them. Both know `$1`; but in SQLite that is a name, and looking up names makes
-/// binding quadratic in their number.
+/// preparing quadratic in their number.
 #[derive(Clone, Copy, Debug)]
 pub enum Placeholders {
     /// SQLite's.
@@ -20,15 +20,15 @@ impl Placeholders {
         }
     }
 
-    /// So many rows of `VALUES`, each of so many parameters, numbered on from `first`.
+    /// `count` rows of `VALUES`, each of `width` parameters, numbered on from `first`.
     #[must_use]
-    pub fn rows(self, first: usize, rows: usize, width: usize) -> String {
-        let row = |row: usize| {
-            let first = row.saturating_mul(width).saturating_add(first);
-            let marks: Vec<String> = (first..first.saturating_add(width)).map(|number| self.nth(number)).collect();
-            format!("({})", marks.join(", "))
+    pub fn rows(self, first: usize, count: usize, width: usize) -> String {
+        let row = |at: usize| {
+            let from = at.saturating_mul(width).saturating_add(first);
+            let all: Vec<String> = (from..from.saturating_add(width)).map(|number| self.nth(number)).collect();
+            format!("({})", all.join(", "))
         };
-        (0..rows).map(row).collect::<Vec<_>>().join(", ")
+        (0..count).map(row).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::Row as _;
 
 use super::bar::Bar;
 use super::outlay::Outlay;
-use crate::store::{Durability, Location, Placeholders, Store, StoreError, Tx};
+use crate::store::Value::{Number, Text};
+use crate::store::{Durability, HotDesk, Location, Placeholders, Store, StoreError, Value};
 
 /// A stored upstream.
 #[derive(Clone, Debug)]
@@ -96,6 +97,9 @@ pub(super) async fn remove_own(store: &Store, name: &str, now_ms: i64) -> Result
 /// Most rows that one statement takes.
 pub(super) const MAX_ROWS: usize = 64;
 
+/// Parameters of one row.
+const COLUMNS: usize = 8;
+
 /// Row counts for which there is a statement: the database sees few different texts.
 const SIZES: [usize; 3] = [64, 8, 1];
 
@@ -107,13 +111,24 @@ static INSERTS: LazyLock<[[String; SIZES.len()]; 2]> = LazyLock::new(|| {
 /// Writes what requests cost, and adds it to the sums. At most [`MAX_ROWS`], so that nobody waits long for
 /// the database.
 pub(super) async fn write_outlays(store: &Store, batch: &[Outlay]) -> Result<(), StoreError> {
+    let mut desk = store.hot_desk();
+    let written = write_at(&mut desk, store.location(), batch).await;
+    if written.is_err() {
+        desk.leave().await;
+    }
+    written
+}
+
+async fn write_at(desk: &mut HotDesk, at: &Location, batch: &[Outlay]) -> Result<(), StoreError> {
     let [of_sqlite, of_postgres] = &*INSERTS;
-    let inserts = if matches!(store.location(), Location::Postgres(_)) { of_postgres } else { of_sqlite };
-    let mut tx = store.begin(Durability::ProcessSafe).await?;
+    let inserts = if matches!(at, Location::Postgres(_)) { of_postgres } else { of_sqlite };
+    let mut turn = desk.turn().await?;
+    let mut tx = turn.begin().await?;
     let mut rest = batch;
     for (size, sql) in SIZES.iter().zip(inserts) {
         while let Some((some, others)) = rest.split_at_checked(*size) {
-            insert(&mut tx, sql, some).await?;
+            let values: Vec<Value<'_>> = some.iter().flat_map(row).collect();
+            tx.hand().execute(sql, &values).await?;
             rest = others;
         }
     }
@@ -124,36 +139,24 @@ pub(super) async fn write_outlays(store: &Store, batch: &[Outlay]) -> Result<(),
         *nano = nano.saturating_add(outlay.nano_usd().unwrap_or(0));
     }
     for ((upstream, day), (requests, nano_usd)) in sums {
-        sqlx::query(
-            "INSERT INTO upstream_days (upstream, day, requests, nano_usd) VALUES ($1, $2, $3, $4) \
+        let sql = "INSERT INTO upstream_days (upstream, day, requests, nano_usd) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (upstream, day) DO UPDATE SET requests = upstream_days.requests + excluded.requests, \
-             nano_usd = upstream_days.nano_usd + excluded.nano_usd",
-        )
-        .bind(upstream)
-        .bind(day)
-        .bind(requests)
-        .bind(nano_usd)
-        .execute(&mut *tx)
-        .await?;
+             nano_usd = upstream_days.nano_usd + excluded.nano_usd";
+        tx.hand().execute(sql, &[Text(upstream), Number(day), Number(requests), Number(nano_usd)]).await?;
     }
     tx.commit().await
 }
 
-async fn insert(tx: &mut Tx, sql: &str, rows: &[Outlay]) -> Result<(), StoreError> {
-    let mut query = sqlx::query(AssertSqlSafe(sql));
-    for outlay in rows {
-        query = query.bind(outlay.id).bind(&*outlay.upstream).bind(&*outlay.model).bind(outlay.nano_usd());
-        query = query.bind(outlay.msat.and_then(|msat| i64::try_from(msat).ok()));
-        query = query.bind(i64::try_from(outlay.charged).unwrap_or(i64::MAX)).bind(&*outlay.attempts);
-        query = query.bind(outlay.at_ms);
-    }
-    query.execute(&mut **tx).await?;
-    Ok(())
+fn row(outlay: &Outlay) -> [Value<'_>; COLUMNS] {
+    let msat = outlay.msat.and_then(|msat| i64::try_from(msat).ok());
+    let charged = i64::try_from(outlay.charged).unwrap_or(i64::MAX);
+    let (nano_usd, at_ms) = (outlay.nano_usd(), Number(outlay.at_ms));
+    let (upstream, model, attempts) = (Text(&outlay.upstream), Text(&outlay.model), Text(&outlay.attempts));
+    [Number(outlay.id), upstream, model, nano_usd.into(), msat.into(), Number(charged), attempts, at_ms]
 }
 
 /// One statement for so many rows. A row that is there has been written by an attempt whose outcome was not known.
 fn insert_outlays(rows: usize, marks: Placeholders) -> String {
-    const COLUMNS: usize = 8;
     format!(
         "INSERT INTO outlays (id, upstream, model, nano_usd, msat, charged, attempts, created_at) VALUES {} \
          ON CONFLICT (id) DO NOTHING",
