@@ -88,6 +88,8 @@ struct State {
     /// Requests by path whose treatment has begun (for the modes that forward: which the mint
     /// has answered).
     hits: HashMap<String, u64>,
+    /// Of all requests, in their order, each with its path.
+    bodies: Vec<(String, Vec<u8>)>,
     /// Parked requests that may go, and those that went.
     released: u64,
     went: u64,
@@ -183,6 +185,13 @@ impl Chaos {
         self.shared.state.lock().expect("state").hits.get(path).copied().unwrap_or(0)
     }
 
+    /// The bodies of all requests for `path` so far.
+    pub fn bodies(&self, path: &str) -> Vec<Value> {
+        let state = self.shared.state.lock().expect("state");
+        let of_path = state.bodies.iter().filter(|(asked, _)| asked == path);
+        of_path.map(|(_, body)| serde_json::from_slice(body).expect("JSON")).collect()
+    }
+
     /// Waits until there were more than `before` requests for `path`.
     pub async fn hit(&self, path: &str, before: u64) {
         let end = Instant::now() + Duration::from_secs(60);
@@ -199,6 +208,8 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
     let Some((path, request)) = read_request(&mut client)? else { return Ok(()) };
     let mode = {
         let mut state = shared.state.lock().expect("state");
+        let body = request.windows(4).position(|window| window == b"\r\n\r\n").map_or(&[][..], |at| &request[at + 4..]);
+        state.bodies.push((path.clone(), body.to_vec()));
         let mode = state.mode(&path);
         if mode == Mode::Once {
             state.modes.insert(path.clone(), Mode::Cut);
