@@ -25,10 +25,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub struct Inline(Connection);
 
 /// Several statements of which all count or none. Rolls back when dropped without a commit.
-pub struct InlineTx<'a> {
-    inner: &'a mut Inline,
-    is_over: bool,
-}
+pub struct InlineTx<'a>(&'a mut Inline);
 
 /// A parameter of a statement.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +64,7 @@ impl Inline {
 
     pub(super) async fn begin(&mut self) -> Result<InlineTx<'_>, StoreError> {
         self.execute("BEGIN IMMEDIATE", &[]).await?;
-        Ok(InlineTx { inner: self, is_over: false })
+        Ok(InlineTx(self))
     }
 
     /// Returns how many rows it changed.
@@ -110,22 +107,20 @@ impl Inline {
 
 impl InlineTx<'_> {
     pub(super) fn hand(&mut self) -> &mut Inline {
-        self.inner
+        self.0
     }
 
-    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
-        self.inner.execute("COMMIT", &[]).await?;
-        self.is_over = true;
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        self.0.execute("COMMIT", &[]).await?;
         Ok(())
     }
 }
 
 impl Drop for InlineTx<'_> {
     fn drop(&mut self) {
-        // SQLite may have gone back by itself.
-        if !self.is_over
-            && !self.inner.is_idle()
-            && let Err(error) = self.inner.0.execute_batch("ROLLBACK")
+        // It is over after a commit, and where SQLite went back by itself.
+        if !self.0.is_idle()
+            && let Err(error) = self.0.0.execute_batch("ROLLBACK")
         {
             // Whoever comes next sees that it is not idle, and takes another connection.
             tracing::warn!(%error, "a transaction could not be rolled back");
