@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::listed::Listed;
 use crate::catalog::card::Card;
-use crate::store::{Durability, Store, StoreError, Tx};
+use crate::store::{Durability, Placeholders, Store, StoreError, Tx};
 
 /// What a source said last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -219,15 +219,10 @@ const ROWS: usize = 64;
 
 async fn put_models(tx: &mut Tx, rows: &[Synced], now_ms: i64) -> Result<(), StoreError> {
     const COLUMNS: usize = 4;
-    let marks = (0..rows.len()).map(|row| {
-        let first = row.saturating_mul(COLUMNS);
-        let mark = |column: usize| format!("${}", first.saturating_add(column));
-        format!("({}, {}, {}, {})", mark(1), mark(2), mark(3), mark(4))
-    });
     let sql = format!(
         "INSERT INTO synced_models (id, source, entry, updated_at) VALUES {} ON CONFLICT (id) DO UPDATE \
          SET source = excluded.source, entry = excluded.entry, updated_at = excluded.updated_at",
-        marks.collect::<Vec<_>>().join(", ")
+        Placeholders::Dollar.rows(1, rows.len(), COLUMNS)
     );
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for row in rows {
