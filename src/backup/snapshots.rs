@@ -6,13 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use super::{BackupError, Key, at, backup};
+use crate::clock::DAY_MS;
 use crate::config::Config;
 use crate::store::{Location, Reader, private_dir};
 use crate::vault::Vault;
 
 /// Where they are, in the data directory.
 pub const SNAPSHOTS: &str = "snapshots";
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const ENDING: &str = ".backup";
 
 /// Keeps so many of them.

@@ -2,7 +2,8 @@
 
 use rust_decimal::Decimal;
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+use crate::clock::DAY_MS;
+
 /// The end of the year 9999.
 const MAX_MS: i64 = 253_402_300_799_999;
 
