@@ -208,7 +208,7 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
     let Some((path, request)) = read_request(&mut client)? else { return Ok(()) };
     let mode = {
         let mut state = shared.state.lock().expect("state");
-        let body = request.windows(4).position(|window| window == b"\r\n\r\n").map_or(&[][..], |at| &request[at + 4..]);
+        let body = body_at(&request).map_or(&[][..], |at| &request[at..]);
         state.bodies.push((path.clone(), body.to_vec()));
         let mode = state.mode(&path);
         if mode == Mode::Once {
@@ -278,13 +278,18 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
     client.shutdown(Shutdown::Both)
 }
 
+/// Where the body begins, if the head is whole.
+fn body_at(message: &[u8]) -> Option<usize> {
+    message.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
+}
+
 /// The path and the bytes of one request, which asks for the connection to be closed.
 fn read_request(client: &mut TcpStream) -> std::io::Result<Option<(String, Vec<u8>)>> {
     let mut bytes = Vec::new();
     let mut buffer = [0_u8; 16 * 1024];
     let head = loop {
-        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            break at + 4;
+        if let Some(at) = body_at(&bytes) {
+            break at;
         }
         match client.read(&mut buffer)? {
             0 => return Ok(None),
@@ -347,8 +352,7 @@ fn change(lie: Lie, reply: &[u8]) -> Option<Vec<u8>> {
     if !reply.starts_with(b"HTTP/1.1 200") {
         return None;
     }
-    let at = reply.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let mut body: Value = serde_json::from_slice(&reply[at + 4..]).ok()?;
+    let mut body: Value = serde_json::from_slice(&reply[body_at(reply)?..]).ok()?;
     let object = body.as_object_mut()?;
     for name in ["signatures", "promises", "change"] {
         let Some(signatures) = object.get_mut(name).and_then(Value::as_array_mut) else { continue };
