@@ -210,11 +210,16 @@ fn split_input(lens: &Lens<'_>, input: u64, usage: &mut Usage) {
 }
 
 /// Reasoning is inside the output, unless `not_prompt` (the total without the prompt) proves that
-/// it is beside it. Reasoning that does not fit is ordinary output.
+/// it is beside it. Google's shim tells of its thoughts by that total alone. Reasoning that does not fit is ordinary
+/// output.
 fn split_output(lens: &Lens<'_>, output: u64, not_prompt: Option<u64>, usage: &mut Usage) {
     let details = lens.object("completion_tokens_details").or_else(|| lens.object("output_tokens_details"));
     let details = details.as_ref();
-    let reasoning = part(details, "reasoning_tokens").unwrap_or(0);
+    let told = part(details, "reasoning_tokens").filter(|told| *told > 0);
+    let thoughts = not_prompt.and_then(|all| all.checked_sub(output));
+    // What a cache served may stand beside the prompt.
+    let thoughts = thoughts.filter(|rest| *rest != usage.cache_read.saturating_add(usage.cache_write));
+    let reasoning = told.or(thoughts).unwrap_or(0);
     let is_beside = not_prompt.is_some() && output.checked_add(reasoning) == not_prompt;
     let mut rest = Rest::of(output);
     usage.reasoning = if is_beside { reasoning } else { rest.take_whole(reasoning) };
@@ -304,6 +309,11 @@ mod tests {
             (
                 r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":2}}"#,
                 usage(10, 0, 0, 5, 2),
+            ),
+            (r#""usage":{"prompt_tokens":20,"completion_tokens":151,"total_tokens":553}"#, usage(20, 0, 0, 151, 382)),
+            (
+                r#""usage":{"prompt_tokens":20,"completion_tokens":5,"total_tokens":35,"prompt_tokens_details":{"cached_tokens":10}}"#,
+                usage(10, 10, 0, 5, 0),
             ),
             (r#""usage":null,"x_groq":{"usage":{"prompt_tokens":10,"completion_tokens":5}}"#, usage(10, 0, 0, 5, 0)),
             (

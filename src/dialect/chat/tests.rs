@@ -379,7 +379,12 @@ proptest::proptest! {
             panic!("{body}");
         };
         let outside = total == prompt + completion + reasoning;
-        let output = completion + if outside { reasoning } else { 0 };
+        let output = match (outside, reasoning) {
+            (true, reasoning) => completion + reasoning,
+            // Thoughts that only the total tells of.
+            (false, 0) => completion.max(total.saturating_sub(prompt)),
+            (false, _) => completion,
+        };
         proptest::prop_assert!(usage.total_input() <= prompt);
         proptest::prop_assert!(usage.total_output() <= output);
         if total > 0 {
