@@ -300,7 +300,7 @@ fn beside_text(limits: Limits, prices: &Prices, shape: &WorstCase) -> Option<Dec
     if demand.audio_out {
         spoken = spoken.max(beyond(prices.audio_output(), prices.completion)?);
     }
-    if demand.image_out {
+    if demand.image_out || (demand.image_by_default && prices.image_output.is_some()) {
         spoken = spoken.max(beyond(prices.image_output(), prices.completion)?);
     }
     let listened = match prices.second.filter(|price| !price.is_zero()) {

@@ -195,6 +195,7 @@ fn beside_text_by_hand() {
         // 50 tokens of output, each five or three msat dearer.
         (Demand { audio_out: true, ..none }, 250),
         (Demand { image_out: true, ..none }, 150),
+        (Demand { image_by_default: true, ..none }, 150),
         (Demand { image_out: true, audio_out: true, ..none }, 250),
         (Demand { images_made: 2, ..none }, 46),
         (Demand { images_made: 2, tokens_per_image: 100, ..none }, 1400),

@@ -83,6 +83,7 @@ impl Dialect for Generate {
         fields::once(&lens, &READ)?;
         let mut shape = Shape { model: model(request)?, stream: self.is_stream, choices: 1, ..Shape::default() };
         shape.wants_usage = true;
+        shape.demand.image_by_default = true;
         shape.as_array = self.is_stream && !request.wants_events;
         read_contents(&lens, &mut shape)?;
         if let Some(config) = either(&lens, "generationConfig", "generation_config")? {
@@ -212,7 +213,9 @@ fn read_config(config: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     if shape.choices > MAX_CANDIDATES {
         return Err(field(format!("candidateCount must be at most {MAX_CANDIDATES}")));
     }
-    for name in ["responseModalities", "response_modalities"] {
+    let modalities = ["responseModalities", "response_modalities"];
+    shape.demand.image_by_default = modalities.iter().all(|name| config.present(name).is_none());
+    for name in modalities {
         fields::once(config, &[name])?;
         shape.demand.image_out |= fields::lists(config, name, "IMAGE")?;
         shape.demand.audio_out |= fields::lists(config, name, "AUDIO")?;
@@ -237,8 +240,9 @@ fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
         let tool = Lens::of(tool).ok_or_else(|| field("A tool must be an object"))?;
         for (name, _) in tool.members() {
             match name {
-                "functionDeclarations" | "function_declarations" | "codeExecution" | "code_execution" => {}
-                "urlContext" | "url_context" => shape.demand.open_input = true,
+                "functionDeclarations" | "function_declarations" => {}
+                // What it brings is read by the model.
+                "codeExecution" | "code_execution" | "urlContext" | "url_context" => shape.demand.open_input = true,
                 "googleSearch" | "google_search" | "googleSearchRetrieval" | "google_search_retrieval" => {
                     shape.demand.open_input = true;
                     shape.demand.web_searches = 1;

@@ -104,7 +104,8 @@ pub(super) async fn open(job: &Job, answer: Answer) -> Result<Opening, Miss> {
 
 /// Pictures are long, and an event may have several.
 fn framer(shape: &Shape) -> Framer {
-    let has_pictures = shape.demand.images_made > 0 || shape.demand.image_out;
+    let demand = &shape.demand;
+    let has_pictures = demand.images_made > 0 || demand.image_out || demand.image_by_default;
     if has_pictures { Framer::with_limit(MAX_ANSWER) } else { Framer::new() }
 }
 

@@ -129,6 +129,8 @@ pub struct Demand {
     pub audio_out: bool,
     /// The answer may contain pictures, as tokens.
     pub image_out: bool,
+    /// It does not say: a model that makes pictures may.
+    pub image_by_default: bool,
     /// Pictures asked for, and the tokens of each at most.
     pub images_made: u64,
     pub tokens_per_image: u64,

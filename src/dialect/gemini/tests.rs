@@ -31,6 +31,11 @@ fn a_request_is_read() {
     }
     let drawing = read(r#","generation_config":{"response_modalities":["TEXT","Image"]}"#).unwrap();
     assert!(drawing.demand.image_out && !drawing.demand.audio_out);
+    // A model that draws does so unless it is told not to.
+    let default = [shape.demand.image_by_default, read("").unwrap().demand.image_by_default];
+    assert_eq!((default, drawing.demand.image_by_default), ([true, true], false));
+    let running = read(r#","tools":[{"codeExecution":{}}]"#).unwrap();
+    assert!(running.demand.open_input, "the model reads what its code brings");
     let searching = read(r#","tools":[{"google_search":{}},{"functionDeclarations":[]}]"#).unwrap();
     assert_eq!((searching.demand.web_searches, searching.demand.web_queries), (1, 10));
     assert!(searching.demand.open_input);
