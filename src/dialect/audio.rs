@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use self::length::{longest_ms, milliseconds, subtitles_ms};
+use self::length::{longest_ms, milliseconds, subtitles_ms, usual_ms};
 use super::body::{self, Lens};
 use super::done::{DoneFlow, Kind};
 use super::fields::{self, field, unreadable};
@@ -33,7 +33,7 @@ pub struct Listening {
 }
 
 const SPEECH_READ: [&str; 5] = ["model", "input", "instructions", "stream_format", "response_format"];
-const LISTENING_READ: [&str; 5] = ["model", "file", "prompt", "response_format", "stream"];
+const LISTENING_READ: [&str; 6] = ["model", "file", "url", "prompt", "response_format", "stream"];
 
 const SPOKEN: Kind = Kind { ends: &["speech.audio.done"], usage: |_| None, own: "{}" };
 const WRITTEN: Kind = Kind { ends: &["transcript.text.done"], usage: read_usage, own: "{}" };
@@ -130,12 +130,16 @@ impl Dialect for Listening {
             return Err(field("This response_format reports no usage: ask for json, verbose_json, srt or vtt"));
         }
         let file = form.file("file").ok_or_else(|| field("file is missing"))?;
+        if form.text("url")?.is_some_and(|url| !url.is_empty()) {
+            return Err(field("url is not sold here: nobody knows how long what is there is; send the file"));
+        }
         let prompt = form.text("prompt")?.unwrap_or_default();
         let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         let mut shape = Shape { model: form.model()?, stream: form.flag("stream")?, choices: 1, ..Shape::default() };
         shape.prompt_chars = size(prompt.chars().count());
         shape.slack_tokens = size(prompt.len());
         shape.demand.audio_ms = longest_ms(file);
+        shape.usual_audio_ms = usual_ms(file);
         Ok(shape)
     }
 

@@ -179,6 +179,8 @@ pub struct Shape {
     pub slack_tokens: u64,
     /// What it may consume beside text.
     pub demand: Demand,
+    /// Length of the audio that is sent, in milliseconds, as far as that can be told without listening.
+    pub usual_audio_ms: u64,
     /// What it needs of whoever serves it.
     pub needs: Needs,
     /// Quality and size of the pictures asked for, as far as they were given.

@@ -128,6 +128,7 @@ impl Job {
             input: self.shape.estimated_input(),
             output: output_chars.div_ceil(4),
             images: self.shape.images,
+            audio_ms: self.shape.usual_audio_ms,
             source: UsageSource::Estimated,
             ..Usage::default()
         }

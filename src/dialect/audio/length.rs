@@ -23,6 +23,14 @@ pub(super) fn longest_ms(file: &[u8]) -> u64 {
     wav_ms(file).unwrap_or(bytes).clamp(1, MAX_MS)
 }
 
+/// How long this file probably is, for an answer that does not say what was listened to: compressed, it is reckoned at
+/// 64 kbit/s, as recordings of speech often are.
+pub(super) fn usual_ms(file: &[u8]) -> u64 {
+    const BYTES_PER_MS: u64 = 8;
+    let bytes = u64::try_from(file.len()).unwrap_or(u64::MAX);
+    wav_ms(file).unwrap_or(bytes.div_ceil(BYTES_PER_MS)).clamp(1, MAX_MS)
+}
+
 fn wav_ms(file: &[u8]) -> Option<u64> {
     let rest = file.strip_prefix(b"RIFF")?.get(4..)?.strip_prefix(b"WAVE")?;
     let mut rest = rest;
@@ -99,6 +107,7 @@ mod tests {
         assert_eq!(longest_ms(&wav(16_000, 320_000)), 10_000);
         assert_eq!(longest_ms(&vec![0; 5_000]), 5_000);
         assert_eq!(longest_ms(b""), 1);
+        assert_eq!((usual_ms(&wav(16_000, 320_000)), usual_ms(&vec![0; 80_000])), (10_000, 10_000));
         // A rate that nobody plays is not believed.
         assert_eq!(longest_ms(&wav(4_000_000, 8_000)), 8_000);
         for (text, ms) in [
