@@ -12,13 +12,14 @@ use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Pieces, Reading, Receipt, Request, Shape, needs,
     receipt,
 };
+use crate::money::Usage;
 
 /// `POST /v1/chat/completions`.
 #[derive(Clone, Copy, Debug)]
 pub struct Chat;
 
 /// What is read or edited. Given twice, two parsers could see two requests, one of them unpaid.
-const READ: [&str; 10] = [
+const READ: [&str; 11] = [
     "model",
     "messages",
     "stream",
@@ -29,6 +30,7 @@ const READ: [&str; 10] = [
     "modalities",
     "web_search_options",
     "service_tier",
+    "tools",
 ];
 
 /// What the model never sees. Anything else that holds text counts as input.
@@ -52,6 +54,9 @@ const NOT_INPUT: [&str; 17] = [
     "web_search_options",
 ];
 
+/// Tools that the client runs.
+const TOOLS: [&str; 2] = ["function", "custom"];
+
 impl Dialect for Chat {
     fn path(&self) -> &'static str {
         "chat/completions"
@@ -64,6 +69,8 @@ impl Dialect for Chat {
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;
+        fields::refuse_unpriced(&lens)?;
+        refuse_tools(&lens)?;
         let limits = ["max_tokens", "max_completion_tokens"].map(|name| fields::read_limit(&lens, name));
         let mut shape = Shape { model: fields::read_model(&lens)?, ..Shape::default() };
         for limit in limits {
@@ -94,8 +101,12 @@ impl Dialect for Chat {
         Ok(Ask::json(self.protocol(), self.path(), body, shape.stream))
     }
 
-    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
-        read_choices(answer.bytes)
+    fn read_answer(&self, answer: AnswerBody<'_>, shape: &Shape) -> Result<Reading, BadAnswer> {
+        Ok(match read_choices(answer.bytes)? {
+            // No report counts the search that was asked for.
+            Reading::Reported(usage) => Reading::Reported(Usage { web_searches: shape.demand.web_searches, ..usage }),
+            other => other,
+        })
     }
 
     fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
@@ -104,6 +115,14 @@ impl Dialect for Chat {
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
         Box::new(ChatMeter::new(shape, meter::CHAT))
+    }
+}
+
+/// Tools that the upstream would run have no price in a chat.
+fn refuse_tools(lens: &Lens<'_>) -> Result<(), BadRequest> {
+    match fields::tools(lens)?.iter().all(|kind| TOOLS.contains(&kind.as_str())) {
+        true => Ok(()),
+        false => Err(field("This kind of tool is not sold here: a function or a custom tool is")),
     }
 }
 

@@ -39,6 +39,7 @@ impl Dialect for Completions {
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;
+        fields::refuse_unpriced(&lens)?;
         let mut shape = Shape {
             model: fields::read_model(&lens)?,
             stream: fields::read_flag(&lens, "stream")?,

@@ -32,6 +32,26 @@ pub(super) fn read_model(lens: &Lens<'_>) -> Result<String, BadRequest> {
     Ok(model)
 }
 
+/// What has the upstream ask another model than the one that has the price.
+const OTHER_MODELS: [&str; 3] = ["models", "fallbacks", "preset"];
+/// What the upstream takes money for by itself.
+const EXTRAS: [&str; 2] = ["plugins", "search_parameters"];
+
+/// Refuses what would cost the operator something that no price here is for. Empty ones ask for nothing.
+pub(super) fn refuse_unpriced(lens: &Lens<'_>) -> Result<(), BadRequest> {
+    let asks = |name: &&&str| {
+        let mut values = lens.members().filter(|(member, _)| member == *name).map(|(_, value)| value.get());
+        values.any(|value| !matches!(value, "null" | "[]" | "{}" | "\"\""))
+    };
+    if let Some(name) = OTHER_MODELS.iter().find(asks) {
+        return Err(field(format!("{name} is not sold here: the price is that of the one model that is asked")));
+    }
+    match EXTRAS.iter().find(asks) {
+        Some(name) => Err(field(format!("{name} is not sold here: it has no price"))),
+        None => Ok(()),
+    }
+}
+
 pub(super) fn read_flag(lens: &Lens<'_>, name: &str) -> Result<bool, BadRequest> {
     match lens.present(name).map(RawValue::get) {
         None | Some("false") => Ok(false),

@@ -13,8 +13,8 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Content, error_of, failed};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Needs, Protocol, Reading, Receipt, Request, Shape,
-    needs, receipt, whole,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Needs, Pieces, Protocol, Reading, Receipt,
+    Request, Shape, needs, receipt, whole,
 };
 
 /// `POST /v1/messages`.
@@ -25,11 +25,22 @@ pub struct Messages;
 #[derive(Clone, Copy, Debug)]
 pub struct CountTokens;
 
-const READ: [&str; 9] =
-    ["model", "messages", "system", "stream", "max_tokens", "tools", "service_tier", "speed", "container"];
+const READ: [&str; 10] = [
+    "model",
+    "messages",
+    "system",
+    "stream",
+    "max_tokens",
+    "tools",
+    "service_tier",
+    "speed",
+    "container",
+    "inference_geo",
+];
 
 /// What the model never sees.
-const NOT_INPUT: [&str; 7] = ["model", "stream", "max_tokens", "metadata", "stop_sequences", "service_tier", "speed"];
+const NOT_INPUT: [&str; 8] =
+    ["model", "stream", "max_tokens", "metadata", "stop_sequences", "service_tier", "speed", "inference_geo"];
 
 /// The version of the API that is spoken where the client names none.
 const VERSION: &str = "2023-06-01";
@@ -83,7 +94,11 @@ impl Dialect for Messages {
     }
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
-        let body = fields::with_model(request.body, &shape.model, model)?;
+        let body = if shape.demand.web_searches > 0 {
+            with_bounded_searches(request.body, shape, model)?
+        } else {
+            fields::with_model(request.body, &shape.model, model)?
+        };
         Ok(Ask::json(self.protocol(), self.path(), body, shape.stream))
     }
 
@@ -171,6 +186,11 @@ impl Dialect for CountTokens {
 fn read(body: &[u8]) -> Result<Shape, BadRequest> {
     let lens = Lens::parse(body).map_err(unreadable)?;
     fields::once(&lens, &READ)?;
+    fields::refuse_unpriced(&lens)?;
+    // A country of one's own costs more at Anthropic, and no price here knows it.
+    if fields::text(&lens, "inference_geo")?.is_some_and(|place| place != "global") {
+        return Err(field("inference_geo is not sold here"));
+    }
     if fields::text(&lens, "speed")?.is_some_and(|speed| speed != "standard") {
         return Err(field("speed is not sold here"));
     }
@@ -222,6 +242,29 @@ fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
         shape.demand.open_input |= kind.starts_with("web_");
     }
     Ok(())
+}
+
+/// A body whose tools search no more often than is held for.
+fn with_bounded_searches(body: &Bytes, shape: &Shape, model: &str) -> Result<Pieces, BadRequest> {
+    let lens = Lens::parse(body).map_err(unreadable)?;
+    let bounded = |tool: &RawValue| {
+        let searches = |lens: &Lens<'_>| {
+            let kind = lens.present("type").and_then(body::string);
+            kind.is_some_and(|kind| kind.starts_with("web_search_")) && lens.present("max_uses").is_none()
+        };
+        let edited = Lens::of(tool)
+            .filter(searches)
+            .and_then(|_| body::edited(tool, |_, patch| patch.set("max_uses", SEARCHES.to_string())));
+        edited.unwrap_or_else(|| tool.get().to_owned())
+    };
+    let tools: Vec<String> =
+        lens.present("tools").and_then(body::elements).unwrap_or_default().into_iter().map(bounded).collect();
+    let mut patch = body::Patch::new(&lens);
+    patch.set("tools", format!("[{}]", tools.join(",")));
+    if shape.model != model {
+        patch.set("model", body::encode(model));
+    }
+    Ok(patch.pieces(body))
 }
 
 fn protocol_headers(sent: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {

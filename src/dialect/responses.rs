@@ -72,6 +72,7 @@ impl Dialect for Responses {
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;
+        fields::refuse_unpriced(&lens)?;
         refuse_state(&lens)?;
         let mut shape = Shape {
             model: fields::read_model(&lens)?,
@@ -108,9 +109,10 @@ impl Dialect for Responses {
         if lens.get("store").map(RawValue::get) != Some("false") {
             patch.set("store", "false".to_owned());
         }
-        // No more pictures are made than are held for.
-        if shape.demand.images_made > 0 && lens.present("max_tool_calls").is_none() {
-            patch.set("max_tool_calls", shape.demand.images_made.to_string());
+        // No more pictures are made, and no more is searched, than is held for.
+        let most = if shape.demand.images_made > 0 { shape.demand.images_made } else { shape.demand.web_searches };
+        if most > 0 && lens.present("max_tool_calls").is_none() {
+            patch.set("max_tool_calls", most.to_string());
         }
         Ok(Ask::json(self.protocol(), self.path(), patch.pieces(request.body), shape.stream))
     }

@@ -9,6 +9,7 @@ mod openai;
 mod quotes;
 mod responses;
 mod services;
+mod unpriced;
 mod uploads;
 mod walls;
 

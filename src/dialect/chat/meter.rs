@@ -32,6 +32,8 @@ pub(in crate::dialect) struct ChatMeter {
     /// The model as the client named it, as JSON.
     model: String,
     wants_usage: bool,
+    /// Searches that were asked for: no report counts them.
+    searches: u64,
     content: Content,
     usage: Option<Usage>,
     /// How it is served, as far as any chunk said so.
@@ -49,6 +51,7 @@ impl ChatMeter {
             kind,
             model: body::encode(&shape.model),
             wants_usage: shape.wants_usage,
+            searches: shape.demand.web_searches,
             content: Content::default(),
             usage: None,
             service: None,
@@ -150,7 +153,7 @@ impl Meter for ChatMeter {
 
     fn reading(&self) -> Reading {
         match self.usage {
-            Some(usage) => Reading::Reported(Usage { service: self.service, ..usage }),
+            Some(usage) => Reading::Reported(Usage { service: self.service, web_searches: self.searches, ..usage }),
             None => Reading::Unreported { output_chars: self.content.output_chars() },
         }
     }

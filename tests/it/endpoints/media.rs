@@ -8,7 +8,7 @@ use crate::support::node::{MODEL, RICH};
 
 impl World {
     /// A form with a file and these fields.
-    fn form(&self, path: &str, file: (&str, &[u8]), fields: &[(&str, &str)]) -> RequestBuilder {
+    pub(super) fn form(&self, path: &str, file: (&str, &[u8]), fields: &[(&str, &str)]) -> RequestBuilder {
         let mut body = Vec::new();
         for (name, value) in fields {
             body.extend(format!("--abc\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());

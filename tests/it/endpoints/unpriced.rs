@@ -1,0 +1,111 @@
+//! What a client could have the upstream do without a price for it: refused, bounded by what is held, or charged.
+
+use serde_json::{Value, json};
+
+use super::{start, with};
+use crate::support::endpoints::answer;
+use crate::support::node::RICH;
+use crate::support::upstream::{Script, sse, usage};
+
+fn chat() -> Value {
+    json!({ "model": RICH, "messages": [{ "role": "user", "content": "hi" }], "max_tokens": 600 })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_price_is_for_is_refused() {
+    let world = start().await;
+    let responses = json!({ "model": RICH, "input": "hi" });
+    let messages = json!({ "model": RICH, "max_tokens": 100, "messages": [{ "role": "user", "content": "hi" }] });
+    for (path, body, more) in [
+        ("/v1/chat/completions", chat(), json!({ "tools": [{ "type": "openrouter:web_search" }] })),
+        ("/v1/chat/completions", chat(), json!({ "tools": [{ "type": "browser_search" }] })),
+        ("/v1/chat/completions", chat(), json!({ "models": ["toy/dearer"] })),
+        ("/v1/chat/completions", chat(), json!({ "preset": "mine" })),
+        ("/v1/chat/completions", chat(), json!({ "plugins": [{ "id": "web" }] })),
+        ("/v1/chat/completions", chat(), json!({ "search_parameters": { "mode": "on" } })),
+        ("/v1/completions", json!({ "model": RICH, "prompt": "hi" }), json!({ "models": ["toy/dearer"] })),
+        ("/v1/responses", responses, json!({ "plugins": [{ "id": "web" }] })),
+        ("/v1/messages", messages.clone(), json!({ "fallbacks": [{ "model": "toy/dearer" }] })),
+        ("/v1/messages", messages, json!({ "inference_geo": "us" })),
+    ] {
+        world.refused(&more.to_string(), world.post(path, &with(body, more.clone())), 400).await;
+    }
+    let fields = [("model", "rich"), ("url", "https://example.com/a-day-of-sound.mp3")];
+    let form = world.form("/v1/audio/transcriptions", ("file", b"x"), &fields);
+    world.refused("a recording that lies elsewhere", form, 400).await;
+    // What asks for nothing is passed on.
+    let empty =
+        with(chat(), json!({ "models": [], "plugins": null, "tools": [{ "type": "function", "function": {} }] }));
+    world.charged("empty", world.post("/v1/chat/completions", &empty)).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_a_chat_asks_for_is_charged() {
+    let world = start().await;
+    let ask = with(chat(), json!({ "web_search_options": {} }));
+    for stream in [false, true] {
+        let ask = with(ask.clone(), json!({ "stream": stream }));
+        let choices = json!([{ "index": 0, "message": { "content": "x" }, "finish_reason": "stop" }]);
+        world.upstream.next(match stream {
+            true => Script::Stream { pieces: sse(RICH, &["x"], Some(usage(100, 10))), cut: false },
+            false => answer(&json!({ "id": "c", "choices": choices, "usage": usage(100, 10) })),
+        });
+        let answer = world.charged("searched", world.post("/v1/chat/completions", &ask)).await;
+        // 100 × 10, 10 × 20, and the search.
+        assert_eq!(answer.msat, 1_000 + 200 + 10_000, "{stream}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thoughts_that_only_the_total_tells_of_are_charged() {
+    let world = start().await;
+    world.next(&json!({
+        "choices": [{ "message": { "content": "x" }, "finish_reason": "stop" }],
+        "usage": { "prompt_tokens": 20, "completion_tokens": 151, "total_tokens": 553 },
+    }));
+    let answer = world.charged("thoughts", world.post("/v1/chat/completions", &chat())).await;
+    assert_eq!(answer.msat, 20 * 10 + 151 * 20 + 382 * 30);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_of_which_nothing_is_reported_is_charged_by_its_length() {
+    let world = start().await;
+    let path = "/v1/audio/transcriptions";
+    // At 64 kbit/s, 1.25 s of 100 msat.
+    let sound = vec![b'x'; 10_000];
+    world.next(&json!({ "text": "hi", "x_groq": { "id": "req_1" } }));
+    let whole = world.charged("whole", world.form(path, ("file", &sound), &[("model", "rich")])).await;
+    // And its text, as a token.
+    assert_eq!(whole.msat, 125 + 20);
+    world.next_events(&[
+        json!({ "type": "transcript.text.delta", "delta": "hi" }),
+        json!({ "type": "transcript.text.done", "text": "hi" }),
+    ]);
+    let fields = [("model", "rich"), ("stream", "true")];
+    let streamed = world.charged("streamed", world.form(path, ("file", &sound), &fields)).await;
+    assert_eq!(streamed.msat, 125);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_searched_than_is_held_for() {
+    let world = start().await;
+    let tools = json!([
+        { "type": "web_search_20250305", "name": "web_search" },
+        { "name": "f", "input_schema": { "type": "object" } },
+    ]);
+    let messages = json!({ "model": "rich", "max_tokens": 100, "messages": [{ "role": "user", "content": "hi" }] });
+    world.charged("messages", world.post("/v1/messages", &with(messages, json!({ "tools": tools })))).await;
+    let seen = world.upstream.last().json();
+    assert_eq!(
+        (&seen["tools"][0]["max_uses"], &seen["tools"][1], &seen["model"]),
+        (&json!(10), &tools[1], &json!(RICH))
+    );
+    let responses = json!({ "model": RICH, "input": "hi", "tools": [{ "type": "web_search" }] });
+    world.charged("responses", world.post("/v1/responses", &responses)).await;
+    assert_eq!(world.upstream.last().json()["max_tool_calls"], json!(10));
+    world.finish().await;
+}
