@@ -50,6 +50,12 @@ def copied():
     return [source for words in copies for source in words[:-1]]
 
 
+def host():
+    """What cargo builds for here: the crates of other machines are not on this one."""
+    said = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout
+    return re.search(r"^host: (\S+)$", said, re.M)[1]
+
+
 def sources():
     """Whether the program can be built from what a builder sees after its COPY lines."""
     ignore = (DOCKERFILE.parent / "Dockerfile.dockerignore").read_text().splitlines()
@@ -62,9 +68,11 @@ def sources():
             ok(any(fnmatch.fnmatch(source, pattern) for pattern in kept), f"COPY {source}: .dockerignore hides it")
             (context / source).parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if (ROOT / source).is_dir() else shutil.copy2)(ROOT / source, context / source)
-        # All targets of the manifest are there, and what the sources have in them.
-        manifest = ["cargo", "metadata", "--locked", "--offline", "--no-deps", "--format-version=1"]
-        subprocess.run([*manifest, "--manifest-path", context / "Cargo.toml"], check=True, stdout=subprocess.DEVNULL)
+        # All targets of the manifest are there, as a build wants them (`cargo metadata` does without), and what the
+        # sources have in them.
+        parse = ["cargo", "fetch", "--locked", "--offline", "--target", host(), "--manifest-path", context / "Cargo.toml"]
+        parsed = subprocess.run(parse, capture_output=True, text=True)
+        ok(parsed.returncode == 0, f"the image cannot be built: {parsed.stderr}")
         for source in (context / "src").rglob("*.rs"):
             # What only tests have in them stands behind this line.
             text = source.read_text().split("#[cfg(test)]")[0]
