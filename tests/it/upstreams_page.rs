@@ -166,6 +166,52 @@ async fn the_form_and_the_command_do_the_same_and_it_outlives_the_process() {
     node.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn further_members_count_where_no_field_is_filled_in_and_are_refused_where_one_is() {
+    let (_mint, _purse, _first, node) = world(10).await;
+    let (second, reader) = (Upstream::start().await, Program::with(&node, "read").await);
+    let browser = Browser::log_in(&node).await;
+    let (form, url) = (csrf(&browser.page_at("/admin/upstreams").await), second.url());
+    let filled = [
+        ("csrf", &*form),
+        ("name", "by-form"),
+        ("provider_type", "generic"),
+        ("base_url", &*url),
+        ("priority", "9"),
+        ("tags", ""),
+    ];
+    let post = async |verb: &str, more: &str| {
+        let answer =
+            browser.post(&format!("/admin/upstreams/{verb}"), &[&filled[..], &[("more", more)]].concat()).await;
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let spec = async || {
+        let listed = reader.get("/admin/api/upstreams").await;
+        let found =
+            listed.as_array().unwrap().iter().find(|one| one["name"] == "by-form").map(|one| one["spec"].clone());
+        found.unwrap_or_default()
+    };
+    for (clash, name) in [(r#"{"fee": 1.2, "priority": 3}"#, "priority"), (r#"{"name": "x"}"#, "name")] {
+        let (status, page) = post("add", clash).await;
+        assert!(status == 400 && page.contains(&format!("{name} has a field here")), "{page}");
+    }
+    assert_eq!((post("add", "[]").await.0, spec().await), (400, Value::Null));
+
+    let more = r#"{"fee": 1.2, "monthly_usd": 40, "weight": 3, "max_concurrency": 2, "tags": ["eu"]}"#;
+    assert_eq!(post("add", more).await.0, 303);
+    let kept = spec().await;
+    for (member, value) in [("fee", "1.2"), ("monthly_usd", "40"), ("weight", "3"), ("max_concurrency", "2")] {
+        assert_eq!(kept[member].to_string().trim_matches('"'), value, "{kept}");
+    }
+    assert_eq!((&kept["tags"], &kept["priority"]), (&json!(["eu"]), &json!(9)), "{kept}");
+
+    // A field that is emptied takes its member away, unless it is said there.
+    assert_eq!(post("set", r#"{"tags": ["us"]}"#).await.0, 303);
+    let kept = spec().await;
+    assert_eq!((&kept["tags"], kept["fee"].as_str()), (&json!(["us"]), Some("1")), "{kept}");
+    node.finish().await;
+}
+
 async fn status(node: &TestNode, token: &str) -> u16 {
     node.chat(&ask("hi")).bearer_auth(token).send().await.unwrap().status().as_u16()
 }

@@ -137,14 +137,30 @@ struct Entry {
 }
 
 impl Entry {
-    /// The members; what is empty is taken away, or was never there.
+    /// The members; what is empty is taken away, or was never there. Further members fill fields that are empty.
     fn members(&self) -> Result<Map<String, Value>, AdminError> {
         let mut members = match self.more.trim() {
             "" => Map::new(),
             more => serde_json::from_str::<Map<String, Value>>(more)
                 .map_err(|_| AdminError::invalid("Further members are a JSON object, like {\"idle_timeout\": 60}."))?,
         };
+        for (name, value) in self.fields() {
+            match (members.contains_key(name), value.is_null()) {
+                (false, _) => drop(members.insert(name.to_owned(), value)),
+                (true, true) => {}
+                (true, false) => {
+                    let said = format!("{name} has a field here, and is among the further members too; say it once.");
+                    return Err(AdminError::invalid(said));
+                }
+            }
+        }
+        Ok(members)
+    }
+
+    /// What the fields of their own say; `null`: nothing.
+    fn fields(&self) -> Vec<(&'static str, Value)> {
         let texts = [
+            ("name", &self.name),
             ("base_url", &self.base_url),
             ("priority", &self.priority),
             ("weight", &self.weight),
@@ -154,31 +170,34 @@ impl Entry {
             ("monthly_usd", &self.monthly_usd),
             ("probe_model", &self.probe_model),
         ];
-        for (name, text) in texts {
-            let value = Some(text.trim()).filter(|text| !text.is_empty()).map_or(Value::Null, |text| json!(text));
-            members.insert(name.to_owned(), value);
-        }
-        let rule = |line: &str| {
-            let (name, target) =
-                line.split_once('=').map_or((line, None), |(name, target)| (name, Some(target.trim())));
-            (name.trim().to_owned(), target.map_or(Value::Null, |target| json!(target)))
-        };
-        let rules = self.models.split(['\n', ',']).map(str::trim).filter(|line| !line.is_empty());
-        let rules: Map<String, Value> = rules.map(rule).collect();
-        members.insert("models".to_owned(), if rules.is_empty() { Value::Null } else { rules.into() });
-        let tags: Vec<&str> = self.tags.split([',', ' ']).filter(|tag| !tag.is_empty()).collect();
-        members.insert("tags".to_owned(), json!(tags));
-        members.insert("name".to_owned(), json!(self.name.trim()));
-        if !self.provider_type.is_empty() {
-            members.insert("provider_type".to_owned(), json!(self.provider_type));
-        }
-        match (self.api_key.trim(), &self.forget_key) {
-            ("", None) => {}
-            ("", Some(_)) => drop(members.insert("api_key".to_owned(), Value::Null)),
-            (key, _) => drop(members.insert("api_key".to_owned(), json!(key))),
-        }
-        Ok(members)
+        let mut fields: Vec<(&'static str, Value)> = texts.map(|(name, value)| (name, text(value))).into();
+        fields.extend([("models", rules(&self.models)), ("tags", tags(&self.tags))]);
+        // A form without them says nothing of them.
+        let kept = [("provider_type", text(&self.provider_type)), ("api_key", text(&self.api_key))];
+        let forgets = |name: &str| name == "api_key" && self.forget_key.is_some();
+        fields.extend(kept.into_iter().filter(|(name, value)| !value.is_null() || forgets(name)));
+        fields
     }
+}
+
+fn text(field: &str) -> Value {
+    Some(field.trim()).filter(|text| !text.is_empty()).map_or(Value::Null, |text| json!(text))
+}
+
+/// Names of models, each with what the upstream calls it.
+fn rules(field: &str) -> Value {
+    let rule = |line: &str| {
+        let (name, target) = line.split_once('=').map_or((line, None), |(name, target)| (name, Some(target.trim())));
+        (name.trim().to_owned(), target.map_or(Value::Null, |target| json!(target)))
+    };
+    let lines = field.split(['\n', ',']).map(str::trim).filter(|line| !line.is_empty());
+    let rules: Map<String, Value> = lines.map(rule).collect();
+    if rules.is_empty() { Value::Null } else { rules.into() }
+}
+
+fn tags(field: &str) -> Value {
+    let tags: Vec<&str> = field.split([',', ' ']).filter(|tag| !tag.is_empty()).collect();
+    if tags.is_empty() { Value::Null } else { json!(tags) }
 }
 
 /// What a page says beside the upstreams.
