@@ -87,7 +87,7 @@ pub struct AdminState {
     pub version: &'static str,
     /// Who may log in by signing: npubs.
     pub npubs: Arc<[String]>,
-    /// The addresses that a signature may be for, beside those of this machine.
+    /// The addresses that a signature may be for, beside those of this machine and the node's own onion.
     pub origins: Arc<[String]>,
     /// The last proof of the books.
     pub audit: Latest,

@@ -1,7 +1,8 @@
 //! Logging in by a signature (NIP-98): whoever is listed signs this node's address, and that event is good once.
 //!
-//! Which address counts is the operator's to say (`HTTP_URL`, `ONION_URL`, `ADMIN_LISTEN`), or is this machine's:
-//! what a request says in `Host` proves nothing, and a signature for another site must not open this one.
+//! Which address counts is the operator's to say (`HTTP_URL`, `ONION_URL`, `ADMIN_LISTEN`), or is this machine's, or the
+//! node's own onion: what a request says in `Host` proves nothing, and a signature for another site must not open this
+//! one.
 
 use url::Url;
 
@@ -28,8 +29,9 @@ pub(in crate::admin) async fn check(
     let now_ms = state.now_ms();
     let signed = SignedRequest::read(encoded, Wanted { method: "POST", body, now_ms });
     let signed = signed.map_err(AdminError::unauthorized)?;
-    if !is_ours(&state.origins, &signed.url, path) {
-        let why = "The signed event is for another address. Those of this node are in HTTP_URL and ONION_URL.";
+    if !is_ours(&state.origins, &state.onion.own_url(), &signed.url, path) {
+        let why = "The signed event is for another address. Those of this node are in HTTP_URL and ONION_URL, and its \
+                   own onion.";
         return Err(AdminError::unauthorized(why));
     }
     if !state.npubs.contains(&signed.npub) {
@@ -43,14 +45,14 @@ pub(in crate::admin) async fn check(
 }
 
 /// Whether an address is `path` of this node.
-fn is_ours(origins: &[String], signed: &str, path: &str) -> bool {
+fn is_ours(origins: &[String], onion: &str, signed: &str, path: &str) -> bool {
     let Ok(url) = Url::parse(signed) else { return false };
     let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
-    let known = |origin: &String| Url::parse(origin).is_ok_and(|origin| origin.origin() == url.origin());
+    let known = |origin: &str| Url::parse(origin).is_ok_and(|origin| origin.origin() == url.origin());
     plain
         && matches!(url.scheme(), "http" | "https")
         && url.path() == path
-        && (net::is_loopback(&url) || origins.iter().any(known))
+        && (net::is_loopback(&url) || known(onion) || origins.iter().any(|origin| known(origin)))
 }
 
 #[cfg(test)]
@@ -64,6 +66,9 @@ mod tests {
             ("https://node.example/admin/api/login", true),
             ("https://NODE.example:443/admin/api/login", true),
             ("http://abc.onion/admin/api/login", true),
+            ("http://own.onion/admin/api/login", true),
+            ("https://own.onion/admin/api/login", false),
+            ("http://other.onion/admin/api/login", false),
             ("http://127.0.0.1:8000/admin/api/login", true),
             ("http://localhost:1/admin/api/login", true),
             ("http://node.example/admin/api/login", false),
@@ -76,7 +81,8 @@ mod tests {
             ("ftp://localhost/admin/api/login", false),
             ("/admin/api/login", false),
         ] {
-            assert_eq!(is_ours(&origins, signed, "/admin/api/login"), ours, "{signed}");
+            assert_eq!(is_ours(&origins, "http://own.onion", signed, "/admin/api/login"), ours, "{signed}");
         }
+        assert!(!is_ours(&origins, "", "http://own.onion/admin/api/login", "/admin/api/login"), "it has no onion");
     }
 }
