@@ -157,7 +157,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     if let Some(snapshots) = snapshots {
         jobs::start(&crew, &stop, jobs::TakeSnapshot { snapshots, clock: Arc::clone(exchange.ledger.clock()) });
     }
-    watching::start(&crew, &stop, &config, &exchange, alerts, &latest, &network.announcer);
+    watching::start(&crew, &stop, &exchange, alerts, &latest, &network.announcer);
     start_work(&crew, &stop, &config, &exchange, latest, now_ms);
     network::start(&crew, &stop, &config, &exchange, &network, onion);
     doors.serve(&background, &exchanges, (&drain, &stop));

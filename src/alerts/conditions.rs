@@ -21,8 +21,6 @@ pub struct Watchman {
     pub exchange: Arc<Exchange>,
     pub audit: Latest,
     pub announcer: Announcer,
-    /// Whether earnings are sent to the operator at all.
-    pub pays_out: bool,
 }
 
 /// Why not all could be looked at.
@@ -54,7 +52,8 @@ impl Watchman {
         for one in exchange.pool.conditions() {
             found.extend(upstream_states(&one));
         }
-        if self.pays_out {
+        // Whether earnings are sent at all may be changed while the node runs.
+        if exchange.settings.now().payouts.recipient.is_some() {
             for failed in wallet.failed_payouts().await? {
                 let amount = format::sat(i64::try_from(failed.amount.get()).unwrap_or(i64::MAX));
                 let said = format!("{amount} sat could not be sent, and are still yours; it is tried again");

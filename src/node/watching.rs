@@ -46,18 +46,12 @@ pub(super) fn open(config: &Config, ways: &Ways, exchange: &Exchange) -> Result<
 pub(super) fn start(
     crew: &Crew,
     stop: &CancellationToken,
-    config: &Config,
     exchange: &Arc<Exchange>,
     alerts: Alerts,
     audit: &Latest,
     announcer: &Announcer,
 ) {
-    let watchman = Watchman {
-        exchange: Arc::clone(exchange),
-        audit: audit.clone(),
-        announcer: announcer.clone(),
-        pays_out: config.payouts.recipient.is_some(),
-    };
+    let watchman = Watchman { exchange: Arc::clone(exchange), audit: audit.clone(), announcer: announcer.clone() };
     jobs::start(crew, stop, jobs::WatchAlarms { alerts: alerts.clone(), watchman });
     jobs::start(crew, stop, jobs::TellAlarms { alerts });
 }

@@ -37,6 +37,7 @@ use crate::support::hook::Hook;
 use crate::support::lnurl::{Mood, Recipient};
 use crate::support::mint::TestMint;
 use crate::support::node::{TestNode, ask};
+use crate::support::program;
 use crate::support::purse::Purse;
 use crate::support::relay::{FakeRelay, Manner, RealRelay};
 use crate::support::upstream::Upstream;
@@ -440,7 +441,7 @@ async fn a_crash_neither_loses_a_note_nor_makes_another() {
 async fn found(node: &TestNode, announcer: &Announcer) -> BTreeMap<&'static str, String> {
     let exchange = Arc::clone(node.running().exchange());
     let (audit, announcer) = (Latest::default(), announcer.clone());
-    let readings = Watchman { exchange, audit, announcer, pays_out: true }.look().await.unwrap();
+    let readings = Watchman { exchange, audit, announcer }.look().await.unwrap();
     let wrong = readings.into_iter().filter_map(|reading| match reading.state {
         State::Wrong(said) => Some((reading.kind.name(), format!("{} {said}", reading.subject).trim().to_owned())),
         _ => None,
@@ -492,6 +493,10 @@ async fn payouts_stuck_operations_and_relays_are_looked_at() {
     recipient.set(Mood::Refuses);
     let outcome = pay_out().await;
     assert!(matches!(outcome[..], [Change::Failed(_)]), "{outcome:?}");
+    assert!(!found(&node, &voice).await.contains_key("payout_failed"), "nothing is to be sent");
+    // A running node is told where to.
+    program::told(node.settings(), &["settings", "set", "RECEIVE_LN_ADDRESS", &recipient.name()]);
+    node.running().exchange().learn_settings().await.unwrap();
     let said = found(&node, &voice).await;
     assert!(said["payout_failed"].starts_with(&format!("{url} 200.000 sat could not be sent")), "{said:?}");
     recipient.set(Mood::Good);
