@@ -43,7 +43,7 @@ use crate::store::{FileLock, Lineage, Store, StoreError};
 use crate::telemetry::Collector;
 use crate::tor::{Onion, Tor, TorError};
 use crate::upstream::{Pool, PoolError};
-use crate::vault::{Vault, VaultError, hex, write_private};
+use crate::vault::{SEED, Vault, VaultError, hex, write_private};
 use crate::wallet::holdings::Inspector;
 use crate::wallet::mint::Limits;
 use crate::wallet::{Options, Seed, Wallet, WalletError};
@@ -51,8 +51,6 @@ use doors::Doors;
 
 pub(crate) use watching::caller_beside;
 
-/// The setting that the wallet's sealed seed is kept under.
-pub(crate) const SEED: &str = "wallet_seed";
 const NODE_ID: &str = "node.id";
 
 /// Why a node does not start.
@@ -116,7 +114,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let settings = Settings::open(&config, &store).await?;
     let config = Config::clone(&settings.now());
     let lock = FileLock::take(&data_dir.join("node.lock"), &data_dir.display().to_string())?;
-    let vault = Vault::open(&data_dir, config.storage.secret_key.as_ref())?;
+    let vault = open_vault(&config, &store).await?;
     let owner = node_id(&data_dir)?;
 
     let (ledger, writing) = Ledger::open(store.clone(), Arc::clone(&clock), owner.clone()).await?;
@@ -455,6 +453,12 @@ async fn say_goodbye(announcer: &Announcer, exchange: &Exchange) {
         Ok(Err(error)) => tracing::warn!(%error, "the listing on Nostr was not withdrawn"),
         Err(_) => tracing::warn!("the relays did not take the withdrawal of the listing in time"),
     }
+}
+
+/// The vault of this database: the configured secret key, or the file's, proven by the seed that is there.
+pub(crate) async fn open_vault(config: &Config, store: &Store) -> Result<Vault, StartError> {
+    let seed = store.setting(SEED).await?;
+    Ok(Vault::open_proven(&config.storage.data_dir, config.storage.secret_key.as_ref(), seed.as_deref())?)
 }
 
 async fn open_wallet(config: &Config, ways: &Ways, vault: &Vault, ledger: &Ledger) -> Result<Wallet, StartError> {

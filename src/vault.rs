@@ -18,6 +18,8 @@ use sha2::Sha256;
 
 use crate::config::Secret;
 
+/// The setting that the wallet's seed is kept under, sealed: it proves the key.
+pub const SEED: &str = "wallet_seed";
 const FILE: &str = "secret.key";
 const NONCE: usize = 24;
 
@@ -28,8 +30,13 @@ pub enum VaultError {
     Io(String),
     #[error("{FILE} does not hold 64 hexadecimal digits")]
     Malformed,
-    #[error("the secret key is not the one that this database was made with")]
+    #[error("the secret key (SECRET_KEY, SECRET_KEY_FILE or {FILE}) is not the one that this database was made with")]
     WrongKey,
+    #[error(
+        "{0} is missing, and the database was made with a secret key: put it back, or set SECRET_KEY or \
+         SECRET_KEY_FILE as the node has it"
+    )]
+    Missing(String),
 }
 
 /// The derived keys.
@@ -52,15 +59,30 @@ impl Vault {
     /// # Errors
     /// When the file cannot be read or made.
     pub fn open(data_dir: &Path, configured: Option<&Secret>) -> Result<Self, VaultError> {
-        let master = match configured {
-            Some(secret) => secret.expose().as_bytes().to_vec(),
-            None => file_key(&data_dir.join(FILE))?,
-        };
-        Ok(Self {
-            hashing: mac(&master, b"coinslot key hash v1"),
-            sealing: mac(&master, b"coinslot sealing v1"),
-            deriving: mac(&master, b"coinslot derived keys v1"),
+        Ok(match configured {
+            Some(secret) => Self::of(secret.expose().as_bytes()),
+            None => Self::of(&file_key(&data_dir.join(FILE))?),
         })
+    }
+
+    /// The vault of a database that keeps this seed, sealed: the key must open it, and is made only where there is
+    /// no seed yet.
+    ///
+    /// # Errors
+    /// When the key is missing, or another one.
+    pub fn open_proven(data_dir: &Path, configured: Option<&Secret>, seed: Option<&str>) -> Result<Self, VaultError> {
+        let Some(seed) = seed else { return Self::open(data_dir, configured) };
+        let vault = Self::of(Self::master(data_dir, configured)?.expose().as_bytes());
+        vault.unseal(SEED, seed)?;
+        Ok(vault)
+    }
+
+    fn of(master: &[u8]) -> Self {
+        Self {
+            hashing: mac(master, b"coinslot key hash v1"),
+            sealing: mac(master, b"coinslot sealing v1"),
+            deriving: mac(master, b"coinslot derived keys v1"),
+        }
     }
 
     /// The key that seals snapshots which stay with the node.
@@ -72,14 +94,16 @@ impl Vault {
     /// The secret that all keys here derive from, as text: the configured one, or the file's.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file is missing, or cannot be read.
     pub fn master(data_dir: &Path, configured: Option<&Secret>) -> Result<Secret, VaultError> {
         match configured {
             Some(secret) => Ok(secret.clone()),
             None => {
                 let path = data_dir.join(FILE);
-                let text = std::fs::read_to_string(&path);
-                let text = text.map_err(|error| VaultError::Io(format!("{}: {error}", path.display())))?;
+                let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound => VaultError::Missing(path.display().to_string()),
+                    _ => VaultError::Io(format!("{}: {error}", path.display())),
+                })?;
                 if is_key(text.trim()) { Ok(Secret::new(text.trim().to_owned())) } else { Err(VaultError::Malformed) }
             }
         }
@@ -271,5 +295,18 @@ mod tests {
         assert_ne!(vault.digest(&[b"ab", b"c"]), vault.digest(&[b"a", b"bc"]));
         assert_eq!(vault.key_hash("k"), again.key_hash("k"));
         assert_ne!(vault.key_hash("k"), other.key_hash("k"));
+    }
+
+    #[test]
+    fn no_key_is_made_for_a_seed_that_is_sealed_already() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), Secret::new("another".to_owned()));
+        let vault = Vault::open_proven(dir.path(), None, None).unwrap();
+        let seed = vault.seal(SEED, b"seed").unwrap();
+        assert!(Vault::open_proven(dir.path(), None, Some(&seed)).is_ok());
+        let wrong = Vault::open_proven(dir.path(), Some(&other), Some(&seed));
+        assert!(matches!(wrong, Err(VaultError::WrongKey)));
+        std::fs::remove_file(dir.path().join(FILE)).unwrap();
+        let missing = Vault::open_proven(dir.path(), None, Some(&seed));
+        assert!(matches!(missing, Err(VaultError::Missing(_))) && !dir.path().join(FILE).exists());
     }
 }

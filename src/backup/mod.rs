@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Secret};
 use crate::store::{self, Location, Reader, StoreError, latest_version};
-use crate::vault::{Vault, VaultError};
+use crate::vault::{SEED, Vault, VaultError};
 use parcel::Packer;
 pub use restore::{Restored, restore};
 pub use seal::Key;
@@ -94,9 +94,15 @@ impl Scratch {
 /// The node may run.
 ///
 /// # Errors
-/// When there is such a file, or something cannot be read or written. What was begun is removed.
+/// When there is such a file, the secret key is not the database's, or something cannot be read or written. What was
+/// begun is removed.
 pub async fn backup(config: &Config, reader: &Reader, key: &Key, to: &Path, now_ms: i64) -> Result<(), BackupError> {
     let data_dir = &config.storage.data_dir;
+    // Where the secret itself seals the file, it is not in it.
+    let secret = match key {
+        Key::Passphrase(_) => Some(proven(config, reader).await?),
+        Key::Vault(_) => None,
+    };
     let copy = Scratch::within(data_dir);
     store::dump(reader, &copy.0).await?;
     let manifest = Manifest {
@@ -109,11 +115,6 @@ pub async fn backup(config: &Config, reader: &Reader, key: &Key, to: &Path, now_
         program: env!("CARGO_PKG_VERSION").to_owned(),
         made_ms: now_ms,
     };
-    // Where the secret itself seals the file, it is not in it.
-    let secret = match key {
-        Key::Passphrase(_) => Some(Vault::master(data_dir, config.storage.secret_key.as_ref())?),
-        Key::Vault(_) => None,
-    };
     let node = std::fs::read_to_string(data_dir.join(NODE)).unwrap_or_default();
     let file = create_private(to)?;
     let written = pack(file, key, &manifest, secret.as_ref(), &node, &copy.0);
@@ -121,6 +122,15 @@ pub async fn backup(config: &Config, reader: &Reader, key: &Key, to: &Path, now_
         let _gone = std::fs::remove_file(to);
     }
     written
+}
+
+/// The secret key, if it opens what the database keeps sealed: with another one, a backup would be worth nothing.
+async fn proven(config: &Config, reader: &Reader) -> Result<Secret, BackupError> {
+    let (data_dir, configured) = (&config.storage.data_dir, config.storage.secret_key.as_ref());
+    let secret = Vault::master(data_dir, configured)?;
+    let seed = reader.setting(SEED).await?;
+    Vault::open_proven(data_dir, Some(&secret), seed.as_deref())?;
+    Ok(secret)
 }
 
 fn create_private(path: &Path) -> Result<File, BackupError> {

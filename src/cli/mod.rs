@@ -38,9 +38,11 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Log, Secret};
 use crate::exchange;
 use crate::net::way::Ways;
+use crate::node;
 use crate::nostr::Identity;
 use crate::store::Store;
 use crate::tor::Tor;
+use crate::vault::Vault;
 
 /// What can be asked for.
 struct Verb {
@@ -207,6 +209,11 @@ async fn ways(config: &Config) -> Result<(Ways, DropGuard), String> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let tor = Tor::open(config, &tasks, &stop).await.map_err(|error| error.to_string())?;
     Ok((tor.ways().clone(), stop.drop_guard()))
+}
+
+/// The secret key of the database, proven: what another one hashes and seals, the node could never read.
+async fn vault(config: &Config, store: &Store) -> Result<Vault, String> {
+    node::open_vault(config, store).await.map_err(|error| error.to_string())
 }
 
 /// The settings that are in force beside a node: those of the environment, over what the node was told.

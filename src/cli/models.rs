@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::{beside, done, in_force, note, with_page};
+use super::{beside, done, in_force, note, vault, with_page};
 use crate::catalog::card::{self, Change};
 use crate::catalog::file;
 use crate::catalog::import::plan::Proposal;
@@ -17,7 +17,6 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::store::Store;
 use crate::upstream::Pool;
-use crate::vault::Vault;
 
 pub(super) const ARGUMENTS: &str = "list|sync|diff|apply|refuse …";
 
@@ -141,7 +140,7 @@ async fn run(config: &Config, act: Act, json: bool) -> Result<(String, ExitCode)
 
 async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result<(String, ExitCode), String> {
     let clock: SharedClock = Arc::new(SystemClock);
-    let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref()).map_err(said)?;
+    let vault = vault(config, store).await?;
     let (ways, _open) = super::ways(config).await?;
     let pool = Pool::beside(&config.upstreams, store, &vault, &ways.upstreams, &clock).await.map_err(said)?;
     let loaded = file::load(&config.pricing.models_path).map_err(said)?;

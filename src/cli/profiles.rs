@@ -7,14 +7,12 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::tariffs::{Factors, check_cost, opened};
-use super::vouchers::check_vault;
-use super::{done, note, with_page};
+use super::{done, note, vault, with_page};
 use crate::config::Config;
 use crate::ledger::tariffs::RemoveError;
 use crate::ledger::{AccountId, Ledger};
 use crate::money::tariff::Profile;
 use crate::payment::{self, Payment};
-use crate::vault::Vault;
 
 pub(super) const ARGUMENTS: &str = "set|list|remove|attach|detach …";
 
@@ -153,9 +151,7 @@ async fn attach(config: &Config, ledger: &Ledger, name: Option<&str>) -> Result<
         let tariffs = ledger.tariffs().await.map_err(|error| error.to_string())?;
         tariffs.profile(name).ok_or_else(|| format!("there is no profile {name}"))?;
     }
-    let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref());
-    let vault = vault.map_err(|error| error.to_string())?;
-    check_vault(ledger.store(), &vault).await?;
+    let vault = vault(config, ledger.store()).await?;
     let mut text = String::new();
     std::io::stdin().take(MAX_KEYS).read_to_string(&mut text).map_err(|error| error.to_string())?;
     let mut accounts: Vec<AccountId> = Vec::new();

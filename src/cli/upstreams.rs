@@ -10,8 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::vouchers::check_vault;
-use super::{beside, done, in_force, note, with_page};
+use super::{beside, done, in_force, note, vault, with_page};
 use crate::catalog::file;
 use crate::catalog::import::Importer;
 use crate::clock::{Clock as _, SharedClock, SystemClock};
@@ -22,7 +21,6 @@ use crate::store::Store;
 use crate::upstream::Pool;
 use crate::upstream::own::{self, Intent};
 use crate::upstream::repo::{self, Listed};
-use crate::vault::Vault;
 
 pub(super) const ARGUMENTS: &str = "list|clear|add|set|remove|test …";
 
@@ -129,10 +127,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<(S
 }
 
 async fn put(config: &Config, store: &Store, intent: Intent, entry: &Map<String, Value>) -> Result<String, String> {
-    let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref());
-    let vault = vault.map_err(|error| error.to_string())?;
-    // A key that is sealed for another node would keep this one from starting.
-    check_vault(store, &vault).await?;
+    let vault = vault(config, store).await?;
     let (ways, _open) = super::ways(config).await?;
     let stored =
         own::put(store, (&vault, &ways.upstreams), &config.upstreams, (intent, entry), SystemClock.now_ms()).await;
@@ -145,8 +140,7 @@ async fn put(config: &Config, store: &Store, intent: Intent, entry: &Map<String,
 
 async fn test(config: &Config, store: &Store, name: &str, json: bool) -> Result<(String, ExitCode), String> {
     let clock: SharedClock = Arc::new(SystemClock);
-    let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref());
-    let vault = vault.map_err(|error| error.to_string())?;
+    let vault = vault(config, store).await?;
     let (ways, _open) = super::ways(config).await?;
     let pool = Pool::beside(&config.upstreams, store, &vault, &ways.upstreams, &clock).await;
     let pool = pool.map_err(|error| error.to_string())?;

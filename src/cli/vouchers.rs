@@ -6,18 +6,17 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, note as note_act, with_page};
+use super::{beside, done, note as note_act, vault, with_page};
 use crate::clock::{Clock, HOUR_MS, SystemClock};
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::ledger::vouchers::repo::Which;
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, Voucher};
 use crate::money::Sat;
-use crate::node::SEED;
 use crate::pages::format;
 use crate::payment::vouchers::{IssueError, Issued, Wanted, issue};
 use crate::store::Store;
-use crate::vault::{Vault, hex};
+use crate::vault::hex;
 
 pub(super) const ARGUMENTS: &str = "create|list|revoke …";
 
@@ -127,8 +126,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
     let (ledger, _writer) = Ledger::open(store.clone(), clock.clone(), owner).await.map_err(said)?;
     match act {
         Act::Create { sats, count, hours, note, profile, funds } => {
-            let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref()).map_err(said)?;
-            check_vault(store, &vault).await?;
+            let vault = vault(config, store).await?;
             let span_ms = hours.map(|hours| hours.saturating_mul(HOUR_MS));
             let wanted = Wanted {
                 batch: uuid::Uuid::new_v4().to_string(),
@@ -164,14 +162,6 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
             note_act(store, "vouchers.revoke", "", &json!({ "note": note })).await?;
             revoked(ledger.revoke_vouchers(Which::Note(&note)).await.map_err(said)?, json)
         }
-    }
-}
-
-/// Codes of another secret key than the node's could never be redeemed.
-pub(super) async fn check_vault(store: &Store, vault: &Vault) -> Result<(), String> {
-    match store.setting(SEED).await.map_err(said)? {
-        Some(sealed) => vault.unseal(SEED, &sealed).map(drop).map_err(said),
-        None => Ok(()),
     }
 }
 

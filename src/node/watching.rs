@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::StartError;
 use super::network::caller;
+use super::{StartError, open_vault};
 use crate::alerts::{Alerts, Sender, Watchman};
 use crate::audit::Latest;
 use crate::clock::SharedClock;
@@ -16,7 +16,6 @@ use crate::net::NetError;
 use crate::net::way::Ways;
 use crate::nostr::{Announcer, Caller, Identity};
 use crate::store::Store;
-use crate::vault::Vault;
 
 /// What a conversation with a relay takes, for who stands beside the node, with the node's own key.
 ///
@@ -28,7 +27,7 @@ pub(crate) async fn caller_beside(
     store: &Store,
     clock: &SharedClock,
 ) -> Result<Caller, StartError> {
-    let vault = Vault::open(&config.storage.data_dir, config.storage.secret_key.as_ref())?;
+    let vault = open_vault(config, store).await?;
     let (identity, _) = Identity::open(config, store, &vault, clock.now_ms()).await?;
     Ok(caller(&config.nostr.relays, &ways.relays, identity, clock)?)
 }

@@ -73,6 +73,14 @@ impl Reader {
         Ok(row.fetch_one(&self.pool).await?.try_get::<i64, _>(0)? == 0)
     }
 
+    /// The value of a setting, as [`Store::setting`] has it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        super::settings::read(&self.pool, name).await
+    }
+
     #[must_use]
     pub fn location(&self) -> &Location {
         &self.location

@@ -1,8 +1,14 @@
 //! Small values that outlive the process: sealed secrets, hashes, switches.
 
-use sqlx::Row;
+use sqlx::{AnyPool, Row};
 
 use super::{Durability, Store, StoreError, Tx};
+
+/// The value of a setting, through any connection.
+pub(super) async fn read(pool: &AnyPool, name: &str) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(pool).await?;
+    row.map(|row| Ok(row.try_get(0)?)).transpose()
+}
 
 impl Store {
     /// The value of a setting.
@@ -10,9 +16,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
-        let row =
-            sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(self.read()).await?;
-        row.map(|row| Ok(row.try_get(0)?)).transpose()
+        read(self.read(), name).await
     }
 
     /// Stores a setting unless there is one; returns the one that is there afterwards. Processes

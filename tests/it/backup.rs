@@ -18,6 +18,7 @@ use crate::support::db::{TestDb, on_postgres};
 use crate::support::lnurl::Recipient;
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{TestNode, ask};
+use crate::support::program::{coinslot, told};
 use crate::support::purse::Purse;
 use crate::support::upstream::Upstream;
 
@@ -522,6 +523,43 @@ async fn expired_keys_are_not_paid_out_again() {
         assert_eq!(ledger.expired_keys(10).await.unwrap().len(), due, "recovered at {ended_ms}");
     }
     drop(ledger);
+    node.finish().await;
+}
+
+/// An operator whose shell has not the node's key (which may be the service's alone) makes no other one, and no backup
+/// that would be worth nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_nodes_own_key_no_other_is_made_and_no_backup() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let own = ("SECRET_KEY", "the node's own secret key, long enough");
+    let node = TestNode::with(&mint, &upstream, &[own, PASSPHRASE]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (path, name) = file(dir.path());
+    let mut settings = node.settings().clone();
+    settings.remove("SECRET_KEY");
+    let refused = |words: &[&str]| {
+        let output = coinslot(&settings, words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let secret = node.data_dir().join("secret.key");
+    let verbs: [&[&str]; 6] = [
+        &["backup", &name],
+        &["models", "list"],
+        &["vouchers", "create", "--sats", "1"],
+        &["upstreams", "test", "default"],
+        &["profiles", "detach"],
+        &["alerts", "--test"],
+    ];
+    for words in verbs {
+        let said = refused(words);
+        assert!(said.contains("SECRET_KEY_FILE as the node has it"), "{words:?}: {said}");
+        assert!(!secret.exists() && !path.exists(), "{words:?}");
+    }
+    std::fs::write(&secret, "0f".repeat(32)).unwrap();
+    let said = refused(&["backup", &name]);
+    assert!(said.contains("not the one that this database was made with") && !path.exists(), "{said}");
+    told(node.settings(), &["backup", &name]);
     node.finish().await;
 }
 

@@ -450,7 +450,8 @@ async fn the_wrong_secret_key_does_not_start_a_node() {
     assert!(refused.to_string().contains("secret key"), "{refused}");
     wrong.remove("SECRET_KEY");
     let refused = start(&wrong).await.unwrap_err();
-    assert!(matches!(refused, StartError::Vault(VaultError::WrongKey)), "a fresh key of the data directory: {refused}");
+    assert!(matches!(refused, StartError::Vault(VaultError::Missing(_))), "{refused}");
+    assert!(!db.data_dir().join("secret.key").exists(), "no fresh key is made for it");
     start(&settings).await.unwrap().shutdown(std::future::pending()).await;
     db.remove().await;
 }
