@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, block_on, configured, tell};
+use super::{beside, block_on, configured, in_force, tell};
 use crate::alerts::{self, Note, Open, Sender};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
@@ -30,9 +30,13 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
 
 async fn run(config: &Config, is_test: bool, json: bool) -> Result<(String, ExitCode), String> {
     let store = beside(config).await?;
-    let worked = if is_test { test(config, &store, json).await } else { list(&store, json).await };
+    let worked = work(config, &store, is_test, json).await;
     store.close().await;
     worked
+}
+
+async fn work(config: &Config, store: &Store, is_test: bool, json: bool) -> Result<(String, ExitCode), String> {
+    if is_test { test(&in_force(config, store).await?, store, json).await } else { list(store, json).await }
 }
 
 async fn list(store: &Store, json: bool) -> Result<(String, ExitCode), String> {

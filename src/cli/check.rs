@@ -1,8 +1,9 @@
-//! `coinslot check`: validates the settings, the upstreams and the list of models, and changes nothing.
+//! `coinslot check`: validates the settings that are in force, the upstreams and the list of models, and changes nothing.
 
 use std::process::ExitCode;
 
 use crate::catalog::file;
+use crate::config::Config;
 use crate::tor::Tor;
 use crate::upstream::Upstream;
 
@@ -10,8 +11,19 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     words.is_empty().then(check)
 }
 
+/// What the environment says, over what the node was told.
+fn in_force() -> Option<Config> {
+    let config = super::configured()?;
+    let found = super::block_on(async { Ok(super::looked_up(&config).await) });
+    let (config, unread) = found.map_err(|error| eprintln!("{error}")).ok()?;
+    for name in unread {
+        println!("{name}: what the node was told cannot be read, and does not count");
+    }
+    Some(config)
+}
+
 fn check() -> ExitCode {
-    let Some(config) = super::configured() else { return ExitCode::FAILURE };
+    let Some(config) = in_force() else { return ExitCode::FAILURE };
     for notice in config.notices() {
         println!("{notice}");
     }

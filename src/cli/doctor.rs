@@ -18,6 +18,7 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     };
     let Some(config) = super::configured() else { return Some(ExitCode::from(USAGE)) };
     let examined = super::block_on(async {
+        let (config, _) = super::looked_up(&config).await;
         let (ways, _open) = super::ways(&config).await?;
         doctor::examine(&config, &ways, Arc::new(SystemClock)).await.map_err(|error| error.to_string())
     });

@@ -40,7 +40,7 @@ use crate::exchange;
 use crate::net::way::Ways;
 use crate::node;
 use crate::nostr::Identity;
-use crate::store::Store;
+use crate::store::{Reader, Store};
 use crate::tor::Tor;
 use crate::vault::Vault;
 
@@ -220,6 +220,17 @@ async fn vault(config: &Config, store: &Store) -> Result<Vault, String> {
 async fn in_force(config: &Config, store: &Store) -> Result<Config, String> {
     let told = store.told().await.map_err(|error| error.to_string())?;
     Ok(exchange::in_force(config, told).0)
+}
+
+/// The same for a verb that changes nothing, and names of what was told and cannot be read. Where there is no database,
+/// or it cannot be looked at, nothing was told.
+async fn looked_up(config: &Config) -> (Config, Vec<String>) {
+    let url = config.storage.database_url.as_ref().map(Secret::expose);
+    let Ok(reader) = Reader::open(&config.storage.data_dir, url).await else { return (config.clone(), Vec::new()) };
+    let told = reader.told().await.unwrap_or_default();
+    reader.close().await;
+    let (config, counted) = exchange::in_force(config, told.clone());
+    (config, told.into_keys().filter(|name| !counted.contains_key(name)).collect())
 }
 
 /// Notes in the trail what was done from the command line. What moves money is noted before it is done.

@@ -25,7 +25,6 @@ pub(super) fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> ExitCode {
-    let notices = config.notices();
     let started = node::start(config, Arc::new(SystemClock)).await;
     let (running, first_signal) = match (started, signals()) {
         (Ok(running), Ok(signals)) => (running, signals),
@@ -46,7 +45,7 @@ async fn serve(config: Config) -> ExitCode {
     if let Some(npub) = running.generated_npub() {
         println!("its Nostr identity, made now: {npub}");
     }
-    for notice in notices {
+    for notice in running.exchange().settings.now().notices() {
         println!("{notice}");
     }
     tell_supervisor(true);

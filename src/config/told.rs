@@ -166,8 +166,11 @@ impl Config {
         if !faults.is_empty() {
             return Err(Faults(faults));
         }
-        Self::from_vars(&merge(told.clone(), self.environment.0.clone()))
-            .map(|config| Self { environment: self.environment.clone(), ..config })
+        Self::from_vars(&merge(told.clone(), self.environment.0.clone())).map(|config| Self {
+            environment: self.environment.clone(),
+            not_used: self.not_used.clone(),
+            ..config
+        })
     }
 
     /// Who says what a setting is, and what it is as it would be written.
@@ -191,12 +194,14 @@ mod tests {
 
     #[test]
     fn the_environment_wins_in_any_spelling() {
-        let vars = told(&[("MIN_PAYOUT_SAT", "7"), ("NAME", "env"), ("PATH", "/bin"), ("DESCRIPTION", " ")]);
+        let unused = ("DEVS_DONATION_RATE", "5");
+        let vars = told(&[("MIN_PAYOUT_SAT", "7"), ("NAME", "env"), ("PATH", "/bin"), ("DESCRIPTION", " "), unused]);
         let config = Config::from_vars(&vars).unwrap();
         let told = told(&[("MINIMUM_PAYOUT", "9"), ("NAME", "page"), ("DESCRIPTION", "page"), ("EXCHANGE_FEE", "2")]);
         let over = config.over(&told).unwrap();
         assert_eq!((over.payouts.minimum.get(), &*over.info.name, &*over.info.description), (7_000, "env", "page"));
         assert_eq!(over.pricing.exchange_fee, rust_decimal::Decimal::TWO);
+        assert_eq!(over.not_used, [unused.0], "it is still told that nothing acts on it");
         let setting = |name: &str| SETTINGS.iter().find(|setting| setting.name == name).unwrap();
         assert_eq!(over.said(setting("MINIMUM_PAYOUT"), &told), (Origin::Environment, "7"));
         assert_eq!(over.said(setting("EXCHANGE_FEE"), &told), (Origin::Told, "2"));

@@ -1,6 +1,7 @@
 //! Looking at the database without changing it: beside a running node, or at the files of one that
 //! is stopped. All that one look sees is from one moment.
 
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
@@ -79,6 +80,14 @@ impl Reader {
     /// When the database does not answer.
     pub async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
         super::settings::read(&self.pool, name).await
+    }
+
+    /// What the node was told, as [`Store::told`] has it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn told(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        super::told::read(&self.pool).await
     }
 
     #[must_use]

@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::Row as _;
+use sqlx::{AnyPool, Row as _};
 
 use super::{Durability, Store, StoreError};
 
 /// The setting that changes with them, for other processes to see.
 const VERSION: &str = "told_version";
+
+/// What was told, through any connection.
+pub(super) async fn read(pool: &AnyPool) -> Result<BTreeMap<String, String>, StoreError> {
+    let rows = sqlx::query("SELECT name, value FROM told_settings").fetch_all(pool).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
 
 impl Store {
     /// The version of what [`Store::told`] reads.
@@ -23,8 +29,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn told(&self) -> Result<BTreeMap<String, String>, StoreError> {
-        let rows = sqlx::query("SELECT name, value FROM told_settings").fetch_all(self.read()).await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+        read(self.read()).await
     }
 
     /// Stores some, and forgets those without a value: all or none.

@@ -188,6 +188,14 @@ async fn the_command_tells_a_running_node() {
     told(settings, &["settings", "unset", "DESCRIPTION"]);
     node.running().exchange().learn_settings().await.unwrap();
     assert_eq!(info(&node).await["description"], "");
+    // What the node was told counts for the other verbs, too.
+    assert!(told(settings, &["check"]).contains("set RELAYS"));
+    told(settings, &["settings", "set", "RELAYS", "ws://127.0.0.1:9"]);
+    let checked = told(settings, &["check"]);
+    assert!(!checked.contains("set RELAYS") && checked.contains("set HTTP_URL"), "{checked}");
+    let examined = String::from_utf8(coinslot(settings, &["doctor"]).stdout).unwrap();
+    assert!(examined.contains("ws://127.0.0.1:9"), "{examined}");
+    told(settings, &["settings", "unset", "RELAYS"]);
     // The file that it prints is the one in the repository, and documents every setting.
     let file = told(settings, &["settings", "init"]);
     assert!(coinslot::config::SETTINGS.iter().all(|setting| file.contains(&format!("{}=", setting.name))));
