@@ -38,8 +38,8 @@ const fn money(editable: Editable) -> Editable {
     Editable { moves_money: true, ..editable }
 }
 
-/// Those settings. What is needed to open the database, what is secret, and whose ecash is trusted is told by the
-/// environment alone.
+/// Those settings. All others are told by the environment alone: what is needed to open the database, what is secret,
+/// whose ecash is trusted, where the node listens, who hears of it.
 #[rustfmt::skip]
 pub const EDITABLE: &[Editable] = &[
     at_once("NAME"), at_once("DESCRIPTION"), at_once("NPUB"),
@@ -76,7 +76,9 @@ pub const EDITABLE: &[Editable] = &[
 const SHOWN: &[&str] = &[
     "UPSTREAM_BASE_URL", "CHAT_COMPLETIONS_API_VERSION", "OLLAMA_BASE_URL", "CASHU_MINTS", "PRIMARY_MINT_URL",
     "PRIMARY_MINT_UNIT", "MODELS_PATH", "DATA_DIR", "DURABILITY", "NODE_TIMEOUT_SECONDS", "HOST", "PORT",
-    "TRUSTED_PROXIES", "MAINTENANCE", "LOG_LEVEL", "LOG_FORMAT",
+    "TRUSTED_PROXIES", "MAINTENANCE", "LOG_LEVEL", "LOG_FORMAT", "ADMIN_NPUBS", "ADMIN_LISTEN",
+    "RETENTION_REQUESTS_DAYS", "RETENTION_FAILED_DAYS", "TOR", "TOR_CONFIG", "TOR_FOR", "NOSTR_HANDLER", "ALERT_NPUB",
+    "ALERT_REPEAT_SECONDS", "OTEL_SERVICE_NAME",
 ];
 
 impl Setting {
@@ -247,6 +249,11 @@ mod tests {
             let looks_secret = secret.iter().any(|word| setting.name.contains(word));
             let is_harmless = harmless.iter().any(|start| setting.name.starts_with(start));
             assert!(!looks_secret || is_harmless, "{} is shown", setting.name);
+        }
+        // An address may have a password in it.
+        let may_be = [&secret[..], &["URL", "ENDPOINT", "HEADERS", "UPSTREAMS"]].concat();
+        for setting in SETTINGS.iter().filter(|setting| !setting.is_shown()) {
+            assert!(may_be.iter().any(|word| setting.name.contains(word)), "{} is hidden", setting.name);
         }
     }
 }

@@ -125,7 +125,7 @@ async fn the_page_sets_exports_and_imports_and_shows_no_secret() {
     assert!(secrets.contains(&json!("UPSTREAM_API_KEY")) && secrets.contains(&json!("ADMIN_PASSWORD")));
     let text = exported.to_string();
     assert!(!text.contains(UPSTREAM_KEY) && !text.contains("an admin password"), "{text}");
-    let mut document = exported.clone();
+    let (mut document, unchanged) = (exported.clone(), exported.to_string());
     document["settings"]["NAME"] = json!("imported");
     document["profiles"] = json!([{ "name": "club", "multiplier": "1.5" }]);
     let text = document.to_string();
@@ -134,8 +134,10 @@ async fn the_page_sets_exports_and_imports_and_shows_no_secret() {
         let answer = browser.post("/admin/settings/import", &sent).await;
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
+    let (status, page) = import("look", &unchanged).await;
+    assert!(status == 200 && page.contains("It would change nothing"), "{page}");
     let (status, page) = import("look", &text).await;
-    assert!(status == 200 && page.contains("It would change") && page.contains("profile club"), "{page}");
+    assert!(status == 200 && page.contains("It would change</h3>") && page.contains("profile club"), "{page}");
     assert!(page.contains("not <code>UPSTREAM_API_KEY</code>"), "{page}");
     assert_eq!(info(&node).await["name"], hostile, "looking changes nothing");
     let (status, page) = import("import", &text).await;

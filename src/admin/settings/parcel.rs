@@ -51,6 +51,14 @@ pub struct Taken {
     pub skipped: BTreeMap<String, String>,
 }
 
+impl Taken {
+    /// Whether all of the document is so already, or left out.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.settings.is_empty() && self.profiles.is_empty() && self.windows.is_empty()
+    }
+}
+
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Difference {
     pub name: String,
