@@ -55,6 +55,7 @@
 //!   what a failed one means, what they cost.
 //! * [`payment`]: headers become a payment, a payment becomes a payer; what else a key's owner does.
 //! * [`alerts`]: what is wrong, told to an operator who does not look. [`telemetry`]: traces of requests.
+//!   [`news`]: what the operator has to say to everybody.
 //! * [`openapi`]: what the node says of its own routes, mounted with them.
 //! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`shop`]: `/` and `/docs` in
 //!   a browser. `pages`: what all pages share. [`node`]: composition. [`cli`]: the program's verbs.

@@ -82,7 +82,7 @@ impl Config {
         }
     }
 
-    /// What `vars` say. Reads nothing else but the file that `SECRET_KEY_FILE` names.
+    /// What `vars` say. Reads nothing else but the files that `SECRET_KEY_FILE` and `BACKUP_PASSPHRASE_FILE` name.
     pub fn from_vars(vars: &BTreeMap<String, String>) -> Result<Self, Faults> {
         read::config(vars)
     }
