@@ -70,7 +70,6 @@ impl Dialect for Chat {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;
         fields::refuse_unpriced(&lens)?;
-        refuse_tools(&lens)?;
         let limits = ["max_tokens", "max_completion_tokens"].map(|name| fields::read_limit(&lens, name));
         let mut shape = Shape { model: fields::read_model(&lens)?, ..Shape::default() };
         for limit in limits {
@@ -83,6 +82,7 @@ impl Dialect for Chat {
             return Err(field("messages must be an array with at least one message"));
         }
         fields::measure(&lens, &["messages"], &NOT_INPUT, &mut shape)?;
+        refuse_tools(&lens)?;
         shape.demand.service = fields::read_service(&lens)?;
         shape.demand.audio_out = fields::lists(&lens, "modalities", "audio")?;
         shape.demand.image_out = fields::lists(&lens, "modalities", "image")?;
