@@ -197,7 +197,7 @@ async fn render(
 }
 
 /// All announcements, the latest first.
-#[utoipa::path(get, path = "/admin/api/announcements", tag = "admin", responses(
+#[utoipa::path(get, path = "/admin/api/announcements", tag = "admin", security(("operator" = ["read"])), responses(
     (status = 200, body = Vec<View>), (status = 403, body = Complaint),
 ))]
 async fn list_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Vec<View>>, ApiError> {
@@ -240,7 +240,8 @@ struct Stored {
 }
 
 /// Announces something, or changes what is announced.
-#[utoipa::path(post, path = "/admin/api/announcements", tag = "admin", request_body = SetCall, responses(
+#[utoipa::path(post, path = "/admin/api/announcements", tag = "admin",
+    security(("operator" = ["manage"])), request_body = SetCall, responses(
     (status = 200, body = Stored), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 404, body = Complaint),
 ))]
@@ -266,7 +267,8 @@ struct RemoveCall {
 }
 
 /// Takes an announcement down.
-#[utoipa::path(post, path = "/admin/api/announcements/remove", tag = "admin", request_body = RemoveCall, responses(
+#[utoipa::path(post, path = "/admin/api/announcements/remove", tag = "admin",
+    security(("operator" = ["manage"])), request_body = RemoveCall, responses(
     (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 async fn remove_call(

@@ -41,6 +41,7 @@ pub(super) fn calls() -> Described<AdminState> {
 /// Says of every call what is true of all: whom it serves, and how it refuses what it cannot read.
 fn complete(path: &str, call: &mut Map<String, Value>) {
     call.entry("security").or_insert_with(|| json!([{ "operator": [] }]));
+    name_scope(call);
     let mut usual = vec![("403", "Nobody who may do this"), ("500", "A fault of this node")];
     if call.contains_key("parameters") || path.contains('{') {
         usual.push(("400", "Not what this call takes"));
@@ -60,6 +61,15 @@ fn complete(path: &str, call: &mut Map<String, Value>) {
             responses.entry(status).or_insert_with(|| json!({ "description": says, "content": body }));
         }
     }
+}
+
+/// Says in words which scope a token must have: viewers show none for bearer tokens.
+fn name_scope(call: &mut Map<String, Value>) {
+    let scope = call.get("security").and_then(|all| all.pointer("/0/operator/0")).and_then(Value::as_str);
+    let Some(scope) = scope else { return };
+    let known = call.get("description").and_then(Value::as_str).unwrap_or_default();
+    let text = format!("{known}\n\nTakes the scope `{scope}`.");
+    call.insert("description".to_owned(), json!(text.trim()));
 }
 
 /// A refusal, as every call says it.

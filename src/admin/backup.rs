@@ -101,7 +101,8 @@ struct BackupCall {
 }
 
 /// Makes a backup, sealed with the passphrase, and sends it. `coinslot restore` puts it back.
-#[utoipa::path(post, path = "/admin/api/backup", tag = "admin", request_body = BackupCall, responses(
+#[utoipa::path(post, path = "/admin/api/backup", tag = "admin",
+    security(("operator" = ["money"])), request_body = BackupCall, responses(
     (status = 200, content_type = "application/octet-stream"), (status = 400, body = Complaint),
     (status = 403, body = Complaint), (status = 409, body = Complaint),
 ))]

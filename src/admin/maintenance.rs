@@ -46,7 +46,7 @@ pub(super) async fn turn(state: &AdminState, actor: &Actor, on: bool) -> Result<
 }
 
 /// How the maintenance switch stands.
-#[utoipa::path(get, path = "/admin/api/maintenance", tag = "admin", responses(
+#[utoipa::path(get, path = "/admin/api/maintenance", tag = "admin", security(("operator" = ["read"])), responses(
     (status = 200, body = View), (status = 403, body = Complaint),
 ))]
 async fn show_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<View>, ApiError> {
@@ -60,7 +60,8 @@ struct Turn {
 }
 
 /// Stops the sale, or resumes it.
-#[utoipa::path(post, path = "/admin/api/maintenance", tag = "admin", request_body = Turn, responses(
+#[utoipa::path(post, path = "/admin/api/maintenance", tag = "admin",
+    security(("operator" = ["manage"])), request_body = Turn, responses(
     (status = 204), (status = 403, body = Complaint), (status = 409, body = Complaint),
 ))]
 async fn turn_call(

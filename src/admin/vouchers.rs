@@ -330,7 +330,8 @@ fn row(voucher: One, frame: &Frame) -> Row {
 }
 
 /// The vouchers, newest first.
-#[utoipa::path(get, path = "/admin/api/vouchers", tag = "admin", params(After), responses(
+#[utoipa::path(get, path = "/admin/api/vouchers", tag = "admin",
+    security(("operator" = ["read"])), params(After), responses(
     (status = 200, body = View), (status = 403, body = Complaint),
 ))]
 async fn list_call(
@@ -376,7 +377,8 @@ struct GivenOne {
 }
 
 /// Issues vouchers out of what was earned: a code is money.
-#[utoipa::path(post, path = "/admin/api/vouchers", tag = "admin", request_body = IssueCall, responses(
+#[utoipa::path(post, path = "/admin/api/vouchers", tag = "admin",
+    security(("operator" = ["money"])), request_body = IssueCall, responses(
     (status = 200, body = Given), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 409, body = Complaint),
 ))]
@@ -398,7 +400,8 @@ struct RevokeCall {
 }
 
 /// Takes an open voucher back; its money is income again.
-#[utoipa::path(post, path = "/admin/api/vouchers/revoke", tag = "admin", request_body = RevokeCall, responses(
+#[utoipa::path(post, path = "/admin/api/vouchers/revoke", tag = "admin",
+    security(("operator" = ["manage"])), request_body = RevokeCall, responses(
     (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
     (status = 409, body = Complaint),
 ))]

@@ -1,7 +1,7 @@
 //! The description of the API says of every route what is true, and there is no route that it leaves out.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use reqwest::Method;
 use serde_json::{Map, Value};
@@ -65,7 +65,12 @@ async fn the_description_is_whole_and_of_one_piece() {
         let parts: Vec<Value> = parts.into_iter().filter(|part| part["in"] == "path").collect();
         assert_eq!(parts.iter().map(|part| part["name"].as_str().unwrap()).collect::<BTreeSet<_>>(), named, "{path}");
         if path.starts_with("/admin/api/") && path != "/admin/api/login" {
-            assert_eq!(operation["security"][0]["operator"], serde_json::json!([]), "{method} {path}");
+            let scopes = operation["security"][0]["operator"].as_array().unwrap();
+            let description = operation.get("description").and_then(Value::as_str).unwrap_or_default();
+            let named =
+                |scope: &Value| description.ends_with(&format!("Takes the scope `{}`.", scope.as_str().unwrap()));
+            assert!(scopes.iter().all(named), "{method} {path}: {description}");
+            assert_eq!(scopes.len(), usize::from(path != "/admin/api/logout"), "{method} {path}");
             assert!(operation["responses"]["403"].is_object(), "{method} {path}");
         }
     }
@@ -137,11 +142,9 @@ impl<'ast> Visit<'ast> for Mounts {
     }
 }
 
-/// What is mounted through [`coinslot::openapi::Described`] is described. Nothing is mounted otherwise, but the
-/// operator's pages, which are for a person, and the description itself.
-#[test]
-fn a_route_is_mounted_with_its_description() {
-    fn walk(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
+/// The program's source files.
+fn sources() -> Vec<PathBuf> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
@@ -151,11 +154,18 @@ fn a_route_is_mounted_with_its_description() {
             }
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    walk(&root, &mut files);
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    files
+}
+
+/// What is mounted through [`coinslot::openapi::Described`] is described. Nothing is mounted otherwise, but the
+/// operator's pages, which are for a person, and the description itself.
+#[test]
+fn a_route_is_mounted_with_its_description() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut by_hand = 0;
-    for file in files {
+    for file in sources() {
         let inside = file.strip_prefix(&root).unwrap().display().to_string();
         let (mut mounts, text) = (Mounts { calls: 0 }, std::fs::read_to_string(&file).unwrap());
         if !text.contains("axum") {
@@ -168,6 +178,68 @@ fn a_route_is_mounted_with_its_description() {
         assert!(mounts.calls == 0 || may, "{inside} mounts a route without a description: see openapi::Described");
     }
     assert!(by_hand > 10, "the test sees no routes");
+}
+
+/// Of the operator's calls: how many there are, and which name another scope than they ask for.
+#[derive(Default)]
+struct Scopes {
+    calls: usize,
+    wrong: Vec<String>,
+}
+
+/// The scopes that a call asks for, in order.
+#[derive(Default)]
+struct Asked(Vec<String>);
+
+impl<'ast> Visit<'ast> for Asked {
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        if let (true, Some(syn::Expr::Path(scope))) = (call.method == "may", call.args.first()) {
+            self.0.extend(scope.path.segments.last().map(|name| name.ident.to_string().to_lowercase()));
+        }
+        syn::visit::visit_expr_method_call(self, call);
+    }
+}
+
+impl<'ast> Visit<'ast> for Scopes {
+    fn visit_item_fn(&mut self, call: &'ast syn::ItemFn) {
+        let (mut described, mut documented) = (String::new(), String::new());
+        for attribute in &call.attrs {
+            match &attribute.meta {
+                syn::Meta::List(list) if list.path.segments.last().is_some_and(|name| name.ident == "path") => {
+                    described = list.tokens.to_string().split_whitespace().collect();
+                }
+                syn::Meta::NameValue(value) if value.path.is_ident("doc") => {
+                    if let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = &value.value {
+                        documented += &text.value();
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !described.contains("path=\"/admin/api/") {
+            return;
+        }
+        let mut asked = Asked::default();
+        asked.visit_item_fn(call);
+        let named = described.split_once("\"operator\"=[\"").map(|(_, rest)| rest.split('"').next().unwrap());
+        // What some of its bodies take beside is said in words.
+        let beside = asked.0.iter().skip(1).all(|scope| documented.contains(&format!("the scope `{scope}`")));
+        self.calls += 1;
+        if named != asked.0.first().map(String::as_str) || !beside {
+            self.wrong.push(format!("{}: names {named:?}, asks for {:?}", call.sig.ident, asked.0));
+        }
+    }
+}
+
+/// A call says in its description which scope it takes.
+#[test]
+fn a_call_of_the_operator_names_the_scope_that_it_asks_for() {
+    let mut scopes = Scopes::default();
+    for file in sources().iter().filter(|file| file.components().any(|part| part.as_os_str() == "admin")) {
+        scopes.visit_file(&syn::parse_file(&std::fs::read_to_string(file).unwrap()).unwrap());
+    }
+    assert_eq!(scopes.wrong, Vec::<String>::new());
+    assert!(scopes.calls > 50, "the test sees no calls");
 }
 
 #[tokio::test(flavor = "multi_thread")]

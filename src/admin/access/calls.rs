@@ -101,7 +101,8 @@ struct PasswordCall {
 }
 
 /// Sets another password. All other sessions end.
-#[utoipa::path(patch, path = "/admin/api/password", tag = "admin", request_body = PasswordCall, responses(
+#[utoipa::path(patch, path = "/admin/api/password", tag = "admin",
+    security(("operator" = ["manage"])), request_body = PasswordCall, responses(
     (status = 200, body = Done), (status = 400, body = Complaint),
     (status = 401, description = "Not the old password", body = Complaint), (status = 403, body = Complaint),
     (status = 409, description = "ADMIN_PASSWORD is set, and the environment wins", body = Complaint),
@@ -121,7 +122,7 @@ async fn change_password(
 }
 
 /// Who gets in: sessions, tokens, who may sign.
-#[utoipa::path(get, path = "/admin/api/access", tag = "admin", responses(
+#[utoipa::path(get, path = "/admin/api/access", tag = "admin", security(("operator" = ["read"])), responses(
     (status = 200, body = View), (status = 403, body = Complaint),
 ))]
 async fn access(State(state): State<AdminState>, operator: Operator) -> Result<Json<View>, ApiError> {
@@ -130,7 +131,7 @@ async fn access(State(state): State<AdminState>, operator: Operator) -> Result<J
 }
 
 /// Ends all sessions, this one too. Tokens for programs stay.
-#[utoipa::path(delete, path = "/admin/api/access", tag = "admin", responses(
+#[utoipa::path(delete, path = "/admin/api/access", tag = "admin", security(("operator" = ["manage"])), responses(
     (status = 200, body = Done), (status = 403, body = Complaint),
 ))]
 async fn log_out_everywhere(State(state): State<AdminState>, operator: Operator) -> Result<Json<Done>, ApiError> {
@@ -139,7 +140,7 @@ async fn log_out_everywhere(State(state): State<AdminState>, operator: Operator)
 }
 
 /// The tokens for programs, without themselves.
-#[utoipa::path(get, path = "/admin/api/cli-tokens", tag = "admin", responses(
+#[utoipa::path(get, path = "/admin/api/cli-tokens", tag = "admin", security(("operator" = ["read"])), responses(
     (status = 200, body = Vec<Token>), (status = 403, body = Complaint),
 ))]
 async fn list_tokens(State(state): State<AdminState>, operator: Operator) -> Result<Json<Vec<Token>>, ApiError> {
@@ -166,7 +167,8 @@ struct MadeToken {
 }
 
 /// Makes a token for programs. It may give no scope that its maker lacks.
-#[utoipa::path(post, path = "/admin/api/cli-tokens", tag = "admin", request_body = TokenCall, responses(
+#[utoipa::path(post, path = "/admin/api/cli-tokens", tag = "admin",
+    security(("operator" = ["manage"])), request_body = TokenCall, responses(
     (status = 201, body = MadeToken), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 409, description = "There are as many as there may be", body = Complaint),
     (status = 413, body = Complaint), (status = 415, body = Complaint), (status = 422, body = Complaint),
@@ -185,7 +187,7 @@ async fn create_token(
 }
 
 /// Makes a token useless, at once.
-#[utoipa::path(delete, path = "/admin/api/cli-tokens/{id}", tag = "admin",
+#[utoipa::path(delete, path = "/admin/api/cli-tokens/{id}", tag = "admin", security(("operator" = ["manage"])),
     params(("id" = String, Path, description = "As the list has it")), responses(
     (status = 200, body = Done), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]

@@ -234,7 +234,8 @@ async fn profiles(state: &AdminState) -> Result<Vec<String>, AdminError> {
 }
 
 /// The keys of clients, the newest first.
-#[utoipa::path(get, path = "/admin/api/keys", tag = "admin", params(Wanted), responses(
+#[utoipa::path(get, path = "/admin/api/keys", tag = "admin",
+    security(("operator" = ["read"])), params(Wanted), responses(
     (status = 200, body = View), (status = 400, body = Complaint), (status = 403, body = Complaint),
 ))]
 async fn list_call(

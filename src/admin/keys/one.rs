@@ -438,7 +438,8 @@ pub(super) async fn adjust(
 }
 
 /// A key, with what came and went, what it paid for, and its children.
-#[utoipa::path(get, path = "/admin/api/keys/{id}", tag = "admin", params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = "/admin/api/keys/{id}", tag = "admin",
+    security(("operator" = ["read"])), params(("id" = String, Path)), responses(
     (status = 200, body = OneView), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 pub(super) async fn show_call(
@@ -451,7 +452,8 @@ pub(super) async fn show_call(
 }
 
 /// Lets a key spend nothing. Its owner can still have back what is on it.
-#[utoipa::path(post, path = "/admin/api/keys/{id}/block", tag = "admin", params(("id" = String, Path)), responses(
+#[utoipa::path(post, path = "/admin/api/keys/{id}/block", tag = "admin",
+    security(("operator" = ["manage"])), params(("id" = String, Path)), responses(
     (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 pub(super) async fn block_call(
@@ -464,7 +466,8 @@ pub(super) async fn block_call(
 }
 
 /// Lets a key spend again.
-#[utoipa::path(post, path = "/admin/api/keys/{id}/unblock", tag = "admin", params(("id" = String, Path)), responses(
+#[utoipa::path(post, path = "/admin/api/keys/{id}/unblock", tag = "admin",
+    security(("operator" = ["manage"])), params(("id" = String, Path)), responses(
     (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 pub(super) async fn unblock_call(
@@ -525,7 +528,8 @@ impl EditCall {
 }
 
 /// Changes the label, the profile, the limits or the times of a key.
-#[utoipa::path(patch, path = "/admin/api/keys/{id}", tag = "admin", params(("id" = String, Path)), request_body = EditCall, responses(
+#[utoipa::path(patch, path = "/admin/api/keys/{id}", tag = "admin",
+    security(("operator" = ["manage"])), params(("id" = String, Path)), request_body = EditCall, responses(
     (status = 200, body = OneView), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 404, body = Complaint),
 ))]
@@ -551,7 +555,8 @@ pub(super) struct AdjustCall {
 }
 
 /// Credits a key out of what was earned, or writes off what is on it.
-#[utoipa::path(post, path = "/admin/api/keys/{id}/adjust", tag = "admin", params(("id" = String, Path)), request_body = AdjustCall, responses(
+#[utoipa::path(post, path = "/admin/api/keys/{id}/adjust", tag = "admin",
+    security(("operator" = ["money"])), params(("id" = String, Path)), request_body = AdjustCall, responses(
     (status = 200, body = OneView), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 404, body = Complaint), (status = 409, body = Complaint),
 ))]

@@ -131,7 +131,7 @@ fn price_list(source: Source) -> PriceList {
 }
 
 /// Models, their prices, and changes that wait for a decision.
-#[utoipa::path(get, path = "/admin/api/models", tag = "admin", responses(
+#[utoipa::path(get, path = "/admin/api/models", tag = "admin", security(("operator" = ["read"])), responses(
     (status = 200, body = View), (status = 403, body = Complaint),
 ))]
 async fn list_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<View>, ApiError> {
@@ -155,7 +155,7 @@ struct Synced {
 }
 
 /// Asks the sources of prices now.
-#[utoipa::path(post, path = "/admin/api/models/sync", tag = "admin", responses(
+#[utoipa::path(post, path = "/admin/api/models/sync", tag = "admin", security(("operator" = ["manage"])), responses(
     (status = 200, body = Synced), (status = 403, body = Complaint), (status = 409, body = Complaint),
 ))]
 async fn sync_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Synced>, ApiError> {
@@ -190,7 +190,8 @@ struct DecideCall {
 }
 
 /// Applies or refuses a change that waits.
-#[utoipa::path(post, path = "/admin/api/models/decide", tag = "admin", request_body = DecideCall, responses(
+#[utoipa::path(post, path = "/admin/api/models/decide", tag = "admin",
+    security(("operator" = ["manage"])), request_body = DecideCall, responses(
     (status = 204), (status = 403, body = Complaint), (status = 409, body = Complaint),
 ))]
 async fn decide_call(
@@ -225,7 +226,8 @@ struct SwitchCall {
 }
 
 /// Sells a model or does not; lists it or does not.
-#[utoipa::path(post, path = "/admin/api/models/switch", tag = "admin", request_body = SwitchCall, responses(
+#[utoipa::path(post, path = "/admin/api/models/switch", tag = "admin",
+    security(("operator" = ["manage"])), request_body = SwitchCall, responses(
     (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 async fn switch_call(
@@ -253,7 +255,8 @@ struct OwnCall {
 }
 
 /// Gives a model prices and names of the operator's, which go over those of its source.
-#[utoipa::path(post, path = "/admin/api/models/own", tag = "admin", request_body = OwnCall, responses(
+#[utoipa::path(post, path = "/admin/api/models/own", tag = "admin",
+    security(("operator" = ["manage"])), request_body = OwnCall, responses(
     (status = 204), (status = 400, body = Complaint), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 async fn own_call(

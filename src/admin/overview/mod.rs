@@ -449,7 +449,7 @@ fn upstream_row(one: &Condition) -> UpstreamRow {
 }
 
 /// How the node stands.
-#[utoipa::path(get, path = "/admin/api/overview", tag = "admin",
+#[utoipa::path(get, path = "/admin/api/overview", tag = "admin", security(("operator" = ["read"])),
     params(("of" = Option<String>, Query, description = "Of the boards: day, week, month or ever")),
     responses((status = 200, body = View), (status = 403, body = Complaint)),
 )]

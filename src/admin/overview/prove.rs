@@ -44,7 +44,7 @@ pub(super) async fn press(
 }
 
 /// Proves the books now, and asks the mints about the ecash.
-#[utoipa::path(post, path = "/admin/api/prove", tag = "admin", responses(
+#[utoipa::path(post, path = "/admin/api/prove", tag = "admin", security(("operator" = ["manage"])), responses(
     (status = 200, body = Proof), (status = 403, body = Complaint), (status = 409, body = Complaint),
 ))]
 pub(super) async fn prove_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Proof>, ApiError> {

@@ -86,7 +86,8 @@ async fn usage(state: &AdminState, said: &Said) -> Result<Vec<Part>, AdminError>
 }
 
 /// What was used, by hour, day, model or upstream.
-#[utoipa::path(get, path = "/admin/api/usage", tag = "admin", params(Said), responses(
+#[utoipa::path(get, path = "/admin/api/usage", tag = "admin",
+    security(("operator" = ["read"])), params(Said), responses(
     (status = 200, body = Vec<Part>), (status = 400, body = Complaint), (status = 403, body = Complaint),
 ))]
 pub(super) async fn usage_call(
@@ -154,7 +155,8 @@ pub(super) async fn csv_of_session(
 }
 
 /// The sums of each model at each upstream by day or hour, as CSV.
-#[utoipa::path(get, path = "/admin/api/usage.csv", tag = "admin", params(Said), responses(
+#[utoipa::path(get, path = "/admin/api/usage.csv", tag = "admin",
+    security(("operator" = ["read"])), params(Said), responses(
     (status = 200, content_type = "text/csv"), (status = 400, body = Complaint), (status = 403, body = Complaint),
 ))]
 pub(super) async fn csv_call(

@@ -105,7 +105,8 @@ pub(super) async fn of_session(
 }
 
 /// All requests that the filter takes, as CSV.
-#[utoipa::path(get, path = "/admin/api/requests.csv", tag = "admin", params(Said), responses(
+#[utoipa::path(get, path = "/admin/api/requests.csv", tag = "admin",
+    security(("operator" = ["read"])), params(Said), responses(
     (status = 200, content_type = "text/csv"), (status = 400, body = Complaint), (status = 403, body = Complaint),
 ))]
 pub(super) async fn csv_call(

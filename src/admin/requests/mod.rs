@@ -272,7 +272,8 @@ async fn abort(
 }
 
 /// Requests, the newest first.
-#[utoipa::path(get, path = "/admin/api/requests", tag = "admin", params(Said), responses(
+#[utoipa::path(get, path = "/admin/api/requests", tag = "admin",
+    security(("operator" = ["read"])), params(Said), responses(
     (status = 200, body = View), (status = 400, body = Complaint), (status = 403, body = Complaint),
 ))]
 async fn list_call(
@@ -285,7 +286,7 @@ async fn list_call(
 }
 
 /// The requests that run now.
-#[utoipa::path(get, path = "/admin/api/requests/running", tag = "admin", responses(
+#[utoipa::path(get, path = "/admin/api/requests/running", tag = "admin", security(("operator" = ["read"])), responses(
     (status = 200, body = Vec<RunningView>), (status = 403, body = Complaint),
 ))]
 async fn running_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Vec<RunningView>>, ApiError> {
@@ -294,7 +295,8 @@ async fn running_call(State(state): State<AdminState>, operator: Operator) -> Re
 }
 
 /// One request, from its payment to its receipt.
-#[utoipa::path(get, path = "/admin/api/requests/{id}", tag = "admin", params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = "/admin/api/requests/{id}", tag = "admin",
+    security(("operator" = ["read"])), params(("id" = String, Path)), responses(
     (status = 200, body = Story), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 async fn story_call(
@@ -308,7 +310,8 @@ async fn story_call(
 }
 
 /// Ends a request that runs in this process.
-#[utoipa::path(post, path = "/admin/api/requests/{id}/abort", tag = "admin", params(("id" = String, Path)), responses(
+#[utoipa::path(post, path = "/admin/api/requests/{id}/abort", tag = "admin",
+    security(("operator" = ["manage"])), params(("id" = String, Path)), responses(
     (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 async fn abort_call(

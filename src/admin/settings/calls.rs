@@ -20,7 +20,7 @@ pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
 }
 
 /// All settings, what they are, and who says so. Secrets are never shown.
-#[utoipa::path(get, path = "/admin/api/settings", tag = "admin", responses(
+#[utoipa::path(get, path = "/admin/api/settings", tag = "admin", security(("operator" = ["read"])), responses(
     (status = 200, body = Vec<View>), (status = 403, body = Complaint),
 ))]
 async fn list_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Vec<View>>, ApiError> {
@@ -41,7 +41,8 @@ struct Done {
 }
 
 /// Changes settings: all of them or none. What says where money goes takes the scope `money`.
-#[utoipa::path(patch, path = "/admin/api/settings", tag = "admin", request_body = Changes, responses(
+#[utoipa::path(patch, path = "/admin/api/settings", tag = "admin",
+    security(("operator" = ["manage"])), request_body = Changes, responses(
     (status = 200, body = Done), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 409, body = Complaint),
 ))]
@@ -59,7 +60,7 @@ async fn change_call(
 }
 
 /// The settings, profiles and windows of this node, for another one. No secret is in it.
-#[utoipa::path(get, path = "/admin/api/settings/export", tag = "admin", responses(
+#[utoipa::path(get, path = "/admin/api/settings/export", tag = "admin", security(("operator" = ["read"])), responses(
     (status = 200, body = Parcel), (status = 403, body = Complaint),
 ))]
 async fn export_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Parcel>, ApiError> {
@@ -75,8 +76,10 @@ struct Asked {
     dry_run: bool,
 }
 
-/// Takes over what another node exported: all of it or nothing. What the environment says stays.
-#[utoipa::path(post, path = "/admin/api/settings/export", tag = "admin", params(Asked), request_body = Parcel, responses(
+/// Takes over what another node exported: all of it or nothing. What the environment says stays. What says where money
+/// goes takes the scope `money`.
+#[utoipa::path(post, path = "/admin/api/settings/export", tag = "admin",
+    security(("operator" = ["manage"])), params(Asked), request_body = Parcel, responses(
     (status = 200, body = Taken), (status = 400, body = Complaint), (status = 403, body = Complaint),
 ))]
 async fn import_call(

@@ -26,7 +26,7 @@ pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
 }
 
 /// Profiles and windows.
-#[utoipa::path(get, path = "/admin/api/profiles", tag = "admin", responses(
+#[utoipa::path(get, path = "/admin/api/profiles", tag = "admin", security(("operator" = ["read"])), responses(
     (status = 200, body = View), (status = 403, body = Complaint),
 ))]
 async fn list_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<View>, ApiError> {
@@ -35,7 +35,8 @@ async fn list_call(State(state): State<AdminState>, operator: Operator) -> Resul
 }
 
 /// Makes a profile, or changes the one of that name for all keys that have it.
-#[utoipa::path(post, path = "/admin/api/profiles/set", tag = "admin", request_body = ProfileEntry, responses(
+#[utoipa::path(post, path = "/admin/api/profiles/set", tag = "admin",
+    security(("operator" = ["manage"])), request_body = ProfileEntry, responses(
     (status = 204), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 409, body = Complaint),
 ))]
@@ -54,7 +55,8 @@ struct Named {
 }
 
 /// Removes a profile that no key has.
-#[utoipa::path(post, path = "/admin/api/profiles/remove", tag = "admin", request_body = Named, responses(
+#[utoipa::path(post, path = "/admin/api/profiles/remove", tag = "admin",
+    security(("operator" = ["manage"])), request_body = Named, responses(
     (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
     (status = 409, body = Complaint),
 ))]
@@ -82,7 +84,8 @@ struct AttachCall {
 }
 
 /// Gives a key, or the key that a voucher will make, a profile, or takes it away.
-#[utoipa::path(post, path = "/admin/api/profiles/attach", tag = "admin", request_body = AttachCall, responses(
+#[utoipa::path(post, path = "/admin/api/profiles/attach", tag = "admin",
+    security(("operator" = ["manage"])), request_body = AttachCall, responses(
     (status = 204), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 404, body = Complaint), (status = 409, body = Complaint),
 ))]
@@ -102,7 +105,8 @@ async fn attach_call(
 }
 
 /// Makes a window, or changes the one of that name.
-#[utoipa::path(post, path = "/admin/api/windows/set", tag = "admin", request_body = WindowEntry, responses(
+#[utoipa::path(post, path = "/admin/api/windows/set", tag = "admin",
+    security(("operator" = ["manage"])), request_body = WindowEntry, responses(
     (status = 204), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 409, body = Complaint),
 ))]
@@ -116,7 +120,8 @@ async fn put_window_call(
 }
 
 /// Removes a window.
-#[utoipa::path(post, path = "/admin/api/windows/remove", tag = "admin", request_body = Named, responses(
+#[utoipa::path(post, path = "/admin/api/windows/remove", tag = "admin",
+    security(("operator" = ["manage"])), request_body = Named, responses(
     (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 async fn remove_window_call(

@@ -115,7 +115,8 @@ async fn show(
 }
 
 /// What operators did, newest first.
-#[utoipa::path(get, path = "/admin/api/trail", tag = "admin", params(Asked), responses(
+#[utoipa::path(get, path = "/admin/api/trail", tag = "admin",
+    security(("operator" = ["read"])), params(Asked), responses(
     (status = 200, body = View), (status = 403, body = Complaint),
 ))]
 async fn list_call(

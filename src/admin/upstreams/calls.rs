@@ -24,7 +24,7 @@ pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
 }
 
 /// The upstreams, and how each is.
-#[utoipa::path(get, path = "/admin/api/upstreams", tag = "admin", responses(
+#[utoipa::path(get, path = "/admin/api/upstreams", tag = "admin", security(("operator" = ["read"])), responses(
     (status = 200, body = Vec<View>), (status = 403, body = Complaint),
 ))]
 async fn list_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Vec<View>>, ApiError> {
@@ -46,7 +46,8 @@ struct Stored {
 }
 
 /// Makes an upstream. It is asked from now on.
-#[utoipa::path(post, path = "/admin/api/upstreams", tag = "admin", request_body = Entry, responses(
+#[utoipa::path(post, path = "/admin/api/upstreams", tag = "admin",
+    security(("operator" = ["manage"])), request_body = Entry, responses(
     (status = 200, body = Stored), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 409, body = Complaint),
 ))]
@@ -60,7 +61,8 @@ async fn add_call(
 }
 
 /// Changes the members of an upstream that are named; null takes one away, and what is absent stays.
-#[utoipa::path(patch, path = "/admin/api/upstreams", tag = "admin", request_body = Entry, responses(
+#[utoipa::path(patch, path = "/admin/api/upstreams", tag = "admin",
+    security(("operator" = ["manage"])), request_body = Entry, responses(
     (status = 200, body = Stored), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 404, body = Complaint), (status = 409, body = Complaint),
 ))]
@@ -79,7 +81,8 @@ struct NamedUpstream {
 }
 
 /// Forgets what is held against an upstream.
-#[utoipa::path(post, path = "/admin/api/upstreams/clear", tag = "admin", request_body = NamedUpstream, responses(
+#[utoipa::path(post, path = "/admin/api/upstreams/clear", tag = "admin",
+    security(("operator" = ["manage"])), request_body = NamedUpstream, responses(
     (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 async fn clear_call(
@@ -92,7 +95,8 @@ async fn clear_call(
 }
 
 /// Removes an upstream of the operator's own. Requests under way go on.
-#[utoipa::path(post, path = "/admin/api/upstreams/remove", tag = "admin", request_body = NamedUpstream, responses(
+#[utoipa::path(post, path = "/admin/api/upstreams/remove", tag = "admin",
+    security(("operator" = ["manage"])), request_body = NamedUpstream, responses(
     (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),
     (status = 409, body = Complaint),
 ))]
@@ -119,7 +123,8 @@ struct TestedView {
 }
 
 /// Asks an upstream one small question, at the operator's cost.
-#[utoipa::path(post, path = "/admin/api/upstreams/test", tag = "admin", request_body = NamedUpstream, responses(
+#[utoipa::path(post, path = "/admin/api/upstreams/test", tag = "admin",
+    security(("operator" = ["manage"])), request_body = NamedUpstream, responses(
     (status = 200, body = TestedView), (status = 403, body = Complaint), (status = 409, body = Complaint),
 ))]
 async fn test_call(

@@ -333,7 +333,7 @@ async fn retry(
 }
 
 /// The node's ecash, and what is under way at its mints.
-#[utoipa::path(get, path = "/admin/api/wallet", tag = "admin", responses(
+#[utoipa::path(get, path = "/admin/api/wallet", tag = "admin", security(("operator" = ["read"])), responses(
     (status = 200, body = View), (status = 403, body = Complaint),
 ))]
 async fn show_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<View>, ApiError> {
@@ -350,7 +350,8 @@ struct Outcome {
 }
 
 /// Carries an operation on now, from evidence. Nothing is done twice.
-#[utoipa::path(post, path = "/admin/api/wallet/operations/{id}/retry", tag = "admin", params(("id" = String, Path)), responses(
+#[utoipa::path(post, path = "/admin/api/wallet/operations/{id}/retry", tag = "admin",
+    security(("operator" = ["money"])), params(("id" = String, Path)), responses(
     (status = 200, body = Outcome), (status = 403, body = Complaint), (status = 404, body = Complaint),
     (status = 409, body = Complaint),
 ))]

@@ -80,7 +80,8 @@ pub(super) struct Received {
 }
 
 /// Redeems a token to the node's income. The same token comes in once.
-#[utoipa::path(post, path = "/admin/api/wallet/receive", tag = "admin", request_body = ReceiveCall, responses(
+#[utoipa::path(post, path = "/admin/api/wallet/receive", tag = "admin",
+    security(("operator" = ["money"])), request_body = ReceiveCall, responses(
     (status = 200, body = Received), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 409, body = Complaint),
 ))]

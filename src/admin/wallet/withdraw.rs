@@ -321,7 +321,8 @@ pub(super) struct WithdrawCall {
 }
 
 /// Takes out what was earned: as ecash, or over Lightning. It may not be decided yet when this answers.
-#[utoipa::path(post, path = "/admin/api/wallet/withdraw", tag = "admin", request_body = WithdrawCall, responses(
+#[utoipa::path(post, path = "/admin/api/wallet/withdraw", tag = "admin",
+    security(("operator" = ["money"])), request_body = WithdrawCall, responses(
     (status = 200, body = OneView), (status = 400, body = Complaint), (status = 403, body = Complaint),
     (status = 409, body = Complaint),
 ))]
@@ -344,7 +345,8 @@ pub(super) async fn withdraw_call(
 }
 
 /// What went to the operator, the newest first.
-#[utoipa::path(get, path = "/admin/api/wallet/payouts", tag = "admin", params(Wanted), responses(
+#[utoipa::path(get, path = "/admin/api/wallet/payouts", tag = "admin",
+    security(("operator" = ["read"])), params(Wanted), responses(
     (status = 200, body = View), (status = 400, body = Complaint), (status = 403, body = Complaint),
 ))]
 pub(super) async fn list_call(
@@ -357,7 +359,8 @@ pub(super) async fn list_call(
 }
 
 /// A payout, with its ecash as long as that is not known to be spent.
-#[utoipa::path(get, path = "/admin/api/wallet/payouts/{id}", tag = "admin", params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = "/admin/api/wallet/payouts/{id}", tag = "admin",
+    security(("operator" = ["money"])), params(("id" = String, Path)), responses(
     (status = 200, body = OneView), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 pub(super) async fn show_call(
@@ -370,7 +373,8 @@ pub(super) async fn show_call(
 }
 
 /// Asks the mint whether the ecash of a payout was spent, and notes it.
-#[utoipa::path(post, path = "/admin/api/wallet/payouts/{id}/look", tag = "admin", params(("id" = String, Path)), responses(
+#[utoipa::path(post, path = "/admin/api/wallet/payouts/{id}/look", tag = "admin",
+    security(("operator" = ["money"])), params(("id" = String, Path)), responses(
     (status = 200, body = OneView), (status = 403, body = Complaint), (status = 404, body = Complaint),
 ))]
 pub(super) async fn look_call(
