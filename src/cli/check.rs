@@ -1,4 +1,4 @@
-//! `coinslot check`: validates the settings that are in force, the upstreams and the list of models, and changes nothing.
+//! `coinslot check`: validates the settings that are in force, the upstreams and the list of models. Changes nothing.
 
 use std::process::ExitCode;
 
