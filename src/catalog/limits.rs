@@ -4,7 +4,7 @@
 //! and no more, so the hold follows their formula to the msat: the most that the model can cost,
 //! less 1 %, less the part of the context that this prompt leaves free, less the part of the
 //! output that `max_tokens` rules out. What the formula does not know (tool definitions, further
-//! choices, images, a fixed price) is added.
+//! prompts and choices, images, a fixed price) is added.
 //!
 //! The formula has a hole: where the output limit is not smaller than the context, or one of the
 //! two is unknown, the discounts can eat the whole sum and a long prompt would be served against
@@ -55,6 +55,8 @@ pub struct WorstCase {
     pub max_output: Option<u64>,
     /// Answers asked for. 0 counts as 1.
     pub choices: u64,
+    /// Inputs that the model reads one by one, each with its whole context. 0 counts as 1.
+    pub prompts: u64,
     /// Input tokens beside the characters that the network's estimate does not know of.
     pub more_tokens: u64,
     /// What it may consume beside text.
@@ -92,6 +94,11 @@ impl Limits {
     /// Whether the network's discounts, taken alone, leave what the request really asks for.
     fn discounts_are_sound(self) -> bool {
         matches!((self.context, self.max_completion), (Some(ctx), Some(most)) if most < ctx)
+    }
+
+    /// Most input tokens of this request: a context for each of its prompts.
+    fn input(self, shape: &WorstCase) -> u64 {
+        self.context.unwrap_or(DEFAULT_CONTEXT).saturating_mul(shape.prompts.max(1))
     }
 
     /// Tokens that the network reserves for the prompt.
@@ -220,21 +227,24 @@ impl Gate<'_> {
     }
 
     /// Input tokens to hold for: the conversation as far as there is `room`, and what comes on
-    /// top of it, together never more than the context.
+    /// top of it, together never more than the context. The network's formula knows of one prompt;
+    /// of several each may fill the context.
     fn held_prompt_tokens(&self, room: Decimal) -> Option<Decimal> {
+        let most = Decimal::from(self.limits.input(self.shape));
+        let room = if self.shape.prompts > 1 { most } else { room };
         let conversation = Decimal::from(self.shape.prompt_tokens()).min(room);
-        let context = Decimal::from(self.limits.context.unwrap_or(DEFAULT_CONTEXT));
         let all = conversation.checked_add(Decimal::from(self.shape.extra_tokens()))?;
-        Some(all.min(context))
+        Some(all.min(most))
     }
 
     /// What the estimated prompt and the longest answer cost, up to the discounted maximum.
     fn asked_for(&self) -> Option<Msat> {
-        let context = self.limits.context.unwrap_or(DEFAULT_CONTEXT);
         let input = self.shape.prompt_tokens().saturating_add(self.shape.extra_tokens());
+        let input = input.min(self.limits.input(self.shape));
         let output = times(self.limits.output(self.shape), self.prices.completion)?;
-        let asked = times(input.min(context), self.prices.prompt)?.checked_add(output)?;
+        let asked = times(input, self.prices.prompt)?.checked_add(output)?;
         let most = self.limits.maxima(self.prices)?.total.checked_mul(self.kept)?;
+        let most = times(self.shape.prompts.max(1), most)?;
         self.exchange.floor_msat(asked.min(most))
     }
 
@@ -257,7 +267,7 @@ fn static_worst_case(limits: Limits, prices: &Prices, shape: &WorstCase) -> Opti
     let most = limits.max_completion.unwrap_or(DEFAULT_COMPLETION);
     let answer = times(shape.max_output.unwrap_or(most), prices.completion)?;
     let input = match shape.demand.open_input {
-        true => limits.context.unwrap_or(DEFAULT_CONTEXT).max(shape.prompt_tokens()),
+        true => limits.input(shape).max(shape.prompt_tokens()),
         false => input,
     };
     let rest = [
@@ -272,9 +282,9 @@ fn static_worst_case(limits: Limits, prices: &Prices, shape: &WorstCase) -> Opti
 /// The dearest input and output price that this request can come to: the network's estimate knows no
 /// long inputs and no price of reasoning, and nobody knows how many characters are in a token, but one at
 /// least.
-fn tier_of(prices: &Prices, shape: &WorstCase, context: u64) -> (Decimal, Decimal) {
+fn tier_of(prices: &Prices, shape: &WorstCase, longest: u64) -> (Decimal, Decimal) {
     let counts = [shape.prompt_chars, shape.image_tokens, shape.extra_tokens(), shape.demand.audio_in];
-    let most = counts.iter().fold(0_u64, |sum, count| sum.saturating_add(*count)).min(context);
+    let most = counts.iter().fold(0_u64, |sum, count| sum.saturating_add(*count)).min(longest);
     let reached = prices.tiers.iter().filter(|tier| most > tier.above).map(|tier| &tier.prices);
     let all = || reached.clone().chain([prices]);
     // What is asked to be written to a cache need not be.
@@ -289,11 +299,11 @@ fn tier_of(prices: &Prices, shape: &WorstCase, context: u64) -> (Decimal, Decima
 /// written to a cache, or is none.
 fn beside_text(limits: Limits, prices: &Prices, shape: &WorstCase) -> Option<Decimal> {
     let demand = &shape.demand;
-    let context = limits.context.unwrap_or(DEFAULT_CONTEXT);
-    let input = shape.prompt_tokens().saturating_add(shape.extra_tokens()).min(context);
+    let longest = limits.input(shape);
+    let input = shape.prompt_tokens().saturating_add(shape.extra_tokens()).min(longest);
     let output = limits.output(shape).saturating_mul(shape.choices.max(1));
     let beyond = |price: Decimal, than: Decimal| price.checked_sub(than).map(|more| more.max(Decimal::ZERO));
-    let (dear_input, dear_output) = tier_of(prices, shape, context);
+    let (dear_input, dear_output) = tier_of(prices, shape, longest);
     let written = beyond(dear_input, prices.prompt)?;
     let longer = beyond(dear_output, prices.completion)?;
     let mut spoken = Decimal::ZERO;
@@ -315,7 +325,7 @@ fn beside_text(limits: Limits, prices: &Prices, shape: &WorstCase) -> Option<Dec
         times(input, written)?,
         times(output, spoken.max(longer))?,
         times(shape.image_tokens, beyond(prices.image_token(), dear_input)?)?,
-        times(demand.audio_in, prices.audio().max(prices.audio_cached()))?,
+        times(demand.audio_in.min(longest), prices.audio().max(prices.audio_cached()))?,
         times(demand.images_made, by_piece.max(by_token))?,
         times(into_pictures, prices.image_token())?,
         searches.max(times(demand.web_queries, prices.web_query.unwrap_or_default())?),

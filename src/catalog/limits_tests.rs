@@ -139,6 +139,42 @@ fn additions_by_hand() {
     assert_eq!(held(model, &card, &base), 5_000);
 }
 
+/// Each of several prompts may fill the context, which bounds all of them together.
+#[test]
+fn batches_by_hand() {
+    let card = card("0.000001", "0.000004");
+    let model = limits(100_000, 20_000);
+    let of = |prompts: u64, prompt_chars: u64| WorstCase { prompts, ..shape(prompt_chars, Some(0)) };
+    for (shape, expected) in [
+        // One prompt ends with its room, as the network reckons.
+        (of(0, 900_000), 79_200),
+        (of(1, 900_000), 79_200),
+        (of(3, 600_000), 200_000),
+        (of(3, 900_000), 300_000),
+        (of(3, u64::MAX), 300_000),
+        (WorstCase { extra_chars: u64::MAX, ..of(3, 300) }, 300_000),
+        (WorstCase { demand: Demand { open_input: true, ..Demand::default() }, ..of(3, 300) }, 300_000),
+        // Two answers to each of three prompts: 300 + 6 × 50 × 4.
+        (WorstCase { choices: 6, max_output: Some(50), ..of(3, 900) }, 300 + 1200),
+    ] {
+        assert_eq!(held(model, &card, &shape), expected, "{shape:?}");
+    }
+    // A model of which only the context is known, as those that make vectors: 36 × 8192.
+    let vectors = self::card("0.000001", "0");
+    let batch = WorstCase { more_tokens: 1_000_000, ..of(36, 3) };
+    assert_eq!(held(limits(8_192, 0), &vectors, &batch), 36 * 8_192);
+    assert_eq!(held(limits(8_192, 0), &vectors, &WorstCase { more_tokens: 100_000, ..batch }), 100_001);
+    // Also at the operator's own prices: 3 × 100000 × 0.001 sat.
+    let own = RateCard { exchange: Exchange::Sat, ..self::card("0.001", "0.003") };
+    let open = WorstCase { demand: Demand { open_input: true, ..Demand::default() }, ..of(3, 300) };
+    assert_eq!(held(model, &own, &open), 300_000);
+    // Sound of unknown length is no longer than the context.
+    let mut heard = self::card("0.000001", "0.000004");
+    heard.prices.audio = Some(decimal("0.000005"));
+    let sound = WorstCase { demand: Demand { audio_in: u64::MAX, ..Demand::default() }, ..of(1, 300) };
+    assert_eq!(held(model, &heard, &sound), 100 + 500_000);
+}
+
 /// gpt-4o-mini at 100,000 USD with the usual fees: 1055.25 sat for a USD.
 /// max_cost = 111616 × 1.5e-7 + 16384 × 6e-7 = 0.0265728 USD; × 0.99 = 0.026307072 USD
 /// = 27760.53… msat → 27760. Prompt: (111616 × 0.99 − 100) × 1.5e-7 = 0.0165599760 USD
@@ -306,9 +342,9 @@ proptest::proptest! {
         limits in any_limits(), card in any_card(),
         chars in 0u64..8_000_000, more_chars in 0u64..10_000,
         output in 0u64..500_000, more_output in 0u64..1_000,
-        extra_chars in 0u64..8_000_000, choices in 0u64..5,
+        extra_chars in 0u64..8_000_000, choices in 0u64..5, prompts in 0u64..5,
     ) {
-        let small = WorstCase { extra_chars, choices, ..shape(chars, Some(output)) };
+        let small = WorstCase { extra_chars, choices, prompts, ..shape(chars, Some(output)) };
         let base = held(limits, &card, &small);
         let longer = WorstCase { prompt_chars: chars + more_chars, ..small };
         proptest::prop_assert!(held(limits, &card, &longer) >= base);
@@ -319,6 +355,8 @@ proptest::proptest! {
         if limits != Limits::default() || output <= DEFAULT_COMPLETION {
             proptest::prop_assert!(held(limits, &card, &unlimited) >= base);
         }
+        let more = WorstCase { prompts: prompts + 1, ..small };
+        proptest::prop_assert!(held(limits, &card, &more) >= base);
         let heavier = WorstCase { extra_chars: extra_chars + more_chars, ..small };
         proptest::prop_assert!(held(limits, &card, &heavier) >= base);
     }

@@ -165,6 +165,8 @@ pub struct Shape {
     pub max_output: Option<u64>,
     /// How many answers were asked for (`n`), at least 1.
     pub choices: u64,
+    /// How many inputs were sent that a model reads one by one, each with its whole context. 0 counts as 1.
+    pub prompts: u64,
     /// Characters of all strings in the conversation, keys included.
     pub prompt_chars: u64,
     /// Characters of everything else that is sent to the model as input (tools, schemas).

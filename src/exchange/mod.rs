@@ -440,6 +440,7 @@ impl Exchange {
             images: shape.images,
             max_output: shape.max_output,
             choices: shape.choices,
+            prompts: shape.prompts,
             more_tokens: shape.given_tokens.saturating_add(shape.slack_tokens),
             demand: shape.demand,
         };

@@ -370,7 +370,7 @@ proptest! {
         let longest = max_completion.unwrap_or(unknown).min(context);
         let max_output = asked.map(|percent| share(longest, percent));
         let shape = WorstCase {
-            prompt_chars: chars, extra_chars: 0, image_tokens, images, max_output, choices, more_tokens,
+            prompt_chars: chars, extra_chars: 0, image_tokens, images, max_output, choices, prompts: 1, more_tokens,
             demand: Demand {
                 cache_writes: [CacheWrites::None, CacheWrites::Minutes, CacheWrites::Hour][usize::from(cache)],
                 audio_out: speaks, image_out: draws, images_made: made, tokens_per_image: 300,
