@@ -1,8 +1,8 @@
 //! The lens: a look at a few members of a JSON object, and edits that leave every other byte alone.
 //!
 //! [`Lens`] keeps the members as slices of the source, [`Patch`] splices other values into it, and
-//! [`Tokens`] walks through a value without building it. Nothing here decodes what it does not
-//! need: numbers keep their text, and a lone surrogate in a string is no error.
+//! [`Tokens`] walks through a value without building it, as [`Tally`] and `measure` do. Nothing here
+//! decodes what it does not need: numbers keep their text, and a lone surrogate in a string is no error.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,13 +11,15 @@ use std::ops::Range;
 use bytes::Bytes;
 use memchr::{memchr, memchr2};
 use serde::Serialize;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Pieces, vision};
+use super::Pieces;
 
-/// Containers within containers that are followed, as in `serde_json`.
-const MAX_DEPTH: usize = 128;
+/// Most members of an object, and most elements of an array of which a list is made. A list takes many
+/// times the room of what it lists, and is made before anybody has paid.
+pub const MAX_MEMBERS: usize = 50_000;
+pub const MAX_ELEMENTS: usize = 50_000;
 
 /// Why there is nothing to look at.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +31,8 @@ pub enum Unreadable {
     NotObject,
     #[error("it is nested too deeply")]
     TooDeep,
+    #[error("an object in it has more than {MAX_MEMBERS} members")]
+    TooMany,
 }
 
 /// The members of an object, in their order.
@@ -48,10 +52,10 @@ impl<'a> Lens<'a> {
             true => Unreadable::NotObject,
             false => Unreadable::Syntax(error.to_string()),
         })?;
-        Ok(Self { source, members })
+        Ok(Self { source, members: members.ok_or(Unreadable::TooMany)? })
     }
 
-    /// The same for a member's value; `None` when that is no object.
+    /// The same for a member's value; `None` when that is no object, or a huge one.
     #[must_use]
     pub fn of(value: &'a RawValue) -> Option<Self> {
         Self::parse(value.get().as_bytes()).ok()
@@ -100,8 +104,8 @@ impl<'a> Lens<'a> {
     }
 }
 
-/// What the parser collects for [`Lens`].
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+/// What the parser collects for [`Lens`]; nothing of an object that has too much.
+struct Members<'a>(Option<Vec<(Cow<'a, str>, &'a RawValue)>>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -116,9 +120,13 @@ impl<'de> Deserialize<'de> for Members<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::with_capacity(12);
                 while let Some((Key(key), value)) = map.next_entry()? {
+                    if members.len() >= MAX_MEMBERS {
+                        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                        return Ok(Members(None));
+                    }
                     members.push((key, value));
                 }
-                Ok(Members(members))
+                Ok(Members(Some(members)))
             }
         }
         deserializer.deserialize_map(Collect)
@@ -256,9 +264,11 @@ pub enum Token<'a> {
     Close,
     Key(&'a [u8]),
     Text(&'a [u8]),
+    /// A number, `true`, `false` or `null`.
+    Scalar(&'a [u8]),
 }
 
-/// Walks through a value, over everything but strings and brackets.
+/// Walks through a value, over everything that only separates.
 #[derive(Debug)]
 pub struct Tokens<'a>(&'a [u8]);
 
@@ -284,14 +294,30 @@ impl<'a> Tokens<'a> {
         let is_key = self.0.trim_ascii_start().first() == Some(&b':');
         Some(if is_key { Token::Key(text) } else { Token::Text(text) })
     }
+
+    /// What is neither a string nor a container.
+    fn scalar(&mut self) -> Option<Token<'a>> {
+        let end = self.0.iter().position(|byte| is_separator(*byte) || matches!(byte, b'}' | b']'));
+        let (scalar, rest) = self.0.split_at_checked(end.unwrap_or(self.0.len()))?;
+        self.0 = rest;
+        Some(Token::Scalar(scalar))
+    }
+}
+
+fn is_separator(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':')
 }
 
 impl<'a> Iterator for Tokens<'a> {
     type Item = Token<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let at = self.0.iter().position(|b| matches!(b, b'"' | b'{' | b'}' | b'[' | b']'))?;
-        let (found, rest) = self.0.get(at..)?.split_first()?;
+        let at = self.0.iter().position(|byte| !is_separator(*byte))?;
+        self.0 = self.0.get(at..)?;
+        let (found, rest) = self.0.split_first()?;
+        if !matches!(found, b'"' | b'{' | b'[' | b'}' | b']') {
+            return self.scalar();
+        }
         self.0 = rest;
         match found {
             b'"' => self.string(),
@@ -321,65 +347,9 @@ pub fn count_chars(text: &[u8]) -> u64 {
     u64::try_from(starts.saturating_sub(surplus)).unwrap_or(u64::MAX)
 }
 
-/// What a value amounts to as input of a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Volume {
-    /// Characters of all strings, keys included, without images and audio.
-    pub chars: u64,
-    pub images: u64,
-    pub image_tokens: u64,
-    /// Tokens of audio, at most.
-    pub audio_tokens: u64,
-    /// Files that lie in an account of the upstream's, by their id.
-    pub account_files: u64,
-    /// Marks at which a prompt cache is written, and whether one is to be kept for an hour.
-    pub cache_marks: u64,
-    pub is_cached_for_an_hour: bool,
-}
-
-impl Volume {
-    pub fn add(&mut self, other: Self) {
-        self.chars = self.chars.saturating_add(other.chars);
-        self.images = self.images.saturating_add(other.images);
-        self.image_tokens = self.image_tokens.saturating_add(other.image_tokens);
-        self.audio_tokens = self.audio_tokens.saturating_add(other.audio_tokens);
-        self.account_files = self.account_files.saturating_add(other.account_files);
-        self.cache_marks = self.cache_marks.saturating_add(other.cache_marks);
-        self.is_cached_for_an_hour |= other.is_cached_for_an_hour;
-    }
-
-    /// Counts a container that has been read to its end.
-    fn close(&mut self, frame: &Frame<'_>) {
-        let image = |volume: &mut Self, tokens: u64| {
-            volume.images = volume.images.saturating_add(1);
-            volume.image_tokens = volume.image_tokens.saturating_add(tokens);
-        };
-        if let Some(url) = frame.url {
-            image(self, vision::estimate_tokens(url, frame.low_detail));
-        }
-        if let Some(data) = frame.data {
-            match frame.medium() {
-                Medium::Image => image(self, vision::estimate_data_tokens(data)),
-                Medium::Audio => self.audio_tokens = self.audio_tokens.saturating_add(audio_tokens(data)),
-                Medium::Other => self.chars = self.chars.saturating_add(count_chars(data)),
-            }
-        }
-        if frame.is_linked_image() {
-            image(self, vision::UNSEEN_TOKENS);
-        }
-        self.account_files = self.account_files.saturating_add(u64::from(frame.has_file_id && frame.names_a_file()));
-    }
-}
-
-/// Tokens of audio in base64: 32 a second, at 8 kbit/s, which speech is hardly ever below.
-fn audio_tokens(base64: &[u8]) -> u64 {
-    let bytes = u64::try_from(base64.len()).unwrap_or(u64::MAX) / 4 * 3;
-    (bytes / 1000).saturating_add(1).saturating_mul(32)
-}
-
 /// A string as it stands between the quotes, without its escapes: what two parsers read alike must
 /// be recognised alike. Long ones are none of the words that are looked for.
-fn plain(text: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn plain(text: &[u8]) -> Cow<'_, [u8]> {
     if text.len() > MAX_WORD || memchr(b'\\', text).is_none() {
         return Cow::Borrowed(text);
     }
@@ -399,127 +369,72 @@ pub fn has_key(value: &RawValue, names: &[&str]) -> bool {
     })
 }
 
-enum Medium {
-    Image,
-    Audio,
-    Other,
+/// What an array holds, counted without a list of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub elements: u64,
+    /// Those that are neither strings nor containers.
+    pub scalars: u64,
+    /// Numbers at any depth.
+    pub numbers: u64,
 }
 
-/// An open container.
-#[derive(Default)]
-struct Frame<'a> {
-    /// The key that it is the value of.
-    name: Cow<'a, [u8]>,
-    /// An image's address, or the image in a data URI.
-    url: Option<&'a [u8]>,
-    low_detail: bool,
-    /// Base64 that stands alone, what it says it is, and its `type`.
-    data: Option<&'a [u8]>,
-    media: Cow<'a, [u8]>,
-    kind: Cow<'a, [u8]>,
-    has_link: bool,
-    has_file_id: bool,
-}
-
-impl<'a> Frame<'a> {
-    /// Takes what is no text of the conversation. Returns whether it did.
-    fn take(&mut self, key: &[u8], text: &'a [u8]) -> bool {
-        match key {
-            b"image_url" => self.url = Some(text),
-            b"url" if *self.name == *b"image_url" => self.url = Some(text),
-            b"data" => self.data = Some(text),
-            _ => {
-                match key {
-                    b"detail" => self.low_detail |= *plain(text) == *b"low",
-                    b"media_type" | b"mime_type" | b"mimeType" | b"format" => self.media = plain(text),
-                    b"type" => self.kind = plain(text),
-                    b"url" => self.has_link = true,
-                    b"file_id" => self.has_file_id = true,
-                    _ => {}
+impl Tally {
+    /// `None` when the value is no array.
+    #[must_use]
+    pub fn of(value: &RawValue) -> Option<Self> {
+        let mut tally = value.get().starts_with('[').then(Self::default)?;
+        let mut depth: usize = 0;
+        for token in Tokens::of(value) {
+            let is_value = !matches!(token, Token::Close | Token::Key(_));
+            tally.elements = tally.elements.saturating_add(u64::from(is_value && depth == 1));
+            match token {
+                Token::Open => depth = depth.saturating_add(1),
+                Token::Close => depth = depth.saturating_sub(1),
+                Token::Scalar(scalar) => {
+                    tally.scalars = tally.scalars.saturating_add(u64::from(depth == 1));
+                    let is_number = scalar.first().is_some_and(|first| !first.is_ascii_alphabetic());
+                    tally.numbers = tally.numbers.saturating_add(u64::from(is_number));
                 }
-                return false;
+                Token::Key(_) | Token::Text(_) => {}
             }
         }
-        true
-    }
-
-    fn medium(&self) -> Medium {
-        // JSON may write the slash with a backslash in front.
-        let starts = |prefix: &[u8]| self.media.starts_with(prefix);
-        if starts(b"image") {
-            Medium::Image
-        } else if starts(b"audio") || *self.name == *b"input_audio" {
-            Medium::Audio
-        } else {
-            Medium::Other
-        }
-    }
-
-    /// Anthropic's way to send an image by its address.
-    fn is_linked_image(&self) -> bool {
-        *self.name == *b"source" && *self.kind == *b"url" && self.has_link
-    }
-
-    fn names_a_file(&self) -> bool {
-        matches!(&*self.name, b"file" | b"source") || matches!(&*self.kind, b"input_file" | b"input_image")
+        Some(tally)
     }
 }
 
-/// Measures a value without building it.
-///
-/// # Errors
-/// When it is nested more than 128 levels deep.
-pub fn measure(value: &RawValue) -> Result<Volume, Unreadable> {
-    let mut volume = Volume::default();
-    let mut frames: Vec<Frame<'_>> = Vec::new();
-    let mut key = Cow::Borrowed(&b""[..]);
-    for token in Tokens::of(value) {
-        match token {
-            Token::Open if frames.len() >= MAX_DEPTH => return Err(Unreadable::TooDeep),
-            Token::Open => {
-                volume.cache_marks = volume.cache_marks.saturating_add(u64::from(*key == *b"cache_control"));
-                frames.push(Frame { name: std::mem::take(&mut key), ..Frame::default() });
-            }
-            Token::Close => {
-                if let Some(frame) = frames.pop() {
-                    volume.close(&frame);
-                }
-                key = Cow::default();
-            }
-            Token::Key(text) => {
-                volume.chars = volume.chars.saturating_add(count_chars(text));
-                key = plain(text);
-            }
-            Token::Text(text) => {
-                let frame = frames.last_mut();
-                let is_in_mark = frame.as_ref().is_some_and(|frame| *frame.name == *b"cache_control");
-                volume.is_cached_for_an_hour |= is_in_mark && *key == *b"ttl" && *plain(text) == *b"1h";
-                if !frame.is_some_and(|frame| frame.take(&key, text)) {
-                    volume.chars = volume.chars.saturating_add(count_chars(text));
-                }
-            }
-        }
-    }
-    Ok(volume)
-}
-
-/// How many numbers a value holds that has no strings in it, as prompts of tokens do.
-#[must_use]
-pub fn count_numbers(value: &RawValue) -> u64 {
-    let mut count: u64 = 0;
-    let mut inside = false;
-    for byte in value.get().bytes() {
-        let is_part = byte.is_ascii_digit() || (inside && matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
-        count = count.saturating_add(u64::from(is_part && !inside));
-        inside = is_part;
-    }
-    count
-}
-
-/// The elements of an array; `None` when it is none.
+/// The elements of an array; `None` when it is none, or a huge one.
 #[must_use]
 pub fn elements(value: &RawValue) -> Option<Vec<&RawValue>> {
-    serde_json::from_str(value.get()).ok()
+    serde_json::from_str(value.get()).ok().map(|Elements(elements)| elements)
+}
+
+/// What the parser collects for [`elements`].
+struct Elements<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Elements<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Elements<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = array.next_element()? {
+                    if elements.len() >= MAX_ELEMENTS {
+                        return Err(serde::de::Error::custom("too many elements"));
+                    }
+                    elements.push(element);
+                }
+                Ok(Elements(elements))
+            }
+        }
+        deserializer.deserialize_seq(Collect)
+    }
 }
 
 /// An object with edits; `None` when it is none, or nothing changed.
@@ -581,38 +496,51 @@ mod tests {
     }
 
     #[test]
-    fn characters_are_counted() {
-        for (text, chars) in [
-            (r#""abc""#, 3),
-            (r#""äöü€😀""#, 5),
-            (r#""a\nb\"\\""#, 5),
-            (r#""\u00e4\ud83d\ude00\uD83D\uDE00""#, 3),
-            (r#""\ud83d""#, 1),
-            (r#"{"role":"user","content":["x",{"y":1.5,"z":null}]}"#, 18),
-            ("[1,2,true]", 0),
-            (r#"{ "a" : "b:" }"#, 3),
-        ] {
-            assert_eq!(measure(raw(text)).unwrap().chars, chars, "{text}");
-        }
-        let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-        assert!(measure(raw(&deep(128))).is_ok());
-        assert_eq!(measure(raw(&deep(129))), Err(Unreadable::TooDeep));
-        assert!(measure(raw(&deep(100_000))).is_err());
+    fn every_kind_of_value_is_walked_over() {
+        let tokens: Vec<Token<'_>> = Tokens::of(raw(r#"{ "a" : [-1.5e3,null , "b:"], "c":true}"#)).collect();
+        assert_eq!(
+            tokens,
+            [
+                Token::Open,
+                Token::Key(b"a"),
+                Token::Open,
+                Token::Scalar(b"-1.5e3"),
+                Token::Scalar(b"null"),
+                Token::Text(b"b:"),
+                Token::Close,
+                Token::Key(b"c"),
+                Token::Scalar(b"true"),
+                Token::Close,
+            ]
+        );
+        assert_eq!(Tokens::of(raw("7")).collect::<Vec<_>>(), [Token::Scalar(b"7")]);
     }
 
     #[test]
-    fn images_are_counted_as_images() {
-        for (text, chars, images, tokens) in [
-            (r#"[{"type":"image_url","image_url":{"url":"https://x/y.png"}},"text"]"#, 29, 1, 85),
-            (r#"[{"type":"input_image","image_url":"https://x/y.png"},"text"]"#, 28, 1, 85),
-            (r#"{"image_url":{"url":"data:image/png;base64,?","detail":"low"}}"#, 21, 1, 85),
-            (r#"{"url":"https://x"}"#, 12, 0, 0),
-            // However its key is spelled.
-            (r#"{"image\u005furl":{"u\u0072l":"https://x/y.png"}}"#, 12, 1, 85),
+    fn arrays_are_tallied() {
+        for (text, expected) in [
+            ("[]", Some((0, 0, 0))),
+            ("[1, 2,null]", Some((3, 3, 2))),
+            (r#"["1","2"]"#, Some((2, 0, 0))),
+            (r#"[[1,-2.5e+3],[3],"4",{"a":[5,6]}]"#, Some((4, 0, 5))),
+            ("{}", None),
+            (r#""[1]""#, None),
         ] {
-            let volume = measure(raw(text)).unwrap();
-            assert_eq!((volume.chars, volume.images, volume.image_tokens), (chars, images, tokens), "{text}");
+            let tally = Tally::of(raw(text)).map(|tally| (tally.elements, tally.scalars, tally.numbers));
+            assert_eq!(tally, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn lists_have_an_end() {
+        let array = |elements: usize| format!("[{}0]", "0,".repeat(elements - 1));
+        let object = |members: usize| format!("{{{}\"a\":0}}", "\"a\":0,".repeat(members - 1));
+        assert_eq!(elements(raw(&array(MAX_ELEMENTS))).unwrap().len(), MAX_ELEMENTS);
+        assert!(elements(raw(&array(MAX_ELEMENTS + 1))).is_none());
+        assert!(Lens::parse(object(MAX_MEMBERS).as_bytes()).is_ok());
+        assert_eq!(Lens::parse(object(MAX_MEMBERS + 1).as_bytes()).unwrap_err(), Unreadable::TooMany);
+        let broken = object(MAX_MEMBERS + 1).replace('}', "");
+        assert!(matches!(Lens::parse(broken.as_bytes()), Err(Unreadable::Syntax(_))));
     }
 
     #[test]

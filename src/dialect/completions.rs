@@ -49,8 +49,8 @@ impl Dialect for Completions {
         };
         // `best_of` answers are made and billed, `n` of them are shown.
         let each = fields::read_choices(&lens)?.max(fields::read_limit(&lens, "best_of")?.unwrap_or(1));
-        let prompts = fields::prompts(fields::required(&lens, "prompt")?, "prompt", &mut shape)?;
-        shape.choices = prompts.saturating_mul(each);
+        fields::prompts(fields::required(&lens, "prompt")?, "prompt", &mut shape)?;
+        shape.choices = shape.prompts.max(1).saturating_mul(each);
         if shape.choices > MAX_ANSWERS {
             return Err(field(format!("prompts times answers must be at most {MAX_ANSWERS}")));
         }
@@ -74,5 +74,27 @@ impl Dialect for Completions {
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
         Box::new(ChatMeter::new(shape, KIND))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_to_every_prompt_is_counted() {
+        for (members, prompts, choices) in [
+            (r#""prompt":"hi""#, 0, 1),
+            (r#""prompt":"hi","n":2,"best_of":5"#, 0, 5),
+            (r#""prompt":["hi","you","they"],"n":2"#, 3, 6),
+            (r#""prompt":[[1,2],[3]],"best_of":4"#, 2, 8),
+            (r#""prompt":[1,2,3],"n":2"#, 1, 2),
+        ] {
+            let body = Bytes::from(format!(r#"{{"model":"m","max_tokens":9,{members}}}"#));
+            let shape = Completions.read(&Request::of(&body)).unwrap();
+            assert_eq!((shape.prompts, shape.choices), (prompts, choices), "{members}");
+        }
+        let many = format!(r#"{{"model":"m","prompt":[{}"x"],"n":2}}"#, r#""x","#.repeat(1024));
+        assert!(Completions.read(&Request::of(&Bytes::from(many))).is_err());
     }
 }

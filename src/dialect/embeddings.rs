@@ -17,6 +17,9 @@ const READ: [&str; 3] = ["model", "input", "stream"];
 /// What the model never sees.
 const NOT_INPUT: [&str; 4] = ["model", "user", "encoding_format", "dimensions"];
 
+/// What an element of the input says that it is, if not a text.
+const SEEN: [&str; 7] = ["image", "image_url", "image_base64", "video", "audio", "pdf", "bytes"];
+
 impl Dialect for Embeddings {
     fn path(&self) -> &'static str {
         "embeddings"
@@ -36,6 +39,8 @@ impl Dialect for Embeddings {
         fields::prompts(input, "input", &mut shape)?;
         fields::measure(&lens, &["input"], &NOT_INPUT, &mut shape)?;
         fields::bound_by_bytes(input, &mut shape);
+        // Some models make vectors of what they are sent the address of, and count what they find there.
+        shape.demand.open_input |= body::has_key(input, &SEEN);
         Ok(shape)
     }
 
@@ -71,4 +76,42 @@ impl Dialect for Embeddings {
 
 fn input_only(usage: Usage) -> Usage {
     Usage { output: 0, reasoning: 0, audio_out: 0, image_out: 0, ..usage }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(input: &str) -> Result<Shape, BadRequest> {
+        let body = Bytes::from(format!(r#"{{"model":"m","input":{input}}}"#));
+        Embeddings.read(&Request::of(&body))
+    }
+
+    #[test]
+    fn every_input_is_counted() {
+        for (input, prompts, given, slack) in [
+            (r#""hi""#, 0, 0, 4),
+            (r#"["hi"]"#, 1, 0, 6),
+            (r#"["hi","you"]"#, 2, 0, 12),
+            // Tokens count as such, and are not counted as text beside.
+            ("[1,22,333]", 1, 3, 0),
+            ("[[1,22],[333],[4]]", 3, 4, 0),
+            // A mixture is as many as it has elements, with all its text and all its numbers.
+            (r#"["7",[1,22]]"#, 2, 2, 12),
+            (r#"[1,"7"]"#, 2, 1, 7),
+            (r#"[{"text":"hi"}]"#, 1, 0, 15),
+        ] {
+            let shape = read(input).unwrap();
+            assert_eq!((shape.prompts, shape.given_tokens, shape.slack_tokens), (prompts, given, slack), "{input}");
+            assert!(!shape.demand.open_input, "{input}");
+        }
+        for input in ["[]", "{}", "7", "null"] {
+            assert!(matches!(read(input), Err(BadRequest::Field(_))), "{input}");
+        }
+        assert!(read(r#"[{"image":"https://x/y.png"}]"#).unwrap().demand.open_input);
+        let long = read(&format!("[{}0]", "50000,".repeat(999_999))).unwrap();
+        assert_eq!((long.prompts, long.given_tokens, long.prompt_chars), (1, 1_000_000, 0));
+        let many = read(&format!("[{}\"\"]", "\"\",".repeat(999_999))).unwrap();
+        assert_eq!(many.prompts, 1_000_000);
+    }
 }

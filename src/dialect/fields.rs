@@ -3,7 +3,8 @@
 
 use serde_json::value::RawValue;
 
-use super::body::{self, Lens, Patch, Unreadable, Volume};
+use super::body::{self, Lens, Patch, Tally, Unreadable};
+use super::measure::{self, Volume};
 use super::{BadRequest, Pieces, Shape};
 use crate::money::{CacheWrites, Service, Wanted};
 
@@ -129,7 +130,7 @@ pub(super) fn measure(
 ) -> Result<Volume, BadRequest> {
     let mut volume = Volume::default();
     for value in prompt.iter().filter_map(|name| lens.present(name)) {
-        volume.add(body::measure(value).map_err(unreadable)?);
+        volume.add(measure::conversation(value).map_err(unreadable)?);
     }
     if volume.account_files > 0 {
         return Err(field("Files are not sold here: send the content itself instead of a file_id"));
@@ -138,9 +139,10 @@ pub(super) fn measure(
     shape.images = volume.images;
     shape.image_tokens = volume.image_tokens;
     shape.demand.audio_in = volume.audio_tokens;
+    shape.demand.open_input |= volume.is_open;
     let is_input = |name: &str| !not_input.contains(&name) && !prompt.contains(&name);
-    for (_, value) in lens.members().filter(|(name, _)| is_input(name)) {
-        let more = body::measure(value).map_err(unreadable)?;
+    for (name, value) in lens.members().filter(|(name, _)| is_input(name)) {
+        let more = measure::definitions(name, value).map_err(unreadable)?;
         shape.extra_chars = shape.extra_chars.saturating_add(more.chars);
         volume.cache_marks = volume.cache_marks.saturating_add(more.cache_marks);
         volume.is_cached_for_an_hour |= more.is_cached_for_an_hour;
@@ -153,24 +155,33 @@ pub(super) fn measure(
     Ok(volume)
 }
 
-/// Text that is counted in full: no tokenizer makes more tokens of a text than it has bytes.
+/// Text that is counted in full: no tokenizer makes more tokens of a text than it has bytes. Tokens that are
+/// given as such are counted already.
 pub(super) fn bound_by_bytes(value: &RawValue, shape: &mut Shape) {
-    let bytes = u64::try_from(value.get().len()).unwrap_or(u64::MAX);
-    shape.slack_tokens = shape.slack_tokens.saturating_add(bytes);
+    if shape.given_tokens > 0 && !value.get().contains('"') {
+        return;
+    }
+    shape.slack_tokens = shape.slack_tokens.saturating_add(size(value.get()));
 }
 
-/// Prompts: a text, texts, tokens as numbers, or several of these. Returns how many they are.
-pub(super) fn prompts(value: &RawValue, name: &str, shape: &mut Shape) -> Result<u64, BadRequest> {
+/// Bytes of a text.
+pub(super) fn size(text: &str) -> u64 {
+    u64::try_from(text.len()).unwrap_or(u64::MAX)
+}
+
+/// Prompts: a text, texts, tokens as numbers, or several of these. Counts how many they are.
+pub(super) fn prompts(value: &RawValue, name: &str, shape: &mut Shape) -> Result<(), BadRequest> {
     let wrong = || field(format!("{name} must be a string, or an array of strings or of tokens, and not empty"));
-    let Some(elements) = body::elements(value) else {
-        return if value.get().starts_with('"') { Ok(1) } else { Err(wrong()) };
+    let Some(tally) = Tally::of(value) else {
+        return if value.get().starts_with('"') { Ok(()) } else { Err(wrong()) };
     };
-    let first = elements.first().ok_or_else(wrong)?.get();
-    if !first.starts_with('"') {
-        shape.given_tokens = body::count_numbers(value);
+    if tally.elements == 0 {
+        return Err(wrong());
     }
-    let is_flat = first.starts_with(|c: char| c.is_ascii_digit());
-    Ok(if is_flat { 1 } else { u64::try_from(elements.len()).unwrap_or(u64::MAX) })
+    shape.given_tokens = tally.numbers;
+    // Tokens alone are one prompt.
+    shape.prompts = if tally.scalars == tally.elements { 1 } else { tally.elements };
+    Ok(())
 }
 
 /// The `stream_options` of the client, with usage reports switched on.
@@ -239,7 +250,7 @@ pub(super) fn with_model(body: &bytes::Bytes, shown: &str, model: &str) -> Resul
 /// The `type` of each tool.
 pub(super) fn tools(lens: &Lens<'_>) -> Result<Vec<String>, BadRequest> {
     let Some(value) = lens.present("tools") else { return Ok(Vec::new()) };
-    let tools = body::elements(value).ok_or_else(|| field("tools must be an array"))?;
+    let tools = body::elements(value).ok_or_else(|| field("tools must be an array, and not a huge one"))?;
     let kind = |tool| {
         let tool = Lens::of(tool).ok_or_else(|| field("A tool must be an object"))?;
         once(&tool, &["type"])?;
@@ -262,7 +273,8 @@ pub(super) fn renamed(body: &bytes::Bytes, model: &str) -> bytes::Bytes {
 /// Whether a word is in a list of words; letters may be of either case.
 pub(super) fn lists(lens: &Lens<'_>, name: &str, word: &str) -> Result<bool, BadRequest> {
     let Some(value) = lens.present(name) else { return Ok(false) };
-    let words: Vec<String> =
-        serde_json::from_str(value.get()).map_err(|_| field(format!("{name} must be an array of strings")))?;
+    let words: Option<Vec<String>> =
+        body::elements(value).and_then(|words| words.into_iter().map(body::string).collect());
+    let words = words.ok_or_else(|| field(format!("{name} must be an array of strings")))?;
     Ok(words.iter().any(|listed| listed.eq_ignore_ascii_case(word)))
 }

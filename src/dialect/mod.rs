@@ -15,6 +15,7 @@ mod fields;
 mod follow;
 mod gemini;
 mod images;
+mod measure;
 mod messages;
 mod moderations;
 mod multipart;

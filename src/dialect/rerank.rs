@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::body::{self, Lens, Patch};
+use super::body::{Lens, Patch, Tally};
 use super::fields::{self, field, unreadable};
 use super::reading::{count, error_of, failed, part};
 use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, receipt, whole};
@@ -37,16 +37,16 @@ impl Dialect for Rerank {
         fields::text(&lens, "query")?;
         let query = fields::required(&lens, "query")?;
         let documents = fields::required(&lens, "documents")?;
-        let all = body::elements(documents).filter(|all| !all.is_empty());
+        let all = Tally::of(documents).filter(|all| all.elements > 0);
         let all = all.ok_or_else(|| field("documents must be an array, and not empty"))?;
-        let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
-        let chunks = size(documents.get().len()) / BYTES_PER_DOCUMENT;
-        let most = size(all.len()).saturating_add(chunks);
+        let bytes = fields::size(documents.get());
+        let most = all.elements.saturating_add(bytes / BYTES_PER_DOCUMENT);
+        shape.prompts = most;
         shape.demand.queries = most.div_ceil(DOCUMENTS_PER_UNIT);
         fields::measure(&lens, &["query", "documents"], &["model", "top_n", "return_documents"], &mut shape)?;
         // The query is read beside every document.
-        let queries = size(query.get().len()).saturating_mul(most);
-        shape.slack_tokens = queries.saturating_add(size(documents.get().len()));
+        let queries = fields::size(query.get()).saturating_mul(most);
+        shape.slack_tokens = queries.saturating_add(bytes);
         Ok(shape)
     }
 
@@ -87,5 +87,26 @@ impl Dialect for Rerank {
 
     fn meter(&self, _: &Shape) -> Box<dyn Meter> {
         Box::new(whole::Unstreamed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_is_counted_beside_every_document() {
+        let long = "x".repeat(5_000);
+        for (documents, pairs, queries) in [
+            (r#"["a","b"]"#.to_owned(), 2, 1),
+            (format!("[{}\"a\"]", "\"a\",".repeat(100)), 101, 2),
+            // A long document is read in pieces.
+            (format!("[\"{long}\"]"), 11, 1),
+        ] {
+            let body = Bytes::from(format!(r#"{{"model":"m","query":"why","documents":{documents}}}"#));
+            let shape = Rerank.read(&Request::of(&body)).unwrap();
+            assert_eq!((shape.prompts, shape.demand.queries), (pairs, queries), "{pairs}");
+            assert_eq!(shape.slack_tokens, 5 * pairs + documents.len() as u64, "{pairs}");
+        }
     }
 }

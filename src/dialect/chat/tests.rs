@@ -118,7 +118,7 @@ fn a_request_is_read() {
             max_output: Some(9),
             choices: 2,
             prompt_chars: 54,
-            extra_chars: 20,
+            extra_chars: 36,
             images: 1,
             image_tokens: 85,
             needs: [Feature::Streaming, Feature::Tools, Feature::Vision].into_iter().collect(),

@@ -103,10 +103,8 @@ impl Dialect for Embed {
         fields::once(&lens, &[name, "model"])?;
         refuse_files(&lens)?;
         let content = fields::required(&lens, name)?;
-        if self.is_batch && !body::is_filled_array(content) {
-            return Err(field("requests must be an array, and not empty"));
-        }
-        let mut shape = Shape { model: model(request)?, max_output: Some(0), choices: 1, ..Shape::default() };
+        let prompts = if self.is_batch { batch(content)? } else { 1 };
+        let mut shape = Shape { model: model(request)?, max_output: Some(0), choices: 1, prompts, ..Shape::default() };
         fields::measure(&lens, &[name], &["model", "taskType", "outputDimensionality"], &mut shape)?;
         fields::bound_by_bytes(content, &mut shape);
         Ok(shape)
@@ -132,6 +130,12 @@ impl Dialect for Embed {
     fn meter(&self, _: &Shape) -> Box<dyn Meter> {
         Box::new(whole::Unstreamed)
     }
+}
+
+/// How many requests there are.
+fn batch(requests: &RawValue) -> Result<u64, BadRequest> {
+    let count = body::elements(requests).and_then(|all| u64::try_from(all.len()).ok()).filter(|count| *count > 0);
+    count.ok_or_else(|| field("requests must be an array, not empty, and not huge"))
 }
 
 fn rename(lens: &Lens<'_>, patch: &mut Patch<'_, '_>, model: &str) {

@@ -212,7 +212,9 @@ fn embeddings_and_counts_name_the_upstreams_model() {
     );
     let request = Request { model: Some("m"), ..Request::of(&batch) };
     let shape = BATCH.read(&request).unwrap();
-    assert_eq!((shape.max_output, shape.slack_tokens > 10), (Some(0), true));
+    assert_eq!((shape.max_output, shape.slack_tokens > 10, shape.prompts), (Some(0), true, 2));
+    let none = of(r#"{"requests":[]}"#);
+    assert!(BATCH.read(&Request { model: Some("m"), ..Request::of(&none) }).is_err());
     let ask = BATCH.forward(&request, &shape, "up").unwrap();
     assert_eq!(ask.path, "models/up:batchEmbedContents");
     assert_eq!(

@@ -36,7 +36,12 @@ fn a_request_is_read() {
         assert_eq!(shape.demand.cache_writes, writes, "{mark}");
         let shape = read(&format!(r#","tools":[{{"name":"f","cache_control":{mark}}}]"#)).unwrap();
         assert_eq!(shape.demand.cache_writes, writes, "{mark}");
+        let shape = read(&format!(r#","cache_control":{mark}"#)).unwrap();
+        assert_eq!(shape.demand.cache_writes, writes, "{mark}");
     }
+    let document = r#"{"type":"document","source":{"type":"url","url":"https://x/y.pdf"}}"#;
+    let linked = read(&format!(r#","system":[{document}]"#)).unwrap();
+    assert_eq!((linked.demand.open_input, linked.images, linked.needs.has(Feature::Vision)), (true, 0, false));
     let searching = read(r#","tools":[{"type":"web_search_20250305","name":"web_search","max_uses":4}]"#).unwrap();
     assert_eq!((searching.demand.web_searches, searching.demand.open_input), (4, true));
     for members in [

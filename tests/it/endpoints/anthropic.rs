@@ -38,6 +38,21 @@ async fn messages_are_charged_to_the_msat_whole_and_streamed() {
             100 + 40 + 250 + 200 + 1000,
         ),
         (
+            "a cache that all of it goes to, for an hour",
+            with(ask(), json!({ "system": "s".repeat(600), "cache_control": { "type": "ephemeral", "ttl": "1h" } })),
+            json!({ "input_tokens": 0, "cache_creation_input_tokens": 210, "cache_creation": { "ephemeral_1h_input_tokens": 210 }, "output_tokens": 200 }),
+            4200 + 4000,
+        ),
+        (
+            "a document that lies elsewhere",
+            with(
+                ask(),
+                json!({ "messages": [{ "role": "user", "content": [{ "type": "document", "source": { "type": "url", "url": "https://x/y.pdf" } }] }] }),
+            ),
+            json!({ "input_tokens": 9000, "output_tokens": 50 }),
+            90_000 + 1000,
+        ),
+        (
             "searches",
             searching,
             json!({ "input_tokens": 1000, "output_tokens": 50, "server_tool_use": { "web_search_requests": 2 } }),

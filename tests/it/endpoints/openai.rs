@@ -68,6 +68,13 @@ async fn embeddings_are_charged_by_their_input_alone() {
     world.next(&json!({ "object": "list", "data": [{ "embedding": [0] }], "usage": { "prompt_tokens": 3000, "total_tokens": 3000 } }));
     let answer = world.charged("dense", world.post("/v1/embeddings", &json!({ "model": MODEL, "input": dense }))).await;
     assert_eq!(answer.msat, 30_000);
+    // Each of several texts may fill the context of 10,000.
+    let texts = vec!["語".repeat(3000); 12];
+    world.next(
+        &json!({ "data": [{ "embedding": [0] }], "usage": { "prompt_tokens": 108_000, "total_tokens": 108_000 } }),
+    );
+    let answer = world.charged("texts", world.post("/v1/embeddings", &json!({ "model": MODEL, "input": texts }))).await;
+    assert_eq!(answer.msat, 1_080_000);
     // Without a report: four characters a token. Output that is claimed is not billed.
     world.next(&json!({ "data": [{ "embedding": [0] }] }));
     let ask = json!({ "model": MODEL, "input": "x".repeat(400) });
