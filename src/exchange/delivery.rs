@@ -6,7 +6,7 @@
 //! client's hands.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -21,11 +21,11 @@ use tracing::Instrument as _;
 use super::{Reply, Timing, Whole};
 use crate::clock::SharedClock;
 use crate::dialect::Receipt;
-use crate::failure::Failure;
+use crate::failure::{Failure, Funds};
 use crate::wallet::Change;
 
 /// A buffered answer beyond this streams live after all; its change is fetched.
-const MAX_BUFFERED: usize = 32 * 1024 * 1024;
+pub(super) const MAX_BUFFERED: usize = 32 * 1024 * 1024;
 
 /// A comment, which is no event (HTML, server-sent events).
 const PING: &[u8] = b": ping\n\n";
@@ -57,6 +57,8 @@ struct Shared {
     lane: Mutex<Option<Lane>>,
     /// When the client last asked for more, in ms.
     touched_ms: AtomicI64,
+    /// The node's own task reads it. That task cannot stall, and nobody would wake it if the pump were taken from it.
+    at_home: AtomicBool,
     /// Of the request's hold.
     hold: i64,
 }
@@ -123,6 +125,13 @@ impl Beat {
     }
 }
 
+impl Shared {
+    /// Whether it is in the hands of a client who has not read since `before_ms`.
+    fn is_stalled(&self, before_ms: i64) -> bool {
+        !self.at_home.load(Ordering::Acquire) && self.touched_ms.load(Ordering::Relaxed) < before_ms
+    }
+}
+
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Shared")
@@ -150,7 +159,8 @@ impl Deliveries {
         let (out, pieces) = mpsc::channel(1);
         let lane = Lane { pump: Some(Box::pin(pump(out).in_current_span())), failure: None, pieces };
         let touched_ms = AtomicI64::new(clock.now_ms());
-        let shared = Arc::new(Shared { lane: Mutex::new(Some(lane)), touched_ms, hold: form.hold });
+        let at_home = AtomicBool::new(false);
+        let shared = Arc::new(Shared { lane: Mutex::new(Some(lane)), touched_ms, at_home, hold: form.hold });
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.len() == running.capacity() {
             running.retain(|delivery| delivery.strong_count() > 0);
@@ -164,19 +174,19 @@ impl Deliveries {
     /// Takes the pumps of deliveries whose client has not read since `before_ms`, and finishes
     /// them without it. Returns how many.
     pub fn take_stalled(&self, tracker: &TaskTracker, before_ms: i64) -> usize {
-        self.take(tracker, |delivery| delivery.touched_ms.load(Ordering::Relaxed) < before_ms)
+        self.take(tracker, before_ms, |_| true)
     }
 
     /// The same, of the request with this hold alone.
     pub(super) fn take_unread(&self, tracker: &TaskTracker, hold: i64, before_ms: i64) {
-        self.take(tracker, |one| one.hold == hold && one.touched_ms.load(Ordering::Relaxed) < before_ms);
+        self.take(tracker, before_ms, |one| one.hold == hold);
     }
 
-    fn take(&self, tracker: &TaskTracker, is_meant: impl Fn(&Shared) -> bool) -> usize {
+    fn take(&self, tracker: &TaskTracker, before_ms: i64, is_meant: impl Fn(&Shared) -> bool) -> usize {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|delivery| delivery.strong_count() > 0);
         let stalled: Vec<Arc<Shared>> =
-            running.iter().filter_map(Weak::upgrade).filter(|delivery| is_meant(delivery)).collect();
+            running.iter().filter_map(Weak::upgrade).filter(|one| is_meant(one) && one.is_stalled(before_ms)).collect();
         drop(running);
         stalled.iter().filter(|delivery| finish_alone(delivery, tracker)).count()
     }
@@ -211,9 +221,10 @@ impl Delivery {
 
     /// Runs until there is something to send. A pump that fails before that is a plain failure.
     pub(super) async fn begin(&mut self) -> Result<(), Failure> {
+        self.shared.at_home.store(true, Ordering::Release);
         match std::future::poll_fn(|cx| self.poll_piece(cx)).await {
             Some(Ok(first)) => {
-                self.head = Some(first);
+                self.leave_home(first);
                 Ok(())
             }
             Some(Err(_)) | None => Err(self.failure()),
@@ -222,16 +233,17 @@ impl Delivery {
 
     /// Runs to the end and buffers; an answer too large to buffer streams after all.
     pub(super) async fn collect(mut self) -> Result<Reply, Failure> {
+        self.shared.at_home.store(true, Ordering::Release);
         let mut body = BytesMut::new();
         let mut bill = None;
         while let Some(piece) = std::future::poll_fn(|cx| self.poll_piece(cx)).await {
             match piece {
                 Ok(Out::Data(bytes)) => body.extend_from_slice(&bytes),
                 Ok(Out::Settled { receipt, change }) => bill = Some((receipt, change)),
-                Err(Aborted) => return Err(Failure::internal()),
+                Err(Aborted) => return Err(self.failure()),
             }
             if body.len() > MAX_BUFFERED && bill.is_none() {
-                self.head = Some(Out::Data(body.freeze()));
+                self.leave_home(Out::Data(body.freeze()));
                 return Ok(Reply::Stream(self));
             }
         }
@@ -244,9 +256,19 @@ impl Delivery {
         }
     }
 
+    /// From now on its client reads it, `first` before all.
+    fn leave_home(&mut self, first: Out) {
+        self.head = Some(first);
+        self.shared.touched_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+        self.shared.at_home.store(false, Ordering::Release);
+    }
+
+    /// Why there is nothing to send. Where that is not known, a token may have been redeemed: it must not be called
+    /// untouched.
     fn failure(&self) -> Failure {
         let mut lane = self.shared.lane.lock().unwrap_or_else(PoisonError::into_inner);
-        lane.as_mut().and_then(|lane| lane.failure.take()).unwrap_or_else(Failure::internal)
+        let told = lane.as_mut().and_then(|lane| lane.failure.take());
+        told.unwrap_or_else(|| Failure::internal().funds(Funds::Claimable))
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Out, Aborted>>> {

@@ -23,6 +23,7 @@ mod announcements;
 mod audit;
 mod backup;
 mod bearer;
+mod buffered;
 mod cdk_conformance;
 mod cdk_db;
 mod crash;

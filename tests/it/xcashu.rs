@@ -31,7 +31,7 @@ fn answer_with(prompt: u64, output: u64) -> Script {
     }
 }
 
-fn header<'a>(answer: &'a reqwest::Response, name: &str) -> Option<&'a str> {
+pub fn header<'a>(answer: &'a reqwest::Response, name: &str) -> Option<&'a str> {
     answer.headers().get(name).map(|value| value.to_str().expect("text"))
 }
 
@@ -41,7 +41,7 @@ async fn claim(url: &str, token: &str) -> reqwest::Response {
 }
 
 /// Asks for change until it is there: the request that owes it may still be running.
-async fn claimed(url: &str, token: &str) -> String {
+pub async fn claimed(url: &str, token: &str) -> String {
     for _ in 0..500 {
         let answer = claim(url, token).await;
         match answer.status().as_u16() {
@@ -61,7 +61,7 @@ async fn claimed(url: &str, token: &str) -> String {
 }
 
 /// Waits until the upstream has been asked so often.
-async fn asked(upstream: &Upstream, times: usize) {
+pub async fn asked(upstream: &Upstream, times: usize) {
     for _ in 0..500 {
         if upstream.seen().len() >= times {
             return;
@@ -72,7 +72,7 @@ async fn asked(upstream: &Upstream, times: usize) {
 }
 
 /// Checks that change, what stays on the account, and cost are what was paid, and redeems it.
-async fn adds_up(node: &TestNode, payee: &Purse, token: &str, change: &str, cost_msat: u64) {
+pub async fn adds_up(node: &TestNode, payee: &Purse, token: &str, change: &str, cost_msat: u64) {
     let paid_msat = face(token) * 1000;
     let change_msat = payee.receive(change).await.expect("the change is good") * 1000;
     let (rest_msat, held, spent) = node.balance(&account_key(token)).await;
