@@ -255,11 +255,11 @@ pub(super) fn change_comment(token: &str) -> String {
 
 /// Settles a complete answer; then, and only then, its end goes out.
 async fn finish(job: Box<Job>, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
-    let request_id = job.request_id.clone();
+    let (request_id, has_comments) = (job.request_id.clone(), !job.shape.as_array);
     match job.settle(meter.reading()).await {
         Ok(settled) => {
             let mut last = BytesMut::from(&meter.closing(&settled.receipt)[..]);
-            if let Some(Change::Token { token, .. }) = &settled.change {
+            if let (Some(Change::Token { token, .. }), true) = (&settled.change, has_comments) {
                 last.extend_from_slice(change_comment(token).as_bytes());
             }
             last.extend_from_slice(&meter.terminator());
@@ -275,6 +275,7 @@ async fn finish(job: Box<Job>, meter: &mut dyn Meter, sink: &mut Sink) -> Result
 /// Ends an answer that is not complete: charged for what was delivered, at most.
 async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
     let (request_id, left) = (job.request_id.clone(), matches!(end, End::Abandoned));
+    let has_comments = !job.shape.as_array;
     if !left && !matches!(end, End::Stopped) {
         // It began well, and still is a failure of the upstream's.
         job.lease.finish(Outcome::Failed(None));
@@ -293,7 +294,7 @@ async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mu
         Some(reading) => match job.settle(reading).await {
             Ok(settled) => {
                 sink.put(Out::Settled { receipt: Box::new(settled.receipt), change: settled.change.clone() }).await;
-                sink.change_comment(settled.change.as_ref()).await;
+                sink.change_comment(settled.change.as_ref().filter(|_| has_comments)).await;
                 (failure, true)
             }
             Err(worse) => (worse, false),

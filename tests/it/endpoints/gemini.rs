@@ -84,6 +84,23 @@ async fn generated_content_is_charged_to_the_msat_whole_and_streamed() {
     world.finish().await;
 }
 
+/// Change travels in a stream as a comment, for which an array has no place.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_array_that_a_token_pays_for_is_json() {
+    let world = start().await;
+    let token = world.purse.send(2_000).await;
+    let begun = json!({ "candidates": [{ "content": { "parts": [{ "text": "h" }] } }] });
+    world.next_events(&[begun, content(&json!({ "promptTokenCount": 10, "candidatesTokenCount": 50 }))]);
+    let request = world.node.post("/v1beta/models/rich:streamGenerateContent").json(&ask()).header("X-Cashu", &token);
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let change = answer.headers()["x-cashu"].to_str().unwrap().to_owned();
+    let body: Value = answer.json().await.expect("JSON");
+    assert_eq!(body[1]["usageMetadata"]["cost"]["total_msats"], 1_100);
+    assert_eq!(world.purse.receive(&change).await.unwrap(), 1_998);
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn searches_are_charged_by_query_or_by_answer() {
     let world = start().await;
