@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
+use super::delivery::MAX_BUFFERED;
 use super::replay::Tape;
 use super::{Broken, Job, Out, aborted, upstream_failed};
 use crate::dialect::sse::{self, Framer};
@@ -29,8 +30,11 @@ const DRAIN_BYTES: usize = 4 * 1024 * 1024;
 struct Sink {
     out: mpsc::Sender<Out>,
     sent: bool,
-    /// The answer is buffered: whatever was "sent" is discarded by a failure.
+    /// The answer is buffered: whatever was "sent" is discarded by a failure. Not any more once there is so much of it
+    /// that it streams live after all.
     whole: bool,
+    /// How much of the answer was sent, in bytes.
+    size: usize,
     drain: Option<Drain>,
     /// Runs along for a request that may be repeated.
     tape: Option<Tape>,
@@ -139,8 +143,8 @@ fn worthless(job: &Job, said: &str) -> Miss {
 /// Runs one stream. An `Err` means that nothing was sent and the money went back.
 pub(super) async fn run(job: Box<Job>, opening: Opening, out: mpsc::Sender<Out>) -> Result<(), Failure> {
     let Opening { mut answer, framer, mut meter, ready } = opening;
-    let mut sink =
-        Sink { out, sent: false, whole: job.whole, drain: None, tape: job.once.as_ref().map(super::Once::tape) };
+    let tape = job.once.as_ref().map(super::Once::tape);
+    let mut sink = Sink { out, sent: false, whole: job.whole, size: 0, drain: None, tape };
     let end = read(&job, &mut answer, (framer, ready), meter.as_mut(), &mut sink).await;
     let complete = meter.is_complete() && matches!(end, End::Closed | End::Abandoned | End::Stopped);
     if complete {
@@ -287,8 +291,9 @@ async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mu
         End::Stopped => aborted(),
     };
     job.broken = Some(if left { Broken::Left } else { Broken::Failed(Box::new(failure.clone())) });
-    let delivered =
-        if job.whole { None } else { Job::charge_for_part(meter.reading(), meter.has_content() && sink.sent) };
+    // Who leaves has bought what was read without it, even if that was before the first content came.
+    let counts = left || (meter.has_content() && sink.sent);
+    let delivered = if sink.whole { None } else { Job::charge_for_part(meter.reading(), counts) };
     let (failure, charged) = match delivered {
         None => (job.undo(failure).await, false),
         Some(reading) => match job.settle(reading).await {
@@ -337,8 +342,10 @@ impl Sink {
                 joined.freeze()
             }
         };
+        let size = self.size.saturating_add(data.len());
         if self.out.send(Out::Data(data)).await.is_ok() {
-            self.sent = true;
+            (self.sent, self.size) = (true, size);
+            self.whole &= size <= MAX_BUFFERED;
         } else {
             let permit = Arc::clone(drains).try_acquire_owned().ok();
             self.drain = Some(Drain { until: Instant::now() + DRAIN_TIME, bytes_left: DRAIN_BYTES, permit });

@@ -5,10 +5,18 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::bearer::world;
-use crate::support::node::{MODEL, ask_streaming};
+use crate::support::answers::until;
+use crate::support::mint::TestMint;
+use crate::support::node::{MODEL, TestNode, ask_streaming};
 use crate::support::purse::Purse;
-use crate::support::upstream::{Script, sse};
+use crate::support::tokens::account_key;
+use crate::support::upstream::{Script, Upstream, delta, sse};
 use crate::xcashu::{adds_up, asked, claimed, header};
+
+/// So many events of 60 kB each.
+fn long(events: usize) -> Vec<String> {
+    vec![delta(MODEL, &"x".repeat(60_000)); events]
+}
 
 /// The node's own task collects such a stream: nobody has to finish it, however long its upstream is silent.
 #[tokio::test(flavor = "multi_thread")]
@@ -41,5 +49,66 @@ async fn the_operator_ends_a_stream_that_is_held_back() {
     assert_eq!(header(&again, "idempotent-replayed"), Some("true"));
     assert_eq!(claimed(&node.url(), &token).await, change);
     adds_up(&node, &payee, &token, &change, 0).await;
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_a_stream_that_is_too_long_to_be_held_back_pays_for_it() {
+    let (mint, purse, upstream, node) = world(200).await;
+    let payee = Purse::new(&mint).await;
+    let token = purse.send(40).await;
+    // 32 MiB are held back. Of what comes after, so much is left that it is not read to its end without a client.
+    upstream.next(Script::Stream { pieces: long(700), cut: false });
+    let mut answer = node.chat(&ask_streaming("hi")).header("X-Cashu", &token).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), header(&answer, "x-cashu")), (200, None), "it is live");
+    assert!(!answer.chunk().await.unwrap().unwrap().is_empty());
+    drop(answer);
+    let change = claimed(&node.url(), &token).await;
+    let (_, held, spent) = node.balance(&account_key(&token)).await;
+    assert!(held == 0 && spent > 0, "{held} {spent}");
+    adds_up(&node, &payee, &token, &change, spent).await;
+    node.finish().await;
+}
+
+/// The head of a stream went out, and no content yet, when its client leaves. What is read without it was for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_before_the_first_content_pays_for_what_comes() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::with(&mint, &upstream, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(500).await;
+    let key = purse.send(200).await;
+    // More than is read without a client.
+    upstream.next(Script::Paused { before: Vec::new(), after: long(120) });
+    let mut answer = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();
+    assert_eq!(answer.chunk().await.unwrap().unwrap(), ": ping\n\n");
+    drop(answer);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    upstream.resume();
+    until("the hold has ended", async || node.balance(&key).await.1 == 0).await;
+    let (left, _, spent) = node.balance(&key).await;
+    assert!(spent > 0 && left + spent == 200_000, "{left} {spent}");
+    node.finish().await;
+}
+
+/// What fails before anything was sent costs nothing, whether or not its client is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_a_stream_that_fails_before_anything_was_sent_pays_nothing() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::with(&mint, &upstream, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(500).await;
+    let key = purse.send(200).await;
+    let failure = "data: {\"error\":{\"message\":\"out of luck\"}}\n\n".to_owned();
+    upstream.next(Script::Paused { before: Vec::new(), after: vec![delta(MODEL, "some text"), failure] });
+    let mut answer = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();
+    assert_eq!(answer.chunk().await.unwrap().unwrap(), ": ping\n\n");
+    drop(answer);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    upstream.resume();
+    until("the hold has ended", async || node.balance(&key).await.1 == 0).await;
+    assert_eq!(node.balance(&key).await, (200_000, 0, 0));
     node.finish().await;
 }
