@@ -64,6 +64,9 @@ pub enum StoreError {
     /// The same, of SQLite without sqlx between.
     #[error("database: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// A commit whose answer is not known: it may count.
+    #[error("database, at a commit: {0}")]
+    Unconfirmed(#[source] sqlx::Error),
     #[error("{0}")]
     Io(String),
     /// Another process has the SQLite file.
@@ -278,10 +281,9 @@ impl Tx {
     /// Makes the transaction's changes permanent.
     ///
     /// # Errors
-    /// When the commit was not acknowledged; its outcome is then unknown.
+    /// [`StoreError::Unconfirmed`] when the commit was not acknowledged; its outcome is then unknown.
     pub async fn commit(self) -> Result<(), StoreError> {
-        self.inner.commit().await?;
-        Ok(())
+        self.inner.commit().await.map_err(StoreError::Unconfirmed)
     }
 }
 
@@ -306,5 +308,30 @@ impl std::fmt::Debug for Store {
             Location::Postgres(_) => "postgres",
         };
         f.debug_struct("Store").field("kind", &kind).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_that_fails_is_not_called_undone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), None, false).await.unwrap();
+        let table = "CREATE TABLE t (id INTEGER REFERENCES accounts (id) DEFERRABLE INITIALLY DEFERRED)";
+        let mut tx = store.begin(Durability::Full).await.unwrap();
+        sqlx::query(table).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = store.begin(Durability::Full).await.unwrap();
+        sqlx::query("INSERT INTO t VALUES (-1)").execute(&mut *tx).await.unwrap();
+        let failed = tx.commit().await.unwrap_err();
+        assert!(matches!(failed, StoreError::Unconfirmed(_)), "{failed:?}");
+        // Whoever comes next is not in the middle of it.
+        let mut tx = store.begin(Durability::Full).await.unwrap();
+        let left: i64 = sqlx::Row::get(&sqlx::query("SELECT COUNT(*) FROM t").fetch_one(&mut *tx).await.unwrap(), 0);
+        assert_eq!(left, 0);
+        drop(tx);
+        store.close().await;
     }
 }

@@ -353,6 +353,9 @@ impl Wallet {
     }
 
     /// Step 1. The account is found here, or created at the operation's mint.
+    ///
+    /// # Errors
+    /// [`RedeemError::Pending`] when it may be written, and nobody knows.
     pub(super) async fn write_redemption(
         &self,
         token: &Token,
@@ -381,8 +384,14 @@ impl Wallet {
         }
         journal::insert(&mut tx, &mut operation, Some(key_hash), ledger.owner(), now_ms).await?;
         journal::claim_secrets(&mut tx, &operation.id, &token.secret_hashes).await?;
-        tx.commit().await?;
-        Ok(operation)
+        match tx.commit().await {
+            // Should it be written after all, the journal redeems the token: it must not be called untouched.
+            Err(error @ StoreError::Unconfirmed(_)) => {
+                tracing::error!(operation = %operation.id, %error, "nobody knows whether a redemption was begun");
+                Err(RedeemError::Pending(operation.id))
+            }
+            committed => Ok(committed.map(|()| operation)?),
+        }
     }
 
     /// Books the outcome of a redemption's swap.

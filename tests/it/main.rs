@@ -75,6 +75,7 @@ mod status;
 mod storage;
 mod streams;
 mod supervised;
+mod taken_over;
 mod tariffs;
 mod telemetry;
 mod tidy;
