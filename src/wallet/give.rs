@@ -276,10 +276,12 @@ impl Wallet {
         }
         let mut tx = self.store().begin(Durability::Full).await?;
         let again = Step { state: State::Planned, plan: "", result: "" };
-        journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), again, self.clock().now_ms()).await?;
+        let owner = self.inner.ledger.owner();
+        let ours = journal::advance(&mut tx, &operation.id, owner, again, self.clock().now_ms()).await?;
         tx.commit().await?;
         failpoint!("return.replanned");
-        self.set_free(trusted, operation).await
+        // Otherwise another process works by that plan, with these proofs.
+        if ours { self.set_free(trusted, operation).await } else { Ok(()) }
     }
 
     /// Gives free what is reserved for an operation.

@@ -108,10 +108,10 @@ impl Wallet {
         }
     }
 
-    /// Stores the proofs that an act brought, in place of those that it spent. After a restart (not
-    /// `first`) some may be there already. No other operation touches them before this one is booked, so
-    /// the others must be unspent. Returns what was stored now; `None` where the mint's word that some
-    /// are spent is not taken yet.
+    /// Stores the proofs that an act brought, in place of those that it spent. Some may be there already:
+    /// after a restart (not `first`), or because another process took this one for dead and went on. No
+    /// other operation touches them before this one is booked, so the others must be unspent. Returns what
+    /// was stored now; `None` where the mint's word that some are spent is not taken yet.
     async fn keep(
         &self,
         trusted: &Trusted,
@@ -126,10 +126,7 @@ impl Wallet {
             info.state = ProofState::Reserved;
             info.used_by_operation = Some(id);
         }
-        if !first {
-            let stored = self.inner.ecash.get_proofs_by_ys(infos.iter().map(|info| info.y).collect()).await?;
-            infos.retain(|info| stored.iter().all(|old| old.y != info.y));
-        }
+        self.drop_stored(&mut infos).await?;
         if !first && !infos.is_empty() {
             let states = trusted.http.states(infos.iter().map(|info| info.y).collect()).await?;
             if states.iter().any(|state| *state != ProofState::Unspent) {
@@ -144,6 +141,17 @@ impl Wallet {
         }
         self.inner.ecash.update_proofs(infos.clone(), swap::ys(act.inputs)?).await?;
         Ok(Some(infos))
+    }
+
+    /// Leaves those out that are stored. They may have been given away since, and must not become unspent again.
+    pub(super) async fn drop_stored(&self, infos: &mut Vec<ProofInfo>) -> Result<(), WalletError> {
+        // The store takes a question about no proofs for an error.
+        if infos.is_empty() {
+            return Ok(());
+        }
+        let stored = self.inner.ecash.get_proofs_by_ys(infos.iter().map(|info| info.y).collect()).await?;
+        infos.retain(|info| stored.iter().all(|old| old.y != info.y));
+        Ok(())
     }
 
     /// Credits the operation's amount to its account, and the `bonus` of a shared swap to the house,

@@ -298,11 +298,7 @@ impl Wallet {
     ) -> Result<Change, WalletError> {
         let mut infos = proof_infos(&trusted.url, operation, plan.counter, change)?;
         let came_back = sum_infos(&infos);
-        // The store takes a question about no proofs for an error, and a payment may have used all.
-        if !infos.is_empty() {
-            let stored = self.inner.ecash.get_proofs_by_ys(infos.iter().map(|info| info.y).collect()).await?;
-            infos.retain(|info| stored.iter().all(|old| old.y != info.y));
-        }
+        self.drop_stored(&mut infos).await?;
         self.inner.ecash.update_proofs(infos.clone(), swap::ys(&plan.inputs)?).await?;
         failpoint!("pay.kept");
 
@@ -365,7 +361,8 @@ impl Wallet {
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
         let step = Step { state: State::Failed, plan: "", result: why };
-        if journal::advance(&mut tx, &operation.id, ledger.owner(), step, now_ms).await? {
+        let ours = journal::advance(&mut tx, &operation.id, ledger.owner(), step, now_ms).await?;
+        if ours {
             let transfer = Transfer {
                 id: ledger.next_id(),
                 debit: ledger.house().change,
@@ -378,8 +375,11 @@ impl Wallet {
         }
         tx.commit().await?;
         failpoint!("pay.returned");
-        tracing::warn!(operation = %operation.id, kind = operation.kind.as_str(), why, "a Lightning payment was not made");
-        self.set_free(trusted, operation).await?;
+        // Otherwise another process works on it, or has ended it: what is reserved is in its hands.
+        if ours {
+            tracing::warn!(operation = %operation.id, kind = operation.kind.as_str(), why, "a Lightning payment was not made");
+            self.set_free(trusted, operation).await?;
+        }
         self.ended(&operation.id).await
     }
 

@@ -51,13 +51,11 @@ impl Wallet {
     /// # Errors
     /// When another process works on it.
     pub(super) async fn reopen(&self, operation: &Operation) -> Result<Option<Operation>, WalletError> {
-        let Some(now) = self.find_operation(&operation.id).await?.filter(|now| now.state.is_open()) else {
-            return Ok(None);
-        };
-        if self.adopt(&now).await? {
-            Ok(Some(now))
-        } else {
-            Err(WalletError::Ecash("another process is working on it".into()))
+        // Read afterwards: until then, another process may write to it.
+        let ours = self.adopt(operation).await?;
+        match self.find_operation(&operation.id).await?.filter(|now| now.state.is_open()) {
+            Some(_) if !ours => Err(WalletError::Ecash("another process is working on it".into())),
+            now => Ok(now),
         }
     }
 

@@ -239,7 +239,8 @@ impl Wallet {
         Ok(tx.commit().await?)
     }
 
-    /// Ends an exchange that surely did not happen, and gives its coins free.
+    /// Ends an exchange that surely did not happen, and gives its coins free; unless another process has it in hand,
+    /// with its coins.
     pub(super) async fn undo_sweep(
         &self,
         trusted: &Trusted,
@@ -252,8 +253,12 @@ impl Wallet {
         }
         let mut tx = self.store().begin(Durability::Full).await?;
         let failed = Step { state: State::Failed, plan: "", result: why };
-        journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), failed, self.clock().now_ms()).await?;
+        let owner = self.inner.ledger.owner();
+        let ours = journal::advance(&mut tx, &operation.id, owner, failed, self.clock().now_ms()).await?;
         tx.commit().await?;
+        if !ours {
+            return Ok(State::Unknown);
+        }
         self.set_free(trusted, operation).await?;
         Ok(State::Failed)
     }
