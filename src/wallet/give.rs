@@ -113,7 +113,15 @@ impl Wallet {
     pub(super) async fn perform(&self, operation: &Operation) -> Change {
         let lane = self.inner.redeeming.lane(&operation.id);
         let _turn = lane.lock().await;
-        self.attempt(operation, Attempt::Later).await
+        // Who had the lane before may have moved it to another mint.
+        match self.find_operation(&operation.id).await {
+            Ok(Some(now)) => self.attempt(&now, Attempt::Later).await,
+            Ok(None) => Change::Owed,
+            Err(error) => {
+                tracing::warn!(operation = %operation.id, %error, "what is owed could not be looked up");
+                Change::Owed
+            }
+        }
     }
 
     /// Steps 2 and 3, with the operation's lane taken. What fails here stays owed; the next attempt
