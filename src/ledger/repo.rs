@@ -216,6 +216,25 @@ pub(super) async fn end_holds(
     Ok(ends.iter().filter_map(freed).collect())
 }
 
+/// What is available after the end of a hold, if this owner has written that very end before.
+pub(super) async fn recall_end(
+    connection: &mut AnyConnection,
+    end: &End,
+    owner: &str,
+) -> Result<Option<Msat>, StoreError> {
+    let row = sqlx::query(
+        "SELECT a.posted - a.held, CASE WHEN h.spender <> h.account THEN (SELECT t.cap - t.held \
+         - CASE WHEN h.ended_at >= t.resets_at THEN 0 ELSE t.used END \
+         FROM key_terms t WHERE t.account = h.spender) END \
+         FROM holds h JOIN accounts a ON a.id = h.account \
+         WHERE h.id = $1 AND h.account = $2 AND h.owner = $3 AND h.state <> 'open' AND h.charged = $4",
+    );
+    let row = row.bind(end.id).bind(end.account.get()).bind(owner).bind(end.charge.to_db());
+    let Some(row) = row.fetch_optional(connection).await? else { return Ok(None) };
+    let (available, left): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(Msat::from_db(left.map_or(available, |left| left.min(available)).max(0)))
+}
+
 fn out_of_range(table: &'static str) -> StoreError {
     StoreError::Inconsistent { table, what: "amounts out of range".into() }
 }

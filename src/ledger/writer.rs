@@ -277,7 +277,10 @@ impl Writer {
     async fn commit(&mut self, batch: &[Entry]) -> Result<Outcome, StoreError> {
         let ends: Vec<&End> = batch.iter().filter_map(Entry::as_end).collect();
         let places = places_of(batch)?;
-        let (missing, ended) = self.write(&places, &ends).await?;
+        let (missing, mut ended) = self.write(&places, &ends).await?;
+        if ended.len() < ends.len() {
+            Box::pin(self.recall(&ends, &mut ended)).await;
+        }
         let mut outcome = Outcome { ended, ..Outcome::default() };
         for place in places.into_iter().filter(|place| missing.contains(&place.id)) {
             // With others before it it was too much; alone, or now that others have ended, it may still fit.
@@ -294,6 +297,26 @@ impl Writer {
             }
         }
         Ok(outcome)
+    }
+
+    /// Ends that match nothing may have been written by an attempt whose answer was lost: then they are what is asked for.
+    async fn recall(&mut self, ends: &[&End], ended: &mut HashMap<i64, Msat>) {
+        for end in ends {
+            if ended.contains_key(&end.id) {
+                continue;
+            }
+            let found = async {
+                let mut reader = self.store.read().acquire().await?;
+                repo::recall_end(&mut reader, end, &self.owner).await
+            };
+            match found.await {
+                Ok(Some(available)) => {
+                    ended.insert(end.id, available);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, hold = end.id, "an end could not be looked up"),
+            }
+        }
     }
 
     /// Places a hold that was not placed with the others, if it `may_fit`; or says what it fails on.

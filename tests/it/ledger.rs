@@ -613,6 +613,34 @@ async fn an_ended_hold_and_a_transfer_cannot_be_changed() {
     end(books, db).await;
 }
 
+/// The database has written an end, and its answer was lost: whoever writes it again is told how it went.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_is_written_already_is_no_failure() {
+    let db = TestDb::new().await;
+    let store = db.open().await;
+    let books = Books::open(&store, OWNER).await;
+    let key = books.key("key").await;
+    books.top_up(key, 1_000).await;
+    for (charged, again) in [(30, true), (20, false)] {
+        let hold = books.ledger.hold(key, msat(100), "lost").await.unwrap();
+        let mut tx = store.begin(Durability::Full).await.unwrap();
+        let sql = "UPDATE holds SET charged = 30, ended_at = 1, state = 'captured' WHERE state = 'open'";
+        assert_eq!(sqlx::query(sql).execute(&mut *tx).await.unwrap().rows_affected(), 1);
+        tx.commit().await.unwrap();
+        match hold.capture(cost(charged)).await {
+            Ok(settled) => assert_eq!((again, settled.charged.total, settled.remaining), (true, msat(30), msat(970))),
+            Err(error) => assert!(!again && matches!(error, SettleError::AlreadyEnded), "{error:?}"),
+        }
+    }
+    assert_eq!(books.balance(key).await, (940, 0));
+    // One that another process released, and nothing more was wanted.
+    let hold = books.ledger.hold(key, msat(100), "orphan").await.unwrap();
+    assert_eq!(books.ledger.release_orphans(OWNER).await.unwrap(), 1);
+    assert_eq!(hold.release().await.unwrap(), msat(940));
+    books.prove().await;
+    end(books, db).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_holds_share_few_commits() {
     let db = TestDb::new().await;
