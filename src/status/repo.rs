@@ -13,7 +13,8 @@ pub(super) struct Row {
     pub tally: Tally,
 }
 
-/// Adds to what is there, of this process and others: all of it, or nothing.
+/// Adds to what is there, of this process and others: all of it, or nothing. Whoever tries again after a commit whose
+/// answer was lost may count twice; rows in which requests have no name of their own cannot tell.
 pub(super) async fn add(store: &Store, rows: &[Row]) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::ProcessSafe).await?;
     for Row { model, slot, tally } in rows {

@@ -252,7 +252,8 @@ impl Sums {
     /// Writes what waits, added to what is there.
     ///
     /// # Errors
-    /// When the database fails. What is not written goes on waiting.
+    /// When the database fails. What is not written goes on waiting; so does what is, where the answer to a commit was
+    /// lost, and then it counts twice: sums have no names of requests by which they could tell.
     pub async fn keep(&self, store: &Store) -> Result<(), StoreError> {
         self.put_aside();
         let mut rest: Vec<(Key, Sum)> = std::mem::take(&mut *self.waiting()).into_iter().collect();

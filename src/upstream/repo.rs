@@ -1,6 +1,6 @@
 //! The statements of the pool. All of them run on SQLite and PostgreSQL alike.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
 use sqlx::Row as _;
@@ -124,16 +124,17 @@ async fn write_at(desk: &mut HotDesk, at: &Location, batch: &[Outlay]) -> Result
     let inserts = if matches!(at, Location::Postgres(_)) { of_postgres } else { of_sqlite };
     let mut turn = desk.turn().await?;
     let mut tx = turn.begin().await?;
-    let mut rest = batch;
+    let (mut rest, mut new) = (batch, HashSet::with_capacity(batch.len()));
     for (size, sql) in SIZES.iter().zip(inserts) {
         while let Some((some, others)) = rest.split_at_checked(*size) {
             let values: Vec<Value<'_>> = some.iter().flat_map(row).collect();
-            tx.hand().execute(sql, &values).await?;
+            new.extend(tx.hand().fetch::<1>(sql, &values).await?.into_iter().filter_map(|[id]| id));
             rest = others;
         }
     }
     let mut sums: BTreeMap<(&str, i64), (i64, i64)> = BTreeMap::new();
-    for outlay in batch {
+    // What was there already is in the sums, too.
+    for outlay in batch.iter().filter(|outlay| new.contains(&outlay.id)) {
         let (requests, nano) = sums.entry((&outlay.upstream, outlay.day())).or_default();
         *requests = requests.saturating_add(1);
         *nano = nano.saturating_add(outlay.nano_usd().unwrap_or(0));
@@ -155,11 +156,12 @@ fn row(outlay: &Outlay) -> [Value<'_>; COLUMNS] {
     [Number(outlay.id), upstream, model, nano_usd.into(), msat.into(), Number(charged), attempts, at_ms]
 }
 
-/// One statement for so many rows. A row that is there has been written by an attempt whose outcome was not known.
+/// One statement for so many rows, which returns the ids of those that it wrote. A row that is there has been written
+/// by an attempt whose outcome was not known.
 fn insert_outlays(rows: usize, marks: Placeholders) -> String {
     format!(
         "INSERT INTO outlays (id, upstream, model, nano_usd, msat, charged, attempts, created_at) VALUES {} \
-         ON CONFLICT (id) DO NOTHING",
+         ON CONFLICT (id) DO NOTHING RETURNING id",
         marks.rows(1, rows, COLUMNS)
     )
 }
@@ -274,4 +276,33 @@ pub async fn listed(store: &Store) -> Result<Vec<Listed>, StoreError> {
         }
     }
     Ok(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use rust_decimal::Decimal;
+
+    use super::*;
+
+    /// An answer that was lost makes a batch come again.
+    #[tokio::test]
+    async fn what_is_written_twice_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), None, false).await.unwrap();
+        let of = |id| Outlay {
+            id,
+            upstream: "one".into(),
+            model: "m".to_owned(),
+            usd: Some(Decimal::ONE),
+            msat: None,
+            charged: 1,
+            attempts: "[]".to_owned(),
+            at_ms: 0,
+        };
+        write_outlays(&store, &[of(1), of(2)]).await.unwrap();
+        write_outlays(&store, &[of(1), of(2), of(3)]).await.unwrap();
+        let all = sums(&store, 0, 0).await.unwrap();
+        assert_eq!(all, [("one".to_owned(), 3_000_000_000, 3_000_000_000)]);
+        store.close().await;
+    }
 }
