@@ -45,9 +45,14 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let before_ms = now_ms.saturating_sub(journal::LEASE_MS).max(started_ms);
         let mut reader = self.store().read().acquire().await?;
-        let owner = self.inner.ledger.owner();
-        let due = journal::due(&mut reader, owner, self.mints(), now_ms, started_ms, self.dead_before_ms()).await?;
-        let stranded = journal::stranded(&mut reader, self.mints(), owner, before_ms, self.dead_before_ms()).await?;
+        let (owner, dead_before_ms) = (self.inner.ledger.owner(), self.dead_before_ms());
+        let due = journal::Due { owner, now_ms, started_ms, dead_before_ms };
+        // What waits at a mint that is left alone must not keep back what waits at the others.
+        let (asked, resting): (Vec<&str>, Vec<&str>) =
+            self.mints().iter().map(String::as_str).partition(|mint| self.may_be_asked(mint));
+        let waiting = if resting.is_empty() { 0 } else { due.count(&mut reader, &resting).await? };
+        let due = due.list(&mut reader, &asked).await?;
+        let stranded = journal::stranded(&mut reader, self.mints(), owner, before_ms, dead_before_ms).await?;
         drop(reader);
         self.free_leftovers().await?;
         // Side by side: a silent mint must not keep the others' operations waiting.
@@ -56,7 +61,7 @@ impl Wallet {
             .buffer_unordered(AT_A_TIME)
             .filter(|ended| std::future::ready(!ended))
             .count();
-        let mut open = ended.await;
+        let mut open = ended.await.saturating_add(waiting);
         for account in stranded {
             match self.give_change(account).await {
                 Ok(Change::Owed) => open = open.saturating_add(1),

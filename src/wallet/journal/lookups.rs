@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt as _;
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::any::AnyArguments;
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Row};
 
 use super::{Fate, Kind, Movement, OPEN, Operation, State};
 use crate::ledger::AccountId;
@@ -257,26 +259,55 @@ pub(in crate::wallet) async fn newest(
     row.as_ref().map(read).transpose()
 }
 
-/// All at these mints that is open and due, or was last touched before `started_ms`, when this process
-/// began, or is of a process that was not seen since `dead_before_ms`; the longest due first. What
-/// another living process works on is left to it.
-pub(in crate::wallet) async fn due(
-    connection: &mut AnyConnection,
-    owner: &str,
-    mints: &[String],
-    now_ms: i64,
-    started_ms: i64,
-    dead_before_ms: i64,
-) -> Result<Vec<Operation>, StoreError> {
-    let sql = format!(
-        "{COLUMNS} WHERE {OPEN} AND CASE WHEN owner = $1 THEN due_at <= $2 OR updated_at < $3 \
-         ELSE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $4) END \
-         AND mint IN ({}) ORDER BY due_at LIMIT 200",
-        marks(5, mints)
-    );
-    let query = sqlx::query(AssertSqlSafe(sql)).bind(owner).bind(now_ms).bind(started_ms).bind(dead_before_ms);
-    let rows = mints.iter().fold(query, |query, mint| query.bind(mint.as_str())).fetch_all(connection).await?;
-    rows.iter().map(read).collect()
+/// For whom operations are due, and when.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::wallet) struct Due<'a> {
+    pub owner: &'a str,
+    pub now_ms: i64,
+    /// When this process began: what was not touched since is due at once.
+    pub started_ms: i64,
+    /// A process that was not seen since then is dead, and what it had begun is due at once.
+    pub dead_before_ms: i64,
+}
+
+impl<'a> Due<'a> {
+    /// All at these mints that is open and due; the longest due first, and so many at a time. What another living
+    /// process works on is left to it.
+    pub(in crate::wallet) async fn list(
+        self,
+        connection: &mut AnyConnection,
+        mints: &[&'a str],
+    ) -> Result<Vec<Operation>, StoreError> {
+        let sql = format!("{COLUMNS} {} ORDER BY due_at LIMIT 200", Self::condition(mints));
+        let rows = self.bound(sql, mints).fetch_all(connection).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// How much that is.
+    pub(in crate::wallet) async fn count(
+        self,
+        connection: &mut AnyConnection,
+        mints: &[&'a str],
+    ) -> Result<usize, StoreError> {
+        let sql = format!("SELECT COUNT(*) FROM operations {}", Self::condition(mints));
+        let count: i64 = self.bound(sql, mints).fetch_one(connection).await?.try_get(0)?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    fn condition(mints: &[&str]) -> String {
+        format!(
+            "WHERE {OPEN} AND CASE WHEN owner = $1 THEN due_at <= $2 OR updated_at < $3 \
+             ELSE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $4) END \
+             AND mint IN ({})",
+            marks(5, mints)
+        )
+    }
+
+    fn bound(self, sql: String, mints: &[&'a str]) -> Query<'a, Any, AnyArguments> {
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(self.owner);
+        let query = query.bind(self.now_ms).bind(self.started_ms).bind(self.dead_before_ms);
+        mints.iter().fold(query, |query, mint| query.bind(*mint))
+    }
 }
 
 /// How many operations are open, by mint.
@@ -303,7 +334,7 @@ pub(in crate::wallet) async fn unclaimed(
 }
 
 /// Parameters from `$first` on, one for each of a list; for none, a text that nothing equals.
-fn marks(first: usize, list: &[String]) -> String {
+fn marks<T>(first: usize, list: &[T]) -> String {
     let marks = (first..).zip(list).map(|(number, _)| format!("${number}")).collect::<Vec<_>>().join(", ");
     if marks.is_empty() { "NULL".to_owned() } else { marks }
 }
@@ -406,4 +437,43 @@ async fn one(connection: &mut AnyConnection, condition: &str, value: &str) -> Re
     let sql = format!("{COLUMNS} WHERE {condition}");
     let row = sqlx::query(AssertSqlSafe(sql)).bind(value).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::ledger::Ledger;
+    use crate::store::{Durability, Store};
+    use crate::wallet::journal::insert;
+
+    #[tokio::test]
+    async fn what_waits_at_one_mint_hides_nothing_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), None, false).await.unwrap();
+        let (ledger, _) = Ledger::open(store.clone(), Arc::new(SystemClock), "me".to_owned()).await.unwrap();
+        let mut tx = store.begin(Durability::ProcessSafe).await.unwrap();
+        let mints = std::iter::repeat_n("silent", 250).chain(["good"]);
+        for (at, mint) in (0..).zip(mints) {
+            let income = ledger.house().income;
+            let mut operation = Operation::planned(Kind::Payout, income, mint, MintUnit::Sat, Msat::ZERO);
+            insert(&mut tx, &mut operation, None, "me", at).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let due = Due { owner: "me", now_ms: i64::MAX, started_ms: 0, dead_before_ms: 0 };
+        let mut reader = store.read().acquire().await.unwrap();
+        let all = due.list(&mut reader, &["silent", "good"]).await.unwrap();
+        assert!(all.len() == 200 && all.iter().all(|operation| operation.mint == "silent"));
+        let asked = due.list(&mut reader, &["good"]).await.unwrap();
+        assert_eq!(asked.iter().map(|operation| operation.mint.as_str()).collect::<Vec<_>>(), ["good"]);
+        assert_eq!(due.count(&mut reader, &["silent"]).await.unwrap(), 250);
+        assert_eq!(
+            (due.count(&mut reader, &[]).await.unwrap(), due.list(&mut reader, &[]).await.unwrap().len()),
+            (0, 0)
+        );
+        drop(reader);
+        store.close().await;
+    }
 }
