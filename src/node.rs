@@ -344,7 +344,7 @@ fn start_jobs(
     let idle = exchange.pool.longest_silence().unwrap_or(Duration::from_secs(120));
     jobs::start(crew, stop, jobs::PayOut { exchange: Arc::clone(exchange), period: config.payouts.interval });
     if let Some(period) = config.payouts.expiry_interval {
-        jobs::start(crew, stop, jobs::RefundExpired { wallet: wallet.clone(), period });
+        jobs::start(crew, stop, jobs::RefundExpired::new(wallet.clone(), period));
     }
     if let Some(claim_time) = config.payouts.claim_time {
         jobs::start(crew, stop, jobs::TakeBackUnclaimed { wallet: wallet.clone(), claim_time });

@@ -66,7 +66,7 @@ pub use recover::recover;
 pub use refill_ladder::RefillLadder;
 pub use refresh_keysets::RefreshKeysets;
 pub use refresh_price::RefreshPrice;
-pub use refund_expired::{RefundExpired, refund_expired};
+pub use refund_expired::{RefundExpired, RefundRound, refund_expired};
 pub use rescue_stalled::RescueStalled;
 pub use resume_operations::ResumeOperations;
 pub use take_back_unclaimed::TakeBackUnclaimed;

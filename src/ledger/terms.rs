@@ -140,6 +140,24 @@ pub struct ExpiredKey {
     pub balance: Msat,
 }
 
+impl ExpiredKey {
+    /// Where it stands among those whose time is over.
+    #[must_use]
+    pub const fn place(&self) -> (i64, AccountId) {
+        (self.expiry.at, self.account)
+    }
+}
+
+/// Some of the keys whose time is over.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpiredPage {
+    /// Those with less are left out.
+    pub least: Msat,
+    /// Behind this [`ExpiredKey::place`]; from the first on where there is none.
+    pub after: Option<(i64, AccountId)>,
+    pub limit: i64,
+}
+
 /// Why child keys could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
@@ -224,13 +242,13 @@ impl Ledger {
         Ok(account.id)
     }
 
-    /// Keys whose expiry has passed and that have money.
+    /// Keys whose expiry has passed and that have money, longest expired first.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn expired_keys(&self, limit: i64) -> Result<Vec<ExpiredKey>, StoreError> {
+    pub async fn expired_keys(&self, page: ExpiredPage) -> Result<Vec<ExpiredKey>, StoreError> {
         let mut reader = self.store().read().acquire().await?;
-        repo::expired_keys(&mut reader, self.clock().now_secs(), limit).await
+        repo::expired_keys(&mut reader, self.clock().now_secs(), page).await
     }
 
     /// Notes where the balance of a top key goes, and when. Writes only what is new.

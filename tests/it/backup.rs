@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use cdk::nuts::CurrencyUnit;
 use coinslot::ledger::books::Books;
-use coinslot::ledger::terms::Expiry;
+use coinslot::ledger::terms::{ExpiredPage, Expiry};
+use coinslot::money::Msat;
 use coinslot::store::{Durability, Lineage};
 use serde_json::{Value, json};
 use sqlx::Row;
@@ -510,7 +511,8 @@ async fn expired_keys_are_not_paid_out_again() {
     let account = node.running().exchange().till.wallet().account(&hash).await.unwrap().unwrap().id;
     let expiry = Expiry { address: "me@127.0.0.1".to_owned(), at: 1_000 };
     ledger.put_expiry(account, &expiry).await.unwrap();
-    assert_eq!(ledger.expired_keys(10).await.unwrap().len(), 1);
+    let page = ExpiredPage { least: Msat::ZERO, after: None, limit: 10 };
+    assert_eq!(ledger.expired_keys(page).await.unwrap().len(), 1);
     for (ended_ms, due) in [(999_000_i64, 1), (1_000_000, 0)] {
         let mut tx = ledger.store().begin(Durability::Full).await.unwrap();
         sqlx::query("INSERT INTO recoveries (id, reason, began_at, ended_at, report) VALUES ($1, '', 1, $2, '{}')")
@@ -520,7 +522,7 @@ async fn expired_keys_are_not_paid_out_again() {
             .await
             .unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(ledger.expired_keys(10).await.unwrap().len(), due, "recovered at {ended_ms}");
+        assert_eq!(ledger.expired_keys(page).await.unwrap().len(), due, "recovered at {ended_ms}");
     }
     drop(ledger);
     node.finish().await;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use coinslot::clock::{Clock, SystemClock};
-use coinslot::ledger::terms::{Expiry, repo};
+use coinslot::ledger::terms::{ExpiredPage, Expiry, repo};
+use coinslot::money::Msat;
 use futures_util::future::join_all;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -111,9 +112,14 @@ impl World {
     async fn due(&self, now_secs: i64) -> Vec<(String, u64)> {
         let ledger = &self.node.running().exchange().ledger;
         let mut reader = ledger.store().read().acquire().await.unwrap();
-        let due = repo::expired_keys(&mut reader, now_secs, 10).await.unwrap();
+        let due = repo::expired_keys(&mut reader, now_secs, page(10)).await.unwrap();
         due.into_iter().map(|key| (key.expiry.address, key.balance.get())).collect()
     }
+}
+
+/// The keys that were due first.
+const fn page(limit: i64) -> ExpiredPage {
+    ExpiredPage { least: Msat::ZERO, after: None, limit }
 }
 
 async fn answer(request: RequestBuilder) -> (u16, Value) {
@@ -433,7 +439,7 @@ async fn where_the_rest_goes_is_noted_and_may_change() {
     let ledger = world.node.running().exchange().ledger.clone();
     let account = {
         let mut reader = ledger.store().read().acquire().await.unwrap();
-        repo::expired_keys(&mut reader, now + 51, 1).await.unwrap().remove(0).account
+        repo::expired_keys(&mut reader, now + 51, page(1)).await.unwrap().remove(0).account
     };
     let theirs = Expiry { address: "other@process.example".into(), at: now + 70 };
     ledger.put_expiry(account, &theirs).await.unwrap();

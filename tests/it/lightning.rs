@@ -329,6 +329,40 @@ async fn a_key_whose_time_is_over_goes_to_its_owner() {
     node.finish().await;
 }
 
+/// Keys that cannot be paid, or are not worth it, stay due; the others behind them are paid all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_keys_that_cannot_be_paid_hide_no_other() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let (dead, good) = (Recipient::start().await, Recipient::start().await);
+    dead.set(Mood::Refuses);
+    let clock = Arc::new(Ahead::default());
+    let node = node_ahead(&mint, &upstream, &clock, &[]).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(2_000).await;
+    let ends = clock.now_ms() / 1000 + 3_600;
+    // Three of crumbs, three whose server refuses, and two that can be paid.
+    let wanted = [(5, &dead, 0), (5, &good, 0), (9, &good, 0), (100, &dead, 0), (100, &dead, 0), (100, &dead, 1)];
+    for (sats, to, later) in wanted.into_iter().chain([(200, &good, 2), (200, &good, 3)]) {
+        let token = purse.send(sats).await;
+        let noted = node.get("/v1/wallet/info").bearer_auth(&token).header("refund-lnurl", to.name());
+        ok(noted.header("key-expiry-time", (ends + later).to_string())).await;
+    }
+    clock.step(Duration::from_secs(3_700));
+    let wallet = node.running().exchange().till.wallet().clone();
+    let mut round = coinslot::jobs::RefundRound::new(2, 2);
+    for paid in [0, 1, 1, 0] {
+        assert_eq!(round.go_on(&wallet).await.unwrap(), paid);
+    }
+    assert!(good.asked().iter().all(|msat| *msat > 100_000), "not for crumbs: {:?}", good.asked());
+    // After the last it is the first one's turn again.
+    dead.set(Mood::Good);
+    for paid in [1, 2, 0] {
+        assert_eq!(round.go_on(&wallet).await.unwrap(), paid);
+    }
+    node.finish().await;
+}
+
 /// Invariant 31: a payout takes what was earned and nothing else, however often it is tried.
 #[tokio::test(flavor = "multi_thread")]
 async fn earnings_are_paid_out_and_clients_money_is_not() {

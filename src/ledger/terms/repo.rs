@@ -2,7 +2,7 @@
 
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
-use super::{ExpiredKey, Expiry, Limits, Reset, Terms};
+use super::{ExpiredKey, ExpiredPage, Expiry, Limits, Reset, Terms};
 use crate::ledger::AccountId;
 use crate::money::Msat;
 use crate::store::{StoreError, Tx};
@@ -136,7 +136,7 @@ pub async fn zero_window(tx: &mut Tx, account: AccountId) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Keys whose expiry has passed, that have money and nothing running, longest expired first.
+/// Keys whose expiry has passed, that have money worth sending and nothing running, longest expired first.
 /// `now_secs`: Unix seconds. Without those whose time was over when this database was recovered from a
 /// copy: the original may have paid them since.
 ///
@@ -145,16 +145,22 @@ pub async fn zero_window(tx: &mut Tx, account: AccountId) -> Result<(), StoreErr
 pub async fn expired_keys(
     connection: &mut AnyConnection,
     now_secs: i64,
-    limit: i64,
+    page: ExpiredPage,
 ) -> Result<Vec<ExpiredKey>, StoreError> {
+    let (at, account) = page.after.map_or((i64::MIN, i64::MIN), |(at, account)| (at, account.get()));
     let rows = sqlx::query(
         "SELECT t.account, t.refund_address, t.expires_at, a.posted FROM key_terms t \
          JOIN accounts a ON a.id = t.account WHERE t.expires_at < $1 AND t.refund_address IS NOT NULL \
          AND t.expires_at > COALESCE((SELECT MAX(ended_at) / 1000 FROM recoveries), -1) \
-         AND a.posted > 0 AND a.held = 0 ORDER BY t.expires_at, t.account LIMIT $2",
+         AND t.expires_at >= $2 AND (t.expires_at > $3 OR t.account > $4) \
+         AND a.posted > 0 AND a.posted >= $5 AND a.held = 0 ORDER BY t.expires_at, t.account LIMIT $6",
     )
     .bind(now_secs)
-    .bind(limit)
+    .bind(at)
+    .bind(at)
+    .bind(account)
+    .bind(page.least.to_db())
+    .bind(page.limit)
     .fetch_all(connection)
     .await?;
     let expired = |row: &sqlx::any::AnyRow| {
