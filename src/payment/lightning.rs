@@ -1,7 +1,7 @@
 //! Keys that are filled over Lightning.
 
 use super::keys::broken;
-use super::payer::Till;
+use super::payer::{Till, is_credited};
 use super::{Payment, read_key};
 use crate::failure::{Code, Failure};
 use crate::ledger::AccountId;
@@ -54,8 +54,13 @@ impl Till {
         let id = uuid::Uuid::new_v4().to_string();
         self.admit_invoice(&id, address).await?;
         let made = self.make_invoice_for_key(id.clone(), sats, limits).await;
+        self.counted(address, &id, made)
+    }
+
+    /// An invoice that was admitted, which counts only if it came about.
+    fn counted(&self, address: Option<Peer>, id: &str, made: Result<Invoice, Failure>) -> Result<Invoice, Failure> {
         if made.is_err() {
-            self.visitors().not_made(address, &id);
+            self.visitors().not_made(address, id);
         }
         made
     }
@@ -122,14 +127,21 @@ impl Till {
         Ok(self.invoice_status(&id.ok_or_else(not_found)?).await?.invoice.status)
     }
 
-    /// An invoice whose payment is added to a key.
+    /// An invoice whose payment is added to a key. It counts against the allowance of `address` where nothing
+    /// was ever paid for the key: anybody makes any number of such, of tokens that are invented.
     ///
     /// # Errors
-    /// When no mint makes one.
-    pub async fn invoice_for(&self, account: AccountId, sats: Sat) -> Result<Invoice, Failure> {
+    /// When no mint makes one, or the key or the address has had too many.
+    pub async fn invoice_for(&self, account: AccountId, sats: Sat, address: Option<Peer>) -> Result<Invoice, Failure> {
         self.may_come_in()?;
         let id = uuid::Uuid::new_v4().to_string();
-        self.wallet().invoice(id, account, sats).await.map_err(invoice_failure)
+        let (key, _) = self.wallet().ledger().named_account(account).await.map_err(broken)?;
+        let is_credited = is_credited(&key);
+        if !is_credited {
+            self.admit_invoice(&id, address).await?;
+        }
+        let made = self.wallet().invoice(id.clone(), account, sats).await.map_err(invoice_failure);
+        if is_credited { made } else { self.counted(address, &id, made) }
     }
 
     /// How an invoice stands.

@@ -60,7 +60,7 @@ pub(super) async fn make(State(node): State<Node>, Sender(address): Sender, sent
         let made = http::spawn(&node, async move |node: Node| {
             let till = &node.exchange.till;
             match payment {
-                Some(payment) => till.invoice_for(till.account_to_fill(&payment).await?, sats).await,
+                Some(payment) => till.invoice_for(till.account_to_fill(&payment).await?, sats, address).await,
                 None => till.invoice_for_key(sats, Limits::default(), address).await,
             }
         });

@@ -35,7 +35,7 @@ pub const OFFERED_SECS: i64 = 3600;
 pub(super) const GRACE_MS: i64 = DAY_MS;
 /// Shortest time between two looks that a client can cause, in ms.
 const LOOK_MS: i64 = 2_000;
-/// Invoices that may wait at a time: for one key, and for all.
+/// Invoices that may wait at a time: for one key, and for all. Those whose time is over count no more.
 const MAX_OPEN_PER_KEY: u64 = 5;
 const MAX_OPEN: u64 = 1_000;
 
@@ -102,13 +102,7 @@ impl Wallet {
         let unit = self.unit();
         let mint = self.inner.order.first().ok_or(InvoiceError::NoMint)?;
         let trusted = self.trusted(mint).ok_or(InvoiceError::NoMint)?;
-        let mut reader = self.store().read().acquire().await.map_err(WalletError::from)?;
-        let waiting = journal::count_open(&mut reader, Kind::TopUp, Some(account)).await?;
-        let all = journal::count_open(&mut reader, Kind::TopUp, None).await?;
-        drop(reader);
-        if waiting >= MAX_OPEN_PER_KEY || all >= MAX_OPEN {
-            return Err(InvoiceError::TooMany);
-        }
+        self.may_wait(account).await?;
         let lane = self.inner.redeeming.lane(&id);
         let _turn = lane.lock().await;
         let operation = Operation { id, ..Operation::planned(Kind::TopUp, account, mint, unit, sats.to_msat()) };
@@ -126,6 +120,16 @@ impl Wallet {
                 Err(error)
             }
         }
+    }
+
+    /// Whether one more invoice may wait, for this key and for all.
+    async fn may_wait(&self, account: AccountId) -> Result<(), InvoiceError> {
+        // Older ones are not offered any more: who leaves invoices unpaid is in nobody's way for longer.
+        let since_ms = self.clock().now_ms().saturating_sub(OFFERED_SECS.saturating_mul(1000));
+        let mut reader = self.store().read().acquire().await.map_err(WalletError::from)?;
+        let waiting = journal::count_open(&mut reader, Kind::TopUp, Some(account), since_ms).await?;
+        let all = journal::count_open(&mut reader, Kind::TopUp, None, since_ms).await?;
+        if waiting >= MAX_OPEN_PER_KEY || all >= MAX_OPEN { Err(InvoiceError::TooMany) } else { Ok(()) }
     }
 
     /// Looks at an invoice, and asks the mint about it if nobody did for a while.

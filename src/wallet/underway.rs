@@ -47,7 +47,7 @@ pub struct All {
 /// When the database does not answer.
 pub async fn read(connection: &mut AnyConnection) -> Result<All, StoreError> {
     let open = journal::under_way(connection, MOST).await?;
-    let topups = journal::count_open(connection, Kind::TopUp, None).await?;
+    let topups = journal::count_open(connection, Kind::TopUp, None, 0).await?;
     let settling = open.iter().filter(|operation| operation.kind == Kind::TopUp).count();
     let invoices = topups.saturating_sub(u64::try_from(settling).unwrap_or(u64::MAX));
     Ok(All { operations: open.into_iter().map(describe).collect(), invoices })

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use coinslot::clock::Clock;
 use coinslot::money::Msat;
+use coinslot::store::Durability;
 use coinslot::wallet::Change;
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ use crate::support::lnurl::{Mood, Recipient};
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{TestNode, ask};
 use crate::support::purse::Purse;
+use crate::support::tokens;
 use crate::support::upstream::Upstream;
 
 pub async fn node_ahead(mint: &TestMint, upstream: &Upstream, clock: &Arc<Ahead>, more: &[(&str, &str)]) -> TestNode {
@@ -182,6 +184,51 @@ async fn only_so_many_invoices_wait_for_one_key() {
     }
     let (status, body) = answer(node.post("/lightning/invoice").json(&wanted)).await;
     assert_eq!((status, body["error"]["code"].as_str()), (429, Some("rate_limit_exceeded")));
+    node.finish().await;
+}
+
+/// Keys of invented tokens, for which nothing was ever paid, share what an address may leave unpaid; and invoices
+/// whose time is over stand in nobody's way, though a late payment would still count.
+#[tokio::test(flavor = "multi_thread")]
+async fn invented_keys_and_invoices_that_are_over_stand_in_nobodys_way() {
+    let mint = TestMint::with_options(MintOptions { unpaid: true, ..MintOptions::default() }).await;
+    let upstream = Upstream::start().await;
+    let clock = Arc::new(Ahead::default());
+    let node = node_ahead(&mint, &upstream, &clock, &[("INVOICE_MAX_PENDING", "3")]).await;
+    let wanted = |key: &Value| {
+        node.post("/lightning/invoice").json(&json!({ "amount_sats": 1, "purpose": "topup", "api_key": key }))
+    };
+    let mut invented = Vec::new();
+    for _ in 0..4 {
+        let token = tokens::invented(&mint, 8);
+        let (status, body) = answer(node.get("/v1/wallet/info").bearer_auth(&token)).await;
+        assert!(status >= 400, "{body}");
+        invented.push(json!(token));
+    }
+    for key in &invented[..3] {
+        ok(wanted(key)).await;
+    }
+    let (status, body) = answer(wanted(&invented[3])).await;
+    assert_eq!((status, body["error"]["code"].as_str()), (429, Some("rate_limit_exceeded")), "{body}");
+    clock.step(Duration::from_secs(3_601));
+    let made = ok(wanted(&invented[3])).await;
+
+    // All places are taken, until the time of those is over.
+    let store = node.running().exchange().ledger.store().clone();
+    let mut tx = store.begin(Durability::Full).await.unwrap();
+    for at in 0..999 {
+        let copy = "INSERT INTO operations (id, kind, state, account, mint, unit, amount, plan, owner, due_at, created_at, \
+                    updated_at) SELECT $1, kind, state, account, mint, unit, amount, plan, owner, due_at + 1000000000, \
+                    created_at, updated_at FROM operations WHERE id = $2";
+        let copy = sqlx::query(copy).bind(format!("copy {at}")).bind(made["invoice_id"].as_str().unwrap());
+        copy.execute(&mut *tx).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let create = || node.post("/lightning/invoice").json(&json!({ "amount_sats": 9, "purpose": "create" }));
+    assert_eq!(answer(create()).await.0, 429);
+    clock.step(Duration::from_secs(3_601));
+    ok(create()).await;
+    drop(store);
     node.finish().await;
 }
 

@@ -2,8 +2,10 @@
 
 use std::str::FromStr;
 
+use cdk::Amount;
 use cdk::mint_url::MintUrl;
-use cdk::nuts::{CurrencyUnit, Proofs, Token};
+use cdk::nuts::{CurrencyUnit, Proof, Proofs, SecretKey, Token};
+use cdk::secret::Secret;
 use sha2::{Digest, Sha256};
 
 use super::mint::TestMint;
@@ -20,6 +22,14 @@ pub fn proofs(mint: &TestMint, token: &Token) -> Proofs {
 /// A `cashuB` token of these proofs, whatever they are.
 pub fn token(mint_url: &str, proofs: Proofs, unit: CurrencyUnit) -> String {
     Token::new(MintUrl::from_str(mint_url).expect("mint url"), proofs, None, unit).to_string()
+}
+
+/// A token of this mint whose one proof nobody signed.
+pub fn invented(mint: &TestMint, sats: u64) -> String {
+    let keysets = mint.mint().keysets().keysets;
+    let id = keysets.iter().find(|keyset| keyset.unit == CurrencyUnit::Sat && keyset.active).expect("keyset").id;
+    let proof = Proof::new(Amount::from(sats), id, Secret::generate(), SecretKey::generate().public_key());
+    token(&mint.url(), vec![proof], CurrencyUnit::Sat)
 }
 
 /// The key that a token becomes.

@@ -49,7 +49,7 @@ pub async fn serve(State(node): State<Node>, request: Request) -> Response<Body>
         let made = spawn(&node, move |node| async move {
             let till = &node.exchange.till;
             match key {
-                Some(account) => till.invoice_for(account, sats).await,
+                Some(account) => till.invoice_for(account, sats, address).await,
                 None => till.invoice_for_key(sats, limits, address).await,
             }
         });

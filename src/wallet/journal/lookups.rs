@@ -74,17 +74,21 @@ pub(in crate::wallet) async fn find_by_payment_hash(
     row.as_ref().map(read).transpose()
 }
 
-/// How many operations of a kind are open: at any account, or at one.
+/// How many operations of a kind that were begun since then are open: at any account, or at one.
 pub(in crate::wallet) async fn count_open(
     connection: &mut AnyConnection,
     kind: Kind,
     account: Option<AccountId>,
+    since_ms: i64,
 ) -> Result<u64, StoreError> {
-    let sql = format!("SELECT COUNT(*) FROM operations WHERE {OPEN} AND kind = $1 AND (account = $2 OR $3 = 1)");
+    let sql = format!(
+        "SELECT COUNT(*) FROM operations WHERE {OPEN} AND kind = $1 AND (account = $2 OR $3 = 1) AND created_at >= $4"
+    );
     let row = sqlx::query(AssertSqlSafe(sql))
         .bind(kind.as_str())
         .bind(account.map_or(0, AccountId::get))
         .bind(i64::from(account.is_none()))
+        .bind(since_ms)
         .fetch_one(connection)
         .await?;
     let count: i64 = row.try_get(0)?;
