@@ -1,6 +1,8 @@
 //! What no input of an operator may have in it: PostgreSQL stores no text with a NUL, and SQLite would.
 
-use axum::body::{Body, to_bytes};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::Next;
@@ -9,9 +11,21 @@ use memchr::memmem;
 
 use super::AdminError;
 use super::api::{ApiError, is_json};
+use crate::http::BODY_TIMEOUT;
 
 /// The most that any route takes; whose limit is lower refuses by itself.
 const MAX_BYTES: usize = super::wallet::MAX_TOKEN_FORM_BYTES;
+
+/// A body, of a client that may not be known yet.
+async fn read(body: Body, within: Duration) -> Result<Bytes, AdminError> {
+    let code = "invalid_request";
+    let read = tokio::time::timeout(within, to_bytes(body, MAX_BYTES)).await.map_err(|_| {
+        let status = StatusCode::REQUEST_TIMEOUT;
+        AdminError::Refused { status, code, message: "This did not come in time.".to_owned() }
+    })?;
+    let status = StatusCode::PAYLOAD_TOO_LARGE;
+    read.map_err(|_| AdminError::Refused { status, code, message: "This is too long.".to_owned() })
+}
 
 /// Refuses a NUL behind the `?` of the address, in a form, and in JSON, before anybody reads them.
 pub(super) async fn refuse_nul(request: Request, next: Next) -> Response {
@@ -21,9 +35,9 @@ pub(super) async fn refuse_nul(request: Request, next: Next) -> Response {
         true => ApiError::from(refusal).into_response(),
         false => refusal.into_response(),
     };
-    let Ok(body) = to_bytes(body, MAX_BYTES).await else {
-        let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request");
-        return refuse(AdminError::Refused { status, code, message: "This is too long.".to_owned() });
+    let body = match read(body, BODY_TIMEOUT).await {
+        Ok(body) => body,
+        Err(refusal) => return refuse(refusal),
     };
     let in_body = if is_json(&parts.headers) { in_json(&body) } else { in_form(&body) };
     if in_body || in_form(parts.uri.query().unwrap_or_default().as_bytes()) {
@@ -48,6 +62,15 @@ fn in_json(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who sends no more is not waited for, for ever: nobody knows yet who it is.
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_refused() {
+        let never = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::convert::Infallible>>());
+        let refused = read(never, Duration::from_millis(10)).await;
+        assert!(matches!(refused, Err(AdminError::Refused { status: StatusCode::REQUEST_TIMEOUT, .. })));
+        assert_eq!(read(Body::from("a=b"), Duration::from_secs(60)).await.unwrap(), "a=b");
+    }
 
     #[test]
     fn a_nul_is_seen_however_it_is_written() {

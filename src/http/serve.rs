@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -67,6 +68,8 @@ struct House {
     router: Router,
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// How long who comes in may say nothing.
+    patience: Duration,
 }
 
 impl House {
@@ -76,7 +79,10 @@ impl House {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (router, who) = (TowerToHyperService::new(self.router.clone()), Arc::new(who));
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let silent = silence(Arc::clone(&has_asked), self.patience);
         let service = service_fn(move |mut request: Request<Incoming>| {
+            has_asked.store(true, Ordering::Relaxed);
             let peer = who(request.headers());
             request.extensions_mut().insert(peer);
             router.call(request)
@@ -93,16 +99,26 @@ impl House {
             };
             tokio::select! {
                 () = served => {}
+                () = silent => tracing::trace!("who came in asked for nothing"),
                 () = stop.cancelled() => {}
             }
         });
     }
 }
 
+/// Ends when a client has asked for nothing for so long after it came in; never when it has. What serves
+/// connections has no timer until it knows which HTTP is spoken, nor for HTTP/2 before the first request.
+async fn silence(has_asked: Arc<AtomicBool>, patience: Duration) {
+    tokio::time::sleep(patience).await;
+    if has_asked.load(Ordering::Relaxed) {
+        std::future::pending().await
+    }
+}
+
 /// Serves until `drain` is cancelled; then stops accepting, lets running exchanges end, and
 /// returns when all are done or `stop` is cancelled.
 pub async fn run(
-    mut entrance: Entrance,
+    entrance: Entrance,
     router: Router,
     tracker: TaskTracker,
     drain: CancellationToken,
@@ -111,7 +127,11 @@ pub async fn run(
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(true);
     server.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
-    let house = House { server, graceful: GracefulShutdown::new(), router, tracker, stop };
+    let graceful = GracefulShutdown::new();
+    open(entrance, House { server, graceful, router, tracker, stop, patience: HEADER_TIMEOUT }, drain).await;
+}
+
+async fn open(mut entrance: Entrance, house: House, drain: CancellationToken) {
     loop {
         let guest = tokio::select! {
             guest = entrance.next() => guest,
@@ -186,5 +206,41 @@ mod tests {
         let told = Instant::now();
         tracker.wait().await;
         assert!(told.elapsed() >= linger / 2, "{:?}", told.elapsed());
+    }
+
+    /// Whoever says nothing, or not even which HTTP is spoken, is hung up on; who has asked once is not, though its
+    /// connection is idle afterwards.
+    #[tokio::test]
+    async fn who_asks_for_nothing_is_hung_up_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let entrance = Entrance { listener, proxies: Proxies::new(&[]), visits: None };
+        let (drain, patience) = (CancellationToken::new(), Duration::from_millis(300));
+        let house = House {
+            server: Builder::new(TokioExecutor::new()),
+            graceful: GracefulShutdown::new(),
+            router: Router::new().fallback(async || "good"),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            patience,
+        };
+        let serving = TaskTracker::new().spawn(open(entrance, house, drain.clone()));
+        let mut asking = TcpStream::connect(address).await.unwrap();
+        asking.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = [0; 1024];
+        assert!(asking.read(&mut answer).await.unwrap() > 0);
+        for said in ["", "PRI * HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0", "GET / HTTP/1.1\r\nhost"]
+        {
+            let mut silent = TcpStream::connect(address).await.unwrap();
+            silent.write_all(said.as_bytes()).await.unwrap();
+            let mut told = Vec::new();
+            let end = tokio::time::timeout(Duration::from_secs(20), silent.read_to_end(&mut told)).await;
+            // A reset is an end too.
+            drop(end.unwrap_or_else(|_| panic!("held after {said:?}")));
+        }
+        asking.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        assert!(asking.read(&mut answer).await.unwrap() > 0, "it had asked before");
+        drain.cancel();
+        serving.await.unwrap();
     }
 }

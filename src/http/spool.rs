@@ -17,7 +17,7 @@ use super::headers;
 use crate::failure::{Code, Failure};
 
 /// How long a client may take to send a body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long one that is refused may go on sending it.
 const LINGER: Duration = Duration::from_secs(10);

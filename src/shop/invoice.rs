@@ -8,7 +8,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_SECURITY_POLICY, X_FRAME_OPTIONS};
 use axum::response::Response;
 
-use super::{Sender, Sent, answer, key as key_page, moment, render, typed};
+use super::{Sender, Sent, answer, key as key_page, moment, render};
 use crate::failure::{Code, Failure};
 use crate::http::{self, Node};
 use crate::ledger::terms::Limits;
@@ -53,7 +53,7 @@ struct Frame {
 pub(super) async fn make(State(node): State<Node>, Sender(address): Sender, sent: Sent) -> Response {
     let page = async {
         node.exchange.till.may_move()?;
-        let typed = typed(sent)?;
+        let typed = sent.0?;
         let sats = lightning::amount(typed.sats.trim().parse().ok())?;
         let key = typed.key.trim().to_owned();
         let payment = if key.is_empty() { None } else { Some(lightning::key_to_fill(&key)?) };
@@ -72,7 +72,7 @@ pub(super) async fn make(State(node): State<Node>, Sender(address): Sender, sent
 /// The key that a paid invoice made; until then the invoice.
 pub(super) async fn key(State(node): State<Node>, sent: Sent) -> Response {
     let page = async {
-        let id = typed(sent)?.id;
+        let id = sent.0?.id;
         let looked = http::spawn(&node, async move |node: Node| node.exchange.till.invoice_status(id.trim()).await);
         let billed = looked.await?;
         let Some(key) = billed.key else {

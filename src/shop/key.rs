@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::card::{self, Card};
 use super::prices::exact;
-use super::{Sent, answer, moment, render, typed};
+use super::{Sent, answer, moment, render};
 use crate::failure::{Failure, Funds};
 use crate::http::{self, Node};
 use crate::ledger::terms::Reset;
@@ -68,7 +68,7 @@ struct Moved {
 /// What a key or token is. Redeems nothing.
 pub(super) async fn look(State(node): State<Node>, sent: Sent) -> Response {
     let page = async {
-        let text = typed(sent)?.key;
+        let text = sent.0?.key;
         let payment = payment::read_key(text.trim())?;
         let worker = node.clone();
         match http::spawn(&node, async move |_| worker.exchange.till.look_at(payment).await).await? {
@@ -89,7 +89,7 @@ pub(super) async fn look(State(node): State<Node>, sent: Sent) -> Response {
 pub(super) async fn redeem(State(node): State<Node>, sent: Sent) -> Response {
     let page = async {
         node.exchange.till.may_move()?;
-        let payment = Payment::TokenKey(Box::new(payment::read_token(typed(sent)?.key.trim())?));
+        let payment = Payment::TokenKey(Box::new(payment::read_token(sent.0?.key.trim())?));
         let opened = http::spawn(&node, async move |node: Node| node.exchange.till.open(payment, None).await);
         let (account, key) = opened.await?;
         let news = "The token is a key now. Keep it: whoever has it has the money.";

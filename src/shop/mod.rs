@@ -23,9 +23,10 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use askama::Template;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{DefaultBodyLimit, Form, State};
+use axum::extract::{DefaultBodyLimit, Form, FromRequest, Request, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::middleware;
@@ -176,16 +177,30 @@ struct Typed {
     id: String,
 }
 
-type Sent = Result<Form<Typed>, FormRejection>;
+/// The form, or why it could not be read.
+struct Sent(Result<Typed, Failure>);
 
-/// The form, if it can be read.
-fn typed(sent: Sent) -> Result<Typed, Failure> {
-    match sent {
-        Ok(Form(typed)) => Ok(typed),
-        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            Err(Failure::client(Code::PayloadTooLarge, "That is too long to be a key or a token."))
-        }
-        Err(_) => Err(Failure::client(Code::InvalidRequest, "This form could not be read.")),
+impl Sent {
+    /// Reads a form that has so long to come.
+    async fn read<S: Send + Sync>(request: Request, state: &S, within: Duration) -> Self {
+        let form = Form::<Typed>::from_request(request, state);
+        let Ok(read) = tokio::time::timeout(within, form).await else {
+            return Self(Err(Failure::client(Code::InvalidRequest, "This form did not come in time.")));
+        };
+        Self(read.map(|Form(typed)| typed).map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Failure::client(Code::PayloadTooLarge, "That is too long to be a key or a token.")
+            }
+            _ => Failure::client(Code::InvalidRequest, "This form could not be read."),
+        }))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Sent {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::read(request, state, http::BODY_TIMEOUT).await)
     }
 }
 

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{Sent, answer, render, typed};
+use super::{Sent, answer, render};
 use crate::http::{self, Node};
 use crate::pages::format;
 use crate::pages::qr::{self, Qr};
@@ -31,7 +31,7 @@ struct Page {
 pub(super) async fn give(State(node): State<Node>, sent: Sent) -> Response {
     let page = async {
         node.exchange.till.may_move()?;
-        let typed = typed(sent)?;
+        let typed = sent.0?;
         let key = typed.key.trim().to_owned();
         let payment = payment::read_key(&key)?;
         let to = destination(&typed.address, "")?;

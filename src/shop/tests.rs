@@ -24,3 +24,17 @@ fn browsers_get_the_page_and_programs_json() {
     }
     assert!(!wants_page(&HeaderMap::new()), "curl -H Accept:");
 }
+
+/// A form that never comes to its end is not waited for.
+#[tokio::test]
+async fn a_form_that_does_not_come_is_refused() {
+    let form = |body| {
+        let form = Request::builder().method("POST").header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        form.body(body).unwrap()
+    };
+    let never = futures_util::stream::pending::<Result<axum::body::Bytes, std::convert::Infallible>>();
+    let sent = Sent::read(form(axum::body::Body::from_stream(never)), &(), Duration::from_millis(10)).await;
+    assert!(sent.0.is_err_and(|failure| failure.message.contains("in time")));
+    let sent = Sent::read(form(axum::body::Body::from("key=a")), &(), Duration::from_secs(60)).await;
+    assert!(sent.0.is_ok_and(|typed| typed.key == "a"));
+}
