@@ -129,6 +129,8 @@ pub struct Key {
     pub used: Msat,
     pub blocked_ms: Option<i64>,
     pub parent_is_blocked: bool,
+    /// Unix seconds.
+    pub parent_valid_until: Option<i64>,
     pub expiry: Option<Expiry>,
     /// When it last paid for something, where that is known.
     pub last_used_ms: Option<i64>,
@@ -150,6 +152,8 @@ impl Key {
             "parent blocked"
         } else if self.limits.has_ended(now_ms) {
             State::Ended.as_str()
+        } else if (Limits { valid_until: self.parent_valid_until, ..Limits::default() }).has_ended(now_ms) {
+            "parent ended"
         } else {
             State::Usable.as_str()
         }

@@ -139,7 +139,8 @@ impl Hot {
                  WHERE a.id = v.account AND a.kind IN ('key', 'token') AND a.posted - a.held >= v.due \
                  AND (t.account IS NULL OR (COALESCE(t.parent, t.account) = v.account \
                  AND t.blocked_at IS NULL \
-                 AND NOT EXISTS (SELECT 1 FROM key_terms p WHERE p.account = t.parent AND p.blocked_at IS NOT NULL) \
+                 AND NOT EXISTS (SELECT 1 FROM key_terms p WHERE p.account = t.parent \
+                 AND (p.blocked_at IS NOT NULL OR p.valid_until * 1000 <= {{at}})) \
                  AND (t.valid_until IS NULL OR t.valid_until * 1000 > {{at}}) \
                  AND (t.cap IS NULL OR t.cap - t.held \
                  - CASE WHEN {{at}} >= t.resets_at THEN 0 ELSE t.used END >= v.spender_due))) \

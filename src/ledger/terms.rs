@@ -6,6 +6,8 @@
 //!   same moment cannot pass it together. What is held counts as spent until it is settled.
 //! * A key that the operator *blocked* spends nothing, nor does a child of it. Money comes in and goes back
 //!   as before. See [`super::keys`].
+//! * A key whose validity has ended spends nothing, nor does a child of it. A parent's cap is on what it spends
+//!   itself: a child has a cap of its own.
 //! * A key with an *expiry* is paid back after it; until somebody does, it works as before.
 //!
 //! Figures of what a key spent are carried over from its holds by triggers, and proven by
@@ -112,6 +114,8 @@ pub struct Terms {
     pub blocked_ms: Option<i64>,
     /// So is the key whose money it spends.
     pub parent_is_blocked: bool,
+    /// Unix seconds from which on that key is refused, and this one with it.
+    pub parent_valid_until: Option<i64>,
     /// The operator's name for it.
     pub label: String,
     /// Its own profile of prices.
@@ -123,6 +127,13 @@ impl Terms {
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.blocked_ms.is_some() || self.parent_is_blocked
+    }
+
+    /// Its limits, with the end that counts: for a child key, its parent's where that is earlier.
+    #[must_use]
+    pub fn in_force(&self) -> Limits {
+        let valid_until = self.limits.valid_until.into_iter().chain(self.parent_valid_until).min();
+        Limits { valid_until, ..self.limits }
     }
 
     /// What the cap leaves; `None`: there is no cap.

@@ -407,7 +407,7 @@ impl Writer {
         if terms.as_ref().is_some_and(Terms::is_blocked) {
             return Ok(HoldError::KeyBlocked);
         }
-        if terms.as_ref().is_some_and(|terms| terms.limits.has_ended(now_ms)) {
+        if terms.as_ref().is_some_and(|terms| terms.in_force().has_ended(now_ms)) {
             return Ok(HoldError::KeyExpired);
         }
         Ok(match terms.and_then(|terms| terms.left()) {

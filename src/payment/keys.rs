@@ -48,7 +48,7 @@ impl Statement {
     /// parent's money, as far as its terms allow.
     #[must_use]
     pub fn figures(&self, account: &Account, now_ms: i64) -> Figures {
-        let limits = self.terms.as_ref().map(|terms| terms.limits).unwrap_or_default();
+        let limits = self.terms.as_ref().map(Terms::in_force).unwrap_or_default();
         let is_blocked = self.terms.as_ref().is_some_and(Terms::is_blocked);
         let (Some(_), Some(terms)) = (&self.parent, &self.terms) else {
             let balance = account.balance;

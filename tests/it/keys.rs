@@ -268,6 +268,32 @@ async fn a_key_is_refused_when_its_validity_has_ended() {
     world.node.finish().await;
 }
 
+/// A child key that was made before works no longer than its parent, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_key_ends_with_its_parent() {
+    let world = World::new().await;
+    let end = world.now_secs() + 100;
+    let token = world.purse.send(100).await;
+    let create = json!({ "initial_balance_token": token, "validity_date": end });
+    assert_eq!(answer(world.node.post("/v1/balance/create").json(&create)).await.0, 200);
+    let mut children = Vec::new();
+    for wanted in [json!({ "count": 1 }), json!({ "count": 1, "validity_date": end + 100 })] {
+        let (status, made) = world.post("/v1/balance/child-key", &token, wanted).await;
+        assert_eq!(status, 200, "{made}");
+        children.push(made["api_keys"][0].as_str().unwrap().to_owned());
+    }
+    for child in &children {
+        assert_eq!(world.chat(child).await.0, 200);
+        assert_eq!(world.info(child).await["validity_date"], json!(end));
+    }
+    world.set_clock(end * 1000);
+    for child in &children {
+        refused(&world.chat(child).await, 403, "key_expired");
+        assert_eq!(world.info(child).await["balance"], json!(0), "it can spend nothing");
+    }
+    world.node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_sees_what_it_may_spend_and_nothing_of_its_parent() {
     let world = World::new().await;

@@ -89,7 +89,7 @@ struct KeyView {
     /// The first digits of its hash.
     hash: String,
     label: String,
-    /// usable, blocked, "parent blocked" or ended
+    /// usable, blocked, "parent blocked", ended or "parent ended"
     state: &'static str,
     /// Of its own. A child key spends its parent's.
     balance_msat: i64,

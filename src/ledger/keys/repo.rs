@@ -20,7 +20,8 @@ const KEYS: &str = "SELECT a.id, a.key_hash, a.posted, a.held, a.spent, a.reques
      t.held, t.spent, t.requests, t.blocked_at, \
      (SELECT p.blocked_at FROM key_terms p WHERE p.account = t.parent), t.refund_address, t.expires_at, \
      CASE WHEN t.parent IS NULL THEN (SELECT x.created_at FROM transfers x WHERE x.id = a.last_charge) \
-     ELSE (SELECT h.created_at FROM holds h WHERE h.spender = a.id ORDER BY h.id DESC LIMIT 1) END, t.profile";
+     ELSE (SELECT h.created_at FROM holds h WHERE h.spender = a.id ORDER BY h.id DESC LIMIT 1) END, t.profile, \
+     (SELECT p.valid_until FROM key_terms p WHERE p.account = t.parent)";
 
 /// A key of this kind, and not the account that a voucher waits on.
 const IS_KEY: &str = "a.key_hash IS NOT NULL AND NOT EXISTS \
@@ -92,6 +93,11 @@ impl Search {
                 search.sql.push_str(
                     " AND t.blocked_at IS NULL AND NOT EXISTS \
                      (SELECT 1 FROM key_terms p WHERE p.account = t.parent AND p.blocked_at IS NOT NULL)",
+                );
+                search.with(
+                    "NOT EXISTS (SELECT 1 FROM key_terms p WHERE p.account = t.parent AND p.valid_until * 1000 <= ",
+                    Value::Number(now_ms),
+                    ")",
                 );
                 search.with("(t.valid_until IS NULL OR t.valid_until * 1000 > ", Value::Number(now_ms), ")");
             }
@@ -265,6 +271,7 @@ fn read(row: &AnyRow) -> Result<Key, StoreError> {
         used: amount(row.try_get(17)?)?,
         blocked_ms: row.try_get(21)?,
         parent_is_blocked: row.try_get::<Option<i64>, _>(22)?.is_some(),
+        parent_valid_until: row.try_get(27)?,
         expiry: address.zip(at).map(|(address, at)| Expiry { address, at }),
         last_used_ms: row.try_get(25)?,
     })

@@ -10,7 +10,8 @@ use crate::store::{StoreError, Tx};
 /// When the window is over, what was used counts as nothing; so it does where holds are placed.
 const TERMS: &str = "SELECT t.account, a.key_hash, t.parent, t.cap, t.reset, t.valid_until, \
      CASE WHEN $1 >= t.resets_at THEN 0 ELSE t.used END, t.held, t.spent, t.requests, t.refund_address, t.expires_at, \
-     t.blocked_at, (SELECT p.blocked_at FROM key_terms p WHERE p.account = t.parent), t.label, t.profile \
+     t.blocked_at, (SELECT p.blocked_at FROM key_terms p WHERE p.account = t.parent), t.label, t.profile, \
+     (SELECT p.valid_until FROM key_terms p WHERE p.account = t.parent) \
      FROM key_terms t JOIN accounts a ON a.id = t.account";
 
 /// The terms of a key, where it has any.
@@ -196,6 +197,7 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Terms, StoreError> {
         expiry: address.zip(at).map(|(address, at)| Expiry { address, at }),
         blocked_ms: row.try_get(12)?,
         parent_is_blocked: row.try_get::<Option<i64>, _>(13)?.is_some(),
+        parent_valid_until: row.try_get(16)?,
         label: row.try_get(14)?,
         profile: row.try_get(15)?,
     })
