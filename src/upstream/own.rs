@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::provider::Upstream;
+use super::provider::{self, Upstream};
 use super::repo::{self, Stored};
 use super::sealed;
 use crate::config::{self, Upstreams};
@@ -112,29 +112,58 @@ pub async fn put(
         return Err(OwnError::Fixed);
     }
     let known = rows.iter().find(|row| !row.from_environment && row.name == name);
-    let mut entry = match (intent, known) {
+    let before = match (intent, known) {
         (Intent::Add, Some(_)) => return Err(OwnError::Exists),
         (Intent::Change, None) => return Err(OwnError::Unknown),
-        (Intent::Add, None) => Map::new(),
+        (Intent::Add, None) => None,
         (Intent::Change, Some(row)) => {
             let (mut spec, secrets) = parts(row, vault)?;
             spec.extend(secrets);
-            spec
+            Some(spec)
         }
     };
+    let mut entry = before.clone().unwrap_or_default();
     for (member, value) in given {
         match value {
             Value::Null => drop(entry.remove(member)),
             value => drop(entry.insert(member.clone(), value.clone())),
         }
     }
-    let described = config::Upstream::from_json(&Value::Object(entry), rules.timeouts).map_err(OwnError::Invalid)?;
+    let read = |entry| config::Upstream::from_json(&Value::Object(entry), rules.timeouts).map_err(OwnError::Invalid);
+    let described = read(entry)?;
+    if let Some(before) = before {
+        keeps_secrets_home(&read(before)?, &described, given)?;
+    }
     // What could not be asked is not stored.
     Upstream::new(&described, way).map_err(|error| OwnError::Invalid(error.to_string()))?;
     let row = Stored { from_environment: false, ..sealed::seal(&described, vault)? };
     repo::put_own(store, &row, now_ms).await?;
     let secret_given = SECRET.iter().any(|member| given.contains_key(*member));
     Ok((described.to_json().0, secret_given))
+}
+
+/// Refuses a change that would send a secret, which nobody may read, to where it was not meant for: whoever may
+/// change an upstream could read it there.
+fn keeps_secrets_home(
+    before: &config::Upstream,
+    after: &config::Upstream,
+    given: &Map<String, Value>,
+) -> Result<(), OwnError> {
+    let origin = |one| provider::origin(one).map_err(|error| OwnError::Invalid(error.to_string()));
+    let moved = match (origin(before)? != origin(after)?, before.proxy_url != after.proxy_url) {
+        (true, _) => "another address",
+        (false, true) => "another proxy",
+        (false, false) => return Ok(()),
+    };
+    let keeps = |member: &str, has: bool| has && !given.contains_key(member);
+    let secret = if keeps("api_key", after.api_key.is_some()) {
+        "api_key"
+    } else if keeps("headers", after.headers.iter().any(|(_, value)| value.is_some())) {
+        "headers"
+    } else {
+        return Ok(());
+    };
+    Err(OwnError::Invalid(format!("it gets {moved}, so say its {secret} again too, or have it forgotten")))
 }
 
 /// Removes an upstream of the operator's.

@@ -276,6 +276,11 @@ impl Upstream {
     }
 }
 
+/// Where requests to such an upstream go: scheme, host and port.
+pub(super) fn origin(config: &config::Upstream) -> Result<url::Origin, NetError> {
+    Ok(whereabouts(config)?.1.origin())
+}
+
 /// The kind and the address. A host that belongs to a vendor tells the kind where nobody did.
 fn whereabouts(config: &config::Upstream) -> Result<(&'static Preset, Url), NetError> {
     let preset = Preset::of(config.kind);

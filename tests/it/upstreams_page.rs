@@ -212,6 +212,55 @@ async fn further_members_count_where_no_field_is_filled_in_and_are_refused_where
     node.finish().await;
 }
 
+/// Whoever may change an upstream may not read its key: it does not go to another address, or by another proxy,
+/// unless it is said again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_kept_goes_to_no_other_address() {
+    let (_mint, _purse, _first, node) = world(10).await;
+    let (second, theirs) = (Upstream::start().await, Upstream::start().await);
+    let manager = Program::with(&node, "read manage").await;
+    let path = "/admin/api/upstreams";
+    let mut stored = entry(&second);
+    stored["headers"] = json!({ "x-secret": "of the operator", "x-left-out": null });
+    assert_eq!(manager.post(path, &stored).await.0, 200);
+    let patch = async |mut body: Value| {
+        body["name"] = json!("second");
+        manager.call(reqwest::Method::PATCH, path, &body).await
+    };
+    let (url, proxy) = (theirs.url(), "socks5h://127.0.0.1:9");
+    for (change, said) in [
+        (json!({ "base_url": url }), "another address, so say its api_key"),
+        (json!({ "base_url": url, "headers": null }), "another address, so say its api_key"),
+        (json!({ "base_url": url, "api_key": "sk-another" }), "another address, so say its headers"),
+        (json!({ "base_url": null, "provider_type": "groq" }), "another address, so say its api_key"),
+        (json!({ "proxy_url": proxy }), "another proxy, so say its api_key"),
+        (json!({ "proxy_url": proxy, "api_key": null }), "another proxy, so say its headers"),
+    ] {
+        let (status, refusal) = patch(change.clone()).await;
+        let text = refusal.to_string();
+        assert!(status == 400 && text.contains(said), "{change}: {status} {text}");
+        assert!(!text.contains(KEY) && !text.contains("of the operator"), "{text}");
+    }
+    let browser = Browser::log_in(&node).await;
+    let form = csrf(&browser.page_at("/admin/upstreams").await);
+    let moved = [("csrf", &*form), ("name", "second"), ("base_url", &*url)];
+    let refused = browser.post("/admin/upstreams/set", &moved).await;
+    assert!(refused.status() == 400 && refused.text().await.unwrap().contains("say its api_key"));
+
+    // What goes to the same place as before keeps them; and what is said anew goes where it is said.
+    assert_eq!(patch(json!({ "base_url": second.url(), "priority": 7 })).await.0, 200);
+    assert_eq!(patch(json!({ "base_url": url, "api_key": "sk-another", "headers": null })).await.0, 200);
+    assert_eq!(manager.post("/admin/api/upstreams/test", &json!({ "name": "second" })).await.0, 200);
+    assert_eq!(theirs.last().headers["authorization"], "Bearer sk-another");
+    let seen = theirs.seen();
+    assert!(seen.iter().all(|one| !one.headers.contains_key("x-secret")), "{seen:?}");
+    assert!(!format!("{seen:?}").contains(KEY), "{seen:?}");
+    assert_eq!(patch(json!({ "base_url": second.url(), "api_key": null })).await.0, 200);
+    let acts = manager.get("/admin/api/trail?limit=500").await.to_string();
+    assert!(!acts.contains("sk-another") && !acts.contains(KEY), "{acts}");
+    node.finish().await;
+}
+
 async fn status(node: &TestNode, token: &str) -> u16 {
     node.chat(&ask("hi")).bearer_auth(token).send().await.unwrap().status().as_u16()
 }
