@@ -55,6 +55,9 @@ const PER_TOKEN: &[&str] = &[
 
 /// Decimal places that a price has at most.
 const PLACES: u32 = 18;
+/// Most prices of a model whose prices a list says, and most lengths above which it has others.
+const MOST_PRICES: usize = 64;
+const MOST_TIERS: usize = 8;
 
 /// In USD per unit, at list price.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -232,6 +235,23 @@ impl Card {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What there is more of than any model has; `None`: nothing.
+    #[must_use]
+    pub fn excess(&self) -> Option<String> {
+        let (prices, tiers) = (self.0.len(), self.tiers().len());
+        if prices > MOST_PRICES {
+            return Some(format!("it has {prices} prices, more than {MOST_PRICES}"));
+        }
+        (tiers > MOST_TIERS).then(|| format!("it has prices for {tiers} lengths of input, more than {MOST_TIERS}"))
+    }
+
+    /// Those of its prices that the other has as well.
+    #[must_use]
+    pub fn of_names_in(&self, other: &Self) -> Self {
+        let both = self.0.iter().filter(|(name, _)| other.0.contains_key(*name));
+        Self(both.map(|(name, price)| (name.clone(), *price)).collect())
     }
 
     /// Whether tokens both ways have a price, be it zero.

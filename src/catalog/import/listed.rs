@@ -26,6 +26,10 @@ const MAX_NOTES: usize = 20;
 const MAX_NOTE: usize = 200;
 /// A token that is dearer, in USD, has the price of a thousand, or of a million.
 const MAX_TOKEN_USD: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
+/// A token, or a character, that is cheaper, in USD, is given away.
+const MIN_TOKEN_USD: Decimal = Decimal::from_parts(1, 0, 0, false, 10);
+/// The same of all else.
+const MIN_USD: Decimal = Decimal::from_parts(1, 0, 0, false, 7);
 
 /// What an Anthropic cache costs, as a factor on the input price, where a list does not say it.
 const CLAUDE_CACHE: [(&str, Decimal); 3] = [
@@ -160,6 +164,14 @@ impl Listed {
         Problem { id: Some(self.id.clone()), what }
     }
 
+    /// Itself, unless it has more prices than any model: each costs memory for as long as it is sold.
+    fn within_bounds(self) -> Result<Self, Problem> {
+        match self.card.excess() {
+            Some(what) => Err(self.problem(what)),
+            None => Ok(self),
+        }
+    }
+
     /// Adds what is known of the prices of Claude's cache.
     pub(super) fn derive(&mut self) {
         let bare = self.id.rsplit_once('/').map_or(self.id.as_str(), |(_, bare)| bare);
@@ -268,11 +280,13 @@ fn read_card(pricing: &RawValue) -> Result<Card, String> {
 }
 
 /// A price that is there and can be one. Zero is one for text alone, of what an operator may mean to give
-/// away. Elsewhere lists write it for what has no price of its own: such a cache is no free one.
+/// away. Elsewhere lists write it for what has no price of its own: such a cache is no free one. A price so
+/// low that nobody would notice it is zero: it would make a gift look sold.
 pub(super) fn checked(name: &str, raw: &RawValue) -> Result<Option<Decimal>, String> {
     let is_text = matches!(name, "prompt" | "completion");
-    let price = read_price(name, raw)?.filter(|price| is_text || !price.is_zero());
-    match price {
+    let least = if card::is_per_token(name) || name == "character" { MIN_TOKEN_USD } else { MIN_USD };
+    let price = read_price(name, raw)?.map(|price| if price < least { Decimal::ZERO } else { price });
+    match price.filter(|price| is_text || !price.is_zero()) {
         Some(price) if card::is_per_token(name) && price > MAX_TOKEN_USD => {
             Err(format!("its {name} price is absurd for a token ({price} USD)"))
         }
@@ -299,7 +313,7 @@ impl List {
             if at >= MAX_ENTRIES {
                 return Err(format!("it has more than {MAX_ENTRIES} entries"));
             }
-            match one {
+            match one.and_then(Listed::within_bounds) {
                 Ok(listed) => match seen.get(&listed.id).copied() {
                     None => {
                         seen.insert(listed.id.clone(), Some(self.models.len()));
@@ -456,6 +470,28 @@ mod tests {
         assert!(list.models[0].is_given_away());
     }
 
+    /// Prices of text, and so many more of such names.
+    fn many(before: &str, after: &str, count: usize) -> String {
+        let more: Vec<String> = (1..=count).map(|at| format!(r#","{before}{at}{after}":"0.004""#)).collect();
+        format!(r#""prompt":"1e-6","completion":"1e-6"{}"#, more.concat())
+    }
+
+    #[test]
+    fn as_many_prices_as_a_model_may_have_are_taken() {
+        for prices in [many("output_image/", "", 62), many("prompt_above_", "k_tokens", 8)] {
+            assert_eq!(read(&of(&prices)).models.len(), 1, "{prices}");
+        }
+    }
+
+    /// What is next to nothing in a tier, or for a cache, costs what it costs without one.
+    #[test]
+    fn next_to_nothing_is_no_price() {
+        let list = read(&of(r#""prompt":"1e-6","completion":"2e-6","prompt_above_0k_tokens":"1e-18",
+            "input_cache_read":"9.9e-11","input_cache_write":"1e-10","request":"9e-8""#));
+        let names: Vec<&str> = list.models[0].card.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["completion", "input_cache_write", "prompt"]);
+    }
+
     /// Every way in which an entry may not be what it seems.
     #[test]
     fn entries_that_are_not_taken() {
@@ -473,6 +509,8 @@ mod tests {
             (r#""prompt":"2.5","completion":"10""#, "absurd for a token"),
             (r#""prompt":"1e-6","completion":"1e-6","request":"1001""#, "absurd"),
             (r#""prompt":"1e-6","completion":"1e-6","prompt_above_200k_tokens":"-1""#, "negative"),
+            (&many("output_image/", "", 63), "65 prices"),
+            (&many("prompt_above_", "k_tokens", 9), "9 lengths"),
         ] {
             let list = read(&of(prices));
             assert!(list.models.is_empty() && list.names("v/m"), "{prices}");
@@ -499,6 +537,12 @@ mod tests {
             (r#""prompt":"1e-6","completion":"0""#, true),
             (r#""prompt":"1e-6","completion":"1e-6""#, false),
             (r#""prompt":"0","completion":"0","second":"0.0001""#, false),
+            (r#""prompt":"1e-18","completion":"1e-18""#, true),
+            (r#""prompt":"1e-18","completion":"1e-6""#, true),
+            (r#""prompt":"1e-6","completion":"9.9e-11""#, true),
+            (r#""prompt":"1e-10","completion":"1e-10""#, false),
+            (r#""prompt":"0","completion":"0","request":"1e-9""#, true),
+            (r#""prompt":"1e-18","completion":"1e-18","prompt_above_0k_tokens":"1e-6""#, true),
         ] {
             assert_eq!(read(&of(prices)).models[0].is_given_away(), given_away, "{prices}");
         }

@@ -105,8 +105,13 @@ impl Plan {
     }
 
     fn change(&mut self, current: Option<&Synced>, card: &Card, wanted: &Synced) {
-        let (dearer, changes) = card.meet(&wanted.listed.card);
-        let (drops, rises): (Vec<_>, Vec<_>) = changes.into_iter().partition(Change::is_drop);
+        let (mut dearer, changes) = card.meet(&wanted.listed.card);
+        let (drops, mut rises): (Vec<_>, Vec<_>) = changes.into_iter().partition(Change::is_drop);
+        // Of a list that names other prices each time, they would pile up: what is new waits, then, with what is gone.
+        if !drops.is_empty() && dearer.excess().is_some() {
+            dearer = dearer.of_names_in(card);
+            rises.retain(|rise| dearer.get(&rise.name).is_some());
+        }
         let in_force = match drops.is_empty() {
             true => wanted.clone(),
             false => with_card(wanted, dearer),
@@ -171,6 +176,8 @@ fn with_card(wanted: &Synced, card: Card) -> Synced {
 
 #[cfg(test)]
 mod tests {
+    use rust_decimal::Decimal;
+
     use super::*;
     use crate::catalog::import::repo::Choice;
 
@@ -242,5 +249,23 @@ mod tests {
         let third = plan(&state, &built_in, &by_id(&[model("cheaper", "1e-6", "5e-7")]), |id| id == "gone");
         assert!(third.waiting().any(|one| one.id == "cheaper"));
         assert_eq!(third.superseded, ["gone"]);
+    }
+
+    /// Prices that are gone stay until the operator has decided, but not those of any number of lists.
+    #[test]
+    fn prices_of_changing_names_do_not_pile_up() {
+        let named = |round: u32, prompt: &str| {
+            let mut model = model("m", prompt, "2e-6");
+            for at in 0..40 {
+                model.listed.card.set(&format!("output_image/{round}-{at}"), Some(Decimal::ONE));
+            }
+            model
+        };
+        let mut state = State { synced: by_id(&[named(0, "1e-6")]), ..State::default() };
+        let made = plan(&state, &BTreeMap::new(), &by_id(&[named(1, "3e-6")]), |_| false);
+        state.synced.extend(by_id(&made.put));
+        let card = &state.synced["m"].listed.card;
+        assert_eq!((card.get("prompt"), card.excess()), (Some("0.000003".parse().unwrap()), None));
+        assert!(card.get("output_image/0-0").is_some() && made.waiting().count() == 1);
     }
 }
