@@ -286,7 +286,7 @@ fn start_upkeep(
     book: Arc<PriceBook>,
 ) {
     let wallet = exchange.till.wallet().clone();
-    jobs::start(crew, stop, jobs::RefreshPrice { book, period: config.pricing.refresh_interval });
+    jobs::start(crew, stop, jobs::RefreshPrice::new(book, config.pricing.refresh_interval));
     jobs::start(crew, stop, jobs::RefreshKeysets { wallet });
     jobs::start(crew, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
     let retention = config.storage.retention;

@@ -1,6 +1,6 @@
 //! Asks the price feeds.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,8 +10,31 @@ use crate::price::PriceBook;
 
 /// Keeps the BTC/USD rate fresh.
 pub struct RefreshPrice {
-    pub book: Arc<PriceBook>,
-    pub period: Duration,
+    book: Arc<PriceBook>,
+    period: Duration,
+    /// What was wrong with single feeds the last time.
+    troubles: Mutex<Vec<String>>,
+}
+
+impl RefreshPrice {
+    #[must_use]
+    pub fn new(book: Arc<PriceBook>, period: Duration) -> Self {
+        Self { book, period, troubles: Mutex::default() }
+    }
+
+    /// Says what is wrong with feeds, if it was not so the last time.
+    fn say(&self, failed: Vec<String>) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        if *troubles == failed {
+            return;
+        }
+        if failed.is_empty() {
+            tracing::info!("all price feeds answer again");
+        } else {
+            tracing::warn!(troubles = failed.join("; "), "not all price feeds answer; there is a rate without them");
+        }
+        *troubles = failed;
+    }
 }
 
 #[async_trait]
@@ -24,8 +47,73 @@ impl Job for RefreshPrice {
         self.period
     }
 
+    /// As long as there is a rate, a feed that fails is no reason to ask them all again at once.
     async fn activate(&self) -> Result<(), String> {
         let failed = self.book.refresh().await;
-        if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
+        if !failed.is_empty() && !self.book.is_current() {
+            return Err(failed.join("; "));
+        }
+        self.say(failed);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use rust_decimal::Decimal;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::RateRules;
+    use crate::price::{FeedError, PriceFeed};
+
+    /// Answers what was last written on it; nothing: an error.
+    #[derive(Clone, Debug, Default)]
+    struct Slate(Arc<Mutex<Option<Decimal>>>);
+
+    impl Slate {
+        fn say(&self, price: Option<u32>) {
+            *self.0.lock().unwrap() = price.map(Decimal::from);
+        }
+    }
+
+    impl fmt::Display for Slate {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("slate")
+        }
+    }
+
+    #[async_trait]
+    impl PriceFeed for Slate {
+        async fn fetch(&self) -> Result<Decimal, FeedError> {
+            self.0.lock().unwrap().ok_or(FeedError::Status(503))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_is_dead_does_not_hurry_the_others() {
+        let (dead, alive) = (Slate::default(), Slate::default());
+        let rules = RateRules {
+            max_age: Duration::from_secs(600),
+            min_feeds: 1,
+            max_spread_percent: 10,
+            grace: None,
+            grace_margin_percent: 5,
+        };
+        let feeds: Vec<Box<dyn PriceFeed>> = vec![Box::new(dead.clone()), Box::new(alive.clone())];
+        let book = Arc::new(PriceBook::new(feeds, None, rules, Arc::new(SystemClock)));
+        let job = RefreshPrice::new(Arc::clone(&book), Duration::from_secs(120));
+        let line = "slate: the feed answered with status 503";
+        assert_eq!(job.activate().await, Err(format!("{line}; {line}")), "there is no rate: soon again");
+        alive.say(Some(100_000));
+        assert_eq!(job.activate().await, Ok(()));
+        assert_eq!(*job.troubles.lock().unwrap(), [line]);
+        dead.say(Some(50_000));
+        assert_eq!(job.activate().await, Err("the feeds contradict each other".to_owned()));
+        dead.say(Some(100_000));
+        assert_eq!(job.activate().await, Ok(()));
+        assert!(job.troubles.lock().unwrap().is_empty() && book.is_current());
     }
 }

@@ -216,6 +216,12 @@ impl PriceBook {
         }
     }
 
+    /// Whether there is a rate now.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.current(self.clock.now_ms()).is_ok()
+    }
+
     /// How often the feeds were asked: as long as it is the same, they said the same.
     #[must_use]
     pub fn refreshes(&self) -> u64 {
