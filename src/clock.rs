@@ -8,6 +8,13 @@ pub const MINUTE_MS: i64 = 60 * 1000;
 pub const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub const DAY_MS: i64 = 24 * HOUR_MS;
 
+/// Whether a time that was set at most `longest_ms` ahead has come. One that is further ahead was set by a clock that
+/// was ahead itself, and set back since: whoever waited for it would wait as long as that was wrong.
+#[must_use]
+pub const fn has_come(at_ms: i64, now_ms: i64, longest_ms: i64) -> bool {
+    at_ms <= now_ms || at_ms.saturating_sub(now_ms) > longest_ms
+}
+
 /// Wall-clock time, in the resolution that the node stores.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Milliseconds since the Unix epoch.
@@ -33,3 +40,16 @@ impl Clock for SystemClock {
 
 /// A shared clock.
 pub type SharedClock = Arc<dyn Clock>;
+
+#[cfg(test)]
+mod tests {
+    use super::has_come;
+
+    #[test]
+    fn a_time_comes_and_one_that_nobody_can_have_meant_is_here() {
+        for (at_ms, is_here) in [(i64::MIN, true), (99, true), (100, true), (101, false), (150, false), (151, true)] {
+            assert_eq!(has_come(at_ms, 100, 50), is_here, "{at_ms}");
+        }
+        assert!(has_come(i64::MAX, i64::MIN, 50));
+    }
+}

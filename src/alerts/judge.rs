@@ -60,10 +60,18 @@ pub(super) fn judge(
         let told_ms = if open.is_told { Some(now_ms) } else { open.told_ms };
         return Some((Alarm { is_told: false, ended_ms: Some(now_ms), told_ms, ..open.clone() }, what));
     }
-    let now = match open {
+    // What a clock wrote that was ahead, and was set back since, would keep everybody waiting.
+    let can_be = |at_ms: i64| at_ms.saturating_sub(now_ms) <= RETURN_MS;
+    let mut now = match open {
         Some(open) => Alarm { said: said.to_owned(), ..open.clone() },
         None => fresh(),
     };
+    if now.told_ms.is_some_and(|told_ms| !can_be(told_ms)) {
+        now.told_ms = now.is_told.then_some(now_ms);
+    }
+    if !can_be(now.since_ms) {
+        now.since_ms = now_ms;
+    }
     let told_for = now.told_ms.map(|told_ms| now_ms.saturating_sub(told_ms));
     let what = if now.is_told {
         let again = repeat.is_some_and(|repeat| told_for.is_none_or(|span| span >= millis(repeat)));
@@ -139,5 +147,20 @@ mod tests {
         assert_eq!(judge(None, false, "x", 30, Duration::ZERO, None), None);
         // A clock that is set back tells nothing again.
         assert_eq!(judge(Some(&alarm), true, "x", -9_999_999, Duration::ZERO, REPEAT), None);
+    }
+
+    /// An alarm that a clock raised which was ahead, and was set back since.
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nobody_waiting() {
+        use What::{Ended, Raised, Repeated};
+        let ahead = 1_000_000;
+        let looks =
+            [(ahead, true), (0, true), (3_599, true), (3_600, true), (3_601, false), (4_000, true), (4_201, true)];
+        let expected = [(ahead, Raised), (3_600, Repeated), (3_601, Ended), (4_201, Raised)];
+        assert_eq!(told(0, REPEAT, &looks), expected);
+        // It waits for its time, and was over, while the clock was ahead.
+        assert_eq!(told(60, None, &[(ahead, true), (0, true), (59, true), (60, true)]), [(60, Raised)]);
+        let over = [(ahead, true), (ahead + 1, false), (0, true)];
+        assert_eq!(told(0, None, &over), [(ahead, Raised), (ahead + 1, Ended), (0, Raised)]);
     }
 }

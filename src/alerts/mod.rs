@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, has_come};
 use crate::failpoint::failpoint;
 use crate::store::{Store, StoreError};
 
@@ -232,12 +232,13 @@ impl Alerts {
             node: &inner.node,
             fresh: seen
                 .iter()
-                .filter(|id| mine.get(id).is_none_or(|at| at.saturating_add(FRESH_MS) <= now_ms))
+                .filter(|id| mine.get(id).is_none_or(|at| has_come(at.saturating_add(FRESH_MS), now_ms, SEEN_MS)))
                 .collect(),
             gone: mine.keys().filter(|id| !seen.contains(**id)).copied().collect(),
             stale_ms: now_ms.saturating_sub(SEEN_MS),
         };
-        let others = sightings.iter().filter(|one| one.node != inner.node && one.seen_ms >= look.stale_ms);
+        let is_fresh = |at_ms: i64| at_ms >= look.stale_ms && at_ms <= now_ms.saturating_add(SEEN_MS);
+        let others = sightings.iter().filter(|one| one.node != inner.node && is_fresh(one.seen_ms));
         let all: BTreeSet<Id> = seen.iter().cloned().chain(others.map(|one| one.id.clone())).collect();
         let ids: BTreeSet<&Id> = all.iter().chain(known.keys()).collect();
         let mut board: BTreeMap<Kind, usize> = BTreeMap::new();
@@ -288,7 +289,8 @@ impl Alerts {
         let Inner { store, clock, sender, .. } = &*self.inner;
         let (name, now_ms) = (target.name(), clock.now_ms());
         let Some(mut waiting) = repo::next(store, name).await? else { return Ok(false) };
-        if waiting.retry_ms > now_ms || !repo::lease(store, &waiting, name, now_ms.saturating_add(LEASE_MS)).await? {
+        let is_due = has_come(waiting.retry_ms, now_ms, LONGEST_PAUSE_MS);
+        if !is_due || !repo::lease(store, &waiting, name, now_ms.saturating_add(LEASE_MS)).await? {
             return Ok(false);
         }
         let attempts = waiting.attempts.saturating_add(1);

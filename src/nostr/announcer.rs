@@ -14,6 +14,7 @@ use super::listing::{CLIENT, LISTING, Listing, RELAY_LIST, relay_list, retired_h
 use super::relay::{Caller, Relay, RelayError};
 use super::repo::{self, Said, Standing};
 use super::{Draft, IdentityError, SignedEvent};
+use crate::clock::has_come;
 use crate::store::{Store, StoreError};
 
 /// How long a listing holds: nodes that died vanish after it.
@@ -25,6 +26,11 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// After a refusal that asking again soon does not change.
 const LASTING_PAUSE: Duration = Duration::from_secs(3600);
+/// Longest time that a relay is left alone.
+pub(super) const MOST_PAUSE_MS: i64 = 3_600_000;
+/// How far ahead an event may be, in seconds: relays refuse what is from further. The clock that it was made by
+/// was ahead, and set back since.
+const MOST_AHEAD: i64 = 15 * 60;
 
 /// Why nothing could be said.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +163,8 @@ impl Announcer {
         // What differs without a change here was said by another process.
         let changed = said.fingerprint != wanted && last.is_none_or(|last| last != wanted);
         let said_at = said.expires_at.saturating_sub(secs(LIFE));
-        changed || (!wanted.is_empty() && said_at.saturating_add(secs(REFRESH)) <= now)
+        let is_old = said_at.saturating_add(secs(REFRESH)) <= now || is_ahead(said_at, now);
+        changed || (!wanted.is_empty() && is_old)
     }
 
     /// Makes a new event, and keeps it before anybody hears of it.
@@ -169,8 +176,7 @@ impl Announcer {
         now: i64,
     ) -> Result<Said, AnnounceError> {
         let inner = &self.inner;
-        // Of two events of one second, relays keep either.
-        let created_at = before.map_or(now, |before| now.max(before.created_at.saturating_add(1)));
+        let created_at = moment_after(before.map(|before| before.created_at), now);
         let expires_at = created_at.saturating_add(secs(LIFE));
         let (from, to) = (unsigned(created_at), unsigned(expires_at));
         let draft = match listing {
@@ -187,7 +193,7 @@ impl Announcer {
         let handler = handler.map(sign).transpose()?.map(|event| event.as_json().to_owned()).unwrap_or_default();
         let said = Said { fingerprint, event: sign(draft)?, relay_list, handler, created_at, expires_at };
         let address = self.address();
-        repo::say(&inner.store, &address, &said).await?;
+        repo::say(&inner.store, &address, &said, now.saturating_add(MOST_AHEAD)).await?;
         // Another process may have been quicker: its event is the one, then.
         Ok(repo::said(&inner.store, &address).await?.unwrap_or(said))
     }
@@ -198,7 +204,8 @@ impl Announcer {
         let standing = |url: &String| known.iter().find(|known| known.url == *url).cloned();
         let due = self.inner.relays.iter().filter_map(|url| {
             let standing = standing(url).unwrap_or_else(|| Standing { url: url.clone(), ..Standing::default() });
-            (standing.event_id != said.event.id() && standing.retry_ms <= now_ms).then_some(standing)
+            let is_due = has_come(standing.retry_ms, now_ms, MOST_PAUSE_MS);
+            (standing.event_id != said.event.id() && is_due).then_some(standing)
         });
         let outcomes = join_all(due.map(|standing| async {
             let outcome = self.inner.caller.within(self.tell(&standing.url, said)).await;
@@ -262,6 +269,15 @@ impl Announcer {
     }
 }
 
+fn is_ahead(created_at: i64, now: i64) -> bool {
+    created_at.saturating_sub(now) > MOST_AHEAD
+}
+
+/// When an event is made that follows another. Of two events of one second, relays keep either.
+fn moment_after(before: Option<i64>, now: i64) -> i64 {
+    before.filter(|before| !is_ahead(*before, now)).map_or(now, |before| now.max(before.saturating_add(1)))
+}
+
 /// Whether a handler names a page.
 fn opens(handler: &str) -> bool {
     handler.contains(r#"["web","#)
@@ -314,6 +330,15 @@ fn unsigned(seconds: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_newer_than_the_last_unless_that_is_from_too_far_ahead() {
+        for (before, made) in [(None, 1_000), (Some(10), 1_000), (Some(1_000), 1_001), (Some(1_900), 1_901)] {
+            assert_eq!(moment_after(before, 1_000), made, "{before:?}");
+        }
+        assert_eq!(moment_after(Some(1_901), 1_000), 1_000);
+        assert_eq!(i64::try_from(LASTING_PAUSE.max(LONGEST_PAUSE).as_millis()).unwrap(), MOST_PAUSE_MS);
+    }
 
     #[test]
     fn a_relay_that_fails_is_asked_less_and_less_and_one_that_refuses_hardly() {

@@ -110,15 +110,16 @@ pub(super) async fn said(store: &Store, address: &str) -> Result<Option<Said>, S
     .transpose()
 }
 
-/// Keeps what is to be said, unless another process has said something newer.
-pub(super) async fn say(store: &Store, address: &str, said: &Said) -> Result<(), StoreError> {
+/// Keeps what is to be said, unless another process has said something newer. What was said after `latest` was said by
+/// a clock that was wrong, and is no such thing.
+pub(super) async fn say(store: &Store, address: &str, said: &Said, latest: i64) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
     sqlx::query(
         "INSERT INTO nostr_listings (address, fingerprint, event_id, event, relay_list, created_at, expires_at, handler) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (address) DO UPDATE SET \
          fingerprint = excluded.fingerprint, event_id = excluded.event_id, event = excluded.event, \
          relay_list = excluded.relay_list, handler = excluded.handler, created_at = excluded.created_at, expires_at = excluded.expires_at \
-         WHERE nostr_listings.created_at < excluded.created_at",
+         WHERE nostr_listings.created_at < excluded.created_at OR nostr_listings.created_at > $9",
     )
     .bind(address)
     .bind(said.fingerprint.as_str())
@@ -128,6 +129,7 @@ pub(super) async fn say(store: &Store, address: &str, said: &Said) -> Result<(),
     .bind(said.created_at)
     .bind(said.expires_at)
     .bind(said.handler.as_str())
+    .bind(latest)
     .execute(&mut *tx)
     .await?;
     tx.commit().await

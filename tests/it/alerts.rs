@@ -259,6 +259,27 @@ async fn a_target_that_fails_hears_everything_later_and_in_order() {
     desk.finish().await;
 }
 
+/// Nothing that a clock wrote that was a year ahead is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_back_silences_no_alarm() {
+    let (hook, year) = (Hook::start().await, 24 * 365 * HOUR);
+    let desk = Desk::new(vec![("ALERT_WEBHOOK_URL", hook.url())]).await;
+    let alerts = desk.start("one");
+    let (barred, down) = (wrong(Kind::UpstreamBarred, "openai"), wrong(Kind::MintDown, "https://mint.example"));
+    desk.clock.step(year);
+    hook.answer(503);
+    turn(&alerts, &[barred.clone(), down.clone()]).await;
+    assert_eq!(hook.posted().len(), 1);
+    desk.clock.step_back(year);
+    hook.answer(204);
+    turn(&alerts, &[barred.clone(), down.clone()]).await;
+    assert_eq!(hook.posted().len(), 2, "it is not waited for the year");
+    desk.clock.step(Duration::from_secs(61));
+    turn(&alerts, &[barred, down]).await;
+    assert!(told(&hook).contains(&"alarm.raised mint_down https://mint.example".to_owned()), "{:?}", told(&hook));
+    desk.finish().await;
+}
+
 /// What the operator reads in their inbox, by an implementation that is not the node's.
 async fn read(relay: &RealRelay, operator: &Keys) -> Vec<(String, u64)> {
     let found = relay.find(json!({ "kinds": [1059], "#p": [operator.public_key().to_hex()] })).await;

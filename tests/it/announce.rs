@@ -181,6 +181,24 @@ async fn a_relay_that_fails_holds_nobody_up_and_is_asked_again_later() {
     assert_eq!((standing.1, standing.0.failures, standing.0.said.as_str()), (true, 0, ""));
 }
 
+/// Nothing that a clock wrote that was a year ahead is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_back_silences_nobody() {
+    let year = 24 * 365 * HOUR;
+    let (rude, counting) = (FakeRelay::start(Manner::Drop).await, FakeRelay::start(Manner::Give(Vec::new())).await);
+    let voice = Voice::new(&[rude.url(), counting.url()]).await;
+    voice.clock.step(year);
+    voice.start().keep(Some(&listing())).await.unwrap();
+    assert_eq!((rude.heard("EVENT").len(), counting.listings().len()), (1, 1));
+    voice.clock.step_back(year);
+    voice.start().keep(Some(&listing())).await.unwrap();
+    assert_eq!((rude.heard("EVENT").len(), counting.listings().len()), (2, 2));
+    let made = counting.listings()[1]["created_at"].as_i64().unwrap();
+    assert!((voice.clock.now_secs() - made).abs() < 60, "{made}");
+    voice.start().keep(Some(&listing())).await.unwrap();
+    assert_eq!((rude.heard("EVENT").len(), counting.listings().len()), (2, 2), "once");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_kept_in_the_relay_s_words_and_respected() {
     let refusing = FakeRelay::start(Manner::Refuse("blocked: \u{7}not\nyou")).await;

@@ -242,6 +242,11 @@ async fn a_relay_that_fails_holds_no_other_up_and_is_left_alone_for_a_while() {
     view.clock.step(Duration::from_secs(31));
     directory.refresh().await.unwrap();
     assert_eq!((rude.heard("REQ").len(), refusing.heard("REQ").len()), (2, 1));
+    // The clock was ahead, and is set back.
+    view.clock.step_back(24 * HOUR);
+    assert_eq!(directory.pause(&rude.url()), Duration::ZERO);
+    directory.refresh().await.unwrap();
+    assert_eq!((rude.heard("REQ").len(), refusing.heard("REQ").len()), (3, 2));
 }
 
 /// What nobody has asked for comes, too, until the relay is left.

@@ -1,4 +1,4 @@
-//! A clock that tests set forward.
+//! A clock that tests set forward, and back.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -18,5 +18,9 @@ impl Clock for Ahead {
 impl Ahead {
     pub fn step(&self, by: Duration) {
         self.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    pub fn step_back(&self, by: Duration) {
+        self.0.fetch_sub(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use nostr::{Alphabet, Event, Filter, Kind, PublicKey, SingleLetterTag};
 
 use super::{Directory, Harvest, Heard, repo};
-use crate::nostr::announcer::{LONGEST_PAUSE, pause_ms};
+use crate::clock::has_come;
+use crate::nostr::announcer::{LONGEST_PAUSE, MOST_PAUSE_MS, pause_ms};
 use crate::nostr::listing::LISTING;
 use crate::nostr::provider::{CURATOR, Opinion, Provider, RECOMMENDATION, REVIEW};
 use crate::nostr::relay::{Relay, RelayError};
@@ -45,7 +46,7 @@ impl Directory {
     pub async fn listen(&self, url: &str, end: impl Future<Output = ()>) -> Result<Option<String>, StoreError> {
         let clock = &self.inner.caller.clock;
         let before = self.heard_of(url);
-        if before.retry_ms > clock.now_ms() {
+        if !has_come(before.retry_ms, clock.now_ms(), MOST_PAUSE_MS) {
             return Ok(None);
         }
         let outcome = self.converse(url, &before, end).await?;
@@ -74,7 +75,8 @@ impl Directory {
     /// How long a relay is left alone from now on.
     #[must_use]
     pub fn pause(&self, url: &str) -> Duration {
-        let left = self.heard_of(url).retry_ms.saturating_sub(self.inner.caller.clock.now_ms());
+        let (retry_ms, now_ms) = (self.heard_of(url).retry_ms, self.inner.caller.clock.now_ms());
+        let left = if has_come(retry_ms, now_ms, MOST_PAUSE_MS) { 0 } else { retry_ms.saturating_sub(now_ms) };
         Duration::from_millis(u64::try_from(left).unwrap_or(0))
     }
 
