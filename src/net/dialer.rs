@@ -4,11 +4,13 @@
 //! What the other side sends is bounded: each message, and all of a connection together.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -17,6 +19,9 @@ use url::Url;
 
 use super::way::Way;
 use super::{ClientOptions, NetError, check_url, client, read_limited};
+
+/// How long the other side has to read that nothing more comes.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Makes connections for one purpose.
 #[derive(Clone, Debug)]
@@ -161,11 +166,17 @@ impl Socket {
         }
     }
 
-    /// Says that nothing more comes. Does not wait for an answer.
+    /// Says that nothing more comes. Does not wait for an answer, nor long for one that reads nothing.
     pub async fn close(mut self) {
-        if self.stream.close(None).await.is_err() {
-            tracing::trace!("a WebSocket was closed by the other side first");
-        }
+        say_goodbye(&mut self.stream, FAREWELL).await;
+    }
+}
+
+async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut WebSocketStream<S>, patience: Duration) {
+    match tokio::time::timeout(patience, stream.close(None)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => tracing::trace!("a WebSocket was closed by the other side first"),
+        Err(_) => tracing::trace!("the other side of a WebSocket does not read"),
     }
 }
 
@@ -179,6 +190,15 @@ fn broken(error: &Error) -> NetError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_read_holds_nobody_at_the_end() {
+        let (ours, theirs) = tokio::io::duplex(1);
+        let mut socket = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
+        let farewell = say_goodbye(&mut socket, Duration::from_millis(50));
+        tokio::time::timeout(Duration::from_secs(10), farewell).await.expect("it ends");
+        drop(theirs);
+    }
 
     #[test]
     fn plain_connections_stay_on_the_machine_and_onions_need_tor() {
