@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, AdminError, AdminState, OnNostr};
 use crate::alerts::Alerts;
 use crate::audit::{self, Auditor, Latest};
-use crate::backup::Snapshots;
+use crate::backup::{self, Snapshots};
 use crate::catalog::import::{ImportError, Importer};
 use crate::catalog::{file, route::Market};
 use crate::clock::{SharedClock, SystemClock};
@@ -128,6 +128,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let lineage = take_over(&ledger, &data_dir, now_ms).await?;
 
     let wallet = open_wallet(&config, ways, &vault, &ledger).await?;
+    backup::sweep(&data_dir, now_ms);
     let snapshots = Snapshots::new(&config, store.reader(), &vault);
     let book = Arc::new(PriceBook::from_config(&config.pricing, &ways.prices, Arc::clone(&clock))?);
     let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::HOUR_MS;
 use crate::config::{Config, Secret};
 use crate::store::{self, Location, Reader, StoreError, latest_version};
 use crate::vault::{SEED, Vault, VaultError};
@@ -79,7 +80,9 @@ struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _gone = std::fs::remove_file(&self.0);
+        if !self.0.as_os_str().is_empty() {
+            let _gone = std::fs::remove_file(&self.0);
+        }
     }
 }
 
@@ -88,6 +91,36 @@ impl Scratch {
     fn within(dir: &Path) -> Self {
         Self(dir.join(format!("copy-{}.tmp", crate::vault::hex(&rand::random::<[u8; 8]>()))))
     }
+
+    /// It stays.
+    fn keep(mut self) {
+        self.0 = PathBuf::new();
+    }
+}
+
+/// Removes what a process has left that died over a backup: copies of the whole database. What was written to within
+/// the hour may be in use, also by a `coinslot backup` beside the node.
+pub fn sweep(data_dir: &Path, now_ms: i64) {
+    let is_scratch = |name: &str| {
+        let begins = ["copy-", "download-"].iter().any(|begin| name.starts_with(begin));
+        begins && Path::new(name).extension().is_some_and(|ending| ending == "tmp")
+    };
+    for dir in [data_dir.to_owned(), data_dir.join(SNAPSHOTS)] {
+        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_str().is_some_and(is_scratch)) {
+            if written_ms(&entry).is_some_and(|at_ms| now_ms.saturating_sub(at_ms).saturating_abs() > HOUR_MS) {
+                let path = entry.path();
+                let removed = std::fs::remove_file(&path).is_ok();
+                tracing::info!(path = %path.display(), removed, "a backup that was broken off left a file");
+            }
+        }
+    }
+}
+
+/// When a file was written to last.
+fn written_ms(entry: &std::fs::DirEntry) -> Option<i64> {
+    let written = entry.metadata().ok().filter(std::fs::Metadata::is_file)?.modified().ok()?;
+    i64::try_from(written.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
 /// Writes a backup of the node's database and secret to a new file, readable by its owner alone.
@@ -117,11 +150,16 @@ pub async fn backup(config: &Config, reader: &Reader, key: &Key, to: &Path, now_
     };
     let node = std::fs::read_to_string(data_dir.join(NODE)).unwrap_or_default();
     let file = create_private(to)?;
-    let written = pack(file, key, &manifest, secret.as_ref(), &node, &copy.0);
-    if written.is_err() {
-        let _gone = std::fs::remove_file(to);
+    // Also where nobody waits any longer.
+    let begun = Scratch(to.to_owned());
+    let (key, database) = (key.clone(), copy.0.clone());
+    let work = move || pack(file, &key, &manifest, secret.as_ref(), &node, &database);
+    match tokio::task::spawn_blocking(work).await {
+        Ok(written) => written?,
+        Err(error) => return Err(BackupError::Io { path: to.display().to_string(), error: error.into() }),
     }
-    written
+    begun.keep();
+    Ok(())
 }
 
 /// The secret key, if it opens what the database keeps sealed: with another one, a backup would be worth nothing.
@@ -164,4 +202,27 @@ fn pack(
     out.flush().map_err(unwritten)?;
     let file = out.into_inner().map_err(|error| unwritten(error.into_error()))?;
     file.sync_all().map_err(unwritten)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_broken_off_is_removed_and_what_may_be_in_use_is_not() {
+        let dir = std::env::temp_dir().join(format!("coinslot-{}", crate::vault::hex(&rand::random::<[u8; 8]>())));
+        let within = dir.join(SNAPSHOTS);
+        std::fs::create_dir_all(&within).unwrap();
+        let stale = [dir.join("copy-1.tmp"), dir.join("download-1.tmp"), within.join("copy-2.tmp")];
+        let others = [dir.join("coinslot.db"), dir.join("x.tmp"), within.join("coinslot-1.backup")];
+        stale.iter().chain(&others).for_each(|path| std::fs::write(path, "x").unwrap());
+        let there = |paths: &[PathBuf]| paths.iter().filter(|path| path.exists()).count();
+        let entry = std::fs::read_dir(&within).unwrap().next().unwrap().unwrap();
+        let now_ms = written_ms(&entry).unwrap();
+        sweep(&dir, now_ms + HOUR_MS - 60_000);
+        assert_eq!((there(&stale), there(&others)), (3, 3));
+        sweep(&dir, now_ms + HOUR_MS + 60_000);
+        assert_eq!((there(&stale), there(&others)), (0, 3));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

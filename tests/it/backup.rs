@@ -584,13 +584,19 @@ async fn snapshots_are_kept_and_can_be_restored() {
     let snapshots = coinslot::backup::Snapshots::new(&config, reader, &vault).unwrap();
     let day = 24 * 60 * 60 * 1000;
     let mut last = PathBuf::new();
+    let dir = node.data_dir().join(coinslot::backup::SNAPSHOTS);
+    // What a process left that died over it is no copy of the day.
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("copy-0.tmp"), "torn").unwrap();
     for at in 1..=4 {
         last = snapshots.take_if_due(at * day).await.unwrap().expect("a day has passed");
         assert_eq!(snapshots.take_if_due(at * day + 1).await.unwrap(), None, "one a day");
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&last.metadata().unwrap().permissions()) & 0o777, 0o600);
     }
-    let dir = node.data_dir().join(coinslot::backup::SNAPSHOTS);
-    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 2);
+    let left = |dir: &std::path::Path| std::fs::read_dir(dir).unwrap().count();
+    assert_eq!(left(&dir), 3);
+    snapshots.sweep(coinslot::clock::Clock::now_ms(&coinslot::clock::SystemClock) + 2 * 60 * 60 * 1000);
+    assert_eq!(left(&dir), 2);
     let copy = ChildNode::prepare(&mint.url(), &upstream, &[]).await;
     let name = last.display().to_string();
     let secret = copy.db.data_dir().join("secret.key");
