@@ -217,9 +217,9 @@ async fn invented_keys_and_invoices_that_are_over_stand_in_nobodys_way() {
     let store = node.running().exchange().ledger.store().clone();
     let mut tx = store.begin(Durability::Full).await.unwrap();
     for at in 0..999 {
-        let copy = "INSERT INTO operations (id, kind, state, account, mint, unit, amount, plan, owner, due_at, created_at, \
-                    updated_at) SELECT $1, kind, state, account, mint, unit, amount, plan, owner, due_at + 1000000000, \
-                    created_at, updated_at FROM operations WHERE id = $2";
+        let copy = "INSERT INTO operations (id, kind, state, account, mint, unit, amount, plan, owner, due_at, \
+                    created_at, updated_at) SELECT $1, kind, state, account, mint, unit, amount, plan, owner, \
+                    due_at + 1000000000, created_at, updated_at FROM operations WHERE id = $2";
         let copy = sqlx::query(copy).bind(format!("copy {at}")).bind(made["invoice_id"].as_str().unwrap());
         copy.execute(&mut *tx).await.unwrap();
     }
