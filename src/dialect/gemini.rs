@@ -18,7 +18,7 @@ use super::follow::Follow;
 use super::reading::{Content, error_of, failed};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS, Feature, JSON, Meter, Protocol, Reading, Receipt, Request,
-    Shape, needs, receipt, whole,
+    Shape, measure, needs, receipt, whole,
 };
 use crate::money::Wanted;
 use bytes::Bytes;
@@ -215,6 +215,11 @@ fn read_config(config: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     }
     let modalities = ["responseModalities", "response_modalities"];
     shape.demand.image_by_default = modalities.iter().all(|name| config.present(name).is_none());
+    // The model reads it.
+    for (name, schema) in SCHEMAS.iter().filter_map(|name| Some((*name, config.present(name)?))) {
+        let chars = measure::definitions(name, schema).map_err(unreadable)?.chars;
+        shape.extra_chars = shape.extra_chars.saturating_add(chars);
+    }
     for name in modalities {
         fields::once(config, &[name])?;
         shape.demand.image_out |= fields::lists(config, name, "IMAGE")?;
@@ -235,7 +240,7 @@ fn read_service(lens: &Lens<'_>) -> Result<Wanted, BadRequest> {
 
 fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     let Some(tools) = lens.present("tools") else { return Ok(()) };
-    let tools = body::elements(tools).ok_or_else(|| field("tools must be an array"))?;
+    let tools = body::elements(tools).ok_or_else(|| field("tools must be an array, and not a huge one"))?;
     for tool in tools {
         let tool = Lens::of(tool).ok_or_else(|| field("A tool must be an object"))?;
         for (name, _) in tool.members() {

@@ -171,7 +171,11 @@ fn refuse_state(lens: &Lens<'_>) -> Result<(), BadRequest> {
     fields::read_flag(lens, "store")?;
     let input = fields::required(lens, "input")?;
     let Some(items) = body::elements(input) else {
-        return if input.get().starts_with('"') { Ok(()) } else { Err(field("input must be a string or an array")) };
+        return if input.get().starts_with('"') {
+            Ok(())
+        } else {
+            Err(field("input must be a string, or an array that is not huge"))
+        };
     };
     if items.is_empty() {
         return Err(field("input must not be empty"));

@@ -80,7 +80,7 @@ fn text_that_poses_as_something_else_is_text() {
         format!(r#"{{"in\u0070ut":{{"a":[{{"file_data":"{text}","video_url":"{text}"}}]}}}}"#),
     ] {
         let volume = of(&value);
-        let kind = &value[..80];
+        let kind: String = value.chars().take(80).collect();
         assert!(volume.chars >= chars, "{kind}: {}", volume.chars);
         assert_eq!((volume.images, volume.audio_tokens, volume.is_open), (0, 0, false), "{kind}");
         let volume = definitions("tools", raw(&format!("[{value}]"))).unwrap();
