@@ -105,6 +105,9 @@ impl From<reqwest::Error> for NetError {
     }
 }
 
+/// How long a client may take to send a body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Makes one cryptography provider the default of this process. The dependencies bring two, and
 /// rustls refuses to choose; `main` and tests call this before anything speaks TLS. Calling it
 /// again changes nothing.

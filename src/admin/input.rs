@@ -11,7 +11,7 @@ use memchr::memmem;
 
 use super::AdminError;
 use super::api::{ApiError, is_json};
-use crate::http::BODY_TIMEOUT;
+use crate::net::BODY_TIMEOUT;
 
 /// The most that any route takes; whose limit is lower refuses by itself.
 const MAX_BYTES: usize = super::wallet::MAX_TOKEN_FORM_BYTES;

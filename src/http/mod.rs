@@ -57,7 +57,6 @@ use proxy::Target;
 pub(crate) use balance::spawn;
 pub(crate) use health::reasons;
 pub(crate) use info::root;
-pub(crate) use spool::BODY_TIMEOUT;
 pub use spool::Spool;
 pub(crate) use status::look as status;
 pub use watch::watched;

@@ -15,9 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::headers;
 use crate::failure::{Code, Failure};
-
-/// How long a client may take to send a body.
-pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+use crate::net::BODY_TIMEOUT;
 
 /// How long one that is refused may go on sending it.
 const LINGER: Duration = Duration::from_secs(10);

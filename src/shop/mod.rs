@@ -37,7 +37,7 @@ use utoipa::openapi::path::PathItem;
 
 use crate::failure::{Code, Failure, Funds, Retry};
 use crate::http::{self, Node};
-use crate::net::Peer;
+use crate::net::{BODY_TIMEOUT, Peer};
 use crate::openapi::Described;
 use crate::openapi::say::{self, Method};
 use crate::pages;
@@ -200,7 +200,7 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
     type Rejection = std::convert::Infallible;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self::read(request, state, http::BODY_TIMEOUT).await)
+        Ok(Self::read(request, state, BODY_TIMEOUT).await)
     }
 }
 

@@ -100,8 +100,8 @@ async fn a_token_whose_redemption_may_have_begun_is_pending() {
     write(
         &node,
         &[
-            "CREATE TABLE nothing (account INTEGER REFERENCES accounts (id) DEFERRABLE INITIALLY DEFERRED)",
-            "CREATE TRIGGER commits_fail AFTER INSERT ON claimed_secrets BEGIN INSERT INTO nothing VALUES (-1); END",
+            "CREATE TABLE strays (account INTEGER REFERENCES accounts (id) DEFERRABLE INITIALLY DEFERRED)",
+            "CREATE TRIGGER commits_fail AFTER INSERT ON claimed_secrets BEGIN INSERT INTO strays VALUES (-1); END",
         ],
     )
     .await;
@@ -113,7 +113,7 @@ async fn a_token_whose_redemption_may_have_begun_is_pending() {
     assert!(told["error"]["operation"].is_string(), "{told}");
 
     // It was not written, as it turns out.
-    write(&node, &["DROP TRIGGER commits_fail", "DROP TABLE nothing"]).await;
+    write(&node, &["DROP TRIGGER commits_fail", "DROP TABLE strays"]).await;
     let answer = node.chat(&ask("hi")).header("X-Cashu", &token).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let change = answer.headers()["x-cashu"].to_str().unwrap().to_owned();
