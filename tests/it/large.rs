@@ -21,10 +21,10 @@ const LARGE: [&str; 6] = ["accounts", "holds", "transfers", "outlays", "key_term
 /// from end to end is cheap.
 const SHORT: [&str; 3] = ["accounts_house", "holds_open_by_owner", "transfers_unclaimed"];
 
-/// The statements in a log.
+/// The statements in a log that requests caused; jobs have theirs beside them, now and then.
 fn statements(log: &str) -> BTreeSet<String> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let asked = lines.filter(|line| line["target"] == "sqlx::query");
+    let asked = lines.filter(|line| line["target"] == "sqlx::query" && line["span"]["name"] == "request");
     let text = |line: Value| {
         let whole = line["fields"]["db.statement"].as_str().unwrap_or_default().trim().to_owned();
         if whole.is_empty() { line["fields"]["summary"].as_str().unwrap_or_default().to_owned() } else { whole }
