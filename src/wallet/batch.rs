@@ -30,15 +30,15 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::health::{Cause, Held};
-use super::journal::{self, Operation, State, Step};
+use super::journal::{Operation, State, Step};
 use super::keysets::{split_few, sum};
 use super::mint::HttpMint;
 use super::refusal::{MintError, Refusal};
+use super::steps::write_json;
 use super::swap::{self, Plan, Posted, Standing};
 use super::{Trusted, Wallet, WalletError};
 use crate::failpoint::failpoint;
 use crate::money::MintUnit;
-use crate::store::Durability;
 
 /// Most tokens in one swap, and most inputs and outputs.
 const MAX_TOKENS: usize = 32;
@@ -404,12 +404,8 @@ impl Wallet {
             return Ok(false);
         }
         carrier.plan.bonus = outputs;
-        let text = serde_json::to_string(&carrier.plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
-        let mut tx = self.store().begin(Durability::Full).await?;
-        let step = Step { state: State::Acting, plan: &text, result: "" };
-        let owner = self.inner.ledger.owner();
-        let ours = journal::advance(&mut tx, &carrier.operation.id, owner, step, self.clock().now_ms()).await?;
-        tx.commit().await?;
+        let text = write_json(&carrier.plan)?;
+        let ours = self.advance(&carrier.operation, Step { state: State::Acting, plan: &text, result: "" }).await?;
         failpoint!("batch.balanced");
         Ok(ours)
     }

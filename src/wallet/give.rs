@@ -282,11 +282,7 @@ impl Wallet {
         if !spent.is_empty() {
             self.inner.ecash.update_proofs_state(spent.to_vec(), ProofState::Spent).await?;
         }
-        let mut tx = self.store().begin(Durability::Full).await?;
-        let again = Step { state: State::Planned, plan: "", result: "" };
-        let owner = self.inner.ledger.owner();
-        let ours = journal::advance(&mut tx, &operation.id, owner, again, self.clock().now_ms()).await?;
-        tx.commit().await?;
+        let ours = self.advance(operation, Step { state: State::Planned, plan: "", result: "" }).await?;
         failpoint!("return.replanned");
         // Otherwise another process works by that plan, with these proofs.
         if ours { self.set_free(trusted, operation).await } else { Ok(()) }

@@ -73,20 +73,24 @@ impl Wallet {
     /// When the operation has ended, or is another process's: the act must not happen then.
     pub(super) async fn write_plan<T: Serialize>(&self, operation: &Operation, plan: &T) -> Result<(), WalletError> {
         let plan = write_json(plan)?;
-        let mut tx = self.store().begin(Durability::Full).await?;
-        let step = Step { state: State::Acting, plan: &plan, result: "" };
-        let owner = self.inner.ledger.owner();
-        let ours = journal::advance(&mut tx, &operation.id, owner, step, self.clock().now_ms()).await?;
-        tx.commit().await?;
+        let ours = self.advance(operation, Step { state: State::Acting, plan: &plan, result: "" }).await?;
         if ours { Ok(()) } else { Err(WalletError::Ecash("another process finished this operation".into())) }
     }
 
     /// Ends an operation that moved no money, and surely will not.
     pub(super) async fn fail(&self, operation: &Operation, why: &str) -> Result<(), WalletError> {
-        let mut tx = self.store().begin(Durability::Full).await?;
         let step = Step { state: State::Failed, plan: &operation.plan, result: why };
-        journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), step, self.clock().now_ms()).await?;
-        Ok(tx.commit().await?)
+        self.advance(operation, step).await.map(drop)
+    }
+
+    /// Takes an operation a step further, where nothing else is written with it. Whether it was this process's to take;
+    /// see [`journal::advance`].
+    pub(super) async fn advance(&self, operation: &Operation, step: Step<'_>) -> Result<bool, WalletError> {
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let owner = self.inner.ledger.owner();
+        let ours = journal::advance(&mut tx, &operation.id, owner, step, self.clock().now_ms()).await?;
+        tx.commit().await?;
+        Ok(ours)
     }
 
     /// Notes that an attempt ended without an outcome; see [`journal::postpone`].

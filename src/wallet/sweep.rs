@@ -251,12 +251,7 @@ impl Wallet {
         if !spent.is_empty() {
             self.inner.ecash.update_proofs_state(spent, ProofState::Spent).await?;
         }
-        let mut tx = self.store().begin(Durability::Full).await?;
-        let failed = Step { state: State::Failed, plan: "", result: why };
-        let owner = self.inner.ledger.owner();
-        let ours = journal::advance(&mut tx, &operation.id, owner, failed, self.clock().now_ms()).await?;
-        tx.commit().await?;
-        if !ours {
+        if !self.advance(operation, Step { state: State::Failed, plan: "", result: why }).await? {
             return Ok(State::Unknown);
         }
         self.set_free(trusted, operation).await?;
