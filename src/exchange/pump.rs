@@ -33,6 +33,8 @@ struct Sink {
     /// The answer is buffered: whatever was "sent" is discarded by a failure. Not any more once there is so much of it
     /// that it streams live after all.
     whole: bool,
+    /// It is a JSON array, which has no place for comments.
+    as_array: bool,
     /// How much of the answer was sent, in bytes.
     size: usize,
     drain: Option<Drain>,
@@ -144,7 +146,8 @@ fn worthless(job: &Job, said: &str) -> Miss {
 pub(super) async fn run(job: Box<Job>, opening: Opening, out: mpsc::Sender<Out>) -> Result<(), Failure> {
     let Opening { mut answer, framer, mut meter, ready } = opening;
     let tape = job.once.as_ref().map(super::Once::tape);
-    let mut sink = Sink { out, sent: false, whole: job.whole, size: 0, drain: None, tape };
+    let mut sink =
+        Sink { out, sent: false, whole: job.whole, as_array: job.shape.as_array, size: 0, drain: None, tape };
     let end = read(&job, &mut answer, (framer, ready), meter.as_mut(), &mut sink).await;
     let complete = meter.is_complete() && matches!(end, End::Closed | End::Abandoned | End::Stopped);
     if complete {
@@ -259,12 +262,12 @@ pub(super) fn change_comment(token: &str) -> String {
 
 /// Settles a complete answer; then, and only then, its end goes out.
 async fn finish(job: Box<Job>, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
-    let (request_id, has_comments) = (job.request_id.clone(), !job.shape.as_array);
+    let request_id = job.request_id.clone();
     match job.settle(meter.reading()).await {
         Ok(settled) => {
             let mut last = BytesMut::from(&meter.closing(&settled.receipt)[..]);
-            if let (Some(Change::Token { token, .. }), true) = (&settled.change, has_comments) {
-                last.extend_from_slice(change_comment(token).as_bytes());
+            if let Some(comment) = sink.comment_of(settled.change.as_ref()) {
+                last.extend_from_slice(comment.as_bytes());
             }
             last.extend_from_slice(&meter.terminator());
             sink.end_tape(&last, true).await;
@@ -279,7 +282,6 @@ async fn finish(job: Box<Job>, meter: &mut dyn Meter, sink: &mut Sink) -> Result
 /// Ends an answer that is not complete: charged for what was delivered, at most.
 async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
     let (request_id, left) = (job.request_id.clone(), matches!(end, End::Abandoned));
-    let has_comments = !job.shape.as_array;
     if !left && !matches!(end, End::Stopped) {
         // It began well, and still is a failure of the upstream's.
         job.lease.finish(Outcome::Failed(None));
@@ -299,7 +301,7 @@ async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mu
         Some(reading) => match job.settle(reading).await {
             Ok(settled) => {
                 sink.put(Out::Settled { receipt: Box::new(settled.receipt), change: settled.change.clone() }).await;
-                sink.change_comment(settled.change.as_ref().filter(|_| has_comments)).await;
+                sink.change_comment(settled.change.as_ref()).await;
                 (failure, true)
             }
             Err(worse) => (worse, false),
@@ -374,9 +376,16 @@ impl Sink {
         }
     }
 
+    /// Change as it goes into this stream, where there is a place for it.
+    fn comment_of(&self, change: Option<&Change>) -> Option<String> {
+        match change {
+            Some(Change::Token { token, .. }) if !self.as_array => Some(change_comment(token)),
+            _ => None,
+        }
+    }
+
     async fn change_comment(&mut self, change: Option<&Change>) {
-        if let Some(Change::Token { token, .. }) = change {
-            let comment = change_comment(token);
+        if let Some(comment) = self.comment_of(change) {
             if let Some(tape) = &mut self.tape {
                 tape.record(comment.as_bytes());
             }
