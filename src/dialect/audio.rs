@@ -134,10 +134,9 @@ impl Dialect for Listening {
             return Err(field("url is not sold here: nobody knows how long what is there is; send the file"));
         }
         let prompt = form.text("prompt")?.unwrap_or_default();
-        let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         let mut shape = Shape { model: form.model()?, stream: form.flag("stream")?, choices: 1, ..Shape::default() };
-        shape.prompt_chars = size(prompt.chars().count());
-        shape.slack_tokens = size(prompt.len());
+        shape.prompt_chars = u64::try_from(prompt.chars().count()).unwrap_or(u64::MAX);
+        shape.slack_tokens = fields::size(&prompt);
         shape.demand.audio_ms = longest_ms(file);
         shape.usual_audio_ms = usual_ms(file);
         Ok(shape)

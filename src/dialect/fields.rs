@@ -40,17 +40,19 @@ const EXTRAS: [&str; 2] = ["plugins", "search_parameters"];
 
 /// Refuses what would cost the operator something that no price here is for. Empty ones ask for nothing.
 pub(super) fn refuse_unpriced(lens: &Lens<'_>) -> Result<(), BadRequest> {
-    let asks = |name: &&&str| {
-        let mut values = lens.members().filter(|(member, _)| member == *name).map(|(_, value)| value.get());
-        values.any(|value| !matches!(value, "null" | "[]" | "{}" | "\"\""))
-    };
-    if let Some(name) = OTHER_MODELS.iter().find(asks) {
-        return Err(field(format!("{name} is not sold here: the price is that of the one model that is asked")));
+    for (name, value) in lens.members() {
+        let why = if OTHER_MODELS.contains(&name) {
+            "the price is that of the one model that is asked"
+        } else if EXTRAS.contains(&name) {
+            "it has no price"
+        } else {
+            continue;
+        };
+        if !matches!(value.get(), "null" | "[]" | "{}" | "\"\"") {
+            return Err(field(format!("{name} is not sold here: {why}")));
+        }
     }
-    match EXTRAS.iter().find(asks) {
-        Some(name) => Err(field(format!("{name} is not sold here: it has no price"))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 pub(super) fn read_flag(lens: &Lens<'_>, name: &str) -> Result<bool, BadRequest> {

@@ -213,15 +213,14 @@ fn read_config(config: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     if shape.choices > MAX_CANDIDATES {
         return Err(field(format!("candidateCount must be at most {MAX_CANDIDATES}")));
     }
-    let modalities = ["responseModalities", "response_modalities"];
-    shape.demand.image_by_default = modalities.iter().all(|name| config.present(name).is_none());
     // The model reads it.
     for (name, schema) in SCHEMAS.iter().filter_map(|name| Some((*name, config.present(name)?))) {
         let chars = measure::definitions(name, schema).map_err(unreadable)?.chars;
         shape.extra_chars = shape.extra_chars.saturating_add(chars);
     }
-    for name in modalities {
+    for name in ["responseModalities", "response_modalities"] {
         fields::once(config, &[name])?;
+        shape.demand.image_by_default &= config.present(name).is_none();
         shape.demand.image_out |= fields::lists(config, name, "IMAGE")?;
         shape.demand.audio_out |= fields::lists(config, name, "AUDIO")?;
     }

@@ -64,6 +64,9 @@ const WITHHELD: [&str; 9] = [
 const CLIENT_TOOLS: [&str; 8] =
     ["custom", "function", "bash_", "text_editor_", "computer_", "memory_", "tool_search_", "web_fetch_"];
 
+/// The tool that searches, by the beginning of its type.
+const SEARCH: &str = "web_search_";
+
 /// Searches that are held for where a request sets no limit.
 const SEARCHES: u64 = 10;
 
@@ -232,7 +235,7 @@ fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     let kinds = fields::tools(lens)?;
     let tools = lens.present("tools").and_then(body::elements).unwrap_or_default();
     for (kind, tool) in kinds.iter().zip(tools.into_iter().filter_map(Lens::of)) {
-        if kind.starts_with("web_search_") {
+        if kind.starts_with(SEARCH) {
             fields::once(&tool, &["max_uses"])?;
             let most = fields::read_limit(&tool, "max_uses")?.unwrap_or(SEARCHES);
             shape.demand.web_searches = shape.demand.web_searches.saturating_add(most);
@@ -248,13 +251,12 @@ fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
 fn with_bounded_searches(body: &Bytes, shape: &Shape, model: &str) -> Result<Pieces, BadRequest> {
     let lens = Lens::parse(body).map_err(unreadable)?;
     let bounded = |tool: &RawValue| {
-        let searches = |lens: &Lens<'_>| {
-            let kind = lens.present("type").and_then(body::string);
-            kind.is_some_and(|kind| kind.starts_with("web_search_")) && lens.present("max_uses").is_none()
-        };
-        let edited = Lens::of(tool)
-            .filter(searches)
-            .and_then(|_| body::edited(tool, |_, patch| patch.set("max_uses", SEARCHES.to_string())));
+        let edited = body::edited(tool, |tool, patch| {
+            let kind = tool.present("type").and_then(body::string);
+            if kind.is_some_and(|kind| kind.starts_with(SEARCH)) && tool.present("max_uses").is_none() {
+                patch.set("max_uses", SEARCHES.to_string());
+            }
+        });
         edited.unwrap_or_else(|| tool.get().to_owned())
     };
     let tools: Vec<String> =

@@ -110,7 +110,7 @@ impl Dialect for Responses {
             patch.set("store", "false".to_owned());
         }
         // No more pictures are made, and no more is searched, than is held for.
-        let most = if shape.demand.images_made > 0 { shape.demand.images_made } else { shape.demand.web_searches };
+        let most = shape.demand.images_made.max(shape.demand.web_searches);
         if most > 0 && lens.present("max_tool_calls").is_none() {
             patch.set("max_tool_calls", most.to_string());
         }

@@ -19,16 +19,19 @@ pub(super) fn milliseconds(seconds: &RawValue) -> Option<u64> {
 /// The longest that this file can be. A WAV file says exactly how long it plays; everything else
 /// is reckoned at 8 kbit/s, below which speech is hardly ever kept.
 pub(super) fn longest_ms(file: &[u8]) -> u64 {
-    let bytes = u64::try_from(file.len()).unwrap_or(u64::MAX);
-    wav_ms(file).unwrap_or(bytes).clamp(1, MAX_MS)
+    length_ms(file, 1)
 }
 
 /// How long this file probably is, for an answer that does not say what was listened to: compressed, it is reckoned at
 /// 64 kbit/s, as recordings of speech often are.
 pub(super) fn usual_ms(file: &[u8]) -> u64 {
-    const BYTES_PER_MS: u64 = 8;
+    length_ms(file, 8)
+}
+
+/// What the file says of its length, or else what so many bytes a millisecond make of its size.
+fn length_ms(file: &[u8], bytes_per_ms: u64) -> u64 {
     let bytes = u64::try_from(file.len()).unwrap_or(u64::MAX);
-    wav_ms(file).unwrap_or(bytes.div_ceil(BYTES_PER_MS)).clamp(1, MAX_MS)
+    wav_ms(file).unwrap_or(bytes.div_ceil(bytes_per_ms)).clamp(1, MAX_MS)
 }
 
 fn wav_ms(file: &[u8]) -> Option<u64> {
