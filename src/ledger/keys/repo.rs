@@ -90,15 +90,11 @@ impl Search {
             Some(State::Funded) => search.sql.push_str(" AND a.posted > 0"),
             Some(State::Ended) => search.with("t.valid_until * 1000 <= ", Value::Number(now_ms), ""),
             Some(State::Usable) => {
-                search.sql.push_str(
-                    " AND t.blocked_at IS NULL AND NOT EXISTS \
-                     (SELECT 1 FROM key_terms p WHERE p.account = t.parent AND p.blocked_at IS NOT NULL)",
-                );
-                // As a look-up for each key: of a second NOT EXISTS, PostgreSQL makes a walk through all terms.
                 search.with(
-                    "COALESCE((SELECT p.valid_until FROM key_terms p WHERE p.account = t.parent) * 1000 > ",
+                    "t.blocked_at IS NULL AND NOT EXISTS (SELECT 1 FROM key_terms p WHERE p.account = t.parent \
+                     AND (p.blocked_at IS NOT NULL OR p.valid_until * 1000 <= ",
                     Value::Number(now_ms),
-                    ", TRUE)",
+                    "))",
                 );
                 search.with("(t.valid_until IS NULL OR t.valid_until * 1000 > ", Value::Number(now_ms), ")");
             }
