@@ -60,59 +60,26 @@ impl Job for RefreshPrice {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt;
-
-    use rust_decimal::Decimal;
-
     use super::*;
     use crate::clock::SystemClock;
-    use crate::config::RateRules;
+    use crate::price::testing::{RULES, Slate};
     use crate::price::{FeedError, PriceFeed};
-
-    /// Answers what was last written on it; nothing: an error.
-    #[derive(Clone, Debug, Default)]
-    struct Slate(Arc<Mutex<Option<Decimal>>>);
-
-    impl Slate {
-        fn say(&self, price: Option<u32>) {
-            *self.0.lock().unwrap() = price.map(Decimal::from);
-        }
-    }
-
-    impl fmt::Display for Slate {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("slate")
-        }
-    }
-
-    #[async_trait]
-    impl PriceFeed for Slate {
-        async fn fetch(&self) -> Result<Decimal, FeedError> {
-            self.0.lock().unwrap().ok_or(FeedError::Status(503))
-        }
-    }
 
     #[tokio::test]
     async fn a_feed_that_is_dead_does_not_hurry_the_others() {
-        let (dead, alive) = (Slate::default(), Slate::default());
-        let rules = RateRules {
-            max_age: Duration::from_secs(600),
-            min_feeds: 1,
-            max_spread_percent: 10,
-            grace: None,
-            grace_margin_percent: 5,
-        };
+        let silent = || Slate::of(Err(FeedError::Status(503)));
+        let (dead, alive) = (silent(), silent());
         let feeds: Vec<Box<dyn PriceFeed>> = vec![Box::new(dead.clone()), Box::new(alive.clone())];
-        let book = Arc::new(PriceBook::new(feeds, None, rules, Arc::new(SystemClock)));
+        let book = Arc::new(PriceBook::new(feeds, None, RULES, Arc::new(SystemClock)));
         let job = RefreshPrice::new(Arc::clone(&book), Duration::from_secs(120));
         let line = "slate: the feed answered with status 503";
         assert_eq!(job.activate().await, Err(format!("{line}; {line}")), "there is no rate: soon again");
-        alive.say(Some(100_000));
+        alive.say(Ok(100_000_u32.into()));
         assert_eq!(job.activate().await, Ok(()));
         assert_eq!(*job.troubles.lock().unwrap(), [line]);
-        dead.say(Some(50_000));
+        dead.say(Ok(50_000_u32.into()));
         assert_eq!(job.activate().await, Err("the feeds contradict each other".to_owned()));
-        dead.say(Some(100_000));
+        dead.say(Ok(100_000_u32.into()));
         assert_eq!(job.activate().await, Ok(()));
         assert!(job.troubles.lock().unwrap().is_empty() && book.is_current());
     }

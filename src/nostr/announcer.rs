@@ -14,7 +14,7 @@ use super::listing::{CLIENT, LISTING, Listing, RELAY_LIST, relay_list, retired_h
 use super::relay::{Caller, Relay, RelayError};
 use super::repo::{self, Said, Standing};
 use super::{Draft, IdentityError, SignedEvent};
-use crate::clock::has_come;
+use crate::clock::{HOUR_MS, has_come};
 use crate::store::{Store, StoreError};
 
 /// How long a listing holds: nodes that died vanish after it.
@@ -27,7 +27,7 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// After a refusal that asking again soon does not change.
 const LASTING_PAUSE: Duration = Duration::from_secs(3600);
 /// Longest time that a relay is left alone.
-pub(super) const MOST_PAUSE_MS: i64 = 3_600_000;
+pub(super) const MOST_PAUSE_MS: i64 = HOUR_MS;
 /// How far ahead an event may be, in seconds: relays refuse what is from further. The clock that it was made by
 /// was ahead, and set back since.
 const MOST_AHEAD: i64 = 15 * 60;

@@ -286,26 +286,26 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// A feed that tests write on.
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicI64, Ordering};
 
     use super::*;
-    use crate::clock::Clock;
-
-    #[derive(Debug, Default)]
-    struct Stepped(AtomicI64);
-
-    impl Clock for Stepped {
-        fn now_ms(&self) -> i64 {
-            self.0.load(Ordering::SeqCst)
-        }
-    }
 
     /// Answers what the test last wrote on it.
     #[derive(Debug, Clone)]
-    struct Slate(Arc<Mutex<Result<Decimal, FeedError>>>);
+    pub(crate) struct Slate(Arc<Mutex<Result<Decimal, FeedError>>>);
+
+    impl Slate {
+        pub(crate) fn of(answer: Result<Decimal, FeedError>) -> Self {
+            Self(Arc::new(Mutex::new(answer)))
+        }
+
+        pub(crate) fn say(&self, answer: Result<Decimal, FeedError>) {
+            *self.0.lock().unwrap() = answer;
+        }
+    }
 
     impl fmt::Display for Slate {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -320,17 +320,35 @@ mod tests {
         }
     }
 
-    fn slate(price: u64) -> Slate {
-        Slate(Arc::new(Mutex::new(Ok(Decimal::from(price)))))
-    }
-
-    const RULES: RateRules = RateRules {
+    pub(crate) const RULES: RateRules = RateRules {
         max_age: Duration::from_secs(600),
         min_feeds: 1,
         max_spread_percent: 10,
         grace: None,
         grace_margin_percent: 5,
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::testing::{RULES, Slate};
+    use super::*;
+    use crate::clock::Clock;
+
+    #[derive(Debug, Default)]
+    struct Stepped(AtomicI64);
+
+    impl Clock for Stepped {
+        fn now_ms(&self) -> i64 {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    fn slate(price: u64) -> Slate {
+        Slate::of(Ok(Decimal::from(price)))
+    }
 
     fn book(slates: &[Slate]) -> (PriceBook, Arc<Stepped>) {
         book_by(slates, RULES)
@@ -362,7 +380,7 @@ mod tests {
         let (book, clock) = book(&[one.clone(), two.clone()]);
         clock.0.store(1_000, Ordering::SeqCst);
         book.refresh().await;
-        *two.0.lock().unwrap() = Err(FeedError::Status(503));
+        two.say(Err(FeedError::Status(503)));
         clock.0.store(301_000, Ordering::SeqCst);
         assert_eq!(book.refresh().await, ["slate: the feed answered with status 503"]);
         // Both still count; the older one dates the rate.
@@ -391,7 +409,7 @@ mod tests {
         let (a, b, c) = (slate(100_000), slate(101_000), slate(50_000));
         let (book, clock) = book(&[a.clone(), b.clone(), c.clone()]);
         book.refresh().await;
-        *c.0.lock().unwrap() = Err(FeedError::Unreadable);
+        c.say(Err(FeedError::Unreadable));
         clock.0.store(5_000, Ordering::SeqCst);
         book.refresh().await;
         let rate = book.current(5_000).unwrap();
@@ -422,13 +440,13 @@ mod tests {
         book.refresh().await;
         assert_eq!(book.current(0).unwrap(), fresh(101_000, 0, 3));
         for slate in [&a, &b] {
-            *slate.0.lock().unwrap() = Err(FeedError::Status(503));
+            slate.say(Err(FeedError::Status(503)));
         }
         clock.0.store(601_000, Ordering::SeqCst);
         book.refresh().await;
         assert!(book.current(601_000).is_err(), "one alone is not believed");
         assert!(book.sources(601_000).iter().all(|source| !source.counts));
-        *b.0.lock().unwrap() = Ok(Decimal::from(50_000));
+        b.say(Ok(Decimal::from(50_000)));
         assert_eq!(book.refresh().await.len(), 2, "one is silent, and two contradict each other");
         assert!(book.current(601_000).is_err());
         // Where there is but one, it has to do.
@@ -444,8 +462,8 @@ mod tests {
         let (book, clock) = book_by(&[one.clone(), two.clone()], rules);
         clock.0.store(1_000, Ordering::SeqCst);
         book.refresh().await;
-        *one.0.lock().unwrap() = Err(FeedError::Unreadable);
-        *two.0.lock().unwrap() = Err(FeedError::Unreadable);
+        one.say(Err(FeedError::Unreadable));
+        two.say(Err(FeedError::Unreadable));
         clock.0.store(601_001, Ordering::SeqCst);
         book.refresh().await;
         assert_eq!(book.current(601_000).unwrap(), fresh(105_000, 1_000, 2));
@@ -454,8 +472,8 @@ mod tests {
         assert_eq!(book.current(901_000).unwrap(), grace);
         assert_eq!(book.current(901_001), Err(StaleRate { last_seen_ms: Some(1_000) }));
         // Feeds that are heard and contradict each other are no reason to go on.
-        *one.0.lock().unwrap() = Ok(Decimal::from(50_000));
-        *two.0.lock().unwrap() = Ok(Decimal::from(100_000));
+        one.say(Ok(Decimal::from(50_000)));
+        two.say(Ok(Decimal::from(100_000)));
         book.refresh().await;
         assert!(book.current(601_001).is_err());
     }
