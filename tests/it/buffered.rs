@@ -70,23 +70,29 @@ async fn who_leaves_a_stream_that_is_too_long_to_be_held_back_pays_for_it() {
     node.finish().await;
 }
 
-/// The head of a stream went out, and no content yet, when its client leaves. What is read without it was for it.
-#[tokio::test(flavor = "multi_thread")]
-async fn who_leaves_before_the_first_content_pays_for_what_comes() {
-    let mint = TestMint::start().await;
-    let upstream = Upstream::start().await;
+/// A key of 200 sat whose client leaves when the head of a stream went out, and no content yet; then `after` comes, and
+/// the hold ends.
+async fn left_early(after: Vec<String>) -> (TestMint, TestNode, String) {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
     let node = TestNode::with(&mint, &upstream, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
     let purse = Purse::new(&mint).await;
     purse.mint_sats(500).await;
     let key = purse.send(200).await;
-    // More than is read without a client.
-    upstream.next(Script::Paused { before: Vec::new(), after: long(120) });
+    upstream.next(Script::Paused { before: Vec::new(), after });
     let mut answer = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();
     assert_eq!(answer.chunk().await.unwrap().unwrap(), ": ping\n\n");
     drop(answer);
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     upstream.resume();
     until("the hold has ended", async || node.balance(&key).await.1 == 0).await;
+    (mint, node, key)
+}
+
+/// What is read without a client that has left was for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_before_the_first_content_pays_for_what_comes() {
+    // More than is read without a client.
+    let (_mint, node, key) = left_early(long(120)).await;
     let (left, _, spent) = node.balance(&key).await;
     assert!(spent > 0 && left + spent == 200_000, "{left} {spent}");
     node.finish().await;
@@ -95,20 +101,8 @@ async fn who_leaves_before_the_first_content_pays_for_what_comes() {
 /// What fails before anything was sent costs nothing, whether or not its client is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_a_stream_that_fails_before_anything_was_sent_pays_nothing() {
-    let mint = TestMint::start().await;
-    let upstream = Upstream::start().await;
-    let node = TestNode::with(&mint, &upstream, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
-    let purse = Purse::new(&mint).await;
-    purse.mint_sats(500).await;
-    let key = purse.send(200).await;
     let failure = "data: {\"error\":{\"message\":\"out of luck\"}}\n\n".to_owned();
-    upstream.next(Script::Paused { before: Vec::new(), after: vec![delta(MODEL, "some text"), failure] });
-    let mut answer = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();
-    assert_eq!(answer.chunk().await.unwrap().unwrap(), ": ping\n\n");
-    drop(answer);
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    upstream.resume();
-    until("the hold has ended", async || node.balance(&key).await.1 == 0).await;
+    let (_mint, node, key) = left_early(vec![delta(MODEL, "some text"), failure]).await;
     assert_eq!(node.balance(&key).await, (200_000, 0, 0));
     node.finish().await;
 }
