@@ -281,8 +281,10 @@ impl Delivery {
             return Poll::Ready(Some(Err(Aborted)));
         };
         loop {
-            if let Poll::Ready(piece) = lane.pieces.poll_recv(cx) {
-                return Poll::Ready(piece.map(Ok));
+            // Only the pump sends, and whatever it waits for wakes this task. Waiting for a piece as well would have
+            // the task woken by its own doing: polled once more, for every piece.
+            if let Ok(piece) = lane.pieces.try_recv() {
+                return Poll::Ready(Some(Ok(piece)));
             }
             // Taken out while it runs, so that a pump that panics is dropped, and with it its hold.
             let Some(mut pump) = lane.pump.take() else {
@@ -292,8 +294,7 @@ impl Delivery {
                 Poll::Pending => {
                     lane.pump = Some(pump);
                     // It may have sent something before it had to wait.
-                    let piece = ready!(lane.pieces.poll_recv(cx));
-                    return Poll::Ready(piece.map(Ok));
+                    return lane.pieces.try_recv().map_or(Poll::Pending, |piece| Poll::Ready(Some(Ok(piece))));
                 }
                 Poll::Ready(Err(failure)) => lane.failure = Some(failure),
                 Poll::Ready(Ok(())) => {}
