@@ -131,6 +131,10 @@ pub async fn house_account(
     unit: &str,
     now_ms: i64,
 ) -> Result<AccountId, StoreError> {
+    // It is there but for the first time.
+    if let Some(found) = find_house_account(connection, kind, mint, unit).await? {
+        return Ok(found);
+    }
     sqlx::query(
         "INSERT INTO accounts (id, kind, mint, unit, created_at) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT DO NOTHING",
@@ -142,11 +146,23 @@ pub async fn house_account(
     .bind(now_ms)
     .execute(&mut *connection)
     .await?;
+    find_house_account(connection, kind, mint, unit).await?.ok_or_else(|| StoreError::Inconsistent {
+        table: "accounts",
+        what: "an account of the house is gone right after its insertion".into(),
+    })
+}
+
+async fn find_house_account(
+    connection: &mut AnyConnection,
+    kind: AccountKind,
+    mint: &str,
+    unit: &str,
+) -> Result<Option<AccountId>, StoreError> {
     let row = sqlx::query("SELECT id FROM accounts WHERE kind = $1 AND mint = $2 AND unit = $3 AND key_hash IS NULL")
         .bind(kind.as_str())
         .bind(mint)
         .bind(unit)
-        .fetch_one(connection)
+        .fetch_optional(connection)
         .await?;
-    Ok(AccountId(row.try_get(0)?))
+    row.map(|row| Ok(AccountId(row.try_get(0)?))).transpose()
 }

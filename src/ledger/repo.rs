@@ -291,14 +291,15 @@ pub async fn transfer(tx: &mut Tx, transfer: Transfer<'_>, now_ms: i64) -> Resul
     .bind(now_ms)
     .execute(&mut **tx)
     .await?;
-    for (account, step) in [(transfer.debit, -1_i64), (transfer.credit, 1)] {
-        sqlx::query("UPDATE accounts SET posted = posted + $1 * $2 WHERE id = $3")
-            .bind(step)
-            .bind(transfer.amount.to_db())
-            .bind(account.get())
-            .execute(&mut **tx)
-            .await?;
-    }
+    let (debit, credit) = (transfer.debit.get(), transfer.credit.get());
+    sqlx::query("UPDATE accounts SET posted = posted + CASE WHEN id = $1 THEN $2 ELSE $3 END WHERE id IN ($4, $5)")
+        .bind(debit)
+        .bind(transfer.amount.to_db().saturating_neg())
+        .bind(transfer.amount.to_db())
+        .bind(debit)
+        .bind(credit)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -332,18 +333,24 @@ pub async fn ensure_client(
     unit: &str,
     now_ms: i64,
 ) -> Result<Account, StoreError> {
-    sqlx::query(
-        "INSERT INTO accounts (id, kind, key_hash, mint, unit, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO NOTHING",
-    )
-    .bind(new_id)
-    .bind(kind.as_str())
-    .bind(key_hash)
-    .bind(mint)
-    .bind(unit)
-    .bind(now_ms)
-    .execute(&mut **tx)
-    .await?;
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "INSERT INTO accounts (id, kind, key_hash, mint, unit, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO NOTHING RETURNING {COLUMNS}"
+        )
+    });
+    let created = sqlx::query(AssertSqlSafe(SQL.as_str()))
+        .bind(new_id)
+        .bind(kind.as_str())
+        .bind(key_hash)
+        .bind(mint)
+        .bind(unit)
+        .bind(now_ms)
+        .fetch_optional(&mut **tx)
+        .await?;
+    if let Some(created) = created {
+        return read_account(&created);
+    }
     find_by_key(tx, key_hash).await?.ok_or_else(|| StoreError::Inconsistent {
         table: "accounts",
         what: "an account is gone right after its insertion".into(),

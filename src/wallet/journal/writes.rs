@@ -178,17 +178,19 @@ pub(in crate::wallet) async fn adopt(
     Ok(done.rows_affected() == 1)
 }
 
+/// Secrets that one statement claims: most tokens have fewer, and each number of them is another text.
+const CLAIMED_AT_ONCE: usize = 32;
+
 /// Claims the secrets of a token for an operation.
 ///
 /// # Errors
 /// A duplicate error when one of them was accepted before.
 pub(in crate::wallet) async fn claim_secrets(tx: &mut Tx, id: &str, hashes: &[String]) -> Result<(), StoreError> {
-    for hash in hashes {
-        sqlx::query("INSERT INTO claimed_secrets (secret_hash, operation) VALUES ($1, $2)")
-            .bind(hash.as_str())
-            .bind(id)
-            .execute(&mut **tx)
-            .await?;
+    for hashes in hashes.chunks(CLAIMED_AT_ONCE) {
+        let rows: Vec<String> = (2..).take(hashes.len()).map(|number| format!("(${number}, $1)")).collect();
+        let sql = format!("INSERT INTO claimed_secrets (secret_hash, operation) VALUES {}", rows.join(", "));
+        let insert = sqlx::query(AssertSqlSafe(sql)).bind(id);
+        hashes.iter().fold(insert, |insert, hash| insert.bind(hash.as_str())).execute(&mut **tx).await?;
     }
     Ok(())
 }
