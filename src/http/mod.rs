@@ -196,18 +196,15 @@ const VERSIONS: [&str; 2] = ["/v1", ""];
 /// Where else a model is looked up.
 const MODELS: [&str; 2] = ["/models/{id}", "/v1beta/models/{id}"];
 
-/// While no money may move, only what reads gets through.
+/// While no money may move, only what reads gets through. A look at a key may redeem it: that, the wallet refuses.
 async fn hold_back(State(node): State<Node>, request: Request, next: Next) -> Response<Body> {
     let moves = request.method() == Method::POST || request.uri().path().ends_with("/create");
     if !moves {
         return next.run(request).await;
     }
-    match node.exchange.till.wallet().halted() {
-        None => next.run(request).await,
-        Some(why) => {
-            let protocol = protocol_of(request.uri().path(), request.headers());
-            refuse(&Failure::unavailable(Code::Recovering, format!("Nothing was taken: {why}."), 60), protocol)
-        }
+    match node.exchange.till.may_move() {
+        Ok(()) => next.run(request).await,
+        Err(failure) => refuse(&failure, protocol_of(request.uri().path(), request.headers())),
     }
 }
 

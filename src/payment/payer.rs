@@ -135,10 +135,7 @@ impl Till {
     /// # Errors
     /// While the node is not sure of its ecash.
     pub fn may_move(&self) -> Result<(), Failure> {
-        match self.wallet.halted() {
-            None => Ok(()),
-            Some(why) => Err(Failure::unavailable(Code::Recovering, format!("Nothing was taken: {why}."), 60)),
-        }
+        self.wallet.halted().map_or(Ok(()), |why| Err(recovering(&why)))
     }
 
     /// Admits a payment that must cover `required`. A token is redeemed here, last of all checks. An
@@ -411,6 +408,11 @@ pub fn key_blocked() -> Failure {
     Failure::payment(Code::KeyBlocked, message)
 }
 
+/// 503: the node is not sure of its ecash.
+fn recovering(why: &str) -> Failure {
+    Failure::unavailable(Code::Recovering, format!("Nothing was taken: {why}."), 60)
+}
+
 /// The failure that a client sees for a redemption that did not happen.
 #[must_use]
 pub fn redeem_failure(error: RedeemError) -> Failure {
@@ -453,6 +455,7 @@ pub fn redeem_failure(error: RedeemError) -> Failure {
             "The mint cannot be reached. The token is untouched; try again.",
             secs,
         ),
+        RedeemError::Halted(why) => recovering(&why),
         RedeemError::SourceUnreachable => Failure::unavailable(
             Code::SourceMintUnreachable,
             "The mint of this Cashu token cannot be reached. The token is untouched; try again.",

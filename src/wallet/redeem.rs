@@ -65,6 +65,9 @@ pub enum RedeemError {
     /// seconds.
     #[error("the mint cannot be reached")]
     Unreachable(u64),
+    /// No money moves while the node is not sure of its ecash. The token is untouched.
+    #[error("nothing was taken: {0}")]
+    Halted(String),
     /// The mint may have taken it. The operation with this id finds out.
     #[error("the mint's answer is not known yet")]
     Pending(String),
@@ -232,6 +235,10 @@ impl Wallet {
     }
 
     async fn redeem_to(&self, token: &Token, target: Target<'_>, key_hash: &str) -> Result<Account, RedeemError> {
+        // Until the mints were asked, the counters may be behind: a swap would be given the signatures of another.
+        if let Some(why) = self.halted() {
+            return Err(RedeemError::Halted(why));
+        }
         let lane = self.inner.redeeming.lane(key_hash);
         let _turn = lane.lock().await;
         self.refuse_known(key_hash).await?;
@@ -449,7 +456,6 @@ impl Wallet {
         Ok(())
     }
 
-    /// The operation that accepted this token, if one did and it was not refused.
     /// Whether a token was accepted before, whatever became of it.
     ///
     /// # Errors
@@ -458,6 +464,7 @@ impl Wallet {
         Ok(self.accepted(token_hash).await?.is_some())
     }
 
+    /// The operation that accepted this token, if one did and it was not refused.
     async fn accepted(&self, token_hash: &str) -> Result<Option<Operation>, RedeemError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         Ok(journal::find_by_token(&mut reader, token_hash).await?)

@@ -284,6 +284,11 @@ async fn yesterday_s_database_is_recognised() {
     let token = purse_token(&chaos, &purse, 10).await;
     let created = node.get(&format!("/v1/balance/create?initial_balance_token={token}")).send().await.unwrap();
     assert_eq!(created.status(), 503);
+    // A look at a key's balance would redeem it.
+    let looked = node.get("/v1/wallet/info").bearer_auth(&token).send().await.unwrap();
+    assert_eq!(looked.status(), 503);
+    let body: Value = looked.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "recovering", "{body}");
     assert_eq!(node.balance(&early).await.0, 298_000);
     let why = reasons(&node).await;
     assert!(why.contains("restored from a copy"), "{why}");
