@@ -128,6 +128,8 @@ async fn read_call<'a>(
     *limited = node.exchange.rates.key_of(&payment).map(str::to_owned);
     let expiry = payment::expiry::read(credentials, &payment)?;
     till.check_mint(&payment).await?;
+    // Before its body takes room, and before its allowance is counted: keys are easily invented.
+    till.check_key(&payment).await?;
     let body = node.spool.read(headers, body).await?;
     let sent = Sent {
         model,
