@@ -25,6 +25,9 @@ use crate::tor::{Visit, Visits};
 
 /// How long a client may take for the head of a request, and how long an idle connection lives.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests of one connection that are answered at once, in HTTP/2: whoever reads none of its answers has so many of them
+/// kept here.
+const MAX_STREAMS: u32 = 64;
 /// Pause after the system refused a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -126,7 +129,8 @@ pub async fn run(
 ) {
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(true);
-    server.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
+    let http2 = &mut server.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30)).max_concurrent_streams(MAX_STREAMS);
     let graceful = GracefulShutdown::new();
     open(entrance, House { server, graceful, router, tracker, stop, patience: HEADER_TIMEOUT }, drain).await;
 }
