@@ -58,6 +58,25 @@ struct Known {
     database: Mark,
     /// Whether the file says the same.
     in_file: bool,
+    /// The step that was tried last, if nobody said whether it was written.
+    tried: Option<Mark>,
+}
+
+impl Known {
+    /// What is in the database, and not in the file yet.
+    const fn new(database: Mark) -> Self {
+        Self { database, in_file: false, tried: None }
+    }
+
+    /// Goes on from the step that was tried last, if that is what is `there`.
+    fn takes_up(&mut self, there: Option<&Place>) -> bool {
+        let tried = self.tried.take().filter(|tried| there.is_some_and(|there| there.mark == *tried));
+        let is_there = tried.is_some();
+        if let Some(tried) = tried {
+            *self = Self::new(tried);
+        }
+        is_there
+    }
 }
 
 /// What is told of it at the start.
@@ -165,7 +184,7 @@ impl Lineage {
         }
         tx.commit().await?;
         write(&path, &mark)?;
-        let now = Mutex::new(Known { database: mark, in_file: true });
+        let now = Mutex::new(Known { database: mark, in_file: true, tried: None });
         let lineage = Self { store: store.clone(), path, node: node.to_owned(), now };
         Ok((lineage, objection))
     }
@@ -197,10 +216,16 @@ impl Lineage {
         .await?
         .rows_affected();
         if moved == 0 {
-            return Ok(false);
+            // The answer to the last one may be all that was lost of it.
+            let there = find(&mut tx, &self.node).await?;
+            if !now.takes_up(there.as_ref()) {
+                return Ok(false);
+            }
+        } else {
+            now.tried = Some(mark.clone());
+            tx.commit().await?;
+            *now = Known::new(mark);
         }
-        tx.commit().await?;
-        *now = Known { database: mark, in_file: false };
         write(&self.path, &now.database)?;
         now.in_file = true;
         Ok(true)
@@ -291,6 +316,18 @@ mod tests {
 
     fn row(epoch: i64, stamp: &str, previous: &str) -> Option<Place> {
         Some(Place { mark: mark(epoch, stamp), previous: previous.to_owned() })
+    }
+
+    #[test]
+    fn a_step_whose_answer_was_lost_is_taken_up_where_it_was_written() {
+        let known = || Known { database: mark(7, "s"), in_file: true, tried: Some(mark(8, "t")) };
+        let mut written = known();
+        assert!(written.takes_up(row(8, "t", "s").as_ref()));
+        assert_eq!((written.database, written.in_file, written.tried), (mark(8, "t"), false, None));
+        for there in [None, row(8, "u", "s"), row(9, "t", "s"), row(6, "r", "q")] {
+            assert!(!known().takes_up(there.as_ref()));
+        }
+        assert!(!Known { tried: None, ..known() }.takes_up(row(8, "t", "s").as_ref()));
     }
 
     #[test]
