@@ -104,6 +104,8 @@ pub(super) struct Writer {
     live: Arc<Live>,
     /// Sheets that this process has stored.
     known: HashSet<Arc<Sheet>>,
+    /// Why the last batch was not written, if it was not.
+    failure: Option<Arc<StoreError>>,
 }
 
 impl Writer {
@@ -126,6 +128,7 @@ impl Writer {
             stats: Arc::clone(stats),
             live: Arc::clone(live),
             known: HashSet::new(),
+            failure: None,
         }
     }
 
@@ -148,6 +151,15 @@ impl Writer {
                     }
                     waiting = entries.len();
                 }
+            }
+            if let Some(failure) = writer.failure.take()
+                && !line.is_empty()
+            {
+                // What ends cannot be written, so no place can: nobody waits for that behind them.
+                while let Ok(entry) = entries.try_recv() {
+                    line.push_back(entry);
+                }
+                line = refuse_places(line.into(), &failure).into();
             }
             while line.len() < BATCH {
                 match entries.try_recv() {
@@ -213,6 +225,7 @@ impl Writer {
             }
         }
         let failure = failure.unwrap_or_else(|| Arc::new(StoreError::Io("no attempt made".into())));
+        self.failure = Some(Arc::clone(&failure));
         refuse_places(batch, &failure)
     }
 

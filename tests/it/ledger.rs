@@ -613,6 +613,46 @@ async fn an_ended_hold_and_a_transfer_cannot_be_changed() {
     end(books, db).await;
 }
 
+/// While nothing can be written, whoever wants a hold is told so, however many ends wait. Afterwards all are written.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_behind_ends_that_cannot_be_written() {
+    if on_postgres() {
+        return;
+    }
+    let db = TestDb::new().await;
+    let store = db.open().await;
+    let books = Books::open(&store, OWNER).await;
+    let key = books.key("key").await;
+    books.top_up(key, 1_000).await;
+    let holds = join_all((0..70).map(|_| books.ledger.hold(key, msat(10), "r"))).await;
+    let holds: Vec<Hold> = holds.into_iter().map(Result::unwrap).collect();
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON holds BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+    change(&store, full).await;
+    drop(holds);
+    for _ in 0..2 {
+        let asked = tokio::time::timeout(Duration::from_secs(60), books.ledger.hold(key, msat(10), "late")).await;
+        let answer = asked.expect("it waits behind the ends");
+        assert!(matches!(answer, Err(HoldError::Store(_))), "{answer:?}");
+    }
+    change(&store, "DROP TRIGGER full").await;
+    let hold = loop {
+        if let Ok(hold) = books.ledger.hold(key, msat(10), "later").await {
+            break hold;
+        }
+    };
+    hold.release().await.unwrap();
+    // What was written before it is written.
+    assert_eq!(books.balance(key).await, (1_000, 0));
+    books.prove().await;
+    end(books, db).await;
+}
+
+async fn change(store: &Store, sql: &'static str) {
+    let mut tx = store.begin(Durability::Full).await.unwrap();
+    sqlx::query(sql).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
 /// The database has written an end, and its answer was lost: whoever writes it again is told how it went.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_is_written_already_is_no_failure() {
