@@ -132,12 +132,22 @@ pub(super) async fn remove(store: &Store, id: &str, request: &str) -> Result<(),
     Ok(())
 }
 
+/// Answers that one statement removes. Each may have megabytes, and every paid request waits for its end.
+const PRUNED_AT_ONCE: i64 = 100;
+
 /// Removes what began before `before_ms`. Returns how many.
 pub(super) async fn prune(store: &Store, before_ms: i64) -> Result<u64, StoreError> {
     let mut desk = store.desk(Durability::ProcessSafe);
-    let gone = sqlx::query("DELETE FROM replays WHERE created_at < $1")
-        .bind(before_ms)
-        .execute(&mut *desk.turn().await?)
-        .await?;
-    Ok(gone.rows_affected())
+    let mut all: u64 = 0;
+    loop {
+        let some = sqlx::query(
+            "DELETE FROM replays WHERE id IN \
+             (SELECT id FROM replays WHERE created_at < $1 ORDER BY created_at LIMIT $2)",
+        );
+        let gone = some.bind(before_ms).bind(PRUNED_AT_ONCE).execute(&mut *desk.turn().await?).await?.rows_affected();
+        all = all.saturating_add(gone);
+        if gone == 0 {
+            return Ok(all);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::TryStreamExt as _;
 use sqlx::{AnyConnection, Row};
 
 use super::Ledger;
@@ -79,7 +80,7 @@ impl Books {
     /// When the database does not answer.
     pub async fn read(connection: &mut AnyConnection) -> Result<Self, StoreError> {
         let mut books = Self::default();
-        let rows = sqlx::query(
+        let mut rows = sqlx::query(
             "SELECT a.id, a.kind, a.mint, a.unit, a.posted, a.held, \
              CAST(COALESCE(i.amount, 0) AS BIGINT) AS came, CAST(COALESCE(o.amount, 0) AS BIGINT) AS went, \
              CAST(COALESCE(h.amount, 0) AS BIGINT) AS open_amount, CAST(COALESCE(h.open, 0) AS BIGINT) AS open_count \
@@ -89,10 +90,10 @@ impl Books {
              LEFT JOIN (SELECT account, SUM(amount) AS amount, COUNT(*) AS open FROM holds WHERE state = 'open' \
              GROUP BY account) h ON h.account = a.id",
         )
-        .fetch_all(&mut *connection)
-        .await?;
+        .fetch(&mut *connection);
         let mut sum = 0_i64;
-        for row in &rows {
+        // One after the other: there are as many accounts as there ever were tokens.
+        while let Some(row) = rows.try_next().await? {
             let id: i64 = row.try_get("id")?;
             let kind: String = row.try_get("kind")?;
             let posted: i64 = row.try_get("posted")?;
@@ -119,6 +120,7 @@ impl Books {
                 _ => books.liabilities = books.liabilities.saturating_add(posted),
             }
         }
+        drop(rows);
         if sum != 0 {
             books.faults.push(format!("all accounts together are {sum}, not 0"));
         }
@@ -132,14 +134,13 @@ impl Books {
 /// What vouchers promise is on their accounts, and nothing is on those of ended ones that made no
 /// key. Again one statement.
 async fn prove_vouchers(connection: &mut AnyConnection, books: &mut Books) -> Result<(), StoreError> {
-    let rows = sqlx::query(
+    let mut rows = sqlx::query(
         "SELECT v.id, v.state, v.amount, a.posted, \
          CASE WHEN v.redeemed_by = v.account THEN 1 ELSE 0 END AS is_key \
          FROM vouchers v JOIN accounts a ON a.id = v.account",
     )
-    .fetch_all(connection)
-    .await?;
-    for row in &rows {
+    .fetch(connection);
+    while let Some(row) = rows.try_next().await? {
         let (id, state): (i64, String) = (row.try_get("id")?, row.try_get("state")?);
         let (amount, posted): (i64, i64) = (row.try_get("amount")?, row.try_get("posted")?);
         let is_key: i64 = row.try_get("is_key")?;
@@ -175,7 +176,7 @@ async fn faults_of_charges(connection: &mut AnyConnection) -> Result<Vec<String>
 
 /// The figures of keys with terms, against their holds. Again one statement.
 async fn faults_of_terms(connection: &mut AnyConnection) -> Result<Vec<String>, StoreError> {
-    let rows = sqlx::query(
+    let mut rows = sqlx::query(
             "SELECT t.account, t.held, t.used, t.spent, t.requests, \
              CAST((SELECT COALESCE(SUM(amount), 0) FROM holds h WHERE h.spender = t.account AND h.state = 'open') AS BIGINT) AS open_amount, \
              CAST((SELECT COALESCE(SUM(charged), 0) FROM holds h WHERE h.spender = t.account) AS BIGINT) AS charged, \
@@ -184,10 +185,9 @@ async fn faults_of_terms(connection: &mut AnyConnection) -> Result<Vec<String>, 
              CASE WHEN t.parent IS NULL THEN 0 ELSE a.posted END AS own \
              FROM key_terms t JOIN accounts a ON a.id = t.account",
         )
-        .fetch_all(connection)
-        .await?;
+        .fetch(connection);
     let mut faults = Vec::new();
-    for row in &rows {
+    while let Some(row) = rows.try_next().await? {
         let read = |name: &str| row.try_get::<i64, _>(name);
         let key = read("account")?;
         let rules = [

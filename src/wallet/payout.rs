@@ -37,6 +37,12 @@ impl Wallet {
             return Ok(outcomes);
         }
         for (mint, unit) in self.ecash().await?.into_keys() {
+            // Where there is too little, the books are not locked to find it out.
+            let mut reader = self.store().read().acquire().await?;
+            if free_at(&mut reader, &mint, unit).await? < minimum {
+                continue;
+            }
+            drop(reader);
             let to = Destination { mint, recipient: recipient.to_owned() };
             match self.begin_payout(&to, unit, minimum).await {
                 Ok(change) => outcomes.push(change),
