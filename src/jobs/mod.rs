@@ -94,6 +94,11 @@ pub trait Job: Send + Sync {
         std::future::pending().await
     }
 
+    /// Time until the next activation after a failure.
+    fn retry(&self) -> Duration {
+        self.period().min(RETRY)
+    }
+
     /// Does what there is to do. An error is logged, and the next activation comes sooner.
     ///
     /// # Errors
@@ -101,7 +106,7 @@ pub trait Job: Send + Sync {
     async fn activate(&self) -> Result<(), String>;
 }
 
-/// Longest pause after a failed activation.
+/// Longest pause after a failed activation, unless a job says otherwise.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// The jobs of a process: their tasks, and a log of what they did.
@@ -139,7 +144,7 @@ pub fn start(crew: &Crew, stop: &CancellationToken, job: impl Job + 'static) {
                 Ok(Ok(())) => jittered(job.period()),
                 Ok(Err(error)) => {
                     tracing::warn!(job = job.name(), %error, "a job failed");
-                    job.period().min(RETRY)
+                    job.retry()
                 }
                 Err(_) => {
                     tracing::error!(job = job.name(), "a job panicked");

@@ -24,6 +24,12 @@ impl Job for TakeSnapshot {
         Duration::from_secs(3600)
     }
 
+    /// A copy takes twice the room of the database while it is made. Where there is none left, trying at once again
+    /// would take it from the database itself.
+    fn retry(&self) -> Duration {
+        Duration::from_secs(900)
+    }
+
     async fn activate(&self) -> Result<(), String> {
         self.snapshots.sweep(self.clock.now_ms());
         let taken = self.snapshots.take_if_due(self.clock.now_ms()).await.map_err(|error| error.to_string())?;
