@@ -341,6 +341,9 @@ impl Wallet {
         if sum(&outputs) != net {
             return Err(TokenFault::Malformed("its value cannot be received").into());
         }
+        // Counters that nothing comes of make a gap, in which a recovery may stop looking.
+        let ready = trusted.http.ready().await;
+        ready.map_err(|held| unreachable(WalletError::Mint(MintError::Held(held))))?;
         // Where fees are rounded up, a swap that is shared may give more than its parts.
         let spare = if fee > 0 { batch::SPARE } else { 0 };
         let counter = self.reserve_counters(active.id, outputs.len().saturating_add(spare)).await?;

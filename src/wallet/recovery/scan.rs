@@ -8,8 +8,9 @@ use super::super::{Trusted, Wallet, WalletError, currency};
 use super::{AT_A_TIME, RecoveryError, silent};
 use crate::money::MintUnit;
 
-/// So many counters in a row without a signature, beyond all that are known, and there are no more.
-const GAP: u32 = 600;
+/// So many counters in a row without a signature, beyond all that are known, and there are no more. Every redemption that
+/// its mint refused has left some.
+const GAP: u32 = 2_000;
 /// So many counters before the known one are looked at as well: outputs that were on their way when
 /// the copy was made. For most nodes that is all of them.
 const LOOK_BACK: u32 = 20_000;
@@ -47,7 +48,7 @@ impl Wallet {
             let answer = self.patiently(trusted, recovery, || trusted.http.restore(outputs.messages())).await?;
             let signed =
                 outputs.signed(answer, &trusted.keysets).await.map_err(|error| silent(trusted.http.url(), error))?;
-            silence = if signed.is_empty() { silence.saturating_add(step) } else { 0 };
+            silence = if signed.is_empty() && at >= known { silence.saturating_add(step) } else { 0 };
             if let Some((counter, _)) = signed.last() {
                 used = used.max(counter.saturating_add(1));
             }
