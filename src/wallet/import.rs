@@ -21,9 +21,11 @@ use cdk::nuts::{MeltQuoteBolt11Request, MintQuoteState, State as ProofState, Tok
 use serde::{Deserialize, Serialize};
 
 use super::foreign::Foreign;
+use super::health::Priority;
 use super::incoming::{Act, Ended};
 use super::journal::{self, Fate, Kind, Operation, State};
 use super::melt::{self, Standing, blanks_for};
+use super::mint::HttpMint;
 use super::outputs::Signed;
 use super::quote::{self, Quote};
 use super::redeem::{RETRY_SECS, RedeemError, Target, refused, unreachable};
@@ -238,16 +240,19 @@ impl Wallet {
         let Some(trusted) = self.trusted(&operation.mint) else {
             return Err(RedeemError::Pending(operation.id.clone()));
         };
-        let mut invoice = if first { Invoice::Unpaid } else { look_at(trusted, &import.quote).await };
+        // The foreign mint decides how often this is asked: of what clients need, the first attempt's alone.
+        let line = trusted.http.at(if first { Priority::Client } else { Priority::Background });
+        let mut invoice = if first { Invoice::Unpaid } else { look_at(&line, &import.quote).await };
         if matches!(invoice, Invoice::Unpaid) {
             let melted = self.pay_import(&import, first).await?;
             failpoint!("import.melted");
-            invoice = look_at(trusted, &import.quote).await;
-            let on_its_way = matches!(melted, Standing::Paid { .. } | Standing::Unknown(MintError::Unknown(_)));
+            invoice = look_at(&line, &import.quote).await;
+            let on_its_way =
+                first && matches!(melted, Standing::Paid { .. } | Standing::Unknown(MintError::Unknown(_)));
             let mut looks = if on_its_way { LOOKS } else { 0 };
             while looks > 0 && matches!(invoice, Invoice::Unpaid) {
                 tokio::time::sleep(LOOK).await;
-                invoice = look_at(trusted, &import.quote).await;
+                invoice = look_at(&line, &import.quote).await;
                 looks = looks.saturating_sub(1);
             }
             if matches!(invoice, Invoice::Unpaid) {
@@ -409,8 +414,8 @@ impl Wallet {
     }
 }
 
-async fn look_at(trusted: &Trusted, quote: &Quote) -> Invoice {
-    match quote::state(&trusted.http, quote).await {
+async fn look_at(mint: &HttpMint, quote: &Quote) -> Invoice {
+    match quote::state(mint, quote).await {
         Ok(MintQuoteState::Paid | MintQuoteState::Issued) => Invoice::Paid,
         Ok(MintQuoteState::Unpaid) => Invoice::Unpaid,
         Err(error) => Invoice::Unknown(error),
