@@ -249,7 +249,9 @@ impl Wallet {
         let ys = swap::ys(&proofs)?;
         let Ok(states) = trusted.http.states(ys.clone()).await else { return Ok(None) };
         let is_spent = states.contains(&ProofState::Spent);
-        if is_spent && let Some(operation) = self.find_operation(id).await? {
+        // Once that is noted, the ecash is not shown any more: part of it would be lost with the rest.
+        let all_spent = states.iter().all(|state| *state == ProofState::Spent);
+        if all_spent && let Some(operation) = self.find_operation(id).await? {
             self.note_collected(&operation, ys).await?;
         }
         Ok(Some(is_spent))
