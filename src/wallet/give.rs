@@ -136,10 +136,16 @@ impl Wallet {
         } else {
             self.pay(trusted, operation, attempt).await
         };
-        made.unwrap_or_else(|error| {
-            tracing::warn!(operation = %operation.id, %error, "money could not be given back yet");
-            Change::Owed
-        })
+        match made {
+            Ok(change) => change,
+            Err(error) => {
+                tracing::warn!(operation = %operation.id, %error, "money could not be given back yet");
+                if attempt == Attempt::Later {
+                    self.put_off(operation).await;
+                }
+                Change::Owed
+            }
+        }
     }
 
     async fn make_token(
@@ -185,6 +191,9 @@ impl Wallet {
         failpoint!("return.reserved");
         if sum_infos(&chosen) == owed {
             return self.finish(trusted, operation, plain(chosen), None).await;
+        }
+        if trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await > owed {
+            return self.put_back(trusted, operation, "the mint's fee is more than this").await;
         }
         let plan = self.plan_swap(trusted, operation, chosen, owed).await?;
         failpoint!("return.planned");

@@ -126,6 +126,9 @@ impl Wallet {
             info.state = ProofState::Reserved;
             info.used_by_operation = Some(id);
         }
+        if first && self.was_taken_over(operation).await? {
+            return Err(WalletError::Ecash("another process works on this operation".into()));
+        }
         self.drop_stored(&mut infos).await?;
         if !first && !infos.is_empty() {
             let states = trusted.http.states(infos.iter().map(|info| info.y).collect()).await?;

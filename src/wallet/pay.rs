@@ -298,6 +298,9 @@ impl Wallet {
     ) -> Result<Change, WalletError> {
         let mut infos = proof_infos(&trusted.url, operation, plan.counter, change)?;
         let came_back = sum_infos(&infos);
+        if self.was_taken_over(operation).await? {
+            return self.ended(&operation.id).await;
+        }
         self.drop_stored(&mut infos).await?;
         self.inner.ecash.update_proofs(infos.clone(), swap::ys(&plan.inputs)?).await?;
         failpoint!("pay.kept");
@@ -350,7 +353,7 @@ impl Wallet {
         Ok(())
     }
 
-    /// Ends a payment that surely was not made: the money is back on its account.
+    /// Ends a return or a payment that surely was not made: the money is back on its account.
     pub(super) async fn put_back(
         &self,
         trusted: &Trusted,
@@ -377,7 +380,7 @@ impl Wallet {
         failpoint!("pay.returned");
         // Otherwise another process works on it, or has ended it: what is reserved is in its hands.
         if ours {
-            tracing::warn!(operation = %operation.id, kind = operation.kind.as_str(), why, "a Lightning payment was not made");
+            tracing::warn!(operation = %operation.id, kind = operation.kind.as_str(), why, "what was owed is back on its account");
             self.set_free(trusted, operation).await?;
         }
         self.ended(&operation.id).await

@@ -153,6 +153,7 @@ impl Wallet {
             Ok(None) => true,
             Ok(Some(Err(RedeemError::Wallet(error)))) | Err(error) => {
                 tracing::warn!(operation = %operation.id, %error, "a redemption could not be resumed yet");
+                self.put_off(operation).await;
                 false
             }
             Ok(Some(outcome)) => {

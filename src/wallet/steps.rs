@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::journal::{self, Operation, State, Step};
 use super::{Wallet, WalletError};
-use crate::store::Durability;
+use crate::store::{Durability, Location};
 
 /// For how long a mint must say, and nothing else, what would cost somebody money.
 pub(super) const DENIED_MS: i64 = 10 * 60 * 1000;
@@ -98,6 +98,27 @@ impl Wallet {
         let mut tx = self.store().begin(Durability::Full).await?;
         journal::postpone(&mut tx, operation, self.inner.ledger.owner(), state, why, self.clock().now_ms()).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// Looks at an operation later that has failed before anything was known of it: others are due too.
+    pub(super) async fn put_off(&self, operation: &Operation) {
+        let written = async {
+            let mut tx = self.store().begin(Durability::Full).await?;
+            journal::put_off(&mut tx, operation, self.inner.ledger.owner(), self.clock().now_ms()).await?;
+            tx.commit().await
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(operation = %operation.id, %error, "an operation stays due");
+        }
+    }
+
+    /// Whether another process has taken this one for dead, and gone on with its operation or ended it.
+    pub(super) async fn was_taken_over(&self, operation: &Operation) -> Result<bool, WalletError> {
+        if matches!(self.store().location(), Location::Sqlite(_)) {
+            return Ok(false);
+        }
+        let now = self.find_operation(&operation.id).await?;
+        Ok(now.is_none_or(|now| !now.state.is_open() || now.owner != self.inner.ledger.owner()))
     }
 
     /// Processes that were not seen since then are dead.

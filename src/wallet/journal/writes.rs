@@ -104,6 +104,22 @@ pub(in crate::wallet) async fn postpone(
     Ok(())
 }
 
+/// Notes that an attempt failed before anything was known: all else stays as it is.
+pub(in crate::wallet) async fn put_off(
+    tx: &mut Tx,
+    operation: &Operation,
+    owner: &str,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    let sql = format!(
+        "UPDATE operations SET attempts = attempts + 1, due_at = $1, updated_at = $2 \
+         WHERE id = $3 AND owner = $4 AND {OPEN}"
+    );
+    let update = sqlx::query(AssertSqlSafe(sql)).bind(now_ms.saturating_add(pause_ms(operation.attempts)));
+    update.bind(now_ms).bind(operation.id.as_str()).bind(owner).execute(&mut **tx).await?;
+    Ok(())
+}
+
 /// Notes that there is nothing to do before `due_at`.
 pub(in crate::wallet) async fn defer(
     tx: &mut Tx,
