@@ -393,7 +393,8 @@ impl Sink {
         }
     }
 
-    /// Tells of a failure: in the stream if it has begun, as a plain failure otherwise.
+    /// Tells of a failure: in the stream if it has begun, as a plain failure otherwise. What was paid for is there for
+    /// who asks again, even if its client left before any of it was sent.
     async fn fail(
         &mut self,
         meter: &mut dyn Meter,
@@ -402,7 +403,7 @@ impl Sink {
         charged: bool,
     ) -> Result<(), Failure> {
         tracing::warn!(request = %request_id, %failure, "a stream failed");
-        if self.sent {
+        if self.sent || charged {
             let event = meter.error_event(&failure.message, "upstream_error");
             self.end_tape(&event, charged || failure.took_a_token()).await;
             self.put(Out::Data(event)).await;

@@ -170,6 +170,35 @@ async fn a_client_that_left_its_stream_gets_all_of_it_later() {
     node.finish().await;
 }
 
+/// What is read of a stream for a client that left before it began is paid for, up to where nobody reads on; who asks
+/// again gets that, and pays no second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_left_before_its_stream_began_pays_once() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::with(&mint, &upstream, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(500).await;
+    let token = purse.send(200).await;
+    let long = "x".repeat(1 << 20);
+    let words = vec![long.as_str(); 6];
+    upstream.next(Script::Paused { before: vec![], after: sse(MODEL, &words, Some(usage(100, 50))) });
+    let request = || node.chat(&ask_streaming("hello")).bearer_auth(&token);
+    let answer = request().header("Idempotency-Key", "late").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    drop(answer);
+    // Meanwhile it is noticed that the client is gone.
+    assert_eq!(send(request(), "late").await.code(), "idempotency_in_progress");
+    assert!(node.balance(&token).await.1 > 0, "the money is held");
+    upstream.resume();
+    let again = until_ended(request, "late").await;
+    assert!(again.replayed && again.body.contains("xxx"), "{}", again.body.len());
+    let (left, held, spent) = node.balance(&token).await;
+    assert!(spent > 0 && held == 0, "{spent} spent, {held} held");
+    assert_eq!((upstream.seen().len(), left), (1, 200_000 - spent));
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_rode_along_gives_its_change_again() {
     let (_mint, purse, upstream, node) = world(1000).await;
