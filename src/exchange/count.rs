@@ -59,7 +59,7 @@ impl Exchange {
     }
 
     /// Counts a payment that was taken, or was not.
-    pub(super) fn count_payment(&self, method: Option<Method>, failure: Option<&Failure>) {
+    pub fn count_payment(&self, method: Option<Method>, failure: Option<&Failure>) {
         if let Some(method) = method {
             self.till.wallet().counts().paid(method, payment::outcome(failure));
         }

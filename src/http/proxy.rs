@@ -129,7 +129,8 @@ async fn read_call<'a>(
     let expiry = payment::expiry::read(credentials, &payment)?;
     till.check_mint(&payment).await?;
     // Before its body takes room, and before its allowance is counted: keys are easily invented.
-    till.check_key(&payment).await?;
+    let known = till.check_key(&payment).await;
+    known.inspect_err(|failure| node.exchange.count_payment(payment.method(), Some(failure)))?;
     let body = node.spool.read(headers, body).await?;
     let sent = Sent {
         model,

@@ -158,6 +158,14 @@ impl HttpMint {
         self.gate.pass(self.priority, |health, now_ms| health.may_ask(now_ms, self.priority)).await.map(drop)
     }
 
+    /// Why a call would not be made at all, if the mint is left alone for longer than one waits.
+    #[must_use]
+    pub fn rests(&self) -> Option<Held> {
+        let held = self.look(|health, now_ms| health.may_ask(now_ms, self.priority)).err()?;
+        let is_left_alone = matches!(held.cause, Cause::Down | Cause::Limited);
+        (is_left_alone && u128::from(held.wait_ms) > PATIENCE.as_millis()).then_some(held)
+    }
+
     /// NUT-03: exchanges the inputs for signatures on the outputs, all or nothing.
     ///
     /// # Errors

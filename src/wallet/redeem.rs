@@ -342,8 +342,9 @@ impl Wallet {
             return Err(TokenFault::Malformed("its value cannot be received").into());
         }
         // Counters that nothing comes of make a gap, in which a recovery may stop looking.
-        let ready = trusted.http.ready().await;
-        ready.map_err(|held| unreachable(WalletError::Mint(MintError::Held(held))))?;
+        if let Some(held) = trusted.http.rests() {
+            return Err(unreachable(WalletError::Mint(MintError::Held(held))));
+        }
         // Where fees are rounded up, a swap that is shared may give more than its parts.
         let spare = if fee > 0 { batch::SPARE } else { 0 };
         let counter = self.reserve_counters(active.id, outputs.len().saturating_add(spare)).await?;
