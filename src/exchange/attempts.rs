@@ -12,8 +12,7 @@ use crate::dialect::{AnswerBody, Ask, Reading};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
 use crate::telemetry::Step;
-use crate::upstream::account;
-use crate::upstream::{Answer, Bar, ForwardError, Media, Miss, Outcome, Plan, Refused};
+use crate::upstream::{self, Answer, Bar, ForwardError, Media, Miss, Outcome, Plan, Refused, account};
 
 const NOT_ACCEPTED: &str = "The upstream did not accept this node's account.";
 
@@ -198,7 +197,7 @@ impl Job {
             429 => {
                 let mut failure =
                     Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");
-                failure.retry = Retry::After(refused.retry_after.unwrap_or(5));
+                failure.retry = Retry::After(refused.retry_after.map_or(5, upstream::believed));
                 failure
             }
             400..=499 => {

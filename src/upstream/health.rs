@@ -29,6 +29,12 @@ const MAX_RETRY_AFTER: u64 = 3_600;
 /// How soon to look again whether a probe came back, in ms.
 const PROBE_LOOK_MS: i64 = 1_000;
 
+/// The seconds that are believed of a `Retry-After`: by the pool, and by the client that is told of it.
+#[must_use]
+pub fn believed(retry_after: u64) -> u64 {
+    retry_after.clamp(1, MAX_RETRY_AFTER)
+}
+
 /// What an attempt met with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -158,7 +164,7 @@ impl Health {
             Outcome::Limited(asked) | Outcome::Failed(asked) => {
                 let limited = matches!(outcome, Outcome::Limited(_));
                 if let Some(secs) = asked {
-                    let wait_ms = i64::try_from(secs.clamp(1, MAX_RETRY_AFTER)).unwrap_or(0).saturating_mul(1_000);
+                    let wait_ms = i64::try_from(believed(secs)).unwrap_or(0).saturating_mul(1_000);
                     self.asked(now_ms, wait_ms);
                 } else {
                     self.rest(now_ms, REST_MS);

@@ -34,7 +34,7 @@ mod sticky;
 pub use bar::Bar;
 pub use failover::{Miss, Verdict};
 pub use forward::{Answer, ForwardError, MAX_ANSWER, Media, Refused};
-pub use health::{Outcome, Standing};
+pub use health::{Outcome, Standing, believed};
 pub use lease::Lease;
 pub use models::{Models, Names};
 pub use outlay::Outlay;
