@@ -104,6 +104,7 @@ impl Job {
         }
         match self.exchange.pool.lease(plan) {
             Ok(next) => {
+                self.note_wasted();
                 self.lease = next;
                 Ok(())
             }
