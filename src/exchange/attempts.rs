@@ -12,7 +12,7 @@ use crate::dialect::{AnswerBody, Ask, Reading};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
 use crate::telemetry::Step;
-use crate::upstream::{self, Answer, Bar, ForwardError, Media, Miss, Outcome, Plan, Refused, account};
+use crate::upstream::{self, Answer, Bar, Fault, ForwardError, Media, Miss, Outcome, Plan, Refused, account};
 
 const NOT_ACCEPTED: &str = "The upstream did not accept this node's account.";
 
@@ -191,10 +191,11 @@ impl Job {
         if Bar::of(&refused).is_some() {
             return upstream_failed(NOT_ACCEPTED);
         }
+        let is_flagged = Fault::of(&refused) == Some(Fault::Flagged);
         let shown = |text: Option<String>| text.map(|text| self.shown(&text));
         let said = shown(refused.message).unwrap_or_default();
         match refused.status {
-            401..=403 => upstream_failed(NOT_ACCEPTED),
+            401..=403 if !is_flagged => upstream_failed(NOT_ACCEPTED),
             429 => {
                 let mut failure =
                     Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");

@@ -50,6 +50,8 @@ pub enum Outcome {
     Barred(Bar),
     /// It does not have this model.
     Missing,
+    /// Its account has credit, and not enough for a request as large as this one.
+    TooDear,
 }
 
 /// Whether an upstream may be asked.
@@ -157,6 +159,8 @@ impl Health {
                 self.rest(now_ms, LONG_REST_MS);
                 false
             }
+            // It works for others, so it does not rest; it served nothing, so it closes no circuit.
+            Outcome::TooDear => self.spare(ticket, now_ms),
             Outcome::Locked | Outcome::Barred(_) => {
                 self.rest(now_ms, LONG_REST_MS);
                 self.failed(now_ms, ticket)
@@ -321,6 +325,18 @@ mod tests {
         meet(&mut health, 0, Failed(None));
         meet(&mut health, 1, Answered);
         assert_eq!(health.standing(1), Standing::Ready, "an answer ends it");
+    }
+
+    #[test]
+    fn a_request_that_is_too_dear_changes_nothing() {
+        let mut health = Health::new(2);
+        meet(&mut health, 0, Failed(None));
+        (0..5).for_each(|_| meet(&mut health, 15_000, Outcome::TooDear));
+        assert_eq!(health.standing(15_000), Standing::Ready);
+        meet(&mut health, 15_000, Failed(None));
+        assert_eq!(health.standing(15_000), Standing::Out { until_ms: 75_000 }, "nor does it end a row of failures");
+        meet(&mut health, 75_000, Outcome::TooDear);
+        assert!(health.admit(75_000).is_some(), "a probe that decided nothing makes room for the next");
     }
 
     #[test]
