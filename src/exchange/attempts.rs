@@ -12,8 +12,7 @@ use crate::dialect::{AnswerBody, Ask, Reading};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
 use crate::telemetry::Step;
-use crate::upstream::account;
-use crate::upstream::{Answer, Bar, ForwardError, Media, Miss, Outcome, Plan, Refused};
+use crate::upstream::{self, Answer, Bar, Fault, ForwardError, Media, Miss, Outcome, Plan, Refused, account};
 
 const NOT_ACCEPTED: &str = "The upstream did not accept this node's account.";
 
@@ -105,6 +104,7 @@ impl Job {
         }
         match self.exchange.pool.lease(plan) {
             Ok(next) => {
+                self.note_wasted();
                 self.lease = next;
                 Ok(())
             }
@@ -191,14 +191,15 @@ impl Job {
         if Bar::of(&refused).is_some() {
             return upstream_failed(NOT_ACCEPTED);
         }
+        let is_flagged = Fault::of(&refused) == Some(Fault::Flagged);
         let shown = |text: Option<String>| text.map(|text| self.shown(&text));
         let said = shown(refused.message).unwrap_or_default();
         match refused.status {
-            401..=403 => upstream_failed(NOT_ACCEPTED),
+            401..=403 if !is_flagged => upstream_failed(NOT_ACCEPTED),
             429 => {
                 let mut failure =
                     Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");
-                failure.retry = Retry::After(refused.retry_after.unwrap_or(5));
+                failure.retry = Retry::After(refused.retry_after.map_or(5, upstream::believed));
                 failure
             }
             400..=499 => {

@@ -12,6 +12,10 @@ use crate::money::{Msat, RateCard, Usage};
 use crate::price::decimal;
 use crate::upstream::Outlay;
 
+/// The most that one request may have cost, in USD. The dearest fills a context of a million tokens at some hundred
+/// dollars a million; what is far beyond is a mistake, and two of them would not fit into the sums of a day.
+const MOST_USD: u32 = 10_000;
+
 impl Job {
     /// What upstreams were asked, and what the one that answered takes for it.
     pub(super) fn outlay(&self, used: Option<&Usage>) -> Outlay {
@@ -40,14 +44,41 @@ impl Job {
         }
         let usage = Lens::parse(object).ok().and_then(|lens| lens.object("usage"));
         let said = usage.as_ref().and_then(|usage| usage.present("cost")).and_then(decimal::parse_json);
-        if let Some(usd) = said.filter(|usd| !usd.is_sign_negative()) {
-            *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(usd);
+        match said {
+            Some(usd) if can_be(usd) => {
+                *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(usd);
+            }
+            Some(usd) => tracing::warn!(
+                request = %self.request_id, upstream = %self.lease.upstream().name(), %usd,
+                "an upstream reported a cost that no request can have; it is not counted"
+            ),
+            None => {}
         }
+    }
+
+    /// Notes what an upstream takes for an answer that was of no use, before another one is asked: that one must not
+    /// be charged with it. As for a probe, no client pays for it.
+    pub(super) fn note_wasted(&self) {
+        let Some(usd) = self.reported.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        self.exchange.pool.note(Outlay {
+            id: self.exchange.ledger.next_id(),
+            upstream: self.lease.upstream().name().clone(),
+            model: self.lease.model().to_owned(),
+            usd: Some(usd),
+            msat: in_msat(&self.candidate.rate_card, usd),
+            charged: 0,
+            attempts: "[]".to_owned(),
+            at_ms: self.exchange.ledger.clock().now_ms(),
+        });
     }
 
     fn reported_usd(&self) -> Option<Decimal> {
         *self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn can_be(usd: Decimal) -> bool {
+    !usd.is_sign_negative() && usd <= Decimal::from(MOST_USD)
 }
 
 /// An amount in USD at the rate of the card.
@@ -67,4 +98,18 @@ pub(super) fn of(candidate: &Candidate, fee: Decimal, usage: &Usage) -> Option<(
     let list = candidate.list.as_ref().unwrap_or(&card.prices);
     let usd = list.list_price(usage)?.checked_mul(fee)?;
     Some((usd, in_msat(card, usd)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cost_that_no_request_can_have_is_not_believed() {
+        for (usd, expected) in
+            [("0", true), ("0.00123", true), ("10000", true), ("10000.01", false), ("9e9", false), ("-0.01", false)]
+        {
+            assert_eq!(decimal::parse(usd).map(can_be), Some(expected), "{usd}");
+        }
+    }
 }

@@ -75,7 +75,8 @@ pub(super) struct Opening {
     ready: Vec<Bytes>,
 }
 
-/// Reads a stream up to its first content, or to its end if it has none. Nothing of it has been sent.
+/// Reads a stream up to its first content, or to its end if it has none. Nothing of it has been sent. Until then the
+/// answer bears with comments and empty events for a while only, however often they come.
 ///
 /// # Errors
 /// When it is no answer that could be passed on.
@@ -145,6 +146,7 @@ fn worthless(job: &Job, said: &str) -> Miss {
 /// Runs one stream. An `Err` means that nothing was sent and the money went back.
 pub(super) async fn run(job: Box<Job>, opening: Opening, out: mpsc::Sender<Out>) -> Result<(), Failure> {
     let Opening { mut answer, framer, mut meter, ready } = opening;
+    answer.note_content();
     let tape = job.once.as_ref().map(super::Once::tape);
     let mut sink =
         Sink { out, sent: false, whole: job.whole, as_array: job.shape.as_array, size: 0, drain: None, tape };

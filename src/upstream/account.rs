@@ -11,7 +11,9 @@ struct Talk {
 }
 
 /// The first that fits counts.
-const TALK: [Talk; 3] = [
+const TALK: [Talk; 4] = [
+    // Names the operator's team and key beside what is wrong with the content.
+    Talk { signs: &["api key id"], instead: "The upstream does not serve this content." },
     Talk {
         signs: &[
             "must be verified",
@@ -60,6 +62,24 @@ const NAMES: [&str; 10] = ["org-", "org_", "proj_", "proj-", "acct_", "team-", "
 /// Shortest part behind such a beginning.
 const NAME_CHARS: usize = 6;
 
+/// Whose trouble it is beyond doubt.
+const ACCOUNTS: [&str; 8] = [
+    "your account",
+    "this account",
+    "your organization",
+    "this organization",
+    "your project",
+    "your team",
+    "your api key",
+    "your subscription",
+];
+
+/// Whether a text, in lower case, says something of the operator's account and not of the request.
+#[must_use]
+pub fn speaks_of_account(text: &str) -> bool {
+    ACCOUNTS.iter().any(|account| text.contains(account))
+}
+
 /// What a client is told instead of a text that speaks of the operator's account; `None`: it does not.
 #[must_use]
 pub fn instead_of(text: &str) -> Option<&'static str> {
@@ -100,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_vendors_say_of_an_account_is_replaced() {
-        let [model, terms, account] = TALK.each_ref().map(|talk| Some(talk.instead));
+        let [content, model, terms, account] = TALK.each_ref().map(|talk| Some(talk.instead));
         for (text, expected) in [
             ("Your organization must be verified to stream this model. Please go to: https://x", model),
             ("Project `proj_abc123def` does not have access to model `gpt-x`", model),
@@ -110,6 +130,7 @@ mod tests {
             ("This request requires more credits, or fewer max_tokens.", terms),
             ("Zero data retention is on for your organization, so store must be false", account),
             ("Your deployment eastus-2-prod does not support this", account),
+            ("Content violates usage guidelines. Team: 1, API key ID: 2, Failed check: x", content),
             // A client's own mistakes.
             ("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", None),
             ("messages: roles must alternate between user and assistant", None),

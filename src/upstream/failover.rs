@@ -4,6 +4,7 @@
 //! reason to ask the next.
 
 use super::bar::Bar;
+use super::fault::Fault;
 use super::forward::ForwardError;
 use super::health::Outcome;
 
@@ -34,12 +35,14 @@ impl Miss {
         if let Some(bar) = Bar::of(refused) {
             return Verdict { outcome: Outcome::Barred(bar), ask_next: true };
         }
-        let outcome = match refused.status {
-            401..=403 => Outcome::Locked,
-            404 => Outcome::Missing,
-            429 => Outcome::Limited(refused.retry_after),
-            408 | 409 | 425 => Outcome::Failed(refused.retry_after),
-            400..=499 => Outcome::Answered,
+        let outcome = match (refused.status, Fault::of(refused)) {
+            (_, Some(Fault::Flagged)) => Outcome::Answered,
+            (_, Some(Fault::TooDear)) => Outcome::TooDear,
+            (401..=403, _) => Outcome::Locked,
+            (404, _) => Outcome::Missing,
+            (429, _) => Outcome::Limited(refused.retry_after),
+            (408 | 409 | 425, _) => Outcome::Failed(refused.retry_after),
+            (400..=499, _) => Outcome::Answered,
             _ => Outcome::Failed(refused.retry_after),
         };
         Verdict { outcome, ask_next: outcome != Outcome::Answered }
@@ -65,7 +68,7 @@ impl Miss {
 mod tests {
     use super::*;
     use crate::upstream::Refused;
-    use Outcome::{Answered, Failed, Limited, Locked, Missing};
+    use Outcome::{Answered, Failed, Limited, Locked, Missing, TooDear};
 
     #[test]
     fn who_is_asked_after_what() {
@@ -94,6 +97,14 @@ mod tests {
             let miss = Miss::Forward(ForwardError::Refused(refused));
             assert_eq!(miss.verdict(), Verdict { outcome, ask_next }, "{status}");
             assert_eq!(miss.status(), Some(status));
+        }
+        for (status, message, outcome, ask_next) in [
+            (403, "Your input was flagged for \"harassment\".", Answered, false),
+            (402, "This request requires more credits, or fewer max_tokens.", TooDear, true),
+        ] {
+            let message = Some(message.to_owned());
+            let refused = Refused { status, retry_after: None, message, kind: None, code: None, param: None };
+            assert_eq!(Miss::Forward(ForwardError::Refused(refused)).verdict(), Verdict { outcome, ask_next });
         }
         let failed = Verdict { outcome: Failed(None), ask_next: true };
         for error in [ForwardError::Unreachable, ForwardError::TimedOut, ForwardError::Broken, ForwardError::TooLarge] {

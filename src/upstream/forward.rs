@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::provider::Upstream;
 use super::sending;
+use crate::config::Timeouts;
 use crate::dialect::Ask;
 use crate::net::{self, NetError};
 
@@ -19,6 +20,10 @@ use crate::net::{self, NetError};
 pub const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// Longest error body that is looked at.
 const MAX_ERROR: usize = 64 * 1024;
+/// How often its times to begin and to pause may pass before the first content comes. Comments and whitespace say that
+/// an upstream lives: it may think for longer then, as some models do for many minutes, but not for ever, since a place
+/// and the client's money are held meanwhile.
+const THINKING_TIMES: u32 = 4;
 
 /// Why an attempt gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +61,8 @@ pub struct Answer {
     idle_timeout: Duration,
     /// When all of it must have come.
     end: Option<Instant>,
+    /// When its first content must have come; `None` once it has.
+    content_by: Option<Instant>,
 }
 
 /// What a body claims to be.
@@ -74,7 +81,8 @@ impl Upstream {
     /// See [`ForwardError`].
     pub async fn forward(&self, ask: Ask, model: &str) -> Result<Answer, ForwardError> {
         let headers = self.headers(&ask)?;
-        let end = self.timeouts.total.and_then(|total| Instant::now().checked_add(total));
+        let began = Instant::now();
+        let end = self.timeouts.total.and_then(|total| began.checked_add(total));
         let request =
             self.client.post(self.url(&ask.path, ask.query, model)).headers(headers).body(sending::body(ask.body));
         let first_byte = self.timeouts.first_byte;
@@ -87,7 +95,8 @@ impl Upstream {
             Err(_) => return Err(ForwardError::TimedOut),
         };
         if response.status().is_success() {
-            return Ok(Answer { response, idle_timeout: self.timeouts.idle, end });
+            let content_by = began.checked_add(thinking_time(&self.timeouts));
+            return Ok(Answer { response, idle_timeout: self.timeouts.idle, end, content_by });
         }
         Err(ForwardError::Refused(self.read_refusal(response).await))
     }
@@ -157,12 +166,12 @@ impl Answer {
     /// # Errors
     /// When it is too large, stalls, or breaks off.
     pub async fn whole(mut self) -> Result<Bytes, ForwardError> {
-        let mut body = match self.chunk().await? {
+        let mut body = match self.piece().await? {
             Some(first) => first,
             None => return Ok(Bytes::new()),
         };
         let mut more = Vec::new();
-        while let Some(chunk) = self.chunk().await? {
+        while let Some(chunk) = self.piece().await? {
             if more.is_empty() {
                 more.extend_from_slice(&body);
             }
@@ -177,13 +186,27 @@ impl Answer {
         Ok(body)
     }
 
+    /// The next piece of a whole body. Some upstreams send whitespace before it while they work.
+    async fn piece(&mut self) -> Result<Option<Bytes>, ForwardError> {
+        let piece = self.chunk().await?;
+        if piece.as_ref().is_some_and(|piece| !piece.trim_ascii().is_empty()) {
+            self.note_content();
+        }
+        Ok(piece)
+    }
+
+    /// Notes that its first content has come, as whoever reads it can tell: from here on it may take its time.
+    pub fn note_content(&mut self) {
+        self.content_by = None;
+    }
+
     /// The next piece of the body; `None` at its end.
     ///
     /// # Errors
     /// When it stalls, breaks off, or its time is over.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ForwardError> {
-        let patience = match self.end {
-            Some(end) => end.saturating_duration_since(Instant::now()).min(self.idle_timeout),
+        let patience = match self.end.into_iter().chain(self.content_by).min() {
+            Some(until) => until.saturating_duration_since(Instant::now()).min(self.idle_timeout),
             None => self.idle_timeout,
         };
         match tokio::time::timeout(patience, self.response.chunk()).await {
@@ -192,6 +215,11 @@ impl Answer {
             Err(_) => Err(ForwardError::TimedOut),
         }
     }
+}
+
+/// From the request to the first content.
+fn thinking_time(timeouts: &Timeouts) -> Duration {
+    timeouts.first_byte.saturating_add(timeouts.idle).saturating_mul(THINKING_TIMES)
 }
 
 fn failed(error: NetError) -> ForwardError {

@@ -29,6 +29,12 @@ const MAX_RETRY_AFTER: u64 = 3_600;
 /// How soon to look again whether a probe came back, in ms.
 const PROBE_LOOK_MS: i64 = 1_000;
 
+/// The seconds that are believed of a `Retry-After`: by the pool, and by the client that is told of it.
+#[must_use]
+pub fn believed(retry_after: u64) -> u64 {
+    retry_after.clamp(1, MAX_RETRY_AFTER)
+}
+
 /// What an attempt met with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -44,6 +50,8 @@ pub enum Outcome {
     Barred(Bar),
     /// It does not have this model.
     Missing,
+    /// Its account has credit, and not enough for a request as large as this one.
+    TooDear,
 }
 
 /// Whether an upstream may be asked.
@@ -151,6 +159,8 @@ impl Health {
                 self.rest(now_ms, LONG_REST_MS);
                 false
             }
+            // It works for others, so it does not rest; it served nothing, so it closes no circuit.
+            Outcome::TooDear => self.spare(ticket, now_ms),
             Outcome::Locked | Outcome::Barred(_) => {
                 self.rest(now_ms, LONG_REST_MS);
                 self.failed(now_ms, ticket)
@@ -158,7 +168,7 @@ impl Health {
             Outcome::Limited(asked) | Outcome::Failed(asked) => {
                 let limited = matches!(outcome, Outcome::Limited(_));
                 if let Some(secs) = asked {
-                    let wait_ms = i64::try_from(secs.clamp(1, MAX_RETRY_AFTER)).unwrap_or(0).saturating_mul(1_000);
+                    let wait_ms = i64::try_from(believed(secs)).unwrap_or(0).saturating_mul(1_000);
                     self.asked(now_ms, wait_ms);
                 } else {
                     self.rest(now_ms, REST_MS);
@@ -315,6 +325,18 @@ mod tests {
         meet(&mut health, 0, Failed(None));
         meet(&mut health, 1, Answered);
         assert_eq!(health.standing(1), Standing::Ready, "an answer ends it");
+    }
+
+    #[test]
+    fn a_request_that_is_too_dear_changes_nothing() {
+        let mut health = Health::new(2);
+        meet(&mut health, 0, Failed(None));
+        (0..5).for_each(|_| meet(&mut health, 15_000, Outcome::TooDear));
+        assert_eq!(health.standing(15_000), Standing::Ready);
+        meet(&mut health, 15_000, Failed(None));
+        assert_eq!(health.standing(15_000), Standing::Out { until_ms: 75_000 }, "nor does it end a row of failures");
+        meet(&mut health, 75_000, Outcome::TooDear);
+        assert!(health.admit(75_000).is_some(), "a probe that decided nothing makes room for the next");
     }
 
     #[test]

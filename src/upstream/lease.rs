@@ -53,8 +53,8 @@ impl Lease {
         if opened && member.down_ms.load(Ordering::Relaxed) == i64::MIN {
             member.down_ms.store(now_ms, Ordering::Relaxed);
         }
-        // Whoever lacks a model, or limits its callers, is there.
-        if matches!(outcome, Outcome::Answered | Outcome::Missing | Outcome::Limited(_)) {
+        // Whoever lacks a model or credit, or limits its callers, is there.
+        if matches!(outcome, Outcome::Answered | Outcome::Missing | Outcome::Limited(_) | Outcome::TooDear) {
             member.down_ms.store(i64::MIN, Ordering::Relaxed);
         }
         if opened {
@@ -80,6 +80,9 @@ impl Lease {
             Outcome::Locked => {
                 tracing::error!(upstream = %name, "ALARM: an upstream does not accept the operator's account");
                 account(Outcome::Locked);
+            }
+            Outcome::TooDear => {
+                tracing::warn!(upstream = %name, "an upstream has too little credit for a request this large");
             }
             Outcome::Answered => {
                 account(Outcome::Answered);

@@ -15,6 +15,7 @@ mod bar;
 mod barred;
 mod choice;
 mod failover;
+mod fault;
 mod forward;
 mod health;
 pub mod kind;
@@ -33,8 +34,9 @@ mod sticky;
 
 pub use bar::Bar;
 pub use failover::{Miss, Verdict};
+pub use fault::Fault;
 pub use forward::{Answer, ForwardError, MAX_ANSWER, Media, Refused};
-pub use health::{Outcome, Standing};
+pub use health::{Outcome, Standing, believed};
 pub use lease::Lease;
 pub use models::{Models, Names};
 pub use outlay::Outlay;

@@ -756,6 +756,38 @@ async fn an_upstream_that_says_what_it_takes_is_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_upstream_takes_for_nothing_is_not_the_next_ones_cost() {
+    let upstreams = vec![Upstream::start().await, Upstream::start().await];
+    let router = json!({ "provider_type": "openrouter", "fee": "1" });
+    let url = |at: usize| upstreams[at].url().replace("/v1", "/api/v1");
+    let entries = json!([entry(0, &url(0), &router), entry(1, &url(1), &router)]);
+    let world = World::of(upstreams, &entries, &[]).await;
+    let store = world.node.running().exchange().ledger.store();
+    let mut rows = 0;
+    // What no request can have cost is not believed, and nothing is written of it.
+    for (cost, noted) in [(json!(0.5), Some(500_000_000)), (json!(9e9), None)] {
+        let mut report = usage(100, 50);
+        report["cost"] = cost;
+        let billed = json!({ "id": "chatcmpl-1", "model": MODEL, "choices": [], "usage": report });
+        let error = "data: {\"error\":{\"message\":\"fault-canary\",\"code\":529}}\n\n".to_owned();
+        world.upstreams[0].next(Script::Stream { pieces: vec![format!("data: {billed}\n\n"), error], cut: false });
+        assert_eq!(world.send(&ask_streaming("hi")).await.status, 200);
+        assert_eq!(world.asked(), [1, 1]);
+        world.node.settled().await;
+        world.node.running().exchange().pool.flush(store).await.unwrap();
+        let found = sqlx::query("SELECT upstream, nano_usd FROM outlays ORDER BY id").fetch_all(store.read()).await;
+        let found: Vec<(String, i64)> = found.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+        // The second said nothing of its cost: 0.002 USD by the list.
+        let mut expected = vec![(NAMES[1].to_owned(), 2_000_000)];
+        expected.extend(noted.map(|nano| (NAMES[0].to_owned(), nano)));
+        assert_eq!(found[rows..], expected);
+        rows = found.len();
+        world.clock.step(RESTED);
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_that_fails_alone_is_spared_and_so_are_tokens() {
     let world = World::new(&[json!({})], &[("UPSTREAM_BREAKER_FAILURES", "2")]).await;
     for _ in 0..2 {

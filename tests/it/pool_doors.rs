@@ -6,12 +6,13 @@ use sqlx::Row;
 
 use crate::pool::{KEYS, NAMES, Reply, World, entry, faults};
 use crate::process::Program;
+use crate::support::answers::until;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming, client};
 use crate::support::proxy::{AUTHORITY, Proxy};
 use crate::support::purse::Purse;
 use crate::support::tokens::account_key;
-use crate::support::upstream::{Script, Upstream, delta, sse};
+use crate::support::upstream::{Script, Upstream, delta, sse, usage};
 
 const COOKIE: &str = "cookie-canary-1f";
 const TALK: &str = "talk-canary-2e";
@@ -299,5 +300,30 @@ async fn an_answer_that_takes_too_long_altogether_is_broken_off() {
     let reply = world.send(&ask_streaming("hi")).await;
     assert!(reply.text.contains("did not answer in time") && !reply.text.contains("[DONE]"), "{}", reply.text);
     assert_eq!(world.asked(), [1, 0]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signs_of_life_are_no_answer_and_keep_no_request_for_ever() {
+    let settings = [("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "1"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "1")];
+    let world = World::new(&[json!({}), json!({})], &settings).await;
+    let endless = Script::Alive { before: vec![], signs: usize::MAX, after: vec![] };
+    // What has begun may pause for as long as it says that it lives: longer than the eight seconds before that.
+    let mut before = sse(MODEL, &["late-canary"], Some(usage(100, 50)));
+    let after = before.split_off(2);
+    let slow = Script::Alive { before, signs: 32, after };
+    let mut answers = Vec::new();
+    for (body, script) in [(ask_streaming("hi"), endless.clone()), (ask("hi"), endless), (ask_streaming("hi"), slow)] {
+        world.upstreams[0].next(script);
+        answers.push(tokio::spawn(world.node.chat(&body).bearer_auth(&world.key).send()));
+        until("it is asked", async || world.upstreams[0].is_idle()).await;
+    }
+    for (answer, expected) in answers.into_iter().zip(["echo: ", "echo: ", "late-canary"]) {
+        let reply = Reply::of(answer.await.unwrap().unwrap()).await;
+        assert_eq!((reply.status, reply.has(expected)), (200, true), "{}", reply.text);
+        assert!(reply.text.contains("\"total_msats\":2000"), "it is complete: {}", reply.text);
+    }
+    assert_eq!(world.asked(), [3, 2]);
+    assert_eq!(world.spent().await, 6_000);
     world.finish().await;
 }

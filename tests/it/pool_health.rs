@@ -115,6 +115,45 @@ async fn an_upstream_that_refuses_the_account_stays_out_until_it_is_cleared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_to_one_request_is_not_held_against_its_upstream() {
+    let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "1")]).await;
+    let flagged = "openai/o3-mini requires moderation on OpenAI. Your input was flagged for \"harassment\". No credits \
+                   were charged.";
+    let xai = json!({
+        "code": "The caller does not have permission to execute the specified operation",
+        "error": "Content violates usage guidelines. Team: team-canary, API key ID: key-canary, Model: grok-4-0709, \
+                  Failed check: SAFETY_CHECK_TYPE_BIO",
+    });
+    for (script, shown) in [
+        (refusal(403, "", "", flagged), flagged),
+        (
+            Script::Refuse { status: 403, headers: Vec::new(), body: xai.to_string() },
+            "The upstream does not serve this content.",
+        ),
+    ] {
+        for body in [ask("hi"), ask_streaming("hi")] {
+            world.upstreams[0].next(script.clone());
+            let reply = world.send(&body).await;
+            assert_eq!((reply.status, reply.json()["error"]["message"].as_str()), (403, Some(shown)), "{}", reply.text);
+            assert!(!reply.has("canary"), "{}", reply.text);
+            assert_eq!(world.asked(), [1, 0], "it is the same mistake everywhere");
+        }
+    }
+    assert_eq!(world.spent().await, 0);
+    let too_dear = "This request requires more credits, or fewer max_tokens. You requested up to 65536 tokens, but can \
+                    only afford 30104. To increase, visit https://openrouter.ai/settings/credits and upgrade to a paid \
+                    account";
+    for _ in 0..3 {
+        world.upstreams[0].next(refusal(402, "", "", too_dear));
+        assert_eq!(world.send(&ask("hi")).await.status, 200);
+        assert_eq!(world.asked(), [1, 1], "another one may have more, and this one is asked again");
+    }
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [1, 0]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clearing_ends_rests_and_open_circuits_too() {
     let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "1")]).await;
     world.upstreams[0].next(refusal(500, "", "", ""));

@@ -133,6 +133,17 @@ async fn a_limit_of_the_operators_account_is_not_shown_as_the_clients() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_client_is_told_to_wait_for_longer_than_an_upstream_is_believed() {
+    let world = World::new(&[json!({})], &[]).await;
+    for (asked, told) in [(0, "1"), (3_600, "3600"), (86_400, "3600"), (u64::MAX, "3600")] {
+        world.upstreams[0].next(asks_for(429, asked));
+        let reply = world.send(&ask("hi")).await;
+        assert_eq!((reply.status, reply.headers["retry-after"].as_str()), (429, told), "{asked}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn maintenance_stops_the_sale_and_nothing_else() {
     let mut world = World::new(&[json!({})], &[]).await;
     assert_eq!(world.send(&ask("hi")).await.status, 200);

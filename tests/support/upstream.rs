@@ -26,6 +26,9 @@ pub enum Script {
     Stream { pieces: Vec<String>, cut: bool },
     /// Streams the first pieces, waits for [`Upstream::resume`], then streams the rest.
     Paused { before: Vec<String>, after: Vec<String> },
+    /// Streams the first pieces, then so many signs of life that are no content, then the rest: comments in a stream,
+    /// whitespace in JSON.
+    Alive { before: Vec<String>, signs: usize, after: Vec<String> },
     /// Accepts the request and never answers.
     Hang,
 }
@@ -160,8 +163,24 @@ async fn serve(State(shared): State<Shared>, uri: Uri, headers: HeaderMap, body:
             });
             event_stream(Body::from_stream(futures_util::StreamExt::chain(first, rest)))
         }
+        Script::Alive { before, signs, after } => alive(before, signs, after, request["stream"] == json!(true)),
         Script::Hang => std::future::pending().await,
     }
+}
+
+fn alive(before: Vec<String>, signs: usize, after: Vec<String>, streamed: bool) -> Response<Body> {
+    use futures_util::{StreamExt as _, stream};
+    let sign = if streamed { ": alive\n\n" } else { "\n" };
+    let signs = stream::repeat(sign).take(signs).then(|sign| async move {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        sign.to_owned()
+    });
+    let pieces = stream::iter(before).chain(signs).chain(stream::iter(after));
+    let mut response = event_stream(Body::from_stream(pieces.map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece)))));
+    if !streamed {
+        response.headers_mut().insert("content-type", "application/json".parse().expect("media type"));
+    }
+    response
 }
 
 /// One piece a scheduler turn, so that pieces do not arrive as one.
