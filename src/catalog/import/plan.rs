@@ -60,6 +60,8 @@ pub struct Plan {
     pub proposals: Vec<Proposal>,
     /// Models that the operator's own list has by now.
     pub superseded: Vec<String>,
+    /// What is left out: the name of the list, and what and why.
+    pub notes: Vec<(String, String)>,
 }
 
 /// What follows for each model. `built_in`: what is offered beside that, at which prices; `is_own`: whether the

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
 
-use super::ImportError;
 use super::ask::{Place, own_name};
 use super::listed::{List, Listed};
 use super::repo::{State, Synced};
@@ -13,9 +12,20 @@ use crate::catalog::card::Card;
 use crate::config::PriceSource;
 use crate::upstream::{Names, Pool};
 
+/// What a source's name ends with where the price is the operator's.
+const BY_DEFAULT: &str = " by default";
+
 /// What each source said last, in the order of the settings.
 #[derive(Debug)]
 pub struct Lists(Vec<(String, List)>);
+
+/// What they would have.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    pub models: BTreeMap<String, Synced>,
+    /// What is left out: the name of the list, and what and why.
+    pub notes: Vec<(String, String)>,
+}
 
 /// A model under its one name.
 pub(super) fn names<'a>(id: &'a str, forwarded: &'a str) -> Names<'a> {
@@ -23,19 +33,21 @@ pub(super) fn names<'a>(id: &'a str, forwarded: &'a str) -> Names<'a> {
 }
 
 impl Lists {
-    /// # Errors
-    /// When what is stored cannot be read.
-    pub fn of(state: &State, sources: &[PriceSource], pool: &Pool) -> Result<Self, ImportError> {
+    /// What is stored of them. A list that cannot be read says nothing until its source is asked again.
+    #[must_use]
+    pub fn of(state: &State, sources: &[PriceSource], pool: &Pool) -> Self {
         let mut lists = Vec::new();
         for place in Place::all(sources, pool) {
             let name = place.name();
             let kept = state.sources.iter().find(|source| source.name == name && !source.list.is_empty());
             if let Some(kept) = kept {
-                let list = List::stored(&kept.list).map_err(|why| ImportError::Unreadable(format!("{name}: {why}")))?;
-                lists.push((name, list));
+                match List::stored(&kept.list) {
+                    Ok(list) => lists.push((name, list)),
+                    Err(problem) => tracing::warn!(source = name, problem, "a stored price list cannot be read"),
+                }
             }
         }
-        Ok(Self(lists))
+        Self(lists)
     }
 
     fn own_list(&self, upstream: &str) -> Option<&List> {
@@ -64,19 +76,21 @@ impl Lists {
     /// Every model that is to be offered beside the operator's own list, which has the first word. What no
     /// upstream has is not taken up.
     #[must_use]
-    pub fn wanted(&self, state: &State, own: &Catalog, pool: &Pool, provider_fee: Decimal) -> BTreeMap<String, Synced> {
-        let mut wanted = BTreeMap::new();
+    pub fn wanted(&self, state: &State, own: &Catalog, pool: &Pool, provider_fee: Decimal) -> Wanted {
+        let mut wanted = Wanted::default();
         let mut take = |source: &str, id: String, listed: Listed| {
             if is_own(own, &id)
-                || wanted.contains_key(&id)
+                || wanted.models.contains_key(&id)
                 || !(state.synced.contains_key(&id) || self.is_had(pool, &id))
             {
                 return;
             }
             let below = state.choices.get(&id).is_some_and(|choice| choice.below_cost);
             let cost = self.cost(pool, &id, &id, provider_fee).filter(|_| !below);
-            let listed = floored(Listed { id: id.clone(), ..listed }, cost.as_ref());
-            wanted.insert(id, Synced { source: source.to_owned(), listed });
+            match sold(Listed { id: id.clone(), ..listed }, cost.as_ref()) {
+                Ok(listed) => drop(wanted.models.insert(id, Synced { source: source.to_owned(), listed })),
+                Err(problem) => wanted.note(source, format!("{id}: {problem}")),
+            }
         };
         let upstreams = pool.upstreams();
         for (source, list) in &self.0 {
@@ -95,7 +109,7 @@ impl Lists {
             let (Some(price), Some(list)) = (upstream.default_price(), self.own_list(upstream.name())) else {
                 continue;
             };
-            let source = format!("{} by default", own_name(upstream.name()));
+            let source = format!("{}{BY_DEFAULT}", own_name(upstream.name()));
             for id in list.unpriced.iter().flat_map(|called| upstream.public_names(called)) {
                 if let Some(listed) = at_default(&id, price) {
                     take(&source, id, listed);
@@ -103,6 +117,12 @@ impl Lists {
             }
         }
         wanted
+    }
+}
+
+impl Wanted {
+    fn note(&mut self, source: &str, what: String) {
+        self.notes.push((source.strip_suffix(BY_DEFAULT).unwrap_or(source).to_owned(), what));
     }
 }
 
@@ -118,11 +138,49 @@ pub(super) fn is_own(own: &Catalog, id: &str) -> bool {
     own.find(id).is_some() || own.all().iter().any(|model| model.id == id)
 }
 
-fn floored(mut listed: Listed, cost: Option<&Card>) -> Listed {
+/// The model at no less than it costs.
+///
+/// # Errors
+/// When that is what no list may ask, so that it could not be read again, or its name is none.
+fn sold(mut listed: Listed, cost: Option<&Card>) -> Result<Listed, String> {
+    // An upstream's list may have called it otherwise.
+    listed.derive()?;
     if let Some(cost) = cost {
         let raised = listed.card.at_least(cost);
         listed.derived.retain(|name| raised.get(name) == listed.card.get(name));
         listed.card = raised;
     }
-    listed
+    listed.check()?;
+    Ok(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(id: &str, prompt: &str) -> Listed {
+        let entry = format!(r#"{{"id":"{id}","pricing":{{"prompt":"{prompt}","completion":"0.00001"}}}}"#);
+        Listed::from_json(&entry).unwrap()
+    }
+
+    #[test]
+    fn what_is_sold_can_be_read_again_when_it_is_stored() {
+        let again = |sold: &Listed| Listed::from_json(&sold.to_json().to_string()).unwrap();
+        let cost = |prompt: &str, fee: Decimal| listed("m", prompt).card.times(fee).unwrap();
+        let fee = Decimal::new(11, 1);
+        let raised = sold(listed("m", "0.001"), Some(&cost("0.009", fee))).unwrap();
+        assert_eq!(raised.card.get("prompt"), Some(Decimal::new(99, 4)));
+        assert_eq!(again(&raised), raised);
+        let problem = sold(listed("m", "0.001"), Some(&cost("0.0095", fee))).unwrap_err();
+        assert!(problem.contains("absurd for a token"), "{problem}");
+        let mut pictures = listed("m", "0.001").card;
+        pictures.set("request", Some(Decimal::ONE_THOUSAND));
+        let dear = Listed { card: pictures.clone(), ..listed("m", "0.001") };
+        assert!(sold(dear.clone(), None).is_ok() && sold(dear, pictures.times(fee).as_ref()).is_err());
+        // Under a name that its upstream does not have for it.
+        let renamed = sold(Listed { id: "claude-x".to_owned(), ..listed("fast", "0.001") }, None).unwrap();
+        assert_eq!((renamed.derived.len(), again(&renamed)), (3, renamed.clone()));
+        let long = Listed { id: format!("openai/{}", "x".repeat(128)), ..listed("m", "0.001") };
+        assert!(sold(long, None).is_err());
+    }
 }
