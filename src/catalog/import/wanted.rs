@@ -1,6 +1,6 @@
 //! What the sources together would have: for each model the first that lists it, at no less than it costs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rust_decimal::Decimal;
 
@@ -14,6 +14,10 @@ use crate::upstream::{Names, Pool};
 
 /// What a source's name ends with where the price is the operator's.
 const BY_DEFAULT: &str = " by default";
+
+/// Most models that one source has in force. One that lists others each time would have any number: what is gone
+/// stays until the operator has decided.
+const MAX_MODELS: usize = 5_000;
 
 /// What each source said last, in the order of the settings.
 #[derive(Debug)]
@@ -77,7 +81,7 @@ impl Lists {
     /// upstream has is not taken up.
     #[must_use]
     pub fn wanted(&self, state: &State, own: &Catalog, pool: &Pool, provider_fee: Decimal) -> Wanted {
-        let mut wanted = Wanted::default();
+        let (mut wanted, mut room) = (Wanted::default(), Room::of(state));
         let mut take = |source: &str, id: String, listed: Listed| {
             if is_own(own, &id)
                 || wanted.models.contains_key(&id)
@@ -88,6 +92,7 @@ impl Lists {
             let below = state.choices.get(&id).is_some_and(|choice| choice.below_cost);
             let cost = self.cost(pool, &id, &id, provider_fee).filter(|_| !below);
             match sold(Listed { id: id.clone(), ..listed }, cost.as_ref()) {
+                Ok(_) if !room.take(source, &id) => {}
                 Ok(listed) => drop(wanted.models.insert(id, Synced { source: source.to_owned(), listed })),
                 Err(problem) => wanted.note(source, format!("{id}: {problem}")),
             }
@@ -116,8 +121,45 @@ impl Lists {
                 }
             }
         }
+        for (source, count) in room.over {
+            wanted
+                .note(&source, format!("{count} models are not taken up: it has {MAX_MODELS} in force, or that wait"));
+        }
         wanted
     }
+}
+
+/// How many models each source has.
+struct Room<'a> {
+    state: &'a State,
+    held: HashMap<String, usize>,
+    /// How many more it would have than it may.
+    over: BTreeMap<String, usize>,
+}
+
+impl<'a> Room<'a> {
+    fn of(state: &'a State) -> Self {
+        let mut room = Self { state, held: HashMap::new(), over: BTreeMap::new() };
+        for one in state.synced.values() {
+            add_one(room.held.entry(one.source.clone()).or_default());
+        }
+        room
+    }
+
+    /// Whether the source may have this model as well. What is taken over from another source counts like a new one.
+    fn take(&mut self, source: &str, id: &str) -> bool {
+        if self.state.synced.get(id).is_some_and(|one| one.source == source) {
+            return true;
+        }
+        let held = self.held.entry(source.to_owned()).or_default();
+        let fits = *held < MAX_MODELS;
+        add_one(if fits { held } else { self.over.entry(source.to_owned()).or_default() });
+        fits
+    }
+}
+
+fn add_one(count: &mut usize) {
+    *count = count.saturating_add(1);
 }
 
 impl Wanted {
@@ -161,6 +203,21 @@ mod tests {
     fn listed(id: &str, prompt: &str) -> Listed {
         let entry = format!(r#"{{"id":"{id}","pricing":{{"prompt":"{prompt}","completion":"0.00001"}}}}"#);
         Listed::from_json(&entry).unwrap()
+    }
+
+    /// However often it lists others: those in force stay, and leave no room for more.
+    #[test]
+    fn a_source_has_no_more_models_than_it_may() {
+        let mut state = State::default();
+        for at in 0..MAX_MODELS - 1 {
+            let row = Synced { source: "one".to_owned(), listed: Listed::default() };
+            state.synced.insert(format!("old/{at}"), row);
+        }
+        let mut room = Room::of(&state);
+        assert!(room.take("one", "new/0") && !room.take("one", "new/1") && !room.take("one", "new/2"));
+        assert!(room.take("one", "old/0"), "it is there already");
+        assert!(room.take("two", "new/1") && room.take("two", "old/1"));
+        assert_eq!((room.held["two"], room.over["one"], room.over.len()), (2, 2, 1));
     }
 
     #[test]
