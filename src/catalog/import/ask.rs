@@ -114,9 +114,12 @@ impl Place {
     }
 }
 
+/// What the name of an upstream's own list begins with.
+pub(super) const OWN: &str = "upstream ";
+
 /// The name of an upstream's own list.
 pub(super) fn own_name(upstream: &str) -> String {
-    format!("upstream {upstream}")
+    format!("{OWN}{upstream}")
 }
 
 fn digest(bytes: &[u8]) -> String {

@@ -429,7 +429,7 @@ impl Importer {
             }
         };
         let wanted = lists.wanted(state, &own, &self.pool, *self.provider_fee.get());
-        let plan = plan::plan(state, &built_in, &wanted.models, |id| wanted::is_own(&own, id));
+        let plan = plan::plan(state, &built_in, &wanted.models, &wanted.unsure, |id| wanted::is_own(&own, id));
         Plan { notes: wanted.notes, ..plan }
     }
 

@@ -1,16 +1,16 @@
 //! What the sources together would have: for each model the first that lists it, at no less than it costs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rust_decimal::Decimal;
 
-use super::ask::{Place, own_name};
+use super::ask::{OWN, Place, own_name};
 use super::listed::{List, Listed};
 use super::repo::{State, Synced};
 use crate::catalog::Catalog;
 use crate::catalog::card::Card;
 use crate::config::PriceSource;
-use crate::upstream::{Names, Pool};
+use crate::upstream::{Calling, Names, Pool};
 
 /// What a source's name ends with where the price is the operator's.
 const BY_DEFAULT: &str = " by default";
@@ -27,6 +27,8 @@ pub struct Lists(Vec<(String, List)>);
 #[derive(Debug, Default)]
 pub struct Wanted {
     pub models: BTreeMap<String, Synced>,
+    /// Those that an upstream's list alone has a price for, while another one would be asked that says none.
+    pub unsure: BTreeSet<String>,
     /// What is left out: the name of the list, and what and why.
     pub notes: Vec<(String, String)>,
 }
@@ -77,11 +79,24 @@ impl Lists {
         pool.is_empty() || pool.callings(names(id, id)).iter().any(|calling| has(&calling.upstream, &calling.model))
     }
 
+    /// Whether all that would be asked for the model say what they take, or have a price of the operator's for it.
+    fn is_priced(&self, callings: &[Calling], by_default: &[&str]) -> bool {
+        callings.iter().all(|calling| {
+            self.own_list(&calling.upstream).is_some_and(|list| {
+                let is_default = by_default.contains(&&*calling.upstream) && list.unpriced.contains(&calling.model);
+                is_default || list.find(&calling.model).is_some()
+            })
+        })
+    }
+
     /// Every model that is to be offered beside the operator's own list, which has the first word. What no
     /// upstream has is not taken up.
     #[must_use]
     pub fn wanted(&self, state: &State, own: &Catalog, pool: &Pool, provider_fee: Decimal) -> Wanted {
         let (mut wanted, mut room) = (Wanted::default(), Room::of(state));
+        let upstreams = pool.upstreams();
+        let defaults = upstreams.iter().filter(|upstream| upstream.default_price().is_some());
+        let by_default: Vec<&str> = defaults.map(|upstream| &**upstream.name()).collect();
         let mut take = |source: &str, id: String, listed: Listed| {
             if is_own(own, &id)
                 || wanted.models.contains_key(&id)
@@ -93,11 +108,15 @@ impl Lists {
             let cost = self.cost(pool, &id, &id, provider_fee).filter(|_| !below);
             match sold(Listed { id: id.clone(), ..listed }, cost.as_ref()) {
                 Ok(_) if !room.take(source, &id) => {}
-                Ok(listed) => drop(wanted.models.insert(id, Synced { source: source.to_owned(), listed })),
+                Ok(listed) => {
+                    if source.starts_with(OWN) && !self.is_priced(&pool.callings(names(&id, &id)), &by_default) {
+                        wanted.unsure.insert(id.clone());
+                    }
+                    wanted.models.insert(id, Synced { source: source.to_owned(), listed });
+                }
                 Err(problem) => wanted.note(source, format!("{id}: {problem}")),
             }
         };
-        let upstreams = pool.upstreams();
         for (source, list) in &self.0 {
             let upstream = upstreams.iter().find(|upstream| own_name(upstream.name()) == *source);
             for listed in &list.models {
@@ -218,6 +237,28 @@ mod tests {
         assert!(room.take("one", "old/0"), "it is there already");
         assert!(room.take("two", "new/1") && room.take("two", "old/1"));
         assert_eq!((room.held["two"], room.over["one"], room.over.len()), (2, 2, 1));
+    }
+
+    /// Another upstream may take any price for what one of them lists cheaply.
+    #[test]
+    fn a_model_is_priced_when_all_that_would_be_asked_say_what_they_take() {
+        let mut named = List { unpriced: vec!["m".to_owned()], ..List::default() };
+        named.models.push(listed("other", "0.001"));
+        let cheap = List { models: vec![listed("m", "0.000001")], ..List::default() };
+        let lists =
+            Lists(vec![(own_name("cheap"), cheap.clone()), (own_name("named"), named), (own_name("dear"), cheap)]);
+        let calling = |upstream: &str| Calling { upstream: upstream.into(), model: "m".to_owned(), fee: Decimal::ONE };
+        for (asked, by_default, is_priced) in [
+            (vec!["cheap"], vec![], true),
+            (vec!["cheap", "dear"], vec![], true),
+            (vec!["cheap", "named"], vec![], false),
+            (vec!["cheap", "named"], vec!["named"], true),
+            // One whose list is not asked for, or has no such format.
+            (vec!["cheap", "vendor"], vec!["vendor"], false),
+        ] {
+            let callings: Vec<Calling> = asked.iter().map(|upstream| calling(upstream)).collect();
+            assert_eq!(lists.is_priced(&callings, &by_default), is_priced, "{asked:?} {by_default:?}");
+        }
     }
 
     #[test]
