@@ -452,9 +452,10 @@ impl Importer {
     }
 }
 
-/// Adds what is left out of the source's list as it is read now, as far as anybody reads.
+/// Adds what is left out of the source's list as it is read now, before what could not be taken of it then. Last in
+/// the plan, so first here, is what it has too much of.
 fn add_notes(source: &mut Source, plan: &Plan) {
-    let left_out = plan.notes.iter().filter(|(list, _)| *list == source.name).map(|(_, note)| note.clone());
-    let all: Vec<String> = source.notes.lines().map(str::to_owned).chain(left_out).take(listed::MAX_NOTES).collect();
+    let left_out = plan.notes.iter().rev().filter(|(list, _)| *list == source.name).map(|(_, note)| note.clone());
+    let all: Vec<String> = left_out.chain(source.notes.lines().map(str::to_owned)).take(listed::MAX_NOTES).collect();
     source.notes = all.join("\n");
 }

@@ -1,7 +1,7 @@
 //! From what is in force and what sources say to what is done by itself, and what waits for the operator.
 //!
 //! New models and higher prices come into force by themselves. Whoever would pay less than before, and what
-//! would not be sold any more, waits.
+//! would not be sold any more, waits; so does a new model that some upstream may take more for.
 
 use std::collections::{BTreeMap, BTreeSet};
 

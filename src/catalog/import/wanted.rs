@@ -73,6 +73,15 @@ impl Lists {
         costs.reduce(|one, other| one.meet(&other).0)
     }
 
+    /// What cannot be read again of that which is stored.
+    fn notes(&self) -> Vec<(String, String)> {
+        let of_one = |(source, list): &(String, List)| {
+            let notes: Vec<_> = list.notes.iter().map(|note| (source.clone(), note.clone())).collect();
+            notes
+        };
+        self.0.iter().flat_map(of_one).collect()
+    }
+
     /// Whether some upstream serves the model, and does not list others alone.
     fn is_had(&self, pool: &Pool, id: &str) -> bool {
         let has = |upstream: &str, model: &str| self.own_list(upstream).is_none_or(|list| list.names(model));
@@ -93,7 +102,7 @@ impl Lists {
     /// upstream has is not taken up.
     #[must_use]
     pub fn wanted(&self, state: &State, own: &Catalog, pool: &Pool, provider_fee: Decimal) -> Wanted {
-        let (mut wanted, mut room) = (Wanted::default(), Room::of(state));
+        let (mut wanted, mut room) = (Wanted { notes: self.notes(), ..Wanted::default() }, Room::of(state));
         let upstreams = pool.upstreams();
         let defaults = upstreams.iter().filter(|upstream| upstream.default_price().is_some());
         let by_default: Vec<&str> = defaults.map(|upstream| &**upstream.name()).collect();
