@@ -86,7 +86,9 @@ impl Change {
 /// The name of a price in a tier, taken apart.
 fn tier_of(name: &str) -> Option<(&str, u64)> {
     let (kind, above) = name.strip_suffix("k_tokens")?.rsplit_once("_above_")?;
-    Some((kind, above.parse().ok()?))
+    let length: u64 = above.parse().ok()?;
+    // Written in another way, it would be charged and not be found when cards are compared.
+    (length.to_string() == above).then_some((kind, length))
 }
 
 pub(super) fn tier_name(kind: &str, above: u64) -> String {
@@ -100,6 +102,15 @@ pub fn is_known(name: &str) -> bool {
         || name == "output_image"
         || name.starts_with("output_image/")
         || tier_of(name).is_some_and(|(kind, _)| TIERED.contains(&kind))
+}
+
+/// The price that takes the place of one of text that is not written down.
+fn stand_in(kind: &str) -> Option<&'static str> {
+    match kind {
+        "input_cache_read" | "input_cache_write" => Some("prompt"),
+        "input_cache_write_1h" => Some("input_cache_write"),
+        _ => None,
+    }
 }
 
 /// The name of the usual price, if this is that of long inputs or of another service tier.
@@ -272,7 +283,11 @@ impl Card {
         if let Some((kind, above)) = tier_of(name) {
             let tier = self.tiers().into_iter().rfind(|tier| *tier <= above);
             let listed = tier.and_then(|tier| self.get(&tier_name(kind, tier)));
-            return listed.or_else(|| self.price(kind));
+            // A cache without any price of its own costs what such long inputs cost.
+            return listed.or_else(|| match stand_in(kind).filter(|_| self.get(kind).is_none()) {
+                Some(other) => self.price(&tier_name(other, above)),
+                None => self.price(kind),
+            });
         }
         let listed = self.get(name);
         let above_zero = listed.filter(|price| !price.is_zero());
@@ -300,7 +315,42 @@ impl Card {
                 changes.push(Change { name: name.clone(), was, is });
             }
         }
+        let mut wanted = Vec::new();
+        for (kind, above) in self.lengths_with(other) {
+            let name = tier_name(kind, above);
+            let (was, is) = (self.price(&name), other.price(&name));
+            let is_written = self.get(&name).or_else(|| other.get(&name)).is_some();
+            // A cache that costs what the input does changes with it; that need not be said twice.
+            let follows = stand_in(kind)
+                .map(|other| tier_name(other, above))
+                .is_some_and(|stand_in| (self.price(&stand_in), other.price(&stand_in)) == (was, is));
+            if was != is && !is_written && !follows {
+                changes.push(Change { name: name.clone(), was, is });
+            }
+            wanted.push((name, was.max(is)));
+        }
+        dearer.settle(&wanted);
         (dearer, changes)
+    }
+
+    /// Every price that some length of either card can change, shorter lengths first.
+    fn lengths_with(&self, other: &Self) -> Vec<(&'static str, u64)> {
+        let lengths: BTreeSet<u64> = self.tiers().union(&other.tiers()).copied().collect();
+        lengths.into_iter().flat_map(|above| TIERED.iter().map(move |kind| (*kind, above))).collect()
+    }
+
+    /// Writes down what would cost something else than is wanted. A price that is written for one length ends for
+    /// all kinds what holds above a shorter one, so this goes on until nothing more is to be written.
+    fn settle(&mut self, wanted: &[(String, Option<Decimal>)]) {
+        let mut before = None;
+        while before != Some(self.0.len()) {
+            before = Some(self.0.len());
+            for (name, price) in wanted {
+                if price.is_some() && self.price(name) != *price {
+                    self.set(name, *price);
+                }
+            }
+        }
     }
 
     /// The same prices, and what is sold below `cost` raised to it. Nothing is sold for that reason alone.
@@ -315,6 +365,12 @@ impl Card {
                 raised.set(name, Some(cost));
             }
         }
+        let wanted = self.lengths_with(cost).into_iter().map(|(kind, above)| {
+            let name = tier_name(kind, above);
+            let price = self.price(&name).map(|price| cost.price(&name).map_or(price, |cost| price.max(cost)));
+            (name, price)
+        });
+        raised.settle(&wanted.collect::<Vec<_>>());
         raised
     }
 
@@ -449,6 +505,53 @@ mod tests {
         assert_eq!(raised.at_least(&cost), raised);
         let third = Decimal::ONE / Decimal::from(3);
         assert_eq!(card(&[("prompt", "1")]).times(third).unwrap(), card(&[("prompt", "0.333333333333333334")]));
+    }
+
+    /// Each of these is charged for every length of input, whichever of them the two cards write down.
+    #[test]
+    fn lengths_that_one_card_alone_has_are_compared_in_all_kinds() {
+        let base = [("prompt", "2"), ("completion", "8"), ("input_cache_read", "1")];
+        let with = |more: &[(&'static str, &'static str)]| card(&[&base[..], more].concat());
+        let dear = with(&[("prompt_above_128k_tokens", "6")]);
+        let long = with(&[("completion_above_200k_tokens", "9")]);
+        let both = with(&[
+            ("prompt_above_128k_tokens", "6"),
+            ("prompt_above_200k_tokens", "6"),
+            ("completion_above_200k_tokens", "9"),
+        ]);
+        for (sold, cost) in [(&long, &dear), (&dear, &long)] {
+            assert_eq!(sold.at_least(cost), both);
+            assert_eq!(both.at_least(cost), both);
+            assert_eq!(sold.meet(cost).0, both);
+        }
+        let changes = said(&dear.meet(&long).1);
+        assert!(changes.contains(&"!prompt_above_200k_tokens 6 2".to_owned()), "{changes:?}");
+        assert_eq!(changes.len(), 3, "{changes:?}");
+        // What the other takes above a length that comes later does not change what is asked between.
+        let later = with(&[("prompt_above_128k_tokens", "6"), ("prompt_above_300k_tokens", "1")]);
+        let raised =
+            dear.at_least(&with(&[("completion_above_200k_tokens", "9"), ("completion_above_300k_tokens", "1")]));
+        for (name, price) in
+            [("completion_above_200k_tokens", 9), ("completion_above_300k_tokens", 8), ("prompt_above_300k_tokens", 6)]
+        {
+            assert_eq!(raised.price(name), Some(Decimal::from(price)), "{name}");
+        }
+        assert_eq!(long.at_least(&later).price("prompt_above_200k_tokens"), Some(6.into()));
+        assert_eq!(long.at_least(&later).price("prompt_above_300k_tokens"), Some(2.into()));
+    }
+
+    #[test]
+    fn a_cache_without_a_price_costs_what_long_inputs_cost() {
+        let cost = card(&[("prompt", "2"), ("completion", "8"), ("prompt_above_200k_tokens", "4")]);
+        let sold =
+            card(&[("prompt", "2"), ("completion", "8"), ("input_cache_read", "1"), ("prompt_above_200k_tokens", "4")]);
+        assert_eq!(cost.price("input_cache_write_1h_above_200k_tokens"), Some(4.into()));
+        assert_eq!(sold.price("input_cache_read_above_200k_tokens"), Some(1.into()));
+        let raised = sold.at_least(&cost);
+        assert_eq!(raised.price("input_cache_read"), Some(2.into()));
+        assert_eq!(raised.price("input_cache_read_above_200k_tokens"), Some(4.into()));
+        // Such a name would be charged under the one and compared under the other.
+        assert!(!is_known("prompt_above_0200k_tokens") && !is_known("prompt_above_+200k_tokens"));
     }
 
     #[test]

@@ -259,13 +259,18 @@ pub(super) fn read_price(name: &str, raw: &RawValue) -> Result<Option<Decimal>, 
         return Ok(None);
     }
     let price = decimal::parse_json(raw).ok_or_else(|| format!("its {name} price is not a number"))?;
+    believed(name, price).map(Some)
+}
+
+/// A price that can be charged.
+pub(super) fn believed(name: &str, price: Decimal) -> Result<Decimal, String> {
     if price.is_sign_negative() && !price.is_zero() {
         return Err(format!("its {name} price is negative ({price}), so it depends on the request"));
     }
     if price > MAX_PRICE_USD {
         return Err(format!("its {name} price is absurd ({price} USD)"));
     }
-    Ok(Some(price.normalize()))
+    Ok(price.normalize())
 }
 
 /// The prices of pictures made: `output_image` for any, and `output_image/` with a quality, a size

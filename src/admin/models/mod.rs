@@ -79,7 +79,7 @@ const fn word(verdict: Verdict) -> &'static str {
 /// What the operator could not know is told; all else is a failure.
 fn refused(error: ImportError) -> AdminError {
     match error {
-        ImportError::Store(_) | ImportError::Unreadable(_) => error.into(),
+        ImportError::Store(_) => error.into(),
         ImportError::Own(_) => AdminError::invalid(format!("Not done: {error}.")),
         ImportError::Unknown => AdminError::not_found(format!("Not done: {error}.")),
         told => AdminError::conflict(format!("Not done: {told}.")),

@@ -188,12 +188,13 @@ fn source_row(source: &Source) -> SourceRow {
 fn waiting_row(proposal: &Proposal) -> WaitingRow {
     let changes = match proposal.kind {
         Kind::Gone => Vec::new(),
-        Kind::Free | Kind::Lower => proposal.changes.iter().map(said).collect(),
+        Kind::Free | Kind::Unsure | Kind::Lower => proposal.changes.iter().map(said).collect(),
     };
     WaitingRow {
         id: proposal.id.clone(),
         kind: match proposal.kind {
             Kind::Free => "new, and given away",
+            Kind::Unsure => "new, and another upstream that would be asked says no price",
             Kind::Lower => "lower",
             Kind::Gone => "no longer listed",
         },

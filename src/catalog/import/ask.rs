@@ -67,7 +67,8 @@ impl Place {
     /// Asks what it lists, unless that is what it said before; whether it said something new.
     pub async fn ask(&self, fetcher: &Fetcher, before: Option<&Source>, now_ms: i64) -> (Source, bool) {
         let (name, address) = (self.name(), self.address());
-        let before = before.filter(|source| source.address == address && !source.list.is_empty());
+        // What cannot be read is fetched anew, be it the same.
+        let before = before.filter(|source| source.address == address && List::stored(&source.list).is_ok());
         let tag = before.map(|source| source.etag.as_str()).filter(|tag| !tag.is_empty());
         let fetched = match self {
             Self::OpenRouter(url) | Self::LiteLlm(url) => fetcher.get(url, tag, LIMITS).await,
@@ -113,9 +114,12 @@ impl Place {
     }
 }
 
+/// What the name of an upstream's own list begins with.
+pub(super) const OWN: &str = "upstream ";
+
 /// The name of an upstream's own list.
 pub(super) fn own_name(upstream: &str) -> String {
-    format!("upstream {upstream}")
+    format!("{OWN}{upstream}")
 }
 
 fn digest(bytes: &[u8]) -> String {

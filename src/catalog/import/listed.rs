@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::catalog::card::{self, Card, tier_name};
 use crate::catalog::file;
-use crate::catalog::model::{Model, read_price};
+use crate::catalog::model::{Model, believed, read_price};
 
 /// Most entries of a list.
 const MAX_ENTRIES: usize = 20_000;
@@ -21,7 +21,7 @@ const MAX_ID: usize = 128;
 /// Longest text of an entry; what is longer is cut.
 const MAX_TEXT: usize = 2_000;
 /// Most things that are said about one list.
-const MAX_NOTES: usize = 20;
+pub(super) const MAX_NOTES: usize = 20;
 /// Longest of them.
 const MAX_NOTE: usize = 200;
 /// A token that is dearer, in USD, has the price of a thousand, or of a million.
@@ -149,7 +149,7 @@ impl Listed {
         if !listed.card.is_complete() {
             return Err(listed.problem("it has no price".to_owned()));
         }
-        listed.derive();
+        listed.derive().map_err(|what| listed.problem(what))?;
         Ok(listed)
     }
 
@@ -173,22 +173,37 @@ impl Listed {
     }
 
     /// Adds what is known of the prices of Claude's cache.
-    pub(super) fn derive(&mut self) {
+    ///
+    /// # Errors
+    /// When one of them cannot be a price, though that of the input can.
+    pub(super) fn derive(&mut self) -> Result<(), String> {
         let bare = self.id.rsplit_once('/').map_or(self.id.as_str(), |(_, bare)| bare);
         if !bare.starts_with("claude") {
-            return;
+            return Ok(());
         }
         let tiers: Vec<u64> = self.card.tiers().into_iter().collect();
         for (kind, factor) in CLAUDE_CACHE {
             let of_tier = tiers.iter().map(|above| (tier_name("prompt", *above), tier_name(kind, *above)));
             for (prompt, name) in std::iter::once(("prompt".to_owned(), kind.to_owned())).chain(of_tier) {
+                if self.card.get(&name).is_some() {
+                    continue;
+                }
                 let price = self.card.get(&prompt).and_then(|price| price.checked_mul(factor));
-                if self.card.get(&name).is_none() && price.is_some() {
+                let price = price.map(|price| possible(&name, price)).transpose()?.flatten();
+                if price.is_some() {
                     self.card.set(&name, price);
                     self.derived.push(name);
                 }
             }
         }
+        Ok(())
+    }
+
+    /// # Errors
+    /// Why it could not be read again, once it is stored.
+    pub(super) fn check(&self) -> Result<(), String> {
+        Self::new(&self.id).ok_or("its name cannot be one here")?;
+        self.card.iter().try_for_each(|(name, price)| possible(name, price).map(drop))
     }
 
     /// Whether it would give away text, or all that it does: an operator may mean that, a list may not.
@@ -279,19 +294,23 @@ fn read_card(pricing: &RawValue) -> Result<Card, String> {
     Ok(card)
 }
 
-/// A price that is there and can be one. Zero is one for text alone, of what an operator may mean to give
+/// A price that is there and can be one.
+pub(super) fn checked(name: &str, raw: &RawValue) -> Result<Option<Decimal>, String> {
+    Ok(read_price(name, raw)?.map(|price| possible(name, price)).transpose()?.flatten())
+}
+
+/// A price as it may be listed; `None`: it is none. Zero is one for text alone, of what an operator may mean to give
 /// away. Elsewhere lists write it for what has no price of its own: such a cache is no free one. A price so
 /// low that nobody would notice it is zero: it would make a gift look sold.
-pub(super) fn checked(name: &str, raw: &RawValue) -> Result<Option<Decimal>, String> {
+fn possible(name: &str, price: Decimal) -> Result<Option<Decimal>, String> {
+    let price = believed(name, price)?;
     let is_text = matches!(name, "prompt" | "completion");
     let least = if card::is_per_token(name) || name == "character" { MIN_TOKEN_USD } else { MIN_USD };
-    let price = read_price(name, raw)?.map(|price| if price < least { Decimal::ZERO } else { price });
-    match price.filter(|price| is_text || !price.is_zero()) {
-        Some(price) if card::is_per_token(name) && price > MAX_TOKEN_USD => {
-            Err(format!("its {name} price is absurd for a token ({price} USD)"))
-        }
-        price => Ok(price),
+    if card::is_per_token(name) && price > MAX_TOKEN_USD {
+        return Err(format!("its {name} price is absurd for a token ({price} USD)"));
     }
+    let price = if price < least { Decimal::ZERO } else { price };
+    Ok(Some(price).filter(|price| is_text || !price.is_zero()))
 }
 
 impl List {
@@ -371,10 +390,11 @@ impl List {
         json!({ "models": models, "unpriced": self.unpriced, "refused": self.refused }).to_string()
     }
 
-    /// Reads what [`List::to_json`] wrote.
+    /// Reads what [`List::to_json`] wrote. A model that cannot be read, because an older program wrote it, is one
+    /// whose price cannot be charged.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// When it is no list.
     pub fn stored(text: &str) -> Result<Self, String> {
         #[derive(serde::Deserialize)]
         struct Stored {
@@ -382,12 +402,17 @@ impl List {
             refused: Vec<String>,
         }
         let stored: Stored = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let mut list = Self::default();
+        let mut list = Self { unpriced: stored.unpriced, refused: stored.refused, ..Self::default() };
         let entries = file::entries(text.as_bytes()).map_err(|error| error.to_string())?;
         for entry in entries {
-            list.models.push(Listed::read(entry).map_err(|problem| problem.to_string())?);
+            match Listed::read(entry) {
+                Ok(listed) => list.models.push(listed),
+                Err(problem) => {
+                    list.note(&problem.to_string());
+                    list.refused.extend(problem.id);
+                }
+            }
         }
-        (list.unpriced, list.refused) = (stored.unpriced, stored.refused);
         Ok(list)
     }
 }
@@ -468,6 +493,40 @@ mod tests {
             read(&of(r#""prompt":"0","completion":"2e-6","input_cache_write":0,"prompt_above_200k_tokens":"0.0""#));
         assert_eq!(list.models[0].card.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["completion", "prompt"]);
         assert!(list.models[0].is_given_away());
+    }
+
+    /// What is reckoned from a price has the bounds of one that is listed, so what is stored can be read again.
+    #[test]
+    fn a_cache_that_would_be_absurd_is_no_price() {
+        let of = |prompt: &str| format!(r#"{{"id":"claude-x","pricing":{{"prompt":"{prompt}","completion":"0.01"}}}}"#);
+        let other = r#"{"id":"other","pricing":{"prompt":"1e-6","completion":"1e-6"}}"#;
+        for (prompt, cached) in
+            [("0.005", Some(3)), ("0.0051", None), ("0.01", None), ("5e-10", Some(2)), ("0", Some(0))]
+        {
+            let list = read(&format!("{},{other}", of(prompt)));
+            assert_eq!(list.find("claude-x").map(|one| one.derived.len()), cached, "{prompt}");
+            assert_eq!(list.notes.iter().any(|note| note.contains("absurd for a token")), cached.is_none(), "{prompt}");
+            assert!(list.names("claude-x"), "{prompt}");
+            assert!(list.models.iter().all(|one| one.check().is_ok()), "{prompt}");
+            // Word for word, however often: what differed would come into force anew each time.
+            let stored = List::stored(&list.to_json()).unwrap();
+            assert_eq!(stored, List { notes: Vec::new(), ..list }, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn a_stored_model_that_cannot_be_read_does_not_hide_the_others() {
+        let entries = r#"{"id":"dear","pricing":{"prompt":"0.02","completion":"0.01"}},
+            {"id":"good","pricing":{"prompt":"1e-6","completion":"1e-6"}},7"#;
+        let list =
+            List::stored(&format!(r#"{{"models":[{entries}],"unpriced":["named"],"refused":["odd"]}}"#)).unwrap();
+        assert_eq!(list.models.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["good"]);
+        assert_eq!(
+            (list.unpriced, list.refused),
+            (vec!["named".to_owned()], vec!["odd".to_owned(), "dear".to_owned()])
+        );
+        assert_eq!(list.notes.len(), 2);
+        assert!(List::stored("<html>").is_err());
     }
 
     /// Prices of text, and so many more of such names.

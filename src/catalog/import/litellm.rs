@@ -110,7 +110,7 @@ fn priced(mut listed: Listed, members: &Members<'_>, mode: &str) -> Result<Liste
             listed.card.set(name, Some(Decimal::ZERO));
         }
     }
-    listed.derive();
+    listed.derive()?;
     Ok(listed)
 }
 

@@ -48,8 +48,6 @@ const RETRY: Duration = Duration::from_secs(300);
 pub enum ImportError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("a stored price list cannot be read: {0}")]
-    Unreadable(String),
     #[error("others are changing the price list; try again")]
     Busy,
     #[error("no model is called that")]
@@ -280,7 +278,7 @@ impl Importer {
                     }
                     if *is_new { &mut changes.sources } else { &mut changes.asked }.push(source.clone());
                 }
-                let plan = self.plan(state)?;
+                let plan = self.plan(state);
                 changes.put.clone_from(&plan.put);
                 changes.gone.clone_from(&plan.superseded);
                 changes.is_news = !changes.put.is_empty() || !changes.gone.is_empty() || !changes.sources.is_empty();
@@ -299,7 +297,7 @@ impl Importer {
             let mut choice = state.choices.get(id).cloned().unwrap_or_default();
             choice.below_cost |= verdict == Verdict::ApplyBelowCost;
             state.choices.insert(id.to_owned(), choice.clone());
-            let found = self.plan(state)?.proposals.into_iter().find(|proposal| proposal.id == id);
+            let found = self.plan(state).proposals.into_iter().find(|proposal| proposal.id == id);
             let found = found.ok_or(ImportError::NothingWaits)?;
             if digest.is_some_and(|digest| digest != found.digest) {
                 return Err(ImportError::Changed);
@@ -327,7 +325,7 @@ impl Importer {
                 state.choices.get_mut(id).filter(|choice| choice.below_cost).ok_or(ImportError::NothingWaits)?;
             choice.below_cost = false;
             let choices = vec![(id.to_owned(), choice.clone())];
-            let mut put = self.plan(state)?.put;
+            let mut put = self.plan(state).put;
             put.retain(|one| one.listed.id == id);
             Ok((Changes { put, choices, is_news: true, ..Changes::default() }, ()))
         })
@@ -384,7 +382,7 @@ impl Importer {
     /// When the database does not answer.
     pub async fn overview(&self) -> Result<Overview, ImportError> {
         let state = repo::load(&self.store).await?;
-        let lists = Lists::of(&state, &self.sources, &self.pool)?;
+        let lists = Lists::of(&state, &self.sources, &self.pool);
         let catalog = self.assemble(&state);
         let offers = catalog.all().iter().map(|model| {
             let synced = state.synced.get(&model.id).filter(|_| model.extra.contains_key("price_source"));
@@ -410,16 +408,19 @@ impl Importer {
             }
         });
         let offers = offers.collect();
-        let plan = if self.has_sources() { self.plan(&state)? } else { Plan::default() };
+        let plan = if self.has_sources() { self.plan(&state) } else { Plan::default() };
         let known: Vec<String> = Place::all(&self.sources, &self.pool).iter().map(Place::name).collect();
         let mut sources: Vec<Source> = state.sources;
         sources.retain(|source| known.contains(&source.name));
         sources.sort_by_key(|source| known.iter().position(|name| *name == source.name));
+        for source in &mut sources {
+            add_notes(source, &plan);
+        }
         Ok(Overview { offers, plan, sources })
     }
 
-    fn plan(&self, state: &State) -> Result<Plan, ImportError> {
-        let lists = Lists::of(state, &self.sources, &self.pool)?;
+    fn plan(&self, state: &State) -> Plan {
+        let lists = Lists::of(state, &self.sources, &self.pool);
         let (own, built_in) = match self.origin {
             file::Source::File => (Catalog::new(self.listed.clone()).0, BTreeMap::new()),
             file::Source::Bundled => {
@@ -428,7 +429,8 @@ impl Importer {
             }
         };
         let wanted = lists.wanted(state, &own, &self.pool, *self.provider_fee.get());
-        Ok(plan::plan(state, &built_in, &wanted, |id| wanted::is_own(&own, id)))
+        let plan = plan::plan(state, &built_in, &wanted.models, &wanted.unsure, |id| wanted::is_own(&own, id));
+        Plan { notes: wanted.notes, ..plan }
     }
 
     /// Writes what follows from the state as it is, and puts the new list on the shelf.
@@ -448,4 +450,12 @@ impl Importer {
         }
         Err(ImportError::Busy)
     }
+}
+
+/// Adds what is left out of the source's list as it is read now, before what could not be taken of it then. Last in
+/// the plan, so first here, is what it has too much of.
+fn add_notes(source: &mut Source, plan: &Plan) {
+    let left_out = plan.notes.iter().rev().filter(|(list, _)| *list == source.name).map(|(_, note)| note.clone());
+    let all: Vec<String> = left_out.chain(source.notes.lines().map(str::to_owned)).take(listed::MAX_NOTES).collect();
+    source.notes = all.join("\n");
 }

@@ -1,7 +1,7 @@
 //! From what is in force and what sources say to what is done by itself, and what waits for the operator.
 //!
 //! New models and higher prices come into force by themselves. Whoever would pay less than before, and what
-//! would not be sold any more, waits.
+//! would not be sold any more, waits; so does a new model that some upstream may take more for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,8 @@ use crate::catalog::card::{Card, Change};
 pub enum Kind {
     /// A model that would be given away.
     Free,
+    /// A new model at the price of one upstream, while another one would be asked that says none.
+    Unsure,
     /// Some price is lower, or not there any more.
     Lower,
     /// No source lists the model any more.
@@ -25,6 +27,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Free => "free",
+            Self::Unsure => "unsure",
             Self::Lower => "lower",
             Self::Gone => "gone",
         }
@@ -60,15 +63,19 @@ pub struct Plan {
     pub proposals: Vec<Proposal>,
     /// Models that the operator's own list has by now.
     pub superseded: Vec<String>,
+    /// What is left out: the name of the list, and what and why.
+    pub notes: Vec<(String, String)>,
 }
 
-/// What follows for each model. `built_in`: what is offered beside that, at which prices; `is_own`: whether the
+/// What follows for each model. `built_in`: what is offered beside that, at which prices; `unsure`: what
+/// does not begin by itself; `is_own`: whether the
 /// operator's own list has it.
 #[must_use]
 pub fn plan(
     state: &State,
     built_in: &BTreeMap<String, Card>,
     wanted: &BTreeMap<String, Synced>,
+    unsure: &BTreeSet<String>,
     is_own: impl Fn(&str) -> bool,
 ) -> Plan {
     let mut plan = Plan::default();
@@ -78,7 +85,7 @@ pub fn plan(
         match wanted.get(id) {
             Some(wanted) => match current.map(|current| &current.listed.card).or_else(|| built_in.get(id)) {
                 Some(card) => plan.change(current, card, wanted),
-                None => plan.begin(wanted),
+                None => plan.begin(wanted, unsure.contains(id)),
             },
             None if is_own(id) => plan.superseded.push(id.clone()),
             None => plan.end(id, current),
@@ -91,14 +98,18 @@ pub fn plan(
 }
 
 impl Plan {
-    fn begin(&mut self, wanted: &Synced) {
-        if wanted.listed.is_given_away() {
+    fn begin(&mut self, wanted: &Synced, is_unsure: bool) {
+        let reason = match wanted.listed.is_given_away() {
+            true => Some(Kind::Free),
+            false => is_unsure.then_some(Kind::Unsure),
+        };
+        if let Some(kind) = reason {
             let changes = wanted.listed.card.iter().map(|(name, price)| Change {
                 name: name.to_owned(),
                 was: None,
                 is: Some(price),
             });
-            return self.propose(Kind::Free, changes.collect(), wanted);
+            return self.propose(kind, changes.collect(), wanted);
         }
         self.added.push(wanted.listed.id.clone());
         self.put.push(wanted.clone());
@@ -219,7 +230,8 @@ mod tests {
             model("built-in", "2e-6", "2e-6"),
             model("built-in-dearer", "2e-6", "2e-6"),
         ]);
-        let first = plan(&state, &built_in, &wanted, |_| false);
+        let sure = BTreeSet::new();
+        let first = plan(&state, &built_in, &wanted, &sure, |_| false);
         assert_eq!(first.added, ["new"]);
         let ids = |raised: &[(String, Vec<Change>)]| raised.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
         assert_eq!(ids(&first.raised), ["both", "built-in", "dearer"]);
@@ -243,12 +255,35 @@ mod tests {
             state.choices.insert(id.to_owned(), Choice { refused: digest(id), ..Choice::default() });
         }
         state.synced.extend(put);
-        let second = plan(&state, &built_in, &wanted, |_| false);
+        let second = plan(&state, &built_in, &wanted, &sure, |_| false);
         assert_eq!((second.put.len(), second.added.len(), second.raised.len()), (0, 0, 0));
         assert_eq!((second.waiting().count(), second.proposals.len()), (4, 6));
-        let third = plan(&state, &built_in, &by_id(&[model("cheaper", "1e-6", "5e-7")]), |id| id == "gone");
+        let third = plan(&state, &built_in, &by_id(&[model("cheaper", "1e-6", "5e-7")]), &sure, |id| id == "gone");
         assert!(third.waiting().any(|one| one.id == "cheaper"));
         assert_eq!(third.superseded, ["gone"]);
+    }
+
+    #[test]
+    fn what_one_upstream_alone_has_a_price_for_waits_while_another_would_be_asked() {
+        let wanted = by_id(&[
+            model("built-in", "2e-6", "2e-6"),
+            model("free", "0", "0"),
+            model("held", "2e-6", "2e-6"),
+            model("sure", "1e-6", "2e-6"),
+            model("unsure", "1e-6", "2e-6"),
+        ]);
+        let mut state = State { synced: by_id(&[model("held", "1e-6", "2e-6")]), ..State::default() };
+        let built_in = [("built-in".to_owned(), model("x", "1e-6", "2e-6").listed.card)].into();
+        let unsure = ["built-in", "free", "held", "unsure"].map(str::to_owned).into();
+        let first = plan(&state, &built_in, &wanted, &unsure, |_| false);
+        assert_eq!(first.added, ["sure"]);
+        // Dearer than it was sold is no worse.
+        assert_eq!(by_id(&first.put).keys().collect::<Vec<_>>(), ["built-in", "held", "sure"]);
+        let waiting: Vec<_> = first.waiting().map(|one| (one.id.as_str(), one.kind)).collect();
+        assert_eq!(waiting, [("free", Kind::Free), ("unsure", Kind::Unsure)]);
+        // The operator agrees to it once.
+        state.synced.extend(first.proposals.iter().filter_map(|one| Some((one.id.clone(), one.wanted.clone()?))));
+        assert_eq!(plan(&state, &built_in, &wanted, &unsure, |_| false).waiting().count(), 0);
     }
 
     /// Prices that are gone stay until the operator has decided, but not those of any number of lists.
@@ -262,7 +297,7 @@ mod tests {
             model
         };
         let mut state = State { synced: by_id(&[named(0, "1e-6")]), ..State::default() };
-        let made = plan(&state, &BTreeMap::new(), &by_id(&[named(1, "3e-6")]), |_| false);
+        let made = plan(&state, &BTreeMap::new(), &by_id(&[named(1, "3e-6")]), &BTreeSet::new(), |_| false);
         state.synced.extend(by_id(&made.put));
         let card = &state.synced["m"].listed.card;
         assert_eq!((card.get("prompt"), card.excess()), (Some("0.000003".parse().unwrap()), None));

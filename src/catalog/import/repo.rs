@@ -113,10 +113,10 @@ async fn read(store: &Store, revision: i64) -> Result<State, StoreError> {
         });
     }
     for row in sqlx::query("SELECT id, source, entry FROM synced_models").fetch_all(store.read()).await? {
-        let (id, entry): (String, String) = (row.try_get(0)?, row.try_get(2)?);
-        let wrong = |what| StoreError::Inconsistent { table: "synced_models", what };
-        let listed = Listed::from_json(&entry).map_err(wrong)?;
-        state.synced.insert(id, Synced { source: row.try_get(1)?, listed });
+        let (id, source): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        if let Some(listed) = readable(&id, row.try_get(2)?) {
+            state.synced.insert(id, Synced { source, listed });
+        }
     }
     for row in
         sqlx::query("SELECT id, is_off, below_cost, refused, is_hidden, own_prices, own_names FROM model_choices")
@@ -135,6 +135,12 @@ async fn read(store: &Store, revision: i64) -> Result<State, StoreError> {
         state.choices.insert(row.try_get(0)?, choice);
     }
     Ok(state)
+}
+
+/// What was written of it, unless that cannot be read: all else is sold all the same, and it is new when a source
+/// lists it again.
+fn readable(id: &str, entry: &str) -> Option<Listed> {
+    Listed::from_json(entry).inspect_err(|problem| tracing::warn!(id, problem, "a stored model is not offered")).ok()
 }
 
 fn own_prices(text: &str) -> Result<Card, String> {
@@ -250,4 +256,18 @@ async fn put_choice(tx: &mut Tx, id: &str, choice: &Choice, now_ms: i64) -> Resu
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_none() {
+        let entry = |prompt: &str| format!(r#"{{"id":"m","pricing":{{"prompt":"{prompt}","completion":"1e-6"}}}}"#);
+        assert!(readable("m", &entry("1e-6")).is_some());
+        for wrong in [entry("0.02"), entry("-1"), "{}".to_owned(), "oops".to_owned()] {
+            assert_eq!(readable("m", &wrong), None, "{wrong}");
+        }
+    }
 }
