@@ -88,12 +88,13 @@ impl Lists {
         pool.is_empty() || pool.callings(names(id, id)).iter().any(|calling| has(&calling.upstream, &calling.model))
     }
 
-    /// Whether all that would be asked for the model say what they take, or have a price of the operator's for it.
+    /// Whether all that would be asked for the model say what they take, or have a price of the operator's for it. One
+    /// whose list does not name it has not got it.
     fn is_priced(&self, callings: &[Calling], by_default: &[&str]) -> bool {
         callings.iter().all(|calling| {
             self.own_list(&calling.upstream).is_some_and(|list| {
                 let is_default = by_default.contains(&&*calling.upstream) && list.unpriced.contains(&calling.model);
-                is_default || list.find(&calling.model).is_some()
+                is_default || list.find(&calling.model).is_some() || !list.names(&calling.model)
             })
         })
     }
@@ -254,12 +255,14 @@ mod tests {
         let mut named = List { unpriced: vec!["m".to_owned()], ..List::default() };
         named.models.push(listed("other", "0.001"));
         let cheap = List { models: vec![listed("m", "0.000001")], ..List::default() };
-        let lists =
-            Lists(vec![(own_name("cheap"), cheap.clone()), (own_name("named"), named), (own_name("dear"), cheap)]);
+        let without = List { models: vec![listed("other", "0.001")], ..List::default() };
+        let lists = [("cheap", cheap.clone()), ("named", named), ("dear", cheap), ("without", without)];
+        let lists = Lists(lists.map(|(name, list)| (own_name(name), list)).into());
         let calling = |upstream: &str| Calling { upstream: upstream.into(), model: "m".to_owned(), fee: Decimal::ONE };
         for (asked, by_default, is_priced) in [
             (vec!["cheap"], vec![], true),
             (vec!["cheap", "dear"], vec![], true),
+            (vec!["cheap", "without"], vec![], true),
             (vec!["cheap", "named"], vec![], false),
             (vec!["cheap", "named"], vec!["named"], true),
             // One whose list is not asked for, or has no such format.
