@@ -209,6 +209,7 @@ impl Writer {
         for attempt in 0..ATTEMPTS {
             match self.commit(&batch).await {
                 Ok(outcome) => {
+                    self.failure = None;
                     self.count(batch.len());
                     self.answer(batch, outcome);
                     return Vec::new();
