@@ -13,11 +13,15 @@ use crate::support::purse::Purse;
 use crate::support::upstream::{Script, Upstream, completion, usage};
 
 pub async fn world(sats: u64) -> (TestMint, Purse, Upstream, TestNode) {
+    world_with(sats, &[]).await
+}
+
+pub async fn world_with(sats: u64, settings: &[(&str, &str)]) -> (TestMint, Purse, Upstream, TestNode) {
     let mint = TestMint::start().await;
     let purse = Purse::new(&mint).await;
     purse.mint_sats(sats).await;
     let upstream = Upstream::start().await;
-    let node = TestNode::start(&mint, &upstream).await;
+    let node = TestNode::with(&mint, &upstream, settings).await;
     (mint, purse, upstream, node)
 }
 

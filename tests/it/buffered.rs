@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::bearer::world;
+use crate::bearer::{world, world_with};
 use crate::support::answers::until;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask_streaming};
 use crate::support::purse::Purse;
 use crate::support::tokens::account_key;
-use crate::support::upstream::{Script, Upstream, delta, sse};
+use crate::support::upstream::{Script, delta, sse};
 use crate::xcashu::{adds_up, asked, claimed, header};
 
 /// So many events of 60 kB each.
@@ -73,10 +73,7 @@ async fn who_leaves_a_stream_that_is_too_long_to_be_held_back_pays_for_it() {
 /// A key of 200 sat whose client leaves when the head of a stream went out, and no content yet; then `after` comes, and
 /// the hold ends.
 async fn left_early(after: Vec<String>) -> (TestMint, TestNode, String) {
-    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
-    let node = TestNode::with(&mint, &upstream, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
-    let purse = Purse::new(&mint).await;
-    purse.mint_sats(500).await;
+    let (mint, purse, upstream, node) = world_with(500, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
     let key = purse.send(200).await;
     upstream.next(Script::Paused { before: Vec::new(), after });
     let mut answer = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();

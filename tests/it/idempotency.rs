@@ -10,7 +10,7 @@ use coinslot::store::Durability;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use crate::bearer::world;
+use crate::bearer::{world, world_with};
 use crate::process::ChildNode;
 use crate::receipts::{receipt, request_id};
 use crate::support::db::on_postgres;
@@ -174,11 +174,7 @@ async fn a_client_that_left_its_stream_gets_all_of_it_later() {
 /// again pays no second time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_left_before_its_stream_began_pays_once() {
-    let mint = TestMint::start().await;
-    let upstream = Upstream::start().await;
-    let node = TestNode::with(&mint, &upstream, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
-    let purse = Purse::new(&mint).await;
-    purse.mint_sats(500).await;
+    let (_mint, purse, upstream, node) = world_with(500, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
     let token = purse.send(200).await;
     let long = "x".repeat(1 << 20);
     let words = vec![long.as_str(); 6];

@@ -8,7 +8,7 @@ use coinslot::store::Durability;
 use serde_json::{Value, json};
 use sqlx::Executor;
 
-use crate::bearer::{refund, world};
+use crate::bearer::{refund, world, world_with};
 use crate::support::answers::{ok, read};
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
@@ -189,11 +189,7 @@ async fn cached_tokens_are_not_billed_twice() {
 /// Invariant 33: no transaction is open while an upstream thinks; others are served meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thinking_upstream_blocks_nobody() {
-    let mint = TestMint::start().await;
-    let upstream = Upstream::start().await;
-    let node = TestNode::with(&mint, &upstream, &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "3")]).await;
-    let purse = Purse::new(&mint).await;
-    purse.mint_sats(3000).await;
+    let (_mint, purse, upstream, node) = world_with(3000, &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "3")]).await;
     let slow = purse.send(1000).await;
     assert_eq!(node.balance(&slow).await.0, 1_000_000);
     let waiting: Vec<_> = (0..30)

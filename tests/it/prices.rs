@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use coinslot::clock::Clock;
 use serde_json::{Value, json};
 
-use crate::bearer::world;
+use crate::bearer::{world, world_with};
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask};
 use crate::support::purse::Purse;
@@ -52,11 +52,7 @@ async fn the_price_list_is_what_is_charged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hold_is_what_the_networks_clients_deposit() {
-    let mint = TestMint::start().await;
-    let upstream = Upstream::start().await;
-    let node = TestNode::with(&mint, &upstream, &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "2")]).await;
-    let purse = Purse::new(&mint).await;
-    purse.mint_sats(500).await;
+    let (_mint, purse, upstream, node) = world_with(500, &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "2")]).await;
     let token = purse.send(500).await;
     upstream.next(crate::support::upstream::Script::Hang);
     let mut request = ask("hello there");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::bearer::{refund, world};
+use crate::bearer::{refund, world, world_with};
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::purse::Purse;
@@ -751,11 +751,7 @@ async fn a_top_up_token_is_no_key_to_the_account() {
 /// billed like any other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_waits_is_told_that_the_stream_lives() {
-    let mint = TestMint::start().await;
-    let upstream = Upstream::start().await;
-    let node = TestNode::with(&mint, &upstream, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
-    let purse = Purse::new(&mint).await;
-    purse.mint_sats(500).await;
+    let (_mint, purse, upstream, node) = world_with(500, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
     let key = purse.send(200).await;
     let pieces = vec![delta(MODEL, "at last"), finish_chunk(Some(usage(100, 50))), DONE.to_owned()];
     upstream.next(Script::Paused { before: vec![], after: pieces });
@@ -776,12 +772,8 @@ async fn a_client_that_waits_is_told_that_the_stream_lives() {
 /// What fails after the head went out is told in the stream, costs nothing, and the token comes back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_waited_in_vain_is_told_in_the_stream() {
-    let mint = TestMint::start().await;
-    let upstream = Upstream::start().await;
     let settings = [("SSE_KEEP_ALIVE_SECONDS", "1"), ("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "4")];
-    let node = TestNode::with(&mint, &upstream, &settings).await;
-    let purse = Purse::new(&mint).await;
-    purse.mint_sats(500).await;
+    let (_mint, purse, upstream, node) = world_with(500, &settings).await;
     let key = purse.send(200).await;
     upstream.next(Script::Hang);
     let answer = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();
