@@ -304,7 +304,6 @@ impl Exchange {
         let pass = self.rates.enter(&call.payment, tokens(&shape), shape.stream).map_err(too_fast)?;
         let stream_media = call.stream_media();
         if let Some(once) = &call.once {
-            self.till.check_key(&call.payment).await?;
             Box::pin(once.claim()).await?;
         }
         let method = call.payment.method();

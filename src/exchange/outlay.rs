@@ -1,6 +1,6 @@
 //! What a request cost the operator, beside what its client was charged.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 use rust_decimal::Decimal;
 
@@ -10,7 +10,7 @@ use crate::dialect::body::Lens;
 use crate::money::rate::Exchange;
 use crate::money::{Msat, RateCard, Usage};
 use crate::price::decimal;
-use crate::upstream::Outlay;
+use crate::upstream::{Outlay, Upstream};
 
 /// The most that one request may have cost, in USD. The dearest fills a context of a million tokens at some hundred
 /// dollars a million; what is far beyond is a mistake, and two of them would not fit into the sums of a day.
@@ -21,7 +21,7 @@ impl Job {
     pub(super) fn outlay(&self, used: Option<&Usage>) -> Outlay {
         let (candidate, fee) = (&self.candidate, self.lease.upstream().fee());
         let card = &candidate.rate_card;
-        let said = self.reported_usd().map(|usd| (usd, in_msat(card, usd)));
+        let said = self.reported().map(|usd| (usd, in_msat(card, usd)));
         let (usd, msat) = said.or_else(|| used.and_then(|usage| of(candidate, fee, usage))).unzip();
         Outlay {
             id: self.hold.id(),
@@ -46,7 +46,7 @@ impl Job {
         let said = usage.as_ref().and_then(|usage| usage.present("cost")).and_then(decimal::parse_json);
         match said {
             Some(usd) if can_be(usd) => {
-                *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(usd);
+                *self.reported() = Some(usd);
             }
             Some(usd) => tracing::warn!(
                 request = %self.request_id, upstream = %self.lease.upstream().name(), %usd,
@@ -59,21 +59,30 @@ impl Job {
     /// Notes what an upstream takes for an answer that was of no use, before another one is asked: that one must not
     /// be charged with it. As for a probe, no client pays for it.
     pub(super) fn note_wasted(&self) {
-        let Some(usd) = self.reported.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        self.exchange.pool.note(Outlay {
-            id: self.exchange.ledger.next_id(),
-            upstream: self.lease.upstream().name().clone(),
-            model: self.lease.model().to_owned(),
-            usd: Some(usd),
-            msat: in_msat(&self.candidate.rate_card, usd),
-            charged: 0,
-            attempts: "[]".to_owned(),
-            at_ms: self.exchange.ledger.clock().now_ms(),
-        });
+        let Some(usd) = self.reported().take() else { return };
+        let cost = (usd, in_msat(&self.candidate.rate_card, usd));
+        self.exchange.note_unpaid(self.lease.upstream(), self.lease.model(), Some(cost));
     }
 
-    fn reported_usd(&self) -> Option<Decimal> {
-        *self.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported(&self) -> MutexGuard<'_, Option<Decimal>> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl super::Exchange {
+    /// Notes what an upstream takes, in USD and in msat, for what no client pays for.
+    pub(super) fn note_unpaid(&self, upstream: &Upstream, model: &str, cost: Option<(Decimal, Option<u64>)>) {
+        let (usd, msat) = cost.unzip();
+        self.pool.note(Outlay {
+            id: self.ledger.next_id(),
+            upstream: upstream.name().clone(),
+            model: model.to_owned(),
+            usd,
+            msat: msat.flatten(),
+            charged: 0,
+            attempts: "[]".to_owned(),
+            at_ms: self.ledger.clock().now_ms(),
+        });
     }
 }
 

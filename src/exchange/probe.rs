@@ -15,7 +15,7 @@ use crate::catalog::{Catalog, Model};
 use crate::dialect::chat::Chat;
 use crate::dialect::{AnswerBody, Ask, Dialect as _, Needs, Reading, Shape};
 use crate::money::Usage;
-use crate::upstream::{ForwardError, Lease, Miss, Names, Outcome, Outlay, Upstream, Wanted};
+use crate::upstream::{ForwardError, Lease, Miss, Names, Outcome, Upstream, Wanted};
 
 impl Exchange {
     /// Asks every upstream that has a model for it, and of which nothing was heard for so long. Returns how
@@ -58,18 +58,9 @@ impl Exchange {
         usage: Option<Usage>,
     ) -> Option<Decimal> {
         let fee = upstream.fee();
-        let (usd, msat) = usage.and_then(|usage| outlay::of(candidate, fee, &usage)).unzip();
-        self.pool.note(Outlay {
-            id: self.ledger.next_id(),
-            upstream: upstream.name().clone(),
-            model: model.to_owned(),
-            usd,
-            msat: msat.flatten(),
-            charged: 0,
-            attempts: "[]".to_owned(),
-            at_ms: self.ledger.clock().now_ms(),
-        });
-        usd
+        let cost = usage.and_then(|usage| outlay::of(candidate, fee, &usage));
+        self.note_unpaid(upstream, model, cost);
+        cost.map(|(usd, _)| usd)
     }
 
     /// Asks an upstream one small question now, whatever is held against it, and forgets nothing of that: the

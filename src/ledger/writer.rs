@@ -23,7 +23,7 @@ use super::terms::{self, Source, Terms};
 use super::{HoldError, SettleError, repo};
 use crate::clock::SharedClock;
 use crate::money::Msat;
-use crate::store::{Durability, Hand, HotDesk, HotTurn, Location, Store, StoreError};
+use crate::store::{Durability, Hand, HotDesk, HotTurn, Store, StoreError};
 
 /// Most entries in one commit.
 const BATCH: usize = repo::MAX_ROWS;
@@ -117,7 +117,7 @@ impl Writer {
         live: &Arc<Live>,
     ) -> Self {
         let desk = store.hot_desk();
-        let writes_alone = matches!(store.location(), Location::Sqlite(_));
+        let writes_alone = !store.is_shared();
         Self {
             hot: repo::Hot::of(store.location()),
             store,

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use sqlx::{AnyConnection, Row};
 use tokio::sync::Mutex;
 
-use super::{Durability, Location, Store, StoreError};
+use super::{Durability, Store, StoreError};
 use crate::vault::hex;
 
 const FILE: &str = "epoch";
@@ -70,12 +70,13 @@ impl Known {
 
     /// Goes on from the step that was tried last, if that is what is `there`.
     fn takes_up(&mut self, there: Option<&Place>) -> bool {
-        let tried = self.tried.take().filter(|tried| there.is_some_and(|there| there.mark == *tried));
-        let is_there = tried.is_some();
-        if let Some(tried) = tried {
-            *self = Self::new(tried);
+        match self.tried.take() {
+            Some(tried) if there.is_some_and(|there| there.mark == tried) => {
+                *self = Self::new(tried);
+                true
+            }
+            _ => false,
         }
-        is_there
     }
 }
 
@@ -151,7 +152,7 @@ impl Lineage {
             blank: count(&mut tx, "SELECT COUNT(*) FROM operations").await? == 0
                 && count(&mut tx, "SELECT COUNT(*) FROM transfers").await? == 0,
             peers: peers(&mut tx, node, dead_before_ms).await?,
-            shared: matches!(store.location(), Location::Postgres(_)),
+            shared: store.is_shared(),
             file,
         };
         let objection = sight.objection();

@@ -230,6 +230,12 @@ impl Store {
         &self.location
     }
 
+    /// Whether other processes may serve from it at the same time.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self.location, Location::Postgres(_))
+    }
+
     /// Moves what is in SQLite's write-ahead log to the database. Under load something is written meanwhile, and the
     /// log would grow without end: where it is long, writers are held up while the little is moved that is left.
     ///

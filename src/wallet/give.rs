@@ -192,10 +192,11 @@ impl Wallet {
         if sum_infos(&chosen) == owed {
             return self.finish(trusted, operation, plain(chosen), None).await;
         }
-        if trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await > owed {
+        let fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
+        let Some(send) = owed.checked_sub(fee) else {
             return self.put_back(trusted, operation, "the mint's fee is more than this").await;
-        }
-        let plan = self.plan_swap(trusted, operation, chosen, owed).await?;
+        };
+        let plan = self.plan_swap(trusted, operation, chosen, (owed, send)).await?;
         failpoint!("return.planned");
         let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
         failpoint!("return.swapped");
@@ -218,18 +219,16 @@ impl Wallet {
         Err(WalletError::Short)
     }
 
-    /// Plans one swap into what is owed, less the fee of this swap, and the rest; writes it down.
+    /// Plans one swap into what is sent, which is what is owed less the fee of this swap, and the rest; writes it down.
     async fn plan_swap(
         &self,
         trusted: &Trusted,
         operation: &Operation,
         chosen: Vec<ProofInfo>,
-        owed: u64,
+        (owed, send): (u64, u64),
     ) -> Result<Plan, WalletError> {
         let active = trusted.keysets.active(operation.unit).await?;
-        let fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
         let total = sum_infos(&chosen);
-        let send = owed.saturating_sub(fee);
         let keep = total.checked_sub(owed).ok_or_else(|| WalletError::Ecash("too little was chosen".into()))?;
         let mut outputs: Vec<(u64, bool)> =
             split_few(send, &active.amounts).into_iter().map(|part| (part, true)).collect();

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::journal::{self, Operation, State, Step};
 use super::{Wallet, WalletError};
-use crate::store::{Durability, Location};
+use crate::store::Durability;
 
 /// For how long a mint must say, and nothing else, what would cost somebody money.
 pub(super) const DENIED_MS: i64 = 10 * 60 * 1000;
@@ -114,7 +114,7 @@ impl Wallet {
 
     /// Whether another process has taken this one for dead, and gone on with its operation or ended it.
     pub(super) async fn was_taken_over(&self, operation: &Operation) -> Result<bool, WalletError> {
-        if matches!(self.store().location(), Location::Sqlite(_)) {
+        if !self.store().is_shared() {
             return Ok(false);
         }
         let now = self.find_operation(&operation.id).await?;

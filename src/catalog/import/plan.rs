@@ -68,8 +68,7 @@ pub struct Plan {
 }
 
 /// What follows for each model. `built_in`: what is offered beside that, at which prices; `unsure`: what
-/// does not begin by itself; `is_own`: whether the
-/// operator's own list has it.
+/// does not begin by itself; `is_own`: whether the operator's own list has it.
 #[must_use]
 pub fn plan(
     state: &State,
@@ -99,10 +98,8 @@ pub fn plan(
 
 impl Plan {
     fn begin(&mut self, wanted: &Synced, is_unsure: bool) {
-        let reason = match wanted.listed.is_given_away() {
-            true => Some(Kind::Free),
-            false => is_unsure.then_some(Kind::Unsure),
-        };
+        let is_free = wanted.listed.is_given_away();
+        let reason = if is_free { Some(Kind::Free) } else { is_unsure.then_some(Kind::Unsure) };
         if let Some(kind) = reason {
             let changes = wanted.listed.card.iter().map(|(name, price)| Change {
                 name: name.to_owned(),
