@@ -10,6 +10,7 @@ pub mod fetch;
 pub mod own;
 pub mod post;
 pub mod public;
+mod trust;
 pub mod way;
 
 use std::net::IpAddr;
@@ -121,7 +122,7 @@ pub fn install_crypto() {
 /// # Errors
 /// When the TLS backend does not start (no usable certificate store).
 pub fn client(options: &ClientOptions) -> Result<reqwest::Client, NetError> {
-    builder(options).build().map_err(|_| NetError::Other("the HTTP client could not be started"))
+    builder(options)?.build().map_err(|_| NetError::Other("the HTTP client could not be started"))
 }
 
 /// A client all of whose connections go through a proxy (`http`, `https`, `socks5`, or `socks5h`, which
@@ -133,17 +134,18 @@ pub fn client_through(options: &ClientOptions, proxy: &str) -> Result<reqwest::C
     // The error repeats the address, which may hold a password.
     let proxy = reqwest::Proxy::all(proxy).map_err(|_| NetError::Address("the proxy's address cannot be used"))?;
     let direct = ClientOptions { way: Way::default(), ..options.clone() };
-    let client = builder(&direct).proxy(proxy).build();
+    let client = builder(&direct)?.proxy(proxy).build();
     client.map_err(|_| NetError::Other("the HTTP client could not be started"))
 }
 
-fn builder(options: &ClientOptions) -> reqwest::ClientBuilder {
+fn builder(options: &ClientOptions) -> Result<reqwest::ClientBuilder, NetError> {
     install_crypto();
     let mut builder = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+        .tls_backend_preconfigured(trust::tls(options.http1_only)?)
         .tcp_nodelay(true)
         .connect_timeout(options.connect_timeout)
         .pool_max_idle_per_host(options.idle_per_host);
@@ -156,7 +158,7 @@ fn builder(options: &ClientOptions) -> reqwest::ClientBuilder {
     if options.http1_only {
         builder = builder.http1_only();
     }
-    options.way.apply(builder)
+    Ok(options.way.apply(builder))
 }
 
 /// Whether this node may talk to `url`: `https` anywhere, `http` on loopback and `.onion` hosts,

@@ -80,7 +80,7 @@ pub async fn client_for(url: &Url, reach: Reach, way: &Way) -> Result<reqwest::C
     way.check(url)?;
     let connect_timeout = patience(url, way);
     let options = ClientOptions { connect_timeout, idle_per_host: 1, way: way.clone(), ..ClientOptions::default() };
-    let mut client = builder(&options);
+    let mut client = builder(&options)?;
     if reach == Reach::Public {
         if url.scheme() != "https" && !is_onion(url) {
             return Err(NetError::Address("the address must begin with https://"));
