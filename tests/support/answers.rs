@@ -33,11 +33,12 @@ pub async fn decided(what: &str, patience: Duration, mut ask: impl FnMut() -> Re
     }
 }
 
-/// Looks until it is so, for half a minute at most.
+/// Looks until it is so, for a minute and a half at most: on a slow machine a mint that does not answer is left alone for
+/// half of that.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let end = std::time::Instant::now() + Duration::from_secs(30);
+    let end = std::time::Instant::now() + Duration::from_secs(90);
     while !is_so().await {
-        assert!(std::time::Instant::now() < end, "not within 30 s: {what}");
+        assert!(std::time::Instant::now() < end, "not within 90 s: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
