@@ -139,7 +139,7 @@ impl HotDesk {
         let inner = match OwnedMutexGuard::try_map(kept, Option::as_mut) {
             Ok(inner) => inner,
             Err(empty) => {
-                let opened = Inline::open(file)?;
+                let opened = Inline::open(file, false)?;
                 OwnedMutexGuard::map(empty, |kept| kept.insert(opened))
             }
         };
@@ -241,6 +241,8 @@ fn query<'q>(sql: &'static str, values: &[Value<'q>]) -> sqlx::query::Query<'q, 
     values.iter().fold(sqlx::query(sql), |query, value| match *value {
         Value::Null => query.bind(None::<i64>),
         Value::Number(number) => query.bind(number),
+        Value::Real(number) => query.bind(number),
         Value::Text(text) => query.bind(text),
+        Value::Blob(bytes) => query.bind(bytes),
     })
 }

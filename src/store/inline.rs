@@ -1,17 +1,20 @@
-//! SQLite where it is asked, for what every paid request writes.
+//! SQLite where it is asked, for what every paid request writes, and for the ecash store.
 //!
 //! sqlx gives every connection to SQLite a thread of its own. To hand a statement to it and to be woken by its answer
 //! takes several times as long as a hold, and nobody else can run meanwhile on a machine with one core. These
 //! statements do not wait for the disk ([`super::Durability::ProcessSafe`], checkpoints are a job), and read a few
-//! rows by their keys: less than what it would take to pass them on.
+//! rows by their keys: less than what it would take to pass them on. Where they do wait, or read many rows, other tasks
+//! are given to another thread meanwhile.
 //!
-//! There is one such connection, which those who use it hand on with the gate. What another one writes makes it forget
-//! every page that it has in memory; so what comes with every request comes here, if it is short.
+//! There is one such connection for holds and their ends, which those who use it hand on with the gate. What another one
+//! writes makes it forget every page that it has in memory; so what comes with every request comes here, if it is short.
 
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags};
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Row, Rows};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
 use super::{StoreError, open};
@@ -20,9 +23,15 @@ use super::{StoreError, open};
 const PREPARED: usize = 32;
 /// How long it waits before it tries again, while another process writes: an operator's command.
 const PAUSE: Duration = Duration::from_millis(2);
+/// Rows after which an answer is long.
+const LONG: usize = 256;
 
 /// A connection without a thread.
-pub struct Inline(Connection);
+pub struct Inline {
+    connection: Connection,
+    /// Its commits wait for the disk.
+    synced: bool,
+}
 
 /// Several statements of which all count or none. Rolls back when dropped without a commit.
 pub struct InlineTx<'a>(&'a mut Inline);
@@ -30,10 +39,21 @@ pub struct InlineTx<'a>(&'a mut Inline);
 /// A parameter of a statement.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'a> {
-    /// No number.
     Null,
     Number(i64),
+    Real(f64),
     Text(&'a str),
+    Blob(&'a [u8]),
+}
+
+/// A place in a row, as SQLite has it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    Null,
+    Number(i64),
+    Real(f64),
+    Text(String),
+    Blob(Vec<u8>),
 }
 
 impl From<Option<i64>> for Value<'_> {
@@ -43,23 +63,26 @@ impl From<Option<i64>> for Value<'_> {
 }
 
 impl Inline {
-    /// A connection to a file that is there.
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+    /// A connection to a file that is there, whose commits wait for the disk if they are to be `synced`.
+    ///
+    /// # Errors
+    /// When it is no database.
+    pub fn open(path: &Path, synced: bool) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         for pragma in open::PRAGMAS {
             connection.execute_batch(pragma)?;
         }
-        connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+        connection.execute_batch(if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" })?;
         // Whoever waits here keeps a thread from everybody else: see `patiently`.
         connection.busy_timeout(Duration::ZERO)?;
         connection.set_prepared_statement_cache_capacity(PREPARED);
-        Ok(Self(connection))
+        Ok(Self { connection, synced })
     }
 
     /// Whether no transaction was left open.
     pub(super) fn is_idle(&self) -> bool {
-        self.0.is_autocommit()
+        self.connection.is_autocommit()
     }
 
     pub(super) async fn begin(&mut self) -> Result<InlineTx<'_>, StoreError> {
@@ -68,9 +91,33 @@ impl Inline {
     }
 
     /// Returns how many rows it changed.
-    pub(super) async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, StoreError> {
+    ///
+    /// # Errors
+    /// When the database refuses it, or another process does not let it have its turn.
+    pub async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, StoreError> {
         let changed = self.patiently(|connection| bound(connection, sql, values)?.raw_execute()).await?;
         Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+    }
+
+    /// Runs several statements without parameters. Returns how many rows the last of them changed.
+    ///
+    /// # Errors
+    /// As [`Inline::execute`].
+    pub async fn batch(&mut self, sql: &str) -> Result<u64, StoreError> {
+        self.patiently(|connection| connection.execute_batch(sql).map(|()| connection.changes())).await
+    }
+
+    /// Returns its rows.
+    ///
+    /// # Errors
+    /// As [`Inline::execute`], and when a text is none.
+    pub async fn rows(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Vec<Cell>>, StoreError> {
+        self.patiently(|connection| {
+            let mut statement = bound(connection, sql, values)?;
+            let columns = statement.column_count();
+            read_all(statement.raw_query(), |row| (0..columns).map(|at| cell(row.get_ref(at)?)).collect())
+        })
+        .await
     }
 
     /// Returns rows of numbers.
@@ -80,24 +127,23 @@ impl Inline {
         values: &[Value<'_>],
     ) -> Result<Vec<[Option<i64>; N]>, StoreError> {
         self.patiently(|connection| {
-            let mut statement = bound(connection, sql, values)?;
-            let (mut rows, mut all) = (statement.raw_query(), Vec::new());
-            while let Some(row) = rows.next()? {
+            read_all(bound(connection, sql, values)?.raw_query(), |row| {
                 let mut numbers = [None; N];
                 for (at, number) in numbers.iter_mut().enumerate() {
                     *number = row.get(at)?;
                 }
-                all.push(numbers);
-            }
-            Ok(all)
+                Ok(numbers)
+            })
         })
         .await
     }
 
+    /// Again and again while another process writes.
     async fn patiently<T>(&mut self, mut run: impl FnMut(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let until = Instant::now() + open::PATIENCE;
         loop {
-            match run(&self.0) {
+            let outcome = if self.synced { aside(|| run(&self.connection)) } else { run(&self.connection) };
+            match outcome {
                 Err(error) if is_busy(&error) && Instant::now() < until => tokio::time::sleep(PAUSE).await,
                 outcome => return Ok(outcome?),
             }
@@ -120,11 +166,34 @@ impl Drop for InlineTx<'_> {
     fn drop(&mut self) {
         // It is over after a commit, and where SQLite went back by itself.
         if !self.0.is_idle()
-            && let Err(error) = self.0.0.execute_batch("ROLLBACK")
+            && let Err(error) = self.0.connection.execute_batch("ROLLBACK")
         {
             // Whoever comes next sees that it is not idle, and takes another connection.
             tracing::warn!(%error, "a transaction could not be rolled back");
         }
+    }
+}
+
+/// All rows of a statement; see [`LONG`].
+fn read_all<T>(mut rows: Rows<'_>, read: impl Fn(&Row<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<Vec<T>> {
+    let mut all = Vec::new();
+    while all.len() < LONG {
+        let Some(row) = rows.next()? else { return Ok(all) };
+        all.push(read(row)?);
+    }
+    aside(|| {
+        while let Some(row) = rows.next()? {
+            all.push(read(row)?);
+        }
+        Ok(all)
+    })
+}
+
+/// Runs what takes long, while another thread goes on with the tasks of this one, if the runtime has others.
+fn aside<T>(run: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(run),
+        _ => run(),
     }
 }
 
@@ -134,13 +203,26 @@ fn bound<'c>(connection: &'c Connection, sql: &str, values: &[Value<'_>]) -> rus
         match value {
             Value::Null => statement.raw_bind_parameter(at, rusqlite::types::Null)?,
             Value::Number(number) => statement.raw_bind_parameter(at, number)?,
+            Value::Real(number) => statement.raw_bind_parameter(at, number)?,
             Value::Text(text) => statement.raw_bind_parameter(at, text)?,
+            Value::Blob(bytes) => statement.raw_bind_parameter(at, bytes)?,
         }
     }
     Ok(statement)
 }
 
-fn is_busy(error: &rusqlite::Error) -> bool {
+fn cell(value: ValueRef<'_>) -> rusqlite::Result<Cell> {
+    Ok(match value {
+        ValueRef::Null => Cell::Null,
+        ValueRef::Integer(number) => Cell::Number(number),
+        ValueRef::Real(number) => Cell::Real(number),
+        text @ ValueRef::Text(_) => Cell::Text(text.as_str()?.to_owned()),
+        ValueRef::Blob(bytes) => Cell::Blob(bytes.to_vec()),
+    })
+}
+
+/// Whether another one writes, so that trying again may help.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
@@ -180,7 +262,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let other = Connection::open(dir.path().join("a.db")).unwrap();
         other.execute_batch(TABLE).unwrap();
-        let inline = Inline::open(&dir.path().join("a.db")).unwrap();
+        let inline = Inline::open(&dir.path().join("a.db"), false).unwrap();
         (dir, other, inline)
     }
 

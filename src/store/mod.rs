@@ -30,8 +30,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
 
 pub use desk::{Desk, Hand, HotDesk, HotTurn, Turn};
 pub use dump::{check_vacant, dump, load, move_into_place};
-use inline::Inline;
-pub use inline::Value;
+pub use inline::{Cell, Inline, Value};
 pub use lineage::Lineage;
 pub use lock::FileLock;
 pub use migrate::latest_version;
@@ -94,6 +93,12 @@ impl StoreError {
             Self::Sqlite(error) => inline::is_duplicate(error),
             _ => false,
         }
+    }
+
+    /// Whether SQLite was in use by another for too long.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if inline::is_busy(error))
     }
 
     /// Whether PostgreSQL rolled it back because two waited for each other: it can be tried again as it was.

@@ -1,8 +1,9 @@
-//! The wallet store of cdk over sqlx: `cdk-sql-common` asks for a connector, this is ours.
+//! The wallet store of cdk in the node's own database: `cdk-sql-common` asks for a connector, this is ours.
 //!
 //! cdk writes its SQL once and leaves the driver to a connector. The published SQLite connector
-//! pins an sqlite3 that cannot be linked beside sqlx, so this module runs cdk's statements on
-//! sqlx's native SQLite and PostgreSQL connections. cdk picks its migrations by the driver's name.
+//! pins an sqlite3 that cannot be linked beside sqlx, so this module runs cdk's statements on the
+//! store's connections without a thread ([`Inline`](crate::store::Inline)) and on sqlx's native
+//! PostgreSQL ones. cdk picks its migrations by the driver's name.
 //!
 //! Invariants:
 //! - A connection is opened by the first statement (cdk creates it in a synchronous call), belongs
@@ -125,10 +126,10 @@ pub async fn open_sqlite(config: CdkSqliteConfig) -> Result<WalletStore, Error> 
 /// Opens the wallet store in a PostgreSQL schema and migrates it. Several processes may do so at
 /// once: they take turns.
 pub async fn open_postgres(config: CdkPostgresConfig) -> Result<WalletStore, Error> {
-    let mut turn = Postgres::open(&config).await.map_err(map_error)?;
+    let mut turn = Postgres::open(&config).await.map_err(|fault| fault.error)?;
     Postgres::take_turn(&mut turn).await?;
     let store = PostgresWalletDb::new(config).await?;
-    Postgres::widen(&mut turn).await.map_err(map_error)?;
+    Postgres::widen(&mut turn).await?;
     Postgres::close(turn).await;
     Ok(Arc::new(store))
 }
@@ -172,8 +173,8 @@ impl<D: Driver> Session<D> {
         }
         if state.raw.is_none() {
             let opened = tokio::time::timeout(CONNECT_WAIT, D::open(&self.config)).await;
-            let opened = opened.unwrap_or_else(|_| Err(std::io::Error::from(TimedOut).into()));
-            state.raw = Some(opened.map_err(map_error)?);
+            let opened = opened.unwrap_or_else(|_| Err(sqlx::Error::from(std::io::Error::from(TimedOut)).into()));
+            state.raw = Some(opened.map_err(|fault| fault.error)?);
         }
         Ok(())
     }
@@ -182,12 +183,12 @@ impl<D: Driver> Session<D> {
         let raw = state.raw.as_mut().ok_or_else(lost)?;
         let result = D::run(raw, call).await;
         state.used = Instant::now();
-        result.map_err(|error| {
-            if breaks_connection(&error) {
+        result.map_err(|fault| {
+            if fault.broken {
                 self.stale.store(true, Ordering::SeqCst);
                 state.raw = None;
             }
-            map_error(error)
+            fault.error
         })
     }
 
@@ -340,31 +341,4 @@ fn writes(sql: &str) -> bool {
 
 fn lost() -> Error {
     Error::Internal("the database connection was lost".to_owned())
-}
-
-/// Whether the connection is of no further use after this error.
-fn breaks_connection(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
-        sqlx::Error::WorkerCrashed => true,
-        // The server goes down, or a cached plan outlived a change of its table.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            code.len() == 5 && (["57P", "08"].iter().any(|c| code.starts_with(c)) || code == "0A000")
-        }),
-        _ => false,
-    }
-}
-
-fn map_error(error: sqlx::Error) -> Error {
-    match &error {
-        sqlx::Error::Database(inner) if inner.is_unique_violation() => Error::Duplicate,
-        sqlx::Error::Database(inner) => match inner.code().as_deref() {
-            // SQLite: busy, locked (and their extended forms). PostgreSQL: a serialization
-            // failure, a deadlock, a lock not available. Trying again may help.
-            Some("5" | "6" | "261" | "262" | "517" | "773" | "40001" | "40P01" | "55P03") => Error::Locked,
-            _ => Error::Database(Box::new(error)),
-        },
-        sqlx::Error::Configuration(inner) => Error::InvalidConnectionSettings(inner.to_string()),
-        _ => Error::Database(Box::new(error)),
-    }
 }

@@ -18,16 +18,13 @@ use cdk_sql_common::stmt::Column;
 use cdk_sql_common::value::Value;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
-use sqlx::sqlite::SqliteSynchronous;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, Either, Executor, PgConnection};
-use sqlx::{Row, SqlSafeStr, SqliteConnection, Statement, TypeInfo, ValueRef};
+use sqlx::{Row, SqlSafeStr, Statement, TypeInfo, ValueRef};
 use tokio::sync::Mutex;
 
-use super::{CdkPostgresConfig, CdkSqliteConfig, map_error};
+use super::{CdkPostgresConfig, CdkSqliteConfig};
+use crate::store::{self, Cell, Inline, StoreError};
 
-/// How long SQLite itself waits for a lock that another process or connection holds.
-const BUSY_WAIT: Duration = Duration::from_secs(10);
 /// How long an idle PostgreSQL connection may take to show that it still works.
 const PROBE_WAIT: Duration = Duration::from_secs(5);
 
@@ -55,11 +52,53 @@ pub struct Answer {
     pub(super) rows: Vec<Vec<Column>>,
 }
 
+/// Why a driver did not do what it was asked.
+pub struct Fault {
+    pub(super) error: Error,
+    /// The connection is of no further use.
+    pub(super) broken: bool,
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        let broken = match &error {
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
+            // The server goes down, or a cached plan outlived a change of its table.
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+                code.len() == 5 && (["57P", "08"].iter().any(|c| code.starts_with(c)) || code == "0A000")
+            }),
+            _ => false,
+        };
+        let error = match &error {
+            sqlx::Error::Database(inner) if inner.is_unique_violation() => Error::Duplicate,
+            sqlx::Error::Database(inner) => match inner.code().as_deref() {
+                // A serialization failure, a deadlock, a lock not available. Trying again may help.
+                Some("40001" | "40P01" | "55P03") => Error::Locked,
+                _ => Error::Database(Box::new(error)),
+            },
+            sqlx::Error::Configuration(inner) => Error::InvalidConnectionSettings(inner.to_string()),
+            _ => Error::Database(Box::new(error)),
+        };
+        Self { error, broken }
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        let error = match error {
+            error if error.is_duplicate() => Error::Duplicate,
+            error if error.is_busy() => Error::Locked,
+            error => Error::Database(Box::new(error)),
+        };
+        Self { error, broken: false }
+    }
+}
+
 /// What differs between the databases.
 pub trait Driver: std::fmt::Debug + Send + Sync + Sized + 'static {
     /// The settings of one database.
     type Config: DatabaseConfig + 'static;
-    /// The connection of sqlx.
+    /// A connection.
     type Raw: Send + 'static;
     /// The name by which cdk chooses migrations and dialect.
     const NAME: &'static str;
@@ -69,11 +108,11 @@ pub trait Driver: std::fmt::Debug + Send + Sync + Sized + 'static {
     /// The gate to hold while writing, if there is one.
     fn gate(config: &Self::Config) -> Option<Arc<Mutex<()>>>;
     /// Opens a connection.
-    fn open(config: &Self::Config) -> impl Future<Output = sqlx::Result<Self::Raw>> + Send;
+    fn open(config: &Self::Config) -> impl Future<Output = Result<Self::Raw, Fault>> + Send;
     /// Tells whether an idle connection still works.
     fn alive(raw: &mut Self::Raw) -> impl Future<Output = bool> + Send;
     /// Runs one statement.
-    fn run(raw: &mut Self::Raw, call: Call) -> impl Future<Output = sqlx::Result<Answer>> + Send;
+    fn run(raw: &mut Self::Raw, call: Call) -> impl Future<Output = Result<Answer, Fault>> + Send;
     /// Closes a connection and waits until it is closed.
     fn close(raw: Self::Raw) -> impl Future<Output = ()> + Send;
 }
@@ -88,7 +127,7 @@ pub struct Postgres;
 
 impl Driver for Sqlite {
     type Config = CdkSqliteConfig;
-    type Raw = SqliteConnection;
+    type Raw = Inline;
     const NAME: &'static str = "sqlite";
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
 
@@ -96,62 +135,39 @@ impl Driver for Sqlite {
         config.gate.clone()
     }
 
-    async fn open(config: &CdkSqliteConfig) -> sqlx::Result<SqliteConnection> {
+    async fn open(config: &CdkSqliteConfig) -> Result<Inline, Fault> {
         let mut create = std::fs::OpenOptions::new();
         create.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut create, 0o600);
         match create.open(&config.path) {
-            Err(error) if error.kind() != AlreadyExists => return Err(error.into()),
+            Err(error) if error.kind() != AlreadyExists => return Err(sqlx::Error::from(error).into()),
             _ => {}
         }
-        SqliteConnectOptions::new()
-            .filename(&config.path)
-            .busy_timeout(BUSY_WAIT)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(if config.synced { SqliteSynchronous::Full } else { SqliteSynchronous::Normal })
-            .foreign_keys(true)
-            .disable_statement_logging()
-            .connect()
-            .await
+        Ok(Inline::open(&config.path, config.synced)?)
     }
 
-    async fn alive(_raw: &mut SqliteConnection) -> bool {
+    async fn alive(_raw: &mut Inline) -> bool {
         true
     }
 
-    async fn run(raw: &mut SqliteConnection, call: Call) -> sqlx::Result<Answer> {
+    async fn run(raw: &mut Inline, call: Call) -> Result<Answer, Fault> {
         // SQLite locks the whole file and has no word for locking a row.
         let sql = call.sql.trim_end();
-        let sql = AssertSqlSafe(sql.strip_suffix("FOR UPDATE").unwrap_or(sql));
-        let mut arguments = SqliteArguments::default();
-        for value in call.values {
-            match value {
-                Value::Null => arguments.add(None::<i64>),
-                Value::Integer(value) => arguments.add(value),
-                Value::Real(value) => arguments.add(value),
-                Value::Text(value) => arguments.add(value),
-                Value::Blob(value) => arguments.add(value),
-            }
-            .map_err(sqlx::Error::Encode)?;
-        }
-        match call.want {
-            Want::Batch => answer_affected(raw.execute(sqlx::raw_sql(sql)).await?.rows_affected()),
-            Want::Affected => {
-                let done = raw.execute(sqlx::query_with(sql, arguments)).await?;
-                answer_affected(done.rows_affected())
-            }
+        let sql = sql.strip_suffix("FOR UPDATE").unwrap_or(sql);
+        let values: Vec<store::Value<'_>> = call.values.iter().map(sqlite_value).collect();
+        Ok(match call.want {
+            Want::Batch => answer_affected(raw.batch(sql).await?),
+            Want::Affected => answer_affected(raw.execute(sql, &values).await?),
             Want::Rows => {
-                let rows = raw.fetch_all(sqlx::query_with(sql, arguments)).await?;
-                answer_rows(rows.iter().map(sqlite_row))
+                let rows = raw.rows(sql, &values).await?;
+                answer_rows(rows.into_iter().map(|row| row.into_iter().map(sqlite_column).collect()).collect())
             }
-        }
+        })
     }
 
-    async fn close(raw: SqliteConnection) {
-        if let Err(error) = raw.close().await {
-            tracing::debug!(%error, "closing a wallet database connection");
-        }
+    async fn close(raw: Inline) {
+        drop(raw);
     }
 }
 
@@ -165,7 +181,7 @@ impl Driver for Postgres {
         None
     }
 
-    async fn open(config: &CdkPostgresConfig) -> sqlx::Result<PgConnection> {
+    async fn open(config: &CdkPostgresConfig) -> Result<PgConnection, Fault> {
         let options = PgConnectOptions::from_str(&config.url)?;
         let mut connection = options.disable_statement_logging().connect().await?;
         if !config.synced {
@@ -179,11 +195,11 @@ impl Driver for Postgres {
         matches!(probe, Ok(Ok(())))
     }
 
-    async fn run(raw: &mut PgConnection, call: Call) -> sqlx::Result<Answer> {
+    async fn run(raw: &mut PgConnection, call: Call) -> Result<Answer, Fault> {
         let sql = AssertSqlSafe(call.sql).into_sql_str();
         if call.want == Want::Batch {
             let done = raw.execute(sqlx::raw_sql(sql)).await?;
-            return answer_affected(done.rows_affected());
+            return Ok(answer_affected(done.rows_affected()));
         }
         // The binary protocol wants every value in exactly the type of its place. Preparing tells
         // those types; it costs a round trip the first time only, the statement is cached.
@@ -193,7 +209,7 @@ impl Driver for Postgres {
             _ => &[],
         };
         if kinds.len() != call.values.len() {
-            return Err(sqlx::Error::Encode("wrong number of values".into()));
+            return Err(sqlx::Error::Encode("wrong number of values".into()).into());
         }
         let mut arguments = PgArguments::default();
         for (kind, value) in kinds.iter().zip(call.values) {
@@ -201,10 +217,10 @@ impl Driver for Postgres {
         }
         if call.want == Want::Affected {
             let done = raw.execute(sqlx::query_with(sql, arguments)).await?;
-            return answer_affected(done.rows_affected());
+            return Ok(answer_affected(done.rows_affected()));
         }
         let rows = raw.fetch_all(sqlx::query_with(sql, arguments)).await?;
-        answer_rows(rows.iter().map(pg_row))
+        Ok(answer_rows(rows.iter().map(pg_row).collect::<Result<_, _>>()?))
     }
 
     async fn close(raw: PgConnection) {
@@ -218,23 +234,23 @@ impl Postgres {
     /// Holds the migration lock of the schema on this connection until it is closed.
     pub(super) async fn take_turn(raw: &mut PgConnection) -> Result<(), Error> {
         let schema = "SELECT current_schema()::text";
-        let schema: Option<String> = sqlx::query_scalar(schema).fetch_one(&mut *raw).await.map_err(map_error)?;
+        let schema: Option<String> = sqlx::query_scalar(schema).fetch_one(&mut *raw).await.map_err(fault)?;
         let Some(schema) = schema else {
             let why = "the search_path names no schema that exists".to_owned();
             return Err(Error::InvalidConnectionSettings(why));
         };
-        raw.execute("SET lock_timeout = '60s'").await.map_err(map_error)?;
+        raw.execute("SET lock_timeout = '60s'").await.map_err(fault)?;
         sqlx::query("SELECT pg_advisory_lock(hashtextextended('cdk wallet ' || $1, 0))")
             .bind(schema)
             .execute(raw)
             .await
-            .map_err(map_error)?;
+            .map_err(fault)?;
         Ok(())
     }
 
     /// cdk keeps amounts and times in 32-bit columns on PostgreSQL: 2,147,483 sat in a msat wallet,
     /// and no date after 2038. It reads them as 64-bit numbers, so they can simply be wider.
-    pub(super) async fn widen(raw: &mut PgConnection) -> sqlx::Result<()> {
+    pub(super) async fn widen(raw: &mut PgConnection) -> Result<(), Error> {
         let narrow: Vec<(String, String)> = sqlx::query_as(
             "SELECT table_name::text, column_name::text FROM information_schema.columns
              WHERE table_schema = current_schema() AND data_type = 'integer'
@@ -243,39 +259,46 @@ impl Postgres {
                                  'expiry', 'final_expiry', 'timestamp', 'mint_time')",
         )
         .fetch_all(&mut *raw)
-        .await?;
+        .await
+        .map_err(fault)?;
         for (table, column) in narrow {
             let sql = format!("ALTER TABLE {table} ALTER COLUMN {column} TYPE BIGINT");
-            raw.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+            raw.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map_err(fault)?;
         }
         Ok(())
     }
 }
 
-fn answer_affected(affected: u64) -> sqlx::Result<Answer> {
-    Ok(Answer { affected, rows: Vec::new() })
+fn fault(error: sqlx::Error) -> Error {
+    Fault::from(error).error
 }
 
-fn answer_rows(rows: impl Iterator<Item = sqlx::Result<Vec<Column>>>) -> sqlx::Result<Answer> {
-    Ok(Answer { affected: 0, rows: rows.collect::<Result<_, _>>()? })
+fn answer_affected(affected: u64) -> Answer {
+    Answer { affected, rows: Vec::new() }
 }
 
-fn sqlite_row(row: &SqliteRow) -> sqlx::Result<Vec<Column>> {
-    let column = |at: usize| -> sqlx::Result<Column> {
-        let raw = row.try_get_raw(at)?;
-        if raw.is_null() {
-            return Ok(Value::Null);
-        }
-        let kind = raw.type_info();
-        match kind.name() {
-            "INTEGER" => row.try_get_unchecked(at).map(Value::Integer),
-            "REAL" => row.try_get_unchecked(at).map(Value::Real),
-            "TEXT" => row.try_get_unchecked(at).map(Value::Text),
-            "BLOB" => row.try_get_unchecked(at).map(Value::Blob),
-            other => Err(sqlx::Error::Decode(format!("column of type {other}").into())),
-        }
-    };
-    (0..row.len()).map(column).collect()
+fn answer_rows(rows: Vec<Vec<Column>>) -> Answer {
+    Answer { affected: 0, rows }
+}
+
+fn sqlite_value(value: &Value) -> store::Value<'_> {
+    match value {
+        Value::Null => store::Value::Null,
+        Value::Integer(value) => store::Value::Number(*value),
+        Value::Real(value) => store::Value::Real(*value),
+        Value::Text(value) => store::Value::Text(value),
+        Value::Blob(value) => store::Value::Blob(value),
+    }
+}
+
+fn sqlite_column(cell: Cell) -> Column {
+    match cell {
+        Cell::Null => Value::Null,
+        Cell::Number(value) => Value::Integer(value),
+        Cell::Real(value) => Value::Real(value),
+        Cell::Text(value) => Value::Text(value),
+        Cell::Blob(value) => Value::Blob(value),
+    }
 }
 
 fn pg_row(row: &PgRow) -> sqlx::Result<Vec<Column>> {
