@@ -42,9 +42,10 @@ pub enum VaultError {
 /// The derived keys.
 #[derive(Clone)]
 pub struct Vault {
-    hashing: [u8; 32],
+    /// With its key taken in: every request hashes one.
+    hashing: Hmac<Sha256>,
     sealing: [u8; 32],
-    deriving: [u8; 32],
+    deriving: Hmac<Sha256>,
 }
 
 impl std::fmt::Debug for Vault {
@@ -79,9 +80,9 @@ impl Vault {
 
     fn of(master: &[u8]) -> Self {
         Self {
-            hashing: mac(master, b"coinslot key hash v1"),
+            hashing: keyed(mac(master, b"coinslot key hash v1")),
             sealing: mac(master, b"coinslot sealing v1"),
-            deriving: mac(master, b"coinslot derived keys v1"),
+            deriving: keyed(mac(master, b"coinslot derived keys v1")),
         }
     }
 
@@ -131,13 +132,13 @@ impl Vault {
     /// What the database knows of a client's key.
     #[must_use]
     pub fn key_hash(&self, key: &str) -> String {
-        hex(&mac(&self.hashing, key.as_bytes()))
+        hex(&hashed(&self.hashing, key.as_bytes()))
     }
 
     /// The key of a client that belongs to this name: 64 hexadecimal digits that are stored nowhere.
     #[must_use]
     pub fn derived_key(&self, name: &str) -> String {
-        hex(&mac(&self.deriving, name.as_bytes()))
+        hex(&hashed(&self.deriving, name.as_bytes()))
     }
 
     /// What the database knows of several values together: their keyed hash.
@@ -149,7 +150,7 @@ impl Vault {
             bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             bytes.extend_from_slice(part);
         }
-        hex(&mac(&self.hashing, &bytes))
+        hex(&hashed(&self.hashing, &bytes))
     }
 
     /// Encrypts for the holder of a credential: it takes that, this vault and the name to open it.
@@ -205,6 +206,20 @@ fn mac(key: &[u8], message: &[u8]) -> [u8; 32] {
     let Ok(mut mac) = <Hmac<Sha256> as Mac>::new_from_slice(key) else {
         return [0; 32];
     };
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+/// What hashes with this key.
+fn keyed(key: [u8; 32]) -> Hmac<Sha256> {
+    // HMAC fills keys up with zeros, to the length of a block.
+    let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+    block.iter_mut().zip(key).for_each(|(place, byte)| *place = byte);
+    <Hmac<Sha256> as Mac>::new(&block)
+}
+
+fn hashed(hasher: &Hmac<Sha256>, message: &[u8]) -> [u8; 32] {
+    let mut mac = hasher.clone();
     mac.update(message);
     mac.finalize().into_bytes().into()
 }

@@ -209,9 +209,10 @@ impl<'l, 'a> Patch<'l, 'a> {
         if !(self.lens.members.is_empty() && self.appended.is_empty()) {
             self.appended.push(',');
         }
-        self.appended.push_str(&encode(key));
-        self.appended.push(':');
-        self.appended.push_str(&json);
+        // Keys are names of the protocols: there is nothing in them to be escaped.
+        for part in ["\"", key, "\":", &json] {
+            self.appended.push_str(part);
+        }
     }
 
     /// The edits in their order; `None` when there are none.

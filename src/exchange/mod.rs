@@ -55,7 +55,7 @@ use crate::dialect::{Ask, BadRequest, Dialect, Receipt, Request, Shape};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds, Retry};
 use crate::ledger::terms::Expiry;
-use crate::ledger::{Hold, HoldError, Ledger};
+use crate::ledger::{Hold, HoldError, Ledger, Source};
 use crate::metrics::Metrics;
 use crate::money::tariff::Profile;
 use crate::money::{Cost, Msat, Usage};
@@ -123,6 +123,8 @@ pub struct Call {
     pub dialect: &'static dyn Dialect,
     pub sent: Sent,
     pub payment: Payment,
+    /// Whose money a key spends, where that was looked up already.
+    pub source: Option<Source>,
     /// Where the client wants what is left on its key in the end.
     pub expiry: Option<Expiry>,
     /// Change of a streamed answer comes in the stream, which then runs live.
@@ -307,7 +309,7 @@ impl Exchange {
             Box::pin(once.claim()).await?;
         }
         let method = call.payment.method();
-        let redeem = self.till.admit(call.payment, candidate.hold, &shape.model, call.expiry);
+        let redeem = self.till.admit(call.payment, call.source, candidate.hold, &shape.model, call.expiry);
         let payer = traced::step(trace, "redeem", true, redeem).await;
         let payer = payer.inspect_err(|failure| self.count_payment(method, Some(failure)))?;
         failpoint!("exchange.admitted");

@@ -86,7 +86,7 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
     let out = response.headers_mut();
     out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers::put_request_id(out, asked.request_id);
+    headers::Writer::new(out).put_request_id(asked.request_id);
     if let Retry::After(secs) = failure.retry {
         out.insert(RETRY_AFTER, HeaderValue::from(secs));
     }

@@ -1,9 +1,10 @@
 //! Names of the headers that this node reads and writes.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Formatter, Write as _};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::BytesMut;
 
 use super::models::date_time;
 use crate::dialect::Protocol;
@@ -61,6 +62,9 @@ pub const RATE_LIMITS: [HeaderName; 6] = [
     HeaderName::from_static("x-ratelimit-reset-tokens"),
 ];
 
+/// So long are the values of an answer's headers together, or shorter.
+const USUAL_VALUES: usize = 384;
+
 /// What a page of another origin may read.
 #[must_use]
 pub fn exposed() -> Vec<HeaderName> {
@@ -109,18 +113,60 @@ fn put_rates_as(headers: &mut HeaderMap, standing: &Standing, names: [HeaderName
     }
 }
 
-/// Durations in ms (Server-Timing, W3C): of what is over, and of all of it where that is. Nothing about who
-/// served.
-pub fn put_timing(headers: &mut HeaderMap, timing: &Timing, total: Option<Duration>) {
-    let mut text = String::with_capacity(64);
-    for (name, took) in [("admission", timing.admission), ("upstream", timing.upstream), ("total", total)] {
-        let Some(took) = took else { continue };
-        let (comma, micros) = (if text.is_empty() { "" } else { ", " }, took.as_micros());
-        // Writing to a string does not fail.
-        let _written = write!(text, "{comma}{name};dur={}.{}", micros / 1000, micros / 100 % 10);
+/// Writes the values of one answer's headers into one piece of memory.
+pub struct Writer<'h> {
+    headers: &'h mut HeaderMap,
+    values: BytesMut,
+}
+
+impl<'h> Writer<'h> {
+    /// For these headers.
+    pub fn new(headers: &'h mut HeaderMap) -> Self {
+        Self { headers, values: BytesMut::with_capacity(USUAL_VALUES) }
     }
-    if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(SERVER_TIMING, value);
+
+    /// Sets a header, unless the value cannot be one.
+    pub fn put(&mut self, name: HeaderName, value: impl Display) {
+        if let Some(value) = self.value(value) {
+            self.headers.insert(name, value);
+        }
+    }
+
+    /// The request id, under every name that clients look for.
+    pub fn put_request_id(&mut self, id: &str) {
+        let Some(id) = self.value(id) else { return };
+        for name in [REQUEST_ID, X_REQUEST_ID] {
+            self.headers.insert(name, id.clone());
+        }
+        self.headers.insert(BARE_REQUEST_ID, id);
+    }
+
+    fn value(&mut self, value: impl Display) -> Option<HeaderValue> {
+        let written = write!(self.values, "{value}");
+        let value = self.values.split().freeze();
+        written.ok().and_then(|()| HeaderValue::from_maybe_shared(value).ok())
+    }
+
+    /// Durations in ms (Server-Timing, W3C): of what is over, and of all of it where that is. Nothing about who
+    /// served.
+    pub fn put_timing(&mut self, timing: &Timing, total: Option<Duration>) {
+        self.put(
+            SERVER_TIMING,
+            Durations([("admission", timing.admission), ("upstream", timing.upstream), ("total", total)]),
+        );
+    }
+}
+
+struct Durations([(&'static str, Option<Duration>); 3]);
+
+impl Display for Durations {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let known = self.0.iter().filter_map(|(name, took)| Some((name, (*took)?.as_micros())));
+        for (at, (name, micros)) in known.enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}{name};dur={}.{}", micros / 1000, micros / 100 % 10)?;
+        }
+        Ok(())
     }
 }
 
@@ -154,14 +200,6 @@ pub fn conversation(headers: &HeaderMap) -> Option<&str> {
 pub fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
-    }
-}
-
-/// The request id, under every name that clients look for.
-pub fn put_request_id(headers: &mut HeaderMap, id: &str) {
-    let Ok(id) = HeaderValue::from_str(id) else { return };
-    for name in [REQUEST_ID, X_REQUEST_ID, BARE_REQUEST_ID] {
-        headers.insert(name, id.clone());
     }
 }
 

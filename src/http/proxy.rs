@@ -14,6 +14,7 @@ use http_body::Frame;
 use tokio::time::Instant;
 
 use super::envelope::{self, Asked};
+use super::headers::Writer;
 use super::{Node, headers, idempotency, watch};
 use crate::dialect::{self, Dialect, Protocol, Receipt};
 use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Sent, Timing, Whole};
@@ -73,7 +74,7 @@ pub async fn serve(State(node): State<Node>, target: Target, request: Request) -
         headers::put_rates(out, &node.exchange.rates.standing(&key), asks.protocol, now_ms);
     }
     if !out.contains_key(headers::SERVER_TIMING) {
-        headers::put_timing(out, &Timing::default(), Some(asks.began.elapsed()));
+        Writer::new(out).put_timing(&Timing::default(), Some(asks.began.elapsed()));
     }
     if let Some(id) = client_id {
         out.insert(headers::CLIENT_REQUEST_ID, id);
@@ -130,7 +131,7 @@ async fn read_call<'a>(
     till.check_mint(&payment).await?;
     // Before its body takes room, and before its allowance is counted: keys are easily invented.
     let known = till.check_key(&payment).await;
-    known.inspect_err(|failure| node.exchange.count_payment(payment.method(), Some(failure)))?;
+    let source = known.inspect_err(|failure| node.exchange.count_payment(payment.method(), Some(failure)))?;
     let body = node.spool.read(headers, body).await?;
     let sent = Sent {
         model,
@@ -143,6 +144,7 @@ async fn read_call<'a>(
         dialect,
         sent,
         payment,
+        source,
         expiry,
         change_in_stream: headers::text(headers, headers::X_CASHU_CHANGE)
             .is_some_and(|mode| mode.trim().eq_ignore_ascii_case("stream")),
@@ -251,9 +253,10 @@ fn whole_response(whole: Whole, asks: &Asks) -> Response<Body> {
     let mut response = Response::new(Body::from(whole.body));
     let out = response.headers_mut();
     out.reserve(USUAL_HEADERS);
-    start(out, &whole.media, &asks.request_id);
-    headers::put_timing(out, &whole.timing, Some(asks.began.elapsed()));
-    bill(out, &whole.receipt);
+    let mut writer = Writer::new(out);
+    start(&mut writer, &whole.media, &asks.request_id);
+    writer.put_timing(&whole.timing, Some(asks.began.elapsed()));
+    bill(&mut writer, &whole.receipt);
     if let Some(change) = &whole.change {
         headers::put(out, headers::SHOULD_RETRY, "false");
         if let Change::Token { token, .. } = change {
@@ -267,7 +270,7 @@ fn stream_response(delivery: Delivery, asks: &Asks) -> Response<Body> {
     let (trailers, media, timing) = (asks.trailers, delivery.media(), delivery.timing());
     let mut response = Response::new(Body::new(Streamed { delivery, trailers, trailer: None, ended: false }));
     *response.headers_mut() = stream_head(media, &asks.request_id);
-    headers::put_timing(response.headers_mut(), &timing, None);
+    Writer::new(response.headers_mut()).put_timing(&timing, None);
     if trailers {
         response.headers_mut().insert(TRAILER, HeaderValue::from_static("x-cashu"));
     }
@@ -277,31 +280,31 @@ fn stream_response(delivery: Delivery, asks: &Asks) -> Response<Body> {
 /// The headers of a live stream.
 pub(super) fn stream_head(media: &str, request_id: &str) -> HeaderMap {
     let mut out = HeaderMap::new();
-    start(&mut out, media, request_id);
+    start(&mut Writer::new(&mut out), media, request_id);
     headers::put(&mut out, headers::ACCEL_BUFFERING, "no");
     out
 }
 
-fn start(out: &mut HeaderMap, media: &str, request_id: &str) {
-    headers::put(out, CONTENT_TYPE, media);
-    out.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers::put_request_id(out, request_id);
+fn start(out: &mut Writer<'_>, media: &str, request_id: &str) {
+    out.put(CONTENT_TYPE, media);
+    out.put(CACHE_CONTROL, "no-cache");
+    out.put_request_id(request_id);
 }
 
-fn bill(out: &mut HeaderMap, receipt: &Receipt) {
+fn bill(out: &mut Writer<'_>, receipt: &Receipt) {
     let cost = &receipt.cost;
     let input =
         [cost.input, cost.cache_read, cost.cache_write].iter().fold(0_u64, |sum, part| sum.saturating_add(part.get()));
-    out.insert(headers::COST_MSATS, HeaderValue::from(cost.total.get()));
-    out.insert(headers::INPUT_COST_MSATS, HeaderValue::from(input));
-    out.insert(headers::OUTPUT_COST_MSATS, HeaderValue::from(cost.output.get()));
+    out.put(headers::COST_MSATS, cost.total.get());
+    out.put(headers::INPUT_COST_MSATS, input);
+    out.put(headers::OUTPUT_COST_MSATS, cost.output.get());
     if let Some(usd) = cost.usd {
-        headers::put(out, headers::COST_USD, &usd.to_string());
+        out.put(headers::COST_USD, usd);
     }
     if let Some(remaining) = receipt.remaining {
-        out.insert(headers::BALANCE_MSATS, HeaderValue::from(remaining.get()));
+        out.put(headers::BALANCE_MSATS, remaining.get());
     }
-    headers::put(out, headers::PROVIDER, &receipt.provider);
+    out.put(headers::PROVIDER, &receipt.provider);
 }
 
 /// A delivery as an HTTP body: its bytes, and the change as a trailer where the client takes one.

@@ -51,7 +51,7 @@ async fn of(
             let out: &mut HeaderMap = response.headers_mut();
             out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers::put_request_id(out, &request_id);
+            headers::Writer::new(out).put_request_id(&request_id);
             response
         }
         Err(failure) => {

@@ -139,7 +139,7 @@ impl Till {
     }
 
     /// Admits a payment that must cover `required`. A token is redeemed here, last of all checks. An
-    /// `expiry` that came with it is noted on the key.
+    /// `expiry` that came with it is noted on the key. `known` is what [`Till::check_key`] has found.
     ///
     /// The caller must not drop this future.
     ///
@@ -148,12 +148,16 @@ impl Till {
     pub async fn admit(
         &self,
         payment: Payment,
+        known: Option<Source>,
         required: Msat,
         model: &str,
         expiry: Option<Expiry>,
     ) -> Result<Payer, Failure> {
         let (source, one_shot) = match payment {
-            Payment::Key(hex) => (self.by_key(&hex).await?, false),
+            Payment::Key(hex) => match known {
+                Some(known) => (known, false),
+                None => (self.by_key(&hex).await?, false),
+            },
             Payment::TokenKey(token) => (self.by_token(&token, required, model).await?, false),
             Payment::OneShot(token) => (Box::pin(self.one_shot(&token, required, model)).await?.into(), true),
             Payment::Asking => return Err(Failure::payment(Code::PaymentRequired, "Payment required")),
@@ -189,14 +193,15 @@ impl Till {
         }
     }
 
-    /// Refuses a key that this node does not have. Redeems nothing.
+    /// Refuses a key that this node does not have, and says whose money another spends, which never changes. Redeems
+    /// nothing.
     ///
     /// # Errors
     /// When there is no such key, or the database does not answer.
-    pub async fn check_key(&self, payment: &Payment) -> Result<(), Failure> {
+    pub async fn check_key(&self, payment: &Payment) -> Result<Option<Source>, Failure> {
         match payment {
-            Payment::Key(hex) => self.by_key(hex).await.map(|_| ()),
-            _ => Ok(()),
+            Payment::Key(hex) => self.by_key(hex).await.map(Some),
+            _ => Ok(None),
         }
     }
 

@@ -4,10 +4,12 @@
 //! protocol is made of, and the operator's own key and headers. No other header of the client is copied,
 //! so its credentials, cookies, address and tracing stay here.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Request};
 use tokio::time::Instant;
 
 use super::provider::Upstream;
@@ -83,11 +85,13 @@ impl Upstream {
         let headers = self.headers(&ask)?;
         let began = Instant::now();
         let end = self.timeouts.total.and_then(|total| began.checked_add(total));
-        let request =
-            self.client.post(self.url(&ask.path, ask.query, model)).headers(headers).body(sending::body(ask.body));
+        // Put together as it is sent: a builder would hang every header up once more.
+        let mut request = Request::new(Method::POST, self.url(&ask.path, ask.query, model));
+        *request.headers_mut() = headers;
+        *request.body_mut() = Some(sending::body(ask.body));
         let first_byte = self.timeouts.first_byte;
         let patience = self.timeouts.total.map_or(first_byte, |total| total.min(first_byte));
-        let response = match tokio::time::timeout(patience, request.send()).await {
+        let response = match tokio::time::timeout(patience, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
             // Also of a connection: whoever waited that long does not want to wait once more.
             Ok(Err(error)) if error.is_timeout() => return Err(ForwardError::TimedOut),
@@ -104,7 +108,11 @@ impl Upstream {
     /// What the wire format wants, the key, and over them what the operator wants.
     fn headers(&self, ask: &Ask) -> Result<HeaderMap, ForwardError> {
         let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_str(&ask.media).map_err(|_| ForwardError::Broken)?);
+        let media = match &ask.media {
+            Cow::Borrowed(media) => HeaderValue::from_static(media),
+            Cow::Owned(media) => HeaderValue::from_str(media).map_err(|_| ForwardError::Broken)?,
+        };
+        headers.insert(CONTENT_TYPE, media);
         headers.insert(ACCEPT, HeaderValue::from_static(ask.accept));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         for (name, value) in &ask.headers {
