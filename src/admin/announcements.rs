@@ -154,7 +154,7 @@ async fn drop_one(
 
 fn read(form: &SetForm, now_ms: i64) -> Result<Text, String> {
     let time = |text: &str| {
-        let read = || format::read_utc(text).ok_or("Times are like 2026-01-31 18:00, in UTC.");
+        let read = || format::read_date(text).ok_or(format::DATES);
         Some(text.trim()).filter(|text| !text.is_empty()).map(|_| read()).transpose()
     };
     Ok(Text {

@@ -19,7 +19,7 @@ use utoipa::openapi::security::SecurityRequirement;
 use super::session::{Session, same};
 use super::{AdminError, AdminState};
 use crate::alerts::Alerts;
-use crate::audit::{Report, Verdict};
+use crate::audit::{Latest, Report, Verdict};
 use crate::config::Secret;
 use crate::exchange::Exchange;
 use crate::metrics::Kind::{Counter, Gauge, Histogram};
@@ -85,7 +85,7 @@ fn page(desk: &Desk) -> Response {
     write_rate(&mut out, exchange);
     write_alerts(&mut out, &desk.alerts);
     write_traces(&mut out, exchange);
-    write_audit(&mut out, desk.admin.audit.get().as_deref());
+    write_audit(&mut out, &desk.admin.audit);
     ([(header::CONTENT_TYPE, exposition::MEDIA)], out.into_text()).into_response()
 }
 
@@ -195,9 +195,11 @@ fn write_traces(out: &mut Exposition, exchange: &Exchange) {
 /// One figure of an audit.
 type Amount = fn(&Report) -> i64;
 
-fn write_audit(out: &mut Exposition, report: Option<&Report>) {
-    let verdict = report.map(Report::verdict);
-    out.family("coinslot_solvent", Gauge, "By the last audit. 0: the ecash does not cover what is owed, or a fault.");
+fn write_audit(out: &mut Exposition, audit: &Latest) {
+    let (last, verdict) = (audit.get(), audit.verdict());
+    let report = last.as_deref();
+    let help = "By the last audit. 0: the ecash does not cover what is owed, a fault, or the books could not be read.";
+    out.family("coinslot_solvent", Gauge, help);
     if let Some(verdict) = verdict {
         out.sample(&[], flag(verdict.alarm().is_none()));
     }

@@ -399,7 +399,7 @@ struct RevokeCall {
     id: String,
 }
 
-/// Takes an open voucher back; its money is income again.
+/// Takes an open voucher back; its money goes back to where it came from.
 #[utoipa::path(post, path = "/admin/api/vouchers/revoke", tag = "admin",
     security(("operator" = ["manage"])), request_body = RevokeCall, responses(
     (status = 204), (status = 403, body = Complaint), (status = 404, body = Complaint),

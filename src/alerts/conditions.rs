@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Kind, Reading, State};
-use crate::audit::{Latest, Report};
+use crate::audit::{Lack, Latest, Report};
 use crate::exchange::Exchange;
 use crate::nostr::Announcer;
 use crate::pages::format;
@@ -40,7 +40,7 @@ impl Watchman {
     pub async fn look(&self) -> Result<Vec<Reading>, LookError> {
         let exchange = &self.exchange;
         let (wallet, now_ms) = (exchange.till.wallet(), exchange.ledger.clock().now_ms());
-        let mut found = solvency(self.audit.get().as_deref()).to_vec();
+        let mut found = solvency(self.audit.get().as_deref(), self.audit.lack().as_ref()).to_vec();
         // The reason may repeat what stands in the database; it is on the operator's page.
         let halted = wallet.halted().map(|_| "The database is not as it was left; /readyz says why".to_owned());
         found.push(Reading::new(Kind::Halted, "", wrong_if(halted)));
@@ -53,8 +53,8 @@ impl Watchman {
             found.extend(upstream_states(&one));
         }
         // Whether earnings are sent at all may be changed while the node runs.
-        if exchange.settings.now().payouts.recipient.is_some() {
-            for failed in wallet.failed_payouts().await? {
+        if let Some(recipient) = &exchange.settings.now().payouts.recipient {
+            for failed in wallet.failed_payouts(recipient).await? {
                 let amount = format::sat(i64::try_from(failed.amount.get()).unwrap_or(i64::MAX));
                 let said = format!("{amount} sat could not be sent, and are still yours; it is tried again");
                 found.push(Reading::new(Kind::PayoutFailed, failed.mint, State::Wrong(said)));
@@ -109,11 +109,17 @@ fn wrong_if(said: Option<String>) -> State {
     said.map_or(State::Well, State::Wrong)
 }
 
-/// By the last audit of this process.
-fn solvency(report: Option<&Report>) -> [Reading; 2] {
-    let (short, faulty) = match report {
-        None => (State::Unknown, State::Unknown),
-        Some(report) => {
+/// By the last audit of this process, and by whether one can be made.
+fn solvency(report: Option<&Report>, lack: Option<&Lack>) -> [Reading; 2] {
+    let (short, faulty) = match (report, lack) {
+        (None, None) => (State::Unknown, State::Unknown),
+        // What is missing is not known. The reason may repeat what stands in the database.
+        (_, Some(lack)) => {
+            let at = format::utc(lack.at_ms);
+            let said = format!("They could not be read at {at}; coinslot audit and your page say why");
+            (State::Unknown, State::Wrong(said))
+        }
+        (Some(report), None) => {
             let (missing, faults) = (report.shortfall_msat(), report.faults.len());
             let short = (missing > 0).then(|| format!("{} sat are missing", format::sat(missing)));
             let faulty = (faults > 0).then(|| format!("{faults} faults; coinslot audit names them"));
@@ -203,12 +209,21 @@ mod tests {
     }
 
     #[test]
-    fn an_audit_that_was_not_made_says_nothing() {
-        assert!(solvency(None).iter().all(|reading| reading.state == State::Unknown));
+    fn an_audit_that_was_not_made_says_nothing_and_one_that_cannot_be_made_is_an_alarm() {
+        assert!(solvency(None, None).iter().all(|reading| reading.state == State::Unknown));
         let report = Report { faults: vec!["a row".to_owned()], liabilities_msat: 5_000, ..Report::default() };
-        let [short, books] = solvency(Some(&report));
+        let [short, books] = solvency(Some(&report), None);
         assert_eq!(short.state, State::Wrong("5.000 sat are missing".to_owned()));
         assert_eq!(books.state, State::Wrong("1 faults; coinslot audit names them".to_owned()));
-        assert!(solvency(Some(&Report::default())).iter().all(|reading| reading.state == State::Well));
+        assert!(solvency(Some(&Report::default()), None).iter().all(|reading| reading.state == State::Well));
+        // However good the last one was.
+        let lack = Lack { at_ms: 0, why: "a row".to_owned() };
+        for before in [None, Some(&Report::default())] {
+            let [short, books] = solvency(before, Some(&lack));
+            assert_eq!(short.state, State::Unknown);
+            assert!(
+                matches!(books.state, State::Wrong(said) if said.contains("1970-01-01") && !said.contains("a row"))
+            );
+        }
     }
 }

@@ -1,38 +1,92 @@
 //! The outcome of the last audit of this process, for everybody who shows it or acts on it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Auditor, Report};
+use super::{Auditor, Report, Verdict};
 use crate::store::StoreError;
 
 /// One place for the last outcome. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Latest {
-    last: Arc<Mutex<Option<Arc<Report>>>>,
+    last: Arc<Mutex<Outcome>>,
     /// Held while somebody proves on request.
     proving: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Latest {
-    /// Notes an outcome. Returns the one before it.
-    pub fn note(&self, report: Report) -> Option<Arc<Report>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::new(report))
-    }
+/// What came of it.
+#[derive(Debug, Default)]
+struct Outcome {
+    /// The last one that could be made.
+    report: Option<Arc<Report>>,
+    /// None could be made since.
+    lack: Option<Lack>,
+}
 
-    /// Proves anew because somebody asks for it, and notes the outcome. `None`: that is being done already.
+/// Why the books could not be proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    pub at_ms: i64,
+    /// It may repeat what stands in the database, so it is for the operator's eyes.
+    pub why: String,
+}
+
+impl Latest {
+    /// Proves anew, and notes the outcome: also that there is none, because then the one before says nothing any
+    /// more. Returns the outcome, and the one before it.
     ///
     /// # Errors
-    /// When the database does not answer.
-    pub async fn renew(&self, auditor: &Auditor) -> Result<Option<Arc<Report>>, StoreError> {
-        let Ok(_proving) = self.proving.try_lock() else { return Ok(None) };
-        let report = auditor.prove().await?;
-        self.note(report);
-        Ok(self.get())
+    /// When the books cannot be read.
+    pub async fn prove(&self, auditor: &Auditor) -> Result<(Arc<Report>, Option<Verdict>), StoreError> {
+        let proven = auditor.prove().await;
+        let mut last = self.lock();
+        let before = last.verdict();
+        match proven {
+            Ok(report) => {
+                let report = Arc::new(report);
+                *last = Outcome { report: Some(Arc::clone(&report)), lack: None };
+                Ok((report, before))
+            }
+            Err(error) => {
+                last.lack = Some(Lack { at_ms: auditor.clock.now_ms(), why: error.to_string() });
+                Err(error)
+            }
+        }
     }
 
-    /// The last outcome; `None` before the first.
+    /// The same because somebody asks for it. `None`: that is being done already.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    pub async fn renew(&self, auditor: &Auditor) -> Result<Option<Arc<Report>>, StoreError> {
+        let Ok(_proving) = self.proving.try_lock() else { return Ok(None) };
+        Ok(Some(self.prove(auditor).await?.0))
+    }
+
+    /// The last outcome; `None` before the first. Only its figures count where there is a [`Self::lack`].
     #[must_use]
     pub fn get(&self) -> Option<Arc<Report>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().report.clone()
+    }
+
+    /// Why the books could not be proven when that was tried last; `None`: they could.
+    #[must_use]
+    pub fn lack(&self) -> Option<Lack> {
+        self.lock().lack.clone()
+    }
+
+    /// What is known of the books; `None` before anything is.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.lock().verdict()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outcome> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outcome {
+    fn verdict(&self) -> Option<Verdict> {
+        if self.lack.is_some() { Some(Verdict::Faulty) } else { self.report.as_ref().map(|report| report.verdict()) }
     }
 }

@@ -26,7 +26,7 @@ use crate::store::{Reader, StoreError};
 use crate::wallet::holdings::{Answer, Holdings, Inspector, ProofId, canonical};
 use crate::wallet::recovery;
 
-pub use latest::Latest;
+pub use latest::{Lack, Latest};
 pub use report::{Asked, PurseReport, Report, Verdict};
 
 /// Proofs that one mint is asked about each time: public mints limit their callers.
@@ -63,8 +63,21 @@ impl Auditor {
     /// Proves it, or names what is off.
     ///
     /// # Errors
-    /// When the database does not answer: nothing is known then.
+    /// When the books cannot be read: nothing is known then. Where the file is damaged, that is said, and not what
+    /// could not be read because of it.
     pub async fn prove(&self) -> Result<Report, StoreError> {
+        let damage = if self.inspector.is_some() { self.reader.quick_check().await? } else { None };
+        match (self.look().await, damage) {
+            (Ok(mut report), damage) => {
+                report.faults.extend(damage.map(|damage| StoreError::Damaged(damage).to_string()));
+                Ok(report)
+            }
+            (Err(_), Some(damage)) => Err(StoreError::Damaged(damage)),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    async fn look(&self) -> Result<Report, StoreError> {
         let now_ms = self.clock.now_ms();
         let mut snapshot = self.reader.snapshot().await?;
         let books = Books::read(&mut snapshot).await?;
@@ -76,11 +89,6 @@ impl Auditor {
         let due = due.map(|reason| format!("a recovery is due, because {reason}; the node does it when it starts"));
         report.faults.extend(due);
         report.faults.extend(self.faults_of_holds(holds, now_ms).await?);
-        if self.inspector.is_some()
-            && let Some(damage) = self.reader.quick_check().await?
-        {
-            report.faults.push(format!("the database file is damaged: {damage}"));
-        }
         self.ask_mints(&holdings, &mut report).await?;
         Ok(report)
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, note, with_page};
+use super::{beside, done, note, read_date, with_page};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::news::{self, Announcement, Level, Text};
@@ -64,8 +64,8 @@ fn set(words: &[&str]) -> Option<Act> {
             "--title" => title = Some(value.to_owned()),
             "--body" => value.clone_into(&mut body),
             "--level" => level = Level::parse(value)?,
-            "--from" => from = Some(format::read_utc(value)?),
-            "--until" => until = Some(format::read_utc(value)?),
+            "--from" => from = Some(read_date(value)?),
+            "--until" => until = Some(read_date(value)?),
             _ => return None,
         }
     }
@@ -151,6 +151,7 @@ mod tests {
             (&["set", "--title"], None),
             (&["set", "--title", "a", "--level", "loud"], None),
             (&["set", "--title", "a", "--until", "soon"], None),
+            (&["set", "--title", "a", "--until", "1900000000"], None),
             (&[], None),
         ] {
             assert_eq!(read(words), expected, "{words:?}");

@@ -1,7 +1,7 @@
 //! `coinslot audit`: proves that the node has what it owes, whether it runs or not. Changes nothing.
 //!
 //! Exit codes: 0 proven; 1 something is off, and is named, or the ecash does not cover what is owed; 2 not begun: the words, the settings or
-//! the database; 3 the books are right, and some mint could not be asked about its ecash.
+//! the database, also where the books in it cannot be read; 3 the books are right, and some mint could not be asked about its ecash.
 
 use std::process::ExitCode;
 use std::sync::Arc;

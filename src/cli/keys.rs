@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, with_page};
+use super::{beside, done, read_date, with_page};
 use crate::admin::trail::{self, CLI, record};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
@@ -38,7 +38,7 @@ coinslot keys: the keys of clients, each by its id and the first digits of its h
 
 States are usable, blocked, ended, child and funded. A blocked key pays for nothing, nor do its child keys; its
 owner can still have back what is on it. For `set`, the word none takes away what there is; times are like
-2026-12-31 or 2026-12-31T12:00:00Z, in UTC. An adjustment comes out of what was earned and not paid out, or with
+2026-12-31 or 2026-12-31T12:00:00Z, in UTC, and --refund-at lies ahead. An adjustment comes out of what was earned and not paid out, or with
 --write-off goes back there; under one --act it is made once. With --json, everything is printed as JSON.
 ";
 
@@ -107,13 +107,18 @@ fn read_edit(words: &[&str]) -> Option<Edit> {
             "--limit" => edit.cap = Some(given.map(sats).map_or(Some(None), |cap| cap.map(Some))?),
             "--reset" => edit.reset = Some(given.map(Reset::parse).map_or(Some(None), |reset| reset.map(Some))?),
             "--valid-until" => {
-                edit.valid_until = Some(given.map(format::read_utc_secs).map_or(Some(None), |at| at.map(Some))?);
+                edit.valid_until = Some(given.map(read_secs).map_or(Some(None), |at| at.map(Some))?);
             }
-            "--refund-at" => edit.refund_at = Some(format::read_utc_secs(value)?),
+            "--refund-at" => edit.refund_at = Some(read_secs(value)?),
             _ => return None,
         }
     }
     (!edit.is_empty()).then_some(edit)
+}
+
+/// A time in Unix seconds, as the ledger has it.
+fn read_secs(text: &str) -> Option<i64> {
+    Some(read_date(text)?.div_euclid(1000))
 }
 
 fn read_adjustment(id: i64, words: &[&str]) -> Option<Act> {
@@ -361,6 +366,9 @@ mod tests {
             "set 7 --limit much",
             "set 7 --reset hourly",
             "set 7 --refund-at none",
+            "set 7 --refund-at 1900000000",
+            "set 7 --refund-at 1900000000000",
+            "set 7 --valid-until 1900000000",
             "adjust 7 --sats 1",
             "adjust 7 --sats 1e3 --reason x",
             "adjust 7 --sats 1 --reason x --act y",

@@ -40,6 +40,7 @@ use crate::exchange;
 use crate::net::way::Ways;
 use crate::node;
 use crate::nostr::Identity;
+use crate::pages::format;
 use crate::store::{Reader, Store};
 use crate::tor::Tor;
 use crate::vault::Vault;
@@ -196,6 +197,15 @@ fn with_page<A>(
     };
     let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
     Some(tell(block_on(work(&config, act, json))))
+}
+
+/// A time as people write it, in ms. What is none is named: the page alone would not say which word it was.
+fn read_date(text: &str) -> Option<i64> {
+    let read = format::read_date(text);
+    if read.is_none() {
+        eprintln!("{text} is no time. {}", format::DATES);
+    }
+    read
 }
 
 /// The database, also beside a node that runs on it: see [`Store::open_beside`].

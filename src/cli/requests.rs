@@ -151,11 +151,11 @@ async fn find(store: &Store, filter: &Filter, limit: i64) -> Result<Vec<Listed>,
     loop {
         let left = limit.saturating_sub(i64::try_from(found.len()).unwrap_or(i64::MAX));
         let manner = Manner { limit: left, looks: list::PAGE_LOOKS, skips: false };
-        let page = list::find(store, &filter, manner).await.map_err(|error| error.to_string())?;
-        found.extend(page.rows.into_iter().map(Listed::of));
-        filter.below = page.next;
-        if page.next.is_none() || i64::try_from(found.len()).unwrap_or(i64::MAX) >= limit {
-            return Ok(found);
+        let mut page = list::find(store, &filter, manner).await.map_err(|error| error.to_string())?;
+        found.extend(std::mem::take(&mut page.rows).into_iter().map(Listed::of));
+        match page.rest(filter) {
+            Some(rest) if i64::try_from(found.len()).unwrap_or(i64::MAX) < limit => filter = rest,
+            _ => return Ok(found),
         }
     }
 }
@@ -169,15 +169,15 @@ async fn export(store: &Store, mut filter: Filter, json: bool) -> Result<String,
     }
     loop {
         let manner = Manner { limit: CHUNK, looks: list::PAGE_LOOKS, skips: false };
-        let page = list::find(store, &filter, manner).await.map_err(|error| error.to_string())?;
-        let lines = page.rows.into_iter().map(Listed::of);
+        let mut page = list::find(store, &filter, manner).await.map_err(|error| error.to_string())?;
+        let lines = std::mem::take(&mut page.rows).into_iter().map(Listed::of);
         write(match json {
             true => lines.map(|one| format!("{}\n", json!(one))).collect(),
             false => lines.map(|one| csv::line(&one)).collect(),
         })?;
-        filter.below = page.next;
-        if page.next.is_none() {
-            return Ok(String::new());
+        match page.rest(filter) {
+            Some(rest) => filter = rest,
+            None => return Ok(String::new()),
         }
     }
 }

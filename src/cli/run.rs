@@ -1,7 +1,9 @@
 //! `coinslot`: reads the configuration, runs a node until it is told to stop, and maps the end to an
 //! exit code.
 
+use std::fmt::Arguments;
 use std::future::Future;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -37,26 +39,31 @@ async fn serve(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    println!("coinslot {} listens on http://{}", env!("CARGO_PKG_VERSION"), running.address());
-    println!("operator's page: http://{}/admin", running.admin_address());
+    say(format_args!("coinslot {} listens on http://{}", env!("CARGO_PKG_VERSION"), running.address()));
+    say(format_args!("operator's page: http://{}/admin", running.admin_address()));
     if let Some(password) = running.generated_password() {
-        println!("its password, shown this once: {}", password.expose());
+        say(format_args!("its password, shown this once: {}", password.expose()));
     }
     if let Some(npub) = running.generated_npub() {
-        println!("its Nostr identity, made now: {npub}");
+        say(format_args!("its Nostr identity, made now: {npub}"));
     }
     for notice in running.exchange().settings.now().notices() {
-        println!("{notice}");
+        say(format_args!("{notice}"));
     }
     tell_supervisor(true);
     first_signal.await;
     tell_supervisor(false);
-    println!("stopping: running requests finish; a second signal stops at once");
+    say(format_args!("stopping: running requests finish; a second signal stops at once"));
     match signals() {
         Ok(second_signal) => running.shutdown(second_signal).await,
         Err(_) => running.shutdown(std::future::pending()).await,
     }
     ExitCode::SUCCESS
+}
+
+/// Says it to who started the program. Where nobody hears it any more, the node runs and stops all the same.
+fn say(line: Arguments<'_>) {
+    let _unheard = writeln!(std::io::stdout().lock(), "{line}");
 }
 
 /// Tells systemd that the node listens, or that it stops, where that has started the program and waits for

@@ -31,9 +31,9 @@ coinslot vouchers: one-time codes that become money on a key (POST /v1/wallet/vo
   coinslot vouchers revoke ID
   coinslot vouchers revoke --note TEXT
 
-The money comes out of what the node has earned and not paid out, and goes back there when a voucher is
-revoked or expires. With --found it comes out of what a recovery found at one mint, for clients that the
-restored database does not know. A code is printed once. A voucher with a profile makes a key that has its
+The money comes out of what the node has earned and not paid out. With --found it comes out of what a
+recovery found at one mint, for clients that the restored database does not know. When a voucher is revoked
+or expires, it goes back to where it came from. A code is printed once. A voucher with a profile makes a key that has its
 prices (`coinslot profiles`), and is no money for other keys. With --json, everything is printed as JSON.
 ";
 
@@ -188,7 +188,7 @@ fn revoked(count: usize, json: bool) -> Result<String, String> {
     match (count, json) {
         (0, _) => Err("no open voucher is called that".to_owned()),
         (count, true) => Ok(lines(&json!({ "revoked": count }))),
-        (count, false) => Ok(format!("{count} revoked; their money is income again\n")),
+        (count, false) => Ok(format!("{count} revoked; their money is again where it came from\n")),
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
-use super::{Doctor, Finding, Verdict};
+use super::{Doctor, Finding, PATIENCE, Verdict};
 use crate::net::NetError;
+use crate::net::dialer::Dialer;
 use crate::nostr::public_url;
 use crate::tor;
 
@@ -19,14 +20,14 @@ const MAX_INFO: usize = 64 * 1024;
 const IN_TOR: Duration = Duration::from_secs(90);
 
 impl Doctor<'_> {
-    pub(super) async fn address(&self) -> Vec<Finding> {
+    pub(super) async fn address(&self) -> Result<Vec<Finding>, NetError> {
         let given = self.config.info.http_url.as_str();
         if given.is_empty() {
             let is_in_tor = self.config.tor.enabled || !self.config.info.onion_url.is_empty();
             let verdict = if is_in_tor { Verdict::Note } else { Verdict::Fault };
             let finding =
                 Finding::new("url", "", verdict, "HTTP_URL is not set: clients on the web do not find the node");
-            return vec![finding.so("Set it to the https address at which the node is reached from outside.")];
+            return Ok(vec![finding.so("Set it to the https address at which the node is reached from outside.")]);
         }
         let mut findings = vec![match public_url(given) {
             Ok(url) => Finding::new("url", url, Verdict::Good, "can be announced"),
@@ -34,16 +35,19 @@ impl Doctor<'_> {
                 .so("Set HTTP_URL to the https address at which the node is reached from outside."),
         }];
         let base = given.trim_end_matches('/').trim_end_matches("/v1");
-        let Ok(info) = Url::parse(&format!("{base}/v1/info")) else { return findings };
-        match self.dialer.document(&info, "application/json", MAX_INFO).await {
+        let Ok(info) = Url::parse(&format!("{base}/v1/info")) else { return Ok(findings) };
+        // As the node itself would go to an address that anybody may have named.
+        let way = &self.ways.strangers;
+        let dialer = super::dialer(way, if way.takes(&info) { IN_TOR } else { PATIENCE })?;
+        match dialer.document(&info, "application/json", MAX_INFO).await {
             Ok(document) => {
                 self.note_time(document.date.as_deref());
                 findings.push(self.judge_info(given, &document.body).await);
-                findings.push(self.cors(base).await);
+                findings.push(self.cors(base, &dialer).await);
             }
             Err(error) => findings.push(unreached(given, &error)),
         }
-        findings
+        Ok(findings)
     }
 
     /// Whether it is this node that answers there.
@@ -75,12 +79,12 @@ impl Doctor<'_> {
     }
 
     /// Whether a script of another site may call the node: reverse proxies drop or double the headers.
-    async fn cors(&self, base: &str) -> Finding {
+    async fn cors(&self, base: &str, dialer: &Dialer) -> Finding {
         let origin = self.config.server.cors_origins.first().map_or(ANY_ORIGIN, String::as_str);
         let Ok(url) = Url::parse(&format!("{base}/v1/chat/completions")) else {
             return Finding::new("cors", "", Verdict::Fault, "HTTP_URL is no address");
         };
-        let asked = self.dialer.preflight(&url, origin).await;
+        let asked = dialer.preflight(&url, origin).await;
         let headers = match asked {
             Ok(headers) => headers,
             Err(error) => {

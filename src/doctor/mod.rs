@@ -61,7 +61,6 @@ struct Doctor<'a> {
     config: &'a Config,
     clock: SharedClock,
     ways: &'a Ways,
-    dialer: Dialer,
     /// The node's database, where there is one.
     reader: Result<Reader, StoreError>,
     /// By how many seconds other servers' clocks are ahead of this one's.
@@ -78,12 +77,11 @@ pub async fn examine(config: &Config, ways: &Ways, clock: SharedClock) -> Result
         config,
         clock,
         ways,
-        dialer: dialer(&Way::default(), PATIENCE)?,
         reader: Reader::open(&config.storage.data_dir, url).await,
         offsets: std::sync::Mutex::default(),
     };
     let mut report = Report::default();
-    report.findings.extend(doctor.address().await);
+    report.findings.extend(doctor.address().await?);
     report.findings.extend(doctor.mints().await?);
     report.findings.extend(doctor.rate().await?);
     report.findings.extend(doctor.relays().await?);

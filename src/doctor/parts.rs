@@ -8,6 +8,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{Doctor, Finding, PATIENCE, Verdict};
+use crate::net::dialer::Dialer;
 use crate::net::{self, ClientOptions, NetError};
 use crate::price::PriceBook;
 use crate::wallet::examine::examine;
@@ -35,15 +36,17 @@ impl Doctor<'_> {
         let patience = way.longest(PATIENCE, &self.config.mints.urls);
         let options = ClientOptions { connect_timeout: patience, way: way.clone(), ..ClientOptions::default() };
         let client = net::client(&options)?;
+        let dialer = super::dialer(way, patience)?;
         let limits = Limits { timeout: patience, concurrency: 1, per_minute: None };
         let looks = self.config.mints.urls.iter().map(|url| {
             let mint = HttpMint::new(url.clone(), client.clone(), limits, Arc::clone(&self.clock));
-            async move { self.look_at_mint(&mint).await }
+            let dialer = &dialer;
+            async move { self.look_at_mint(&mint, dialer).await }
         });
         Ok(join_all(looks).await)
     }
 
-    async fn look_at_mint(&self, mint: &HttpMint) -> Finding {
+    async fn look_at_mint(&self, mint: &HttpMint, dialer: &Dialer) -> Finding {
         let unit = self.config.mints.unit;
         let of = |verdict, found: String| Finding::new("mint", mint.url(), verdict, found);
         let keysets = match examine(mint, unit).await {
@@ -57,7 +60,7 @@ impl Doctor<'_> {
             return of(Verdict::Fault, format!("has no active keyset in {}", unit.as_str()))
                 .so("Set PRIMARY_MINT_UNIT to its unit, or take another mint.");
         }
-        let lacking = self.lacking(mint.url()).await;
+        let lacking = self.lacking(mint.url(), dialer).await;
         if !lacking.is_empty() {
             return of(Verdict::Fault, format!("does not offer {}", lacking.join(" and ")))
                 .so("Take another mint: after a crash this one could not say what became of money.");
@@ -74,9 +77,9 @@ impl Doctor<'_> {
     }
 
     /// What a mint says that it does not do (NUT-06).
-    async fn lacking(&self, mint: &str) -> Vec<&'static str> {
+    async fn lacking(&self, mint: &str, dialer: &Dialer) -> Vec<&'static str> {
         let Ok(url) = Url::parse(&format!("{mint}/v1/info")) else { return Vec::new() };
-        let Ok(document) = self.dialer.document(&url, "application/json", MAX_INFO).await else {
+        let Ok(document) = dialer.document(&url, "application/json", MAX_INFO).await else {
             return vec!["its description (NUT-06)"];
         };
         self.note_time(document.date.as_deref());

@@ -1,4 +1,5 @@
-//! Proves every hour that the node has what it owes, and raises an alarm when it cannot.
+//! Proves every hour that the node has what it owes, and raises an alarm when it cannot: also when that cannot be
+//! looked at, because the books cannot be read.
 
 use std::time::Duration;
 
@@ -23,8 +24,15 @@ impl Job for CheckBooks {
         Duration::from_secs(3600)
     }
 
+    /// It reads the whole database, also where that is what fails.
+    fn retry(&self) -> Duration {
+        Duration::from_secs(120)
+    }
+
     async fn activate(&self) -> Result<(), String> {
-        let report = self.auditor.prove().await.map_err(|error| error.to_string())?;
+        let proven = self.latest.prove(&self.auditor).await;
+        let proven = proven.inspect_err(|error| tracing::error!(%error, "ALARM: the books cannot be read"));
+        let (report, before) = proven.map_err(|error| error.to_string())?;
         for fault in &report.faults {
             tracing::error!(fault, "ALARM: the books are not proven");
         }
@@ -36,8 +44,7 @@ impl Job for CheckBooks {
         if verdict == Verdict::Short {
             tracing::error!(msat = report.shortfall_msat(), "ALARM: the ecash does not cover what is owed");
         }
-        let before = self.latest.note(report);
-        if verdict.alarm().is_none() && before.is_some_and(|before| before.verdict().alarm().is_some()) {
+        if verdict.alarm().is_none() && before.and_then(Verdict::alarm).is_some() {
             tracing::info!("the books are right again, and the ecash covers what is owed");
         }
         Ok(())

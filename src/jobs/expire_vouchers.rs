@@ -1,4 +1,4 @@
-//! Ends vouchers whose time is over: their money is income again.
+//! Ends vouchers whose time is over: their money goes back to where it came from.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ impl Job for ExpireVouchers {
         match self.ledger.expire_vouchers().await {
             Ok(0) => Ok(()),
             Ok(expired) => {
-                tracing::info!(expired, "vouchers have expired; their money is income again");
+                tracing::info!(expired, "vouchers have expired; their money is again where it came from");
                 Ok(())
             }
             Err(error) => Err(error.to_string()),

@@ -3,7 +3,8 @@
 //! A job looks at the state of the world and brings it nearer to what it should be. It is run at
 //! start and then on its period, one activation at a time; the next activation is the retry, so a
 //! job has one code path after a crash as in normal life. A job that panics is logged and run
-//! again. What makes work for a job may nudge it; it is run then before its time.
+//! again. What makes work for a job may nudge it; it is run then before its time, though not before the retry of what
+//! failed.
 
 mod announce;
 mod check_books;
@@ -89,7 +90,8 @@ pub trait Job: Send + Sync {
     /// Time between two activations, after a success.
     fn period(&self) -> Duration;
 
-    /// Waits until there is something to do before its time. Never, unless a job says otherwise.
+    /// Waits until there is something to do before its time. Never, unless a job says otherwise. After a failure it is
+    /// not listened to before the retry.
     async fn nudged(&self) {
         std::future::pending().await
     }
@@ -139,7 +141,8 @@ pub fn start(crew: &Crew, stop: &CancellationToken, job: impl Job + 'static) {
     crew.spawn(async move {
         loop {
             let activated = std::panic::AssertUnwindSafe(job.activate()).catch_unwind().await;
-            tasks.metrics.jobs.note(job.name(), matches!(activated, Ok(Ok(()))), tasks.clock.now_ms());
+            let is_done = matches!(activated, Ok(Ok(())));
+            tasks.metrics.jobs.note(job.name(), is_done, tasks.clock.now_ms());
             let pause = match activated {
                 Ok(Ok(())) => jittered(job.period()),
                 Ok(Err(error)) => {
@@ -152,12 +155,20 @@ pub fn start(crew: &Crew, stop: &CancellationToken, job: impl Job + 'static) {
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = job.nudged() => {}
+                () = rest(tokio::time::sleep(pause), job.nudged(), is_done) => {}
                 () = stop.cancelled() => return,
             }
         }
     });
+}
+
+/// Waits for the next activation. Only after a success a nudge is heard at once: what nudges may go on doing so, and
+/// who does not answer would be asked without any pause.
+async fn rest(pause: impl Future<Output = ()>, nudged: impl Future<Output = ()>, is_done: bool) {
+    tokio::select! {
+        () = pause => {}
+        () = nudged, if is_done => {}
+    }
 }
 
 /// Up to a tenth longer, so that many nodes do not ask the same server at the same moment.
@@ -165,4 +176,23 @@ fn jittered(period: Duration) -> Duration {
     let tenth = u64::try_from(period.as_millis() / 10).unwrap_or(u64::MAX);
     let extra = if tenth == 0 { 0 } else { rand::random::<u64>() % tenth };
     period.saturating_add(Duration::from_millis(extra))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[test]
+    fn what_failed_has_its_pause_however_often_it_is_nudged() {
+        let rested = |is_over: bool, is_nudged: bool, is_done: bool| {
+            let when = |is_so: bool| async move { if is_so { ready(()).await } else { pending().await } };
+            rest(when(is_over), when(is_nudged), is_done).now_or_never().is_some()
+        };
+        assert!(rested(false, true, true));
+        assert!(!rested(false, true, false));
+        assert!(rested(true, false, false) && rested(true, true, false) && rested(true, false, true));
+        assert!(!rested(false, false, true));
+    }
 }

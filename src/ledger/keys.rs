@@ -241,6 +241,9 @@ pub enum EditError {
     /// Nobody said where its balance is to go.
     #[error("its owner has given no refund address")]
     NoAddress,
+    /// What is on it would leave at once.
+    #[error("that time is over, and the balance would be paid out at once: give a refund time that lies ahead")]
+    IsOver,
     #[error("a label has at most {MAX_TEXT} characters, on one line")]
     BadLabel,
     #[error(transparent)]
@@ -403,8 +406,12 @@ impl Ledger {
             repo::put_label(&mut tx, key, label).await?;
         }
         if let Some(at) = edit.refund_at {
-            let address = found.expiry.map(|expiry| expiry.address).ok_or(EditError::NoAddress)?;
-            terms::put_expiry(&mut tx, key, &Expiry { address, at }).await?;
+            let old = found.expiry.ok_or(EditError::NoAddress)?;
+            // A form says again what there is, which may be over for long.
+            if at != old.at && at <= now_ms.div_euclid(1000) {
+                return Err(EditError::IsOver);
+            }
+            terms::put_expiry(&mut tx, key, &Expiry { address: old.address, at }).await?;
         }
         if let Some(profile) = &edit.profile {
             terms::put_profile(&mut tx, key, profile.as_deref()).await?;

@@ -70,13 +70,20 @@ pub(crate) fn read_sat(text: &str) -> Option<u64> {
     if msat.scale() == 0 { u64::try_from(msat).ok() } else { None }
 }
 
-/// A time in UTC as [`utc`] writes it, or with a space for the `T`, and without the seconds or the `Z` if need be; or
-/// a day alone; or the ms themselves. In ms since the Unix epoch.
+/// How [`read_date`] wants it.
+pub(crate) const DATES: &str = "Times are written like 2026-12-31 or 2026-12-31T12:00:00Z, in UTC.";
+
+/// A time as [`read_date`] has it, or the ms themselves, which programs give where they look something up.
 pub(crate) fn read_utc(text: &str) -> Option<i64> {
+    let ms = || text.trim().parse().ok().filter(|ms| (0..=MAX_MS).contains(ms));
+    read_date(text).or_else(ms)
+}
+
+/// A time in UTC as [`utc`] writes it, or with a space for the `T`, and without the seconds or the `Z` if need be; or
+/// a day alone. In ms since the Unix epoch. A number is none: nobody knows what it counts, and seconds that are taken
+/// for ms are long over.
+pub(crate) fn read_date(text: &str) -> Option<i64> {
     let text = text.trim().trim_end_matches('Z');
-    if !text.contains('-') {
-        return text.parse().ok().filter(|ms| (0..=MAX_MS).contains(ms));
-    }
     let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
     let number = |text: &str, digits: usize| {
         let is_one = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -102,8 +109,8 @@ pub(crate) fn read_utc(text: &str) -> Option<i64> {
 }
 
 /// The same in seconds.
-pub(crate) fn read_utc_secs(text: &str) -> Option<i64> {
-    Some(read_utc(text)?.div_euclid(1000))
+pub(crate) fn read_date_secs(text: &str) -> Option<i64> {
+    Some(read_date(text)?.div_euclid(1000))
 }
 
 /// A span of time in its two largest units.
@@ -197,7 +204,9 @@ mod tests {
         ];
         for (text, ms) in rows {
             assert_eq!(read_utc(text), ms, "{text}");
+            assert_eq!(read_date(text), ms.filter(|_| text.contains('-')), "{text}");
         }
+        assert_eq!(read_date_secs("2026-09-21 14:13:20"), Some(1_790_000_000));
         for day in 0..60_000 {
             assert_eq!(read_utc(&utc(day * DAY_MS)), Some(day * DAY_MS));
         }

@@ -82,6 +82,9 @@ pub enum StoreError {
     /// A row holds something that cannot be.
     #[error("inconsistent row in {table}: {what}")]
     Inconsistent { table: &'static str, what: String },
+    /// What SQLite says of a file that it finds broken.
+    #[error("the database file is damaged: {0}")]
+    Damaged(String),
 }
 
 impl StoreError {

@@ -104,7 +104,12 @@ impl Reader {
         if let Location::Postgres(_) = self.location {
             return Ok(None);
         }
-        let said: String = sqlx::query("PRAGMA quick_check(1)").fetch_one(&self.pool).await?.try_get(0)?;
+        let said: String = match sqlx::query("PRAGMA quick_check(1)").fetch_one(&self.pool).await {
+            Ok(row) => row.try_get(0)?,
+            // What is so broken that it cannot be checked is damaged all the same.
+            Err(sqlx::Error::Database(error)) => error.to_string(),
+            Err(error) => return Err(error.into()),
+        };
         Ok((said != "ok").then_some(said))
     }
 

@@ -32,16 +32,16 @@ impl Wallet {
         Ok(journal::stuck(&mut reader, before_ms).await?)
     }
 
-    /// The last payout of each mint and unit, where it failed.
+    /// The last payout of each mint and unit to this recipient, where it failed.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn failed_payouts(&self) -> Result<Vec<FailedPayout>, WalletError> {
+    pub async fn failed_payouts(&self, recipient: &str) -> Result<Vec<FailedPayout>, WalletError> {
         let mut reader = self.store().read().acquire().await?;
         let mut failed = Vec::new();
         for mint in self.mints() {
             for unit in [MintUnit::Sat, MintUnit::Msat] {
-                let amount = journal::failed_payout(&mut reader, mint, unit).await?;
+                let amount = journal::failed_payout(&mut reader, mint, unit, recipient).await?;
                 failed.extend(amount.map(|amount| FailedPayout { mint: mint.clone(), unit, amount }));
             }
         }

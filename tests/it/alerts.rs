@@ -510,7 +510,8 @@ async fn payouts_stuck_operations_and_relays_are_looked_at() {
         assert_eq!(node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status(), 200);
     }
     let wallet = node.running().exchange().till.wallet().clone();
-    let pay_out = async || wallet.pay_out(&recipient.name(), Msat::new(100_000).unwrap()).await.unwrap();
+    let pay_to = async |to: &str| wallet.pay_out(to, Msat::new(100_000).unwrap()).await.unwrap();
+    let pay_out = async || pay_to(&recipient.name()).await;
     recipient.set(Mood::Refuses);
     let outcome = pay_out().await;
     assert!(matches!(outcome[..], [Change::Failed(_)]), "{outcome:?}");
@@ -523,6 +524,15 @@ async fn payouts_stuck_operations_and_relays_are_looked_at() {
     recipient.set(Mood::Good);
     clock.step(Duration::from_secs(1));
     assert!(matches!(pay_out().await[..], [Change::Sent { .. }]));
+    assert!(!found(&node, &voice).await.contains_key("payout_failed"));
+    // What is sent elsewhere, by hand, is told to who sends it.
+    let other = Recipient::start().await;
+    other.set(Mood::Refuses);
+    for _ in 0..4 {
+        assert_eq!(node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status(), 200);
+    }
+    clock.step(Duration::from_secs(1));
+    assert!(matches!(pay_to(&other.name()).await[..], [Change::Failed(_)]));
     assert!(!found(&node, &voice).await.contains_key("payout_failed"));
 
     // A redemption whose mint says nothing.

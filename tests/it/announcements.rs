@@ -42,7 +42,7 @@ async fn what_is_announced_is_shown_in_its_time_and_does_no_harm() {
     assert!(!admin.contains("<script>") && admin.contains("shown now"), "{admin}");
     let bad = [fields[0], fields[1], fields[3], ("until", "tomorrow")];
     let refused = browser.post("/admin/announcements/set", &bad).await;
-    assert!(refused.status() == 400 && refused.text().await.unwrap().contains("Times are like"));
+    assert!(refused.status() == 400 && refused.text().await.unwrap().contains("Times are written like"));
 
     let manager = Program::with(&node, "read manage").await;
     let later = json!({ "title": "later", "from_ms": 4_000_000_000_000_i64 });

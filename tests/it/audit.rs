@@ -10,10 +10,12 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::process::ChildNode;
+use crate::support::answers::until;
 use crate::support::chaos::{Chaos, Mode};
 use crate::support::db::TestDb;
 use crate::support::mint::TestMint;
 use crate::support::node::{TestNode, ask};
+use crate::support::operator::Operator;
 use crate::support::purse::Purse;
 use crate::support::upstream::Upstream;
 
@@ -157,7 +159,25 @@ async fn every_kind_of_fault_is_named() {
     assert_eq!(found.code, 1, "{found:?}");
     let named = format!("proof {y} is unspent here, and spent at {}", chaos.url());
     assert!(found.said.contains(&named), "{named}: {found:?}");
+    if !crate::support::db::on_postgres() {
+        damage(&node.db, "accounts").await;
+        let found = audit().await;
+        assert_eq!(found.code, 2, "{found:?}");
+        let said = "the audit cannot be made: the database file is damaged: ";
+        assert!(found.complained.contains(said), "{found:?}");
+    }
     node.db.remove().await;
+}
+
+/// Writes nonsense over the first page of a table, in the file of a node that is stopped.
+async fn damage(db: &TestDb, table: &str) {
+    let page = look(db, &format!("SELECT CAST(rootpage AS TEXT) FROM sqlite_schema WHERE name = '{table}'")).await;
+    let size = look(db, "SELECT CAST(page_size AS TEXT) FROM pragma_page_size()").await;
+    let (page, size): (usize, usize) = (page.parse().unwrap(), size.parse().unwrap());
+    let path = db.data_dir().join("coinslot.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[(page - 1) * size..page * size].fill(0xff);
+    std::fs::write(&path, bytes).unwrap();
 }
 
 fn hex_of_y() -> &'static str {
@@ -291,5 +311,54 @@ async fn the_hourly_proof_raises_an_alarm() {
     sqlx::query("UPDATE accounts SET posted = posted - 1 WHERE kind = 'income'").execute(&mut *tx).await.unwrap();
     tx.commit().await.unwrap();
     drop(store);
+    node.finish().await;
+}
+
+/// Books that cannot be read are not proven, however good the last proof was: the job says so, and the button.
+#[tokio::test(flavor = "multi_thread")]
+async fn books_that_cannot_be_read_raise_an_alarm() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let mut node = TestNode::start(&mint, &upstream).await;
+    let write = async |node: &TestNode, sql: &str| {
+        let store = node.running().exchange().ledger.store().clone();
+        let mut tx = store.begin(Durability::Full).await.unwrap();
+        sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let alarms = async |node: &TestNode| {
+        node.get("/readyz").send().await.unwrap().json::<Value>().await.unwrap()["alarms"].clone()
+    };
+    let metric = async |operator: &Operator, name: &str| {
+        let page = operator.page("/admin/metrics").await;
+        page.lines().find_map(|line| line.strip_prefix(name).map(|value| value.trim().to_owned()))
+    };
+    let off = serde_json::json!(["the books are not proven"]);
+    let mut operator = Operator::log_in(&node.url()).await;
+    until("the books are proven", async || metric(&operator, "coinslot_solvent ").await.as_deref() == Some("1")).await;
+    // A row that no program can have written.
+    let broken = "INSERT INTO operations (id, kind, state, account, mint, unit, amount, plan, owner, due_at, created_at, updated_at) \
+         SELECT 'broken', 'payout', 'planned', id, 'https://gone.example', 'acorns', 0, '', 'x', 1, 1, 1 \
+         FROM accounts WHERE kind = 'income' LIMIT 1";
+    write(&node, broken).await;
+    assert_eq!(alarms(&node).await, serde_json::json!([]));
+    let prove = async |operator: &Operator| operator.call("POST", "/admin/api/prove", None).await.0;
+    assert!(prove(&operator).await >= 500);
+    assert_eq!(alarms(&node).await, off);
+    assert_eq!(metric(&operator, "coinslot_solvent ").await.as_deref(), Some("0"));
+    let page = operator.page("/admin").await;
+    assert!(
+        page.contains("the books could not be read, so they are not proven: inconsistent row in operations"),
+        "{page}"
+    );
+    // By itself after a start, where no proof was ever made; and who watches raises the alarm.
+    node.restart().await;
+    until("the job says so", async || alarms(&node).await == off).await;
+    operator = Operator::log_in(&node.url()).await;
+    assert_eq!(metric(&operator, "coinslot_solvent ").await.as_deref(), Some("0"));
+    let raised = "coinslot_alerts{kind=\"books_not_proven\"} ";
+    until("it is raised", async || metric(&operator, raised).await.as_deref() == Some("1")).await;
+    write(&node, "DELETE FROM operations WHERE id = 'broken'").await;
+    assert_eq!((prove(&operator).await, alarms(&node).await), (200, serde_json::json!([])));
+    assert_eq!(metric(&operator, "coinslot_solvent ").await.as_deref(), Some("1"));
     node.finish().await;
 }

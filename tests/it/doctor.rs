@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::announce::NSEC;
+use crate::onion::in_tor;
 use crate::support::answers::until;
 use crate::support::clock::Ahead;
 use crate::support::db::on_postgres;
 use crate::support::mint::TestMint;
 use crate::support::node::TestNode;
+use crate::support::proxy::Proxy;
 use crate::support::relay::{FakeRelay, Manner, RealRelay};
 use crate::support::upstream::Upstream;
 use crate::{process, support};
@@ -91,6 +93,27 @@ async fn a_node_that_is_well_has_nothing_but_its_loopback_address_against_it() {
     let report = look(&settings, Arc::new(SystemClock)).await;
     assert_eq!(lines(&report, "url")[1].1, "another node answers there, with another key");
     assert_eq!(line(&report, "mint").0, Verdict::Fault);
+    node.finish().await;
+}
+
+/// What is in Tor is looked at through Tor, each thing by its own way, and is not called faulty for being there.
+#[tokio::test(flavor = "multi_thread")]
+async fn mints_and_the_address_in_tor_are_looked_at_through_tor() {
+    let (mint, upstream, socks) = (TestMint::start().await, Upstream::start().await, Proxy::socks5().await);
+    let (mint_url, proxy) = (in_tor(&mint.url(), "mint"), format!("socks5h://{}", socks.address));
+    let more = [("NSEC", NSEC), ("CASHU_MINTS", &*mint_url), ("TOR_PROXY_URL", &*proxy)];
+    let node = TestNode::with(&mint, &upstream, &more).await;
+    let mut settings = node.settings().clone();
+    settings.insert("HTTP_URL".to_owned(), in_tor(&node.url(), "node"));
+    let report = look(&settings, Arc::new(SystemClock)).await;
+    assert_eq!(line(&report, "mint"), (Verdict::Good, "answers and conforms; a coin costs 0/1000 sat".to_owned()));
+    assert_eq!(lines(&report, "url")[1], (Verdict::Good, "answers /v1/info".to_owned()), "{report}");
+    assert_eq!(line(&report, "cors").0, Verdict::Good, "{report}");
+    let heard = socks.heard();
+    assert!(heard.iter().any(|one| one.starts_with("strangers name node.onion:")), "{heard:?}");
+    let known =
+        |one: &String| one.starts_with("strangers name node.onion:") || one.starts_with("mints name mint.onion:");
+    assert!(heard.iter().all(known), "{heard:?}");
     node.finish().await;
 }
 

@@ -146,7 +146,13 @@ async fn keys_are_found_and_their_terms_changed() {
     assert!(shown.contains("&#60;b&#62;bob&#39;s&#60;/b&#62; 100%") && !shown.contains("<b>"), "{shown}");
     assert!(shown.contains(r#"value="3.5""#) && shown.contains(r#"value="2999-01-01T00:00:00Z""#), "{shown}");
     assert!(!shown.contains(key.as_str()), "never the key itself");
-    for wrong in [("limit", "much"), ("reset", "hourly"), ("valid_until", "soon"), ("profile", "none such")] {
+    for wrong in [
+        ("limit", "much"),
+        ("reset", "hourly"),
+        ("valid_until", "soon"),
+        ("valid_until", "1900000000"),
+        ("profile", "none such"),
+    ] {
         let mut terms = terms.to_vec();
         terms.retain(|(name, _)| *name != wrong.0);
         terms.push(wrong);
@@ -202,6 +208,33 @@ async fn a_refund_address_is_shown_shortened_and_its_time_can_be_moved() {
         (&info["refund_lnurl"], &info["key_expiry_time"]),
         (&json!("satoshi@example.com"), &json!(32_503_680_000_i64))
     );
+    // Seconds that are meant for ms, or a year that was mistyped, would send all of it away.
+    let over = "That time is over, and the balance would be paid out at once";
+    for wrong in [1_900_000_000, 1_577_836_800_000_i64] {
+        let (status, said) = operator.call("PATCH", &path, Some(json!({ "refund_at_ms": wrong }))).await;
+        assert!(status == 400 && said["detail"].as_str().unwrap().starts_with(over), "{status} {said}");
+    }
+    let page = format!("/admin/keys/{id}");
+    let terms = [("label", ""), ("profile", ""), ("limit", ""), ("reset", ""), ("valid_until", "")];
+    for (refund_at, status) in [("1900000000", 400), ("2020-01-01", 400), ("2999-12-31", 303)] {
+        let fields = [terms.as_slice(), &[("refund_at", refund_at)]].concat();
+        assert_eq!(operator.fill(&page, &page, &fields).await.status(), status, "{refund_at}");
+    }
+    let said = "1900000000 is no time. Times are written like 2026-12-31 or 2026-12-31T12:00:00Z, in UTC.";
+    for (refund_at, code, why) in [("1900000000", 2, said), ("2020-01-01", 1, "give a refund time that lies ahead")] {
+        let refused = coinslot(&node, &["keys", "set", &id, "--refund-at", refund_at]);
+        let complaint = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(code) && complaint.contains(why), "{complaint}");
+    }
+    let one = operator.get(&path).await;
+    assert_eq!(one["key"]["refund_at_ms"], 32_503_593_600_000_i64, "the last that was taken");
+    // What is over already is no hindrance for another term.
+    let store = node.running().exchange().ledger.store();
+    let mut tx = store.begin(coinslot::store::Durability::Full).await.unwrap();
+    sqlx::query("UPDATE key_terms SET expires_at = 1").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let fields = [&terms[1..], &[("label", "bob"), ("refund_at", "1970-01-01T00:00:01Z")]].concat();
+    assert_eq!(operator.fill(&page, &page, &fields).await.status(), 303);
     node.finish().await;
 }
 

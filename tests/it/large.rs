@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
 
-use crate::process::Program;
+use crate::process::{ChildNode, Program};
 use crate::support::answers::until;
 use crate::support::db::TestDb;
 use crate::support::fill::{ADDRESSES, Size, fill, session};
@@ -159,4 +159,31 @@ async fn no_page_reads_a_large_table_from_end_to_end() {
     assert_eq!(found, Vec::<String>::new());
     connection.close().await.unwrap();
     db.remove().await;
+}
+
+/// A key is charged for as many requests as it likes: all of them are written out and found, however far back they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_a_key_was_charged_for_is_found() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let mut node = ChildNode::start(&mint.url(), &upstream, &[]).await;
+    node.stop().await;
+    let store = node.db.open().await;
+    fill(&store, Size { keys: 1, requests: 21_000 }).await;
+    let sql = "SELECT SUBSTR(a.key_hash, 1, 8), COUNT(*) FROM holds h JOIN accounts a ON a.id = h.account \
+         WHERE h.charged > 0 GROUP BY a.key_hash";
+    let row = sqlx::query(sql).fetch_one(store.read()).await.unwrap();
+    let (key, charged): (String, i64) = (row.get(0), row.get(1));
+    store.close().await;
+    drop(store);
+    let found = node.verb(&["requests", "export", "--key", &key, "--json"]).await;
+    assert_eq!(found.code, 0, "{}", found.complained);
+    let ones: Vec<Value> = found.said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let began: Vec<i64> = ones.iter().map(|one| one["began_ms"].as_i64().unwrap()).collect();
+    assert!(began.is_sorted_by(|one, other| one > other), "the newest first, each once");
+    assert_eq!(i64::try_from(ones.len()).unwrap(), charged);
+    let (oldest, to) = (ones.last().unwrap(), (began.last().unwrap() + 1).to_string());
+    let found = node.verb(&["requests", "list", "--key", &key, "--to", &to, "--json"]).await;
+    let found: Value = serde_json::from_str(&found.said).unwrap();
+    assert_eq!(found["requests"], serde_json::json!([oldest]));
+    node.db.remove().await;
 }

@@ -59,11 +59,7 @@ impl Program {
 
     /// Starts, without waiting for anything.
     fn launch(dir: &Path, settings: &BTreeMap<String, String>) -> Self {
-        std::fs::write(dir.join("models.json"), models().to_string()).expect("models.json");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
-        command.env_clear().current_dir(dir).envs(settings);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program starts");
+        let mut child = command(dir, settings).stderr(Stdio::piped()).spawn().expect("the program starts");
         let said = Arc::new(Mutex::new(String::new()));
         let readers =
             vec![read(child.stdout.take().expect("stdout"), &said), read(child.stderr.take().expect("stderr"), &said)];
@@ -125,6 +121,14 @@ impl Program {
         }
         panic!("it does not stop: {}", self.said());
     }
+}
+
+/// The program in this directory, with these settings and nothing of this process's environment.
+fn command(dir: &Path, settings: &BTreeMap<String, String>) -> Command {
+    std::fs::write(dir.join("models.json"), models().to_string()).expect("models.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
+    command.env_clear().current_dir(dir).envs(settings).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
 }
 
 impl Drop for Program {
@@ -301,4 +305,20 @@ impl ChildNode {
     pub async fn balance(&self, key: &str) -> (u64, u64, u64) {
         balance_of(self.get("/v1/wallet/info"), key).await
     }
+}
+
+/// Who started it may be gone: a node that nobody hears any more stops in order, as any other does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_stdout_is_no_reason_to_panic() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let dir = tempfile::tempdir().unwrap();
+    let child = command(dir.path(), &defaults(&mint.url(), &upstream)).stderr(Stdio::null()).spawn().unwrap();
+    // Killed when dropped, whatever happens.
+    let mut program = Program { child, url: String::new(), said: Arc::default(), readers: Vec::new() };
+    let stdout = program.child.stdout.take().unwrap();
+    let listens = tokio::task::spawn_blocking(move || {
+        BufReader::new(stdout).lines().any(|line| line.is_ok_and(|line| line.contains(" listens on ")))
+    });
+    assert!(listens.await.unwrap());
+    program.stop().await;
 }

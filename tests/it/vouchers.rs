@@ -413,7 +413,11 @@ async fn the_command_issues_lists_and_revokes_beside_a_running_node() {
     assert!(!listed.to_string().contains(codes[1]));
     let open = listed["vouchers"].as_array().unwrap().iter().find(|one| one["state"] == "open").unwrap();
     let revoked = coinslot(settings, &["revoke", open["id"].as_str().unwrap()]);
-    assert!(revoked.status.success() && said(&revoked).contains("1 revoked"), "{}", said(&revoked));
+    assert!(
+        revoked.status.success() && said(&revoked).contains("1 revoked; their money is again where it came from"),
+        "{}",
+        said(&revoked)
+    );
     let table = said(&coinslot(settings, &["list"]));
     assert!(table.contains("a fair") && table.contains("revoked") && table.lines().count() == 4, "{table}");
 

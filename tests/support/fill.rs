@@ -52,7 +52,7 @@ pub struct Size {
 }
 
 /// Amounts in msat.
-const CREDIT: i64 = 10_000_000;
+const CREDIT: i64 = 1_000_000_000;
 const CHARGE: i64 = 2_000;
 const HELD: i64 = 21_000;
 /// The requests are spread over so many days.

@@ -173,7 +173,7 @@ async fn change(state: &AdminState, actor: &Actor, id: &str, wanted: &Edit) -> R
     let key = find(state, id).await?;
     state.ledger.edit_key(key.id, wanted).await.map_err(|error| match error {
         EditError::NoSuchKey => no_such_key(),
-        EditError::NoSuchProfile(_) | EditError::NoAddress | EditError::BadLabel => {
+        EditError::NoSuchProfile(_) | EditError::NoAddress | EditError::IsOver | EditError::BadLabel => {
             AdminError::invalid(sentence(&error))
         }
         EditError::Store(error) => error.into(),
@@ -364,8 +364,8 @@ impl EditForm {
     fn read(&self) -> Result<Edit, AdminError> {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let time = |text: &str| {
-            let bad = || AdminError::invalid("Times are written like 2026-12-31 or 2026-12-31T12:00:00Z, in UTC.");
-            given(text).map(|text| format::read_utc_secs(&text).ok_or_else(bad)).transpose()
+            let bad = || AdminError::invalid(format::DATES);
+            given(text).map(|text| format::read_date_secs(&text).ok_or_else(bad)).transpose()
         };
         let limit = given(&self.limit).map(|text| {
             let msat = format::read_sat(&text).and_then(Msat::new);
@@ -499,7 +499,7 @@ pub(super) struct EditCall {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i64>)]
     valid_until_ms: Option<Option<i64>>,
-    /// When its balance is paid to the address that its owner gave.
+    /// When its balance is paid to the address that its owner gave. A new time lies ahead.
     refund_at_ms: Option<i64>,
 }
 

@@ -1,7 +1,7 @@
 //! What the operator must know: alarms, which want something done, and notes.
 
 use super::super::format;
-use crate::audit::Report;
+use crate::audit::{Lack, Report};
 use crate::wallet::recovery::Recovered;
 use crate::wallet::underway::YOUNG_MS;
 
@@ -42,6 +42,11 @@ pub(super) fn judge(last: Option<&Report>, mints: &[String], oldest_ms: Option<i
         None => {}
     }
     findings
+}
+
+/// That nothing is known of the books.
+pub(super) fn lack_line(lack: &Lack) -> String {
+    format!("At {} the books could not be read, so they are not proven: {}", format::utc(lack.at_ms), lack.why)
 }
 
 /// What a recovery came to, and what it could not know.

@@ -36,7 +36,7 @@ use crate::status::sums::repo::{self as sums, By};
 use crate::upstream::Condition;
 use crate::wallet::MintHealth;
 use chart::{Chart, Value};
-use findings::{judge, recovery_lines};
+use findings::{judge, lack_line, recovery_lines};
 
 const PATH: &str = "/admin";
 /// How long a recovery is spoken of.
@@ -160,8 +160,9 @@ async fn view(state: &AdminState, wanted: &Wanted) -> Result<View, AdminError> {
     let (now_ms, store) = (state.now_ms(), state.ledger.store());
     let unfinished = shared::unfinished(store).await?;
     let age_ms = unfinished.oldest_ms.map(|oldest| now_ms.saturating_sub(oldest));
-    let last = state.audit.get();
+    let (last, verdict) = (state.audit.get(), state.audit.verdict());
     let mut found = judge(last.as_deref(), state.wallet.mints(), age_ms);
+    found.alarms.extend(state.audit.lack().iter().map(lack_line));
     found.alarms.extend(state.wallet.astray().await?.iter().map(|(mint, open)| {
         let open = format::count(*open);
         format!("{mint} is not configured, but {open} operations wait for it: list it again in CASHU_MINTS.")
@@ -183,7 +184,8 @@ async fn view(state: &AdminState, wanted: &Wanted) -> Result<View, AdminError> {
         alarms: found.alarms,
         notes: found.notes,
         live: repo::live(store).await?,
-        proof: last.as_deref().map(proof),
+        // Of one that could not be made there are no figures.
+        proof: last.as_deref().map(|last| Proof { verdict: verdict.unwrap_or_else(|| last.verdict()), ..proof(last) }),
         unfinished: unfinished.count,
         unfinished_since_ms: unfinished.oldest_ms,
         last_24_hours: sums::total(store, Span::Hour, (hours_from(now_ms), i64::MAX)).await?,
@@ -314,10 +316,12 @@ async fn render(
     let leaders = |all: &[Leader]| all.iter().map(|one| row(named(&one.name), one.sum)).collect::<Vec<_>>();
     let table =
         |all: &[Point]| all.iter().rev().map(|one| row(&format::utc(one.start_ms), one.sum)).collect::<Vec<_>>();
+    let lack_ms = state.audit.lack().map(|lack| lack.at_ms);
+    let proven_ms = lack_ms.or(view.proof.as_ref().map(|proof| proof.at_ms));
     let html = page(&Page {
         message,
         now: format::utc(view.now_ms),
-        proof_age: view.proof.as_ref().map(|proof| format::age(view.now_ms.saturating_sub(proof.at_ms))),
+        proof_age: proven_ms.map(|at_ms| format::age(view.now_ms.saturating_sub(at_ms))),
         is_proven: view.proof.as_ref().is_some_and(|proof| proof.verdict != Verdict::Faulty),
         oldest: view.unfinished_since_ms.map(|since| format::age(view.now_ms.saturating_sub(since))),
         charts: charts(&view, &frame),

@@ -64,10 +64,11 @@ pub(crate) fn line(one: &Listed) -> String {
     ])
 }
 
-/// The next lines, and where to go on; `None`: there are no more.
-async fn lines(store: &Store, filter: &Filter, skips: bool) -> Result<(String, Option<i64>), StoreError> {
-    let found = list::find(store, filter, Manner { limit: CHUNK, looks: list::PAGE_LOOKS, skips }).await?;
-    Ok((found.rows.into_iter().map(|row| line(&Listed::of(row))).collect(), found.next))
+/// The next lines, and what to look for then; `None`: there are no more.
+async fn lines(store: &Store, filter: Filter, skips: bool) -> Result<(String, Option<Filter>), StoreError> {
+    let mut found = list::find(store, &filter, Manner { limit: CHUNK, looks: list::PAGE_LOOKS, skips }).await?;
+    let rows = std::mem::take(&mut found.rows);
+    Ok((rows.into_iter().map(|row| line(&Listed::of(row))).collect(), found.rest(filter)))
 }
 
 /// What is left to be sent.
@@ -84,14 +85,13 @@ async fn answer(state: &AdminState, said: &Said) -> Result<Response, AdminError>
     state.exchange.traffic.sums().keep(state.ledger.store()).await?;
     let rest = Rest { store: state.ledger.store().clone(), filter, skips, is_first: true };
     let body = stream::try_unfold(Some(rest), async |rest| {
-        let Some(mut rest) = rest else { return Ok::<_, StoreError>(None) };
-        let (mut text, next) = lines(&rest.store, &rest.filter, rest.skips).await?;
+        let Some(rest) = rest else { return Ok::<_, StoreError>(None) };
+        let (mut text, next) = lines(&rest.store, rest.filter, rest.skips).await?;
         if rest.is_first {
             text.insert_str(0, &head());
         }
-        rest.is_first = false;
-        rest.filter.below = next;
-        Ok(Some((Bytes::from(text), next.is_some().then_some(rest))))
+        let (store, skips) = (rest.store, rest.skips);
+        Ok(Some((Bytes::from(text), next.map(|filter| Rest { store, filter, skips, is_first: false }))))
     });
     Ok((csv::headers("requests.csv"), Body::from_stream(body)).into_response())
 }

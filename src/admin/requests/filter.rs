@@ -1,9 +1,12 @@
 //! Which requests are looked for, as the address of the page, the API and the words of the command say it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::AdminError;
+use crate::ledger::AccountId;
 use crate::pages::format;
 use crate::store::ids;
 
@@ -51,7 +54,12 @@ pub(crate) struct Filter {
     pub key: Option<String>,
     /// Go on below this hold.
     pub below: Option<i64>,
+    /// The same along the charges of keys, for who asks for page after page: else each begins at the latest one.
+    pub places: Places,
 }
+
+/// For accounts, the transfer from which on there are charges that were not told; `None`: there are no more.
+pub(crate) type Places = BTreeMap<AccountId, Option<i64>>;
 
 const MOST_CHARS: usize = 200;
 
@@ -86,6 +94,7 @@ impl Said {
             to_ms: time(&self.to)?,
             key,
             below,
+            places: Places::default(),
         })
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::filter::{Filter, Status};
+use super::filter::{Filter, Places, Status};
 use super::repo::{self, Row, Way};
 use crate::clock::HOUR_MS;
 use crate::status::sums;
@@ -20,7 +20,7 @@ const LEAST_LOOKS: i64 = 1_000;
 const HOURS: i64 = 48;
 /// Most keys that a prefix may mean, and charges of each that are looked at for a page.
 const MOST_KEYS: i64 = 20;
-const KEY_LOOKS: i64 = 1_000;
+const KEY_LOOKS: usize = 1_000;
 /// Most charges that are looked at for a page.
 const MOST_CHARGES: usize = 2_000;
 /// Most requests that are listed as running.
@@ -43,6 +43,15 @@ pub(crate) struct Found {
     pub rows: Vec<Row>,
     /// Go on below this hold; `None`: there is no more.
     pub next: Option<i64>,
+    /// And along the charges of keys from there.
+    pub places: Places,
+}
+
+impl Found {
+    /// What to look for next, if there is more.
+    pub(crate) fn rest(self, filter: Filter) -> Option<Filter> {
+        self.next.map(|next| Filter { below: Some(next), places: self.places, ..filter })
+    }
 }
 
 /// The requests that the filter takes, the newest first.
@@ -57,7 +66,7 @@ pub(crate) async fn find(store: &Store, filter: &Filter, manner: Manner) -> Resu
             let mut rows = repo::running(store, MOST_RUNNING).await?;
             rows.retain(|row| row.hold < below && row.hold >= down_to);
             rows.retain(|row| key.as_ref().is_none_or(|key| row.key.starts_with(key.get(..8).unwrap_or(key))));
-            Ok(Found { rows, next: None })
+            Ok(Found { rows, ..Found::default() })
         }
         (Some(key), _) => of_key(store, filter, way, (key, manner.limit)).await,
         (None, _) => along(store, filter, way, manner).await,
@@ -66,14 +75,19 @@ pub(crate) async fn find(store: &Store, filter: &Filter, manner: Manner) -> Resu
 
 /// Along the charges of a key.
 async fn of_key(store: &Store, filter: &Filter, way: Way, (prefix, limit): (&str, i64)) -> Result<Found, StoreError> {
-    let (mut ids, mut floor) = (Vec::new(), None);
+    let (mut ids, mut floor, mut chains) = (Vec::new(), None, Vec::new());
     for key in repo::keys(store, prefix, MOST_KEYS).await? {
-        let some = repo::charges(store, key, way, KEY_LOOKS).await?;
-        if i64::try_from(some.len()).unwrap_or(i64::MAX) >= KEY_LOOKS {
+        let from = match filter.places.get(&key.id) {
+            Some(place) => *place,
+            None => repo::latest_charge(store, key).await?,
+        };
+        let chain = repo::charges(store, key, way, from, KEY_LOOKS).await?;
+        if chain.ids.len() >= KEY_LOOKS {
             // Below it there are more of this key, which come before what is known of the others.
-            floor = floor.max(some.last().copied());
+            floor = floor.max(chain.ids.last().copied());
         }
-        ids.extend(some);
+        ids.extend_from_slice(&chain.ids);
+        chains.push((key.id, chain));
     }
     ids.retain(|id| floor.is_none_or(|floor| *id >= floor));
     ids.sort_unstable_by(|one, other| other.cmp(one));
@@ -83,7 +97,9 @@ async fn of_key(store: &Store, filter: &Filter, way: Way, (prefix, limit): (&str
         floor = ids.last().copied();
     }
     let rows = repo::among(store, filter, &ids).await?;
-    Ok(cut(rows, limit, floor))
+    let found = cut(rows, limit, floor);
+    let place = |next: i64| chains.iter().map(|(key, chain)| (*key, chain.place(next))).collect();
+    Ok(Found { places: found.next.map(place).unwrap_or_default(), ..found })
 }
 
 /// Along all requests.
@@ -96,7 +112,7 @@ async fn along(store: &Store, filter: &Filter, way: Way, manner: Manner) -> Resu
     let (mut way, mut left, mut rows) = (way, manner.looks, Vec::new());
     loop {
         let stretch = if skips { busy(store, (model, upstream), way).await? } else { Some(way) };
-        let Some(stretch) = stretch else { return Ok(Found { rows, next: None }) };
+        let Some(stretch) = stretch else { return Ok(Found { rows, ..Found::default() }) };
         let looks = if takes_all { more } else { LOOKS };
         let found = i64::try_from(rows.len()).unwrap_or(i64::MAX);
         let part = repo::walk(store, filter, stretch, looks, more.saturating_sub(found)).await?;
@@ -135,9 +151,9 @@ fn cut(mut rows: Vec<Row>, limit: i64, rest: Option<i64>) -> Found {
     if rows.len() > limit {
         rows.truncate(limit);
         let next = rows.last().map(|row| row.hold);
-        return Found { rows, next };
+        return Found { rows, next, ..Found::default() };
     }
-    Found { rows, next: rest }
+    Found { rows, next: rest, ..Found::default() }
 }
 
 /// A request, as a list has it. Amounts are msat, times ms since the Unix epoch.

@@ -10,6 +10,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::filter::{Filter, Status};
+use crate::clock::HOUR_MS;
 use crate::ledger::AccountId;
 use crate::store::{Store, StoreError, ids};
 
@@ -207,28 +208,98 @@ pub(super) async fn keys(store: &Store, prefix: &str, limit: i64) -> Result<Vec<
     rows.iter().map(key).collect()
 }
 
-/// Most charges of a key that are looked at.
-const CHAIN: i64 = 20_000;
+/// Charges of a key that are looked at in one statement.
+const STRETCH: i64 = 5_000;
+/// By how much the clocks of those who wrote a chain may differ.
+const SKEW_MS: i64 = HOUR_MS;
+
+/// A charge of a key: its transfer has the id of its hold, below zero.
+struct Link {
+    hold: i64,
+    ended_ms: i64,
+    /// The transfer of the charge before.
+    previous: Option<i64>,
+}
+
+/// What was found along the charges of a key.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    /// Holds, the newest first.
+    pub ids: Vec<i64>,
+    /// Where each stretch of the chain that was looked at begins, and the lowest hold in it.
+    stretches: Vec<(i64, i64)>,
+    /// The transfer that comes behind them.
+    rest: Option<i64>,
+}
+
+impl Chain {
+    /// Where the charges of holds below this one begin: the transfer of the first stretch that has one; `None`: there
+    /// are no more. The chain is in the order in which requests ended, so others may be among them.
+    pub(super) fn place(&self, below: i64) -> Option<i64> {
+        let first = self.stretches.iter().find(|(_, lowest)| *lowest < below);
+        first.map_or(self.rest, |(start, _)| Some(*start))
+    }
+}
+
+/// Where the chain of a key's charges begins: the transfer of the latest one.
+pub(super) async fn latest_charge(store: &Store, key: Key) -> Result<Option<i64>, StoreError> {
+    let row = sqlx::query("SELECT last_charge FROM accounts WHERE id = $1").bind(key.id.get());
+    let row = row.fetch_optional(store.read()).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?.flatten())
+}
 
 /// The latest requests that a key was charged for, with ids like that: at most `limit`, the newest first. Of a key
-/// with children, theirs too.
-pub(super) async fn charges(store: &Store, key: Key, way: Way, limit: i64) -> Result<Vec<i64>, StoreError> {
-    let query = if key.is_child {
-        sqlx::query(
-            "SELECT id FROM holds WHERE spender = $1 AND id < $2 AND id >= $3 AND charged > 0 ORDER BY id DESC LIMIT $4",
-        )
-    } else {
-        // The chain is in the order in which they ended.
-        sqlx::query(
-            "WITH RECURSIVE chain (id, place) AS (\
-             SELECT last_charge, CAST(1 AS BIGINT) FROM accounts WHERE id = $1 UNION ALL \
-             SELECT t.previous, c.place + 1 FROM chain c JOIN transfers t ON t.id = c.id WHERE c.place < $5) \
-             SELECT -id FROM chain WHERE id IS NOT NULL AND -id < $2 AND -id >= $3 ORDER BY -id DESC LIMIT $4",
-        )
-    };
-    let query = query.bind(key.id.get()).bind(way.below).bind(way.down_to).bind(limit);
-    let query = if key.is_child { query } else { query.bind(CHAIN) };
-    query.fetch_all(store.read()).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+/// with children, theirs too. Its chain is gone along from the transfer `from`, as far as it takes.
+pub(super) async fn charges(
+    store: &Store,
+    key: Key,
+    way: Way,
+    from: Option<i64>,
+    limit: usize,
+) -> Result<Chain, StoreError> {
+    let mut chain = Chain { rest: from, ..Chain::default() };
+    if key.is_child {
+        chain.ids = charges_of_child(store, key, way, limit).await?;
+        return Ok(chain);
+    }
+    while let Some(start) = chain.rest {
+        let links = stretch(store, start).await?;
+        chain.rest = links.last().and_then(|last| last.previous);
+        chain.stretches.extend(links.iter().map(|link| link.hold).min().map(|lowest| (start, lowest)));
+        let holds = links.iter().map(|link| link.hold);
+        chain.ids.extend(holds.filter(|hold| *hold < way.below && *hold >= way.down_to));
+        chain.ids.sort_unstable_by(|one, other| other.cmp(one));
+        chain.ids.truncate(limit);
+        let is_full = chain.ids.len() >= limit;
+        let lowest = chain.ids.last().copied().filter(|_| is_full).unwrap_or(way.down_to);
+        // What ended before that began is behind it, and so is all that follows in the chain.
+        let is_behind = |last: &Link| last.ended_ms.saturating_add(SKEW_MS) < ids::made_ms(lowest);
+        if links.last().is_none_or(is_behind) {
+            break;
+        }
+    }
+    Ok(chain)
+}
+
+async fn stretch(store: &Store, from: i64) -> Result<Vec<Link>, StoreError> {
+    let rows = sqlx::query(
+        "WITH RECURSIVE chain (id, ended_at, previous, place) AS (\
+         SELECT id, created_at, previous, CAST(1 AS BIGINT) FROM transfers WHERE id = $1 UNION ALL \
+         SELECT t.id, t.created_at, t.previous, c.place + 1 FROM chain c JOIN transfers t ON t.id = c.previous \
+         WHERE c.place < $2) SELECT -id, ended_at, previous FROM chain ORDER BY place",
+    );
+    let rows = rows.bind(from).bind(STRETCH).fetch_all(store.read()).await?;
+    let link = |row: &AnyRow| Ok(Link { hold: row.try_get(0)?, ended_ms: row.try_get(1)?, previous: row.try_get(2)? });
+    rows.iter().map(link).collect()
+}
+
+async fn charges_of_child(store: &Store, key: Key, way: Way, limit: usize) -> Result<Vec<i64>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id FROM holds WHERE spender = $1 AND id < $2 AND id >= $3 AND charged > 0 ORDER BY id DESC LIMIT $4",
+    );
+    let rows = rows.bind(key.id.get()).bind(way.below).bind(way.down_to);
+    let rows = rows.bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(store.read()).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// Those of these requests that the filter takes, the newest first.
@@ -316,4 +387,18 @@ pub(crate) async fn operations(store: &Store, account: i64, limit: i64) -> Resul
         Ok(Operation { kind, state, fate, mint, amount_msat, at_ms })
     };
     rows.iter().map(operation).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_goes_on_where_something_is_left_of_it() {
+        let chain = Chain { ids: Vec::new(), stretches: vec![(-90, 80), (-79, 30), (-70, 60)], rest: Some(-59) };
+        for (below, place) in [(81, -90), (80, -79), (31, -79), (30, -59)] {
+            assert_eq!(chain.place(below), Some(place), "{below}");
+        }
+        assert_eq!(Chain { rest: None, ..chain }.place(30), None);
+    }
 }

@@ -231,6 +231,9 @@ pub(super) async fn prove(state: &AdminState) -> Result<(), AdminError> {
         most_asked: 0,
     };
     let now = auditor.prove().await?;
+    if let Some(lack) = state.audit.lack() {
+        return Err(unproven(lack.at_ms));
+    }
     let last = state.audit.get();
     let off = [Some(&now), last.as_deref()]
         .into_iter()
@@ -238,11 +241,15 @@ pub(super) async fn prove(state: &AdminState) -> Result<(), AdminError> {
         .find(|report| matches!(report.verdict(), Verdict::Faulty | Verdict::Short));
     match off {
         None => Ok(()),
-        Some(report) => Err(AdminError::conflict(format!(
-            "Nothing was moved: the books were not proven at {}. The overview says what is off.",
-            format::utc(report.at_ms)
-        ))),
+        Some(report) => Err(unproven(report.at_ms)),
     }
+}
+
+fn unproven(at_ms: i64) -> AdminError {
+    let at = format::utc(at_ms);
+    AdminError::conflict(format!(
+        "Nothing was moved: the books were not proven at {at}. The overview says what is off."
+    ))
 }
 
 /// Carries an operation on now. It is what the journal does by itself later: evidence first, nothing twice.

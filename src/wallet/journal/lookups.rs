@@ -108,17 +108,19 @@ pub(in crate::wallet) async fn stuck(connection: &mut AnyConnection, before_ms: 
     rows.iter().map(stuck).collect()
 }
 
-/// The payout of a mint and unit that has ended last, if it failed: its amount.
+/// The payout of a mint and unit to this recipient that has ended last, if it failed: its amount. What the operator
+/// sends elsewhere by hand is seen where that is done, and says nothing of the others.
 pub(in crate::wallet) async fn failed_payout(
     connection: &mut AnyConnection,
     mint: &str,
     unit: MintUnit,
+    recipient: &str,
 ) -> Result<Option<Msat>, StoreError> {
     let row = sqlx::query(
         "SELECT amount, state FROM operations WHERE kind = 'payout' AND mint = $1 AND unit = $2 \
-         AND state IN ('done', 'failed') ORDER BY created_at DESC LIMIT 1",
+         AND recipient = $3 AND state IN ('done', 'failed') ORDER BY created_at DESC LIMIT 1",
     );
-    let row = row.bind(mint).bind(unit.as_str()).fetch_optional(connection).await?;
+    let row = row.bind(mint).bind(unit.as_str()).bind(recipient).fetch_optional(connection).await?;
     let Some(row) = row else { return Ok(None) };
     let has_failed = row.try_get::<String, _>(1)? == State::Failed.as_str();
     let amount = Msat::from_db(row.try_get(0)?)
