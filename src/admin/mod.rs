@@ -117,6 +117,12 @@ impl AdminState {
     fn now_ms(&self) -> i64 {
         self.ledger.clock().now_ms()
     }
+
+    /// Refuses what moves money while none may: before the mints of a node that was restored were asked, above all.
+    fn may_move(&self) -> Result<(), AdminError> {
+        let halted = self.wallet.halted();
+        halted.map_or(Ok(()), |why| Err(AdminError::conflict(format!("No money moves now: {why}."))))
+    }
 }
 
 /// All routes below `/admin`, to be merged into the node's. Of them, the calls are described: the pages are for a
