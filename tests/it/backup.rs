@@ -359,6 +359,37 @@ async fn drop_tables(url: &str) {
     connection.execute(AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).await.unwrap();
 }
 
+/// PostgreSQL: tables that a restore has made before it failed are empty, and in no other try's way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_fails_can_be_tried_again() {
+    use sqlx::{Connection, Executor};
+    if !on_postgres() {
+        return;
+    }
+    let (_mint, chaos, _purse, upstream) = world(MintOptions::default()).await;
+    let mut original = ChildNode::start(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    let name = |name: &str| original.db.dir().join(name).display().to_string();
+    let (good, bad) = (name("good.backup"), name("bad.backup"));
+    assert_eq!(original.verb(&["backup", &good]).await.code, 0);
+    let mut connection = sqlx::PgConnection::connect(&original.db.url().unwrap()).await.unwrap();
+    connection.execute("CREATE TABLE of_somebody_else (id BIGINT PRIMARY KEY)").await.unwrap();
+    connection.close().await.unwrap();
+    assert_eq!(original.verb(&["backup", &bad]).await.code, 0);
+    original.stop().await;
+
+    let copy = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    for _ in 0..2 {
+        let failed = copy.verb(&["restore", &bad]).await;
+        assert!(failed.code == 1 && failed.complained.contains("not those of this program"), "{failed:?}");
+    }
+    let restored = copy.verb(&["restore", &good]).await;
+    assert_eq!(restored.code, 0, "{restored:?}");
+    let twice = copy.verb(&["restore", &good]).await;
+    assert!(twice.code == 1 && twice.complained.contains("nothing is overwritten"), "{twice:?}");
+    original.db.remove().await;
+    copy.db.remove().await;
+}
+
 /// A refund was under way when the backup was made, and the mint had done its part: the copy gives out
 /// the same token, and no other.
 #[tokio::test(flavor = "multi_thread")]
