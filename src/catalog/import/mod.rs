@@ -104,6 +104,8 @@ pub struct Offer {
     pub is_off: bool,
     /// Some upstream takes more for it.
     pub is_below_cost: bool,
+    /// The operator lets it be sold below cost.
+    pub may_be_below_cost: bool,
     /// Some upstream serves it.
     pub is_served: bool,
 }
@@ -405,6 +407,7 @@ impl Importer {
                 source,
                 derived: synced.map(|synced| synced.listed.derived.clone()).unwrap_or_default(),
                 is_off: choice.is_off,
+                may_be_below_cost: choice.below_cost,
                 own_prices: choice.prices,
                 own_names: choice.names,
                 is_below_cost: cost.is_some_and(|cost| card.at_least(&cost) != card),
