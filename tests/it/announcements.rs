@@ -92,3 +92,36 @@ async fn what_is_announced_is_shown_in_its_time_and_does_no_harm() {
     assert!(acts.contains("announcements.set") && acts.contains("announcements.remove"));
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_the_page_allows_is_taken_and_what_is_refused_is_not_lost() {
+    let (_mint, _purse, _upstream, node) = world(10).await;
+    let browser = Browser::log_in(&node).await;
+    let form = csrf(&browser.page_at("/admin/announcements").await);
+    let set = async |fields: &[(&str, &str)]| {
+        let all = [&[("csrf", &*form), ("level", "critical")][..], fields].concat();
+        browser.post("/admin/announcements/set", &all).await
+    };
+    // 4,000 letters as the page counts them, each of nine bytes in a form; a browser ends a line by two.
+    let body = format!("{}\r\n{}", "字".repeat(1_999), "字".repeat(2_000));
+    let done = set(&[("title", "long"), ("body", &body)]).await;
+    assert_eq!(done.status(), 303, "{}", done.text().await.unwrap());
+    let now = said(&node).await;
+    assert_eq!(now[0]["body"], body.replace("\r\n", "\n"));
+
+    // Of a new one, and of one that there is.
+    let id = now[0]["id"].as_str().unwrap();
+    for more in [&[][..], &[("id", id)]] {
+        let typed = [("title", "a <new> title"), ("body", "all that was typed"), ("until", "tomorrow")];
+        let fields = [&typed[..], more].concat();
+        let refused = set(&fields).await;
+        assert_eq!(refused.status(), 400);
+        let page = refused.text().await.unwrap();
+        for field in ["value=\"a &#60;new&#62; title\"", ">all that was typed</textarea>", "value=\"tomorrow\""] {
+            assert_eq!(page.matches(field).count(), 1, "{field}: {page}");
+        }
+        assert!(page.contains("<option value=\"critical\" selected>"), "{page}");
+        assert!(page.contains("<b>long</b>"), "what is announced is as before: {page}");
+    }
+    node.finish().await;
+}
