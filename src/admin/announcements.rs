@@ -18,7 +18,7 @@ use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
 use super::trail::{self, Act};
 use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page};
-use crate::news::{self, Announcement, Level, Text};
+use crate::news::{self, Announcement, Level, PutError, Text};
 
 const PATH: &str = "/admin/announcements";
 
@@ -71,8 +71,12 @@ async fn view(state: &AdminState) -> Result<Vec<View>, AdminError> {
 /// Announces something, or changes what is announced under this id.
 async fn announce(state: &AdminState, actor: &Actor, id: Option<&str>, text: &Text) -> Result<String, AdminError> {
     text.check().map_err(|problem| AdminError::invalid(format!("Not done: {problem}.")))?;
-    let stored = news::put(state.ledger.store(), id, text, state.now_ms()).await?;
-    let id = stored.ok_or_else(|| AdminError::not_found("There is no such announcement."))?;
+    let stored = news::put(state.ledger.store(), id, text, state.now_ms()).await;
+    let id = stored.map_err(|error| match error {
+        PutError::Unknown => AdminError::not_found("There is no such announcement."),
+        PutError::TooMany => AdminError::conflict(format!("Not done: {error}.")),
+        PutError::Store(error) => error.into(),
+    })?;
     let detail = json!({
         "title": text.title, "level": text.level, "from_ms": text.starts_ms, "until_ms": text.ends_ms,
     });
@@ -277,7 +281,7 @@ struct Stored {
 #[utoipa::path(post, path = "/admin/api/announcements", tag = "admin",
     security(("operator" = ["manage"])), request_body = SetCall, responses(
     (status = 200, body = Stored), (status = 400, body = Complaint), (status = 403, body = Complaint),
-    (status = 404, body = Complaint),
+    (status = 404, body = Complaint), (status = 409, body = Complaint),
 ))]
 async fn set_call(
     State(state): State<AdminState>,

@@ -1,5 +1,7 @@
 //! What the operator announces, and that it is text whatever is in it.
 
+use coinslot::news::MOST;
+use coinslot::store::Durability;
 use serde_json::{Value, json};
 
 use crate::bearer::world;
@@ -123,5 +125,30 @@ async fn a_text_that_the_page_allows_is_taken_and_what_is_refused_is_not_lost() 
         assert!(page.contains("<option value=\"critical\" selected>"), "{page}");
         assert!(page.contains("<b>long</b>"), "what is announced is as before: {page}");
     }
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_so_many_at_most() {
+    let (_mint, _purse, _upstream, node) = world(10).await;
+    let mut tx = node.running().exchange().ledger.store().begin(Durability::Full).await.unwrap();
+    for at in 0..MOST - 1 {
+        let row = "INSERT INTO announcements (id, title, body, level, starts_at, created_at, updated_at) \
+                   VALUES ($1, 'old', '', 'info', 1, 1, 1)";
+        sqlx::query(row).bind(format!("{at:04}")).execute(&mut *tx).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let manager = Program::with(&node, "read manage").await;
+    let (status, last) = manager.post("/admin/api/announcements", &json!({ "title": "the last" })).await;
+    assert_eq!(status, 200, "{last}");
+    let (status, refused) = manager.post("/admin/api/announcements", &json!({ "title": "one more" })).await;
+    assert_eq!((status, &refused["code"]), (409, &json!("conflict")), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("there are 500 announcements"), "{refused}");
+    assert_eq!(coinslot(node.settings(), &["announcements", "set", "--title", "one more"]).status.code(), Some(1));
+    // Those there are can be changed, and make room.
+    let changed = json!({ "id": last["id"], "title": "changed" });
+    assert_eq!(manager.post("/admin/api/announcements", &changed).await.0, 200);
+    assert_eq!(manager.post("/admin/api/announcements/remove", &json!({ "id": "0000" })).await.0, 204);
+    assert_eq!(manager.post("/admin/api/announcements", &json!({ "title": "one more" })).await.0, 200);
     node.finish().await;
 }
