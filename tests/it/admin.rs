@@ -731,6 +731,8 @@ async fn vouchers_are_issued_shown_once_and_revoked() {
     assert_eq!(revoke("wrong").await.status, StatusCode::FORBIDDEN);
     assert_eq!(revoke(&csrf).await.status, StatusCode::SEE_OTHER);
     assert_eq!(revoke(&csrf).await.status, StatusCode::CONFLICT);
+    let nothing = house.post("/admin/vouchers/revoke", &session, &[("csrf", &csrf), ("id", "7")]).await;
+    assert!(nothing.status == StatusCode::NOT_FOUND && nothing.text.contains("There is no such voucher."));
     house.step(Duration::from_secs(8 * 24 * 3600));
     let session = house.log_in().await;
     let over = house.get("/admin/vouchers", &session).await;
