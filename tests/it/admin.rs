@@ -733,6 +733,10 @@ async fn vouchers_are_issued_shown_once_and_revoked() {
     assert_eq!(revoke(&csrf).await.status, StatusCode::CONFLICT);
     let nothing = house.post("/admin/vouchers/revoke", &session, &[("csrf", &csrf), ("id", "7")]).await;
     assert!(nothing.status == StatusCode::NOT_FOUND && nothing.text.contains("There is no such voucher."));
+    // What is promised is said as it is now, whenever the books were proven.
+    let overview = house.get("/admin", &session).await.text;
+    let promised = overview.split_once("promised by").unwrap().1.split_once("</dd>").unwrap().0;
+    assert!(promised.contains("10.000"), "{promised}");
     house.step(Duration::from_secs(8 * 24 * 3600));
     let session = house.log_in().await;
     let over = house.get("/admin/vouchers", &session).await;
