@@ -545,16 +545,21 @@ async fn open_prices(
 
 /// The name under which this data directory's node owns holds and operations.
 fn node_id(data_dir: &Path) -> Result<String, StartError> {
+    if let Some(id) = known_id(data_dir)? {
+        return Ok(id);
+    }
+    let (path, id) = (data_dir.join(NODE_ID), hex(&rand::random::<[u8; 8]>()));
+    write_private(&path, &id).map_err(|error| StartError::Io(format!("{}: {error}", path.display())))?;
+    Ok(id)
+}
+
+/// The same, of a node that has started before.
+pub(crate) fn known_id(data_dir: &Path) -> Result<Option<String>, StartError> {
     let path = data_dir.join(NODE_ID);
-    let io = |error: std::io::Error| StartError::Io(format!("{}: {error}", path.display()));
     match std::fs::read_to_string(&path) {
-        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        Ok(id) if !id.trim().is_empty() => Ok(Some(id.trim().to_owned())),
         Ok(_) => Err(StartError::Io(format!("{} is empty", path.display()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let id = hex(&rand::random::<[u8; 8]>());
-            write_private(&path, &id).map_err(io)?;
-            Ok(id)
-        }
-        Err(error) => Err(io(error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StartError::Io(format!("{}: {error}", path.display()))),
     }
 }

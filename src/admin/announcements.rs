@@ -1,7 +1,7 @@
 //! Announcements: what the shop window and `/v1/announcements` say to everybody.
 
 use askama::Template;
-use axum::extract::{Form, State};
+use axum::extract::{DefaultBodyLimit, Form, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -17,20 +17,22 @@ use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
 use super::trail::{self, Act};
-use super::{AdminError, AdminState, format, page};
-use crate::news::{self, Announcement, Level, Text};
+use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page};
+use crate::news::{self, Announcement, Level, PutError, Text};
 
 const PATH: &str = "/admin/announcements";
 
 pub(super) fn pages() -> Router<AdminState> {
+    let set = post(set).layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES));
     Router::new()
         .route(PATH, get(show))
-        .route("/admin/announcements/set", post(set))
+        .route("/admin/announcements/set", set)
         .route("/admin/announcements/remove", post(drop_one))
 }
 
 pub(super) fn api() -> OpenApiRouter<AdminState> {
-    OpenApiRouter::new().routes(routes!(list_call, set_call)).routes(routes!(remove_call))
+    let calls = OpenApiRouter::new().routes(routes!(list_call, set_call)).routes(routes!(remove_call));
+    calls.layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES))
 }
 
 /// An announcement.
@@ -69,8 +71,12 @@ async fn view(state: &AdminState) -> Result<Vec<View>, AdminError> {
 /// Announces something, or changes what is announced under this id.
 async fn announce(state: &AdminState, actor: &Actor, id: Option<&str>, text: &Text) -> Result<String, AdminError> {
     text.check().map_err(|problem| AdminError::invalid(format!("Not done: {problem}.")))?;
-    let stored = news::put(state.ledger.store(), id, text, state.now_ms()).await?;
-    let id = stored.ok_or_else(|| AdminError::not_found("There is no such announcement."))?;
+    let stored = news::put(state.ledger.store(), id, text, state.now_ms()).await;
+    let id = stored.map_err(|error| match error {
+        PutError::Unknown => AdminError::not_found("There is no such announcement."),
+        PutError::TooMany => AdminError::conflict(format!("Not done: {error}.")),
+        PutError::Store(error) => error.into(),
+    })?;
     let detail = json!({
         "title": text.title, "level": text.level, "from_ms": text.starts_ms, "until_ms": text.ends_ms,
     });
@@ -90,17 +96,30 @@ async fn take_down(state: &AdminState, actor: &Actor, id: &str) -> Result<(), Ad
 struct Page {
     frame: Frame,
     message: String,
+    /// Of one that is new.
+    new: Fields,
     rows: Vec<Row>,
 }
 
 struct Row {
     id: String,
     title: String,
-    body: String,
     level: &'static str,
     from: String,
     until: String,
     is_shown: bool,
+    is_open: bool,
+    fields: Fields,
+}
+
+/// What stands in a form: what is announced, or what was refused.
+#[derive(Default)]
+struct Fields {
+    title: String,
+    body: String,
+    level: &'static str,
+    from: String,
+    until: String,
 }
 
 #[derive(Deserialize)]
@@ -126,7 +145,7 @@ struct Remove {
 }
 
 async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
-    render(&state, &session, StatusCode::OK, String::new()).await
+    render(&state, &session, (StatusCode::OK, String::new()), None).await
 }
 
 async fn set(
@@ -140,7 +159,7 @@ async fn set(
         Ok(text) => announce(&state, session.actor(), id, &text).await,
         Err(problem) => Err(AdminError::invalid(problem)),
     };
-    again(&state, &session, outcome.map(drop)).await
+    again(&state, &session, outcome.map(drop), Some(form)).await
 }
 
 async fn drop_one(
@@ -149,7 +168,7 @@ async fn drop_one(
     Form(form): Form<Remove>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    again(&state, &session, take_down(&state, session.actor(), &form.id).await).await
+    again(&state, &session, take_down(&state, session.actor(), &form.id).await, None).await
 }
 
 fn read(form: &SetForm, now_ms: i64) -> Result<Text, String> {
@@ -159,41 +178,60 @@ fn read(form: &SetForm, now_ms: i64) -> Result<Text, String> {
     };
     Ok(Text {
         title: form.title.clone(),
-        body: form.body.clone(),
+        // Browsers end lines in this way, and count an end as one letter.
+        body: form.body.replace("\r\n", "\n"),
         level: Level::parse(&form.level).unwrap_or_default(),
         starts_ms: time(&form.from)?.unwrap_or(now_ms),
         ends_ms: time(&form.until)?,
     })
 }
 
-async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminError>) -> Result<Response, AdminError> {
+/// The page once more. What was refused of a form is in it again.
+async fn again(
+    state: &AdminState,
+    session: &Session,
+    outcome: Result<(), AdminError>,
+    typed: Option<SetForm>,
+) -> Result<Response, AdminError> {
     match outcome {
         Ok(()) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => {
-            let (status, message) = error.told()?;
-            render(state, session, status, message).await
-        }
+        Err(error) => render(state, session, error.told()?, typed).await,
     }
 }
 
 async fn render(
     state: &AdminState,
     session: &Session,
-    status: StatusCode,
-    message: String,
+    (status, message): (StatusCode, String),
+    typed: Option<SetForm>,
 ) -> Result<Response, AdminError> {
-    let row = |one: View| Row {
-        id: one.id,
-        title: one.title,
-        body: one.body,
-        level: one.level,
-        from: format::utc(one.from_ms),
-        until: one.until_ms.map(format::utc).unwrap_or_default(),
-        is_shown: one.is_shown,
-    };
-    let rows = view(state).await?.into_iter().map(row).collect();
-    let html = page(&Page { frame: Frame::of(state, session, PATH), message, rows })?;
+    let mut rows: Vec<Row> = view(state).await?.into_iter().map(row).collect();
+    let mut new = Fields::default();
+    if let Some(typed) = typed {
+        let level = Level::parse(&typed.level).unwrap_or_default().as_str();
+        let SetForm { id, title, body, from, until, .. } = typed;
+        let fields = Fields { title, body, level, from, until };
+        match rows.iter_mut().find(|row| row.id == id) {
+            Some(row) => (row.fields, row.is_open) = (fields, true),
+            None => new = fields,
+        }
+    }
+    let html = page(&Page { frame: Frame::of(state, session, PATH), message, new, rows })?;
     Ok((status, html).into_response())
+}
+
+fn row(one: View) -> Row {
+    let (from, until) = (format::utc(one.from_ms), one.until_ms.map(format::utc).unwrap_or_default());
+    Row {
+        id: one.id,
+        title: one.title.clone(),
+        level: one.level,
+        from: from.clone(),
+        until: until.clone(),
+        is_shown: one.is_shown,
+        is_open: one.is_shown,
+        fields: Fields { title: one.title, body: one.body, level: one.level, from, until },
+    }
 }
 
 /// All announcements, the latest first.
@@ -243,7 +281,7 @@ struct Stored {
 #[utoipa::path(post, path = "/admin/api/announcements", tag = "admin",
     security(("operator" = ["manage"])), request_body = SetCall, responses(
     (status = 200, body = Stored), (status = 400, body = Complaint), (status = 403, body = Complaint),
-    (status = 404, body = Complaint),
+    (status = 404, body = Complaint), (status = 409, body = Complaint),
 ))]
 async fn set_call(
     State(state): State<AdminState>,

@@ -14,7 +14,7 @@ use super::api::{ApiError, is_json};
 use crate::net::BODY_TIMEOUT;
 
 /// The most that any route takes; whose limit is lower refuses by itself.
-const MAX_BYTES: usize = super::wallet::MAX_TOKEN_FORM_BYTES;
+const MAX_BYTES: usize = super::MAX_LONG_FORM_BYTES;
 
 /// A body, of a client that may not be known yet.
 async fn read(body: Body, within: Duration) -> Result<Bytes, AdminError> {

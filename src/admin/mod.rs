@@ -69,6 +69,8 @@ pub use password::{Password, PasswordState, ensure_password};
 
 /// Forms here are a password and a token.
 const MAX_FORM_BYTES: usize = 16 * 1024;
+/// Where it is a token, or a text in a script of which each letter is nine bytes in a form.
+const MAX_LONG_FORM_BYTES: usize = 64 * 1024;
 
 const STYLE: &str = include_str!("../../templates/style.css");
 
@@ -116,6 +118,12 @@ impl AdminState {
 
     fn now_ms(&self) -> i64 {
         self.ledger.clock().now_ms()
+    }
+
+    /// Refuses what moves money while none may: before the mints of a node that was restored were asked, above all.
+    fn may_move(&self) -> Result<(), AdminError> {
+        let halted = self.wallet.halted();
+        halted.map_or(Ok(()), |why| Err(AdminError::conflict(format!("No money moves now: {why}."))))
     }
 }
 

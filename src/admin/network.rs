@@ -12,7 +12,7 @@ use super::session::Session;
 use super::{AdminError, AdminState, format, page};
 use crate::catalog::rivals::{Compared, Comparison, Quote};
 use crate::money::Msat;
-use crate::nostr::directory::{Heard, Listed};
+use crate::nostr::directory::{Health, Heard, Listed};
 use crate::nostr::provider::{Opinion, RECOMMENDATION};
 use crate::nostr::{Announced, Standing, names};
 use crate::tor::{self, Onion};
@@ -42,8 +42,10 @@ struct Page {
     opinions: Vec<OpinionRow>,
     /// Whether others are looked for.
     looks: bool,
-    up: String,
-    answering: String,
+    /// The others, and those of them that answered last.
+    up: usize,
+    answering: usize,
+    /// The first of them.
     providers: Vec<ProviderRow>,
     /// When prices were compared.
     compared: Option<String>,
@@ -96,19 +98,20 @@ struct ProviderRow {
 pub(super) async fn show(State(state): State<AdminState>, session: Session) -> Result<Html<String>, AdminError> {
     let announced = state.network.announcer.announced().await?;
     let mut heard = BTreeMap::new();
-    let (mut opinions, mut providers, mut count) = (Vec::new(), Vec::new(), (0, 0));
+    let (mut opinions, mut others) = (Vec::new(), Vec::new());
     if let Some(directory) = &state.network.directory {
         heard = directory.heard();
         opinions = directory.opinions(&names(&announced.address, &state.network.http_url)).await?;
-        providers = directory.providers(None, MOST).await?;
-        count = directory.count().await?;
+        let own = directory.pubkey();
+        others = directory.providers(None, usize::MAX).await?;
+        others.retain(|listed| listed.provider.pubkey != own);
     }
     let comparison = match &state.network.rivals {
         Some(rivals) => rivals.comparison().await?,
         None => Comparison::default(),
     };
     let named = |address: &String| {
-        let listed = providers.iter().find(|listed: &&Listed| listed.provider.address() == *address);
+        let listed = others.iter().find(|listed: &&Listed| listed.provider.address() == *address);
         listed.map_or_else(|| address.clone(), |listed| listed.provider.endpoint_url.clone())
     };
     let (word, is_listed) = judge(&announced);
@@ -131,9 +134,9 @@ pub(super) async fn show(State(state): State<AdminState>, session: Session) -> R
         address: announced.address,
         opinions: opinions.iter().map(opinion_row).collect(),
         looks: state.network.directory.is_some(),
-        up: format::count(count.0),
-        answering: format::count(count.1),
-        providers: providers.iter().map(provider_row).collect(),
+        up: others.len(),
+        answering: others.iter().filter(|listed| answers(listed).unwrap_or_default()).count(),
+        providers: others.iter().take(MOST).map(provider_row).collect(),
         compared: comparison.at_ms.map(format::utc),
         prices: comparison.models.iter().filter_map(|compared| price_row(compared, named)).take(MOST_PRICES).collect(),
         price_troubles: comparison.troubles.iter().map(|(node, why)| (named(node), why.clone())).collect(),
@@ -210,6 +213,11 @@ fn opinion_row(opinion: &Opinion) -> OpinionRow {
     }
 }
 
+/// Whether a node answered as one does; `None`: nobody has looked yet.
+fn answers(listed: &Listed) -> Option<bool> {
+    listed.health.as_ref().map(Health::is_good)
+}
+
 fn provider_row(listed: &Listed) -> ProviderRow {
     let provider = &listed.provider;
     ProviderRow {
@@ -217,7 +225,7 @@ fn provider_row(listed: &Listed) -> ProviderRow {
         url: provider.endpoint_url.clone(),
         pubkey: provider.pubkey.get(..12).unwrap_or_default().to_owned(),
         version: provider.version.clone(),
-        answers: listed.health.as_ref().map(|health| if health.is_good() { "yes" } else { "no" }),
+        answers: answers(listed).map(|answers| if answers { "yes" } else { "no" }),
         made: format::utc(provider.created_at.saturating_mul(1000)),
     }
 }

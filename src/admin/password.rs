@@ -9,8 +9,8 @@ use argon2::{Argon2, password_hash};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::AdminError;
 use super::throttle::Throttle;
+use super::{AdminError, AdminState};
 use crate::clock::SharedClock;
 use crate::config::Secret;
 use crate::net::Peer;
@@ -56,13 +56,15 @@ pub(super) enum Door {
     Onion,
 }
 
-/// Who says that he asked an onion is believed: a tor daemon's visitors look like anybody else.
-impl<S: Sync> FromRequestParts<S> for Door {
+/// A tor daemon's visitors look like anybody else. So where there is one, who says that he asked an onion is believed;
+/// elsewhere nobody is, and a stranger's `Host` closes no door but the one that he came by.
+impl FromRequestParts<AdminState> for Door {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Infallible> {
         let by_own_onion = matches!(parts.extensions.get::<Peer>(), Some(Peer::Circuit(_)));
-        Ok(if by_own_onion || pages::is_in_tor(&parts.headers) { Self::Onion } else { Self::Near })
+        let by_daemon = state.onion.is_given() && pages::is_in_tor(&parts.headers);
+        Ok(if by_own_onion || by_daemon { Self::Onion } else { Self::Near })
     }
 }
 

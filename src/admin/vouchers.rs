@@ -101,6 +101,7 @@ fn one(voucher: Voucher, now_ms: i64) -> One {
 
 /// Issues a batch. The codes are in the answer, and nowhere else.
 async fn give(state: &AdminState, actor: &Actor, wanted: &Wanted) -> Result<Vec<Issued>, AdminError> {
+    state.may_move()?;
     let detail = json!({
         "count": wanted.count, "msat_each": wanted.amount.get(), "note": wanted.note,
         "expires_ms": wanted.expires_ms, "profile": wanted.profile,
@@ -115,7 +116,13 @@ async fn give(state: &AdminState, actor: &Actor, wanted: &Wanted) -> Result<Vec<
 
 /// Takes one back that is open.
 async fn end(state: &AdminState, actor: &Actor, id: &str) -> Result<(), AdminError> {
-    let number = id.parse().map_err(|_| AdminError::not_found("There is no such voucher."))?;
+    state.may_move()?;
+    let none = || AdminError::not_found("There is no such voucher.");
+    let number: i64 = id.parse().map_err(|_| none())?;
+    let latest = state.ledger.vouchers_before(number.saturating_add(1), 1).await?;
+    if latest.first().is_none_or(|voucher| voucher.id != number) {
+        return Err(none());
+    }
     trail::note(state, actor, Act { action: "vouchers.revoke", subject: id }, &json!({})).await?;
     match state.ledger.revoke_vouchers(Which::Id(number)).await? {
         0 => Err(AdminError::conflict("That voucher has ended already.")),

@@ -35,7 +35,8 @@ struct Contents {
 /// Puts a backup in place of a database that is not there.
 ///
 /// # Errors
-/// When the file does not open, or something is in the way. Then nothing has changed.
+/// When the file does not open, or something is in the way: then nothing has changed. When the database does not take
+/// it: then there may be a secret key, and tables with nothing in them, which are in no other try's way.
 pub async fn restore(config: &Config, key: &Key, from: &Path) -> Result<Restored, BackupError> {
     let data_dir = &config.storage.data_dir;
     let location = Location::of(data_dir, config.storage.database_url.as_ref().map(Secret::expose));

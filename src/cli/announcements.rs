@@ -97,8 +97,8 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
         Act::Set { id, title, body, level, from, until } => {
             let text = Text { title, body, level, starts_ms: from.unwrap_or(now_ms), ends_ms: until };
             text.check()?;
-            let stored = news::put(store, id.as_deref(), &text, now_ms).await.map_err(lost)?;
-            let id = stored.ok_or("there is no such announcement")?;
+            let stored = news::put(store, id.as_deref(), &text, now_ms).await;
+            let id = stored.map_err(|error| error.to_string())?;
             let detail =
                 json!({ "title": text.title, "level": text.level, "from_ms": text.starts_ms, "until_ms": until });
             note(store, "announcements.set", &id, &detail).await?;

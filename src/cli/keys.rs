@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, read_date, with_page};
+use super::{beside, done, may_move, read_date, with_page};
 use crate::admin::trail::{self, CLI, record};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
@@ -19,7 +19,6 @@ use crate::money::Msat;
 use crate::pages::format;
 use crate::store::Store;
 use crate::vault::hex;
-use crate::wallet::recovery;
 
 pub(super) const ARGUMENTS: &str = "list|show|block|unblock|adjust|set …";
 
@@ -142,12 +141,12 @@ fn sats(text: &str) -> Option<Msat> {
 
 async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
     let store = beside(config).await?;
-    let worked = work(&store, act, json).await;
+    let worked = work(config, &store, act, json).await;
     store.close().await;
     worked
 }
 
-async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
+async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<String, String> {
     // No hold is placed here, so its writer never runs.
     let owner = format!("keys-{}", hex(&rand::random::<[u8; 4]>()));
     let (ledger, _writer) = Ledger::open(store.clone(), Arc::new(SystemClock), owner).await.map_err(said)?;
@@ -180,12 +179,7 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
         }
         Act::Adjust { id, way, amount, reason, act } => {
             let key = find(&ledger, id).await?;
-            let mut reader = store.read().acquire().await.map_err(said)?;
-            let due = recovery::due(&mut reader).await.map_err(said)?;
-            drop(reader);
-            if let Some(why) = due {
-                return Err(format!("no money moves before the recovery that is due, because {why}"));
-            }
+            may_move(config, store).await?;
             let act = act.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
             let (reason, actor) = (reason.trim(), CLI);
             if ledger.adjustment(&act).await.map_err(said)?.is_none() {

@@ -41,9 +41,10 @@ use crate::net::way::Ways;
 use crate::node;
 use crate::nostr::Identity;
 use crate::pages::format;
-use crate::store::{Reader, Store};
+use crate::store::{Lineage, Reader, Store};
 use crate::tor::Tor;
 use crate::vault::Vault;
+use crate::wallet::recovery;
 
 /// What can be asked for.
 struct Verb {
@@ -212,6 +213,25 @@ fn read_date(text: &str) -> Option<i64> {
 async fn beside(config: &Config) -> Result<Store, String> {
     let url = config.storage.database_url.as_ref().map(Secret::expose);
     Store::open_beside(&config.storage.data_dir, url).await.map_err(|error| error.to_string())
+}
+
+/// Refuses what moves money while a recovery is due: one that a node has begun, or that the next start would find due,
+/// because the database was put back. What it says is there may have been paid out since.
+async fn may_move(config: &Config, store: &Store) -> Result<(), String> {
+    let mut reader = store.read().acquire().await.map_err(|error| error.to_string())?;
+    let begun = recovery::due(&mut reader).await.map_err(|error| error.to_string())?;
+    drop(reader);
+    if let Some(why) = begun {
+        return Err(not_before_recovery(&why));
+    }
+    let data_dir = &config.storage.data_dir;
+    let id = node::known_id(data_dir).map_err(|error| error.to_string())?.unwrap_or_default();
+    let ahead = Lineage::objection(store, data_dir, &id).await.map_err(|error| error.to_string())?;
+    ahead.map_or(Ok(()), |why| Err(not_before_recovery(why)))
+}
+
+fn not_before_recovery(why: &str) -> String {
+    format!("no money moves before the recovery that is due, because {why}; the node does it when it starts")
 }
 
 /// Ways out through Tor for a verb, as long as the guard is kept. Nothing is asked for before it is needed.

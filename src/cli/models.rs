@@ -265,6 +265,7 @@ fn offer_json(offer: &Offer) -> Value {
         "listed": offer.model.enabled && offer.model.visible,
         "served": offer.is_served,
         "below_cost": offer.is_below_cost,
+        "below_cost_allowed": offer.may_be_below_cost,
         "derived_prices": offer.derived,
         "pricing": offer.card.texts(),
         "own_prices": offer.own_prices.texts(),
@@ -336,6 +337,7 @@ fn table(offers: &[Offer]) -> String {
             (!offer.own_prices.is_empty(), "your prices"),
             (!offer.derived.is_empty(), "cache price derived"),
             (offer.is_below_cost, "below cost"),
+            (offer.may_be_below_cost, "below cost allowed"),
             (!offer.is_served, "no upstream has it"),
         ];
         let notes: Vec<&str> = notes.into_iter().filter_map(|(is_so, note)| is_so.then_some(note)).collect();

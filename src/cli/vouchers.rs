@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, note as note_act, vault, with_page};
+use super::{beside, done, may_move, note as note_act, vault, with_page};
 use crate::clock::{Clock, HOUR_MS, SystemClock};
 use crate::config::Config;
 use crate::ledger::Ledger;
@@ -127,6 +127,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
     match act {
         Act::Create { sats, count, hours, note, profile, funds } => {
             let vault = vault(config, store).await?;
+            may_move(config, store).await?;
             let span_ms = hours.map(|hours| hours.saturating_mul(HOUR_MS));
             let wanted = Wanted {
                 batch: uuid::Uuid::new_v4().to_string(),
@@ -155,10 +156,12 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
             })
         }
         Act::RevokeId(id) => {
+            may_move(config, store).await?;
             note_act(store, "vouchers.revoke", &id.to_string(), &json!({})).await?;
             revoked(ledger.revoke_vouchers(Which::Id(id)).await.map_err(said)?, json)
         }
         Act::RevokeNote(note) => {
+            may_move(config, store).await?;
             note_act(store, "vouchers.revoke", "", &json!({ "note": note })).await?;
             revoked(ledger.revoke_vouchers(Which::Note(&note)).await.map_err(said)?, json)
         }

@@ -5,7 +5,6 @@ use axum::extract::State;
 use serde_json::{Map, Value, json};
 
 use super::{Node, shapes};
-use crate::catalog::route::Buyer;
 
 /// `GET /v1/info`
 #[utoipa::path(get, path = "/v1/info", tag = "node", summary = "What this node is", responses((status = 200, body = shapes::Info)), security(()))]
@@ -17,9 +16,8 @@ pub async fn info(State(node): State<Node>) -> Json<Value> {
 /// first release used.
 pub async fn root(State(node): State<Node>) -> Json<Value> {
     let mut about = about(&node);
-    let listing = node.exchange.market.listing(Buyer::anybody(&node.exchange.pool));
     about.insert("mint".into(), json!(node.exchange.till.wallet().mints().first()));
-    about.insert("models".into(), listing.get("data").cloned().unwrap_or_else(|| json!([])));
+    about.insert("models".into(), node.price_list().get("data").cloned().unwrap_or_else(|| json!([])));
     about.insert("status".into(), json!("running"));
     about.insert("ui".into(), json!("not available"));
     Json(Value::Object(about))

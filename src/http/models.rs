@@ -40,7 +40,7 @@ struct Made {
     at_ms: i64,
     tariffs: Arc<Tariffs>,
     pricing: Arc<Pricing>,
-    value: Value,
+    value: Arc<Value>,
     openai: Page,
     anthropic: Page,
     gemini: Page,
@@ -85,13 +85,20 @@ impl Listing {
             openai: Page::of(&value),
             anthropic: Page::of(&anthropic_list(&value)),
             gemini: Page::of(&json!({ "models": entries(&value, gemini) })),
-            value,
+            value: Arc::new(value),
         });
         if made.len() >= REMEMBERED {
             made.clear();
         }
         made.insert(name, Arc::clone(&listing));
         listing
+    }
+}
+
+impl Node {
+    /// `/v1/models` for whoever has no key, as it was made last: anybody may ask for pages of it as often as they like.
+    pub(crate) fn price_list(&self) -> Arc<Value> {
+        Arc::clone(&self.listing.get(self, None).value)
     }
 }
 

@@ -44,6 +44,17 @@ impl Level {
     }
 }
 
+/// Why an announcement was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    #[error("there is no such announcement")]
+    Unknown,
+    #[error("there are {MOST} announcements, which is the most; remove one first")]
+    TooMany,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// What is announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
@@ -109,18 +120,21 @@ pub async fn all(store: &Store) -> Result<Vec<Announcement>, StoreError> {
     repo::all(store, MOST).await
 }
 
-/// Stores one: a new one, or that of this id with another text. Returns the id; `None`: there is no such one.
+/// Stores one: a new one, or that of this id with another text. Returns the id.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn put(store: &Store, id: Option<&str>, text: &Text, now_ms: i64) -> Result<Option<String>, StoreError> {
+/// When there is no such one, or no room for another, or the database does not answer.
+pub async fn put(store: &Store, id: Option<&str>, text: &Text, now_ms: i64) -> Result<String, PutError> {
     match id {
         None => {
             let id = Uuid::now_v7().to_string();
-            repo::insert(store, &id, text, now_ms).await?;
-            Ok(Some(id))
+            let is_stored = repo::insert(store, &id, text, now_ms, MOST).await?;
+            is_stored.then_some(id).ok_or(PutError::TooMany)
         }
-        Some(id) => Ok(repo::update(store, id, text, now_ms).await?.then(|| id.to_owned())),
+        Some(id) => {
+            let is_stored = repo::update(store, id, text, now_ms).await?;
+            is_stored.then(|| id.to_owned()).ok_or(PutError::Unknown)
+        }
     }
 }
 

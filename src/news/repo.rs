@@ -30,8 +30,13 @@ pub(super) async fn all(store: &Store, limit: i64) -> Result<Vec<Announcement>, 
     rows.iter().map(read).collect()
 }
 
-pub(super) async fn insert(store: &Store, id: &str, text: &Text, now_ms: i64) -> Result<(), StoreError> {
+/// Stores a new one, if there are fewer than `most`. Returns whether it is stored.
+pub(super) async fn insert(store: &Store, id: &str, text: &Text, now_ms: i64, most: i64) -> Result<bool, StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
+    let there: i64 = sqlx::query("SELECT COUNT(*) FROM announcements").fetch_one(&mut *tx).await?.try_get(0)?;
+    if there >= most {
+        return Ok(false);
+    }
     sqlx::query(
         "INSERT INTO announcements (id, title, body, level, starts_at, ends_at, created_at, updated_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -46,7 +51,8 @@ pub(super) async fn insert(store: &Store, id: &str, text: &Text, now_ms: i64) ->
     .bind(now_ms)
     .execute(&mut *tx)
     .await?;
-    tx.commit().await
+    tx.commit().await?;
+    Ok(true)
 }
 
 pub(super) async fn update(store: &Store, id: &str, text: &Text, now_ms: i64) -> Result<bool, StoreError> {

@@ -16,6 +16,8 @@ use super::{Durability, Location, Reader, Store, StoreError, Tx, open};
 
 /// Rows that are inserted by one statement.
 const ROWS: usize = 200;
+/// Tables that are not empty when they were just made: the versions of the schema, cdk's too, and where a count begins.
+const NEVER_EMPTY: [&str; 3] = ["schema_version", "migrations", "price_revision"];
 
 /// Writes the database to a new file that only its owner can read.
 ///
@@ -112,7 +114,8 @@ async fn insert(tx: &mut Tx, table: &str, rows: &mut Vec<String>) -> Result<(), 
     Ok(())
 }
 
-/// Refuses a place where there is a database already.
+/// Refuses a place where there is a database already. On PostgreSQL, tables that were made for a dump which was not
+/// loaded then are none: nothing is in them.
 ///
 /// # Errors
 /// When there is one, or it cannot be told.
@@ -130,14 +133,30 @@ pub async fn check_vacant(location: &Location) -> Result<(), StoreError> {
         Location::Postgres(url) => {
             sqlx::any::install_default_drivers();
             let pool = open::postgres_pool(url, 1, "on").await?;
-            let there = tables(&mut *pool.acquire().await?).await?;
+            let vacant = is_vacant(&mut *pool.acquire().await?).await;
             pool.close().await;
-            if there.is_empty() {
+            if vacant? {
                 return Ok(());
             }
             Err(StoreError::Io("DATABASE_URL leads to a database with tables in it; nothing is overwritten".to_owned()))
         }
     }
+}
+
+/// Whether there are no tables, or only ours, as they were made.
+async fn is_vacant(connection: &mut AnyConnection) -> Result<bool, StoreError> {
+    let there = tables(connection).await?;
+    if there.is_empty() || !there.iter().any(|table| table == "schema_version") {
+        return Ok(there.is_empty());
+    }
+    for table in there.iter().filter(|table| !NEVER_EMPTY.contains(&table.as_str())) {
+        let Ok(table) = quoted(table) else { return Ok(false) };
+        let sql = format!("SELECT 1 FROM {table} LIMIT 1");
+        if sqlx::query(AssertSqlSafe(sql)).fetch_optional(&mut *connection).await?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Puts a SQLite file where none is, in one step.

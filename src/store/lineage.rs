@@ -113,6 +113,26 @@ impl Sight {
     }
 }
 
+impl Sight {
+    async fn take(
+        connection: &mut AnyConnection,
+        file: Option<Mark>,
+        node: &str,
+        dead_before_ms: i64,
+        shared: bool,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            row: find(connection, node).await?,
+            known: count(connection, "SELECT COUNT(*) FROM lineage").await? > 0,
+            blank: count(connection, "SELECT COUNT(*) FROM operations").await? == 0
+                && count(connection, "SELECT COUNT(*) FROM transfers").await? == 0,
+            peers: peers(connection, node, dead_before_ms).await?,
+            shared,
+            file,
+        })
+    }
+}
+
 impl Place {
     fn follows(&self, file: &Mark) -> bool {
         let is_next = file.epoch.checked_add(1) == Some(self.mark.epoch) && self.previous == file.stamp;
@@ -131,6 +151,19 @@ impl Lineage {
         write(&path, &Mark { epoch, stamp: RESTORED.to_owned() })
     }
 
+    /// Compares the two as [`Lineage::open`] does, and leaves them as they are: why the next start would find that a
+    /// recovery is due. A data directory that has seen no database, such as that of another machine's shell, says nothing.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the file cannot be read.
+    pub async fn objection(store: &Store, data_dir: &Path, node: &str) -> Result<Option<&'static str>, StoreError> {
+        // The file first: beside a running node the database may be one step ahead of it, never behind.
+        let Some(file) = read(&data_dir.join(FILE))? else { return Ok(None) };
+        let mut reader = store.read().acquire().await?;
+        let sight = Sight::take(&mut reader, Some(file), node, i64::MAX, store.is_shared()).await?;
+        Ok(sight.objection())
+    }
+
     /// Compares the two, and goes one step on. When the database is not the one it should be, that is
     /// written into it before anything else is done: a recovery is due, for the reason returned.
     ///
@@ -146,15 +179,7 @@ impl Lineage {
         let path = data_dir.join(FILE);
         let file = read(&path)?;
         let mut tx = store.begin(Durability::Full).await?;
-        let sight = Sight {
-            row: find(&mut tx, node).await?,
-            known: count(&mut tx, "SELECT COUNT(*) FROM lineage").await? > 0,
-            blank: count(&mut tx, "SELECT COUNT(*) FROM operations").await? == 0
-                && count(&mut tx, "SELECT COUNT(*) FROM transfers").await? == 0,
-            peers: peers(&mut tx, node, dead_before_ms).await?,
-            shared: store.is_shared(),
-            file,
-        };
+        let sight = Sight::take(&mut tx, file, node, dead_before_ms, store.is_shared()).await?;
         let objection = sight.objection();
         let before = match (&sight.file, &sight.row) {
             (file, Some(row)) if objection.is_none() => {

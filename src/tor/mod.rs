@@ -81,6 +81,12 @@ impl Onion {
         if self.given.is_empty() { self.own.borrow().url.clone() } else { self.given.clone() }
     }
 
+    /// Whether the operator says that a tor daemon beside the node brings visitors.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        !self.given.is_empty()
+    }
+
     /// The node's own address, told or not.
     #[must_use]
     pub fn own_url(&self) -> String {

@@ -95,6 +95,17 @@ impl House {
     }
 
     async fn build(configured: Option<&str>, name: &str, relays: &[String], npubs: &[&str]) -> Self {
+        Self::build_in_tor(configured, name, relays, npubs, "").await
+    }
+
+    /// A tor daemon brings visitors of this address; empty: there is none.
+    async fn build_in_tor(
+        configured: Option<&str>,
+        name: &str,
+        relays: &[String],
+        npubs: &[&str],
+        onion: &str,
+    ) -> Self {
         net::install_crypto();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), None, false).await.unwrap();
@@ -175,7 +186,7 @@ impl House {
             npubs: npubs.iter().map(|npub| (*npub).to_owned()).collect(),
             origins: [format!("https://{FAR}")].into(),
             audit: coinslot::audit::Latest::default(),
-            onion: coinslot::tor::Onion::given(""),
+            onion: coinslot::tor::Onion::given(onion),
         };
         Self { app: router(state).into_router(), clock, ledger, network, _tasks: tasks, _dir: dir }
     }
@@ -378,8 +389,8 @@ async fn cookies_insist_on_https_but_on_this_machine_and_in_tor() {
 /// Where there is no HTTPS, a cookie that insists on it never comes back.
 #[tokio::test]
 async fn in_tor_cookies_are_plain_and_strangers_who_guess_delay_only_who_comes_that_way() {
-    let house = House::open(Some(PASSWORD), "a node").await;
     let onion = "abcdef.onion";
+    let house = House::build_in_tor(Some(PASSWORD), "a node", &[], &[], &format!("http://{onion}")).await;
     let wrong = house.try_password_at(onion, "wrong").await;
     assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
     assert!(wrong.set_cookie("coinslot_login").unwrap().ends_with("Max-Age=3600"));
@@ -397,6 +408,13 @@ async fn in_tor_cookies_are_plain_and_strangers_who_guess_delay_only_who_comes_t
     let out = house.post_at(onion, &format!("http://{onion}"), "/admin/logout", &cookie, &form).await;
     assert!(out.set_cookie("coinslot_session").unwrap().ends_with("Max-Age=0"));
     house.assert_logged_out(&cookie).await;
+
+    // Where no daemon brings anybody, who names an onion came by the usual door.
+    let house = House::usual().await;
+    assert_eq!(house.try_password_at(onion, "wrong").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(house.try_password(PASSWORD).await.status, StatusCode::TOO_MANY_REQUESTS);
+    house.step(Duration::from_secs(1));
+    assert_eq!(house.try_password(PASSWORD).await.location(), "/admin");
 }
 
 #[tokio::test]
@@ -731,6 +749,12 @@ async fn vouchers_are_issued_shown_once_and_revoked() {
     assert_eq!(revoke("wrong").await.status, StatusCode::FORBIDDEN);
     assert_eq!(revoke(&csrf).await.status, StatusCode::SEE_OTHER);
     assert_eq!(revoke(&csrf).await.status, StatusCode::CONFLICT);
+    let nothing = house.post("/admin/vouchers/revoke", &session, &[("csrf", &csrf), ("id", "7")]).await;
+    assert!(nothing.status == StatusCode::NOT_FOUND && nothing.text.contains("There is no such voucher."));
+    // What is promised is said as it is now, whenever the books were proven.
+    let overview = house.get("/admin", &session).await.text;
+    let promised = overview.split_once("promised by").unwrap().1.split_once("</dd>").unwrap().0;
+    assert!(promised.contains("10.000"), "{promised}");
     house.step(Duration::from_secs(8 * 24 * 3600));
     let session = house.log_in().await;
     let over = house.get("/admin/vouchers", &session).await;

@@ -1,5 +1,7 @@
 //! What the operator announces, and that it is text whatever is in it.
 
+use coinslot::news::MOST;
+use coinslot::store::Durability;
 use serde_json::{Value, json};
 
 use crate::bearer::world;
@@ -90,5 +92,63 @@ async fn what_is_announced_is_shown_in_its_time_and_does_no_harm() {
     assert_eq!(reader.post("/admin/api/announcements", &json!({ "title": "a" })).await.0, 403);
     let acts = manager.get("/admin/api/trail?limit=500").await.to_string();
     assert!(acts.contains("announcements.set") && acts.contains("announcements.remove"));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_the_page_allows_is_taken_and_what_is_refused_is_not_lost() {
+    let (_mint, _purse, _upstream, node) = world(10).await;
+    let browser = Browser::log_in(&node).await;
+    let form = csrf(&browser.page_at("/admin/announcements").await);
+    let set = async |fields: &[(&str, &str)]| {
+        let all = [&[("csrf", &*form), ("level", "critical")][..], fields].concat();
+        browser.post("/admin/announcements/set", &all).await
+    };
+    // 4,000 letters as the page counts them, each of nine bytes in a form; a browser ends a line by two.
+    let body = format!("{}\r\n{}", "字".repeat(1_999), "字".repeat(2_000));
+    let done = set(&[("title", "long"), ("body", &body)]).await;
+    assert_eq!(done.status(), 303, "{}", done.text().await.unwrap());
+    let now = said(&node).await;
+    assert_eq!(now[0]["body"], body.replace("\r\n", "\n"));
+
+    // Of a new one, and of one that there is.
+    let id = now[0]["id"].as_str().unwrap();
+    for more in [&[][..], &[("id", id)]] {
+        let typed = [("title", "a <new> title"), ("body", "all that was typed"), ("until", "tomorrow")];
+        let fields = [&typed[..], more].concat();
+        let refused = set(&fields).await;
+        assert_eq!(refused.status(), 400);
+        let page = refused.text().await.unwrap();
+        for field in ["value=\"a &#60;new&#62; title\"", ">all that was typed</textarea>", "value=\"tomorrow\""] {
+            assert_eq!(page.matches(field).count(), 1, "{field}: {page}");
+        }
+        assert!(page.contains("<option value=\"critical\" selected>"), "{page}");
+        assert!(page.contains("<b>long</b>"), "what is announced is as before: {page}");
+    }
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_so_many_at_most() {
+    let (_mint, _purse, _upstream, node) = world(10).await;
+    let mut tx = node.running().exchange().ledger.store().begin(Durability::Full).await.unwrap();
+    for at in 0..MOST - 1 {
+        let row = "INSERT INTO announcements (id, title, body, level, starts_at, created_at, updated_at) \
+                   VALUES ($1, 'old', '', 'info', 1, 1, 1)";
+        sqlx::query(row).bind(format!("{at:04}")).execute(&mut *tx).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let manager = Program::with(&node, "read manage").await;
+    let (status, last) = manager.post("/admin/api/announcements", &json!({ "title": "the last" })).await;
+    assert_eq!(status, 200, "{last}");
+    let (status, refused) = manager.post("/admin/api/announcements", &json!({ "title": "one more" })).await;
+    assert_eq!((status, &refused["code"]), (409, &json!("conflict")), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("there are 500 announcements"), "{refused}");
+    assert_eq!(coinslot(node.settings(), &["announcements", "set", "--title", "one more"]).status.code(), Some(1));
+    // Those there are can be changed, and make room.
+    let changed = json!({ "id": last["id"], "title": "changed" });
+    assert_eq!(manager.post("/admin/api/announcements", &changed).await.0, 200);
+    assert_eq!(manager.post("/admin/api/announcements/remove", &json!({ "id": "0000" })).await.0, 204);
+    assert_eq!(manager.post("/admin/api/announcements", &json!({ "title": "one more" })).await.0, 200);
     node.finish().await;
 }

@@ -204,6 +204,7 @@ async fn what_came_after_the_backup_is_found_and_owed() {
     original.kill();
     let mut copy = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
     assert_eq!(copy.verb(&["restore", &name]).await.code, 0);
+    no_verb_moves_money(&copy, "it was restored from a backup").await;
     copy.restart().await;
     recovered(&copy).await;
     let audit = copy.verb(&["audit", "--json"]).await;
@@ -218,6 +219,23 @@ async fn what_came_after_the_backup_is_found_and_owed() {
     copy.db.books().await;
     original.db.remove().await;
     copy.db.remove().await;
+}
+
+/// What the database says was earned may have been paid out since, for all that the commands know.
+async fn no_verb_moves_money(node: &ChildNode, why: &str) {
+    let keys: Value = serde_json::from_str(&node.verb(&["keys", "list", "--json"]).await.said).unwrap();
+    let id = keys["keys"][0]["id"].as_str().unwrap();
+    let verbs: [&[&str]; 4] = [
+        &["vouchers", "create", "--sats", "1"],
+        &["vouchers", "revoke", "--note", "fair"],
+        &["keys", "adjust", id, "--sats", "1", "--reason", "sorry"],
+        &["keys", "adjust", id, "--sats", "1", "--reason", "sorry", "--write-off"],
+    ];
+    for words in verbs {
+        let refused = node.verb(words).await;
+        let said = format!("no money moves before the recovery that is due, because {why}");
+        assert!(refused.code == 1 && refused.complained.contains(&said), "{words:?}: {refused:?}");
+    }
 }
 
 /// The operator gives what was found to clients who can show that it was theirs: no more than was found,
@@ -280,6 +298,8 @@ async fn yesterday_s_database_is_recognised() {
         }
         std::fs::copy(&path, &database).unwrap();
     }
+    let why = if on_postgres() { "it was restored from a backup" } else { "the database is older than what" };
+    no_verb_moves_money(&node, why).await;
     // While the mint cannot be asked, nothing is paid, and what is known can be read.
     chaos.set("", Mode::Cut);
     node.restart().await;
@@ -304,6 +324,7 @@ async fn yesterday_s_database_is_recognised() {
     assert_eq!(node.balance(&early).await.0, 298_000);
     let why = reasons(&node).await;
     assert!(why.contains("restored from a copy"), "{why}");
+    no_verb_moves_money(&node, "").await;
     // Killed in the middle of it, it is still due.
     node.kill();
     node.restart().await;
@@ -336,6 +357,37 @@ async fn drop_tables(url: &str) {
     let schema: String = sqlx::query("SELECT current_schema()::text").fetch_one(&mut connection).await.unwrap().get(0);
     connection.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
     connection.execute(AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).await.unwrap();
+}
+
+/// PostgreSQL: tables that a restore has made before it failed are empty, and in no other try's way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_fails_can_be_tried_again() {
+    use sqlx::{Connection, Executor};
+    if !on_postgres() {
+        return;
+    }
+    let (_mint, chaos, _purse, upstream) = world(MintOptions::default()).await;
+    let mut original = ChildNode::start(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    let name = |name: &str| original.db.dir().join(name).display().to_string();
+    let (good, bad) = (name("good.backup"), name("bad.backup"));
+    assert_eq!(original.verb(&["backup", &good]).await.code, 0);
+    let mut connection = sqlx::PgConnection::connect(&original.db.url().unwrap()).await.unwrap();
+    connection.execute("CREATE TABLE of_somebody_else (id BIGINT PRIMARY KEY)").await.unwrap();
+    connection.close().await.unwrap();
+    assert_eq!(original.verb(&["backup", &bad]).await.code, 0);
+    original.stop().await;
+
+    let copy = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    for _ in 0..2 {
+        let failed = copy.verb(&["restore", &bad]).await;
+        assert!(failed.code == 1 && failed.complained.contains("not those of this program"), "{failed:?}");
+    }
+    let restored = copy.verb(&["restore", &good]).await;
+    assert_eq!(restored.code, 0, "{restored:?}");
+    let twice = copy.verb(&["restore", &good]).await;
+    assert!(twice.code == 1 && twice.complained.contains("nothing is overwritten"), "{twice:?}");
+    original.db.remove().await;
+    copy.db.remove().await;
 }
 
 /// A refund was under way when the backup was made, and the mint had done its part: the copy gives out

@@ -454,10 +454,36 @@ async fn nothing_is_sold_below_what_an_upstream_takes_unless_the_operator_says_s
 
     // Where the upstream becomes cheaper, nobody sells cheaper without having been asked; where it becomes
     // dearer, at once.
-    world.server.list("/v1/models", &[("new/one", "0.000001", "0.00003"), ("own/one", "0.00001", "0.00002")]);
+    let dear = (MODEL, "0.00002", "0.00002");
+    let own = ("own/one", "0.00001", "0.00002");
+    world.server.list("/v1/models", &[("new/one", "0.000001", "0.00003"), own, dear]);
     world.told(&["sync"]);
     world.costs("new/one", "0.000022", "0.000033").await;
     assert_eq!(world.waiting(), [pair("new/one", "lower")]);
+
+    // The operator's browser names the change that it shows, which is one at cost.
+    let browser = Browser::log_in(&world.node).await;
+    let decide = async |id: &str, verdict: &str| {
+        let page = browser.page().await;
+        let digest = if page.contains("name=\"digest\"") { field(&page, "digest") } else { String::new() };
+        let form = [("csrf", csrf(&page)), ("id", id.to_owned()), ("digest", digest), ("verdict", verdict.to_owned())];
+        let form = form.each_ref().map(|(name, text)| (*name, text.as_str()));
+        browser.post("/admin/models/decide", &form).await.status().as_u16()
+    };
+    // What is below cost by the operator's own list needs no permission, so there is none to take back.
+    let button = |id: &str| format!("aria-label=\"Sell {id} at cost\"");
+    let page = browser.page().await;
+    assert!(page.contains("below cost") && !page.contains(&button(MODEL)) && !page.contains(&button("new/one")));
+    assert_eq!(decide("new/one", "apply_below_cost").await, 303);
+    world.costs("new/one", "0.00001", "0.00002").await;
+    // It goes on being allowed, whether it is below cost at the moment or not.
+    world.server.list("/v1/models", &[("new/one", "0.000001", "0.000001"), own, dear]);
+    world.told(&["sync"]);
+    let page = browser.page().await;
+    assert!(page.contains("below cost allowed") && page.contains(&button("new/one")), "{page}");
+    assert_eq!(decide("new/one", "at_cost").await, 303);
+    let page = browser.page().await;
+    assert!(!page.contains("below cost allowed") && !page.contains(&button("new/one")), "{page}");
     world.finish().await;
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use coinslot::catalog::import::Switch;
 use coinslot::clock::Clock;
 use coinslot::ledger::vouchers::Funds;
 use coinslot::money::Msat;
@@ -434,6 +435,29 @@ async fn night_prices_are_those_of_the_moment_of_admission() {
         assert!(page.contains("toy/echo*: 0.75 times the price every day from 22:00 to 06:00 UTC."), "{page}");
         assert!(page.contains("It is such an hour now"), "{page}");
     }
+    world.node.finish().await;
+}
+
+/// Anybody may ask for these pages: however often, the list is made once a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_and_documents_show_the_list_as_it_was_made_last() {
+    let world = World::with(&[]).await;
+    // The price list, the first page as JSON and in a browser, and a document with a model in it.
+    let shown = async || {
+        let listed = |list: &Value| list.as_array().unwrap().iter().any(|model| model["id"] == MODEL);
+        let page = async |path: &str| {
+            let answer = world.node.get(path).header("accept", "text/html").send().await.unwrap();
+            answer.text().await.unwrap().contains(MODEL)
+        };
+        let (models, root) = (ok(world.node.get("/v1/models")).await, ok(world.node.get("/")).await);
+        [listed(&models["data"]), listed(&root["models"]), page("/").await, page("/docs/openai").await]
+    };
+    assert_eq!(shown().await, [true; 4]);
+    let importer = &world.node.running().exchange().importer;
+    importer.switch(MODEL, Switch::Sold(false)).await.unwrap();
+    assert_eq!(shown().await, [true; 4], "made within this second");
+    world.clock.0.fetch_add(1_000, Ordering::SeqCst);
+    assert_eq!(shown().await, [false; 4]);
     world.node.finish().await;
 }
 

@@ -209,6 +209,16 @@ async fn further_members_count_where_no_field_is_filled_in_and_are_refused_where
     assert_eq!(post("set", r#"{"tags": ["us"]}"#).await.0, 303);
     let kept = spec().await;
     assert_eq!((&kept["tags"], kept["fee"].as_str()), (&json!(["us"]), Some("1")), "{kept}");
+
+    // A tag may have spaces in it, and stays one when the form is sent again as it is shown.
+    let mut sent = "eu west, gpu ,".to_owned();
+    for _ in 0..2 {
+        let tagged = [&filled[..5], &[("tags", &*sent)]].concat();
+        assert_eq!(browser.post("/admin/upstreams/set", &tagged).await.status(), 303);
+        assert_eq!(spec().await["tags"], json!(["eu west", "gpu"]));
+        sent = "eu west, gpu".to_owned();
+        assert!(browser.page_at("/admin/upstreams").await.contains(&format!("name=\"tags\" value=\"{sent}\"")));
+    }
     node.finish().await;
 }
 

@@ -151,6 +151,19 @@ async fn what_is_owed_or_promised_cannot_be_taken_out() {
     assert_eq!(status, 409, "{said}");
     assert!(said["detail"].as_str().unwrap().contains("a test says so"));
     assert!(operator.page("/admin/wallet").await.contains("a test says so"));
+    // What is given away would be missing there, too.
+    let open = operator.get("/admin/api/vouchers").await["vouchers"][0]["id"].clone();
+    let calls = [("/admin/api/vouchers", json!({ "sats": 1 })), ("/admin/api/vouchers/revoke", json!({ "id": open }))];
+    for (path, body) in calls {
+        let (status, said) = operator.call("POST", path, Some(body)).await;
+        assert!(
+            status == 409 && said["detail"].as_str().unwrap().contains("a test says so"),
+            "{path}: {status} {said}"
+        );
+    }
+    let refused = operator.fill(vouchers, vouchers, &[("sats", "1"), ("count", "1"), ("days", "")]).await;
+    assert_eq!(refused.status(), 409);
+    assert!(refused.text().await.unwrap().contains("a test says so"));
     node.finish().await;
 }
 

@@ -204,9 +204,7 @@ struct Wish<'a> {
 
 /// Moves money between the income and a key. Noted before it is done, once for each act.
 async fn move_money(state: &AdminState, actor: &Actor, id: &str, wish: Wish<'_>) -> Result<(), AdminError> {
-    if let Some(why) = state.wallet.halted() {
-        return Err(AdminError::conflict(format!("No money moves now: {why}.")));
-    }
+    state.may_move()?;
     let key = find(state, id).await?;
     let act = uuid::Uuid::try_parse(wish.id).map_err(|_| AdminError::invalid("The id of an adjustment is a UUID."))?;
     let act = act.to_string();

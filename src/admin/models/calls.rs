@@ -50,6 +50,8 @@ struct Model {
     served: bool,
     /// Some upstream takes more for it.
     below_cost: bool,
+    /// The operator lets it be sold below cost.
+    below_cost_allowed: bool,
     pricing: BTreeMap<String, String>,
     /// Prices that no source says.
     derived_prices: Vec<String>,
@@ -98,6 +100,7 @@ fn model(offer: Offer) -> Model {
         listed: offer.model.enabled && offer.model.visible,
         served: offer.is_served,
         below_cost: offer.is_below_cost,
+        below_cost_allowed: offer.may_be_below_cost,
         pricing: offer.card.texts(),
         derived_prices: offer.derived,
         own_prices: offer.own_prices.texts(),

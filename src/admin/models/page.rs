@@ -72,7 +72,7 @@ struct Row {
     /// The button switches it.
     can_switch: bool,
     is_listed: bool,
-    is_below_cost: bool,
+    may_be_below_cost: bool,
 }
 
 #[derive(Deserialize)]
@@ -218,6 +218,7 @@ fn row(offer: &Offer) -> Row {
         (!offer.own_prices.is_empty(), "your prices"),
         (!offer.derived.is_empty(), "cache price derived"),
         (offer.is_below_cost, "below cost"),
+        (offer.may_be_below_cost, "below cost allowed"),
         (!offer.is_served, "no upstream has it"),
         (!model.enabled && !offer.is_off, "off in your list"),
         (model.enabled && !model.visible, "not listed"),
@@ -235,7 +236,7 @@ fn row(offer: &Offer) -> Row {
         is_on: model.enabled,
         can_switch: model.enabled || offer.is_off,
         is_listed: model.visible,
-        is_below_cost: offer.is_below_cost,
+        may_be_below_cost: offer.may_be_below_cost,
     }
 }
 

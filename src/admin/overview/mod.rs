@@ -96,6 +96,8 @@ struct View {
 struct Live {
     ecash_msat: i64,
     owed_msat: i64,
+    /// The part of it that vouchers promise.
+    vouchers_msat: i64,
     earned_msat: i64,
     held_msat: i64,
     open_holds: i64,

@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 
 use super::Live;
+use super::shared;
 use crate::store::{Store, StoreError};
 
 /// What the ledger says, from the few accounts of the house and the holds that are open. All accounts together are
@@ -23,9 +24,11 @@ pub(super) async fn live(store: &Store) -> Result<Live, StoreError> {
             .fetch_one(store.read())
             .await?;
     let (ecash_msat, earned_msat): (i64, i64) = (house.try_get(0)?, house.try_get(1)?);
+    let (_, vouchers_msat) = shared::earned_and_promised(store).await?;
     Ok(Live {
         ecash_msat,
         owed_msat: ecash_msat.saturating_sub(earned_msat),
+        vouchers_msat,
         earned_msat,
         open_holds: open.try_get(0)?,
         held_msat: open.try_get(1)?,

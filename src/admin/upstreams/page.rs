@@ -195,8 +195,9 @@ fn rules(field: &str) -> Value {
     if rules.is_empty() { Value::Null } else { rules.into() }
 }
 
+/// There may be spaces in one.
 fn tags(field: &str) -> Value {
-    let tags: Vec<&str> = field.split([',', ' ']).filter(|tag| !tag.is_empty()).collect();
+    let tags: Vec<&str> = field.split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect();
     if tags.is_empty() { Value::Null } else { json!(tags) }
 }
 

@@ -24,18 +24,16 @@ use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
 use super::trail::{self, Act};
-use super::{AdminError, AdminState, format, page};
+use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page};
 use crate::audit::{Auditor, Verdict};
 use crate::wallet::stock::Stock;
 use crate::wallet::underway::{self, Underway, YOUNG_MS};
 use crate::wallet::{MintHealth, Retried};
 
 const PATH: &str = "/admin/wallet";
-/// A form with a token in it, percent-encoded.
-pub(super) const MAX_TOKEN_FORM_BYTES: usize = 64 * 1024;
 
 pub(super) fn pages() -> Router<AdminState> {
-    let receive = post(receive::receive).layer(DefaultBodyLimit::max(MAX_TOKEN_FORM_BYTES));
+    let receive = post(receive::receive).layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES));
     Router::new()
         .route(PATH, get(show))
         .route("/admin/wallet/retry", post(retry))

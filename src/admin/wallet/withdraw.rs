@@ -136,9 +136,7 @@ struct Wish {
 
 /// Takes earnings out. Noted before it is done, once for each act. Returns its id.
 async fn take_out(state: &AdminState, actor: &Actor, wish: Wish) -> Result<String, AdminError> {
-    if let Some(why) = state.wallet.halted() {
-        return Err(AdminError::conflict(format!("No money moves now: {why}.")));
-    }
+    state.may_move()?;
     let id = uuid::Uuid::try_parse(&wish.id).map_err(|_| AdminError::invalid("The id of a withdrawal is a UUID."))?;
     let id = id.to_string();
     let to = To::read(&wish.to).map_err(AdminError::invalid)?;

@@ -104,6 +104,8 @@ pub struct Offer {
     pub is_off: bool,
     /// Some upstream takes more for it.
     pub is_below_cost: bool,
+    /// The operator lets it be sold below cost.
+    pub may_be_below_cost: bool,
     /// Some upstream serves it.
     pub is_served: bool,
 }
@@ -294,14 +296,21 @@ impl Importer {
     /// When there is no such change, or the database does not answer.
     pub async fn decide(&self, id: &str, digest: Option<&str>, verdict: Verdict) -> Result<Proposal, ImportError> {
         self.revise(|state| {
-            let mut choice = state.choices.get(id).cloned().unwrap_or_default();
-            choice.below_cost |= verdict == Verdict::ApplyBelowCost;
-            state.choices.insert(id.to_owned(), choice.clone());
-            let found = self.plan(state).proposals.into_iter().find(|proposal| proposal.id == id);
-            let found = found.ok_or(ImportError::NothingWaits)?;
-            if digest.is_some_and(|digest| digest != found.digest) {
-                return Err(ImportError::Changed);
+            let waits = |state: &State| self.plan(state).proposals.into_iter().find(|proposal| proposal.id == id);
+            let mut found = waits(state);
+            // What was looked at is the change as things are: below cost, there would be another one.
+            match (digest, &found) {
+                (Some(_), None) => return Err(ImportError::NothingWaits),
+                (Some(digest), Some(seen)) if digest != seen.digest => return Err(ImportError::Changed),
+                _ => {}
             }
+            let mut choice = state.choices.get(id).cloned().unwrap_or_default();
+            if verdict == Verdict::ApplyBelowCost && !choice.below_cost {
+                choice.below_cost = true;
+                state.choices.insert(id.to_owned(), choice.clone());
+                found = waits(state);
+            }
+            let found = found.ok_or(ImportError::NothingWaits)?;
             let mut changes = Changes { is_news: true, ..Changes::default() };
             choice.refused.clear();
             match (verdict, &found.wanted) {
@@ -398,6 +407,7 @@ impl Importer {
                 source,
                 derived: synced.map(|synced| synced.listed.derived.clone()).unwrap_or_default(),
                 is_off: choice.is_off,
+                may_be_below_cost: choice.below_cost,
                 own_prices: choice.prices,
                 own_names: choice.names,
                 is_below_cost: cost.is_some_and(|cost| card.at_least(&cost) != card),

@@ -179,14 +179,6 @@ impl Directory {
         Ok(listed)
     }
 
-    /// How many nodes are up by their own word, and how many of them answered.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn count(&self) -> Result<(i64, i64), StoreError> {
-        repo::count(&self.inner.store, self.inner.caller.clock.now_secs()).await
-    }
-
     /// What is said of a node by any of these names.
     ///
     /// # Errors

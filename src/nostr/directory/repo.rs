@@ -187,12 +187,6 @@ pub(super) async fn listed(store: &Store, judge: Judge, pubkey: Option<&str>) ->
     rows.iter().filter_map(|row| listed(row).transpose()).collect()
 }
 
-pub(super) async fn count(store: &Store, now: i64) -> Result<(i64, i64), StoreError> {
-    let sql = format!("SELECT COUNT(*), COUNT(CASE WHEN status = 200 THEN 1 END) FROM nostr_providers WHERE {UP}");
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(now).fetch_one(store.read()).await?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
-}
-
 pub(super) async fn opinions(store: &Store, names: &[String]) -> Result<Vec<Opinion>, StoreError> {
     let mut connection = store.read().acquire().await?;
     let mut found = Vec::new();

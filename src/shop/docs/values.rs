@@ -30,7 +30,7 @@ impl Values {
     /// Those of this node, as this visitor reaches it.
     pub fn of(node: &Node, headers: &HeaderMap, uri: &Uri) -> Self {
         let base = base(node, headers, uri);
-        let listing = node.exchange.market.listing(Buyer::anybody(&node.exchange.pool));
+        let listing = node.price_list();
         let data = listing.get("data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let ids: Vec<&str> = data.iter().filter_map(|model| model.get("id").and_then(Value::as_str)).collect();
         let any = snippets::pasteable(ids.iter().copied());
