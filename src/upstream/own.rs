@@ -27,6 +27,8 @@ pub enum OwnError {
     Exists,
     #[error("there is no such upstream")]
     Unknown,
+    #[error("somebody has changed it meanwhile; look again")]
+    Changed,
 }
 
 /// A stored upstream, as its operator may see it.
@@ -94,18 +96,37 @@ pub enum Intent {
     Change,
 }
 
+/// How often a change is made anew of what another call has stored meanwhile.
+const TRIES: usize = 5;
+
 /// Stores an upstream of the operator's. Returns what of it may be seen, and whether its key or another secret was
-/// among what was given.
+/// among what was given. A change goes on top of those that come at the same time, and undoes none of them.
 ///
 /// # Errors
 /// When it is none, or the environment has the name.
 pub async fn put(
     store: &Store,
+    tools: (&Vault, &Way),
+    rules: &Upstreams,
+    wanted: (Intent, &Map<String, Value>),
+    now_ms: i64,
+) -> Result<(Value, bool), OwnError> {
+    for _ in 0..TRIES {
+        if let Some(stored) = try_put(store, tools, rules, wanted, now_ms).await? {
+            return Ok(stored);
+        }
+    }
+    Err(OwnError::Changed)
+}
+
+/// The same, once; nothing is stored where what it was made of is there no more.
+async fn try_put(
+    store: &Store,
     (vault, way): (&Vault, &Way),
     rules: &Upstreams,
     (intent, given): (Intent, &Map<String, Value>),
     now_ms: i64,
-) -> Result<(Value, bool), OwnError> {
+) -> Result<Option<(Value, bool)>, OwnError> {
     let name = given.get("name").and_then(Value::as_str).unwrap_or_default().trim();
     let rows = repo::upstreams(store).await?;
     if rows.iter().any(|row| row.from_environment && row.name == name) {
@@ -137,9 +158,11 @@ pub async fn put(
     // What could not be asked is not stored.
     Upstream::new(&described, way).map_err(|error| OwnError::Invalid(error.to_string()))?;
     let row = Stored { from_environment: false, ..sealed::seal(&described, vault)? };
-    repo::put_own(store, &row, now_ms).await?;
+    if !repo::put_own(store, known, &row, now_ms).await? {
+        return Ok(None);
+    }
     let secret_given = SECRET.iter().any(|member| given.contains_key(*member));
-    Ok((described.to_json().0, secret_given))
+    Ok(Some((described.to_json().0, secret_given)))
 }
 
 /// Refuses a change that would send a secret, which nobody may read, to where it was not meant for: whoever may

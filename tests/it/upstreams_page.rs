@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::bearer::world;
@@ -258,6 +259,37 @@ async fn a_key_that_is_kept_goes_to_no_other_address() {
     assert_eq!(patch(json!({ "base_url": second.url(), "api_key": null })).await.0, 200);
     let acts = manager.get("/admin/api/trail?limit=500").await.to_string();
     assert!(!acts.contains("sk-another") && !acts.contains(KEY), "{acts}");
+    node.finish().await;
+}
+
+/// Of changes that come at once none undoes another, and a name is given once.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_come_at_once_are_all_kept() {
+    let (_mint, _purse, _first, node) = world(10).await;
+    let second = Upstream::start().await;
+    let manager = Program::with(&node, "read manage").await;
+    let (path, stored) = ("/admin/api/upstreams", entry(&second));
+    let added = join_all((0..4).map(|_| manager.post(path, &stored))).await;
+    let mut statuses: Vec<u16> = added.iter().map(|(status, _)| *status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409, 409, 409]);
+    for round in 10..14 {
+        let changes = [
+            json!({ "name": "second", "priority": round }),
+            json!({ "name": "second", "weight": round }),
+            json!({ "name": "second", "max_concurrency": round }),
+            json!({ "name": "second", "enabled": round % 2 == 0 }),
+        ];
+        let patched =
+            join_all(changes.iter().map(|change| manager.call(reqwest::Method::PATCH, path, change))).await;
+        assert!(patched.iter().all(|(status, _)| *status == 200), "{patched:?}");
+        let listed = manager.get(path).await;
+        let one = listed.as_array().unwrap().iter().find(|one| one["name"] == "second").unwrap();
+        for member in ["priority", "weight", "max_concurrency"] {
+            assert_eq!(one["spec"][member], round, "{member}: {one}");
+        }
+        assert_eq!((&one["is_enabled"], &one["has_key"]), (&json!(round % 2 == 0), &json!(true)), "{one}");
+    }
     node.finish().await;
 }
 
