@@ -2,6 +2,7 @@
 //! page, by the API, or by `coinslot upstreams`. Keys, headers and proxies are sealed, and shown to nobody.
 
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::provider::{self, Upstream};
 use super::repo::{self, Stored};
@@ -9,7 +10,7 @@ use super::sealed;
 use crate::config::{self, Upstreams};
 use crate::net::way::Way;
 use crate::store::{Store, StoreError};
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Vault, VaultError, hex};
 
 /// Why nothing was stored.
 #[derive(Debug, thiserror::Error)]
@@ -89,11 +90,18 @@ fn parts(row: &Stored, vault: &Vault) -> Result<(Members, Members), OwnError> {
 
 /// What a call is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intent {
+pub enum Intent<'a> {
     /// There is none of this name yet.
     Add,
-    /// There is: members that are named are changed, null takes one away.
-    Change,
+    /// There is: members that are named are changed, null takes one away. With a [`digest`]: of the one that was seen,
+    /// and of no other.
+    Change(Option<&'a str>),
+}
+
+/// What recognises an upstream as it may be seen.
+#[must_use]
+pub fn digest(spec: &Map<String, Value>) -> String {
+    hex(&Sha256::digest(json!(spec).to_string()))
 }
 
 /// How often a change is made anew of what another call has stored meanwhile.
@@ -108,7 +116,7 @@ pub async fn put(
     store: &Store,
     tools: (&Vault, &Way),
     rules: &Upstreams,
-    wanted: (Intent, &Map<String, Value>),
+    wanted: (Intent<'_>, &Map<String, Value>),
     now_ms: i64,
 ) -> Result<(Value, bool), OwnError> {
     for _ in 0..TRIES {
@@ -124,7 +132,7 @@ async fn try_put(
     store: &Store,
     (vault, way): (&Vault, &Way),
     rules: &Upstreams,
-    (intent, given): (Intent, &Map<String, Value>),
+    (intent, given): (Intent<'_>, &Map<String, Value>),
     now_ms: i64,
 ) -> Result<Option<(Value, bool)>, OwnError> {
     let name = given.get("name").and_then(Value::as_str).unwrap_or_default().trim();
@@ -135,10 +143,13 @@ async fn try_put(
     let known = rows.iter().find(|row| !row.from_environment && row.name == name);
     let before = match (intent, known) {
         (Intent::Add, Some(_)) => return Err(OwnError::Exists),
-        (Intent::Change, None) => return Err(OwnError::Unknown),
+        (Intent::Change(_), None) => return Err(OwnError::Unknown),
         (Intent::Add, None) => None,
-        (Intent::Change, Some(row)) => {
+        (Intent::Change(seen), Some(row)) => {
             let (mut spec, secrets) = parts(row, vault)?;
+            if seen.is_some_and(|seen| seen != digest(&spec)) {
+                return Err(OwnError::Changed);
+            }
             spec.extend(secrets);
             Some(spec)
         }

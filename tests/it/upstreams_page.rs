@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::bearer::world;
-use crate::price_sync::{Browser, csrf};
+use crate::price_sync::{Browser, csrf, field};
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::program::{Program, told};
 use crate::support::upstream::{Script, Upstream, delta};
@@ -181,11 +181,12 @@ async fn further_members_count_where_no_field_is_filled_in_and_are_refused_where
         ("priority", "9"),
         ("tags", ""),
     ];
-    let post = async |verb: &str, more: &str| {
-        let answer =
-            browser.post(&format!("/admin/upstreams/{verb}"), &[&filled[..], &[("more", more)]].concat()).await;
+    let post_seen = async |verb: &str, more: &str, seen: &str| {
+        let more = [("more", more), ("seen", seen)];
+        let answer = browser.post(&format!("/admin/upstreams/{verb}"), &[&filled[..], &more].concat()).await;
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
+    let post = async |verb: &str, more: &str| post_seen(verb, more, "").await;
     let spec = async || {
         let listed = reader.get("/admin/api/upstreams").await;
         let found =
@@ -207,9 +208,22 @@ async fn further_members_count_where_no_field_is_filled_in_and_are_refused_where
     assert_eq!((&kept["tags"], &kept["priority"]), (&json!(["eu"]), &json!(9)), "{kept}");
 
     // A field that is emptied takes its member away, unless it is said there.
-    assert_eq!(post("set", r#"{"tags": ["us"]}"#).await.0, 303);
+    let opened = field(&browser.page_at("/admin/upstreams").await, "seen");
+    let change = r#"{"tags": ["us"]}"#;
+    assert_eq!(post_seen("set", change, &opened).await.0, 303);
     let kept = spec().await;
     assert_eq!((&kept["tags"], kept["fee"].as_str()), (&json!(["us"]), Some("1")), "{kept}");
+
+    // A form of before it was changed changes nothing.
+    let opened = field(&browser.page_at("/admin/upstreams").await, "seen");
+    let manager = Program::with(&node, "manage").await;
+    let capped = json!({ "name": "by-form", "daily_usd": "3" });
+    assert_eq!(manager.call(reqwest::Method::PATCH, "/admin/api/upstreams", &capped).await.0, 200);
+    let (status, page) = post_seen("set", change, &opened).await;
+    assert!(status == 409 && page.contains("somebody has changed it meanwhile; look again"), "{status} {page}");
+    assert_eq!((post("set", change).await.0, &spec().await["daily_usd"]), (409, &json!("3")));
+    assert_eq!(post_seen("set", change, &field(&page, "seen")).await.0, 303);
+    assert_eq!(spec().await["daily_usd"], Value::Null);
     node.finish().await;
 }
 
@@ -243,8 +257,9 @@ async fn a_key_that_is_kept_goes_to_no_other_address() {
         assert!(!text.contains(KEY) && !text.contains("of the operator"), "{text}");
     }
     let browser = Browser::log_in(&node).await;
-    let form = csrf(&browser.page_at("/admin/upstreams").await);
-    let moved = [("csrf", &*form), ("name", "second"), ("base_url", &*url)];
+    let page = browser.page_at("/admin/upstreams").await;
+    let (form, seen) = (csrf(&page), field(&page, "seen"));
+    let moved = [("csrf", &*form), ("name", "second"), ("seen", &*seen), ("base_url", &*url)];
     let refused = browser.post("/admin/upstreams/set", &moved).await;
     assert!(refused.status() == 400 && refused.text().await.unwrap().contains("say its api_key"));
 
@@ -280,8 +295,7 @@ async fn changes_that_come_at_once_are_all_kept() {
             json!({ "name": "second", "max_concurrency": round }),
             json!({ "name": "second", "enabled": round % 2 == 0 }),
         ];
-        let patched =
-            join_all(changes.iter().map(|change| manager.call(reqwest::Method::PATCH, path, change))).await;
+        let patched = join_all(changes.iter().map(|change| manager.call(reqwest::Method::PATCH, path, change))).await;
         assert!(patched.iter().all(|(status, _)| *status == 200), "{patched:?}");
         let listed = manager.get(path).await;
         let one = listed.as_array().unwrap().iter().find(|one| one["name"] == "second").unwrap();

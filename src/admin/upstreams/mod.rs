@@ -101,7 +101,7 @@ async fn forget(state: &AdminState, actor: &Actor, name: &str) -> Result<(), Adm
 async fn put(
     state: &AdminState,
     actor: &Actor,
-    intent: Intent,
+    intent: Intent<'_>,
     given: &Map<String, Value>,
 ) -> Result<String, AdminError> {
     let stored = state.pool.put(state.ledger.store(), intent, given).await.map_err(refused)?;
