@@ -27,7 +27,7 @@ async fn read(body: Body, within: Duration) -> Result<Bytes, AdminError> {
     read.map_err(|_| AdminError::Refused { status, code, message: "This is too long.".to_owned() })
 }
 
-/// Refuses a NUL behind the `?` of the address, in a form, and in JSON, before anybody reads them.
+/// Refuses a NUL in the address, in a form, and in JSON, before anybody reads them.
 pub(super) async fn refuse_nul(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let is_call = parts.uri.path().starts_with("/admin/api/");
@@ -40,7 +40,9 @@ pub(super) async fn refuse_nul(request: Request, next: Next) -> Response {
         Err(refusal) => return refuse(refusal),
     };
     let in_body = if is_json(&parts.headers) { in_json(&body) } else { in_form(&body) };
-    if in_body || in_form(parts.uri.query().unwrap_or_default().as_bytes()) {
+    let in_address =
+        [parts.uri.path(), parts.uri.query().unwrap_or_default()].iter().any(|part| in_form(part.as_bytes()));
+    if in_body || in_address {
         return refuse(AdminError::invalid("A text with the character NUL in it is not taken."));
     }
     next.run(Request::from_parts(parts, Body::from(body))).await

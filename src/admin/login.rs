@@ -68,7 +68,7 @@ pub(super) async fn log_in(
     let entered = async {
         admit_form(&headers, &login.csrf)?;
         state.password.check(Secret::new(login.password), door).await?.admit()?;
-        Ok(Actor::new("password".to_owned()))
+        Ok(Actor::of_password())
     };
     enter(&state, &headers, entered.await).await
 }

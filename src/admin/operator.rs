@@ -39,6 +39,9 @@ impl Scope {
     }
 }
 
+/// Whose sessions those are that the password began.
+pub(super) const PASSWORD: &str = "password";
+
 /// Whose act something is, as the trail has it: `password`, an npub, or `token NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Actor(String);
@@ -48,8 +51,19 @@ impl Actor {
         Self(text)
     }
 
+    /// Whoever has the password.
+    pub(super) fn of_password() -> Self {
+        Self(PASSWORD.to_owned())
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it may still log in: its session is of no use any longer than that. Where it had the password, the
+    /// session ends with that ([`super::ensure_password`]).
+    pub(super) fn may_log_in(&self, npubs: &[String]) -> bool {
+        self.0 == PASSWORD || npubs.contains(&self.0)
     }
 }
 
@@ -97,11 +111,8 @@ impl Operator {
             return Ok(Some(Self { actor, scopes, session: None }));
         }
         let session = repo::session(store, &hash, Via::Api, now_ms).await?;
-        Ok(session.map(|found| Self {
-            actor: Actor::new(found.actor),
-            scopes: Scope::ALL.to_vec(),
-            session: Some(hash),
-        }))
+        let session = session.filter(|found| found.actor.may_log_in(&state.npubs));
+        Ok(session.map(|found| Self { actor: found.actor, scopes: Scope::ALL.to_vec(), session: Some(hash) }))
     }
 }
 

@@ -10,7 +10,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::throttle::Throttle;
-use super::{AdminError, AdminState};
+use super::{AdminError, AdminState, repo};
 use crate::clock::SharedClock;
 use crate::config::Secret;
 use crate::net::Peer;
@@ -20,6 +20,10 @@ use crate::vault::{grouped, legible};
 
 /// Under which the hash is stored.
 pub(super) const SETTING: &str = "admin_password_hash";
+
+/// Under which the hash of the configured password is stored, by which a start knows whether it is still the same one.
+/// Empty: the last start had none.
+pub(super) const CONFIGURED: &str = "admin_password_configured";
 
 /// 150 bits.
 const LETTERS: usize = 30;
@@ -84,7 +88,8 @@ pub(super) enum Verdict {
 }
 
 /// Settles what the password is. The configured one wins; else the database's hash; else one is
-/// made, and of several processes that start together only the one whose hash was stored learns it.
+/// made, and of several processes that start together only the one whose hash was stored learns it. Where the
+/// environment says another one than at the last start, or none any more, the sessions of the old one end.
 ///
 /// # Errors
 /// When the database does not answer, or holds something that is no hash.
@@ -95,8 +100,11 @@ pub async fn ensure_password(
 ) -> Result<PasswordState, AdminError> {
     let mut generated = None;
     let configured = match configured.filter(|secret| !secret.expose().is_empty()) {
-        Some(secret) => Some(hash(secret.clone()).await?),
+        Some(secret) => Some(of_environment(store, clock, secret).await?),
         None => {
+            if store.setting(CONFIGURED).await?.is_some_and(|hash| !hash.is_empty()) {
+                repo::put_configured(store, "", clock.now_ms()).await?;
+            }
             let stored = match store.setting(SETTING).await? {
                 Some(stored) => stored,
                 None => {
@@ -113,6 +121,18 @@ pub async fn ensure_password(
     };
     let inner = Inner { store: store.clone(), clock: Arc::clone(clock), configured, throttles: Default::default() };
     Ok(PasswordState { password: Password { inner: Arc::new(inner) }, generated })
+}
+
+/// The hash of the configured password: the stored one, where it is the same password.
+async fn of_environment(store: &Store, clock: &SharedClock, secret: &Secret) -> Result<String, AdminError> {
+    if let Some(stored) = store.setting(CONFIGURED).await?
+        && matches!(verify(secret.clone(), stored.clone()).await, Ok(true))
+    {
+        return Ok(stored);
+    }
+    let hash = hash(secret.clone()).await?;
+    repo::put_configured(store, &hash, clock.now_ms()).await?;
+    Ok(hash)
 }
 
 impl Password {

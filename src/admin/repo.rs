@@ -2,6 +2,7 @@
 
 use sqlx::Row;
 
+use super::operator::{Actor, PASSWORD};
 use super::session::Via;
 use super::trail::Act;
 use crate::store::{Durability, Store, StoreError};
@@ -46,7 +47,7 @@ pub(super) async fn open_session(
 /// A session that is stored.
 pub(super) struct FoundSession {
     pub csrf: String,
-    pub actor: String,
+    pub actor: Actor,
 }
 
 /// The session with this hash that was opened this way, unless it has expired.
@@ -62,7 +63,7 @@ pub(super) async fn session(
         .bind(now_ms)
         .fetch_optional(store.read())
         .await?;
-    row.map(|row| Ok(FoundSession { csrf: row.try_get(0)?, actor: row.try_get(1)? })).transpose()
+    row.map(|row| Ok(FoundSession { csrf: row.try_get(0)?, actor: Actor::new(row.try_get(1)?) })).transpose()
 }
 
 /// A token of a program.
@@ -104,6 +105,15 @@ pub(super) async fn note(
         .bind(detail)
         .execute(&mut *tx)
         .await?;
+    tx.commit().await
+}
+
+/// Stores by what the password of the environment is known again, and ends the sessions that another one began, both
+/// or neither.
+pub(super) async fn put_configured(store: &Store, hash: &str, now_ms: i64) -> Result<(), StoreError> {
+    let mut tx = store.begin(Durability::Full).await?;
+    tx.set_setting(super::password::CONFIGURED, hash, now_ms).await?;
+    sqlx::query("DELETE FROM sessions WHERE actor = $1").bind(PASSWORD).execute(&mut *tx).await?;
     tx.commit().await
 }
 

@@ -48,14 +48,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The session of the request's cookie, unless it has expired.
+    /// The session of the request's cookie, unless it has expired, or is of somebody who may not log in any more.
     pub(super) async fn find(state: &AdminState, headers: &HeaderMap) -> Result<Option<Self>, AdminError> {
         let Some(id_hash) = cookie(headers, COOKIE).map(hash) else {
             return Ok(None);
         };
         let found = repo::session(state.ledger.store(), &id_hash, Via::Page, state.now_ms()).await?;
+        let found = found.filter(|found| found.actor.may_log_in(&state.npubs));
         let unit = Unit::of(headers);
-        Ok(found.map(|found| Self { id_hash, csrf: found.csrf, actor: Actor::new(found.actor), unit }))
+        Ok(found.map(|found| Self { id_hash, csrf: found.csrf, actor: found.actor, unit }))
     }
 
     /// Makes a session in place of the one that the request had. Returns its cookie.

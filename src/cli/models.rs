@@ -111,13 +111,13 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
 fn own(verb: &str, words: &[String]) -> Option<Act> {
     let (id, rest) = words.split_first()?;
     let own = match verb {
-        "names" => Own { prices: Vec::new(), names: Some(rest.to_vec()) },
+        "names" => Own { names: Some(rest.to_vec()), ..Own::default() },
         _ => {
             let prices = rest.iter().map(|word| match word.split_once('=')? {
                 (name, "") => Some((name.to_owned(), None)),
                 (name, price) => Some((name.to_owned(), Some(card::read(name, price)?))),
             });
-            Own { prices: prices.collect::<Option<Vec<_>>>().filter(|prices| !prices.is_empty())?, names: None }
+            Own { prices: prices.collect::<Option<Vec<_>>>().filter(|prices| !prices.is_empty())?, ..Own::default() }
         }
     };
     Some(Act::Own { id: id.clone(), own })

@@ -50,7 +50,7 @@ const MAX_ENTRY: u64 = 64 * 1024;
 enum Act {
     List,
     Clear(String),
-    Put(Intent),
+    Put(Intent<'static>),
     Switch(String, bool),
     Remove(String),
     Test(String),
@@ -68,7 +68,7 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
         [] | ["list"] => Act::List,
         ["clear", name] => Act::Clear(name.to_owned()),
         ["add"] => Act::Put(Intent::Add),
-        ["set"] => Act::Put(Intent::Change),
+        ["set"] => Act::Put(Intent::Change(None)),
         ["enable", name] => Act::Switch(name.to_owned(), true),
         ["disable", name] => Act::Switch(name.to_owned(), false),
         ["remove", name] => Act::Remove(name.to_owned()),
@@ -113,7 +113,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<(S
         }
         Act::Switch(name, on) => {
             let entry = Map::from_iter([("name".to_owned(), json!(name)), ("enabled".to_owned(), json!(on))]);
-            let name = put(config, store, Intent::Change, &entry).await?;
+            let name = put(config, store, Intent::Change(None), &entry).await?;
             let (word, text) = if on { ("enabled", "is asked.") } else { ("disabled", "is not asked any more.") };
             Ok(said(&name, word, text))
         }
@@ -126,7 +126,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<(S
     }
 }
 
-async fn put(config: &Config, store: &Store, intent: Intent, entry: &Map<String, Value>) -> Result<String, String> {
+async fn put(config: &Config, store: &Store, intent: Intent<'_>, entry: &Map<String, Value>) -> Result<String, String> {
     let vault = vault(config, store).await?;
     let (ways, _open) = super::ways(config).await?;
     let stored =
@@ -215,7 +215,7 @@ mod tests {
             (&["clear", "a"], Some((clear("a"), false))),
             (&["clear", "--json", "a"], Some((clear("a"), true))),
             (&["add"], Some((Act::Put(Intent::Add), false))),
-            (&["set", "--json"], Some((Act::Put(Intent::Change), true))),
+            (&["set", "--json"], Some((Act::Put(Intent::Change(None)), true))),
             (&["disable", "a"], Some((Act::Switch("a".to_owned(), false), false))),
             (&["remove", "a"], Some((Act::Remove("a".to_owned()), false))),
             (&["test", "a"], Some((Act::Test("a".to_owned()), false))),

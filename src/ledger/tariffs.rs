@@ -66,7 +66,7 @@ impl Ledger {
         Ok(was_there)
     }
 
-    /// How many keys have a profile, vouchers that wait included.
+    /// How many keys have a profile, vouchers that wait included, but none that ended without a key.
     ///
     /// # Errors
     /// When the database does not answer.

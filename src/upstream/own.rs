@@ -2,6 +2,7 @@
 //! page, by the API, or by `coinslot upstreams`. Keys, headers and proxies are sealed, and shown to nobody.
 
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::provider::{self, Upstream};
 use super::repo::{self, Stored};
@@ -9,7 +10,7 @@ use super::sealed;
 use crate::config::{self, Upstreams};
 use crate::net::way::Way;
 use crate::store::{Store, StoreError};
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Vault, VaultError, hex};
 
 /// Why nothing was stored.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,8 @@ pub enum OwnError {
     Exists,
     #[error("there is no such upstream")]
     Unknown,
+    #[error("somebody has changed it meanwhile; look again")]
+    Changed,
 }
 
 /// A stored upstream, as its operator may see it.
@@ -87,25 +90,51 @@ fn parts(row: &Stored, vault: &Vault) -> Result<(Members, Members), OwnError> {
 
 /// What a call is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intent {
+pub enum Intent<'a> {
     /// There is none of this name yet.
     Add,
-    /// There is: members that are named are changed, null takes one away.
-    Change,
+    /// There is: members that are named are changed, null takes one away. With a [`digest`]: of the one that was seen,
+    /// and of no other.
+    Change(Option<&'a str>),
 }
 
+/// What recognises an upstream as it may be seen.
+#[must_use]
+pub fn digest(spec: &Map<String, Value>) -> String {
+    hex(&Sha256::digest(json!(spec).to_string()))
+}
+
+/// How often a change is made anew of what another call has stored meanwhile.
+const TRIES: usize = 5;
+
 /// Stores an upstream of the operator's. Returns what of it may be seen, and whether its key or another secret was
-/// among what was given.
+/// among what was given. A change goes on top of those that come at the same time, and undoes none of them.
 ///
 /// # Errors
 /// When it is none, or the environment has the name.
 pub async fn put(
     store: &Store,
-    (vault, way): (&Vault, &Way),
+    tools: (&Vault, &Way),
     rules: &Upstreams,
-    (intent, given): (Intent, &Map<String, Value>),
+    wanted: (Intent<'_>, &Map<String, Value>),
     now_ms: i64,
 ) -> Result<(Value, bool), OwnError> {
+    for _ in 0..TRIES {
+        if let Some(stored) = try_put(store, tools, rules, wanted, now_ms).await? {
+            return Ok(stored);
+        }
+    }
+    Err(OwnError::Changed)
+}
+
+/// The same, once; nothing is stored where what it was made of is there no more.
+async fn try_put(
+    store: &Store,
+    (vault, way): (&Vault, &Way),
+    rules: &Upstreams,
+    (intent, given): (Intent<'_>, &Map<String, Value>),
+    now_ms: i64,
+) -> Result<Option<(Value, bool)>, OwnError> {
     let name = given.get("name").and_then(Value::as_str).unwrap_or_default().trim();
     let rows = repo::upstreams(store).await?;
     if rows.iter().any(|row| row.from_environment && row.name == name) {
@@ -114,10 +143,13 @@ pub async fn put(
     let known = rows.iter().find(|row| !row.from_environment && row.name == name);
     let before = match (intent, known) {
         (Intent::Add, Some(_)) => return Err(OwnError::Exists),
-        (Intent::Change, None) => return Err(OwnError::Unknown),
+        (Intent::Change(_), None) => return Err(OwnError::Unknown),
         (Intent::Add, None) => None,
-        (Intent::Change, Some(row)) => {
+        (Intent::Change(seen), Some(row)) => {
             let (mut spec, secrets) = parts(row, vault)?;
+            if seen.is_some_and(|seen| seen != digest(&spec)) {
+                return Err(OwnError::Changed);
+            }
             spec.extend(secrets);
             Some(spec)
         }
@@ -137,9 +169,11 @@ pub async fn put(
     // What could not be asked is not stored.
     Upstream::new(&described, way).map_err(|error| OwnError::Invalid(error.to_string()))?;
     let row = Stored { from_environment: false, ..sealed::seal(&described, vault)? };
-    repo::put_own(store, &row, now_ms).await?;
+    if !repo::put_own(store, known, &row, now_ms).await? {
+        return Ok(None);
+    }
     let secret_given = SECRET.iter().any(|member| given.contains_key(*member));
-    Ok((described.to_json().0, secret_given))
+    Ok(Some((described.to_json().0, secret_given)))
 }
 
 /// Refuses a change that would send a secret, which nobody may read, to where it was not meant for: whoever may

@@ -65,23 +65,32 @@ pub(super) async fn version(store: &Store) -> Result<Option<String>, StoreError>
     store.setting(VERSION).await
 }
 
-/// Stores an upstream of the operator's, or changes it.
-pub(super) async fn put_own(store: &Store, row: &Stored, now_ms: i64) -> Result<(), StoreError> {
+/// Stores an upstream of the operator's where there was none, or in the place of the one that was there. `false`: by
+/// now it is otherwise, and nothing was stored.
+pub(super) async fn put_own(
+    store: &Store,
+    before: Option<&Stored>,
+    row: &Stored,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let insert = "INSERT INTO upstreams (spec, sealed, updated_at, name, origin, position) \
+         SELECT $1, $2, $3, $4, 'operator', COALESCE(MAX(position), -1) + 1 FROM upstreams WHERE origin = 'operator' \
+         ON CONFLICT (name, origin) DO NOTHING";
+    let update = "UPDATE upstreams SET spec = $1, sealed = $2, updated_at = $3 \
+         WHERE name = $4 AND origin = 'operator' AND spec = $5 AND sealed = $6";
+    let put = sqlx::query(if before.is_some() { update } else { insert });
+    let put = put.bind(&row.spec).bind(&row.sealed).bind(now_ms).bind(&row.name);
+    let put = match before {
+        Some(before) => put.bind(&before.spec).bind(&before.sealed),
+        None => put,
+    };
     let mut tx = store.begin(Durability::Full).await?;
-    sqlx::query(
-        "INSERT INTO upstreams (name, origin, position, spec, sealed, updated_at) \
-         SELECT $1, 'operator', COALESCE(MAX(position), -1) + 1, $2, $3, $4 FROM upstreams WHERE origin = 'operator' \
-         ON CONFLICT (name, origin) DO UPDATE SET spec = excluded.spec, sealed = excluded.sealed, \
-         updated_at = excluded.updated_at",
-    )
-    .bind(&row.name)
-    .bind(&row.spec)
-    .bind(&row.sealed)
-    .bind(now_ms)
-    .execute(&mut *tx)
-    .await?;
+    if put.execute(&mut *tx).await?.rows_affected() != 1 {
+        return Ok(false);
+    }
     tx.set_setting(VERSION, &uuid::Uuid::new_v4().to_string(), now_ms).await?;
-    tx.commit().await
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// Removes an upstream of the operator's. Returns whether there was one.
@@ -283,6 +292,31 @@ mod tests {
     use rust_decimal::Decimal;
 
     use super::*;
+
+    /// What another call has done since it was read is not undone.
+    #[tokio::test]
+    async fn an_upstream_is_stored_over_what_was_read_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), None, false).await.unwrap();
+        let row = |spec: &str, sealed: &str| Stored {
+            name: "one".to_owned(),
+            from_environment: false,
+            spec: spec.to_owned(),
+            sealed: sealed.to_owned(),
+        };
+        let put = async |before: Option<&Stored>, row: &Stored| put_own(&store, before, row, 1).await.unwrap();
+        let (first, second, third) = (row("{}", "a"), row("{}", "b"), row("{1}", "b"));
+        assert!(!put(Some(&first), &second).await, "there is none");
+        assert!(put(None, &first).await && !put(None, &second).await);
+        assert!(put(Some(&first), &second).await && !put(Some(&first), &third).await);
+        let before = version(&store).await.unwrap();
+        assert!(!put(Some(&third), &first).await, "the key is the same, and not all else");
+        assert_eq!(version(&store).await.unwrap(), before, "nobody need look");
+        assert_eq!(upstreams(&store).await.unwrap()[0].sealed, "b");
+        assert!(remove_own(&store, "one", 2).await.unwrap());
+        assert!(!put(Some(&second), &third).await && upstreams(&store).await.unwrap().is_empty());
+        store.close().await;
+    }
 
     /// An answer that was lost makes a batch come again.
     #[tokio::test]

@@ -180,7 +180,7 @@ async fn a_token_is_shown_once_and_may_what_its_scopes_say() {
     world.clock.step(Duration::from_secs(24 * 3600));
     assert!(!world.may_look(&reader).await, "a day is over");
     assert!(world.may_look(&manager).await);
-    for (id, status) in [(id.as_str(), 200), (&id, 404), ("%00", 404), ("none", 404)] {
+    for (id, status) in [(id.as_str(), 200), (&id, 404), ("%00", 400), ("none", 404)] {
         let path = format!("/admin/api/cli-tokens/{id}");
         assert_eq!(said(world.node.delete(&path).bearer_auth(&manager)).await.status, status, "{id}");
     }
@@ -270,14 +270,26 @@ async fn the_password_is_changed_where_the_environment_does_not_say_it() {
     assert_eq!(changed.status(), 200);
     assert!(changed.text().await.unwrap().contains("The password is changed"));
     assert!(!world.may_look(&session).await);
-    assert_eq!(world.log_in(newest).await.status, 200);
+    let of_newest = world.log_in(newest).await.text("token");
     let acts = world.acts().await;
     assert_eq!(acts, ["password: access.password", "password: access.password"]);
     let stored = world.stored("SELECT value FROM settings WHERE name = 'admin_password_hash'").await;
     assert!(stored[0].starts_with("$argon2id$"), "{stored:?}");
 
-    // Where the environment says it, it wins.
-    let mut world = world;
+    // Where the environment says it, it wins, and who came in by another one is out.
+    let (cookie, mut world) = (browser.cookie().to_owned(), world);
+    let opens = async |world: &World| world.node.get("/admin").header("cookie", &cookie).send().await.unwrap().status();
+    assert!(world.may_look(&of_newest).await && opens(&world).await == 200);
+    world.node.restart_with("ADMIN_PASSWORD", PASSWORD).await;
+    assert!(!world.may_look(&of_newest).await && opens(&world).await == 303);
+    let session = world.session().await;
+    world.node.restart().await;
+    assert!(world.may_look(&session).await, "it is the same password");
+    world.node.restart_with("ADMIN_PASSWORD", "another of the operator").await;
+    assert!(!world.may_look(&session).await);
+    let session = world.log_in("another of the operator").await.text("token");
+    world.node.restart_with("ADMIN_PASSWORD", "").await;
+    assert!(!world.may_look(&session).await);
     world.node.restart_with("ADMIN_PASSWORD", PASSWORD).await;
     let session = world.session().await;
     let call = json!({ "old_password": PASSWORD, "new_password": new });
@@ -338,13 +350,21 @@ async fn who_is_listed_logs_in_by_a_signature_once() {
     let late = signed(&keys, world.clock.now_ms(), "https://node.example/admin/api/login", "POST", "");
     assert_eq!(send(&world.node, &late).await.status, 200);
     assert_eq!(world.stored("SELECT id FROM login_events").await.len(), 1, "what has passed is forgotten");
+
+    // Who is listed no more is out with the next start, and whoever has the password stays.
+    let by_password = world.session().await;
+    assert!(world.may_look(&token).await);
+    world.node.restart_with("ADMIN_NPUBS", &other.public_key().to_bech32().unwrap()).await;
+    assert!(!world.may_look(&token).await && world.may_look(&by_password).await);
+    let access = said(world.node.get("/admin/api/access").bearer_auth(&by_password)).await.body;
+    assert!(!access.to_string().contains(&npub), "{access}");
     world.node.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_login_page_has_a_script_only_where_somebody_may_sign() {
     let keys = Keys::generate();
-    let world = World::new(&[("ADMIN_NPUBS", &keys.public_key().to_bech32().unwrap())]).await;
+    let mut world = World::new(&[("ADMIN_NPUBS", &keys.public_key().to_bech32().unwrap())]).await;
     let page = world.node.get("/admin/login").send().await.unwrap();
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe"), "{policy}");
@@ -373,6 +393,14 @@ async fn the_login_page_has_a_script_only_where_somebody_may_sign() {
     let again = send(&event, &csrf(&html), &origin).await;
     assert_eq!(again.status(), 401);
     assert!(again.text().await.unwrap().contains("used before"));
+    let lines = entered.headers().get_all("set-cookie").iter().map(|line| line.to_str().unwrap());
+    let session = lines.filter_map(|line| line.split(';').next()).find(|line| line.starts_with("coinslot_session="));
+    let opens = async |world: &World| {
+        world.node.get("/admin").header("cookie", session.unwrap()).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(opens(&world).await, 200);
+    world.node.restart_with("ADMIN_NPUBS", "").await;
+    assert_eq!(opens(&world).await, 303, "whose session it is may not log in any more");
     world.node.finish().await;
 
     let world = World::new(&[]).await;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::bearer::world;
 use crate::price_sync::{Browser, csrf};
+use crate::requests_page::token;
 use crate::support::node::TestNode;
 use crate::support::program::{Program, coinslot, told};
 
@@ -61,6 +62,12 @@ async fn what_is_announced_is_shown_in_its_time_and_does_no_harm() {
         node.get("/admin/trail?actor=%00").header("cookie", browser.cookie()).send().await.unwrap().status(),
         400
     );
+    let token = token(&node, "manage money").await;
+    let retry = "/admin/api/wallet/operations/a%00b/retry";
+    assert_eq!(node.post(retry).bearer_auth(&token).send().await.unwrap().status(), 400);
+    let media = "application/vnd.api+json; charset=utf-8";
+    let other = node.post("/admin/api/announcements").bearer_auth(&token).header("content-type", media);
+    assert_eq!(other.body(r#"{"title":"a\u0000b"}"#).send().await.unwrap().status(), 400);
     assert_eq!(manager.post("/admin/api/announcements", &json!({ "title": "a", "id": "none" })).await.0, 404);
     let now = said(&node).await;
     assert_eq!(now.len(), 1, "{now:?}");

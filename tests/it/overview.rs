@@ -23,6 +23,25 @@ fn to(world: &World, after_midnight: Duration) {
     world.clock.step(Duration::from_millis((wanted - into).rem_euclid(day).unsigned_abs()));
 }
 
+/// Sums of so many days, the first ones of all, and of a model each.
+async fn more_days(world: &World, count: i64) {
+    let columns = [
+        "requests, served, client_errors, payment_errors, upstream_errors, node_errors, clients_gone",
+        "charged_requests, input_tokens, cached_tokens, output_tokens, charged_msat, cost_msat, nano_usd",
+        "unpriced, first_ms, firsts, took_ms, tooks",
+    ];
+    let sql = format!(
+        "WITH RECURSIVE days (n) AS (SELECT CAST($1 AS BIGINT) UNION ALL SELECT n - 1 FROM days WHERE n > 1) \
+         INSERT INTO request_sums (span, start, model, upstream, {}) \
+         SELECT 'day', (n - 1) * 86400000, 'model ' || n, '', 1{} FROM days",
+        columns.join(", "),
+        ", 0".repeat(18)
+    );
+    let mut tx = world.node.running().exchange().ledger.store().begin(Durability::Full).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(count).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sums_tell_what_was_earned_when_the_requests_are_forgotten() {
     let mut world = World::new(&[json!({}), json!({})], &[]).await;
@@ -104,6 +123,23 @@ async fn sums_tell_what_was_earned_when_the_requests_are_forgotten() {
     for wrong in ["by=week", "from=x", "by=hour&from=2020-01-01"] {
         let refused = world.node.get(&format!("/admin/api/usage?{wrong}")).bearer_auth(&reader).send().await.unwrap();
         assert_eq!(refused.status(), 400, "{wrong}");
+    }
+    // What begins before `from` is in neither form of it.
+    let hour = usage(&format!("by=hour&from={}", world.clock.now_ms() - 3_600_000)).await[0].0.as_i64().unwrap();
+    for (from, sums) in [(hour, 1), (hour + 1, 0)] {
+        assert_eq!(usage(&format!("by=hour&from={from}")).await.len(), sums);
+        let path = format!("/admin/api/usage.csv?by=hour&from={from}");
+        let csv = world.node.get(&path).bearer_auth(&reader).send().await.unwrap().text().await.unwrap();
+        assert_eq!(csv.lines().count(), 1 + sums, "{csv}");
+    }
+    // More than an answer has are refused, and not the newest of them left out.
+    more_days(&world, 1_001).await;
+    for by in ["day", "model"] {
+        let asked = |to: &str| world.node.get(&format!("/admin/api/usage?by={by}&from=0&to={to}")).bearer_auth(&reader);
+        let refused = asked("1979-01-01").send().await.unwrap();
+        assert_eq!(refused.status(), 400, "{by}");
+        assert!(refused.text().await.unwrap().contains("more than 1000 sums"), "{by}");
+        assert_eq!(ok(asked("1972-09-27")).await.as_array().unwrap().len(), 1_000, "{by}");
     }
     // The page draws it, and says the same in a table.
     let browser = Browser::log_in(&world.node).await;

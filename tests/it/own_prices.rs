@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::lightning::ok;
-use crate::price_sync::{Browser, OPENROUTER, World, csrf, said};
+use crate::price_sync::{Browser, OPENROUTER, World, csrf, field, said};
 use crate::support::node::MODEL;
 use crate::support::program::Program;
 use crate::support::purse::Purse;
@@ -107,10 +107,11 @@ async fn the_page_of_a_model_shows_whose_price_is_whose() {
     for text in ["new/&#60;one&#62;", "source of its prices: openrouter", "name=\"price:completion\" value=\"\""] {
         assert!(page.contains(text), "{text}: {page}");
     }
-    let form = csrf(&page);
+    let (form, seen) = (csrf(&page), field(&page, "seen"));
     let fill = [
         ("csrf", form.as_str()),
         ("id", "new/<one>"),
+        ("seen", seen.as_str()),
         ("price:prompt", ""),
         ("price:completion", " 25 "),
         ("added", "request"),
@@ -129,10 +130,11 @@ async fn the_page_of_a_model_shows_whose_price_is_whose() {
     }
     assert!(browser.page_at("/admin/models").await.contains("your prices"));
 
+    let seen = field(&page, "seen");
     let with = |field: &'static str, text: &'static str| {
         let mut fields = fill.to_vec();
-        fields.retain(|(name, _)| *name != field);
-        fields.push((field, text));
+        fields.retain(|(name, _)| *name != field && *name != "seen");
+        fields.extend([("seen", seen.as_str()), (field, text)]);
         fields
     };
     for (fields, status, why) in [
@@ -147,7 +149,23 @@ async fn the_page_of_a_model_shows_whose_price_is_whose() {
         assert_eq!(answer.status(), status, "{why}");
         assert!(answer.text().await.unwrap().contains(why), "{why}");
     }
-    assert_eq!(browser.post("/admin/models/one", &with("price:completion", "")).await.status(), 303);
+    // A page that was opened before somebody else changed something takes nothing of it back.
+    let manager = Program::with(&world.node, "read manage").await;
+    let call = json!({ "id": "new/<one>", "prices": { "audio": "0.0001" } });
+    assert_eq!(manager.post("/admin/api/models/own", &call).await.0, 204);
+    let old = browser.post("/admin/models/one", &with("price:completion", "")).await;
+    assert_eq!(old.status(), 409);
+    let page = old.text().await.unwrap();
+    assert!(page.contains("somebody has changed it meanwhile; look again"), "{page}");
+    for text in ["name=\"price:completion\" value=\"25\"", "name=\"price:audio\" value=\"100\""] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    let mut fields = with("price:completion", "");
+    fields.retain(|(name, _)| *name != "seen");
+    assert_eq!(browser.post("/admin/models/one", &fields).await.status(), 409, "a page of before these digests");
+    let seen = field(&page, "seen");
+    fields.push(("seen", seen.as_str()));
+    assert_eq!(browser.post("/admin/models/one", &fields).await.status(), 303);
     world.costs("new/<one>", "0.00001", "0.00002").await;
     world.finish().await;
 }

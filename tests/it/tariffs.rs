@@ -10,6 +10,7 @@ use std::time::Duration;
 use coinslot::catalog::import::Switch;
 use coinslot::clock::Clock;
 use coinslot::ledger::vouchers::Funds;
+use coinslot::ledger::vouchers::repo::Which;
 use coinslot::money::Msat;
 use coinslot::money::tariff::{ALL_DAYS, Filter, Profile, Window};
 use coinslot::payment::vouchers::Wanted;
@@ -505,6 +506,18 @@ async fn a_voucher_with_a_profile_makes_a_key_that_has_it() {
         refused(&command(&world.node, "vouchers", &["create", "--sats", "20", "--profile", "x"], ""))
             .contains("no profile x")
     );
+    // One that was taken back, or put on another key, is no user of its profile any more.
+    world.put(&profile("gone", "0.5", true)).await;
+    let ledger = &world.node.running().exchange().ledger;
+    let key = ok(redeem(&issue(Some("gone")).await.unwrap())).await["api_key"].as_str().unwrap().to_owned();
+    let (onto, _open) = (issue(Some("gone")).await.unwrap(), issue(Some("gone")).await.unwrap());
+    assert_eq!(ledger.profile_users("gone").await.unwrap(), 3);
+    assert_eq!(ok(redeem(&onto).bearer_auth(&key)).await["balance"], 100_000);
+    assert_eq!(ledger.profile_users("gone").await.unwrap(), 2);
+    assert_eq!(ledger.revoke_vouchers(Which::Note("")).await.unwrap(), 1);
+    assert!(refused(&command(&world.node, "profiles", &["remove", "gone"], "")).contains("1 keys"));
+    world.attach(None, &key).await;
+    done(&command(&world.node, "profiles", &["remove", "gone"], ""));
     world.node.finish().await;
 }
 

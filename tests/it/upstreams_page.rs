@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::bearer::world;
-use crate::price_sync::{Browser, csrf};
+use crate::price_sync::{Browser, csrf, field};
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::program::{Program, told};
 use crate::support::upstream::{Script, Upstream, delta};
@@ -180,11 +181,12 @@ async fn further_members_count_where_no_field_is_filled_in_and_are_refused_where
         ("priority", "9"),
         ("tags", ""),
     ];
-    let post = async |verb: &str, more: &str| {
-        let answer =
-            browser.post(&format!("/admin/upstreams/{verb}"), &[&filled[..], &[("more", more)]].concat()).await;
+    let post_seen = async |verb: &str, more: &str, seen: &str| {
+        let more = [("more", more), ("seen", seen)];
+        let answer = browser.post(&format!("/admin/upstreams/{verb}"), &[&filled[..], &more].concat()).await;
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
+    let post = async |verb: &str, more: &str| post_seen(verb, more, "").await;
     let spec = async || {
         let listed = reader.get("/admin/api/upstreams").await;
         let found =
@@ -206,19 +208,33 @@ async fn further_members_count_where_no_field_is_filled_in_and_are_refused_where
     assert_eq!((&kept["tags"], &kept["priority"]), (&json!(["eu"]), &json!(9)), "{kept}");
 
     // A field that is emptied takes its member away, unless it is said there.
-    assert_eq!(post("set", r#"{"tags": ["us"]}"#).await.0, 303);
+    let opened = field(&browser.page_at("/admin/upstreams").await, "seen");
+    let change = r#"{"tags": ["us"]}"#;
+    assert_eq!(post_seen("set", change, &opened).await.0, 303);
     let kept = spec().await;
     assert_eq!((&kept["tags"], kept["fee"].as_str()), (&json!(["us"]), Some("1")), "{kept}");
 
     // A tag may have spaces in it, and stays one when the form is sent again as it is shown.
     let mut sent = "eu west, gpu ,".to_owned();
     for _ in 0..2 {
-        let tagged = [&filled[..5], &[("tags", &*sent)]].concat();
+        let seen = field(&browser.page_at("/admin/upstreams").await, "seen");
+        let tagged = [&filled[..5], &[("tags", &*sent), ("seen", &*seen)]].concat();
         assert_eq!(browser.post("/admin/upstreams/set", &tagged).await.status(), 303);
         assert_eq!(spec().await["tags"], json!(["eu west", "gpu"]));
         sent = "eu west, gpu".to_owned();
         assert!(browser.page_at("/admin/upstreams").await.contains(&format!("name=\"tags\" value=\"{sent}\"")));
     }
+
+    // A form of before it was changed changes nothing.
+    let opened = field(&browser.page_at("/admin/upstreams").await, "seen");
+    let manager = Program::with(&node, "manage").await;
+    let capped = json!({ "name": "by-form", "daily_usd": "3" });
+    assert_eq!(manager.call(reqwest::Method::PATCH, "/admin/api/upstreams", &capped).await.0, 200);
+    let (status, page) = post_seen("set", change, &opened).await;
+    assert!(status == 409 && page.contains("somebody has changed it meanwhile; look again"), "{status} {page}");
+    assert_eq!((post("set", change).await.0, &spec().await["daily_usd"]), (409, &json!("3")));
+    assert_eq!(post_seen("set", change, &field(&page, "seen")).await.0, 303);
+    assert_eq!(spec().await["daily_usd"], Value::Null);
     node.finish().await;
 }
 
@@ -252,8 +268,9 @@ async fn a_key_that_is_kept_goes_to_no_other_address() {
         assert!(!text.contains(KEY) && !text.contains("of the operator"), "{text}");
     }
     let browser = Browser::log_in(&node).await;
-    let form = csrf(&browser.page_at("/admin/upstreams").await);
-    let moved = [("csrf", &*form), ("name", "second"), ("base_url", &*url)];
+    let page = browser.page_at("/admin/upstreams").await;
+    let (form, seen) = (csrf(&page), field(&page, "seen"));
+    let moved = [("csrf", &*form), ("name", "second"), ("seen", &*seen), ("base_url", &*url)];
     let refused = browser.post("/admin/upstreams/set", &moved).await;
     assert!(refused.status() == 400 && refused.text().await.unwrap().contains("say its api_key"));
 
@@ -268,6 +285,36 @@ async fn a_key_that_is_kept_goes_to_no_other_address() {
     assert_eq!(patch(json!({ "base_url": second.url(), "api_key": null })).await.0, 200);
     let acts = manager.get("/admin/api/trail?limit=500").await.to_string();
     assert!(!acts.contains("sk-another") && !acts.contains(KEY), "{acts}");
+    node.finish().await;
+}
+
+/// Of changes that come at once none undoes another, and a name is given once.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_come_at_once_are_all_kept() {
+    let (_mint, _purse, _first, node) = world(10).await;
+    let second = Upstream::start().await;
+    let manager = Program::with(&node, "read manage").await;
+    let (path, stored) = ("/admin/api/upstreams", entry(&second));
+    let added = join_all((0..4).map(|_| manager.post(path, &stored))).await;
+    let mut statuses: Vec<u16> = added.iter().map(|(status, _)| *status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409, 409, 409]);
+    for round in 10..14 {
+        let changes = [
+            json!({ "name": "second", "priority": round }),
+            json!({ "name": "second", "weight": round }),
+            json!({ "name": "second", "max_concurrency": round }),
+            json!({ "name": "second", "enabled": round % 2 == 0 }),
+        ];
+        let patched = join_all(changes.iter().map(|change| manager.call(reqwest::Method::PATCH, path, change))).await;
+        assert!(patched.iter().all(|(status, _)| *status == 200), "{patched:?}");
+        let listed = manager.get(path).await;
+        let one = listed.as_array().unwrap().iter().find(|one| one["name"] == "second").unwrap();
+        for member in ["priority", "weight", "max_concurrency"] {
+            assert_eq!(one["spec"][member], round, "{member}: {one}");
+        }
+        assert_eq!((&one["is_enabled"], &one["has_key"]), (&json!(round % 2 == 0), &json!(true)), "{one}");
+    }
     node.finish().await;
 }
 

@@ -70,7 +70,7 @@ async fn log_in(
         None => {
             let call: LoginCall = read_body(&headers, &body)?;
             state.password.check(Secret::new(call.password), door).await?.admit()?;
-            Actor::new("password".to_owned())
+            Actor::of_password()
         }
     };
     let token = session::open(&state, &actor, Via::Api, HOUR_IN_SECONDS, None).await?;

@@ -71,13 +71,15 @@ async fn view(state: &AdminState, own: Option<&str>) -> Result<View, AdminError>
     let session = |found: repo::OpenSession| OpenSession {
         id: found.id_hash.chars().take(12).collect(),
         is_this: own == Some(found.id_hash.as_str()),
-        actor: found.actor,
+        actor: found.actor.as_str().to_owned(),
         via: found.via,
         created_at: found.created_ms,
         expires_at: found.expires_ms,
     };
+    let open = repo::sessions(store, state.now_ms()).await?.into_iter();
+    let open = open.filter(|found| found.actor.may_log_in(&state.npubs));
     Ok(View {
-        sessions: repo::sessions(store, state.now_ms()).await?.into_iter().map(session).collect(),
+        sessions: open.map(session).collect(),
         tokens: tokens::list(store).await?,
         npubs: state.npubs.to_vec(),
         password_is_configured: state.password.is_configured(),

@@ -4,6 +4,7 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use super::tokens::Token;
+use crate::admin::operator::Actor;
 use crate::store::{Durability, Store, StoreError};
 
 /// Most rows that are ever shown.
@@ -12,7 +13,7 @@ const MOST: i64 = 1_000;
 /// A session that is open.
 pub(super) struct OpenSession {
     pub id_hash: String,
-    pub actor: String,
+    pub actor: Actor,
     pub via: String,
     pub created_ms: i64,
     pub expires_ms: i64,
@@ -30,7 +31,7 @@ pub(super) async fn sessions(store: &Store, now_ms: i64) -> Result<Vec<OpenSessi
     let session = |row: &AnyRow| {
         Ok(OpenSession {
             id_hash: row.try_get(0)?,
-            actor: row.try_get(1)?,
+            actor: Actor::new(row.try_get(1)?),
             via: row.try_get(2)?,
             created_ms: row.try_get(3)?,
             expires_ms: row.try_get(4)?,

@@ -273,7 +273,7 @@ async fn own_call(
         Some(price) => Ok((name, price)),
         None => Ok((name, None)),
     });
-    let own = Own { prices: prices.collect::<Result<_, _>>()?, names: call.names };
+    let own = Own { prices: prices.collect::<Result<_, _>>()?, names: call.names, seen: None };
     set_own(&state, actor, &call.id, &own).await?;
     Ok(StatusCode::NO_CONTENT)
 }

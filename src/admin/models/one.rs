@@ -43,6 +43,8 @@ struct Page {
     names: String,
     /// Those that its source gives it.
     other_names: Vec<String>,
+    /// What recognises the prices and names of the operator's that are shown.
+    seen: String,
 }
 
 struct Row {
@@ -116,6 +118,9 @@ fn read(fields: &[(String, String)]) -> Result<Own, AdminError> {
     }
     let names = fields.iter().find(|(field, _)| field == "names");
     own.names = names.map(|(_, text)| text.split_whitespace().map(str::to_owned).collect());
+    // What the form does not show would be taken back with what it shows empty.
+    let seen = fields.iter().find(|(field, _)| field == "seen").map(|(_, text)| text.clone());
+    own.seen = Some(seen.unwrap_or_default());
     Ok(own)
 }
 
@@ -141,6 +146,7 @@ async fn render(
         rows: rows(&offer),
         names: offer.own_names.join("\n"),
         other_names,
+        seen: Own::digest(&offer.own_prices, &offer.own_names),
     })?;
     Ok((status, html).into_response())
 }

@@ -19,7 +19,7 @@ use crate::status::sums::repo::{self, By};
 use crate::status::sums::{COLUMNS, Span};
 use crate::store::{Store, StoreError};
 
-/// Most rows of one answer.
+/// Most rows of one answer. One that would have more is refused, for nobody would see what it lacks.
 const MOST: i64 = 1_000;
 /// Rows that are read at a time.
 const CHUNK: i64 = 500;
@@ -72,7 +72,11 @@ async fn usage(state: &AdminState, said: &Said) -> Result<Vec<Part>, AdminError>
         _ => return Err(AdminError::invalid("by is hour, day, model or upstream.")),
     };
     state.exchange.traffic.sums().keep(store).await?;
-    let groups = repo::grouped(store, by, span, (from_ms, to_ms), MOST).await?;
+    let groups = repo::grouped(store, by, span, (from_ms, to_ms), MOST.saturating_add(1)).await?;
+    if i64::try_from(groups.len()).unwrap_or(i64::MAX) > MOST {
+        let why = format!("These are more than {MOST} sums. Ask for a shorter time, or for the CSV, which has no end.");
+        return Err(AdminError::invalid(why));
+    }
     let part = |group: repo::Group| {
         let named = |wanted: By| (by == wanted).then(|| group.name.clone());
         Part {
@@ -85,7 +89,7 @@ async fn usage(state: &AdminState, said: &Said) -> Result<Vec<Part>, AdminError>
     Ok(groups.into_iter().map(part).collect())
 }
 
-/// What was used, by hour, day, model or upstream.
+/// What was used, by hour, day, model or upstream: a thousand sums at most, and what would be more is refused.
 #[utoipa::path(get, path = "/admin/api/usage", tag = "admin",
     security(("operator" = ["read"])), params(Said), responses(
     (status = 200, body = Vec<Part>), (status = 400, body = Complaint), (status = 403, body = Complaint),
@@ -117,7 +121,8 @@ async fn answer(state: &AdminState, said: &Said) -> Result<Response, AdminError>
         _ => return Err(AdminError::invalid("by is hour or day: each line has its model and upstream.")),
     };
     state.exchange.traffic.sums().keep(state.ledger.store()).await?;
-    let last = (from_ms.saturating_sub(1), String::new(), String::new());
+    // Every sum has a model, so this comes before all those that begin then.
+    let last = (from_ms, String::new(), String::new());
     let rest = Rest { store: state.ledger.store().clone(), span, last, to_ms, is_first: true };
     let body = stream::try_unfold(Some(rest), async |rest| {
         let Some(mut rest) = rest else { return Ok::<_, StoreError>(None) };

@@ -71,7 +71,7 @@ async fn change_call(
     operator: Operator,
     Body(entry): Body<Entry>,
 ) -> Result<Json<Stored>, ApiError> {
-    let name = put(&state, operator.may(Scope::Manage)?, Intent::Change, &entry.members).await?;
+    let name = put(&state, operator.may(Scope::Manage)?, Intent::Change(None), &entry.members).await?;
     Ok(Json(Stored { name }))
 }
 

@@ -83,7 +83,7 @@ fn refused(error: OwnError) -> AdminError {
         OwnError::Store(error) => error.into(),
         OwnError::Vault(error) => AdminError::invalid(format!("The stored upstreams cannot be read: {error}.")),
         OwnError::Invalid(_) => AdminError::invalid(format!("Not done: {error}.")),
-        OwnError::Fixed | OwnError::Exists => AdminError::conflict(format!("Not done: {error}.")),
+        OwnError::Fixed | OwnError::Exists | OwnError::Changed => AdminError::conflict(format!("Not done: {error}.")),
         OwnError::Unknown => AdminError::not_found("There is no such upstream."),
     }
 }
@@ -101,7 +101,7 @@ async fn forget(state: &AdminState, actor: &Actor, name: &str) -> Result<(), Adm
 async fn put(
     state: &AdminState,
     actor: &Actor,
-    intent: Intent,
+    intent: Intent<'_>,
     given: &Map<String, Value>,
 ) -> Result<String, AdminError> {
     let stored = state.pool.put(state.ledger.store(), intent, given).await.map_err(refused)?;

@@ -14,7 +14,7 @@ use super::super::session::Session;
 use super::super::{AdminError, AdminState, page};
 use super::{View, forget, put, remove, test, view};
 use crate::upstream::kind::PRESETS;
-use crate::upstream::own::Intent;
+use crate::upstream::own::{Intent, digest};
 
 const PATH: &str = "/admin/upstreams";
 
@@ -45,6 +45,8 @@ struct Row {
     view: View,
     /// What a form of its members is filled with.
     fields: Fields,
+    /// What recognises it as it is shown: a form that was filled with another would take members away unseen.
+    seen: String,
 }
 
 /// The members that a form has.
@@ -104,6 +106,9 @@ struct Named {
 struct Entry {
     csrf: String,
     name: String,
+    /// Of the one that is changed.
+    #[serde(default)]
+    seen: String,
     #[serde(default)]
     provider_type: String,
     #[serde(default)]
@@ -236,10 +241,10 @@ async fn set(
     Form(form): Form<Entry>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    save(&state, &session, &form, Intent::Change).await
+    save(&state, &session, &form, Intent::Change(Some(&form.seen))).await
 }
 
-async fn save(state: &AdminState, session: &Session, form: &Entry, intent: Intent) -> Result<Response, AdminError> {
+async fn save(state: &AdminState, session: &Session, form: &Entry, intent: Intent<'_>) -> Result<Response, AdminError> {
     let saved = match form.members() {
         Ok(members) => put(state, session.actor(), intent, &members).await.map(drop),
         Err(error) => Err(error),
@@ -256,7 +261,7 @@ async fn switch(
     let mut members = Map::new();
     members.insert("name".to_owned(), json!(form.name));
     members.insert("enabled".to_owned(), json!(form.on == "yes"));
-    let switched = put(&state, session.actor(), Intent::Change, &members).await;
+    let switched = put(&state, session.actor(), Intent::Change(None), &members).await;
     again(&state, &session, switched.map(drop)).await
 }
 
@@ -302,7 +307,11 @@ async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminE
 }
 
 async fn render(state: &AdminState, session: &Session, status: StatusCode, said: Said) -> Result<Response, AdminError> {
-    let rows = view(state).await?.into_iter().map(|view| Row { fields: Fields::of(&view.spec), view });
+    let rows = view(state).await?.into_iter().map(|view| Row {
+        fields: Fields::of(&view.spec),
+        seen: digest(&view.spec),
+        view,
+    });
     let presets = PRESETS.iter().map(|preset| (preset.kind.name(), preset.base_url.unwrap_or_default()));
     let html = page(&Page {
         frame: Frame::of(state, session, PATH),

@@ -56,6 +56,8 @@ pub enum ImportError {
     NothingWaits,
     #[error("something else waits by now; look again")]
     Changed,
+    #[error("somebody has changed it meanwhile; look again")]
+    Outdated,
     /// What the operator says of a model cannot be.
     #[error("{0}")]
     Own(String),
@@ -361,8 +363,8 @@ impl Importer {
     /// Gives a model prices and names of the operator's, wherever its others come from.
     ///
     /// # Errors
-    /// When there is no such model, such a price or name cannot be or is another model's, or the database does
-    /// not answer.
+    /// When there is no such model, such a price or name cannot be or is another model's, what was seen is no more,
+    /// or the database does not answer.
     pub async fn set_own(&self, id: &str, own: &Own) -> Result<(), ImportError> {
         self.revise(|state| {
             let choice = state.choices.get(id).cloned().unwrap_or_default();

@@ -19,9 +19,17 @@ pub struct Own {
     pub prices: Vec<(String, Option<Decimal>)>,
     /// All the names that the operator gives it.
     pub names: Option<Vec<String>>,
+    /// What all of it was for whoever thought of this, by [`Own::digest`]. Absent: whatever it is.
+    pub seen: Option<String>,
 }
 
 impl Own {
+    /// What recognises all that the operator has said of a model.
+    #[must_use]
+    pub fn digest(prices: &Card, names: &[String]) -> String {
+        prices.digest(&names.join("\n"))
+    }
+
     /// What changes, for the trail.
     #[must_use]
     pub fn told(&self) -> Value {
@@ -36,8 +44,11 @@ impl Own {
     /// The choice with these changes.
     ///
     /// # Errors
-    /// When a name cannot be one.
+    /// When it is another one than was seen, or a name cannot be one.
     pub(super) fn change(&self, choice: &Choice) -> Result<Choice, ImportError> {
+        if self.seen.as_ref().is_some_and(|seen| *seen != Self::digest(&choice.prices, &choice.names)) {
+            return Err(ImportError::Outdated);
+        }
         let mut changed = choice.clone();
         for (name, price) in &self.prices {
             changed.prices.set(name, *price);
@@ -125,6 +136,7 @@ mod tests {
         let own = Own {
             prices: prices.iter().map(|(name, price)| ((*name).to_owned(), price.parse().ok())).collect(),
             names: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+            seen: None,
         };
         own.change(&Choice::default()).unwrap()
     }
@@ -177,7 +189,7 @@ mod tests {
     #[test]
     fn what_is_taken_back_is_the_sources_again() {
         let own = choice(&[("prompt", "1"), ("completion", "2")], &["b2"]);
-        let back = Own { prices: vec![("prompt".to_owned(), None)], names: None }.change(&own).unwrap();
+        let back = Own { prices: vec![("prompt".to_owned(), None)], ..Own::default() }.change(&own).unwrap();
         assert_eq!((back.prices.get("prompt"), back.prices.get("completion")), (None, Some(Decimal::TWO)));
         assert_eq!(back.names, ["b2"]);
     }

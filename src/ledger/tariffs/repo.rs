@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
 use crate::money::tariff::{Filter, Profile, Tariffs, Window};
 use crate::store::{Store, StoreError, Tx};
@@ -43,13 +43,21 @@ pub(super) async fn put_profile(tx: &mut Tx, profile: &Profile, now_ms: i64) -> 
     Ok(())
 }
 
+/// Terms of the account on which the money of a voucher waited that has ended since, and made no key: nobody pays by
+/// them any more.
+const OVER: &str = "EXISTS (SELECT 1 FROM vouchers v WHERE v.account = key_terms.account AND v.state <> 'open' \
+     AND (v.redeemed_by IS NULL OR v.redeemed_by <> v.account))";
+
 pub(super) async fn remove_profile(tx: &mut Tx, name: &str) -> Result<bool, StoreError> {
+    let sql = format!("UPDATE key_terms SET profile = NULL WHERE profile = $1 AND {OVER}");
+    sqlx::query(AssertSqlSafe(sql)).bind(name).execute(&mut **tx).await?;
     let gone = sqlx::query("DELETE FROM price_profiles WHERE name = $1").bind(name).execute(&mut **tx).await?;
     Ok(gone.rows_affected() == 1)
 }
 
 pub(super) async fn users(connection: &mut AnyConnection, name: &str) -> Result<i64, StoreError> {
-    let row = sqlx::query("SELECT COUNT(*) FROM key_terms WHERE profile = $1").bind(name);
+    let sql = format!("SELECT COUNT(*) FROM key_terms WHERE profile = $1 AND NOT {OVER}");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(name);
     Ok(row.fetch_one(connection).await?.try_get(0)?)
 }
 

@@ -133,7 +133,7 @@ impl Pool {
     pub async fn put(
         &self,
         store: &Store,
-        intent: own::Intent,
+        intent: own::Intent<'_>,
         given: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<(serde_json::Value, bool), own::OwnError> {
         let Ground { rules, vault, way, .. } = &self.ground;
