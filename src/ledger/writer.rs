@@ -289,7 +289,7 @@ impl Writer {
 
     /// Writes a batch: one commit, and a further one for each hold that was not placed with the others.
     async fn commit(&mut self, batch: &[Entry]) -> Result<Outcome, StoreError> {
-        let ends: Vec<&End> = batch.iter().filter_map(Entry::as_end).collect();
+        let ends = ends_of(batch);
         let places = places_of(batch)?;
         let (missing, mut ended) = self.write(&places, &ends).await?;
         if ended.len() < ends.len() {
@@ -441,6 +441,14 @@ impl Entry {
     }
 }
 
+/// The ends of a batch. The rows of accounts are locked in this order, which is that of the holds: two processes that
+/// write at once do not wait for each other.
+fn ends_of(batch: &[Entry]) -> Vec<&End> {
+    let mut ends: Vec<&End> = batch.iter().filter_map(Entry::as_end).collect();
+    ends.sort_by_key(|end| end.account);
+    ends
+}
+
 /// The holds of a batch, each with what it and those before it need: on the same account, and for
 /// the same spender.
 fn places_of(batch: &[Entry]) -> Result<Vec<repo::Place<'_>>, StoreError> {
@@ -483,4 +491,27 @@ fn refuse_places(batch: Vec<Entry>, error: &Arc<StoreError>) -> Vec<Entry> {
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_lock_accounts_in_one_order_whatever_came_first() {
+        let end = |id: i64, account: i64| Entry::End {
+            end: End {
+                id,
+                account: AccountId(account),
+                held: Msat::ZERO,
+                charge: Msat::ZERO,
+                record: String::new(),
+                sheets: Vec::new(),
+            },
+            reply: None,
+        };
+        let batch = [end(1, 9), end(2, 4), end(3, 9), end(4, 7)];
+        let order: Vec<(i64, i64)> = ends_of(&batch).iter().map(|end| (end.account.get(), end.id)).collect();
+        assert_eq!(order, [(4, 2), (7, 4), (9, 1), (9, 3)]);
+    }
 }
