@@ -109,7 +109,10 @@ fn line(value: &Value) -> String {
 fn look_json(stocks: &[Stock], all: &All) -> String {
     let stock = |stock: &Stock| {
         let keysets = stock.keysets.iter().map(|keyset| {
-            json!({ "id": keyset.id, "is_active": keyset.is_active, "coins": keyset.count, "msat": keyset.worth.get() })
+            json!({
+                "id": keyset.id, "is_active": keyset.is_active, "ends_ms": keyset.ends_ms, "coins": keyset.count,
+                "msat": keyset.worth.get(),
+            })
         });
         let coins = stock.coins.iter().map(|coins| json!({ "amount": coins.amount, "coins": coins.count }));
         json!({
@@ -145,8 +148,9 @@ fn look_text(stocks: &[Stock], all: &All, now_ms: i64) -> String {
             writeln!(text, "{} ({unit}): {worth} sat in {} coins, {in_hand} sat in hand", stock.mint, stock.count);
         for keyset in &stock.keysets {
             let state = if keyset.is_active { "signs" } else { "retired" };
-            let _written =
-                writeln!(text, "  keyset {} {state}: {} sat in {} coins", keyset.id, sat(keyset.worth), keyset.count);
+            let ends = keyset.ends_ms.map(|end_ms| format!(", ends {}", format::utc(end_ms))).unwrap_or_default();
+            let (worth, count) = (sat(keyset.worth), keyset.count);
+            let _written = writeln!(text, "  keyset {} {state}{ends}: {worth} sat in {count} coins", keyset.id);
         }
         for coins in &stock.coins {
             let _written = writeln!(text, "  {:>12} {unit} × {}", coins.amount, coins.count);

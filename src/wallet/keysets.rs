@@ -22,6 +22,8 @@ use crate::money::MintUnit;
 
 /// Shortest time between two refreshes that clients can cause.
 const COOLDOWN_MS: i64 = 10_000;
+/// Coins of a keyset that ends are exchanged so long before.
+const BEFORE_END_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 /// Fee rates above this are not believed: 10 % of a 1-sat proof is 100 ppk; this is 10 sat.
 const MAX_FEE_PPK: u64 = 10_000;
 
@@ -193,9 +195,16 @@ impl Keysets {
 
     async fn cheapest(&self, unit: MintUnit) -> Option<Id> {
         let infos = self.infos.read().await;
-        let of_unit =
-            infos.iter().filter(|keyset| keyset.active && MintUnit::parse(&keyset.unit.to_string()) == Some(unit));
-        of_unit.min_by_key(|keyset| keyset.input_fee_ppk).map(|keyset| keyset.id)
+        let of_unit = infos.iter().filter(|keyset| keyset.active && is_of(keyset, unit));
+        let now_ms = self.clock.now_ms();
+        of_unit.min_by_key(|keyset| (ends_soon(keyset, now_ms), keyset.input_fee_ppk)).map(|keyset| keyset.id)
+    }
+
+    /// Keysets of a unit that end soon: the mint takes no coins of them any more then (NUT-02, `final_expiry`).
+    pub async fn ending(&self, unit: MintUnit) -> Vec<Id> {
+        let now_ms = self.clock.now_ms();
+        let infos = self.infos.read().await;
+        infos.iter().filter(|keyset| is_of(keyset, unit) && ends_soon(keyset, now_ms)).map(|keyset| keyset.id).collect()
     }
 
     /// Whether outputs of this keyset would be signed, and inputs of these would cost this fee, as far
@@ -250,6 +259,16 @@ impl Keysets {
             .fold(0, u64::saturating_add);
         ppk.div_ceil(1000)
     }
+}
+
+fn is_of(keyset: &KeySetInfo, unit: MintUnit) -> bool {
+    MintUnit::parse(&keyset.unit.to_string()) == Some(unit)
+}
+
+/// Whether a keyset ends within [`BEFORE_END_MS`], and has not ended yet.
+fn ends_soon(keyset: &KeySetInfo, now_ms: i64) -> bool {
+    let end_ms = keyset.final_expiry.and_then(|secs| i64::try_from(secs).ok()).map(|secs| secs.saturating_mul(1_000));
+    end_ms.is_some_and(|end_ms| end_ms > now_ms && end_ms <= now_ms.saturating_add(BEFORE_END_MS))
 }
 
 /// What a swap depends on.

@@ -15,7 +15,7 @@ use super::select::enough;
 pub(super) type Counts = BTreeMap<u64, usize>;
 
 /// Most proofs that go into one exchange. Mints limit their number.
-const MAX_INPUTS: usize = 128;
+pub(super) const MAX_INPUTS: usize = 128;
 /// Coins of an amount pile up when there are so many times more than the ladder wants.
 const PILE: usize = 4;
 /// One part in so many of all ecash is not in the ladder.

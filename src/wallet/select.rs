@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cdk::nuts::{PublicKey, State};
+use cdk::nuts::{Id, PublicKey, State};
 use cdk_common::wallet::ProofInfo;
 
 use super::journal::{self, Coins, Operation};
 use super::keysets::{split_ladder, sum};
-use super::ladder::{Counts, pays_any};
+use super::ladder::{Counts, MAX_INPUTS, pays_any};
 use super::token::MAX_PROOFS;
 use super::{Trusted, Wallet, WalletError};
 use crate::money::MintUnit;
@@ -61,7 +61,7 @@ impl Inventory {
             let Some(ys) = coins.get_mut(&amount) else { return Ok(None) };
             let kept = ys.len().saturating_sub(count);
             for y in ys.split_off(kept) {
-                taken.push(PublicKey::from_slice(&y).map_err(|error| WalletError::Ecash(error.to_string()))?);
+                taken.push(read_y(&y)?);
             }
         }
         Ok(Some(taken))
@@ -141,6 +141,21 @@ impl Wallet {
         Ok(Some((self.inner.ecash.get_proofs_by_ys(ys).await?, inventory.counts())))
     }
 
+    /// As many coins of a keyset as one exchange takes. They stay in the inventory.
+    pub(super) async fn coins_of(
+        &self,
+        trusted: &Trusted,
+        unit: MintUnit,
+        keyset: Id,
+    ) -> Result<Vec<ProofInfo>, WalletError> {
+        let mut reader = self.store().read().acquire().await?;
+        let (mint, keyset) = (trusted.url.to_string(), keyset.to_string());
+        let found = journal::coins_of_keyset(&mut reader, &mint, unit, &keyset, MAX_INPUTS).await?;
+        drop(reader);
+        let ys: Vec<PublicKey> = found.iter().map(read_y).collect::<Result<_, _>>()?;
+        if ys.is_empty() { Ok(Vec::new()) } else { Ok(self.inner.ecash.get_proofs_by_ys(ys).await?) }
+    }
+
     /// Unspent ecash of a unit at this mint, by amount.
     pub(super) async fn in_stock(&self, trusted: &Trusted, unit: MintUnit) -> Result<Counts, WalletError> {
         let mut inventories = trusted.inventories.lock().await;
@@ -199,6 +214,10 @@ impl Wallet {
     pub(super) async fn recount(&self, trusted: &Trusted, unit: MintUnit) {
         trusted.inventories.lock().await.entry(unit).or_default().coins = None;
     }
+}
+
+fn read_y(y: &[u8; 33]) -> Result<PublicKey, WalletError> {
+    PublicKey::from_slice(y).map_err(|error| WalletError::Ecash(error.to_string()))
 }
 
 /// Names the lane of those who exchange coins of a mint and unit in this process.

@@ -28,6 +28,8 @@ pub struct OfKeyset {
     pub id: String,
     /// The mint still signs with it.
     pub is_active: bool,
+    /// Until when the mint takes its coins (NUT-02, `final_expiry`), in ms.
+    pub ends_ms: Option<i64>,
     pub count: u64,
     pub worth: Msat,
 }
@@ -70,7 +72,9 @@ pub async fn read(connection: &mut AnyConnection) -> Result<Vec<Stock>, StoreErr
                 keyset.worth = sum(keyset.worth, worth)?;
             }
             None => {
-                stock.keysets.push(OfKeyset { id: row.keyset, is_active: row.is_active, count, worth });
+                let (id, is_active) = (row.keyset, row.is_active);
+                let ends_ms = row.ends_at.map(|secs| secs.saturating_mul(1_000));
+                stock.keysets.push(OfKeyset { id, is_active, ends_ms, count, worth });
             }
         }
         match stock.coins.iter_mut().find(|coins| coins.amount == amount) {

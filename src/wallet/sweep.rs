@@ -1,5 +1,6 @@
 //! The node's coins are exchanged for handier ones (NUT-03): the ladder that change is paid from
-//! without asking the mint, and few coins where many small ones have piled up.
+//! without asking the mint, few coins where many small ones have piled up, and before both, coins of
+//! another keyset for those that the mint will not take any more (NUT-02, `final_expiry`).
 //!
 //! 1. In one synced transaction the operation is written. Its amount is the fee that the mint will
 //!    take. The database lets one be open for each mint and unit, whichever process writes it.
@@ -19,7 +20,7 @@ use super::health::Priority;
 use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{ActiveKeyset, sum};
-use super::ladder::{Ladder, is_worth_it};
+use super::ladder::{Counts, Ladder, is_worth_it};
 use super::refusal::{MintError, Refusal};
 use super::select::sweep_lane;
 use super::swap::{self, Plan, Standing};
@@ -40,18 +41,18 @@ struct Exchange {
 }
 
 impl Wallet {
-    /// Exchanges coins where the ladder is short, or where small ones have piled up. Returns how many
-    /// exchanges were made.
+    /// Exchanges coins whose keyset ends, where the ladder is short, or where small ones have piled up. Returns
+    /// how many exchanges were made.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn refill(&self) -> Result<usize, WalletError> {
-        if self.inner.ladder.get().coins == 0 {
-            return Ok(0);
-        }
         let mut made: usize = 0;
         for trusted in self.inner.mints.values() {
             for unit in [MintUnit::Sat, MintUnit::Msat] {
+                if self.inner.ladder.get().coins == 0 && trusted.keysets.ending(unit).await.is_empty() {
+                    continue;
+                }
                 for _ in 0..AT_A_TIME {
                     let outcome = self.sweep(trusted, unit).await?;
                     if let Some(state) = outcome {
@@ -100,9 +101,7 @@ impl Wallet {
             Err(error) => return Err(error),
         };
         let outcome = self.exchange(trusted, unit, &active).await;
-        if !matches!(outcome, Ok(Some(State::Done))) {
-            self.recount(trusted, unit).await;
-        }
+        self.recount(trusted, unit).await;
         outcome
     }
 
@@ -115,13 +114,55 @@ impl Wallet {
     ) -> Result<Option<Exchange>, WalletError> {
         self.recount(trusted, unit).await;
         let ladder = *self.inner.ladder.get();
+        if let Some((coins, left)) = self.pick_ending(trusted, unit, active).await?
+            && let Some(last_chance) = self.reckon(trusted, active, coins, &left, |net, _| net > 0).await
+        {
+            return Ok(Some(last_chance));
+        }
         let picked = self.pick(trusted, unit, |held| ladder.exchange(held, &active.amounts)).await?;
         let Some((coins, left)) = picked else { return Ok(None) };
-        let total = sum_infos(&coins);
+        Ok(self.reckon(trusted, active, coins, &left, |net, fee| is_worth_it(net.saturating_add(fee), fee)).await)
+    }
+
+    /// What coins are exchanged for, and what that costs, if that is good enough: what comes of it, and the fee.
+    async fn reckon(
+        &self,
+        trusted: &Trusted,
+        active: &ActiveKeyset,
+        coins: Vec<ProofInfo>,
+        left: &Counts,
+        is_good: impl Fn(u64, u64) -> bool,
+    ) -> Option<Exchange> {
         let fee = trusted.keysets.input_fee(coins.iter().map(|info| info.proof.keyset_id)).await;
-        let Some(net) = total.checked_sub(fee).filter(|_| is_worth_it(total, fee)) else { return Ok(None) };
-        let outputs = ladder.split(net, &left, &active.amounts);
-        Ok((sum(&outputs) == net).then_some(Exchange { coins, outputs, fee }))
+        let net = sum_infos(&coins).checked_sub(fee).filter(|net| is_good(*net, fee))?;
+        let outputs = self.inner.ladder.get().split(net, left, &active.amounts);
+        (sum(&outputs) == net).then_some(Exchange { coins, outputs, fee })
+    }
+
+    /// Coins of a keyset that ends, and what is left beside them; none while the mint signs with that one.
+    async fn pick_ending(
+        &self,
+        trusted: &Trusted,
+        unit: MintUnit,
+        active: &ActiveKeyset,
+    ) -> Result<Option<(Vec<ProofInfo>, Counts)>, WalletError> {
+        let ending = trusted.keysets.ending(unit).await;
+        if ending.contains(&active.id) {
+            return Ok(None);
+        }
+        for keyset in ending {
+            let coins = self.coins_of(trusted, unit, keyset).await?;
+            if coins.is_empty() {
+                continue;
+            }
+            let mut left = self.in_stock(trusted, unit).await?;
+            for info in &coins {
+                let count = left.entry(info.proof.amount.to_u64()).or_default();
+                *count = count.saturating_sub(1);
+            }
+            return Ok(Some((coins, left)));
+        }
+        Ok(None)
     }
 
     async fn exchange(

@@ -1,10 +1,11 @@
 //! The ladder of ready coins: change and refunds without a call to the mint, refilled in the
 //! background by exchanges that can be killed, lost and refused like everything else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cdk::nuts::{CurrencyUnit, State};
+use coinslot::clock::{Clock as _, SystemClock};
 use coinslot::failpoint;
 use serde_json::{Value, json};
 
@@ -290,6 +291,50 @@ async fn a_refused_exchange_leaves_the_coins_as_they_were() {
     drop(purse);
     let payee = Purse::with_unit(&chaos.url(), CurrencyUnit::Sat).await;
     assert_eq!(payee.receive(&back).await.unwrap(), 1000);
+    node.finish().await;
+}
+
+/// NUT-02: a keyset has an end, after which its coins are worth nothing. They are exchanged before, with a ladder or
+/// without one, and not while nobody signs with another.
+#[tokio::test(flavor = "multi_thread")]
+async fn coins_of_a_keyset_that_ends_are_exchanged_in_time() {
+    let mint = TestMint::start().await;
+    let (purse, _upstream, node, key) = world(&mint.url(), &mint, 100).await;
+    let rotate = async |ends_in_days: Option<i64>| {
+        let ends = ends_in_days.map(|days| u64::try_from(SystemClock.now_ms() / 1000 + days * 86_400).unwrap());
+        let amounts = (0..20).map(|bit| 1 << bit).collect();
+        mint.mint().rotate_keyset(CurrencyUnit::Sat, amounts, 0, true, ends).await.unwrap();
+        assert!(node.running().exchange().till.wallet().refresh(0).await.is_empty());
+    };
+    let keysets = async || {
+        let ecash = coinslot::wallet::cdk_db::open(node.running().exchange().ledger.store()).await.unwrap();
+        let held = ecash.get_proofs(None, None, Some(vec![State::Unspent]), None).await.unwrap();
+        held.iter().map(|info| info.proof.keyset_id).collect::<BTreeSet<_>>()
+    };
+    let first = keysets().await;
+    rotate(Some(7)).await;
+    assert_eq!((refill(&node).await, keysets().await), (0, first.clone()), "a retired keyset without an end is good");
+
+    // All that comes now is of the one that ends, and there is no other.
+    let later = Purse::with_unit(&mint.url(), CurrencyUnit::Sat).await;
+    later.mint_sats(60).await;
+    let second = later.send(60).await;
+    ok(node.get("/v1/wallet/info").bearer_auth(&second)).await;
+    let both = keysets().await;
+    assert_eq!((refill(&node).await, both.len()), (0, 2));
+
+    // One that ends in a year is no reason to hurry; the one before it is.
+    rotate(Some(365)).await;
+    assert_eq!(refill(&node).await, 1);
+    let now = keysets().await;
+    assert_eq!((now.len(), now.is_superset(&first), now == both), (2, true, false));
+    assert_eq!(refill(&node).await, 0);
+    drop(purse);
+    let payee = Purse::with_unit(&mint.url(), CurrencyUnit::Sat).await;
+    for (key, worth) in [(&key, 100), (&second, 60)] {
+        let back = refund(|| node.post("/v1/wallet/refund").bearer_auth(key)).await;
+        assert_eq!(payee.receive(&back).await.unwrap(), worth);
+    }
     node.finish().await;
 }
 

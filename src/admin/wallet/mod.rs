@@ -94,6 +94,8 @@ struct Keyset {
     id: String,
     /// The mint still signs with it.
     is_active: bool,
+    /// Until when the mint takes its coins (NUT-02, `final_expiry`).
+    ends_ms: Option<i64>,
     coins: u64,
     msat: i64,
 }
@@ -177,7 +179,13 @@ fn purse(stock: Stock) -> Purse {
         keysets: stock
             .keysets
             .into_iter()
-            .map(|one| Keyset { id: one.id, is_active: one.is_active, coins: one.count, msat: one.worth.to_db() })
+            .map(|one| Keyset {
+                id: one.id,
+                is_active: one.is_active,
+                ends_ms: one.ends_ms,
+                coins: one.count,
+                msat: one.worth.to_db(),
+            })
             .collect(),
         mint: stock.mint,
     }

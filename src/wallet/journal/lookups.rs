@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt as _;
-use sqlx::any::AnyArguments;
+use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row};
 
@@ -193,20 +193,44 @@ pub(in crate::wallet) async fn coins(
     mint: &str,
     unit: MintUnit,
 ) -> Result<Coins, StoreError> {
-    let sql = format!(
-        "SELECT CAST(amount AS BIGINT), y FROM proof WHERE state = 'UNSPENT' AND mint_url = $1 AND unit = $2 \
-         AND (created_by_operation IS NULL OR created_by_operation NOT IN (SELECT id FROM operations WHERE {OPEN}))"
-    );
-    let bad = |what: &str| StoreError::Inconsistent { table: "proof", what: what.to_owned() };
+    let sql = format!("SELECT CAST(amount AS BIGINT), y {}", free_coins());
     let mut coins = Coins::new();
     // One after the other: there may be very many of them.
     let mut rows = sqlx::query(AssertSqlSafe(sql)).bind(mint).bind(unit.as_str()).fetch(connection);
     while let Some(row) = rows.try_next().await? {
-        let amount = u64::try_from(row.try_get::<i64, _>(0)?).map_err(|_| bad("amount"))?;
-        let y = row.try_get::<Vec<u8>, _>(1)?.try_into().map_err(|_| bad("y"))?;
-        coins.entry(amount).or_default().push(y);
+        let amount = u64::try_from(row.try_get::<i64, _>(0)?).map_err(|_| bad_proof("amount"))?;
+        coins.entry(amount).or_default().push(read_y(&row, 1)?);
     }
     Ok(coins)
+}
+
+/// Identifiers of at most so many of these of one keyset, the largest amounts first.
+pub(in crate::wallet) async fn coins_of_keyset(
+    connection: &mut AnyConnection,
+    mint: &str,
+    unit: MintUnit,
+    keyset: &str,
+    most: usize,
+) -> Result<Vec<[u8; 33]>, StoreError> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let sql = format!("SELECT y {} AND keyset_id = $3 ORDER BY amount DESC, y LIMIT $4", free_coins());
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(mint).bind(unit.as_str()).bind(keyset).bind(most);
+    query.fetch_all(connection).await?.iter().map(|row| read_y(row, 0)).collect()
+}
+
+fn free_coins() -> String {
+    format!(
+        "FROM proof WHERE state = 'UNSPENT' AND mint_url = $1 AND unit = $2 \
+         AND (created_by_operation IS NULL OR created_by_operation NOT IN (SELECT id FROM operations WHERE {OPEN}))"
+    )
+}
+
+fn read_y(row: &AnyRow, at: usize) -> Result<[u8; 33], StoreError> {
+    row.try_get::<Vec<u8>, _>(at)?.try_into().map_err(|_| bad_proof("y"))
+}
+
+fn bad_proof(what: &str) -> StoreError {
+    StoreError::Inconsistent { table: "proof", what: what.to_owned() }
 }
 
 /// Whether the token of this redemption opens the account that it was credited to.

@@ -11,6 +11,7 @@ pub(super) struct Found {
     pub unit: String,
     pub keyset: String,
     pub is_active: bool,
+    pub ends_at: Option<i64>,
     pub amount: i64,
     pub count: i64,
 }
@@ -18,9 +19,9 @@ pub(super) struct Found {
 pub(super) async fn coins(connection: &mut AnyConnection) -> Result<Vec<Found>, StoreError> {
     let rows = sqlx::query(
         "SELECT p.mint_url, p.unit, k.id, CAST(CASE WHEN k.active THEN 1 ELSE 0 END AS BIGINT), \
-         CAST(p.amount AS BIGINT), COUNT(*) \
+         CAST(k.final_expiry AS BIGINT), CAST(p.amount AS BIGINT), COUNT(*) \
          FROM keyset k JOIN proof p ON p.keyset_id = k.id AND p.state = 'UNSPENT' \
-         GROUP BY p.mint_url, p.unit, k.id, k.active, p.amount ORDER BY p.mint_url, p.unit, k.id, p.amount",
+         GROUP BY p.mint_url, p.unit, k.id, k.active, k.final_expiry, p.amount ORDER BY p.mint_url, p.unit, k.id, p.amount",
     )
     .fetch_all(connection)
     .await?;
@@ -30,8 +31,9 @@ pub(super) async fn coins(connection: &mut AnyConnection) -> Result<Vec<Found>, 
             unit: row.try_get(1)?,
             keyset: row.try_get(2)?,
             is_active: row.try_get::<i64, _>(3)? != 0,
-            amount: row.try_get(4)?,
-            count: row.try_get(5)?,
+            ends_at: row.try_get(4)?,
+            amount: row.try_get(5)?,
+            count: row.try_get(6)?,
         })
     };
     rows.iter().map(row).collect()
