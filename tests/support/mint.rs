@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
@@ -16,13 +17,14 @@ use cdk::types::{FeeReserve, QuoteTTL};
 use cdk::{Amount, Bolt11Invoice};
 use cdk_common::payment::{PaymentIdentifier, WaitPaymentResponse};
 use cdk_fake_wallet::FakeWallet;
+use coinslot::wallet::cdk_db::CdkSqliteConfig;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::store::{SqliteMintDb, TempStore};
+use super::store::{Made, SqliteMintDb, TempStore};
 
 /// What a [`TestMint`] shall be like.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,9 @@ pub struct MintOptions {
     /// Whether invoices wait for [`TestMint::pay`] instead of paying themselves.
     pub unpaid: bool,
 }
+
+/// The store of a mint that has just been opened.
+static MADE: Made = Made::new();
 
 type Calls = Arc<Mutex<BTreeMap<String, u64>>>;
 
@@ -175,6 +180,11 @@ impl Drop for TestMint {
 }
 
 async fn build(store: &TempStore, options: &MintOptions) -> Mint {
+    let make = async |path: &Path| {
+        let config = CdkSqliteConfig { path: path.to_owned(), ..store.config() };
+        drop(SqliteMintDb::new(config).await.expect("mint store"));
+    };
+    MADE.copy_to(&store.path(), make).await;
     let db = Arc::new(SqliteMintDb::new(store.config()).await.expect("mint store"));
     let mut builder = MintBuilder::new(db.clone())
         .with_name("test mint".to_owned())

@@ -3,6 +3,7 @@
 //! [`TestNode::finish`] ends every test: it proves the books. `TEST_LOG=coinslot=debug` shows the log.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +11,15 @@ use coinslot::audit::Auditor;
 use coinslot::clock::{SharedClock, SystemClock};
 use coinslot::config::Config;
 use coinslot::node::{self, Running, StartError};
-use coinslot::store::StoreError;
+use coinslot::store::{Store, StoreError};
+use coinslot::wallet::cdk_db;
 use coinslot::wallet::holdings::Inspector;
 use coinslot::wallet::mint::Limits;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::mint::TestMint;
-use super::store::TempSchema;
+use super::store::{Made, TempSchema};
 use super::upstream::Upstream;
 
 /// The upstream's key in tests; must appear nowhere.
@@ -88,6 +90,22 @@ pub fn models() -> Value {
     json!({ "models": [model(MODEL, "0.00001", "0.00002"), cached, model("toy/cheap", "0.0000000001", "0.0000000002"), rich] })
 }
 
+/// The database of a node that was never started.
+static MADE: Made = Made::new();
+
+/// Spares a node its migrations.
+async fn make_database(data: &Path) {
+    let make = async |path: &Path| {
+        let url = format!("sqlite:{}", path.display());
+        let dir = path.parent().expect("a directory");
+        let store = Store::open(dir, Some(&url), false).await.expect("a store");
+        drop(cdk_db::open(&store).await.expect("an ecash store"));
+        store.close().await;
+    };
+    std::fs::create_dir(data).expect("a data directory");
+    MADE.copy_to(&data.join("coinslot.db"), make).await;
+}
+
 impl TestNode {
     /// A node in front of this upstream that takes this mint's ecash.
     pub async fn start(mint: &TestMint, upstream: &Upstream) -> Self {
@@ -136,8 +154,9 @@ impl TestNode {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
-        if let Some(schema) = &schema {
-            settings.insert("DATABASE_URL".to_owned(), schema.url());
+        match &schema {
+            Some(schema) => drop(settings.insert("DATABASE_URL".to_owned(), schema.url())),
+            None => make_database(&dir.path().join("data")).await,
         }
         settings.extend(more);
         let mut node = Self { running: None, settings, clock, dir, schema, client: client() };

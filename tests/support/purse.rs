@@ -1,5 +1,6 @@
 //! A customer's wallet: cdk's own, over a throw-away store, without the client-side rate limit.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -8,10 +9,13 @@ use cdk::amount::SplitTarget;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{CurrencyUnit, MintQuoteState, PaymentMethod, Token};
 use cdk::wallet::{ReceiveOptions, SendOptions, Wallet, WalletBuilder};
-use coinslot::wallet::cdk_db::open_sqlite;
+use coinslot::wallet::cdk_db::{CdkSqliteConfig, open_sqlite};
 
 use super::mint::TestMint;
-use super::store::TempStore;
+use super::store::{Made, TempStore};
+
+/// The store of a purse that has just been opened.
+static MADE: Made = Made::new();
 
 /// A wallet at one mint and in one unit.
 pub struct Purse {
@@ -28,6 +32,10 @@ impl Purse {
     /// An empty purse for any mint and unit.
     pub async fn with_unit(mint_url: &str, unit: CurrencyUnit) -> Self {
         let store = TempStore::new();
+        let make = async |path: &Path| {
+            drop(open_sqlite(CdkSqliteConfig { path: path.to_owned(), ..store.config() }).await.expect("wallet store"));
+        };
+        MADE.copy_to(&store.path(), make).await;
         let wallet = WalletBuilder::new()
             .mint_url(MintUrl::from_str(mint_url).expect("mint url"))
             .unit(unit)

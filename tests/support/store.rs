@@ -1,16 +1,39 @@
 //! Throw-away databases for tests: a SQLite file of its own, or a PostgreSQL schema of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cdk_sql_common::SQLMintDatabase;
 use coinslot::wallet::cdk_db::{Adapter, CdkPostgresConfig, CdkSqliteConfig, Postgres, Sqlite};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 /// cdk's mint database on SQLite.
 pub type SqliteMintDb = SQLMintDatabase<Adapter<Sqlite>>;
 /// cdk's mint database on PostgreSQL.
 pub type PostgresMintDb = SQLMintDatabase<Adapter<Postgres>>;
+
+/// A SQLite file as its migrations make it: they run once in this process, and every test gets a copy.
+pub struct Made(OnceCell<Vec<u8>>);
+
+impl Made {
+    pub const fn new() -> Self {
+        Self(OnceCell::const_new())
+    }
+
+    /// Puts a copy there, of what `make` makes at a path the first time.
+    pub async fn copy_to(&self, path: &Path, make: impl AsyncFnOnce(&Path)) {
+        let made = self.0.get_or_init(async || {
+            let store = TempStore::new();
+            make(&store.path()).await;
+            let copy = store.dir.path().join("copy");
+            let connection = rusqlite::Connection::open(store.path()).expect("it was made");
+            connection.execute("VACUUM INTO ?1", [copy.display().to_string()]).expect("a copy");
+            std::fs::read(copy).expect("a copy")
+        });
+        std::fs::write(path, made.await).expect("room for a copy");
+    }
+}
 
 /// A directory that is removed with this value, and room for one database file in it.
 pub struct TempStore {
