@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::mint::TestMint;
-use super::store::{Made, TempSchema};
+use super::store::{Made, TempDatabase};
 use super::upstream::Upstream;
 
 /// The upstream's key in tests; must appear nowhere.
@@ -63,7 +63,7 @@ pub struct TestNode {
     settings: BTreeMap<String, String>,
     clock: SharedClock,
     dir: TempDir,
-    schema: Option<TempSchema>,
+    database: Option<TempDatabase>,
     client: reqwest::Client,
 }
 
@@ -134,8 +134,8 @@ impl TestNode {
         let dir = tempfile::Builder::new().prefix("coinslot-node-").tempdir().expect("a temporary directory");
         let path = |name: &str| dir.path().join(name).display().to_string();
         std::fs::write(dir.path().join("models.json"), models().to_string()).expect("models.json");
-        let schema = match std::env::var("TEST_DATABASE").as_deref() {
-            Ok("postgres") => Some(TempSchema::create().await.expect("TEST_POSTGRES_URL is set")),
+        let database = match std::env::var("TEST_DATABASE").as_deref() {
+            Ok("postgres") => Some(TempDatabase::create().await),
             _ => None,
         };
         let mut settings: BTreeMap<String, String> = [
@@ -154,12 +154,12 @@ impl TestNode {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
-        match &schema {
-            Some(schema) => drop(settings.insert("DATABASE_URL".to_owned(), schema.url())),
+        match &database {
+            Some(database) => drop(settings.insert("DATABASE_URL".to_owned(), database.url())),
             None => make_database(&dir.path().join("data")).await,
         }
         settings.extend(more);
-        let mut node = Self { running: None, settings, clock, dir, schema, client: client() };
+        let mut node = Self { running: None, settings, clock, dir, database, client: client() };
         node.run().await;
         node
     }
@@ -271,8 +271,8 @@ impl TestNode {
     pub async fn finish(mut self) {
         self.prove().await;
         self.stop().await;
-        if let Some(schema) = self.schema.take() {
-            schema.remove().await;
+        if let Some(database) = self.database.take() {
+            database.remove().await;
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use cdk_sql_common::SQLMintDatabase;
-use coinslot::wallet::cdk_db::{Adapter, CdkPostgresConfig, CdkSqliteConfig, Postgres, Sqlite};
+use coinslot::store::Store;
+use coinslot::wallet::cdk_db::{self, Adapter, CdkPostgresConfig, CdkSqliteConfig, Postgres, Sqlite};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
+use url::Url;
 
 /// cdk's mint database on SQLite.
 pub type SqliteMintDb = SQLMintDatabase<Adapter<Sqlite>>;
@@ -70,16 +72,9 @@ impl TempSchema {
             eprintln!("SKIPPED: set TEST_POSTGRES_URL to run this test on PostgreSQL");
             return None;
         };
-        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
-        let schema = Self { server, name };
-        schema.admin(format!("CREATE SCHEMA {}", schema.name)).await;
+        let schema = Self { server, name: new_name() };
+        admin(&schema.server, format!("CREATE SCHEMA {}", schema.name)).await;
         Some(schema)
-    }
-
-    async fn admin(&self, sql: String) {
-        let mut connection = PgConnection::connect(&self.server).await.expect("TEST_POSTGRES_URL");
-        connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.expect("schema statement");
-        connection.close().await.expect("close");
     }
 
     /// The server's URL with this schema as search path.
@@ -94,6 +89,56 @@ impl TempSchema {
 
     /// Removes the schema. After a failed test it stays, to be looked at.
     pub async fn remove(self) {
-        self.admin(format!("DROP SCHEMA {} CASCADE", self.name)).await;
+        admin(&self.server, format!("DROP SCHEMA {} CASCADE", self.name)).await;
     }
+}
+
+/// A PostgreSQL database of its own, with the tables of a node that was never started: they are made once in this
+/// process, and copied. A server that is not thrown away keeps the one that is copied, `test_…`.
+pub struct TempDatabase {
+    server: Url,
+    name: String,
+}
+
+static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+
+impl TempDatabase {
+    /// Makes a database on the server of `TEST_POSTGRES_URL`, whose role may do that.
+    pub async fn create() -> Self {
+        let server: Url = std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL is set").parse().expect("a URL");
+        let template = TEMPLATE.get_or_init(async || {
+            let template = Self { server: server.clone(), name: new_name() };
+            admin(server.as_str(), format!("CREATE DATABASE {}", template.name)).await;
+            let dir = TempStore::new();
+            let store = Store::open(dir.dir.path(), Some(&template.url()), false).await.expect("a store");
+            drop(cdk_db::open(&store).await.expect("an ecash store"));
+            store.close().await;
+            template.name
+        });
+        let database = Self { name: new_name(), server: server.clone() };
+        // The server waits until nobody is connected any more to the one that is copied.
+        admin(server.as_str(), format!("CREATE DATABASE {} TEMPLATE {}", database.name, template.await)).await;
+        database
+    }
+
+    pub fn url(&self) -> String {
+        let mut url = self.server.clone();
+        url.set_path(&self.name);
+        url.into()
+    }
+
+    /// Removes the database. After a failed test it stays, to be looked at.
+    pub async fn remove(self) {
+        admin(self.server.as_str(), format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+    }
+}
+
+fn new_name() -> String {
+    format!("test_{}", uuid::Uuid::new_v4().simple())
+}
+
+async fn admin(server: &str, sql: String) {
+    let mut connection = PgConnection::connect(server).await.expect("TEST_POSTGRES_URL");
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.expect("a statement for the server");
+    connection.close().await.expect("close");
 }
