@@ -13,8 +13,8 @@
 //!   the connection was closed. It is not re-entrant: never call the wallet while holding it.
 //! - An abandoned transaction is rolled back by cdk in the background; if that fails the connection
 //!   is discarded. A lost connection marks itself stale and never comes back from the pool.
-//! - SQLite commits are synced (`synchronous=FULL`); PostgreSQL keeps `synchronous_commit` as the
-//!   server or the URL has it.
+//! - Commits wait for the disk where the settings say so (`synced`).
+//! - A statement on SQLite runs in one piece, between two awaits: whoever is dropped leaves none half done.
 //! - No number is ever truncated: a value that does not fit its column is an error.
 //! - Neither SQL values nor connection URLs reach logs or `Debug` output.
 
