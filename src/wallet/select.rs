@@ -66,6 +66,12 @@ impl Inventory {
         }
         Ok(Some(taken))
     }
+
+    fn remove(&mut self, gone: &[[u8; 33]]) {
+        for ys in self.coins.iter_mut().flat_map(Coins::values_mut) {
+            ys.retain(|y| !gone.contains(y));
+        }
+    }
 }
 
 impl Wallet {
@@ -141,19 +147,26 @@ impl Wallet {
         Ok(Some((self.inner.ecash.get_proofs_by_ys(ys).await?, inventory.counts())))
     }
 
-    /// As many coins of a keyset as one exchange takes. They stay in the inventory.
-    pub(super) async fn coins_of(
+    /// The same for as many coins of a keyset as one exchange takes; `None`: there are none.
+    pub(super) async fn pick_of(
         &self,
         trusted: &Trusted,
         unit: MintUnit,
         keyset: Id,
-    ) -> Result<Vec<ProofInfo>, WalletError> {
+    ) -> Result<Option<(Vec<ProofInfo>, Counts)>, WalletError> {
+        let mut inventories = trusted.inventories.lock().await;
+        let inventory = inventories.entry(unit).or_default();
+        inventory.load(self, trusted, unit).await?;
         let mut reader = self.store().read().acquire().await?;
         let (mint, keyset) = (trusted.url.to_string(), keyset.to_string());
         let found = journal::coins_of_keyset(&mut reader, &mint, unit, &keyset, MAX_INPUTS).await?;
         drop(reader);
-        let ys: Vec<PublicKey> = found.iter().map(read_y).collect::<Result<_, _>>()?;
-        if ys.is_empty() { Ok(Vec::new()) } else { Ok(self.inner.ecash.get_proofs_by_ys(ys).await?) }
+        if found.is_empty() {
+            return Ok(None);
+        }
+        inventory.remove(&found);
+        let ys = found.iter().map(read_y).collect::<Result<_, _>>()?;
+        Ok(Some((self.inner.ecash.get_proofs_by_ys(ys).await?, inventory.counts())))
     }
 
     /// Unspent ecash of a unit at this mint, by amount.

@@ -101,7 +101,9 @@ impl Wallet {
             Err(error) => return Err(error),
         };
         let outcome = self.exchange(trusted, unit, &active).await;
-        self.recount(trusted, unit).await;
+        if !matches!(outcome, Ok(Some(State::Done))) {
+            self.recount(trusted, unit).await;
+        }
         outcome
     }
 
@@ -114,10 +116,12 @@ impl Wallet {
     ) -> Result<Option<Exchange>, WalletError> {
         self.recount(trusted, unit).await;
         let ladder = *self.inner.ladder.get();
-        if let Some((coins, left)) = self.pick_ending(trusted, unit, active).await?
-            && let Some(last_chance) = self.reckon(trusted, active, coins, &left, |net, _| net > 0).await
-        {
-            return Ok(Some(last_chance));
+        if let Some((coins, left)) = self.pick_ending(trusted, unit, active).await? {
+            if let Some(last_chance) = self.reckon(trusted, active, coins, &left, |net, _| net > 0).await {
+                return Ok(Some(last_chance));
+            }
+            // They cannot be exchanged, and are still here.
+            self.recount(trusted, unit).await;
         }
         let picked = self.pick(trusted, unit, |held| ladder.exchange(held, &active.amounts)).await?;
         let Some((coins, left)) = picked else { return Ok(None) };
@@ -151,16 +155,10 @@ impl Wallet {
             return Ok(None);
         }
         for keyset in ending {
-            let coins = self.coins_of(trusted, unit, keyset).await?;
-            if coins.is_empty() {
-                continue;
+            let picked = self.pick_of(trusted, unit, keyset).await?;
+            if picked.is_some() {
+                return Ok(picked);
             }
-            let mut left = self.in_stock(trusted, unit).await?;
-            for info in &coins {
-                let count = left.entry(info.proof.amount.to_u64()).or_default();
-                *count = count.saturating_sub(1);
-            }
-            return Ok(Some((coins, left)));
         }
         Ok(None)
     }
