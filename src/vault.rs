@@ -132,13 +132,13 @@ impl Vault {
     /// What the database knows of a client's key.
     #[must_use]
     pub fn key_hash(&self, key: &str) -> String {
-        hex(&hashed(&self.hashing, key.as_bytes()))
+        hex(&hashed(self.hashing.clone(), key.as_bytes()))
     }
 
     /// The key of a client that belongs to this name: 64 hexadecimal digits that are stored nowhere.
     #[must_use]
     pub fn derived_key(&self, name: &str) -> String {
-        hex(&hashed(&self.deriving, name.as_bytes()))
+        hex(&hashed(self.deriving.clone(), name.as_bytes()))
     }
 
     /// What the database knows of several values together: their keyed hash.
@@ -150,7 +150,7 @@ impl Vault {
             bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             bytes.extend_from_slice(part);
         }
-        hex(&hashed(&self.hashing, &bytes))
+        hex(&hashed(self.hashing.clone(), &bytes))
     }
 
     /// Encrypts for the holder of a credential: it takes that, this vault and the name to open it.
@@ -203,11 +203,7 @@ impl Vault {
 
 fn mac(key: &[u8], message: &[u8]) -> [u8; 32] {
     // HMAC takes keys of any length.
-    let Ok(mut mac) = <Hmac<Sha256> as Mac>::new_from_slice(key) else {
-        return [0; 32];
-    };
-    mac.update(message);
-    mac.finalize().into_bytes().into()
+    <Hmac<Sha256> as Mac>::new_from_slice(key).map_or([0; 32], |hasher| hashed(hasher, message))
 }
 
 /// What hashes with this key.
@@ -218,10 +214,9 @@ fn keyed(key: [u8; 32]) -> Hmac<Sha256> {
     <Hmac<Sha256> as Mac>::new(&block)
 }
 
-fn hashed(hasher: &Hmac<Sha256>, message: &[u8]) -> [u8; 32] {
-    let mut mac = hasher.clone();
-    mac.update(message);
-    mac.finalize().into_bytes().into()
+fn hashed(mut hasher: Hmac<Sha256>, message: &[u8]) -> [u8; 32] {
+    hasher.update(message);
+    hasher.finalize().into_bytes().into()
 }
 
 /// Letters of codes that people read and type: none is easily taken for another. 32 of them: five

@@ -111,9 +111,7 @@ impl Sight {
             (None, _) => Some("the database was used with another data directory"),
         }
     }
-}
 
-impl Sight {
     async fn take(
         connection: &mut AnyConnection,
         file: Option<Mark>,

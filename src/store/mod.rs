@@ -34,7 +34,7 @@ pub use inline::{Cell, Inline, Value};
 pub use lineage::Lineage;
 pub use lock::FileLock;
 pub use migrate::latest_version;
-pub use open::private_dir;
+pub use open::{private_dir, private_file};
 pub use placeholders::Placeholders;
 pub use reader::{Reader, Snapshot};
 

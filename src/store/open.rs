@@ -201,7 +201,10 @@ pub fn private_dir(path: &Path) -> Result<(), StoreError> {
 
 /// Creates the file empty when it is absent, for its owner alone, before SQLite can create it
 /// with the process's umask. SQLite gives its side files the mode of the main one.
-pub(super) fn private_file(path: &Path) -> Result<(), StoreError> {
+///
+/// # Errors
+/// When it cannot be made.
+pub fn private_file(path: &Path) -> Result<(), StoreError> {
     let io = |error: std::io::Error| StoreError::Io(format!("{}: {error}", path.display()));
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(io)?;

@@ -7,7 +7,6 @@
 //! - Statements are never logged, values neither.
 
 use std::future::Future;
-use std::io::ErrorKind::AlreadyExists;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +22,7 @@ use sqlx::{Row, SqlSafeStr, Statement, TypeInfo, ValueRef};
 use tokio::sync::Mutex;
 
 use super::{CdkPostgresConfig, CdkSqliteConfig};
-use crate::store::{self, Cell, Inline, StoreError};
+use crate::store::{self, Cell, Inline, StoreError, private_file};
 
 /// How long an idle PostgreSQL connection may take to show that it still works.
 const PROBE_WAIT: Duration = Duration::from_secs(5);
@@ -136,14 +135,7 @@ impl Driver for Sqlite {
     }
 
     async fn open(config: &CdkSqliteConfig) -> Result<Inline, Fault> {
-        let mut create = std::fs::OpenOptions::new();
-        create.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut create, 0o600);
-        match create.open(&config.path) {
-            Err(error) if error.kind() != AlreadyExists => return Err(sqlx::Error::from(error).into()),
-            _ => {}
-        }
+        private_file(&config.path)?;
         Ok(Inline::open(&config.path, config.synced)?)
     }
 
