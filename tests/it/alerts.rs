@@ -654,6 +654,7 @@ async fn change_that_runs_low_is_an_alarm_until_coins_can_be_exchanged() {
     assert_eq!(info.status(), 200);
     assert!(!found(&node, &announcer(&node, &[])).await.contains_key("change_low"), "none is wanted");
     node.restart_with(LADDER, "4").await;
+    node.has_run("refill_ladder").await;
     let said = found(&node, &announcer(&node, &[])).await;
     let expected = format!("{} Coins in sat are not exchanged, so change needs calls to the mint", mint.url());
     assert_eq!(said.get("change_low"), Some(&expected), "{said:?}");

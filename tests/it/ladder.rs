@@ -20,8 +20,9 @@ use crate::support::upstream::{Script, Upstream, completion, usage};
 const LADDER: &str = "CHANGE_LADDER_COINS";
 const SWAP: &str = "/v1/swap";
 
-/// Exchanges coins until there is nothing to exchange; gives how many exchanges there were.
+/// Exchanges coins until there is nothing to exchange; gives how many exchanges there were, beside those of the start.
 async fn refill(node: &TestNode) -> usize {
+    node.has_run("refill_ladder").await;
     node.running().exchange().till.wallet().refill().await.unwrap()
 }
 

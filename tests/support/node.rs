@@ -18,6 +18,7 @@ use coinslot::wallet::mint::Limits;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::answers::until;
 use super::mint::TestMint;
 use super::store::{Made, TempDatabase};
 use super::upstream::Upstream;
@@ -239,6 +240,12 @@ impl TestNode {
     /// See [`balance_of`].
     pub async fn balance(&self, key: &str) -> (u64, u64, u64) {
         balance_of(self.get("/v1/wallet/info"), key).await
+    }
+
+    /// Waits until a background job has been run since the start, so that it does not come in between.
+    pub async fn has_run(&self, job: &str) {
+        let metrics = &self.running().exchange().metrics;
+        until(&format!("{job} was run"), async || metrics.jobs.all().contains_key(job)).await;
     }
 
     /// Waits until no hold is open and nothing is left to finish.
