@@ -28,7 +28,7 @@ pub(super) async fn open_session(
     sqlx::query("DELETE FROM sessions WHERE expires_at <= $1 OR id_hash = $2")
         .bind(now_ms)
         .bind(replaced.unwrap_or_default())
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     let insert =
         "INSERT INTO sessions (id_hash, csrf, expires_at, actor, via, created_at) VALUES ($1, $2, $3, $4, $5, $6)";
@@ -39,7 +39,7 @@ pub(super) async fn open_session(
         .bind(new.actor)
         .bind(new.via.as_str())
         .bind(now_ms)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     tx.commit().await
 }
@@ -103,7 +103,7 @@ pub(super) async fn note(
         .bind(act.action)
         .bind(act.subject)
         .bind(detail)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     tx.commit().await
 }
@@ -113,13 +113,13 @@ pub(super) async fn note(
 pub(super) async fn put_configured(store: &Store, hash: &str, now_ms: i64) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
     tx.set_setting(super::password::CONFIGURED, hash, now_ms).await?;
-    sqlx::query("DELETE FROM sessions WHERE actor = $1").bind(PASSWORD).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM sessions WHERE actor = $1").bind(PASSWORD).execute(tx.hand()).await?;
     tx.commit().await
 }
 
 pub(super) async fn close_session(store: &Store, id_hash: &str) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
-    sqlx::query("DELETE FROM sessions WHERE id_hash = $1").bind(id_hash).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM sessions WHERE id_hash = $1").bind(id_hash).execute(tx.hand()).await?;
     tx.commit().await
 }
 

@@ -157,7 +157,7 @@ async fn write_sightings(tx: &mut Tx, look: &Look<'_>) -> Result<(), StoreError>
         .bind(subject.as_str())
         .bind(look.node)
         .bind(look.now_ms)
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     }
     for (kind, subject) in &look.gone {
@@ -165,13 +165,13 @@ async fn write_sightings(tx: &mut Tx, look: &Look<'_>) -> Result<(), StoreError>
             .bind(kind.name())
             .bind(subject.as_str())
             .bind(look.node)
-            .execute(&mut **tx)
+            .execute(tx.hand())
             .await?;
     }
     sqlx::query("DELETE FROM alarm_sightings WHERE seen_at < $1 AND node <> $2")
         .bind(look.stale_ms)
         .bind(look.node)
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     Ok(())
 }
@@ -198,7 +198,7 @@ async fn put(tx: &mut Tx, change: &Change<'_>) -> Result<bool, StoreError> {
         .bind(kind.name())
         .bind(subject.as_str())
         .bind(after.turn)
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     Ok(done.rows_affected() > 0)
 }
@@ -218,7 +218,7 @@ async fn add_note(tx: &mut Tx, change: &Change<'_>, what: What, target: &str, no
     .bind(change.after.said.as_str())
     .bind(change.after.since_ms)
     .bind(now_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -226,7 +226,7 @@ async fn add_note(tx: &mut Tx, change: &Change<'_>, what: What, target: &str, no
 /// Forgets what was over, and told, before then.
 async fn prune(tx: &mut Tx, before_ms: i64) -> Result<(), StoreError> {
     for sql in ["DELETE FROM alarms WHERE ended_at < $1", "DELETE FROM alarm_notes WHERE made_at < $1"] {
-        sqlx::query(sql).bind(before_ms).execute(&mut **tx).await?;
+        sqlx::query(sql).bind(before_ms).execute(tx.hand()).await?;
     }
     Ok(())
 }
@@ -272,7 +272,7 @@ pub(super) async fn lease(store: &Store, waiting: &Waiting, target: &str, until_
     .bind(waiting.note.id.as_str())
     .bind(target)
     .bind(waiting.attempts)
-    .execute(&mut *tx)
+    .execute(tx.hand())
     .await?;
     tx.commit().await?;
     Ok(done.rows_affected() > 0)
@@ -285,7 +285,7 @@ pub(super) async fn keep_event(store: &Store, id: &str, target: &str, event: &st
         .bind(event)
         .bind(id)
         .bind(target)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     tx.commit().await
 }
@@ -298,7 +298,7 @@ pub(super) async fn done(store: &Store, id: &str, target: &str, outcome: &str, n
         .bind(now_ms)
         .bind(id)
         .bind(target)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     tx.commit().await
 }
@@ -317,7 +317,7 @@ pub(super) async fn failed(
         .bind(retry_ms)
         .bind(id)
         .bind(target)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     tx.commit().await
 }

@@ -82,7 +82,7 @@ impl Auditor {
         let mut snapshot = self.reader.snapshot().await?;
         let books = Books::read(&mut snapshot).await?;
         let holds = open_holds(&mut snapshot).await?;
-        let holdings = Holdings::read(&mut snapshot).await?;
+        let holdings = Holdings::read(&mut snapshot.hand()).await?;
         let due = recovery::due(&mut snapshot).await?;
         drop(snapshot);
         let mut report = Report::new(now_ms, &books, &holdings);

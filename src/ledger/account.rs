@@ -1,10 +1,10 @@
 //! Accounts: whose money it is.
 
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyExecutor, Row};
 
 use crate::money::Msat;
 use crate::store::ids::Ids;
-use crate::store::{Durability, Store, StoreError};
+use crate::store::{Durability, Store, StoreError, Tx};
 
 /// Row id of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,7 +124,7 @@ impl House {
 /// # Errors
 /// When the database does not answer.
 pub async fn house_account(
-    connection: &mut AnyConnection,
+    tx: &mut Tx,
     new_id: i64,
     kind: AccountKind,
     mint: &str,
@@ -132,7 +132,7 @@ pub async fn house_account(
     now_ms: i64,
 ) -> Result<AccountId, StoreError> {
     // It is there but for the first time.
-    if let Some(found) = find_house_account(connection, kind, mint, unit).await? {
+    if let Some(found) = find_house_account(tx.hand(), kind, mint, unit).await? {
         return Ok(found);
     }
     sqlx::query(
@@ -144,16 +144,16 @@ pub async fn house_account(
     .bind(mint)
     .bind(unit)
     .bind(now_ms)
-    .execute(&mut *connection)
+    .execute(tx.hand())
     .await?;
-    find_house_account(connection, kind, mint, unit).await?.ok_or_else(|| StoreError::Inconsistent {
+    find_house_account(tx.hand(), kind, mint, unit).await?.ok_or_else(|| StoreError::Inconsistent {
         table: "accounts",
         what: "an account of the house is gone right after its insertion".into(),
     })
 }
 
 async fn find_house_account(
-    connection: &mut AnyConnection,
+    executor: impl AnyExecutor<'_>,
     kind: AccountKind,
     mint: &str,
     unit: &str,
@@ -162,7 +162,7 @@ async fn find_house_account(
         .bind(kind.as_str())
         .bind(mint)
         .bind(unit)
-        .fetch_optional(connection)
+        .fetch_optional(executor)
         .await?;
     row.map(|row| Ok(AccountId(row.try_get(0)?))).transpose()
 }

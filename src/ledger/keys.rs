@@ -337,7 +337,7 @@ impl Ledger {
     /// When the database does not answer.
     pub async fn one_key(&self, id: AccountId) -> Result<Option<Key>, StoreError> {
         let mut reader = self.store().read().acquire().await?;
-        repo::one(&mut reader, id, self.clock().now_ms()).await
+        repo::one(&mut *reader, id, self.clock().now_ms()).await
     }
 
     /// The adjustments of a key, newest first.
@@ -355,7 +355,7 @@ impl Ledger {
     /// When the database does not answer.
     pub async fn adjustment(&self, id: &str) -> Result<Option<(AccountId, Adjusted)>, StoreError> {
         let mut reader = self.store().read().acquire().await?;
-        repo::adjustment(&mut reader, id).await
+        repo::adjustment(&mut *reader, id).await
     }
 
     /// Blocks a key, or lets it spend again. Returns whether there is such a key.
@@ -365,7 +365,7 @@ impl Ledger {
     pub async fn block_key(&self, key: AccountId, block: bool) -> Result<bool, StoreError> {
         let now_ms = self.clock().now_ms();
         let mut tx = self.store().begin(Durability::Full).await?;
-        if repo::one(&mut tx, key, now_ms).await?.is_none() {
+        if repo::one(tx.hand(), key, now_ms).await?.is_none() {
             return Ok(false);
         }
         repo::put_block(&mut tx, key, block.then_some(now_ms)).await?;
@@ -386,13 +386,13 @@ impl Ledger {
             self.tariffs().await?.profile(name).ok_or_else(|| EditError::NoSuchProfile(name.clone()))?;
         }
         let mut tx = self.store().begin(Durability::Full).await?;
-        let found = repo::one(&mut tx, key, now_ms).await?.ok_or(EditError::NoSuchKey)?;
+        let found = repo::one(tx.hand(), key, now_ms).await?.ok_or(EditError::NoSuchKey)?;
         if edit.is_empty() {
             return Ok(());
         }
         // Locks the row as well, so that nothing that it says changes before it is written again.
         repo::ensure_terms(&mut tx, key).await?;
-        let before = terms::find(&mut tx, key, now_ms).await?;
+        let before = terms::find(tx.hand(), key, now_ms).await?;
         let old = before.as_ref().map(|terms| terms.limits).unwrap_or_default();
         let limits = Limits {
             cap: edit.cap.unwrap_or(old.cap),
@@ -440,14 +440,14 @@ impl Ledger {
         books::find_locked(&mut tx, self.house().income).await?;
         let account = books::find_locked(&mut tx, wanted.key).await?;
         let account = account.filter(|account| account.kind == AccountKind::Key).ok_or(AdjustError::NoSuchKey)?;
-        if repo::one(&mut tx, wanted.key, now_ms).await?.is_none() {
+        if repo::one(tx.hand(), wanted.key, now_ms).await?.is_none() {
             return Err(AdjustError::NoSuchKey);
         }
         if account.parent.is_some() {
             return Err(AdjustError::ChildKey);
         }
         let msat = signed(wanted);
-        if let Some((key, made)) = repo::adjustment(&mut tx, wanted.id).await? {
+        if let Some((key, made)) = repo::adjustment(tx.hand(), wanted.id).await? {
             let same = key == wanted.key && made.msat == msat && made.reason == wanted.reason;
             return if same { Ok(account.balance) } else { Err(AdjustError::OtherAct) };
         }
@@ -461,7 +461,7 @@ impl Ledger {
         let (id, amount, reference) = (self.next_id(), wanted.amount, wanted.id);
         let transfer = books::Transfer { id, debit, credit, amount, kind: "adjustment", reference };
         books::transfer(&mut tx, transfer, now_ms).await?;
-        let after = books::balance_of(&mut tx, wanted.key).await?.ok_or(AdjustError::NoSuchKey)?;
+        let after = books::balance_of(tx.hand(), wanted.key).await?.ok_or(AdjustError::NoSuchKey)?;
         tx.commit().await?;
         Ok(after)
     }
@@ -469,7 +469,7 @@ impl Ledger {
     async fn check_funds(&self, tx: &mut Tx, wanted: Adjustment<'_>, balance: Balance) -> Result<(), AdjustError> {
         match wanted.way {
             Way::Credit => {
-                let available = Msat::from_db(books::earnings(tx).await?.max(0)).unwrap_or_default();
+                let available = Msat::from_db(books::earnings(tx.hand()).await?.max(0)).unwrap_or_default();
                 if wanted.amount > available { Err(AdjustError::NotEarned { available }) } else { Ok(()) }
             }
             Way::WriteOff => {

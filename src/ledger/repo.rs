@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 
 use super::account::{Account, AccountId, AccountKind, Balance};
 use super::terms::Source;
@@ -177,7 +177,7 @@ pub(super) async fn place_holds(
 ) -> Result<HashSet<i64>, StoreError> {
     let nothing = [Number(0), Number(-1), Number(-1), Number(1), Number(1), Number(1), Text("")];
     let (sql, values) = hot.place.of((owner, now_ms), places.iter().map(Place::values), nothing)?;
-    let placed = hand.execute(sql, &values).await?;
+    let placed = hand.run(sql, &values).await?;
     let mut missing = HashSet::new();
     if usize::try_from(placed) == Ok(places.len()) {
         return Ok(missing);
@@ -185,7 +185,7 @@ pub(super) async fn place_holds(
     for place in places {
         let values = [Number(place.id), Number(place.source.account.get()), Text(owner)];
         let sql = "SELECT id FROM holds WHERE id = $1 AND account = $2 AND owner = $3";
-        if hand.fetch::<1>(sql, &values).await?.is_empty() {
+        if hand.read::<1>(sql, &values).await?.is_empty() {
             missing.insert(place.id);
         }
     }
@@ -202,7 +202,7 @@ pub(super) async fn end_holds(
 ) -> Result<HashMap<i64, Msat>, StoreError> {
     let nothing = [Number(0), Number(-1), Number(0), Text("")];
     let (sql, values) = hot.end.of((owner, now_ms), ends.iter().map(|end| end_values(end)), nothing)?;
-    let rows = hand.fetch::<3>(sql, &values).await?;
+    let rows = hand.read::<3>(sql, &values).await?;
     let mut before = HashMap::with_capacity(rows.len());
     for [id, available, left] in rows {
         let (Some(id), Some(available)) = (id, available) else { return Err(out_of_range("holds")) };
@@ -251,10 +251,10 @@ fn read_balance(posted: i64, held: i64) -> Result<Balance, StoreError> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn balance_of(connection: &mut AnyConnection, account: AccountId) -> Result<Option<Balance>, StoreError> {
+pub async fn balance_of(executor: impl AnyExecutor<'_>, account: AccountId) -> Result<Option<Balance>, StoreError> {
     let row = sqlx::query("SELECT posted, held FROM accounts WHERE id = $1")
         .bind(account.get())
-        .fetch_optional(connection)
+        .fetch_optional(executor)
         .await?;
     row.map(|row| read_balance(row.try_get(0)?, row.try_get(1)?)).transpose()
 }
@@ -289,7 +289,7 @@ pub async fn transfer(tx: &mut Tx, transfer: Transfer<'_>, now_ms: i64) -> Resul
     .bind(transfer.kind)
     .bind(transfer.reference)
     .bind(now_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     let (debit, credit) = (transfer.debit.get(), transfer.credit.get());
     sqlx::query("UPDATE accounts SET posted = posted + CASE WHEN id = $1 THEN $2 ELSE $3 END WHERE id IN ($4, $5)")
@@ -298,7 +298,7 @@ pub async fn transfer(tx: &mut Tx, transfer: Transfer<'_>, now_ms: i64) -> Resul
         .bind(transfer.amount.to_db())
         .bind(debit)
         .bind(credit)
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     Ok(())
 }
@@ -346,12 +346,12 @@ pub async fn ensure_client(
         .bind(mint)
         .bind(unit)
         .bind(now_ms)
-        .fetch_optional(&mut **tx)
+        .fetch_optional(tx.hand())
         .await?;
     if let Some(created) = created {
         return read_account(&created);
     }
-    find_by_key(tx, key_hash).await?.ok_or_else(|| StoreError::Inconsistent {
+    find_by_key(tx.hand(), key_hash).await?.ok_or_else(|| StoreError::Inconsistent {
         table: "accounts",
         what: "an account is gone right after its insertion".into(),
     })
@@ -367,14 +367,14 @@ const COLUMNS: &str = "id, kind, posted, held, spent, requests, mint, unit, \
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn surplus_at(connection: &mut AnyConnection, mint: &str, unit: &str) -> Result<i64, StoreError> {
+pub async fn surplus_at(executor: impl AnyExecutor<'_>, mint: &str, unit: &str) -> Result<i64, StoreError> {
     let row = sqlx::query(
         "SELECT CAST(COALESCE(-SUM(posted), 0) AS BIGINT) \
          FROM accounts WHERE mint = $1 AND unit = $2 AND kind IN ('mint', 'key', 'token', 'change')",
     )
     .bind(mint)
     .bind(unit)
-    .fetch_one(connection)
+    .fetch_one(executor)
     .await?;
     Ok(row.try_get(0)?)
 }
@@ -383,11 +383,11 @@ pub async fn surplus_at(connection: &mut AnyConnection, mint: &str, unit: &str) 
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn earnings(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+pub async fn earnings(executor: impl AnyExecutor<'_>) -> Result<i64, StoreError> {
     let row = sqlx::query(
         "SELECT CAST(COALESCE(SUM(posted), 0) AS BIGINT) FROM accounts WHERE kind IN ('income', 'mint_fees')",
     )
-    .fetch_one(connection)
+    .fetch_one(executor)
     .await?;
     Ok(row.try_get(0)?)
 }
@@ -396,9 +396,9 @@ pub async fn earnings(connection: &mut AnyConnection) -> Result<i64, StoreError>
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn find_by_key(connection: &mut AnyConnection, key_hash: &str) -> Result<Option<Account>, StoreError> {
+pub async fn find_by_key(executor: impl AnyExecutor<'_>, key_hash: &str) -> Result<Option<Account>, StoreError> {
     static SQL: LazyLock<String> = LazyLock::new(|| format!("SELECT {COLUMNS} FROM accounts WHERE key_hash = $1"));
-    let row = sqlx::query(AssertSqlSafe(SQL.as_str())).bind(key_hash).fetch_optional(connection).await?;
+    let row = sqlx::query(AssertSqlSafe(SQL.as_str())).bind(key_hash).fetch_optional(executor).await?;
     row.as_ref().map(read_account).transpose()
 }
 
@@ -406,9 +406,9 @@ pub async fn find_by_key(connection: &mut AnyConnection, key_hash: &str) -> Resu
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn find(connection: &mut AnyConnection, id: AccountId) -> Result<Option<Account>, StoreError> {
+pub async fn find(executor: impl AnyExecutor<'_>, id: AccountId) -> Result<Option<Account>, StoreError> {
     static SQL: LazyLock<String> = LazyLock::new(|| format!("SELECT {COLUMNS} FROM accounts WHERE id = $1"));
-    let row = sqlx::query(AssertSqlSafe(SQL.as_str())).bind(id.get()).fetch_optional(connection).await?;
+    let row = sqlx::query(AssertSqlSafe(SQL.as_str())).bind(id.get()).fetch_optional(executor).await?;
     row.as_ref().map(read_account).transpose()
 }
 
@@ -428,7 +428,7 @@ pub async fn key_hash(connection: &mut AnyConnection, id: AccountId) -> Result<O
 pub async fn find_locked(tx: &mut Tx, id: AccountId) -> Result<Option<Account>, StoreError> {
     static SQL: LazyLock<String> =
         LazyLock::new(|| format!("UPDATE accounts SET held = held WHERE id = $1 RETURNING {COLUMNS}"));
-    let row = sqlx::query(AssertSqlSafe(SQL.as_str())).bind(id.get()).fetch_optional(&mut **tx).await?;
+    let row = sqlx::query(AssertSqlSafe(SQL.as_str())).bind(id.get()).fetch_optional(tx.hand()).await?;
     row.as_ref().map(read_account).transpose()
 }
 
@@ -488,12 +488,12 @@ pub async fn heartbeat(store: &Store, node: &str, now_ms: i64, dead_before_ms: i
     )
     .bind(node)
     .bind(now_ms)
-    .execute(&mut *tx)
+    .execute(tx.hand())
     .await?;
     let rows = sqlx::query("SELECT id FROM nodes WHERE seen_at < $1 AND id <> $2")
         .bind(dead_before_ms)
         .bind(node)
-        .fetch_all(&mut *tx)
+        .fetch_all(tx.hand())
         .await?;
     tx.commit().await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()

@@ -57,7 +57,7 @@ impl Ledger {
     /// See [`RemoveError`].
     pub async fn remove_profile(&self, name: &str) -> Result<bool, RemoveError> {
         let mut tx = self.store().begin(Durability::Full).await?;
-        let users = repo::users(&mut tx, name).await?;
+        let users = repo::users(tx.hand(), name).await?;
         if users > 0 {
             return Err(RemoveError::InUse(users));
         }
@@ -72,7 +72,7 @@ impl Ledger {
     /// When the database does not answer.
     pub async fn profile_users(&self, name: &str) -> Result<i64, StoreError> {
         let mut reader = self.store().read().acquire().await?;
-        repo::users(&mut reader, name).await
+        repo::users(&mut *reader, name).await
     }
 
     /// Gives keys a profile, or takes it away: all of them or none. A child key without one has its parent's.
@@ -93,7 +93,7 @@ impl Ledger {
     /// When the database does not answer.
     pub async fn key(&self, key_hash: &str) -> Result<Option<Account>, StoreError> {
         let mut reader = self.store().read().acquire().await?;
-        books::find_by_key(&mut reader, key_hash).await
+        books::find_by_key(&mut *reader, key_hash).await
     }
 
     /// Makes a window, or changes the one of that name.

@@ -208,7 +208,7 @@ impl Ledger {
     /// When the database does not answer.
     pub async fn terms(&self, account: AccountId) -> Result<Option<Terms>, StoreError> {
         let mut reader = self.store().read().acquire().await?;
-        repo::find(&mut reader, account, self.clock().now_ms()).await
+        repo::find(&mut *reader, account, self.clock().now_ms()).await
     }
 
     /// The child keys of a key, oldest first.
@@ -227,7 +227,7 @@ impl Ledger {
     pub async fn named_account(&self, id: AccountId) -> Result<(Account, String), StoreError> {
         let mut reader = self.store().read().acquire().await?;
         let gone = || StoreError::Inconsistent { table: "accounts", what: format!("{} is gone", id.get()) };
-        let account = books::find(&mut reader, id).await?.ok_or_else(gone)?;
+        let account = books::find(&mut *reader, id).await?.ok_or_else(gone)?;
         Ok((account, books::key_hash(&mut reader, id).await?.unwrap_or_default()))
     }
 
@@ -311,12 +311,12 @@ impl Ledger {
             return Err(ChildError::NoParent);
         }
         if let Some(first) = wanted.key_hashes.first()
-            && let Some(made) = books::find_by_key(&mut tx, first).await?
+            && let Some(made) = books::find_by_key(tx.hand(), first).await?
             && made.parent == Some(parent.id)
         {
             return Ok(parent.balance.available());
         }
-        let terms = repo::find(&mut tx, parent.id, now_ms).await?;
+        let terms = repo::find(tx.hand(), parent.id, now_ms).await?;
         if terms.as_ref().is_some_and(Terms::is_blocked) {
             return Err(ChildError::Blocked);
         }
@@ -324,7 +324,7 @@ impl Ledger {
             return Err(ChildError::Expired);
         }
         let new = i64::try_from(wanted.key_hashes.len()).unwrap_or(i64::MAX);
-        if repo::count_children(&mut tx, parent.id).await?.saturating_add(new) > MAX_CHILDREN {
+        if repo::count_children(tx.hand(), parent.id).await?.saturating_add(new) > MAX_CHILDREN {
             return Err(ChildError::TooMany);
         }
         let available = parent.balance.available();

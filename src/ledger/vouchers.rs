@@ -205,7 +205,7 @@ impl Ledger {
 
     /// The income, if so much was earned, and the mint whose ecash backs it best.
     async fn earned(&self, tx: &mut Tx, batch: Batch<'_>, total: Option<Msat>) -> Result<Payer, IssueError> {
-        let earned = books::earnings(tx).await?;
+        let earned = books::earnings(tx.hand()).await?;
         let available = Msat::from_db(earned.max(0)).unwrap_or_default();
         if total.is_none_or(|total| total > available) {
             return Err(IssueError::Insufficient { available });
@@ -340,7 +340,7 @@ impl Ledger {
 
 /// The profile of prices that a key has.
 async fn profile(tx: &mut Tx, key: AccountId) -> Result<Option<String>, StoreError> {
-    Ok(books::find(tx, key).await?.and_then(|account| account.profile))
+    Ok(books::find(tx.hand(), key).await?.and_then(|account| account.profile))
 }
 
 /// What a recovery found at one of the mints, if so much is left of it.
@@ -363,7 +363,7 @@ async fn found(tx: &mut Tx, batch: Batch<'_>, total: Option<Msat>) -> Result<Pay
 async fn fullest<'a>(tx: &mut Tx, mints: &'a [String], unit: &str) -> Result<Option<&'a str>, StoreError> {
     let mut best: Option<(&str, i64)> = None;
     for mint in mints {
-        let surplus = books::surplus_at(tx, mint, unit).await?;
+        let surplus = books::surplus_at(tx.hand(), mint, unit).await?;
         if best.is_none_or(|(_, most)| surplus > most) {
             best = Some((mint, surplus));
         }

@@ -387,7 +387,7 @@ impl Writer {
         let now_ms = self.clock.now_ms();
         let mut tx = self.store.begin(Durability::ProcessSafe).await?;
         for sheet in &sheets {
-            sheets::repo::insert(&mut tx, sheet, now_ms).await?;
+            sheets::repo::insert(tx.hand(), sheet, now_ms).await?;
         }
         tx.commit().await?;
         self.stats.sheets.fetch_add(u64::try_from(sheets.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -413,11 +413,11 @@ impl Writer {
     async fn refusal(&mut self, source: Source, amount: Msat) -> Result<HoldError, StoreError> {
         let now_ms = self.clock.now_ms();
         let mut reader = self.store.read().acquire().await?;
-        let Some(balance) = repo::balance_of(&mut reader, source.account).await? else {
+        let Some(balance) = repo::balance_of(&mut *reader, source.account).await? else {
             return Ok(HoldError::UnknownAccount);
         };
         let available = balance.available();
-        let terms = terms::repo::find(&mut reader, source.spender, now_ms).await?;
+        let terms = terms::repo::find(&mut *reader, source.spender, now_ms).await?;
         if terms.as_ref().is_some_and(Terms::is_blocked) {
             return Ok(HoldError::KeyBlocked);
         }

@@ -33,7 +33,7 @@ pub(super) async fn all(store: &Store, limit: i64) -> Result<Vec<Announcement>, 
 /// Stores a new one, if there are fewer than `most`. Returns whether it is stored.
 pub(super) async fn insert(store: &Store, id: &str, text: &Text, now_ms: i64, most: i64) -> Result<bool, StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
-    let there: i64 = sqlx::query("SELECT COUNT(*) FROM announcements").fetch_one(&mut *tx).await?.try_get(0)?;
+    let there: i64 = sqlx::query("SELECT COUNT(*) FROM announcements").fetch_one(tx.hand()).await?.try_get(0)?;
     if there >= most {
         return Ok(false);
     }
@@ -49,7 +49,7 @@ pub(super) async fn insert(store: &Store, id: &str, text: &Text, now_ms: i64, mo
     .bind(text.ends_ms)
     .bind(now_ms)
     .bind(now_ms)
-    .execute(&mut *tx)
+    .execute(tx.hand())
     .await?;
     tx.commit().await?;
     Ok(true)
@@ -68,7 +68,7 @@ pub(super) async fn update(store: &Store, id: &str, text: &Text, now_ms: i64) ->
     .bind(text.ends_ms)
     .bind(now_ms)
     .bind(id)
-    .execute(&mut *tx)
+    .execute(tx.hand())
     .await?;
     tx.commit().await?;
     Ok(updated.rows_affected() > 0)
@@ -76,7 +76,7 @@ pub(super) async fn update(store: &Store, id: &str, text: &Text, now_ms: i64) ->
 
 pub(super) async fn remove(store: &Store, id: &str) -> Result<bool, StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
-    let removed = sqlx::query("DELETE FROM announcements WHERE id = $1").bind(id).execute(&mut *tx).await?;
+    let removed = sqlx::query("DELETE FROM announcements WHERE id = $1").bind(id).execute(tx.hand()).await?;
     tx.commit().await?;
     Ok(removed.rows_affected() > 0)
 }

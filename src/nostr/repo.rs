@@ -130,7 +130,7 @@ pub(super) async fn say(store: &Store, address: &str, said: &Said, latest: i64) 
     .bind(said.expires_at)
     .bind(said.handler.as_str())
     .bind(latest)
-    .execute(&mut *tx)
+    .execute(tx.hand())
     .await?;
     tx.commit().await
 }
@@ -167,7 +167,7 @@ pub(super) async fn set_standing(store: &Store, address: &str, standing: &Standi
     .bind(standing.failures)
     .bind(standing.retry_ms)
     .bind(standing.said.as_str())
-    .execute(&mut *tx)
+    .execute(tx.hand())
     .await?;
     tx.commit().await
 }

@@ -27,7 +27,7 @@ pub(super) async fn add(store: &Store, rows: &[Row]) -> Result<(), StoreError> {
         .bind(i64::from(*slot))
         .bind(i64::try_from(tally.served).unwrap_or(i64::MAX))
         .bind(i64::try_from(tally.failed).unwrap_or(i64::MAX))
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     }
     tx.commit().await
@@ -53,6 +53,6 @@ pub(super) async fn since(store: &Store, slot: u32) -> Result<Vec<Row>, StoreErr
 /// Forgets what was before this slot.
 pub(super) async fn prune(store: &Store, before: u32) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::ProcessSafe).await?;
-    sqlx::query("DELETE FROM model_traffic WHERE slot < $1").bind(i64::from(before)).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM model_traffic WHERE slot < $1").bind(i64::from(before)).execute(tx.hand()).await?;
     tx.commit().await
 }

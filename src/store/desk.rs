@@ -2,16 +2,15 @@
 //! database each.
 
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyConnection, Connection as _, Row as _};
+use sqlx::{Any, AnyConnection, Connection as _};
 use tokio::sync::{OwnedMappedMutexGuard, OwnedMutexGuard, OwnedRwLockReadGuard};
 
-use super::inline::{Inline, InlineTx, Value};
-use super::{Durability, Location, Store, StoreError};
+use super::inline::{Inline, InlineTx};
+use super::{Durability, Hand, Location, Store, StoreError};
 
 /// A connection that its owner keeps between its writing statements.
 pub struct Desk {
@@ -100,6 +99,48 @@ pub enum HotTurn<'a> {
 pub struct InlineTurn {
     inner: OwnedMappedMutexGuard<Option<Inline>, Inline>,
     _gate: Option<OwnedMutexGuard<()>>,
+    /// Keeps the store open, where nothing else does.
+    _user: Option<OwnedRwLockReadGuard<()>>,
+}
+
+impl InlineTurn {
+    pub(super) fn inner(&mut self) -> &mut Inline {
+        &mut self.inner
+    }
+}
+
+impl Store {
+    /// The file that may be written without a thread between.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match &self.location {
+            Location::Sqlite(path) => Some(path),
+            Location::Postgres(_) => None,
+        }
+    }
+
+    /// A turn at the connection of no pool.
+    pub(super) async fn in_place(
+        &self,
+        file: &Path,
+        durability: Durability,
+        user: Option<OwnedRwLockReadGuard<()>>,
+    ) -> Result<InlineTurn, StoreError> {
+        let gate = self.enter().await;
+        let mut kept = Arc::clone(&self.inline).lock_owned().await;
+        if kept.as_ref().is_some_and(|inline| !inline.is_idle()) {
+            *kept = None;
+        }
+        let synced = self.syncs(durability);
+        let mut inner = match OwnedMutexGuard::try_map(kept, Option::as_mut) {
+            Ok(inner) => inner,
+            Err(empty) => {
+                let opened = Inline::open(file, synced)?;
+                OwnedMutexGuard::map(empty, |kept| kept.insert(opened))
+            }
+        };
+        inner.set_synced(synced)?;
+        Ok(InlineTurn { inner, _gate: gate, _user: user })
+    }
 }
 
 /// Several statements of a [`HotTurn`] of which all count or none. Rolls back when dropped without a commit.
@@ -108,18 +149,9 @@ pub enum HotTx<'a> {
     Inline(InlineTx<'a>),
 }
 
-/// What runs the statements of a [`HotTurn`]; each is a transaction of its own, unless one was begun.
-pub enum Hand<'a> {
-    Pooled(&'a mut AnyConnection),
-    Inline(&'a mut Inline),
-}
-
 impl HotDesk {
     pub(super) fn new(store: Store) -> Self {
-        let file = match &store.location {
-            Location::Sqlite(path) if !store.syncs(Durability::ProcessSafe) => Some(path.clone()),
-            _ => None,
-        };
+        let file = store.file().filter(|_| !store.syncs(Durability::ProcessSafe)).map(Path::to_owned);
         Self { desk: Desk::new(store, Durability::ProcessSafe), file, stays_open: None }
     }
 
@@ -131,19 +163,7 @@ impl HotDesk {
         if self.stays_open.is_none() {
             self.stays_open = Some(store.stay_open()?);
         }
-        let gate = store.enter().await;
-        let mut kept = Arc::clone(&store.inline).lock_owned().await;
-        if kept.as_ref().is_some_and(|inline| !inline.is_idle()) {
-            *kept = None;
-        }
-        let inner = match OwnedMutexGuard::try_map(kept, Option::as_mut) {
-            Ok(inner) => inner,
-            Err(empty) => {
-                let opened = Inline::open(file, false)?;
-                OwnedMutexGuard::map(empty, |kept| kept.insert(opened))
-            }
-        };
-        Ok(HotTurn::Inline(InlineTurn { inner, _gate: gate }))
+        Ok(HotTurn::Inline(store.in_place(file, Durability::ProcessSafe, None).await?))
     }
 
     /// As [`Desk::leave`]. The connection without a thread is closed for everybody, as soon as nobody has a turn at it.
@@ -195,54 +215,4 @@ impl HotTx<'_> {
             Self::Inline(tx) => tx.commit().await,
         }
     }
-}
-
-impl Hand<'_> {
-    /// Returns how many rows the statement changed.
-    ///
-    /// # Errors
-    /// When the database does not answer, or refuses it.
-    pub async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
-        match self {
-            // On the heap, for the sake of the other: what a request waits for is moved from hand to hand.
-            Self::Pooled(connection) => {
-                Ok(Box::pin(query(sql, values).execute(&mut **connection)).await?.rows_affected())
-            }
-            Self::Inline(inline) => inline.execute(sql, values).await,
-        }
-    }
-
-    /// Returns rows of numbers.
-    ///
-    /// # Errors
-    /// When the database does not answer, or refuses it.
-    pub async fn fetch<const N: usize>(
-        &mut self,
-        sql: &'static str,
-        values: &[Value<'_>],
-    ) -> Result<Vec<[Option<i64>; N]>, StoreError> {
-        let connection = match self {
-            Self::Inline(inline) => return inline.fetch(sql, values).await,
-            Self::Pooled(connection) => connection,
-        };
-        let rows = Box::pin(query(sql, values).fetch_all(&mut **connection)).await?;
-        let numbers = |row: &AnyRow| {
-            let mut numbers = [None; N];
-            for (at, number) in numbers.iter_mut().enumerate() {
-                *number = row.try_get(at)?;
-            }
-            Ok(numbers)
-        };
-        rows.iter().map(numbers).collect()
-    }
-}
-
-fn query<'q>(sql: &'static str, values: &[Value<'q>]) -> sqlx::query::Query<'q, Any, AnyArguments> {
-    values.iter().fold(sqlx::query(sql), |query, value| match *value {
-        Value::Null => query.bind(None::<i64>),
-        Value::Number(number) => query.bind(number),
-        Value::Real(number) => query.bind(number),
-        Value::Text(text) => query.bind(text),
-        Value::Blob(bytes) => query.bind(bytes),
-    })
 }

@@ -10,9 +10,9 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt as _;
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 
-use super::{Durability, Location, Reader, Store, StoreError, Tx, open};
+use super::{Durability, Hand, Location, Reader, Store, StoreError, Tx, open};
 
 /// Rows that are inserted by one statement.
 const ROWS: usize = 200;
@@ -34,7 +34,7 @@ pub async fn dump(reader: &Reader, to: &Path) -> Result<(), StoreError> {
         Location::Postgres(_) => {
             let mut out = BufWriter::new(File::options().write(true).open(to).map_err(|error| io(to, &error))?);
             let mut snapshot = reader.snapshot().await?;
-            for table in tables(&mut snapshot).await? {
+            for table in tables(snapshot.hand()).await? {
                 writeln!(out, "T {table}").map_err(|error| io(to, &error))?;
                 let sql = format!("SELECT row_to_json(t)::text FROM {} t", quoted(&table)?);
                 let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut *snapshot);
@@ -62,7 +62,7 @@ pub async fn load(store: &Store, from: &Path) -> Result<(), StoreError> {
         }
     }
     let mut tx = store.begin(Durability::Full).await?;
-    let order = by_reference(&mut tx).await?;
+    let order = by_reference(&mut tx.hand()).await?;
     if order.iter().cloned().collect::<BTreeSet<_>>() != dumped {
         return Err(bad("its tables are not those of this program; restore with the version that made it".into()));
     }
@@ -98,7 +98,7 @@ pub async fn load(store: &Store, from: &Path) -> Result<(), StoreError> {
 }
 
 async fn run(tx: &mut Tx, sql: String) -> Result<(), StoreError> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(tx.hand()).await?;
     Ok(())
 }
 
@@ -109,7 +109,7 @@ async fn insert(tx: &mut Tx, table: &str, rows: &mut Vec<String>) -> Result<(), 
     let table = quoted(table)?;
     let sql = format!("INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, CAST($1 AS json))");
     let json = format!("[{}]", rows.join(","));
-    sqlx::query(AssertSqlSafe(sql)).bind(json).execute(&mut **tx).await?;
+    sqlx::query(AssertSqlSafe(sql)).bind(json).execute(tx.hand()).await?;
     rows.clear();
     Ok(())
 }
@@ -145,7 +145,7 @@ pub async fn check_vacant(location: &Location) -> Result<(), StoreError> {
 
 /// Whether there are no tables, or only ours, as they were made.
 async fn is_vacant(connection: &mut AnyConnection) -> Result<bool, StoreError> {
-    let there = tables(connection).await?;
+    let there = tables(&mut *connection).await?;
     if there.is_empty() || !there.iter().any(|table| table == "schema_version") {
         return Ok(there.is_empty());
     }
@@ -173,31 +173,31 @@ pub fn move_into_place(from: &Path, to: &Path) -> Result<(), StoreError> {
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(|error| io(parent, &error))
 }
 
-async fn tables(connection: &mut AnyConnection) -> Result<Vec<String>, StoreError> {
+async fn tables(executor: impl AnyExecutor<'_>) -> Result<Vec<String>, StoreError> {
     let rows = sqlx::query(
         "SELECT table_name::text FROM information_schema.tables \
          WHERE table_schema = current_schema() AND table_type = 'BASE TABLE' ORDER BY table_name",
     )
-    .fetch_all(connection)
+    .fetch_all(executor)
     .await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// The tables, each after those that it refers to.
-async fn by_reference(connection: &mut AnyConnection) -> Result<Vec<String>, StoreError> {
+async fn by_reference(hand: &mut Hand<'_>) -> Result<Vec<String>, StoreError> {
     let rows = sqlx::query(
         "SELECT a.relname::text, b.relname::text FROM pg_constraint c \
          JOIN pg_class a ON a.oid = c.conrelid JOIN pg_class b ON b.oid = c.confrelid \
          JOIN pg_namespace n ON n.oid = a.relnamespace \
          WHERE c.contype = 'f' AND n.nspname = current_schema() AND a.oid <> b.oid",
     )
-    .fetch_all(&mut *connection)
+    .fetch_all(hand.again())
     .await?;
     let mut references = Vec::new();
     for row in &rows {
         references.push((row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
     }
-    let mut left = tables(connection).await?;
+    let mut left = tables(hand.again()).await?;
     let mut order: Vec<String> = Vec::new();
     while !left.is_empty() {
         let waits = |table: &String| references.iter().any(|(from, to)| from == table && !order.contains(to));

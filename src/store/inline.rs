@@ -1,19 +1,21 @@
-//! SQLite where it is asked, for what every paid request writes, and for the ecash store.
+//! SQLite where it is asked, for what paid requests write, and for the ecash store.
 //!
 //! sqlx gives every connection to SQLite a thread of its own. To hand a statement to it and to be woken by its answer
 //! takes several times as long as a hold, and nobody else can run meanwhile on a machine with one core. These
-//! statements do not wait for the disk ([`super::Durability::ProcessSafe`], checkpoints are a job), and read a few
-//! rows by their keys: less than what it would take to pass them on. Where they do wait, or read many rows, other tasks
-//! are given to another thread meanwhile.
+//! statements read and write a few rows by their keys: less than what it would take to pass them on. Where they wait for
+//! the disk, at the end of a transaction that is synced, or read many rows, other tasks are given to another thread
+//! meanwhile. Checkpoints are a job.
 //!
-//! There is one such connection for holds and their ends, which those who use it hand on with the gate. What another one
-//! writes makes it forget every page that it has in memory; so what comes with every request comes here, if it is short.
+//! There is one such connection for holds, their ends and the steps of operations, which those who use it hand on with
+//! the gate. What another one writes makes it forget every page that it has in memory; so what comes with requests comes
+//! here, if it is short.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Row, Rows};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Row, Rows, ffi};
+use sqlx::error::ErrorKind;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
@@ -26,7 +28,13 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Rows after which an answer is long.
 const LONG: usize = 256;
 
+/// What ends a transaction.
+const COMMIT: &str = "COMMIT";
+/// What begins one that writes: nobody else writes until it ends.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
 /// A connection without a thread.
+#[derive(Debug)]
 pub struct Inline {
     connection: Connection,
     /// Its commits wait for the disk.
@@ -73,7 +81,7 @@ impl Inline {
         for pragma in open::PRAGMAS {
             connection.execute_batch(pragma)?;
         }
-        connection.execute_batch(if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" })?;
+        connection.execute_batch(synchronous(synced))?;
         // Whoever waits here keeps a thread from everybody else: see `patiently`.
         connection.busy_timeout(Duration::ZERO)?;
         connection.set_prepared_statement_cache_capacity(PREPARED);
@@ -85,9 +93,38 @@ impl Inline {
         self.connection.is_autocommit()
     }
 
+    /// Whether its commits wait for the disk from now on. Between two transactions.
+    pub(super) fn set_synced(&mut self, synced: bool) -> Result<(), StoreError> {
+        if self.synced != synced {
+            self.connection.execute_batch(synchronous(synced))?;
+            self.synced = synced;
+        }
+        Ok(())
+    }
+
     pub(super) async fn begin(&mut self) -> Result<InlineTx<'_>, StoreError> {
-        self.execute("BEGIN IMMEDIATE", &[]).await?;
+        self.open_tx().await?;
         Ok(InlineTx(self))
+    }
+
+    /// Begins a transaction, for who ends it by [`Inline::commit`] or [`Inline::roll_back`].
+    pub(super) async fn open_tx(&mut self) -> Result<(), StoreError> {
+        self.execute(BEGIN, &[]).await.map(drop)
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
+        self.execute(COMMIT, &[]).await.map(drop)
+    }
+
+    /// Rolls back what was begun and not committed.
+    pub(super) fn roll_back(&self) {
+        // It is over after a commit, and where SQLite went back by itself.
+        if !self.is_idle()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            // Whoever comes next sees that it is not idle, and takes another connection.
+            tracing::warn!(%error, "a transaction could not be rolled back");
+        }
     }
 
     /// Returns how many rows it changed.
@@ -95,7 +132,7 @@ impl Inline {
     /// # Errors
     /// When the database refuses it, or another process does not let it have its turn.
     pub async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, StoreError> {
-        let changed = self.patiently(|connection| bound(connection, sql, values)?.raw_execute()).await?;
+        let changed = self.patiently(sql, |connection| bound(connection, sql, values)?.raw_execute()).await?;
         Ok(u64::try_from(changed).unwrap_or(u64::MAX))
     }
 
@@ -104,7 +141,7 @@ impl Inline {
     /// # Errors
     /// As [`Inline::execute`].
     pub async fn batch(&mut self, sql: &str) -> Result<u64, StoreError> {
-        self.patiently(|connection| connection.execute_batch(sql).map(|()| connection.changes())).await
+        self.patiently(sql, |connection| connection.execute_batch(sql).map(|()| connection.changes())).await
     }
 
     /// Returns its rows.
@@ -112,12 +149,7 @@ impl Inline {
     /// # Errors
     /// As [`Inline::execute`], and when a text is none.
     pub async fn rows(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Vec<Cell>>, StoreError> {
-        self.patiently(|connection| {
-            let mut statement = bound(connection, sql, values)?;
-            let columns = statement.column_count();
-            read_all(statement.raw_query(), |row| (0..columns).map(|at| cell(row.get_ref(at)?)).collect())
-        })
-        .await
+        self.patiently(sql, |connection| read_rows(&mut bound(connection, sql, values)?)).await
     }
 
     /// Returns rows of numbers.
@@ -126,7 +158,7 @@ impl Inline {
         sql: &str,
         values: &[Value<'_>],
     ) -> Result<Vec<[Option<i64>; N]>, StoreError> {
-        self.patiently(|connection| {
+        self.patiently(sql, |connection| {
             read_all(bound(connection, sql, values)?.raw_query(), |row| {
                 let mut numbers = [None; N];
                 for (at, number) in numbers.iter_mut().enumerate() {
@@ -138,11 +170,33 @@ impl Inline {
         .await
     }
 
+    /// Returns its rows, and how many it changed. Parameters are named by their numbers, as in `$1` and `?1`.
+    ///
+    /// # Errors
+    /// As [`Inline::rows`].
+    pub(super) async fn answer(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+    ) -> Result<(Vec<Vec<Cell>>, u64), StoreError> {
+        self.patiently(sql, |connection| {
+            let mut statement = numbered(connection, sql, values)?;
+            let rows = read_rows(&mut statement)?;
+            Ok((rows, connection.changes()))
+        })
+        .await
+    }
+
     /// Again and again while another process writes.
-    async fn patiently<T>(&mut self, mut run: impl FnMut(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    async fn patiently<T>(
+        &mut self,
+        sql: &str,
+        mut run: impl FnMut(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         let until = Instant::now() + open::PATIENCE;
+        let ends = sql == COMMIT || (self.connection.is_autocommit() && sql != BEGIN);
         loop {
-            let outcome = if self.synced { aside(|| run(&self.connection)) } else { run(&self.connection) };
+            let outcome = if self.synced && ends { aside(|| run(&self.connection)) } else { run(&self.connection) };
             match outcome {
                 Err(error) if is_busy(&error) && Instant::now() < until => tokio::time::sleep(PAUSE).await,
                 outcome => return Ok(outcome?),
@@ -157,21 +211,18 @@ impl InlineTx<'_> {
     }
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {
-        self.0.execute("COMMIT", &[]).await?;
-        Ok(())
+        self.0.commit().await
     }
 }
 
 impl Drop for InlineTx<'_> {
     fn drop(&mut self) {
-        // It is over after a commit, and where SQLite went back by itself.
-        if !self.0.is_idle()
-            && let Err(error) = self.0.connection.execute_batch("ROLLBACK")
-        {
-            // Whoever comes next sees that it is not idle, and takes another connection.
-            tracing::warn!(%error, "a transaction could not be rolled back");
-        }
+        self.0.roll_back();
     }
+}
+
+fn synchronous(synced: bool) -> &'static str {
+    if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" }
 }
 
 /// All rows of a statement; see [`LONG`].
@@ -197,18 +248,39 @@ fn aside<T>(run: impl FnOnce() -> T) -> T {
     }
 }
 
+fn read_rows(statement: &mut CachedStatement<'_>) -> rusqlite::Result<Vec<Vec<Cell>>> {
+    let columns = statement.column_count();
+    read_all(statement.raw_query(), |row| (0..columns).map(|at| cell(row.get_ref(at)?)).collect())
+}
+
+/// A statement whose parameters are bound in their order.
 fn bound<'c>(connection: &'c Connection, sql: &str, values: &[Value<'_>]) -> rusqlite::Result<CachedStatement<'c>> {
     let mut statement = connection.prepare_cached(sql)?;
     for (at, value) in (1..).zip(values) {
-        match value {
-            Value::Null => statement.raw_bind_parameter(at, rusqlite::types::Null)?,
-            Value::Number(number) => statement.raw_bind_parameter(at, number)?,
-            Value::Real(number) => statement.raw_bind_parameter(at, number)?,
-            Value::Text(text) => statement.raw_bind_parameter(at, text)?,
-            Value::Blob(bytes) => statement.raw_bind_parameter(at, bytes)?,
-        }
+        bind(&mut statement, at, value)?;
     }
     Ok(statement)
+}
+
+/// A statement whose parameters are bound by the numbers that they have for names. To SQLite, `$2` is a name only.
+fn numbered<'c>(connection: &'c Connection, sql: &str, values: &[Value<'_>]) -> rusqlite::Result<CachedStatement<'c>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    for at in 1..=statement.parameter_count() {
+        let number = statement.parameter_name(at).and_then(|name| name.get(1..)?.parse::<usize>().ok());
+        let value = number.unwrap_or(at).checked_sub(1).and_then(|at| values.get(at));
+        bind(&mut statement, at, value.ok_or(rusqlite::Error::InvalidParameterCount(at, values.len()))?)?;
+    }
+    Ok(statement)
+}
+
+fn bind(statement: &mut CachedStatement<'_>, at: usize, value: &Value<'_>) -> rusqlite::Result<()> {
+    match value {
+        Value::Null => statement.raw_bind_parameter(at, rusqlite::types::Null),
+        Value::Number(number) => statement.raw_bind_parameter(at, number),
+        Value::Real(number) => statement.raw_bind_parameter(at, number),
+        Value::Text(text) => statement.raw_bind_parameter(at, text),
+        Value::Blob(bytes) => statement.raw_bind_parameter(at, bytes),
+    }
 }
 
 fn cell(value: ValueRef<'_>) -> rusqlite::Result<Cell> {
@@ -226,26 +298,21 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
-/// The rule of the schema that a statement broke, as SQLite numbers them.
-pub(super) fn broken_rule(error: &rusqlite::Error) -> Option<i32> {
-    use rusqlite::ffi;
-    let code = error.sqlite_error()?.extended_code;
-    // As sqlx has it: what a trigger refuses is not one of them.
-    let rules = [
-        ffi::SQLITE_CONSTRAINT_UNIQUE,
-        ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
-        ffi::SQLITE_CONSTRAINT_FOREIGNKEY,
-        ffi::SQLITE_CONSTRAINT_NOTNULL,
-        ffi::SQLITE_CONSTRAINT_CHECK,
-    ];
-    rules.contains(&code).then_some(code)
+/// The rule of the schema that a statement broke, by SQLite's extended code. As sqlx has it: what a trigger refuses is
+/// not one of them.
+pub(super) fn rule(code: i32) -> ErrorKind {
+    match code {
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY => ErrorKind::UniqueViolation,
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => ErrorKind::ForeignKeyViolation,
+        ffi::SQLITE_CONSTRAINT_NOTNULL => ErrorKind::NotNullViolation,
+        ffi::SQLITE_CONSTRAINT_CHECK => ErrorKind::CheckViolation,
+        _ => ErrorKind::Other,
+    }
 }
 
-/// Whether it broke a rule of uniqueness.
-pub(super) fn is_duplicate(error: &rusqlite::Error) -> bool {
-    use rusqlite::ffi;
-    broken_rule(error)
-        .is_some_and(|code| [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY].contains(&code))
+/// The rule that a statement broke.
+pub(super) fn broken_rule(error: &rusqlite::Error) -> ErrorKind {
+    error.sqlite_error().map_or(ErrorKind::Other, |error| rule(error.extended_code))
 }
 
 #[cfg(test)]

@@ -20,10 +20,10 @@
 
 use std::path::{Path, PathBuf};
 
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyExecutor, Row};
 use tokio::sync::Mutex;
 
-use super::{Durability, Store, StoreError};
+use super::{Durability, Hand, Store, StoreError};
 use crate::vault::hex;
 
 const FILE: &str = "epoch";
@@ -113,18 +113,18 @@ impl Sight {
     }
 
     async fn take(
-        connection: &mut AnyConnection,
+        hand: &mut Hand<'_>,
         file: Option<Mark>,
         node: &str,
         dead_before_ms: i64,
         shared: bool,
     ) -> Result<Self, StoreError> {
         Ok(Self {
-            row: find(connection, node).await?,
-            known: count(connection, "SELECT COUNT(*) FROM lineage").await? > 0,
-            blank: count(connection, "SELECT COUNT(*) FROM operations").await? == 0
-                && count(connection, "SELECT COUNT(*) FROM transfers").await? == 0,
-            peers: peers(connection, node, dead_before_ms).await?,
+            row: find(hand.again(), node).await?,
+            known: count(hand.again(), "SELECT COUNT(*) FROM lineage").await? > 0,
+            blank: count(hand.again(), "SELECT COUNT(*) FROM operations").await? == 0
+                && count(hand.again(), "SELECT COUNT(*) FROM transfers").await? == 0,
+            peers: peers(hand.again(), node, dead_before_ms).await?,
             shared,
             file,
         })
@@ -158,7 +158,7 @@ impl Lineage {
         // The file first: beside a running node the database may be one step ahead of it, never behind.
         let Some(file) = read(&data_dir.join(FILE))? else { return Ok(None) };
         let mut reader = store.read().acquire().await?;
-        let sight = Sight::take(&mut reader, Some(file), node, i64::MAX, store.is_shared()).await?;
+        let sight = Sight::take(&mut Hand::Pooled(&mut reader), Some(file), node, i64::MAX, store.is_shared()).await?;
         Ok(sight.objection())
     }
 
@@ -177,7 +177,7 @@ impl Lineage {
         let path = data_dir.join(FILE);
         let file = read(&path)?;
         let mut tx = store.begin(Durability::Full).await?;
-        let sight = Sight::take(&mut tx, file, node, dead_before_ms, store.is_shared()).await?;
+        let sight = Sight::take(&mut tx.hand(), file, node, dead_before_ms, store.is_shared()).await?;
         let objection = sight.objection();
         let before = match (&sight.file, &sight.row) {
             (file, Some(row)) if objection.is_none() => {
@@ -201,10 +201,10 @@ impl Lineage {
         .bind(mark.epoch)
         .bind(mark.stamp.as_str())
         .bind(before.stamp.as_str())
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
         if let Some(reason) = objection {
-            demand_recovery(&mut tx, reason, now_ms).await?;
+            demand_recovery(tx.hand(), reason, now_ms).await?;
         }
         tx.commit().await?;
         write(&path, &mark)?;
@@ -236,12 +236,12 @@ impl Lineage {
         .bind(self.node.as_str())
         .bind(now.database.epoch)
         .bind(now.database.stamp.as_str())
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?
         .rows_affected();
         if moved == 0 {
             // The answer to the last one may be all that was lost of it.
-            let there = find(&mut tx, &self.node).await?;
+            let there = find(tx.hand(), &self.node).await?;
             if !now.takes_up(there.as_ref()) {
                 return Ok(false);
             }
@@ -261,7 +261,7 @@ impl Lineage {
 /// # Errors
 /// When the database does not answer.
 pub(super) async fn demand_recovery(
-    connection: &mut AnyConnection,
+    executor: impl AnyExecutor<'_>,
     reason: &str,
     now_ms: i64,
 ) -> Result<(), StoreError> {
@@ -272,7 +272,7 @@ pub(super) async fn demand_recovery(
     .bind(stamp())
     .bind(reason)
     .bind(now_ms)
-    .execute(connection)
+    .execute(executor)
     .await?;
     Ok(())
 }
@@ -281,9 +281,9 @@ fn stamp() -> String {
     hex(&rand::random::<[u8; 16]>())
 }
 
-async fn find(connection: &mut AnyConnection, node: &str) -> Result<Option<Place>, StoreError> {
+async fn find(executor: impl AnyExecutor<'_>, node: &str) -> Result<Option<Place>, StoreError> {
     let row = sqlx::query("SELECT epoch, stamp, previous FROM lineage WHERE node = $1").bind(node);
-    let row = row.fetch_optional(connection).await?;
+    let row = row.fetch_optional(executor).await?;
     row.map(|row| {
         let mark = Mark { epoch: row.try_get(0)?, stamp: row.try_get(1)? };
         Ok(Place { mark, previous: row.try_get(2)? })
@@ -291,13 +291,13 @@ async fn find(connection: &mut AnyConnection, node: &str) -> Result<Option<Place
     .transpose()
 }
 
-async fn count(connection: &mut AnyConnection, sql: &'static str) -> Result<i64, StoreError> {
-    Ok(sqlx::query(sql).fetch_one(connection).await?.try_get(0)?)
+async fn count(executor: impl AnyExecutor<'_>, sql: &'static str) -> Result<i64, StoreError> {
+    Ok(sqlx::query(sql).fetch_one(executor).await?.try_get(0)?)
 }
 
-async fn peers(connection: &mut AnyConnection, node: &str, dead_before_ms: i64) -> Result<bool, StoreError> {
+async fn peers(executor: impl AnyExecutor<'_>, node: &str, dead_before_ms: i64) -> Result<bool, StoreError> {
     let row = sqlx::query("SELECT COUNT(*) FROM nodes WHERE id <> $1 AND seen_at >= $2");
-    let peers: i64 = row.bind(node).bind(dead_before_ms).fetch_one(connection).await?.try_get(0)?;
+    let peers: i64 = row.bind(node).bind(dead_before_ms).fetch_one(executor).await?.try_get(0)?;
     Ok(peers > 0)
 }
 

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
-use sqlx::{AnyConnection, AssertSqlSafe, Executor, Row};
+use sqlx::{AnyExecutor, AssertSqlSafe, Executor, Row};
 
 use super::{Durability, Location, Store, StoreError, open};
 
@@ -114,23 +114,23 @@ pub(super) async fn run_to(store: &Store, known: i64) -> Result<(), StoreError> 
     }
     let mut tx = store.begin(Durability::Full).await?;
     if matches!(store.location, Location::Postgres(_)) {
-        tx.execute("SELECT pg_advisory_xact_lock(7011741)").await?;
+        tx.hand().execute("SELECT pg_advisory_xact_lock(7011741)").await?;
     }
-    tx.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)").await?;
+    tx.hand().execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)").await?;
     // Another process may have migrated while this one waited for the lock.
-    let found = version_in(&mut tx).await?;
+    let found = version_in(tx.hand()).await?;
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found && migration.version <= known) {
         let (common, own) = match store.location {
             Location::Sqlite(_) => (migration.common.to_owned(), migration.sqlite),
             Location::Postgres(_) => (for_postgres(migration.common), migration.postgres),
         };
-        sqlx::raw_sql(AssertSqlSafe(common)).execute(&mut *tx).await?;
+        sqlx::raw_sql(AssertSqlSafe(common)).execute(tx.hand()).await?;
         if !own.is_empty() {
-            sqlx::raw_sql(own).execute(&mut *tx).await?;
+            sqlx::raw_sql(own).execute(tx.hand()).await?;
         }
         sqlx::query("INSERT INTO schema_version (version) VALUES ($1)")
             .bind(migration.version)
-            .execute(&mut *tx)
+            .execute(tx.hand())
             .await?;
     }
     tx.commit().await
@@ -164,11 +164,11 @@ async fn current_version(store: &Store) -> Result<i64, StoreError> {
         return Ok(0);
     }
     let mut connection = store.full.acquire().await?;
-    version_in(&mut connection).await
+    version_in(&mut *connection).await
 }
 
-async fn version_in(connection: &mut AnyConnection) -> Result<i64, StoreError> {
-    let row = sqlx::query("SELECT COALESCE(MAX(version), 0) FROM schema_version").fetch_one(connection).await?;
+async fn version_in(executor: impl AnyExecutor<'_>) -> Result<i64, StoreError> {
+    let row = sqlx::query("SELECT COALESCE(MAX(version), 0) FROM schema_version").fetch_one(executor).await?;
     Ok(row.try_get(0)?)
 }
 

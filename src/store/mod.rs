@@ -3,13 +3,15 @@
 //! Two durability classes, and the transaction says which (see [`Durability`]). On SQLite they are
 //! two connections of one WAL file, and a process-wide *gate* lets one write transaction run at a
 //! time, so that writers queue fairly instead of polling a busy database; the ecash store of the
-//! wallet takes the same gate, and so does the connection of what every paid request writes ([`HotDesk`]). On
-//! PostgreSQL they are two pools that differ in `synchronous_commit`, and there is no gate.
+//! wallet takes the same gate, and so does the connection of what paid requests write ([`HotDesk`],
+//! [`Store::begin_short`]), whose statements run where they are asked, and which changes its class between two
+//! transactions. On PostgreSQL they are two pools that differ in `synchronous_commit`, and there is no gate.
 //!
 //! No transaction is ever open while the node talks to a mint, an upstream or a client.
 
 mod desk;
 mod dump;
+mod hand;
 pub mod ids;
 mod inline;
 mod lineage;
@@ -20,16 +22,19 @@ mod placeholders;
 mod reader;
 mod settings;
 mod told;
+mod tx;
+mod values;
 
-use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sqlx::{Any, AnyConnection, AnyPool, Row as _};
+use sqlx::error::ErrorKind;
+use sqlx::{AnyConnection, AnyPool, Row as _};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
 
-pub use desk::{Desk, Hand, HotDesk, HotTurn, Turn};
+pub use desk::{Desk, HotDesk, HotTurn, Turn};
 pub use dump::{check_vacant, dump, load, move_into_place};
+pub use hand::Hand;
 pub use inline::{Cell, Inline, Value};
 pub use lineage::Lineage;
 pub use lock::FileLock;
@@ -37,6 +42,7 @@ pub use migrate::latest_version;
 pub use open::{private_dir, private_file};
 pub use placeholders::Placeholders;
 pub use reader::{Reader, Snapshot};
+pub use tx::Tx;
 
 /// A log of SQLite that is longer, in pages, is begun anew.
 const LONG_LOG: i64 = 4_096;
@@ -93,7 +99,7 @@ impl StoreError {
     pub fn is_duplicate(&self) -> bool {
         match self {
             Self::Sql(sqlx::Error::Database(error)) => error.is_unique_violation(),
-            Self::Sqlite(error) => inline::is_duplicate(error),
+            Self::Sqlite(error) => inline::broken_rule(error) == ErrorKind::UniqueViolation,
             _ => false,
         }
     }
@@ -113,10 +119,9 @@ impl StoreError {
     /// Whether the statement broke a rule of the schema: trying again cannot help.
     #[must_use]
     pub fn is_constraint(&self) -> bool {
-        use sqlx::error::ErrorKind;
         match self {
             Self::Sql(sqlx::Error::Database(error)) => !matches!(error.kind(), ErrorKind::Other),
-            Self::Sqlite(error) => inline::broken_rule(error).is_some(),
+            Self::Sqlite(error) => inline::broken_rule(error) != ErrorKind::Other,
             Self::Inconsistent { .. } => true,
             _ => false,
         }
@@ -163,12 +168,6 @@ pub struct Store {
     _lock: Option<Arc<lock::FileLock>>,
 }
 
-/// A write transaction. Rolls back when dropped without [`Tx::commit`].
-pub struct Tx {
-    inner: sqlx::Transaction<'static, Any>,
-    _gate: Option<OwnedMutexGuard<()>>,
-}
-
 impl Store {
     /// A place to write at, statement by statement.
     #[must_use]
@@ -203,16 +202,6 @@ impl Store {
             Durability::Full => &self.full,
             Durability::ProcessSafe => &self.fast,
         }
-    }
-
-    /// Starts a write transaction.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn begin(&self, durability: Durability) -> Result<Tx, StoreError> {
-        let gate = self.enter().await;
-        let inner = self.writers(durability).begin_with(self.begin).await?;
-        Ok(Tx { inner, _gate: gate })
     }
 
     /// Whether a commit of this class waits for the disk.
@@ -291,30 +280,6 @@ async fn move_log(connection: &mut AnyConnection) -> Result<i64, StoreError> {
     Ok(sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(connection).await?.try_get(1)?)
 }
 
-impl Tx {
-    /// Makes the transaction's changes permanent.
-    ///
-    /// # Errors
-    /// [`StoreError::Unconfirmed`] when the commit was not acknowledged; its outcome is then unknown.
-    pub async fn commit(self) -> Result<(), StoreError> {
-        self.inner.commit().await.map_err(StoreError::Unconfirmed)
-    }
-}
-
-impl Deref for Tx {
-    type Target = AnyConnection;
-
-    fn deref(&self) -> &AnyConnection {
-        &self.inner
-    }
-}
-
-impl DerefMut for Tx {
-    fn deref_mut(&mut self) -> &mut AnyConnection {
-        &mut self.inner
-    }
-}
-
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match self.location {
@@ -335,15 +300,15 @@ mod tests {
         let store = Store::open(dir.path(), None, false).await.unwrap();
         let table = "CREATE TABLE t (id INTEGER REFERENCES accounts (id) DEFERRABLE INITIALLY DEFERRED)";
         let mut tx = store.begin(Durability::Full).await.unwrap();
-        sqlx::query(table).execute(&mut *tx).await.unwrap();
+        sqlx::query(table).execute(tx.hand()).await.unwrap();
         tx.commit().await.unwrap();
         let mut tx = store.begin(Durability::Full).await.unwrap();
-        sqlx::query("INSERT INTO t VALUES (-1)").execute(&mut *tx).await.unwrap();
+        sqlx::query("INSERT INTO t VALUES (-1)").execute(tx.hand()).await.unwrap();
         let failed = tx.commit().await.unwrap_err();
         assert!(matches!(failed, StoreError::Unconfirmed(_)), "{failed:?}");
         // Whoever comes next is not in the middle of it.
         let mut tx = store.begin(Durability::Full).await.unwrap();
-        let left: i64 = sqlx::Row::get(&sqlx::query("SELECT COUNT(*) FROM t").fetch_one(&mut *tx).await.unwrap(), 0);
+        let left: i64 = sqlx::Row::get(&sqlx::query("SELECT COUNT(*) FROM t").fetch_one(tx.hand()).await.unwrap(), 0);
         assert_eq!(left, 0);
         drop(tx);
         store.close().await;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sqlx::{Any, AnyConnection, AnyPool, Row};
 
-use super::{Location, Store, StoreError, latest_version, open};
+use super::{Hand, Location, Store, StoreError, latest_version, open};
 
 /// A database that is only read.
 #[derive(Clone)]
@@ -153,6 +153,13 @@ impl Store {
     #[must_use]
     pub fn reader(&self) -> Reader {
         Reader { pool: self.read().clone(), location: self.location().clone() }
+    }
+}
+
+impl Snapshot {
+    /// What runs its statements.
+    pub fn hand(&mut self) -> Hand<'_> {
+        Hand::Pooled(&mut self.inner)
     }
 }
 

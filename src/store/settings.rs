@@ -30,9 +30,9 @@ impl Store {
             .bind(name)
             .bind(value)
             .bind(now_ms)
-            .execute(&mut *tx)
+            .execute(tx.hand())
             .await?;
-        let row = sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_one(&mut *tx).await?;
+        let row = sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_one(tx.hand()).await?;
         tx.commit().await?;
         Ok(row.try_get(0)?)
     }
@@ -61,7 +61,7 @@ impl Tx {
         .bind(name)
         .bind(value)
         .bind(now_ms)
-        .execute(&mut **self)
+        .execute(self.hand())
         .await?;
         Ok(())
     }

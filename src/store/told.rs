@@ -49,7 +49,7 @@ impl Store {
                 .bind(now_ms),
                 None => sqlx::query("DELETE FROM told_settings WHERE name = $1").bind(name),
             };
-            query.execute(&mut *tx).await?;
+            query.execute(tx.hand()).await?;
         }
         tx.set_setting(VERSION, &uuid::Uuid::new_v4().to_string(), now_ms).await?;
         tx.commit().await

@@ -38,7 +38,7 @@ pub(super) async fn upstreams(store: &Store) -> Result<Vec<Stored>, StoreError> 
 /// Makes these the ones that the environment describes.
 pub(super) async fn replace_environment(store: &Store, rows: &[Stored], now_ms: i64) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
-    sqlx::query("DELETE FROM upstreams WHERE origin = 'environment'").execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM upstreams WHERE origin = 'environment'").execute(tx.hand()).await?;
     for (position, row) in (0_i64..).zip(rows) {
         sqlx::query(
             "INSERT INTO upstreams (name, origin, position, spec, sealed, updated_at) \
@@ -51,7 +51,7 @@ pub(super) async fn replace_environment(store: &Store, rows: &[Stored], now_ms: 
         .bind(&row.spec)
         .bind(&row.sealed)
         .bind(now_ms)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     }
     tx.commit().await
@@ -85,7 +85,7 @@ pub(super) async fn put_own(
         None => put,
     };
     let mut tx = store.begin(Durability::Full).await?;
-    if put.execute(&mut *tx).await?.rows_affected() != 1 {
+    if put.execute(tx.hand()).await?.rows_affected() != 1 {
         return Ok(false);
     }
     tx.set_setting(VERSION, &uuid::Uuid::new_v4().to_string(), now_ms).await?;
@@ -97,7 +97,7 @@ pub(super) async fn put_own(
 pub(super) async fn remove_own(store: &Store, name: &str, now_ms: i64) -> Result<bool, StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
     let removed = sqlx::query("DELETE FROM upstreams WHERE name = $1 AND origin = 'operator'").bind(name);
-    let removed = removed.execute(&mut *tx).await?.rows_affected() > 0;
+    let removed = removed.execute(tx.hand()).await?.rows_affected() > 0;
     tx.set_setting(VERSION, &uuid::Uuid::new_v4().to_string(), now_ms).await?;
     tx.commit().await?;
     Ok(removed)
@@ -137,7 +137,7 @@ async fn write_at(desk: &mut HotDesk, at: &Location, batch: &[Outlay]) -> Result
     for (size, sql) in SIZES.iter().zip(inserts) {
         while let Some((some, others)) = rest.split_at_checked(*size) {
             let values: Vec<Value<'_>> = some.iter().flat_map(row).collect();
-            new.extend(tx.hand().fetch::<1>(sql, &values).await?.into_iter().filter_map(|[id]| id));
+            new.extend(tx.hand().read::<1>(sql, &values).await?.into_iter().filter_map(|[id]| id));
             rest = others;
         }
     }
@@ -152,7 +152,7 @@ async fn write_at(desk: &mut HotDesk, at: &Location, batch: &[Outlay]) -> Result
         let sql = "INSERT INTO upstream_days (upstream, day, requests, nano_usd) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (upstream, day) DO UPDATE SET requests = upstream_days.requests + excluded.requests, \
              nano_usd = upstream_days.nano_usd + excluded.nano_usd";
-        tx.hand().execute(sql, &[Text(upstream), Number(day), Number(requests), Number(nano_usd)]).await?;
+        tx.hand().run(sql, &[Text(upstream), Number(day), Number(requests), Number(nano_usd)]).await?;
     }
     tx.commit().await
 }
@@ -207,7 +207,7 @@ pub(super) async fn enrol(store: &Store, rows: &[(String, String)]) -> Result<()
         )
         .bind(name)
         .bind(identity)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     }
     tx.commit().await
@@ -240,7 +240,7 @@ pub(super) async fn write_bar(
         .bind(since_ms)
         .bind(name)
         .bind(generation)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     tx.commit().await
 }
@@ -254,7 +254,7 @@ pub async fn clear(store: &Store, name: &str) -> Result<bool, StoreError> {
     let cleared =
         sqlx::query("UPDATE upstream_bars SET generation = generation + 1, bar = NULL, since = NULL WHERE name = $1")
             .bind(name)
-            .execute(&mut *tx)
+            .execute(tx.hand())
             .await?;
     tx.commit().await?;
     Ok(cleared.rows_affected() > 0)

@@ -170,7 +170,7 @@ impl Wallet {
     pub async fn return_again(&self, account: AccountId, transfer: i64) -> Result<Change, RefundError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
         let reference = books::reference_of(&mut reader, account, transfer).await?.ok_or(RefundError::Unknown)?;
-        let found = journal::find(&mut reader, &reference).await?;
+        let found = journal::find(&mut *reader, &reference).await?;
         drop(reader);
         let given = found.filter(|found| found.kind.is_return() && found.account == account);
         self.give_again(&given.ok_or(RefundError::Unknown)?).await
@@ -180,7 +180,7 @@ impl Wallet {
     async fn is_left_over(&self, account: AccountId, payment: &Operation) -> Result<bool, RefundError> {
         let Change::Sent { amount, fee, .. } = returned(payment) else { return Ok(false) };
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
-        let Some(account) = books::find(&mut reader, account).await? else { return Ok(false) };
+        let Some(account) = books::find(&mut *reader, account).await? else { return Ok(false) };
         let left_over = payment.amount.excess_over(amount).excess_over(fee);
         // Less than a coin had stayed on the account.
         Ok(payment.unit.floor(account.balance.posted.excess_over(left_over)) == 0)
@@ -217,7 +217,7 @@ impl Wallet {
     /// the operator can help.
     pub async fn claim(&self, key_hash: &str) -> Result<Change, RefundError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
-        let account = books::find_by_key(&mut reader, key_hash).await?;
+        let account = books::find_by_key(&mut *reader, key_hash).await?;
         let redeemed = journal::find_by_token(&mut reader, key_hash).await?;
         let newest = match &account {
             Some(account) => journal::newest(&mut reader, account.id).await?,
@@ -283,7 +283,7 @@ impl Wallet {
     /// When the database does not answer.
     pub async fn account(&self, key_hash: &str) -> Result<Option<Account>, StoreError> {
         let mut reader = self.store().read().acquire().await?;
-        books::find_by_key(&mut reader, key_hash).await
+        books::find_by_key(&mut *reader, key_hash).await
     }
 }
 

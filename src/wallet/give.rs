@@ -71,7 +71,7 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         // Nothing leaves this database before a plan, or the token, is written down and synced; that syncs this too.
-        let mut tx = self.store().begin(Durability::ProcessSafe).await?;
+        let mut tx = self.store().begin_short(Durability::ProcessSafe).await?;
         let (mint, unit, owed) = match source {
             Source::Balance => balance_owed(&mut tx, account, to).await?,
             Source::Earnings { unit, minimum } => {
@@ -322,7 +322,7 @@ impl Wallet {
         let plan = plan.transpose().map_err(|error| WalletError::Ecash(error.to_string()))?.unwrap_or_default();
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
-        let mut tx = self.store().begin(Durability::Full).await?;
+        let mut tx = self.store().begin_short(Durability::Full).await?;
         let done = Step { state: State::Done, plan: &plan, result: &token };
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
@@ -338,7 +338,7 @@ impl Wallet {
                 books::transfer(&mut tx, transfer, now_ms).await?;
             }
         }
-        let stored = journal::find(&mut tx, &operation.id).await?;
+        let stored = journal::find(tx.hand(), &operation.id).await?;
         tx.commit().await?;
         self.counts().change.note(if swapped.is_some() { "swapped" } else { "ready" });
         failpoint!("return.done");

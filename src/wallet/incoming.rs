@@ -172,7 +172,7 @@ impl Wallet {
     ) -> Result<Account, WalletError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
-        let mut tx = self.store().begin(durability).await?;
+        let mut tx = self.store().begin_short(durability).await?;
         let done = Step { state: State::Done, plan, result };
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
@@ -187,7 +187,7 @@ impl Wallet {
                 journal::note_fate(&mut tx, source, Fate::Sweeping, Fate::Swept).await?;
             }
         }
-        let account = books::find(&mut tx, operation.account).await?;
+        let account = books::find(tx.hand(), operation.account).await?;
         tx.commit().await?;
         account.ok_or_else(|| WalletError::Ecash("the account is gone".into()))
     }

@@ -6,20 +6,18 @@
 //! out. Both are read in the transaction that takes the money, so a payout can never reach into
 //! what belongs to somebody else.
 
-use sqlx::AnyConnection;
-
 use super::change::{Change, Destination, RefundError};
 use super::journal::{self, Kind};
 use super::{Wallet, WalletError};
 use crate::ledger::repo as books;
 use crate::money::{MintUnit, Msat};
-use crate::store::{StoreError, Tx};
+use crate::store::{Hand, StoreError, Tx};
 
 /// What of a mint's ecash is the operator's to take: earned, and owed to nobody.
-pub(super) async fn free_at(connection: &mut AnyConnection, mint: &str, unit: MintUnit) -> Result<Msat, StoreError> {
-    let at_mint = books::surplus_at(connection, mint, unit.as_str()).await?;
-    let owed = journal::owed_at(connection, mint, unit).await?;
-    let earned = books::earnings(connection).await?;
+pub(super) async fn free_at(hand: &mut Hand<'_>, mint: &str, unit: MintUnit) -> Result<Msat, StoreError> {
+    let at_mint = books::surplus_at(hand.again(), mint, unit.as_str()).await?;
+    let owed = journal::owed_at(hand.again(), mint, unit).await?;
+    let earned = books::earnings(hand.again()).await?;
     let free = at_mint.saturating_sub(owed).min(earned);
     Msat::from_db(free.max(0))
         .ok_or_else(|| StoreError::Inconsistent { table: "accounts", what: format!("earnings of {free}") })
@@ -39,7 +37,7 @@ impl Wallet {
         for (mint, unit) in self.ecash().await?.into_keys() {
             // Where there is too little, the books are not locked to find it out.
             let mut reader = self.store().read().acquire().await?;
-            if free_at(&mut reader, &mint, unit).await? < minimum {
+            if free_at(&mut Hand::Pooled(&mut reader), &mint, unit).await? < minimum {
                 continue;
             }
             drop(reader);
@@ -61,10 +59,10 @@ impl Wallet {
     pub(super) async fn payable(&self, tx: &mut Tx, mint: &str, unit: MintUnit) -> Result<Msat, RefundError> {
         // Two processes would both find the same earnings: the lock makes the second see less.
         books::find_locked(tx, self.inner.ledger.house().income).await?;
-        if journal::payout_under_way(tx, mint, unit).await? {
+        if journal::payout_under_way(tx.hand(), mint, unit).await? {
             return Err(RefundError::Ongoing);
         }
-        Ok(free_at(tx, mint, unit).await?)
+        Ok(free_at(&mut tx.hand(), mint, unit).await?)
     }
 
     async fn begin_payout(&self, to: &Destination, unit: MintUnit, minimum: Msat) -> Result<Change, RefundError> {

@@ -376,7 +376,7 @@ impl Wallet {
     ) -> Result<Operation, RedeemError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
-        let mut tx = self.store().begin(Durability::Full).await?;
+        let mut tx = self.store().begin_short(Durability::Full).await?;
         let (mint, unit) = (operation.mint.as_str(), operation.unit.as_str());
         operation.account = match target {
             Target::Existing(account) => account,
@@ -483,7 +483,7 @@ impl Wallet {
             return Ok(RedeemError::SourceFailed(operation.result.clone()));
         }
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
-        let account = books::find(&mut reader, operation.account).await?;
+        let account = books::find(&mut *reader, operation.account).await?;
         let account = account.map(Box::new).ok_or_else(|| WalletError::Ecash("the account is gone".into()))?;
         // Whoever knows a token that filled somebody's key must not come into that key.
         let opens = journal::opens_account(&mut reader, &operation.id).await?;

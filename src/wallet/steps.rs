@@ -43,7 +43,7 @@ impl Wallet {
     /// The operation as it is now.
     pub(super) async fn find_operation(&self, id: &str) -> Result<Option<Operation>, WalletError> {
         let mut reader = self.store().read().acquire().await?;
-        Ok(journal::find(&mut reader, id).await?)
+        Ok(journal::find(&mut *reader, id).await?)
     }
 
     /// The operation as it is now, to be worked on by this process. `None` when it has ended.
@@ -86,7 +86,7 @@ impl Wallet {
     /// Takes an operation a step further, where nothing else is written with it. Whether it was this process's to take;
     /// see [`journal::advance`].
     pub(super) async fn advance(&self, operation: &Operation, step: Step<'_>) -> Result<bool, WalletError> {
-        let mut tx = self.store().begin(Durability::Full).await?;
+        let mut tx = self.store().begin_short(Durability::Full).await?;
         let owner = self.inner.ledger.owner();
         let ours = journal::advance(&mut tx, &operation.id, owner, step, self.clock().now_ms()).await?;
         tx.commit().await?;

@@ -10,7 +10,7 @@ use super::holdings::canonical;
 use super::ladder::{Counts, worth};
 use super::{Wallet, WalletError, journal, payout};
 use crate::money::{MintUnit, Msat};
-use crate::store::StoreError;
+use crate::store::{Hand, StoreError};
 
 /// Coins of one amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,8 +160,8 @@ impl Wallet {
         for stock in &mut stocks {
             let Some(mint) = self.mints().iter().find(|mint| canonical(mint) == stock.mint) else { continue };
             stock.mint.clone_from(mint);
-            stock.free = payout::free_at(&mut reader, mint, stock.unit).await?;
-            stock.is_paying = journal::payout_under_way(&mut reader, mint, stock.unit).await?;
+            stock.free = payout::free_at(&mut Hand::Pooled(&mut reader), mint, stock.unit).await?;
+            stock.is_paying = journal::payout_under_way(&mut *reader, mint, stock.unit).await?;
         }
         drop(reader);
         for stock in &mut stocks {

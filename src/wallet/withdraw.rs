@@ -18,7 +18,7 @@ use super::redeem::RedeemError;
 use super::{Wallet, WalletError, payout, swap, token};
 use crate::lnurl::Recipient;
 use crate::money::{MintUnit, Msat};
-use crate::store::StoreError;
+use crate::store::{Hand, StoreError};
 
 /// Most payouts of one page.
 pub const MOST: i64 = 200;
@@ -209,7 +209,7 @@ impl Wallet {
             Err(RefundError::Ongoing) => WithdrawError::Ongoing,
             Err(RefundError::TooSmall | RefundError::Nothing) => {
                 let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
-                let available = payout::free_at(&mut reader, wanted.mint, wanted.unit).await?;
+                let available = payout::free_at(&mut Hand::Pooled(&mut reader), wanted.mint, wanted.unit).await?;
                 WithdrawError::NotEarned { available }
             }
             Err(RefundError::NoSuchMint | RefundError::MintGone) => WithdrawError::NoSuchMint,

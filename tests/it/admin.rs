@@ -322,7 +322,7 @@ impl House {
 
     async fn execute(&self, sql: &'static str) {
         let mut tx = self.ledger.store().begin(Durability::Full).await.unwrap();
-        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+        sqlx::query(sql).execute(tx.hand()).await.unwrap();
         tx.commit().await.unwrap();
     }
 }
@@ -784,7 +784,7 @@ impl House {
         .bind(token)
         .bind(hash)
         .bind(scopes)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await
         .unwrap();
         tx.commit().await.unwrap();

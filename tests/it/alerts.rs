@@ -419,7 +419,7 @@ async fn an_upstream_that_is_down_is_an_alarm_in_the_nodes_own_words() {
 async fn plant(db: &TestDb, sql: &'static str) {
     let store = db.open().await;
     let mut tx = store.begin(Durability::Full).await.unwrap();
-    sqlx::query(sql).execute(&mut *tx).await.unwrap();
+    sqlx::query(sql).execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
     store.close().await;
 }
@@ -601,7 +601,7 @@ async fn tamper(world: &World, msat: i64) {
     let mut tx = store.begin(Durability::Full).await.unwrap();
     sqlx::query("UPDATE accounts SET posted = posted + $1 WHERE kind = 'key'")
         .bind(msat)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await
         .unwrap();
     tx.commit().await.unwrap();

@@ -142,7 +142,7 @@ async fn there_are_so_many_at_most() {
     for at in 0..MOST - 1 {
         let row = "INSERT INTO announcements (id, title, body, level, starts_at, created_at, updated_at) \
                    VALUES ($1, 'old', '', 'info', 1, 1, 1)";
-        sqlx::query(row).bind(format!("{at:04}")).execute(&mut *tx).await.unwrap();
+        sqlx::query(row).bind(format!("{at:04}")).execute(tx.hand()).await.unwrap();
     }
     tx.commit().await.unwrap();
     let manager = Program::with(&node, "read manage").await;

@@ -25,7 +25,7 @@ async fn plant(db: &TestDb, statements: &[&str]) {
     let mut tx = store.begin(Durability::Full).await.unwrap();
     for sql in statements {
         sqlx::raw_sql(AssertSqlSafe((*sql).to_owned()))
-            .execute(&mut *tx)
+            .execute(tx.hand())
             .await
             .unwrap_or_else(|e| panic!("{sql}: {e}"));
     }
@@ -268,7 +268,7 @@ async fn what_was_written_stays() {
         "UPDATE transfers SET amount = amount + 1",
     ] {
         let mut tx = store.begin(Durability::Full).await.unwrap();
-        sqlx::query(sql).execute(&mut *tx).await.expect_err(sql);
+        sqlx::query(sql).execute(tx.hand()).await.expect_err(sql);
     }
     drop(store);
     node.finish().await;
@@ -288,7 +288,7 @@ async fn the_hourly_proof_raises_an_alarm() {
     let tamper = async |step: i64| {
         let mut tx = store.begin(Durability::Full).await.unwrap();
         let sql = format!("UPDATE accounts SET posted = posted + {step} WHERE kind = 'income'");
-        sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+        sqlx::query(AssertSqlSafe(sql)).execute(tx.hand()).await.unwrap();
         tx.commit().await.unwrap();
     };
     tamper(1).await;
@@ -308,7 +308,7 @@ async fn the_hourly_proof_raises_an_alarm() {
     assert!(body["reasons"].as_array().unwrap().iter().all(|reason| !reason.as_str().unwrap().contains("books")));
     let store = node.running().exchange().ledger.store().clone();
     let mut tx = store.begin(Durability::Full).await.unwrap();
-    sqlx::query("UPDATE accounts SET posted = posted - 1 WHERE kind = 'income'").execute(&mut *tx).await.unwrap();
+    sqlx::query("UPDATE accounts SET posted = posted - 1 WHERE kind = 'income'").execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
     drop(store);
     node.finish().await;
@@ -322,7 +322,7 @@ async fn books_that_cannot_be_read_raise_an_alarm() {
     let write = async |node: &TestNode, sql: &str| {
         let store = node.running().exchange().ledger.store().clone();
         let mut tx = store.begin(Durability::Full).await.unwrap();
-        sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await.unwrap();
+        sqlx::query(AssertSqlSafe(sql.to_owned())).execute(tx.hand()).await.unwrap();
         tx.commit().await.unwrap();
     };
     let alarms = async |node: &TestNode| {

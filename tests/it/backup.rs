@@ -162,7 +162,7 @@ async fn a_copy_of_a_node_that_went_on_knows_what_it_still_has() {
 async fn leave_a_gap(node: &ChildNode, width: i64) {
     let store = Store::open_beside(&node.db.data_dir(), node.db.url().as_deref()).await.unwrap();
     let mut tx = store.begin(Durability::Full).await.unwrap();
-    let moved = sqlx::query("UPDATE keyset_counter SET counter = counter + $1").bind(width).execute(&mut *tx).await;
+    let moved = sqlx::query("UPDATE keyset_counter SET counter = counter + $1").bind(width).execute(tx.hand()).await;
     assert!(moved.unwrap().rows_affected() > 0);
     tx.commit().await.unwrap();
     store.close().await;
@@ -556,7 +556,7 @@ async fn database_and_data_directory_count_on_together() {
     // Somebody puts another database in place while the node runs.
     let (lineage, _) = open().await;
     let mut tx = store.begin(Durability::Full).await.unwrap();
-    sqlx::query("UPDATE lineage SET epoch = epoch - 1").execute(&mut *tx).await.unwrap();
+    sqlx::query("UPDATE lineage SET epoch = epoch - 1").execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
     assert!(!lineage.step().await.unwrap());
     drop(lineage);
@@ -587,7 +587,7 @@ async fn expired_keys_are_not_paid_out_again() {
         sqlx::query("INSERT INTO recoveries (id, reason, began_at, ended_at, report) VALUES ($1, '', 1, $2, '{}')")
             .bind(ended_ms.to_string())
             .bind(ended_ms)
-            .execute(&mut *tx)
+            .execute(tx.hand())
             .await
             .unwrap();
         tx.commit().await.unwrap();

@@ -118,7 +118,7 @@ async fn without_its_books_the_node_serves_nothing() {
     let store = node.running().exchange().ledger.store().clone();
     let rename = async |sql| {
         let mut tx = store.begin(Durability::Full).await.unwrap();
-        tx.execute(sql).await.unwrap();
+        tx.hand().execute(sql).await.unwrap();
         tx.commit().await.unwrap();
     };
     rename("ALTER TABLE holds RENAME TO holds_gone").await;

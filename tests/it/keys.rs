@@ -705,7 +705,7 @@ async fn child_keys_are_made_once_for_an_idempotency_key() {
     // A process that died after the keys were made and before their answer was kept.
     let ledger = &world.node.running().exchange().ledger;
     let mut tx = ledger.store().begin(coinslot::store::Durability::Full).await.unwrap();
-    sqlx::query("UPDATE replays SET state = 'running', outcome = ''").execute(&mut *tx).await.unwrap();
+    sqlx::query("UPDATE replays SET state = 'running', outcome = ''").execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
     let (status, once_more) = answer(make("one", &body)).await;
     assert_eq!((status, &once_more["api_keys"]), (200, &made[0]["api_keys"]), "{once_more}");

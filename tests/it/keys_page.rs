@@ -231,7 +231,7 @@ async fn a_refund_address_is_shown_shortened_and_its_time_can_be_moved() {
     // What is over already is no hindrance for another term.
     let store = node.running().exchange().ledger.store();
     let mut tx = store.begin(coinslot::store::Durability::Full).await.unwrap();
-    sqlx::query("UPDATE key_terms SET expires_at = 1").execute(&mut *tx).await.unwrap();
+    sqlx::query("UPDATE key_terms SET expires_at = 1").execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
     let fields = [&terms[1..], &[("label", "bob"), ("refund_at", "1970-01-01T00:00:01Z")]].concat();
     assert_eq!(operator.fill(&page, &page, &fields).await.status(), 303);

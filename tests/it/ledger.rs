@@ -62,7 +62,7 @@ impl Books {
         let wanted = Children { parent, key_hashes, limits, cost: Msat::ZERO, reference: "t" };
         self.ledger.add_children(wanted).await.unwrap();
         let mut reader = self.store.read().acquire().await.unwrap();
-        let child = repo::find_by_key(&mut reader, name).await.unwrap().unwrap();
+        let child = repo::find_by_key(&mut *reader, name).await.unwrap().unwrap();
         Source { account: parent, spender: child.id }
     }
 
@@ -98,7 +98,7 @@ impl Books {
 
     async fn balance(&self, key: AccountId) -> (u64, u64) {
         let mut reader = self.store.read().acquire().await.unwrap();
-        let balance = repo::balance_of(&mut reader, key).await.unwrap().unwrap();
+        let balance = repo::balance_of(&mut *reader, key).await.unwrap().unwrap();
         (balance.posted.get(), balance.held.get())
     }
 
@@ -586,7 +586,7 @@ async fn an_ended_hold_and_a_transfer_cannot_be_changed() {
         "DELETE FROM transfers",
     ] {
         let mut tx = store.begin(Durability::Full).await.unwrap();
-        let refused = sqlx::query(sql).execute(&mut *tx).await.unwrap_err().to_string();
+        let refused = sqlx::query(sql).execute(tx.hand()).await.unwrap_err().to_string();
         assert!(refused.contains("append-only") || refused.contains("has ended"), "{sql}: {refused}");
     }
     // Nor can the figures go where they must not.
@@ -600,7 +600,7 @@ async fn an_ended_hold_and_a_transfer_cannot_be_changed() {
         "INSERT INTO transfers (id, debit, credit, amount, kind, reference, created_at) SELECT 1, id, id, 5, 'k', 'r', 1 FROM accounts WHERE kind = 'key'",
     ] {
         let mut tx = store.begin(Durability::Full).await.unwrap();
-        let refused = StoreError::from(sqlx::query(sql).execute(&mut *tx).await.unwrap_err());
+        let refused = StoreError::from(sqlx::query(sql).execute(tx.hand()).await.unwrap_err());
         assert!(refused.is_constraint(), "{sql}: {refused}");
     }
     // A hold that was released under its owner cannot be charged.
@@ -649,7 +649,7 @@ async fn nobody_waits_behind_ends_that_cannot_be_written() {
 
 async fn change(store: &Store, sql: &'static str) {
     let mut tx = store.begin(Durability::Full).await.unwrap();
-    sqlx::query(sql).execute(&mut *tx).await.unwrap();
+    sqlx::query(sql).execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -665,7 +665,7 @@ async fn an_end_that_is_written_already_is_no_failure() {
         let hold = books.ledger.hold(key, msat(100), "lost").await.unwrap();
         let mut tx = store.begin(Durability::Full).await.unwrap();
         let sql = "UPDATE holds SET charged = 30, ended_at = 1, state = 'captured' WHERE state = 'open'";
-        assert_eq!(sqlx::query(sql).execute(&mut *tx).await.unwrap().rows_affected(), 1);
+        assert_eq!(sqlx::query(sql).execute(tx.hand()).await.unwrap().rows_affected(), 1);
         tx.commit().await.unwrap();
         match hold.capture(cost(charged)).await {
             Ok(settled) => assert_eq!((again, settled.charged.total, settled.remaining), (true, msat(30), msat(970))),

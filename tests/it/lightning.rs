@@ -221,7 +221,7 @@ async fn invented_keys_and_invoices_that_are_over_stand_in_nobodys_way() {
                     created_at, updated_at) SELECT $1, kind, state, account, mint, unit, amount, plan, owner, \
                     due_at + 1000000000, created_at, updated_at FROM operations WHERE id = $2";
         let copy = sqlx::query(copy).bind(format!("copy {at}")).bind(made["invoice_id"].as_str().unwrap());
-        copy.execute(&mut *tx).await.unwrap();
+        copy.execute(tx.hand()).await.unwrap();
     }
     tx.commit().await.unwrap();
     let create = || node.post("/lightning/invoice").json(&json!({ "amount_sats": 9, "purpose": "create" }));

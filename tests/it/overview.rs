@@ -38,7 +38,7 @@ async fn more_days(world: &World, count: i64) {
         ", 0".repeat(18)
     );
     let mut tx = world.node.running().exchange().ledger.store().begin(Durability::Full).await.unwrap();
-    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(count).execute(&mut *tx).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(count).execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -291,8 +291,8 @@ async fn what_was_earned_before_is_in_the_sums_after_a_migration() {
         include_str!("../../src/migrations/0031_request_sums.sqlite.sql")
     };
     let mut tx = store.begin(Durability::Full).await.unwrap();
-    sqlx::query("DELETE FROM request_sums").execute(&mut *tx).await.unwrap();
-    sqlx::raw_sql(own).execute(&mut *tx).await.unwrap();
+    sqlx::query("DELETE FROM request_sums").execute(tx.hand()).await.unwrap();
+    sqlx::raw_sql(own).execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(sums().await, counted);
     world.finish().await;

@@ -32,7 +32,7 @@ pub async fn token(node: &TestNode, scopes: &str) -> String {
         .bind(token.clone())
         .bind(hash)
         .bind(scopes)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -275,7 +275,7 @@ async fn requests_come_as_csv_in_which_nothing_is_a_formula() {
     written(&world.node).await;
     let exchange = world.node.running().exchange();
     let mut tx = exchange.ledger.store().begin(Durability::Full).await.unwrap();
-    sqlx::query("UPDATE outlays SET upstream = '=HYPERLINK(\"http://evil\")'").execute(&mut *tx).await.unwrap();
+    sqlx::query("UPDATE outlays SET upstream = '=HYPERLINK(\"http://evil\")'").execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
     let reader = token(&world.node, "read").await;
     let get = async |path: &str| {
@@ -331,8 +331,8 @@ async fn the_command_finds_tells_writes_and_forgets() {
     assert_eq!(command(&world.node, "requests", &["list", "--what"], "").status.code(), Some(2));
     // One has failed a long time ago.
     let mut tx = world.node.running().exchange().ledger.store().begin(Durability::Full).await.unwrap();
-    sqlx::query("UPDATE outlays SET id = id - 724775731200000").execute(&mut *tx).await.unwrap();
-    sqlx::query("DELETE FROM settings WHERE name = 'failed_pruned_below'").execute(&mut *tx).await.unwrap();
+    sqlx::query("UPDATE outlays SET id = id - 724775731200000").execute(tx.hand()).await.unwrap();
+    sqlx::query("DELETE FROM settings WHERE name = 'failed_pruned_below'").execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
     let counted = |words: &[&str]| -> Value { serde_json::from_str(&run(words)).unwrap() };
     let expected = |dry_run: bool| json!({ "dry_run": dry_run, "requests": 0, "failed": 1 });

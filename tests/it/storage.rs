@@ -97,7 +97,7 @@ async fn a_database_of_a_newer_program_is_refused() {
     let newer = latest_version() + 1;
     let mut tx = store.begin(Durability::Full).await.unwrap();
     let sql = format!("INSERT INTO schema_version (version) VALUES ({newer})");
-    sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+    sqlx::query(AssertSqlSafe(sql)).execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
     store.close().await;
     drop(store);
@@ -183,7 +183,7 @@ async fn charges_of_before_are_found_after_a_migration() {
         Ledger::open(store.clone(), Arc::new(SystemClock), "the node under test".to_owned()).await.unwrap();
     let writing = tokio::spawn(writing);
     let listed = async |key: &str, limit| {
-        let account = repo::find_by_key(&mut store.read().acquire().await.unwrap(), key).await.unwrap().unwrap();
+        let account = repo::find_by_key(store.read(), key).await.unwrap().unwrap();
         let charged = ledger.last_requests(&account, limit).await.unwrap();
         (account.id, charged.into_iter().map(|one| one.request).collect::<Vec<_>>())
     };
@@ -369,14 +369,14 @@ async fn the_transaction_says_how_sure_a_commit_is() {
             let synced = strict || durability == Durability::Full;
             let mut tx = store.begin(durability).await.unwrap();
             if on_postgres() {
-                let row = sqlx::query("SHOW synchronous_commit").fetch_one(&mut *tx).await.unwrap();
+                let row = sqlx::query("SHOW synchronous_commit").fetch_one(tx.hand()).await.unwrap();
                 assert_eq!(row.get::<String, _>(0), if synced { "on" } else { "off" }, "{name}, strict {strict}");
             } else {
-                let row = sqlx::query("PRAGMA synchronous").fetch_one(&mut *tx).await.unwrap();
+                let row = sqlx::query("PRAGMA synchronous").fetch_one(tx.hand()).await.unwrap();
                 assert_eq!(row.get::<i64, _>(0), if synced { 2 } else { 1 }, "{name}, strict {strict}");
-                let row = sqlx::query("PRAGMA journal_mode").fetch_one(&mut *tx).await.unwrap();
+                let row = sqlx::query("PRAGMA journal_mode").fetch_one(tx.hand()).await.unwrap();
                 assert_eq!(row.get::<String, _>(0), "wal");
-                let row = sqlx::query("PRAGMA foreign_keys").fetch_one(&mut *tx).await.unwrap();
+                let row = sqlx::query("PRAGMA foreign_keys").fetch_one(tx.hand()).await.unwrap();
                 assert_eq!(row.get::<i64, _>(0), 1);
             }
             tx.commit().await.unwrap();
@@ -395,12 +395,12 @@ async fn an_abandoned_transaction_is_rolled_back() {
     let insert = "INSERT INTO settings (name, value, updated_at) VALUES ('x', 'y', 1)";
     for _ in 0..20 {
         let mut tx = store.begin(Durability::Full).await.unwrap();
-        sqlx::query(insert).execute(&mut *tx).await.unwrap();
+        sqlx::query(insert).execute(tx.hand()).await.unwrap();
         drop(tx);
         let other = store.clone();
         let task = tokio::spawn(async move {
             let mut tx = other.begin(Durability::ProcessSafe).await.unwrap();
-            sqlx::query(insert).execute(&mut *tx).await.unwrap();
+            sqlx::query(insert).execute(tx.hand()).await.unwrap();
             std::future::pending::<()>().await;
         });
         tokio::task::yield_now().await;

@@ -25,7 +25,7 @@ const SWAP: &str = "/v1/swap";
 async fn write(node: &TestNode, statements: &[&'static str]) {
     let mut tx = node.running().exchange().ledger.store().begin(Durability::Full).await.unwrap();
     for sql in statements {
-        sqlx::query(*sql).execute(&mut *tx).await.unwrap();
+        sqlx::query(*sql).execute(tx.hand()).await.unwrap();
     }
     tx.commit().await.unwrap();
 }

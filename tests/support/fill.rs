@@ -160,7 +160,7 @@ pub async fn fill(store: &Store, size: Size) {
     let mut tx = store.begin(Durability::ProcessSafe).await.unwrap();
     for sql in statements {
         sqlx::query(AssertSqlSafe(sql.clone()))
-            .execute(&mut *tx)
+            .execute(tx.hand())
             .await
             .unwrap_or_else(|error| panic!("{error}: {sql}"));
     }
@@ -168,7 +168,7 @@ pub async fn fill(store: &Store, size: Size) {
         true => include_str!("../../src/migrations/0031_request_sums.postgres.sql"),
         false => include_str!("../../src/migrations/0031_request_sums.sqlite.sql"),
     };
-    sqlx::raw_sql(sums).execute(&mut *tx).await.unwrap();
+    sqlx::raw_sql(sums).execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
     if on_postgres {
         sqlx::query("ANALYZE").execute(store.read()).await.unwrap();
@@ -181,7 +181,7 @@ pub async fn session(store: &Store) -> String {
     let hash: String = Sha256::digest(cookie.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     let mut tx = store.begin(Durability::Full).await.unwrap();
     let insert = "INSERT INTO sessions (id_hash, csrf, expires_at, actor) VALUES ($1, 'x', $2, 'password')";
-    sqlx::query(insert).bind(hash).bind(i64::MAX).execute(&mut *tx).await.unwrap();
+    sqlx::query(insert).bind(hash).bind(i64::MAX).execute(tx.hand()).await.unwrap();
     tx.commit().await.unwrap();
     format!("coinslot_session={cookie}")
 }

@@ -126,7 +126,7 @@ pub async fn program(node: &TestNode, scopes: &str) -> String {
         .bind(scopes)
         .bind(scopes)
         .bind(1_i64)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await
         .expect("a token");
     tx.commit().await.expect("committed");

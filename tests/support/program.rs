@@ -24,7 +24,7 @@ impl<'a> Program<'a> {
         let sql = "INSERT INTO admin_tokens (id, token_hash, name, scopes, created_at) VALUES ($1, $2, $3, $4, 1)";
         let id = uuid::Uuid::new_v4().to_string();
         let made = sqlx::query(sql).bind(id).bind(hash).bind(format!("for {scopes}")).bind(scopes);
-        made.execute(&mut *tx).await.expect("a token");
+        made.execute(tx.hand()).await.expect("a token");
         tx.commit().await.expect("a token");
         Self { node, token }
     }

@@ -43,7 +43,7 @@ pub(super) async fn sessions(store: &Store, now_ms: i64) -> Result<Vec<OpenSessi
 /// Ends all sessions, but for the one that is to be kept.
 pub(super) async fn close_sessions(store: &Store, kept: Option<&str>) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
-    sqlx::query("DELETE FROM sessions WHERE id_hash <> $1").bind(kept.unwrap_or_default()).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM sessions WHERE id_hash <> $1").bind(kept.unwrap_or_default()).execute(tx.hand()).await?;
     tx.commit().await
 }
 
@@ -56,16 +56,16 @@ pub(super) async fn replace_password(
 ) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
     tx.set_setting(crate::admin::password::SETTING, hash, now_ms).await?;
-    sqlx::query("DELETE FROM sessions WHERE id_hash <> $1").bind(kept.unwrap_or_default()).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM sessions WHERE id_hash <> $1").bind(kept.unwrap_or_default()).execute(tx.hand()).await?;
     tx.commit().await
 }
 
 /// Remembers a signed login for as long as it could be used again. `false`: it was used before.
 pub(super) async fn use_event(store: &Store, id: &str, expires_ms: i64, now_ms: i64) -> Result<bool, StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
-    sqlx::query("DELETE FROM login_events WHERE expires_at <= $1").bind(now_ms).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM login_events WHERE expires_at <= $1").bind(now_ms).execute(tx.hand()).await?;
     let insert = "INSERT INTO login_events (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
-    let stored = sqlx::query(insert).bind(id).bind(expires_ms).execute(&mut *tx).await?.rows_affected();
+    let stored = sqlx::query(insert).bind(id).bind(expires_ms).execute(tx.hand()).await?.rows_affected();
     tx.commit().await?;
     Ok(stored == 1)
 }
@@ -106,7 +106,7 @@ pub(super) async fn add_token(store: &Store, token: &Token, hash: &str, most: i6
     .bind(token.created_at)
     .bind(token.expires_at)
     .bind(most)
-    .execute(&mut *tx)
+    .execute(tx.hand())
     .await?
     .rows_affected();
     tx.commit().await?;
@@ -117,7 +117,7 @@ pub(super) async fn add_token(store: &Store, token: &Token, hash: &str, most: i6
 pub(super) async fn remove_token(store: &Store, id: &str) -> Result<Option<String>, StoreError> {
     let mut tx = store.begin(Durability::Full).await?;
     let row = sqlx::query("DELETE FROM admin_tokens WHERE id = $1 RETURNING name").bind(id);
-    let row = row.fetch_optional(&mut *tx).await?;
+    let row = row.fetch_optional(tx.hand()).await?;
     tx.commit().await?;
     row.map(|row| Ok(row.try_get(0)?)).transpose()
 }
@@ -126,6 +126,6 @@ pub(super) async fn remove_token(store: &Store, id: &str) -> Result<Option<Strin
 pub(super) async fn note_use(store: &Store, hash: &str, now_ms: i64) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::ProcessSafe).await?;
     let update = "UPDATE admin_tokens SET used_at = $1 WHERE token_hash = $2";
-    sqlx::query(update).bind(now_ms).bind(hash).execute(&mut *tx).await?;
+    sqlx::query(update).bind(now_ms).bind(hash).execute(tx.hand()).await?;
     tx.commit().await
 }

@@ -159,7 +159,7 @@ pub async fn write(store: &Store, revision: i64, changes: &Changes, now_ms: i64)
     let held = sqlx::query("UPDATE price_revision SET revision = revision + $1 WHERE id = 1 AND revision = $2")
         .bind(i64::from(changes.is_news))
         .bind(revision)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     if held.rows_affected() != 1 {
         return Ok(false);
@@ -174,7 +174,7 @@ pub async fn write(store: &Store, revision: i64, changes: &Changes, now_ms: i64)
         put_models(&mut tx, rows, now_ms).await?;
     }
     for id in &changes.gone {
-        sqlx::query("DELETE FROM synced_models WHERE id = $1").bind(id).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM synced_models WHERE id = $1").bind(id).execute(tx.hand()).await?;
     }
     for (id, choice) in &changes.choices {
         put_choice(&mut tx, id, choice, now_ms).await?;
@@ -199,7 +199,7 @@ async fn put_source(tx: &mut Tx, source: &Source) -> Result<(), StoreError> {
     .bind(&source.trouble)
     .bind(source.checked_ms)
     .bind(source.changed_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -215,7 +215,7 @@ async fn note_source(tx: &mut Tx, source: &Source) -> Result<(), StoreError> {
     .bind(&source.address)
     .bind(&source.trouble)
     .bind(source.checked_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -234,7 +234,7 @@ async fn put_models(tx: &mut Tx, rows: &[Synced], now_ms: i64) -> Result<(), Sto
     for row in rows {
         query = query.bind(&row.listed.id).bind(&row.source).bind(row.listed.to_json().to_string()).bind(now_ms);
     }
-    query.execute(&mut **tx).await?;
+    query.execute(tx.hand()).await?;
     Ok(())
 }
 
@@ -253,7 +253,7 @@ async fn put_choice(tx: &mut Tx, id: &str, choice: &Choice, now_ms: i64) -> Resu
     .bind(serde_json::json!(choice.prices.texts()).to_string())
     .bind(serde_json::json!(choice.names).to_string())
     .bind(now_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }

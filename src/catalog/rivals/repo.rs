@@ -39,9 +39,9 @@ pub(super) async fn keep(
     .bind(address)
     .bind(asked_ms)
     .bind(trouble)
-    .execute(&mut *tx)
+    .execute(tx.hand())
     .await?;
-    sqlx::query("DELETE FROM rival_prices WHERE address = $1").bind(address).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM rival_prices WHERE address = $1").bind(address).execute(tx.hand()).await?;
     for (model, quote) in quotes {
         sqlx::query(
             "INSERT INTO rival_prices (address, model, prompt, completion, request) VALUES ($1, $2, $3, $4, $5)",
@@ -51,7 +51,7 @@ pub(super) async fn keep(
         .bind(stored(quote.prompt)?)
         .bind(stored(quote.completion)?)
         .bind(stored(quote.request)?)
-        .execute(&mut *tx)
+        .execute(tx.hand())
         .await?;
     }
     tx.commit().await
@@ -60,7 +60,7 @@ pub(super) async fn keep(
 pub(super) async fn forget(store: &Store, address: &str) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::ProcessSafe).await?;
     for sql in ["DELETE FROM rival_prices WHERE address = $1", "DELETE FROM rivals WHERE address = $1"] {
-        sqlx::query(sql).bind(address).execute(&mut *tx).await?;
+        sqlx::query(sql).bind(address).execute(tx.hand()).await?;
     }
     tx.commit().await
 }

@@ -1,7 +1,7 @@
 //! The statements of the operator's list of keys. All of them run on SQLite and PostgreSQL alike.
 
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
+use sqlx::{AnyConnection, AnyExecutor, AssertSqlSafe, Row as _};
 
 use super::{Adjusted, Adjustment, Filter, Key, Place, State};
 use crate::ledger::AccountId;
@@ -139,11 +139,11 @@ pub(super) async fn list(
     query.fetch_all(connection).await?.iter().map(read).collect()
 }
 
-pub(super) async fn one(connection: &mut AnyConnection, id: AccountId, now_ms: i64) -> Result<Option<Key>, StoreError> {
+pub(super) async fn one(executor: impl AnyExecutor<'_>, id: AccountId, now_ms: i64) -> Result<Option<Key>, StoreError> {
     let sql = format!(
         "{KEYS} FROM accounts a LEFT JOIN key_terms t ON t.account = a.id WHERE a.kind = 'key' AND {IS_KEY} AND a.id = $2"
     );
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(id.get()).fetch_optional(connection).await?;
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(id.get()).fetch_optional(executor).await?;
     row.as_ref().map(read).transpose()
 }
 
@@ -153,7 +153,7 @@ pub(super) async fn ensure_terms(tx: &mut Tx, key: AccountId) -> Result<(), Stor
         "INSERT INTO key_terms (account) VALUES ($1) ON CONFLICT (account) DO UPDATE SET account = excluded.account",
     )
     .bind(key.get())
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -167,14 +167,14 @@ pub(super) async fn put_block(tx: &mut Tx, key: AccountId, since_ms: Option<i64>
     )
     .bind(key.get())
     .bind(since_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
 
 pub(super) async fn put_label(tx: &mut Tx, key: AccountId, label: &str) -> Result<(), StoreError> {
     let query = sqlx::query("UPDATE key_terms SET label = $1 WHERE account = $2").bind(label).bind(key.get());
-    query.execute(&mut **tx).await?;
+    query.execute(tx.hand()).await?;
     Ok(())
 }
 
@@ -193,18 +193,18 @@ pub(super) async fn insert_adjustment(
     .bind(wanted.reason)
     .bind(wanted.actor)
     .bind(now_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
 
 pub(super) async fn adjustment(
-    connection: &mut AnyConnection,
+    executor: impl AnyExecutor<'_>,
     id: &str,
 ) -> Result<Option<(AccountId, Adjusted)>, StoreError> {
     let row =
         sqlx::query("SELECT id, msat, reason, actor, created_at, account FROM adjustments WHERE id = $1").bind(id);
-    let row = row.fetch_optional(connection).await?;
+    let row = row.fetch_optional(executor).await?;
     row.as_ref().map(|row| Ok((AccountId(row.try_get(5)?), read_adjusted(row)?))).transpose()
 }
 

@@ -1,13 +1,13 @@
 //! The statements of price sheets. All of them run on SQLite and PostgreSQL alike.
 
-use sqlx::{AnyConnection, Row as _};
+use sqlx::{AnyExecutor, Row as _};
 
 use super::Sheet;
 use crate::store::{Store, StoreError};
 
 /// Stores a sheet, unless it is there.
 pub(in crate::ledger) async fn insert(
-    connection: &mut AnyConnection,
+    executor: impl AnyExecutor<'_>,
     sheet: &Sheet,
     now_ms: i64,
 ) -> Result<(), StoreError> {
@@ -15,7 +15,7 @@ pub(in crate::ledger) async fn insert(
         .bind(sheet.id())
         .bind(sheet.content())
         .bind(now_ms)
-        .execute(connection)
+        .execute(executor)
         .await?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
+use sqlx::{AnyExecutor, AssertSqlSafe, Row as _};
 
 use crate::money::tariff::{Filter, Profile, Tariffs, Window};
 use crate::store::{Store, StoreError, Tx};
@@ -38,7 +38,7 @@ pub(super) async fn put_profile(tx: &mut Tx, profile: &Profile, now_ms: i64) -> 
     .bind(list(&profile.models.not))
     .bind(i64::from(profile.below_cost))
     .bind(now_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -50,15 +50,15 @@ const OVER: &str = "EXISTS (SELECT 1 FROM vouchers v WHERE v.account = key_terms
 
 pub(super) async fn remove_profile(tx: &mut Tx, name: &str) -> Result<bool, StoreError> {
     let sql = format!("UPDATE key_terms SET profile = NULL WHERE profile = $1 AND {OVER}");
-    sqlx::query(AssertSqlSafe(sql)).bind(name).execute(&mut **tx).await?;
-    let gone = sqlx::query("DELETE FROM price_profiles WHERE name = $1").bind(name).execute(&mut **tx).await?;
+    sqlx::query(AssertSqlSafe(sql)).bind(name).execute(tx.hand()).await?;
+    let gone = sqlx::query("DELETE FROM price_profiles WHERE name = $1").bind(name).execute(tx.hand()).await?;
     Ok(gone.rows_affected() == 1)
 }
 
-pub(super) async fn users(connection: &mut AnyConnection, name: &str) -> Result<i64, StoreError> {
+pub(super) async fn users(executor: impl AnyExecutor<'_>, name: &str) -> Result<i64, StoreError> {
     let sql = format!("SELECT COUNT(*) FROM key_terms WHERE profile = $1 AND NOT {OVER}");
     let row = sqlx::query(AssertSqlSafe(sql)).bind(name);
-    Ok(row.fetch_one(connection).await?.try_get(0)?)
+    Ok(row.fetch_one(executor).await?.try_get(0)?)
 }
 
 pub(super) async fn put_window(tx: &mut Tx, window: &Window, now_ms: i64) -> Result<(), StoreError> {
@@ -80,13 +80,13 @@ pub(super) async fn put_window(tx: &mut Tx, window: &Window, now_ms: i64) -> Res
     .bind(list(&window.models.not))
     .bind(i64::from(window.below_cost))
     .bind(now_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
 
 pub(super) async fn remove_window(tx: &mut Tx, name: &str) -> Result<bool, StoreError> {
-    let gone = sqlx::query("DELETE FROM price_windows WHERE name = $1").bind(name).execute(&mut **tx).await?;
+    let gone = sqlx::query("DELETE FROM price_windows WHERE name = $1").bind(name).execute(tx.hand()).await?;
     Ok(gone.rows_affected() == 1)
 }
 

@@ -1,6 +1,6 @@
 //! The statements of keys' terms. All of them run on SQLite and PostgreSQL alike.
 
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 
 use super::{ExpiredKey, ExpiredPage, Expiry, Limits, Reset, Terms};
 use crate::ledger::AccountId;
@@ -19,12 +19,12 @@ const TERMS: &str = "SELECT t.account, a.key_hash, t.parent, t.cap, t.reset, t.v
 /// # Errors
 /// When the database does not answer.
 pub async fn find(
-    connection: &mut AnyConnection,
+    executor: impl AnyExecutor<'_>,
     account: AccountId,
     now_ms: i64,
 ) -> Result<Option<Terms>, StoreError> {
     let sql = format!("{TERMS} WHERE t.account = $2");
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(account.get()).fetch_optional(connection).await?;
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(account.get()).fetch_optional(executor).await?;
     row.as_ref().map(read).transpose()
 }
 
@@ -42,9 +42,9 @@ pub async fn children(
     rows.iter().map(read).collect()
 }
 
-pub(super) async fn count_children(connection: &mut AnyConnection, parent: AccountId) -> Result<i64, StoreError> {
+pub(super) async fn count_children(executor: impl AnyExecutor<'_>, parent: AccountId) -> Result<i64, StoreError> {
     let row = sqlx::query("SELECT COUNT(*) FROM key_terms WHERE parent = $1").bind(parent.get());
-    Ok(row.fetch_one(connection).await?.try_get(0)?)
+    Ok(row.fetch_one(executor).await?.try_get(0)?)
 }
 
 /// The window of a new row is over from the start: the first charge opens the next one.
@@ -67,7 +67,7 @@ pub(super) async fn insert_child(
     .bind(limits.reset.map(Reset::as_str))
     .bind(first_window(limits))
     .bind(limits.valid_until)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -89,7 +89,7 @@ pub async fn put_limits(tx: &mut Tx, account: AccountId, limits: Limits) -> Resu
     .bind(limits.reset.map(Reset::as_str))
     .bind(first_window(limits))
     .bind(limits.valid_until)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -107,7 +107,7 @@ pub async fn put_expiry(tx: &mut Tx, account: AccountId, expiry: &Expiry) -> Res
     .bind(account.get())
     .bind(expiry.address.as_str())
     .bind(expiry.at)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -123,7 +123,7 @@ pub async fn put_profile(tx: &mut Tx, account: AccountId, profile: Option<&str>)
     )
     .bind(account.get())
     .bind(profile)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -133,7 +133,7 @@ pub async fn put_profile(tx: &mut Tx, account: AccountId, profile: Option<&str>)
 /// # Errors
 /// When the database does not answer.
 pub async fn zero_window(tx: &mut Tx, account: AccountId) -> Result<(), StoreError> {
-    sqlx::query("UPDATE key_terms SET used = 0 WHERE account = $1").bind(account.get()).execute(&mut **tx).await?;
+    sqlx::query("UPDATE key_terms SET used = 0 WHERE account = $1").bind(account.get()).execute(tx.hand()).await?;
     Ok(())
 }
 

@@ -45,7 +45,7 @@ const COLUMNS: &str =
 
 pub(super) async fn has_batch(tx: &mut Tx, batch: &str) -> Result<bool, StoreError> {
     let row = sqlx::query("SELECT id FROM vouchers WHERE batch = $1 LIMIT 1").bind(batch);
-    Ok(row.fetch_optional(&mut **tx).await?.is_some())
+    Ok(row.fetch_optional(tx.hand()).await?.is_some())
 }
 
 /// # Errors
@@ -66,7 +66,7 @@ pub(super) async fn insert(tx: &mut Tx, row: Row<'_>, batch: Batch<'_>, now_ms: 
     .bind(batch.expires_ms)
     .bind(now_ms)
     .bind(row.paid_by.map(AccountId::get))
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -74,7 +74,7 @@ pub(super) async fn insert(tx: &mut Tx, row: Row<'_>, batch: Batch<'_>, now_ms: 
 /// Accounts of what recoveries found.
 pub(super) async fn found(tx: &mut Tx) -> Result<Vec<Account>, StoreError> {
     let ids = sqlx::query("SELECT id FROM accounts WHERE kind = 'change' AND mint <> '' ORDER BY id");
-    let ids = ids.fetch_all(&mut **tx).await?;
+    let ids = ids.fetch_all(tx.hand()).await?;
     let mut accounts = Vec::new();
     for row in ids {
         accounts.extend(books::find_locked(tx, AccountId(row.try_get(0)?)).await?);
@@ -101,7 +101,7 @@ pub(super) async fn redeem(
     .bind(to.map_or(0, AccountId::get))
     .bind(code_hash)
     .bind(now_ms)
-    .fetch_optional(&mut **tx)
+    .fetch_optional(tx.hand())
     .await?;
     row.as_ref().map(ended).transpose()
 }
@@ -126,7 +126,7 @@ pub(super) async fn end(tx: &mut Tx, state: State, which: Which<'_>, now_ms: i64
         Which::Note(note) => query.bind(note),
         Which::Due { now_ms, limit } => query.bind(now_ms).bind(i64::try_from(limit).unwrap_or(i64::MAX)),
     };
-    query.fetch_all(&mut **tx).await?.iter().map(ended).collect()
+    query.fetch_all(tx.hand()).await?.iter().map(ended).collect()
 }
 
 pub(super) async fn find(connection: &mut AnyConnection, code_hash: &str) -> Result<Option<Found>, StoreError> {

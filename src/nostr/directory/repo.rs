@@ -47,24 +47,24 @@ pub(super) async fn merge(
          (SELECT address FROM nostr_opinions ORDER BY seen_at DESC, created_at DESC, address LIMIT $1)",
     )
     .bind(MOST_OPINIONS)
-    .execute(&mut *tx)
+    .execute(tx.hand())
     .await?;
     tx.commit().await
 }
 
 async fn is_known(tx: &mut Tx, address: &str) -> Result<bool, StoreError> {
     let row = sqlx::query("SELECT address FROM nostr_providers WHERE address = $1").bind(address);
-    Ok(row.fetch_optional(&mut **tx).await?.is_some())
+    Ok(row.fetch_optional(tx.hand()).await?.is_some())
 }
 
 /// Whether there is room for one more of this author. Where there is none for anybody, one goes that has
 /// ended, or was looked at and never answered.
 async fn make_room(tx: &mut Tx, pubkey: &str, now_ms: i64) -> Result<bool, StoreError> {
     let of_one = sqlx::query("SELECT COUNT(*) FROM nostr_providers WHERE pubkey = $1").bind(pubkey);
-    if of_one.fetch_one(&mut **tx).await?.try_get::<i64, _>(0)? >= MOST_OF_ONE {
+    if of_one.fetch_one(tx.hand()).await?.try_get::<i64, _>(0)? >= MOST_OF_ONE {
         return Ok(false);
     }
-    let all = sqlx::query("SELECT COUNT(*) FROM nostr_providers").fetch_one(&mut **tx).await?;
+    let all = sqlx::query("SELECT COUNT(*) FROM nostr_providers").fetch_one(tx.hand()).await?;
     if all.try_get::<i64, _>(0)? < MOST {
         return Ok(true);
     }
@@ -75,7 +75,7 @@ async fn make_room(tx: &mut Tx, pubkey: &str, now_ms: i64) -> Result<bool, Store
     )
     .bind(now_ms / 1000)
     .bind(now_ms / 1000)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(gone.rows_affected() > 0)
 }
@@ -99,13 +99,13 @@ async fn put(tx: &mut Tx, provider: &Provider, event: &Event, now_ms: i64) -> Re
     .bind(i64::from(!provider.endpoint_urls.is_empty()))
     .bind(now_ms)
     .bind(now_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     sqlx::query("UPDATE nostr_providers SET seen_at = $1 WHERE address = $2 AND event_id = $3")
         .bind(now_ms)
         .bind(address.as_str())
         .bind(provider.id.as_str())
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     Ok(())
 }
@@ -125,7 +125,7 @@ async fn put_opinion(tx: &mut Tx, opinion: &Opinion, now_ms: i64) -> Result<(), 
     .bind(opinion.labels.join(","))
     .bind(opinion.created_at)
     .bind(now_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -135,7 +135,7 @@ pub(super) async fn prune(store: &Store, now_ms: i64) -> Result<(), StoreError> 
     let before = now_ms.saturating_sub(FORGET_MS);
     let mut tx = store.begin(Durability::ProcessSafe).await?;
     for sql in ["DELETE FROM nostr_providers WHERE seen_at < $1", "DELETE FROM nostr_opinions WHERE seen_at < $1"] {
-        sqlx::query(sql).bind(before).execute(&mut *tx).await?;
+        sqlx::query(sql).bind(before).execute(tx.hand()).await?;
     }
     tx.commit().await
 }
@@ -164,7 +164,7 @@ pub(super) async fn set_health(store: &Store, address: &str, health: &Health, no
     .bind(i64::from(health.is_good()))
     .bind(now_ms)
     .bind(address)
-    .execute(&mut *tx)
+    .execute(tx.hand())
     .await?;
     tx.commit().await
 }

@@ -43,7 +43,7 @@ pub(super) async fn add(store: &Store, rows: &[(Key, Sum)]) -> Result<(), StoreE
         for number in sum.numbers() {
             query = query.bind(number);
         }
-        query.execute(&mut *tx).await?;
+        query.execute(tx.hand()).await?;
     }
     tx.commit().await
 }

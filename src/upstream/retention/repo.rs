@@ -36,7 +36,7 @@ pub(super) async fn batch_end(store: &Store, from: i64, below: i64) -> Result<Op
 pub(super) async fn forget(store: &Store, (from, to): (i64, i64), only_failed: bool) -> Result<u64, StoreError> {
     let sql = format!("DELETE FROM outlays WHERE id >= $1 AND id <= $2{}", failed(only_failed));
     let mut tx = store.begin(Durability::ProcessSafe).await?;
-    let gone = sqlx::query(AssertSqlSafe(sql)).bind(from).bind(to).execute(&mut *tx).await?;
+    let gone = sqlx::query(AssertSqlSafe(sql)).bind(from).bind(to).execute(tx.hand()).await?;
     tx.commit().await?;
     Ok(gone.rows_affected())
 }

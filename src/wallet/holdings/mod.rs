@@ -27,7 +27,7 @@ use sqlx::AnyConnection;
 use super::journal::{Kind, Operation};
 use super::{melt, quote, swap};
 use crate::money::MintUnit;
-use crate::store::StoreError;
+use crate::store::{Hand, StoreError};
 
 pub use ask::{Answer, Inspector};
 
@@ -87,9 +87,9 @@ impl Holdings {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn read(connection: &mut AnyConnection) -> Result<Self, StoreError> {
+    pub async fn read(hand: &mut Hand<'_>) -> Result<Self, StoreError> {
         let mut holdings = Self::default();
-        for sum in repo::sums(connection).await? {
+        for sum in repo::sums(hand.again()).await? {
             let purse = holdings.purses.entry((canonical(&sum.mint), sum.unit.clone())).or_default();
             let Some(msat) = in_msat(&sum.unit, sum.units) else {
                 holdings.faults.push(format!("proofs at {}: {} {} is absurd", sum.mint, sum.units, sum.unit));
@@ -100,10 +100,10 @@ impl Holdings {
                 purse.reserved = purse.reserved.saturating_add(msat);
             }
         }
-        for stray in repo::strays(connection).await? {
+        for stray in repo::strays(hand.again()).await? {
             holdings.faults.push(format!("proof {}: {}", hex(&stray.y), stray.what));
         }
-        for given in repo::given(connection).await? {
+        for given in repo::given(hand.again()).await? {
             let worth = in_msat(&given.unit, given.units);
             if worth != Some(given.paid_out) {
                 holdings.faults.push(format!(
@@ -112,15 +112,15 @@ impl Holdings {
                 ));
             }
         }
-        for (operation, traces) in repo::open_operations(connection).await? {
+        for (operation, traces) in repo::open_operations(hand).await? {
             holdings.open_operations = holdings.open_operations.saturating_add(1);
             let (low, high) = ahead(&operation, traces);
             let id = (canonical(&operation.mint), operation.unit.as_str().to_owned());
             let purse = holdings.purses.entry(id).or_default();
             purse.ahead = (purse.ahead.0.saturating_add(low), purse.ahead.1.saturating_add(high));
-            holdings.faults.extend(astray(connection, &operation, traces).await?);
+            holdings.faults.extend(astray(hand, &operation, traces).await?);
         }
-        for (mint, y) in repo::unspent(connection).await? {
+        for (mint, y) in repo::unspent(hand.again()).await? {
             match PublicKey::from_slice(&y) {
                 Ok(y) => holdings.unspent.entry(canonical(&mint)).or_default().push(ProofId(y)),
                 Err(_) => holdings.faults.push(format!("proof {}: its identifier is none", hex(&y))),
@@ -136,7 +136,7 @@ impl Holdings {
     pub async fn still_unspent(connection: &mut AnyConnection, of: &[ProofId]) -> Result<Vec<ProofId>, StoreError> {
         let mut still = Vec::new();
         for id in of {
-            if repo::state(connection, &id.0.to_bytes()).await?.is_some_and(|(state, _)| state == "UNSPENT") {
+            if repo::state(&mut *connection, &id.0.to_bytes()).await?.is_some_and(|(state, _)| state == "UNSPENT") {
                 still.push(*id);
             }
         }
@@ -200,17 +200,13 @@ fn ahead(operation: &Operation, traces: Traces) -> (i64, i64) {
 }
 
 /// Inputs of an operation's plan that are where they must not be.
-async fn astray(
-    connection: &mut AnyConnection,
-    operation: &Operation,
-    traces: Traces,
-) -> Result<Vec<String>, StoreError> {
+async fn astray(hand: &mut Hand<'_>, operation: &Operation, traces: Traces) -> Result<Vec<String>, StoreError> {
     let Some(inputs) = inputs_of(operation) else { return Ok(Vec::new()) };
     let own = !is_incoming(operation);
     let mut faults = Vec::new();
     let mut there: i64 = 0;
     for y in inputs {
-        let fault = match repo::state(connection, &y.to_bytes()).await? {
+        let fault = match repo::state(hand.again(), &y.to_bytes()).await? {
             Some((state, _)) if state == "UNSPENT" => "is an input of its plan, and free for others",
             Some((_, Some(user))) if own && user != operation.id => {
                 "is an input of its plan, and set aside for another"

@@ -1,11 +1,11 @@
 //! The statements behind the reckoning. They read cdk's table of proofs, which is in the same
 //! database, together with the journal and the ledger.
 
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AnyExecutor, AssertSqlSafe, Row};
 
 use super::super::journal::{self, Operation};
 use super::Traces;
-use crate::store::StoreError;
+use crate::store::{Hand, StoreError};
 
 /// Most rows of one kind that are named.
 const NAMED: i64 = 50;
@@ -19,14 +19,14 @@ pub(super) struct Sum {
 }
 
 /// What is the node's: unspent, or set aside for an operation that has not given it away.
-pub(super) async fn sums(connection: &mut AnyConnection) -> Result<Vec<Sum>, StoreError> {
+pub(super) async fn sums(executor: impl AnyExecutor<'_>) -> Result<Vec<Sum>, StoreError> {
     let rows = sqlx::query(
         "SELECT p.mint_url, p.unit, p.state, CAST(SUM(p.amount) AS BIGINT) FROM proof p \
          LEFT JOIN operations o ON o.id = p.used_by_operation \
          WHERE p.state = 'UNSPENT' OR (p.state = 'RESERVED' AND (o.id IS NULL OR o.state <> 'done')) \
          GROUP BY p.mint_url, p.unit, p.state",
     )
-    .fetch_all(connection)
+    .fetch_all(executor)
     .await?;
     let sum = |row: &sqlx::any::AnyRow| {
         let state: String = row.try_get(2)?;
@@ -41,7 +41,7 @@ pub(super) struct Stray {
     pub what: String,
 }
 
-pub(super) async fn strays(connection: &mut AnyConnection) -> Result<Vec<Stray>, StoreError> {
+pub(super) async fn strays(executor: impl AnyExecutor<'_>) -> Result<Vec<Stray>, StoreError> {
     let rows = sqlx::query(
         "SELECT p.y, CASE \
          WHEN p.unit NOT IN ('sat', 'msat') THEN 'it is in another unit' \
@@ -59,7 +59,7 @@ pub(super) async fn strays(connection: &mut AnyConnection) -> Result<Vec<Stray>,
          OR (o.state = 'done' AND o.recipient <> ''))) LIMIT $1",
     )
     .bind(NAMED)
-    .fetch_all(connection)
+    .fetch_all(executor)
     .await?;
     rows.iter().map(|row| Ok(Stray { y: row.try_get(0)?, what: row.try_get(1)? })).collect()
 }
@@ -74,7 +74,7 @@ pub(super) struct Given {
 }
 
 /// Tokens whose proofs are not worth what left the books for them.
-pub(super) async fn given(connection: &mut AnyConnection) -> Result<Vec<Given>, StoreError> {
+pub(super) async fn given(executor: impl AnyExecutor<'_>) -> Result<Vec<Given>, StoreError> {
     let rows = sqlx::query(
         "SELECT g.id, g.unit, g.units, COALESCE(t.amount, 0) FROM \
          (SELECT o.id, o.unit, CAST(SUM(p.amount) AS BIGINT) AS units FROM operations o \
@@ -86,7 +86,7 @@ pub(super) async fn given(connection: &mut AnyConnection) -> Result<Vec<Given>, 
          WHERE COALESCE(t.amount, 0) <> g.units * CASE g.unit WHEN 'sat' THEN 1000 ELSE 1 END LIMIT $1",
     )
     .bind(NAMED)
-    .fetch_all(connection)
+    .fetch_all(executor)
     .await?;
     let given = |row: &sqlx::any::AnyRow| {
         Ok(Given {
@@ -100,9 +100,9 @@ pub(super) async fn given(connection: &mut AnyConnection) -> Result<Vec<Given>, 
 }
 
 /// Everything in the journal that has not ended, with its traces among the proofs.
-pub(super) async fn open_operations(connection: &mut AnyConnection) -> Result<Vec<(Operation, Traces)>, StoreError> {
+pub(super) async fn open_operations(hand: &mut Hand<'_>) -> Result<Vec<(Operation, Traces)>, StoreError> {
     let mut found = Vec::new();
-    for operation in journal::all_open(connection).await? {
+    for operation in journal::all_open(hand.again()).await? {
         let row = sqlx::query(
             "SELECT (SELECT COUNT(*) FROM proof WHERE created_by_operation = $1), \
              (SELECT COUNT(*) FROM proof WHERE used_by_operation = $2 AND state = 'RESERVED' \
@@ -111,7 +111,7 @@ pub(super) async fn open_operations(connection: &mut AnyConnection) -> Result<Ve
         .bind(operation.id.as_str())
         .bind(operation.id.as_str())
         .bind(operation.id.as_str())
-        .fetch_one(&mut *connection)
+        .fetch_one(hand.again())
         .await?;
         let traces = Traces { kept: row.try_get(0)?, inputs: row.try_get(1)? };
         found.push((operation, traces));
@@ -121,17 +121,17 @@ pub(super) async fn open_operations(connection: &mut AnyConnection) -> Result<Ve
 
 /// State and operation of a proof.
 pub(super) async fn state(
-    connection: &mut AnyConnection,
+    executor: impl AnyExecutor<'_>,
     y: &[u8],
 ) -> Result<Option<(String, Option<String>)>, StoreError> {
     let row = sqlx::query("SELECT state, used_by_operation FROM proof WHERE y = $1").bind(y.to_vec());
-    let row = row.fetch_optional(connection).await?;
+    let row = row.fetch_optional(executor).await?;
     row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
 }
 
 /// Mint and identifier of every proof that belongs to no operation.
-pub(super) async fn unspent(connection: &mut AnyConnection) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+pub(super) async fn unspent(executor: impl AnyExecutor<'_>) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
     let sql = "SELECT mint_url, y FROM proof WHERE state = 'UNSPENT' ORDER BY y";
-    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await?;
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(executor).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::TryStreamExt as _;
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
-use sqlx::{Any, AnyConnection, AssertSqlSafe, Row};
+use sqlx::{Any, AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 
 use super::{Fate, Kind, Movement, OPEN, Operation, State};
 use crate::ledger::AccountId;
@@ -58,8 +58,8 @@ pub(in crate::wallet) async fn find_by_token(
 }
 
 /// The operation with this id.
-pub(in crate::wallet) async fn find(connection: &mut AnyConnection, id: &str) -> Result<Option<Operation>, StoreError> {
-    one(connection, "id = $1", id).await
+pub(in crate::wallet) async fn find(executor: impl AnyExecutor<'_>, id: &str) -> Result<Option<Operation>, StoreError> {
+    one(executor, "id = $1", id).await
 }
 
 /// The newest operation of this kind with this invoice.
@@ -130,18 +130,18 @@ pub(in crate::wallet) async fn failed_payout(
 
 /// Whether earnings are on their way out of a mint.
 pub(in crate::wallet) async fn payout_under_way(
-    connection: &mut AnyConnection,
+    executor: impl AnyExecutor<'_>,
     mint: &str,
     unit: MintUnit,
 ) -> Result<bool, StoreError> {
     let sql = format!("SELECT id FROM operations WHERE {OPEN} AND kind = 'payout' AND mint = $1 AND unit = $2");
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(mint).bind(unit.as_str()).fetch_optional(connection).await?;
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(mint).bind(unit.as_str()).fetch_optional(executor).await?;
     Ok(row.is_some())
 }
 
 /// What is owed at a mint, and not yet paid out, by open operations; to the mint, too. In msat.
 pub(in crate::wallet) async fn owed_at(
-    connection: &mut AnyConnection,
+    executor: impl AnyExecutor<'_>,
     mint: &str,
     unit: MintUnit,
 ) -> Result<i64, StoreError> {
@@ -149,7 +149,7 @@ pub(in crate::wallet) async fn owed_at(
         "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM operations WHERE {OPEN} \
          AND kind IN ('change', 'refund', 'expiry', 'payout', 'sweep') AND mint = $1 AND unit = $2"
     );
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(mint).bind(unit.as_str()).fetch_one(connection).await?;
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(mint).bind(unit.as_str()).fetch_one(executor).await?;
     Ok(row.try_get(0)?)
 }
 
@@ -395,9 +395,9 @@ pub(in crate::wallet) async fn payouts(
 }
 
 /// All that is open.
-pub(in crate::wallet) async fn all_open(connection: &mut AnyConnection) -> Result<Vec<Operation>, StoreError> {
+pub(in crate::wallet) async fn all_open(executor: impl AnyExecutor<'_>) -> Result<Vec<Operation>, StoreError> {
     let sql = format!("{COLUMNS} WHERE {OPEN} ORDER BY created_at, id");
-    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await?;
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(executor).await?;
     rows.iter().map(read).collect()
 }
 
@@ -463,9 +463,9 @@ pub(in crate::wallet) async fn movements(
     rows.iter().map(movement).collect()
 }
 
-async fn one(connection: &mut AnyConnection, condition: &str, value: &str) -> Result<Option<Operation>, StoreError> {
+async fn one(executor: impl AnyExecutor<'_>, condition: &str, value: &str) -> Result<Option<Operation>, StoreError> {
     let sql = format!("{COLUMNS} WHERE {condition}");
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(value).fetch_optional(connection).await?;
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(value).fetch_optional(executor).await?;
     row.as_ref().map(read).transpose()
 }
 

@@ -39,7 +39,7 @@ pub(in crate::wallet) async fn insert(
     .bind(now_ms)
     .bind(now_ms)
     .bind(operation.takes_back.as_deref())
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(())
 }
@@ -73,7 +73,7 @@ pub(in crate::wallet) async fn advance(
         .bind(now_ms)
         .bind(id)
         .bind(owner)
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     Ok(done.rows_affected() == 1)
 }
@@ -99,7 +99,7 @@ pub(in crate::wallet) async fn postpone(
         .bind(now_ms)
         .bind(operation.id.as_str())
         .bind(owner)
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     Ok(())
 }
@@ -116,7 +116,7 @@ pub(in crate::wallet) async fn put_off(
          WHERE id = $3 AND owner = $4 AND {OPEN}"
     );
     let update = sqlx::query(AssertSqlSafe(sql)).bind(now_ms.saturating_add(pause_ms(operation.attempts)));
-    update.bind(now_ms).bind(operation.id.as_str()).bind(owner).execute(&mut **tx).await?;
+    update.bind(now_ms).bind(operation.id.as_str()).bind(owner).execute(tx.hand()).await?;
     Ok(())
 }
 
@@ -129,14 +129,14 @@ pub(in crate::wallet) async fn defer(
     now_ms: i64,
 ) -> Result<(), StoreError> {
     let sql = format!("UPDATE operations SET due_at = $1, updated_at = $2 WHERE id = $3 AND owner = $4 AND {OPEN}");
-    sqlx::query(AssertSqlSafe(sql)).bind(due_at).bind(now_ms).bind(id).bind(owner).execute(&mut **tx).await?;
+    sqlx::query(AssertSqlSafe(sql)).bind(due_at).bind(now_ms).bind(id).bind(owner).execute(tx.hand()).await?;
     Ok(())
 }
 
 /// Notes that an open operation is due now, whoever owns it. Returns whether it is open.
 pub(in crate::wallet) async fn hurry(tx: &mut Tx, id: &str, now_ms: i64) -> Result<bool, StoreError> {
     let sql = format!("UPDATE operations SET due_at = $1 WHERE id = $2 AND {OPEN}");
-    let done = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(id).execute(&mut **tx).await?;
+    let done = sqlx::query(AssertSqlSafe(sql)).bind(now_ms).bind(id).execute(tx.hand()).await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -145,7 +145,7 @@ pub(in crate::wallet) async fn set_payment_hash(tx: &mut Tx, id: &str, payment_h
     sqlx::query("UPDATE operations SET payment_hash = $1 WHERE id = $2")
         .bind(payment_hash)
         .bind(id)
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     Ok(())
 }
@@ -155,7 +155,7 @@ pub(in crate::wallet) async fn set_result(tx: &mut Tx, id: &str, result: &str) -
     sqlx::query("UPDATE operations SET result = $1 WHERE id = $2 AND state = 'done' AND result = ''")
         .bind(result)
         .bind(id)
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     Ok(())
 }
@@ -166,7 +166,7 @@ pub(in crate::wallet) async fn rehome(tx: &mut Tx, id: &str, owner: &str, mint: 
         .bind(mint)
         .bind(id)
         .bind(owner)
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     Ok(())
 }
@@ -189,7 +189,7 @@ pub(in crate::wallet) async fn adopt(
         .bind(id)
         .bind(owner)
         .bind(dead_before_ms)
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     Ok(done.rows_affected() == 1)
 }
@@ -206,15 +206,15 @@ pub(in crate::wallet) async fn claim_secrets(tx: &mut Tx, id: &str, hashes: &[St
         let rows: Vec<String> = (2..).take(hashes.len()).map(|number| format!("(${number}, $1)")).collect();
         let sql = format!("INSERT INTO claimed_secrets (secret_hash, operation) VALUES {}", rows.join(", "));
         let insert = sqlx::query(AssertSqlSafe(sql)).bind(id);
-        hashes.iter().fold(insert, |insert, hash| insert.bind(hash.as_str())).execute(&mut **tx).await?;
+        hashes.iter().fold(insert, |insert, hash| insert.bind(hash.as_str())).execute(tx.hand()).await?;
     }
     Ok(())
 }
 
 /// Gives the secrets of a refused token free: its owner may present it again.
 pub(in crate::wallet) async fn release_claim(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM claimed_secrets WHERE operation = $1").bind(id).execute(&mut **tx).await?;
-    sqlx::query("UPDATE operations SET token_hash = NULL WHERE id = $1").bind(id).execute(&mut **tx).await?;
+    sqlx::query("DELETE FROM claimed_secrets WHERE operation = $1").bind(id).execute(tx.hand()).await?;
+    sqlx::query("UPDATE operations SET token_hash = NULL WHERE id = $1").bind(id).execute(tx.hand()).await?;
     Ok(())
 }
 
@@ -227,5 +227,5 @@ pub(in crate::wallet) async fn note_fate(tx: &mut Tx, id: &str, before: Fate, fa
         "UPDATE operations SET fate = $1 WHERE id = $2 AND state = 'done' AND fate = $3"
     };
     let query = sqlx::query(sql).bind(fate.as_str()).bind(id).bind(before.as_str());
-    Ok(query.execute(&mut **tx).await?.rows_affected() == 1)
+    Ok(query.execute(tx.hand()).await?.rows_affected() == 1)
 }

@@ -255,7 +255,7 @@ impl Wallet {
         let now_ms = self.clock().now_ms();
         done.ended_ms = now_ms;
         let mut tx = self.store().begin(Durability::Full).await?;
-        let holdings = Holdings::read(&mut tx).await?;
+        let holdings = Holdings::read(&mut tx.hand()).await?;
         let mut ledger: BTreeMap<PurseId, (AccountId, i64)> = BTreeMap::new();
         for (account, mint, unit, msat) in repo::ecash(&mut tx).await? {
             ledger.insert((canonical(&mint), unit), (account, msat));

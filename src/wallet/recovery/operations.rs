@@ -21,7 +21,7 @@ impl Wallet {
     /// Ends what is open, as far as it can be known. Returns how many have ended.
     pub(super) async fn end_operations(&self, recovery: &str) -> Result<usize, RecoveryError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
-        let open = journal::all_open(&mut reader).await?;
+        let open = journal::all_open(&mut *reader).await?;
         drop(reader);
         let mut ended: usize = 0;
         for operation in open {

@@ -24,7 +24,7 @@ pub(super) async fn claim(tx: &mut Tx, id: &str, owner: &str, now_ms: i64, until
     .bind(id)
     .bind(owner)
     .bind(now_ms)
-    .execute(&mut **tx)
+    .execute(tx.hand())
     .await?;
     Ok(claimed.rows_affected() == 1)
 }
@@ -35,7 +35,7 @@ pub(super) async fn end(tx: &mut Tx, id: &str, report: &str, now_ms: i64) -> Res
         .bind(now_ms)
         .bind(report)
         .bind(id)
-        .execute(&mut **tx)
+        .execute(tx.hand())
         .await?;
     Ok(ended.rows_affected() == 1)
 }
@@ -52,7 +52,7 @@ pub(super) async fn last(connection: &mut AnyConnection) -> Result<Option<Recove
 /// Account, mint, unit and msat of all ecash that the ledger knows.
 pub(super) async fn ecash(tx: &mut Tx) -> Result<Vec<(AccountId, String, String, i64)>, StoreError> {
     let rows =
-        sqlx::query("SELECT id, mint, unit, -posted FROM accounts WHERE kind = 'mint'").fetch_all(&mut **tx).await?;
+        sqlx::query("SELECT id, mint, unit, -posted FROM accounts WHERE kind = 'mint'").fetch_all(tx.hand()).await?;
     let row =
         |row: &sqlx::any::AnyRow| Ok((AccountId(row.try_get(0)?), row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
     rows.iter().map(row).collect()
