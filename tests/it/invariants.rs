@@ -156,6 +156,7 @@ async fn money_keeps_its_unit_and_its_mint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keysets_are_remembered() {
     let (mint, purse, _upstream, node) = world(1000).await;
+    node.quiet().await;
     let first = purse.send(50).await;
     assert_eq!(node.balance(&first).await.0, 50_000);
     let mut tokens = Vec::new();

@@ -64,6 +64,7 @@ impl World {
             [("CASHU_MINTS", mint.url()), ("UPSTREAMS", entries.to_string())].map(|(n, v)| (n.to_owned(), v)).into();
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let node = TestNode::with_settings(all, clock.clone()).await;
+        node.quiet().await;
         let key = purse.send(1_000).await;
         let world = Self { mint, purse, upstreams, clock, node, key };
         world.node.balance(&world.key).await;
