@@ -10,7 +10,7 @@ use coinslot::failpoint;
 use serde_json::json;
 
 use crate::process::ChildNode;
-use crate::support::answers::{decided, ok, read, until};
+use crate::support::answers::{PATIENCE, decided, ok, read, until};
 use crate::support::chaos::{Chaos, Mode};
 use crate::support::lnurl::Recipient;
 use crate::support::mint::TestMint;
@@ -20,8 +20,6 @@ use crate::support::upstream::{Script, Upstream, completion, usage};
 
 const LADDER: &str = "CHANGE_LADDER_COINS";
 const SWAP: &str = "/v1/swap";
-/// With a refund that waits for an exchange, or for a mint that is left alone.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Exchanges coins until there is nothing to exchange; gives how many exchanges there were, beside those of the start.
 async fn refill(node: &TestNode) -> usize {

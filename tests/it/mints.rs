@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use cdk::nuts::{CurrencyUnit, SecretKey};
 use coinslot::clock::{Clock, SystemClock};
@@ -14,7 +13,7 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
 use crate::process::ChildNode;
-use crate::support::answers::{decided, until};
+use crate::support::answers::{PATIENCE, decided, until};
 use crate::support::chaos::{Chaos, Mode};
 use crate::support::lnurl::Recipient;
 use crate::support::mint::{MintOptions, TestMint};
@@ -396,7 +395,7 @@ async fn a_shared_swap_pays_one_fee_and_credits_are_what_was_promised() {
 
 /// Asks until the answer is not that it is pending.
 async fn until_decided(ask: impl Fn() -> RequestBuilder) {
-    let answer = decided("it", Duration::from_secs(90), ask).await;
+    let answer = decided("it", PATIENCE, ask).await;
     assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
 }
 

@@ -12,6 +12,7 @@ use coinslot::net::way::Way;
 use serde_json::{Value, json};
 
 use crate::lightning::{node_ahead, ok};
+use crate::support::answers::until;
 use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, UPSTREAM_KEY, ask, models};
@@ -64,13 +65,7 @@ impl World {
 
     /// Waits until the list of models is as it should be.
     pub async fn until(&self, what: &str, is_so: impl Fn(&[Value]) -> bool) {
-        for _ in 0..300 {
-            if is_so(&self.models().await) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("after 15 s still not: {what}");
+        until(what, async || is_so(&self.models().await)).await;
     }
 
     async fn offered(&self, id: &str) {
