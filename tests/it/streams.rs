@@ -548,7 +548,7 @@ async fn an_upstream_that_never_answers_costs_nothing() {
     let node = TestNode::with(
         &mint,
         &upstream,
-        &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "1"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "1")],
+        &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "3"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "1")],
     )
     .await;
     let token = purse.send(500).await;

@@ -354,7 +354,7 @@ async fn an_upstream_that_is_silent_or_gone_gives_everything_back() {
     let (purse, payee) = (Purse::new(&mint).await, Purse::new(&mint).await);
     purse.mint_sats(200).await;
     let upstream = Upstream::start().await;
-    let times = [("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "1"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "1")];
+    let times = [("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "3"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "1")];
     let node = TestNode::with(&mint, &upstream, &times).await;
     let token = purse.send(21).await;
     upstream.next(Script::Hang);
