@@ -107,7 +107,7 @@ async fn foreign_ecash_becomes_credit_at_a_trusted_mint() {
 
     // On one request: change comes from the trusted mint.
     let once = purse.send(60).await;
-    let (status, change, body) = answer(node.chat(&ask("hi")).header("x-cashu", &once)).await;
+    let (status, change, body) = decided(|| node.chat(&ask("hi")).header("x-cashu", &once)).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(payee.receive(&change.unwrap()).await.unwrap(), 57);
     let (status, ..) = answer(node.chat(&ask("hi")).header("x-cashu", &once)).await;
@@ -138,7 +138,7 @@ async fn what_is_left_of_the_fee_goes_back_to_the_client() {
     assert_eq!(back["sats"], "96", "{back}");
     assert_eq!(purse.receive(back["foreign_remainders"][0].as_str().unwrap()).await.unwrap(), 3);
     // Of a token that rode on a request, with its change.
-    let (status, _, body) = answer(node.chat(&ask("hi")).header("x-cashu", &once)).await;
+    let (status, _, body) = decided(|| node.chat(&ask("hi")).header("x-cashu", &once)).await;
     assert_eq!(status, 200, "{body}");
     let back = ok(node.post("/v1/wallet/refund").header("x-cashu", &once)).await;
     assert_eq!(back["sats"], "84", "{back}");
@@ -176,7 +176,7 @@ async fn what_cannot_be_swapped_stays_good() {
     assert_eq!((status, &*code(&body)), (503, "cashu_source_mint_unreachable"), "{body}");
     assert_eq!(header.as_deref(), Some(&*token));
     down.restart().await;
-    let (status, change, body) = answer(node.chat(&ask("hi")).header("x-cashu", &token)).await;
+    let (status, change, body) = decided(|| node.chat(&ask("hi")).header("x-cashu", &token)).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(Purse::new(&home).await.receive(&change.unwrap()).await.unwrap(), 97);
     node.finish().await;
