@@ -130,6 +130,7 @@ impl World {
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value)).into();
         let node = TestNode::with_settings(settings, clock.clone()).await;
+        node.quiet().await;
         Self { mint, chaos, purse, recipient: Recipient::start().await, clock, node, served: 0, funds }
     }
 
