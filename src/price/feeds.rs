@@ -309,7 +309,12 @@ mod tests {
     fn feed(kind: FeedKind, url: Url) -> HttpFeed {
         let client = net::client(&client_options(&Way::default())).unwrap();
         let row = Feed { kind, url: Some(url) };
-        HttpFeed::new(&row, client, &Way::default()).unwrap().with_timeout(Duration::from_millis(400))
+        HttpFeed::new(&row, client, &Way::default()).unwrap().with_timeout(Duration::from_secs(10))
+    }
+
+    /// One whose server does not come to an end by itself.
+    fn feed_in_a_hurry(url: Url) -> HttpFeed {
+        feed(FeedKind::Binance, url).with_timeout(Duration::from_millis(400))
     }
 
     #[tokio::test]
@@ -333,7 +338,7 @@ mod tests {
             std::thread::sleep(Duration::from_secs(5));
             drop(stream);
         });
-        let got = feed(FeedKind::Binance, slow).fetch().await;
+        let got = feed_in_a_hurry(slow).fetch().await;
         assert_eq!(got, Err(FeedError::Net(NetError::Timeout)));
 
         let endless = serve(|mut stream| {
@@ -361,7 +366,7 @@ mod tests {
                 going = stream.write_all(b" ");
             }
         });
-        let got = feed(FeedKind::Binance, drip).fetch().await;
+        let got = feed_in_a_hurry(drip).fetch().await;
         assert_eq!(got, Err(FeedError::Net(NetError::Timeout)));
     }
 

@@ -154,7 +154,7 @@ async fn a_relay_that_fails_holds_nobody_up_and_is_asked_again_later() {
     let (confused, loud) = (FakeRelay::start(Manner::Confuse).await, FakeRelay::start(Manner::Shout).await);
     let nobody = "ws://127.0.0.1:1".to_owned();
     let mut voice = Voice::new(&[rude.url(), silent.url(), confused.url(), loud.url(), nobody, good.url()]).await;
-    voice.patience = Duration::from_millis(500);
+    voice.patience = Duration::from_secs(3);
     let announcer = voice.start();
     let troubles = announcer.keep(Some(&listing())).await.unwrap();
     assert_eq!(troubles.len(), 5, "{troubles:?}");

@@ -1,8 +1,6 @@
 //! `coinslot audit`: every kind of fault is planted, and named; nothing else is called a fault, also
 //! while the node is at work.
 
-use std::time::Duration;
-
 use cdk::nuts::{CurrencyUnit, State, Token};
 use coinslot::store::Durability;
 use coinslot::wallet::cdk_db;
@@ -296,14 +294,12 @@ async fn the_hourly_proof_raises_an_alarm() {
     // It runs at every start.
     node.restart().await;
     let ready = async || node.get("/readyz").send().await.unwrap().json::<Value>().await.unwrap();
-    let mut body = ready().await;
-    for _ in 0..500 {
-        if body["alarms"] != serde_json::json!([]) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut body = Value::Null;
+    until("there is an alarm", async || {
         body = ready().await;
-    }
+        body["alarms"] != serde_json::json!([])
+    })
+    .await;
     assert_eq!(body["alarms"], serde_json::json!(["the books are not proven"]), "{body}");
     assert!(body["reasons"].as_array().unwrap().iter().all(|reason| !reason.as_str().unwrap().contains("books")));
     let store = node.running().exchange().ledger.store().clone();

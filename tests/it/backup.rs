@@ -2,7 +2,6 @@
 //! says what it cannot know.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cdk::nuts::CurrencyUnit;
 use coinslot::ledger::books::Books;
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 use sqlx::Row;
 
 use crate::process::ChildNode;
-use crate::support::answers::{decided, ok};
+use crate::support::answers::{PATIENCE, decided, found, ok, read, until};
 use crate::support::chaos::{Chaos, Mode};
 use crate::support::db::{TestDb, on_postgres};
 use crate::support::lnurl::Recipient;
@@ -26,7 +25,6 @@ use crate::support::upstream::Upstream;
 const START: u64 = 2_000;
 const PASSPHRASE: (&str, &str) = ("BACKUP_PASSPHRASE", "correct horse battery staple");
 const SWAP: &str = "/v1/swap";
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A mint behind a proxy, and a purse that knows it by the proxy's name.
 async fn world(options: MintOptions) -> (TestMint, Chaos, Purse, Upstream) {
@@ -51,17 +49,10 @@ async fn pay_once(node: &ChildNode, purse: &Purse, sats: u64) {
 }
 
 async fn refund(node: &ChildNode, purse: &Purse, key: &str) -> u64 {
-    for _ in 0..200 {
-        let answer = node.post("/v1/wallet/refund").bearer_auth(key).send().await.unwrap();
-        if answer.status() == 425 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        }
-        assert_eq!(answer.status(), 200);
-        let back: Value = answer.json().await.unwrap();
-        return purse.receive(back["token"].as_str().unwrap()).await.unwrap();
-    }
-    panic!("the refund is still pending after 10 s");
+    let ask = || node.post("/v1/wallet/refund").bearer_auth(key);
+    let (status, back) = read(decided("the refund", PATIENCE, ask).await).await;
+    assert_eq!(status, 200, "{back}");
+    purse.receive(back["token"].as_str().unwrap()).await.unwrap()
 }
 
 /// Why the node is not ready.
@@ -71,13 +62,7 @@ async fn reasons(node: &ChildNode) -> String {
 
 /// Waits until a node that was restored is sure of its ecash.
 async fn recovered(node: &ChildNode) {
-    for _ in 0..1_000 {
-        if !reasons(node).await.contains("restored from a copy") {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the recovery is not done after 20 s: {}", node.said());
+    until("the recovery is done", async || !reasons(node).await.contains("restored from a copy")).await;
 }
 
 fn file(dir: &Path) -> (PathBuf, String) {
@@ -484,14 +469,7 @@ async fn payments_that_were_open_end_by_what_the_mint_shows() {
 
 /// Waits until an invoice is paid. Returns its key.
 async fn until_paid(ask: impl Fn() -> reqwest::RequestBuilder) -> String {
-    for _ in 0..400 {
-        let status = ok(ask()).await;
-        if let Some(key) = status["api_key"].as_str() {
-            return key.to_owned();
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the invoice is not paid after 20 s");
+    found("the key of an invoice", async || ok(ask()).await["api_key"].as_str().map(str::to_owned)).await
 }
 
 /// The mint exchanged the copy's ecash, and the copy died before it knew: the next attempt finds it.

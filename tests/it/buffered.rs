@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::bearer::{world, world_with};
-use crate::support::answers::until;
+use crate::support::answers::{PATIENCE, until};
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask_streaming};
 use crate::support::purse::Purse;
@@ -35,7 +35,7 @@ async fn the_operator_ends_a_stream_that_is_held_back() {
     let id = exchange.ongoing.list()[0].request.clone();
     assert!(exchange.abort(&id));
 
-    let answer = tokio::time::timeout(Duration::from_secs(10), asking).await.expect("it ends").unwrap().unwrap();
+    let answer = tokio::time::timeout(PATIENCE, asking).await.expect("it ends").unwrap().unwrap();
     assert_eq!(answer.status(), 503);
     let change = header(&answer, "x-cashu").expect("all of it comes back").to_owned();
     assert_ne!(change, token, "the token itself is spent");
@@ -79,7 +79,7 @@ async fn left_early(after: Vec<String>) -> (TestMint, TestNode, String) {
     let mut answer = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();
     assert_eq!(answer.chunk().await.unwrap().unwrap(), ": ping\n\n");
     drop(answer);
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     upstream.resume();
     until("the hold has ended", async || node.balance(&key).await.1 == 0).await;
     (mint, node, key)

@@ -38,7 +38,7 @@ async fn count<D: Driver>(pool: &Arc<Pool<Adapter<D>>>) -> Value {
 }
 
 async fn until_free(gate: &Gate) {
-    let guard = tokio::time::timeout(Duration::from_secs(2), gate.lock()).await;
+    let guard = tokio::time::timeout(Duration::from_secs(30), gate.lock()).await;
     drop(guard.expect("the gate was given back"));
 }
 

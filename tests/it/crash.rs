@@ -9,7 +9,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::process::ChildNode;
-use crate::support::answers::until;
+use crate::support::answers::{PATIENCE, decided, found, until};
 use crate::support::chaos::{Chaos, Mode};
 use crate::support::lnurl::Recipient;
 use crate::support::mint::TestMint;
@@ -27,18 +27,6 @@ async fn mint_behind_chaos() -> (TestMint, Chaos, Purse, Upstream) {
     let purse = Purse::with_unit(&chaos.url(), CurrencyUnit::Sat).await;
     purse.mint_sats(START).await;
     (mint, chaos, purse, Upstream::start().await)
-}
-
-/// Asks until the answer is not that it is pending.
-async fn until_decided(what: &str, mut ask: impl FnMut() -> reqwest::RequestBuilder) -> Response {
-    for _ in 0..200 {
-        let answer = ask().send().await.expect(what);
-        if !matches!(answer.status().as_u16(), 425 | 503) {
-            return answer;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{what} is still pending after 10 s");
 }
 
 async fn json_of(answer: Response) -> Value {
@@ -93,15 +81,7 @@ async fn killed_between_redemption_and_answer() {
     upstream.next(Script::Hang);
     let request = node.chat(&ask("hi")).header("x-cashu", &token);
     let waiting = tokio::spawn(request.send());
-    for _ in 0..1000 {
-        if !upstream.seen().is_empty() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    if upstream.seen().is_empty() {
-        panic!("the upstream is not asked");
-    }
+    until("the upstream is asked", async || !upstream.seen().is_empty()).await;
     // It is the node's now, and its request runs: nothing can be taken back yet.
     let early = node.post("/v1/wallet/refund").header("x-cashu", &token).send().await.unwrap();
     assert_eq!(early.status(), 425);
@@ -110,7 +90,7 @@ async fn killed_between_redemption_and_answer() {
     assert!(waiting.await.unwrap().is_err());
     node.restart().await;
     let claim = || node.post("/v1/wallet/refund").header("x-cashu", &token);
-    let answer = until_decided("the refund", claim).await;
+    let answer = decided("the refund", PATIENCE, claim).await;
     let header = answer.headers()["x-cashu"].to_str().unwrap().to_owned();
     let back = json_of(answer).await;
     assert_eq!((back["token"].as_str(), back["sats"].as_str()), (Some(&*header), Some("150")));
@@ -141,11 +121,11 @@ async fn killed_before_the_mint_s_answer_arrived() {
     purse.receive(&once).await.expect_err("the mint has taken it");
     node.restart().await;
     // Invariant 1: credited once, whoever asks and how often.
-    let answer = until_decided("the key", || node.chat(&ask("hi")).bearer_auth(&key)).await;
+    let answer = decided("the key", PATIENCE, || node.chat(&ask("hi")).bearer_auth(&key)).await;
     assert_eq!(answer.status(), 200);
     assert_eq!(node.balance(&key).await, (198_000, 0, 2000));
     let claim = || node.post("/v1/wallet/refund").header("x-cashu", &once);
-    let back = json_of(until_decided("the refund", claim).await).await;
+    let back = json_of(decided("the refund", PATIENCE, claim).await).await;
     assert_eq!(purse.receive(back["token"].as_str().unwrap()).await.unwrap(), 150);
     let again = node.chat(&ask("hi")).header("x-cashu", &once).send().await.unwrap();
     assert_eq!(again.status(), 400, "{}", again.text().await.unwrap());
@@ -170,7 +150,7 @@ async fn killed_before_the_answer_to_a_payment_arrived() {
     assert_eq!(mint.paid().await.len(), 1);
     node.restart().await;
     let pay = || node.post("/v1/wallet/refund").json(&to).bearer_auth(&token);
-    let back = json_of(until_decided("the payment", pay).await).await;
+    let back = json_of(decided("the payment", PATIENCE, pay).await).await;
     let sent: u64 = back["sats"].as_str().unwrap().parse().unwrap();
     assert_eq!(mint.paid().await, [sent], "paid once");
     let (left, held, _) = node.balance(&token).await;
@@ -196,14 +176,11 @@ async fn killed_before_the_answer_to_a_lightning_top_up_arrived() {
     chaos.calm();
     node.restart().await;
     let path = format!("/lightning/invoice/{}/status", made["invoice_id"].as_str().unwrap());
-    let mut paid = Value::Null;
-    for _ in 0..600 {
-        paid = json_of(node.get(&path).send().await.unwrap()).await;
-        if paid["status"] == "paid" {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let paid = found("it is paid", async || {
+        let invoice = json_of(node.get(&path).send().await.unwrap()).await;
+        (invoice["status"] == "paid").then_some(invoice)
+    })
+    .await;
     let key = paid["api_key"].as_str().unwrap_or_else(|| panic!("{paid}"));
     assert_eq!(node.balance(key).await, (30_000, 0, 0));
     assert_eq!(chaos.hits("/v1/mint/bolt11") - before, 2, "asked once more, and told that it was issued");
@@ -236,7 +213,7 @@ async fn killed_while_a_refund_is_made(mode: Mode) {
     }
     node.restart().await;
     let claim = || node.post("/v1/wallet/refund").bearer_auth(&token);
-    let back = json_of(until_decided("the refund", claim).await).await;
+    let back = json_of(decided("the refund", PATIENCE, claim).await).await;
     assert_eq!(back["sats"], "98");
     assert_eq!(json_of(claim().send().await.unwrap()).await["token"], back["token"]);
     assert_eq!(purse.receive(back["token"].as_str().unwrap()).await.unwrap(), 98);
@@ -321,9 +298,9 @@ async fn a_swap_that_is_on_its_way_is_not_sent_by_another() {
             let status = refund.unwrap().status().as_u16();
             assert!([200, 425].contains(&status), "round {round}: {status}");
         }
-        let back = until_decided("the refund", || node.post("/v1/wallet/refund").bearer_auth(&key)).await;
+        let back = decided("the refund", PATIENCE, || node.post("/v1/wallet/refund").bearer_auth(&key)).await;
         assert_eq!(purse.receive(json_of(back).await["token"].as_str().unwrap()).await.unwrap(), 28);
-        let change = until_decided("the change", || asked.post("/v1/wallet/refund").header("x-cashu", &once)).await;
+        let change = decided("the change", PATIENCE, || asked.post("/v1/wallet/refund").header("x-cashu", &once)).await;
         assert_eq!(purse.receive(json_of(change).await["token"].as_str().unwrap()).await.unwrap(), 31);
         node.prove().await;
     }
@@ -408,13 +385,13 @@ async fn a_lost_answer_of_a_mint_that_is_gone_is_pending_until_it_is_back() {
         chaos.calm();
         // Invariant 24: pending has an end. The same token again, twice: credited once.
         for _ in 0..2 {
-            let answer = until_decided("the key", || node.chat(&ask("hi")).bearer_auth(&key)).await;
+            let answer = decided("the key", PATIENCE, || node.chat(&ask("hi")).bearer_auth(&key)).await;
             assert_eq!(answer.status(), 200, "{mode:?}: {}", answer.text().await.unwrap());
         }
         assert_eq!(node.balance(&key).await, (96_000, 0, 4000));
         assert_eq!(node.balance(&lost).await, (60_000, 0, 0));
         let claim = || node.post("/v1/wallet/refund").header("x-cashu", &once);
-        let change = json_of(until_decided("the change", claim).await).await;
+        let change = json_of(decided("the change", PATIENCE, claim).await).await;
         assert_eq!(change["sats"], "130");
         assert_eq!(upstream.seen().len(), served + 2, "a request that was not served is not charged");
         purse.receive(change["token"].as_str().unwrap()).await.unwrap();
@@ -494,7 +471,8 @@ async fn killed_at_any_moment() {
         }
         node.restart().await;
         for token in [&once, &live] {
-            let answer = until_decided("the change", || node.post("/v1/wallet/refund").header("x-cashu", token)).await;
+            let answer =
+                decided("the change", PATIENCE, || node.post("/v1/wallet/refund").header("x-cashu", token)).await;
             match answer.status().as_u16() {
                 200 => {
                     let back = json_of(answer).await;
@@ -510,7 +488,7 @@ async fn killed_at_any_moment() {
         keys.push(key);
     }
     for key in keys {
-        let answer = until_decided("the refund", || node.post("/v1/wallet/refund").bearer_auth(&key)).await;
+        let answer = decided("the refund", PATIENCE, || node.post("/v1/wallet/refund").bearer_auth(&key)).await;
         match answer.status().as_u16() {
             200 => {
                 let back = json_of(answer).await;

@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use coinslot::failpoint::POINTS;
 use futures_util::StreamExt;
@@ -16,6 +16,7 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
 use crate::process::ChildNode;
+use crate::support::answers::Patience;
 use crate::support::lnurl::{Mood, Recipient};
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{ask, ask_streaming};
@@ -258,14 +259,13 @@ impl World {
 
     /// Sends until there is an answer, and it is not that something is pending.
     async fn ask(&mut self, request: impl Fn(&ChildNode) -> RequestBuilder) -> Answer {
-        for _ in 0..600 {
+        let patience = Patience::new();
+        loop {
             match self.send(&request).await {
                 Some(answer) if !matches!(answer.status, 425 | 503) => return answer,
-                Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                None => {}
+                _ => patience.pause(&format!("{}: there is an answer", self.point)).await,
             }
         }
-        panic!("{}: there is still no answer", self.point);
     }
 
     /// Balance of a key, in msat.
@@ -308,17 +308,16 @@ impl World {
 
     /// Waits until no operation is open.
     async fn rest(&mut self) {
-        for _ in 0..400 {
+        let patience = Patience::new();
+        loop {
             if self.node.has_died() {
                 self.revive().await;
             }
-            let open = self.node.db.open_operations().await;
-            if open == 0 {
+            if self.node.db.open_operations().await == 0 {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            patience.pause(&format!("{}: no operation is open", self.point)).await;
         }
-        panic!("{}: operations are still open", self.point);
     }
 
     /// Proves the books, and at the mint that nothing is missing. Returns liabilities and earnings, in msat.
@@ -488,15 +487,12 @@ async fn top_up_invoice(mut world: World) {
     let made = world.ask(|node| node.post("/lightning/invoice").json(&wanted)).await.ok();
     world.mint.pay(made["bolt11"].as_str().unwrap(), 30).await;
     let path = format!("/lightning/invoice/{}/status", made["invoice_id"].as_str().unwrap());
-    let mut paid = Value::Null;
-    for _ in 0..200 {
+    let patience = Patience::new();
+    let mut paid = world.ask(|node| node.get(&path)).await.ok();
+    while paid["status"] != "paid" {
+        patience.pause(&format!("{}: the invoice is paid", world.point)).await;
         paid = world.ask(|node| node.get(&path)).await.ok();
-        if paid["status"] == "paid" {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(paid["status"], "paid", "{}", world.point);
     let key = paid["api_key"].as_str().unwrap().to_owned();
     assert_eq!(world.balance(&key).await, 30_000);
     assert_eq!(world.take_back(&key).await, 30);
@@ -506,14 +502,14 @@ async fn top_up_invoice(mut world: World) {
 
 /// Waits until the node has died, and then has paid what it has to pay by itself.
 async fn until_paid(world: &mut World, key: &str, left: impl Fn(u64) -> bool) {
-    for _ in 0..400 {
+    let patience = Patience::new();
+    loop {
         let balance = world.balance(key).await;
         if world.deaths > 0 && world.mint.paid().await.len() == 1 && left(balance) {
             return world.rest().await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        patience.pause(&format!("{}: one payment is made", world.point)).await;
     }
-    panic!("{}: nothing is paid: {:?}", world.point, world.mint.paid().await);
 }
 
 async fn expiry(mut world: World) {

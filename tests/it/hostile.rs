@@ -126,10 +126,11 @@ impl World {
         let settings = [
             ("CASHU_MINTS", chaos.url()),
             ("UPSTREAM_BASE_URL", upstream.url()),
-            ("MINT_OPERATION_TIMEOUT_SECONDS", "1".to_owned()),
+            ("MINT_OPERATION_TIMEOUT_SECONDS", "3".to_owned()),
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value)).into();
         let node = TestNode::with_settings(settings, clock.clone()).await;
+        node.quiet().await;
         Self { mint, chaos, purse, recipient: Recipient::start().await, clock, node, served: 0, funds }
     }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use coinslot::clock::Clock;
 use coinslot::exchange::KEPT_MS;
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use crate::bearer::{world, world_with};
 use crate::process::ChildNode;
 use crate::receipts::{receipt, request_id};
+use crate::support::answers::found;
 use crate::support::db::on_postgres;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
@@ -64,27 +64,24 @@ impl Answer {
 
 /// Asks until the first request has ended.
 async fn until_ended(request: impl Fn() -> RequestBuilder, key: &str) -> Answer {
-    for _ in 0..500 {
+    found("the first request's end", async || {
         let answer = send(request(), key).await;
-        if answer.status != 409 || answer.code() != "idempotency_in_progress" {
-            return answer;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("still in progress after 5 s");
+        (answer.status != 409 || answer.code() != "idempotency_in_progress").then_some(answer)
+    })
+    .await
 }
 
 /// The change of a token that rode along, once it is made.
 async fn refunded(node: &ChildNode, token: &str) -> String {
-    for _ in 0..1000 {
+    found("the change", async || {
         let answer = read(node.post("/v1/wallet/refund").header("X-Cashu", token).send().await.unwrap()).await;
         if answer.status == 200 {
-            return answer.header("x-cashu").unwrap().to_owned();
+            return Some(answer.header("x-cashu").unwrap().to_owned());
         }
         assert_eq!(answer.status, 425, "{}", answer.body);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("no change after 10 s");
+        None
+    })
+    .await
 }
 
 fn broken() -> Script {

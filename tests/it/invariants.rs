@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::Executor;
 
 use crate::bearer::{refund, world, world_with};
-use crate::support::answers::{ok, read};
+use crate::support::answers::{ok, read, until};
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::purse::Purse;
@@ -156,6 +156,7 @@ async fn money_keeps_its_unit_and_its_mint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keysets_are_remembered() {
     let (mint, purse, _upstream, node) = world(1000).await;
+    node.quiet().await;
     let first = purse.send(50).await;
     assert_eq!(node.balance(&first).await.0, 50_000);
     let mut tokens = Vec::new();
@@ -269,14 +270,11 @@ async fn the_rate_is_frozen_at_the_hold() {
 
 /// Waits until a prompt token of the test model is listed at so many sats.
 async fn shows_price(node: &TestNode, sats: f64) {
-    for _ in 0..500 {
+    until(&format!("the price list shows {sats}"), async || {
         let list: Value = node.get("/v1/models").send().await.unwrap().json().await.unwrap();
-        if list["data"][0]["sats_pricing"]["prompt"] == json!(sats) {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    panic!("the price list does not show {sats}");
+        list["data"][0]["sats_pricing"]["prompt"] == json!(sats)
+    })
+    .await;
 }
 
 /// Every number of the list has a test that names it. 32 is of something that is not built.

@@ -11,6 +11,7 @@ use coinslot::store::Durability;
 use coinslot::wallet::Change;
 use serde_json::{Value, json};
 
+use crate::support::answers::found;
 use crate::support::clock::Ahead;
 use crate::support::lnurl::{Mood, Recipient};
 use crate::support::mint::{MintOptions, TestMint};
@@ -46,15 +47,15 @@ pub async fn resume(node: &TestNode) -> usize {
 }
 
 async fn status_until(node: &TestNode, id: &str, wanted: &str) -> Value {
-    for _ in 0..500 {
+    found(&format!("the invoice is {wanted}"), async || {
         let body = ok(node.get(&format!("/lightning/invoice/{id}/status"))).await;
         if body["status"] == wanted {
-            return body;
+            return Some(body);
         }
         resume(node).await;
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the invoice does not become {wanted}");
+        None
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

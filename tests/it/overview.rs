@@ -263,6 +263,8 @@ async fn a_listener_who_is_busy_is_told_that_it_missed_some() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_earned_before_is_in_the_sums_after_a_migration() {
     let world = World::new(&[json!({})], &[]).await;
+    // So that no hour ends in between.
+    to(&world, DAY / 2);
     for _ in 0..3 {
         world.send(&ask("hi")).await;
     }

@@ -16,6 +16,7 @@ use crate::support::answers::until;
 use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
+use crate::support::port::Kept;
 use crate::support::purse::Purse;
 use crate::support::upstream::{Script, Upstream, completion, delta, sse, usage};
 
@@ -64,6 +65,7 @@ impl World {
             [("CASHU_MINTS", mint.url()), ("UPSTREAMS", entries.to_string())].map(|(n, v)| (n.to_owned(), v)).into();
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let node = TestNode::with_settings(all, clock.clone()).await;
+        node.quiet().await;
         let key = purse.send(1_000).await;
         let world = Self { mint, purse, upstreams, clock, node, key };
         world.node.balance(&world.key).await;
@@ -183,11 +185,14 @@ pub fn faults() -> Vec<(String, bool, Script)> {
     faults
 }
 
-const SHORT: [(&str, &str); 2] = [("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "1"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "1")];
+/// An upstream that may be silent for so many seconds.
+fn given(secs: u64) -> Value {
+    json!({ "first_byte_timeout": secs, "idle_timeout": secs })
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_goes_wrong_before_content_is_made_good_by_the_next() {
-    let world = World::new(&[json!({}), json!({})], &SHORT).await;
+    let world = World::new(&[given(2), json!({})], &[]).await;
     let mut served = 0;
     for (name, only_streams, script) in faults() {
         for streamed in [false, true] {
@@ -241,8 +246,9 @@ async fn a_token_that_rides_along_is_redeemed_once_for_all_attempts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_refused_leads_to_the_next() {
     let upstream = Upstream::start().await;
-    let gone = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
-    let entries = json!([entry(0, &format!("http://{gone}/v1"), &json!({})), entry(1, &upstream.url(), &json!({})),]);
+    let gone = Kept::free();
+    let entries =
+        json!([entry(0, &format!("http://{}/v1", gone.address()), &json!({})), entry(1, &upstream.url(), &json!({})),]);
     let world = World::of(vec![upstream], &entries, &[]).await;
     for body in [ask("hi"), ask_streaming("hi")] {
         assert_eq!(world.send(&body).await.status, 200);
@@ -251,6 +257,7 @@ async fn a_connection_that_is_refused_leads_to_the_next() {
     assert_eq!(world.asked(), [2]);
     assert_eq!(world.spent().await, 4000);
     world.finish().await;
+    drop(gone);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,7 +277,7 @@ async fn a_mistake_of_the_clients_is_its_own_everywhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_fail_the_last_failure_is_shown_and_everything_is_given_back() {
-    let world = World::new(&[json!({}), json!({}), json!({})], &SHORT).await;
+    let world = World::new(&[json!({}), json!({}), given(3)], &[]).await;
     let last = [
         (refuse(500), 502, "upstream_error"),
         (refuse(401), 502, "upstream_error"),

@@ -9,6 +9,7 @@ use crate::process::Program;
 use crate::support::answers::until;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming, client};
+use crate::support::port::Kept;
 use crate::support::proxy::{AUTHORITY, Proxy};
 use crate::support::purse::Purse;
 use crate::support::tokens::account_key;
@@ -42,7 +43,7 @@ fn talkative(world: &World, who: usize, status: u16) -> Script {
 async fn secrets_stay_on_their_side_on_every_attempt() {
     let models = json!({ MODEL: TARGET, "*": null });
     let first = json!({ "models": models, "headers": { "X-Gate-Token": HEADER, "X-Title": "shop" } });
-    let times = [("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "1"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "1")];
+    let times = [("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "10"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "3")];
     let world = World::new(&[first, json!({ "models": models }), json!({})], &times).await;
     let hidden = operators(&world);
     let mut clients: Vec<String> = vec![world.key.clone(), account_key(&world.key), COOKIE.to_owned(), TALK.to_owned()];
@@ -157,7 +158,8 @@ async fn an_upstream_is_reached_through_its_proxy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_proxy_an_upstream_is_not_reached_at_all() {
-    let gone = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
+    let port = Kept::free();
+    let gone = port.address();
     for scheme in ["http", "https", "socks5", "socks5h"] {
         let world = behind(&format!("{scheme}://{gone}"), false).await;
         let reply = world.send(&ask("hi")).await;
@@ -167,6 +169,7 @@ async fn without_its_proxy_an_upstream_is_not_reached_at_all() {
         assert_eq!(world.spent().await, 0);
         world.finish().await;
     }
+    drop(port);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,7 +290,7 @@ async fn what_the_environment_said_is_stored_sealed_and_the_environment_wins() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_takes_too_long_altogether_is_broken_off() {
-    let world = World::new(&[json!({ "total_timeout": 1 }), json!({})], &[]).await;
+    let world = World::new(&[json!({ "total_timeout": 3 }), json!({})], &[]).await;
     let paused = |before: Vec<String>| Script::Paused { before, after: vec![] };
     // Before its content another one is asked, after it the client is told.
     for script in [Script::Hang, paused(vec![sse(MODEL, &[], None)[0].clone()])] {
@@ -305,13 +308,13 @@ async fn an_answer_that_takes_too_long_altogether_is_broken_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signs_of_life_are_no_answer_and_keep_no_request_for_ever() {
-    let settings = [("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "1"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "1")];
-    let world = World::new(&[json!({}), json!({})], &settings).await;
+    let short = json!({ "first_byte_timeout": 2, "idle_timeout": 2 });
+    let world = World::new(&[short, json!({})], &[]).await;
     let endless = Script::Alive { before: vec![], signs: usize::MAX, after: vec![] };
-    // What has begun may pause for as long as it says that it lives: longer than the eight seconds before that.
+    // What has begun may pause for as long as it says that it lives: longer than the sixteen seconds before that.
     let mut before = sse(MODEL, &["late-canary"], Some(usage(100, 50)));
     let after = before.split_off(2);
-    let slow = Script::Alive { before, signs: 32, after };
+    let slow = Script::Alive { before, signs: 60, after };
     let mut answers = Vec::new();
     for (body, script) in [(ask_streaming("hi"), endless.clone()), (ask("hi"), endless), (ask_streaming("hi"), slow)] {
         world.upstreams[0].next(script);

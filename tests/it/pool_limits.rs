@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::bearer::refund;
 use crate::pool::{Reply, World, asks_for};
 use crate::process::{Program, run};
+use crate::support::answers::until;
 use crate::support::node::{MODEL, ask, ask_streaming, client};
 use crate::support::purse::Purse;
 use crate::support::upstream::{Script, Upstream, delta, sse, usage};
@@ -199,15 +200,7 @@ async fn the_stored_switch_is_turned_beside_the_running_node() {
     for (word, expected) in [("on", 503), ("off", 200)] {
         let outcome = run(dir.path(), &BTreeMap::new(), &["maintenance", word]).await;
         assert_eq!(outcome.code, 0, "{outcome:?}");
-        let mut seen = 0;
-        for _ in 0..200 {
-            seen = status().await;
-            if seen == expected {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        assert_eq!(seen, expected, "{word}");
+        until(&format!("maintenance is {word}"), async || status().await == expected).await;
     }
     let fixed = [("MAINTENANCE".to_owned(), "false".to_owned())].into();
     let outcome = run(dir.path(), &fixed, &["maintenance", "on"]).await;

@@ -12,6 +12,7 @@ use coinslot::net::way::Way;
 use serde_json::{Value, json};
 
 use crate::lightning::{node_ahead, ok};
+use crate::support::answers::until;
 use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, UPSTREAM_KEY, ask, models};
@@ -64,13 +65,7 @@ impl World {
 
     /// Waits until the list of models is as it should be.
     pub async fn until(&self, what: &str, is_so: impl Fn(&[Value]) -> bool) {
-        for _ in 0..300 {
-            if is_so(&self.models().await) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("after 15 s still not: {what}");
+        until(what, async || is_so(&self.models().await)).await;
     }
 
     async fn offered(&self, id: &str) {
@@ -245,7 +240,8 @@ async fn a_hidden_model_is_in_no_list_and_sold_to_whoever_names_it() {
 async fn a_restart_without_network_sells_at_the_same_prices() {
     let mut world = World::selling(&[("new/one", "0.00001", "0.00002"), ("new/two", "0.00001", "0.00002")]).await;
     world.told(&["disable", "new/two"]);
-    world.server = PriceServer::start().await;
+    let before = std::mem::replace(&mut world.server, PriceServer::start().await);
+    let _gone = before.stop().await;
     world.node.restart().await;
     // At once, and not only after the sources were asked.
     assert_eq!(prices(&world.find("new/one").await.unwrap()), ("0.00001".to_owned(), "0.00002".to_owned()));
@@ -342,8 +338,12 @@ async fn a_document_is_fetched_once_within_limits_and_from_nowhere_else() {
     server.put("/silent", Page::Silent);
     server.put("/away", Page::Status(303, "location", server.url("/text")));
     server.put("/unasked", Page::Status(304, "x-a", "b".into()));
-    let limits = Limits { max_bytes: 1000, timeout: Duration::from_millis(500) };
-    let ask = async |path: &str, tag: Option<&str>| fetcher.get(&server.url(path).parse().unwrap(), tag, limits).await;
+    let within = |timeout| Limits { max_bytes: 1000, timeout };
+    let limits = within(Duration::from_secs(30));
+    let ask = async |path: &str, tag: Option<&str>| {
+        let limits = if path == "/silent" { within(Duration::from_millis(500)) } else { limits };
+        fetcher.get(&server.url(path).parse().unwrap(), tag, limits).await
+    };
     let new = Fetched::New { body: "text".into(), etag: Some("\"v0\"".to_owned()) };
     assert_eq!(ask("/text", None).await.unwrap(), new);
     assert_eq!(ask("/text", Some("\"v1\"")).await.unwrap(), new);

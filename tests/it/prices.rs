@@ -7,6 +7,7 @@ use coinslot::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::bearer::{world, world_with};
+use crate::support::answers::until;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask};
 use crate::support::purse::Purse;
@@ -52,7 +53,7 @@ async fn the_price_list_is_what_is_charged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hold_is_what_the_networks_clients_deposit() {
-    let (_mint, purse, upstream, node) = world_with(500, &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "2")]).await;
+    let (_mint, purse, upstream, node) = world_with(500, &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "6")]).await;
     let token = purse.send(500).await;
     upstream.next(crate::support::upstream::Script::Hang);
     let mut request = ask("hello there");
@@ -63,13 +64,11 @@ async fn the_hold_is_what_the_networks_clients_deposit() {
     // max_cost 110000 × 0.99 = 108900; unused prompt 9000×10×0.99 − 8×10 = 89020; unused completion
     // 1000×20×0.99 − 100×20 = 17800. 108900 − 89020 − 17800 = 2080.
     let mut held = 0;
-    for _ in 0..500 {
+    until("something is held", async || {
         held = node.balance(&token).await.1;
-        if held > 0 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+        held > 0
+    })
+    .await;
     assert_eq!(held, 2080);
     assert_eq!(running.await.unwrap().unwrap().status(), 504);
     assert_eq!(node.balance(&token).await, (500_000, 0, 0));
@@ -100,15 +99,8 @@ async fn without_a_fresh_rate_nothing_is_sold_and_refunds_stay_open() {
     let purse = Purse::new(&mint).await;
     purse.mint_sats(300).await;
     let token = purse.send(200).await;
-    let mut answer = node.chat(&ask("x")).bearer_auth(&token).send().await.unwrap();
-    for _ in 0..200 {
-        if answer.status() == 200 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        answer = node.chat(&ask("x")).bearer_auth(&token).send().await.unwrap();
-    }
-    assert_eq!(answer.status(), 200, "the feed is fetched at start");
+    let paid = async || node.chat(&ask("x")).bearer_auth(&token).send().await.unwrap().status() == 200;
+    until("the feed is fetched at the start", paid).await;
     feed.abort();
     clock.0.fetch_add(601_000, Ordering::SeqCst);
     let fresh = purse.send(50).await;
@@ -254,13 +246,6 @@ async fn the_node_says_what_it_is() {
     assert_eq!(root["mint"], mint.url());
     assert_eq!(root["models"].as_array().unwrap().len(), 4);
     assert_eq!(node.get("/healthz").send().await.unwrap().status(), 200);
-    for _ in 0..200 {
-        let ready = node.get("/readyz").send().await.unwrap();
-        if ready.status() == 200 {
-            node.finish().await;
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    panic!("the node never became ready");
+    until("it is ready", async || node.get("/readyz").send().await.unwrap().status() == 200).await;
+    node.finish().await;
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::answers::Patience;
 use crate::support::db::TestDb;
 use crate::support::mint::TestMint;
 use crate::support::node::{UPSTREAM_KEY, balance_of, client, models};
@@ -98,28 +99,27 @@ impl Program {
 
     /// Waits until it has ended by itself, and gives the signal that ended it.
     async fn ended(mut self) -> Option<i32> {
-        for _ in 0..2_000 {
+        self.exited().await.signal()
+    }
+
+    async fn exited(&mut self) -> ExitStatus {
+        let patience = Patience::new();
+        loop {
             if let Some(status) = self.child.try_wait().expect("its state") {
-                return status.signal();
+                return status;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            patience.pause(&format!("it ends: {}", self.said())).await;
         }
-        panic!("it still runs after 20 s: {}", self.said());
     }
 
     /// Asks it to stop, waits until it has, and gives all that it wrote.
     pub async fn stop(mut self) -> String {
         let asked = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().expect("kill");
         assert!(asked.success());
-        for _ in 0..2_000 {
-            if let Some(status) = self.child.try_wait().expect("its state") {
-                assert!(status.success(), "{status}: {}", self.said());
-                self.readers.drain(..).for_each(|reader| reader.join().expect("reader"));
-                return self.said();
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("it does not stop: {}", self.said());
+        let status = self.exited().await;
+        assert!(status.success(), "{status}: {}", self.said());
+        self.readers.drain(..).for_each(|reader| reader.join().expect("reader"));
+        self.said()
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::bearer::world;
 use crate::lightning::{node_ahead, ok, resume};
+use crate::support::answers::{found, until};
 use crate::support::clock::Ahead;
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{MODEL, TestNode, ask, models};
@@ -136,17 +137,16 @@ async fn node_selling(mint: &TestMint, upstream: &Upstream, list: &Value, more: 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_gets_a_page_and_programs_get_json() {
     let (mint, _purse, _upstream, node) = world(1).await;
-    let mut page = get(&node, "/").await;
-    for _ in 0..500 {
+    let page = found("the page of an open shop", async || {
+        let page = get(&node, "/").await;
         if page.has("Open: requests are served and paid now.") {
-            break;
+            return Some(page);
         }
         // The mint's keysets are fetched in the background.
         assert!(page.has("keysets"), "{}", page.html);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        page = get(&node, "/").await;
-    }
-    let page = page.expect(200, "Open: requests are served and paid now.");
+        None
+    });
+    let page = page.await.expect(200, "Open: requests are served and paid now.");
     assert_eq!(page.headers["vary"], "accept");
     for text in [MODEL, "echo-1", "$100,000", "set by the operator", &mint.url(), env!("CARGO_PKG_VERSION"), "npub1"] {
         assert!(page.has(text), "{text}");
@@ -401,18 +401,18 @@ async fn child_keys_show_their_limits_and_have_no_refund() {
 /// Looks at the frame until it says this.
 async fn watch(node: &TestNode, page: &Page, text: &str) {
     let path = page.after("<iframe class=\"watch\" src=\"");
-    for _ in 0..500 {
+    until(&format!("the frame says {text}"), async || {
         let frame = get(node, &path).await;
         assert_eq!((frame.status, &frame.headers["x-frame-options"]), (200, &"SAMEORIGIN".parse().unwrap()));
         let waits = frame.has("Waiting") || frame.has("fetched");
         assert_eq!(frame.has("http-equiv=\"refresh\""), waits, "{}", frame.html);
-        if frame.has(text) {
-            return;
+        let says = frame.has(text);
+        if !says {
+            resume(node).await;
         }
-        resume(node).await;
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the frame does not say {text}");
+        says
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

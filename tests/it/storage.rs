@@ -16,6 +16,7 @@ use coinslot::vault::VaultError;
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
 use crate::bearer::world;
+use crate::support::answers::found;
 use crate::support::db::{TestDb, on_postgres};
 use crate::support::node::{ask, ask_streaming};
 
@@ -433,13 +434,11 @@ async fn the_wrong_secret_key_does_not_start_a_node() {
     let start = async |settings: &BTreeMap<String, String>| {
         let config = Config::from_vars(settings).unwrap();
         // The predecessor's lock goes with its last task.
-        for _ in 0..500 {
-            match node::start(config.clone(), Arc::new(SystemClock)).await {
-                Err(StartError::Store(StoreError::InUse(_))) => tokio::time::sleep(Duration::from_millis(10)).await,
-                outcome => return outcome,
-            }
-        }
-        panic!("the lock is still held after 5 s");
+        found("the lock", async || match node::start(config.clone(), Arc::new(SystemClock)).await {
+            Err(StartError::Store(StoreError::InUse(_))) => None,
+            outcome => Some(outcome),
+        })
+        .await
     };
     settings.insert("SECRET_KEY".to_owned(), "the first secret key, long enough".to_owned());
     start(&settings).await.unwrap().shutdown(std::future::pending()).await;

@@ -6,12 +6,8 @@ use std::time::Duration;
 
 use crate::process::{Program, run};
 use crate::support::mint::TestMint;
+use crate::support::port::Kept;
 use crate::support::upstream::Upstream;
-
-fn free_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port().to_string()
-}
 
 /// What systemd would hear next.
 fn heard(socket: &UnixDatagram) -> String {
@@ -24,7 +20,9 @@ fn heard(socket: &UnixDatagram) -> String {
 async fn the_program_says_how_its_node_is_and_systemd_hears_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
-    let (port, socket) = (free_port(), dir.path().join("notify"));
+    // Nobody else is given it, and the node may listen on it all the same.
+    let kept = Kept::free();
+    let (port, socket) = (kept.address().port().to_string(), dir.path().join("notify"));
     let systemd = UnixDatagram::bind(&socket).unwrap();
     systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let address = [("PORT", port.as_str()), ("HOST", "0.0.0.0")];
@@ -58,4 +56,5 @@ async fn the_program_says_how_its_node_is_and_systemd_hears_of_it() {
     let any = BTreeMap::from([("PORT".to_owned(), "0".to_owned())]);
     assert_eq!(run(dir.path(), &any, &["health"]).await.code, 1);
     assert_eq!(run(dir.path(), &settings, &["health", "--loud"]).await.code, 2);
+    drop(kept);
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::bearer::world;
 use crate::lightning::node_ahead;
-use crate::support::answers::{decided, ok, read};
+use crate::support::answers::{PATIENCE, decided, ok, read};
 use crate::support::chaos::{Chaos, Mode};
 use crate::support::clock::Ahead;
 use crate::support::db::on_postgres;
@@ -79,7 +79,7 @@ async fn coins_of_an_operation_that_another_process_has_stay_reserved() {
         clock.step(Duration::from_secs(30));
         node.post("/v1/wallet/refund").bearer_auth(&key)
     };
-    let (status, back) = read(decided("the refund", Duration::from_secs(30), refund).await).await;
+    let (status, back) = read(decided("the refund", PATIENCE, refund).await).await;
     assert_eq!(status, 200, "{back}");
     // The payer's purse does not know the new keyset.
     let payee = Purse::with_unit(&chaos.url(), CurrencyUnit::Sat).await;

@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use coinslot::catalog::import::Switch;
 use coinslot::clock::Clock;
@@ -19,6 +18,7 @@ use serde_json::{Value, json};
 use crate::bearer::{refund, world};
 use crate::lightning::{answer, ok};
 use crate::receipts::{receipt, request_id};
+use crate::support::answers::until;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, RICH, TestNode, ask};
 use crate::support::purse::Purse;
@@ -531,15 +531,7 @@ async fn the_commands_make_list_and_remove_beside_a_running_node() {
     let attached = command(node, "profiles", &["attach", "club"], &format!("{key}\n"));
     assert!(done(&attached).contains("1 keys") && !said(&attached).contains(&key[3..]), "{}", said(&attached));
     // The running node notices by itself.
-    let mut msat = 0;
-    for _ in 0..300 {
-        msat = world.cost(&key).await;
-        if msat == 2400 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(msat, 2400, "3000 × 0.8");
+    until("it costs 3000 × 0.8", async || world.cost(&key).await == 2400).await;
     let listed: Value = serde_json::from_str(&done(&run("profiles", &["list", "--json"]))).unwrap();
     assert_eq!(
         listed["profiles"],

@@ -10,7 +10,7 @@ use cdk::nuts::CurrencyUnit;
 use serde_json::{Value, json};
 
 use crate::process::Program;
-use crate::support::answers::{decided, read};
+use crate::support::answers::{PATIENCE, decided, read};
 use crate::support::chaos::{Chaos, Mode};
 use crate::support::db::{TestDb, on_postgres};
 use crate::support::lnurl::Recipient;
@@ -24,8 +24,6 @@ const SWAP: &str = "/v1/swap";
 /// What one request of the test model costs.
 const COST_MSAT: u64 = 2_000;
 const TIMEOUT_SECS: u64 = 5;
-/// A dead process is noticed after the time-out and a sixth of it; the rest is work.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a client does over and over, until its node is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,6 +43,7 @@ impl World {
         let upstream = Upstream::start().await;
         let clock = Arc::new(Ahead::default());
         let node = node_ahead(&mint, &upstream, &clock, &[("CASHU_MINTS", &chaos.url())]).await;
+        node.quiet().await;
         Self { mint, chaos, purse, clock, node, _upstream: upstream }
     }
 

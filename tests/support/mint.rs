@@ -24,6 +24,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::port::Kept;
 use super::store::{Made, SqliteMintDb, TempStore};
 
 /// What a [`TestMint`] shall be like.
@@ -52,6 +53,8 @@ pub struct TestMint {
     address: SocketAddr,
     router: Router,
     server: Option<JoinHandle<()>>,
+    /// While it does not serve.
+    port: Option<Kept>,
     calls: Calls,
     _store: TempStore,
 }
@@ -80,7 +83,7 @@ impl TestMint {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("address");
         let server = Some(tokio::spawn(serve(listener, router.clone())));
-        Self { mint, address, router, server, calls, _store: store }
+        Self { mint, address, router, server, port: None, calls, _store: store }
     }
 
     /// The URL by which wallets and tokens name this mint.
@@ -128,13 +131,14 @@ impl TestMint {
             server.abort();
             // The listener and the connections are closed once the task is really gone.
             let _cancelled = server.await;
+            self.port = Some(Kept::at(self.address));
         }
     }
 
     /// Serves again, on the same port.
     pub async fn restart(&mut self) {
         self.stop().await;
-        let listener = TcpListener::bind(self.address).await.expect("the same port again");
+        let listener = self.port.take().expect("it was kept").listen();
         self.server = Some(tokio::spawn(serve(listener, self.router.clone())));
     }
 

@@ -22,6 +22,7 @@ pub mod lossy;
 pub mod mint;
 pub mod node;
 pub mod operator;
+pub mod port;
 pub mod prices;
 pub mod program;
 pub mod proxy;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coinslot::audit::Auditor;
 use coinslot::clock::{SharedClock, SystemClock};
@@ -57,6 +57,10 @@ const RICH_PRICES: [(&str, &str); 22] = [
     ("completion_priority", "0.00004"),
     ("input_cache_read_priority", "0.000002"),
 ];
+
+/// The jobs that may ask a mint, and are run at the start.
+const ASKING: [&str; 6] =
+    ["refresh_keysets", "refill_ladder", "check_books", "take_back_unclaimed", "resume_operations", "refund_expired"];
 
 /// A node, and all that it needs.
 pub struct TestNode {
@@ -146,7 +150,8 @@ impl TestNode {
             ("BTC_USD_FIXED", "100000".to_owned()),
             ("EXCHANGE_FEE", "1".to_owned()),
             ("UPSTREAM_PROVIDER_FEE", "1".to_owned()),
-            // Calls to the mint are counted and lost on purpose: none shall happen in the background.
+            // Calls to the mint are counted and lost on purpose: as few as can be happen in the background, and these
+            // at the start (see `TestNode::quiet`).
             ("CHANGE_LADDER_COINS", "0".to_owned()),
             ("ADMIN_PASSWORD", "an admin password".to_owned()),
             // Tests let their one upstream fail as often as they like.
@@ -167,12 +172,11 @@ impl TestNode {
 
     async fn run(&mut self) {
         // A command that another test starts just now shares this process's locks until it runs.
-        let mut attempts = 0;
+        let patience = Instant::now() + Duration::from_secs(30);
         while self.running.is_none() {
             let config = Config::from_vars(&self.settings).expect("settings");
             match node::start(config, Arc::clone(&self.clock)).await {
-                Err(StartError::Store(StoreError::InUse(_))) if attempts < 100 => {
-                    attempts += 1;
+                Err(StartError::Store(StoreError::InUse(_))) if Instant::now() < patience => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 started => self.running = Some(started.expect("the node starts")),
@@ -248,16 +252,18 @@ impl TestNode {
         until(&format!("{job} was run"), async || metrics.jobs.all().contains_key(job)).await;
     }
 
+    /// Waits until what asks the mints at every start has done so, so that calls can be counted: their keysets are
+    /// asked for, and what became of the ecash that is held. For mints that answer.
+    pub async fn quiet(&self) {
+        for job in ASKING {
+            self.has_run(job).await;
+        }
+    }
+
     /// Waits until no hold is open and nothing is left to finish.
     pub async fn settled(&self) {
-        for _ in 0..500 {
-            let books = self.running().exchange().ledger.books().await.expect("books");
-            if books.open_holds == 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("holds are still open after 5 s");
+        let ledger = &self.running().exchange().ledger;
+        until("no hold is open", async || ledger.books().await.expect("books").open_holds == 0).await;
     }
 
     /// Proves the books, the ecash, and what the mints know of it. A mint that the test has stopped

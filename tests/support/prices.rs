@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::port::Kept;
+
 /// What is at one path.
 #[derive(Clone, Debug)]
 pub enum Page {
@@ -52,6 +54,13 @@ impl PriceServer {
         let address = listener.local_addr().expect("address");
         let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         Self { address, shared, server }
+    }
+
+    /// Refuses connections from now on, as long as what is returned is kept.
+    pub async fn stop(mut self) -> Kept {
+        self.server.abort();
+        let _cancelled = (&mut self.server).await;
+        Kept::at(self.address)
     }
 
     pub fn url(&self, path: &str) -> String {

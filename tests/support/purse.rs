@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
 
 use cdk::Amount;
 use cdk::amount::SplitTarget;
@@ -11,6 +10,7 @@ use cdk::nuts::{CurrencyUnit, MintQuoteState, PaymentMethod, Token};
 use cdk::wallet::{ReceiveOptions, SendOptions, Wallet, WalletBuilder};
 use coinslot::wallet::cdk_db::{CdkSqliteConfig, open_sqlite};
 
+use super::answers::Patience;
 use super::mint::TestMint;
 use super::store::{Made, TempStore};
 
@@ -58,15 +58,16 @@ impl Purse {
         let wallet = &self.wallet;
         let quote =
             wallet.mint_quote(PaymentMethod::BOLT11, Some(Amount::from(amount)), None, None).await.expect("mint quote");
-        for _ in 0..1_000 {
-            let now = wallet.check_mint_quote_status(&quote.id).await.expect("quote state");
-            if now.state == MintQuoteState::Paid {
-                wallet.mint(&quote.id, SplitTarget::default(), None).await.expect("mint");
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        self.paid(&quote.id).await;
+        wallet.mint(&quote.id, SplitTarget::default(), None).await.expect("mint");
+    }
+
+    /// Waits until an invoice was paid.
+    async fn paid(&self, quote: &str) {
+        let patience = Patience::new();
+        while self.wallet.check_mint_quote_status(quote).await.expect("quote state").state != MintQuoteState::Paid {
+            patience.pause("the invoice is paid").await;
         }
-        panic!("the invoice was not paid within 5 s");
     }
 
     /// A token of exactly this face value.
@@ -85,15 +86,9 @@ impl Purse {
             .mint_quote(PaymentMethod::BOLT11, Some(Amount::from(count)), None, None)
             .await
             .expect("mint quote");
-        for _ in 0..1_000 {
-            if self.wallet.check_mint_quote_status(&quote.id).await.expect("quote state").state == MintQuoteState::Paid
-            {
-                let proofs = self.wallet.mint(&quote.id, SplitTarget::Value(Amount::ONE), None).await.expect("mint");
-                return Token::new(self.wallet.mint_url.clone(), proofs, None, self.wallet.unit.clone());
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("the invoice was not paid within 5 s");
+        self.paid(&quote.id).await;
+        let proofs = self.wallet.mint(&quote.id, SplitTarget::Value(Amount::ONE), None).await.expect("mint");
+        Token::new(self.wallet.mint_url.clone(), proofs, None, self.wallet.unit.clone())
     }
 
     /// A token that only the holder of this key can spend.

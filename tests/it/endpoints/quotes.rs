@@ -22,6 +22,7 @@ async fn start() -> World {
     let upstream = Upstream::start().await;
     // So that one sat less is a token still.
     let node = TestNode::with(&mint, &upstream, &[("MIN_REQUEST_MSAT", "3000")]).await;
+    node.quiet().await;
     World { _mint: mint, purse, upstream, node, key: String::new() }
 }
 
