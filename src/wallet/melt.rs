@@ -106,10 +106,10 @@ pub async fn send(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) 
         Err(MintError::Refused(limited @ Refusal::RateLimited(_))) => {
             Ok(Standing::NotSent(MintError::Refused(limited)))
         }
-        // The same payment is under way, or these are not the mint's words.
-        Err(MintError::Refused(Refusal::Pending | Refusal::Quote(20_005) | Refusal::Foreign(_))) => {
-            resolve(mint, keysets, seed, plan, None).await
-        }
+        // The same payment is under way, or nothing is said of whether the mint acted.
+        Err(MintError::Refused(
+            Refusal::Pending | Refusal::Quote(20_005) | Refusal::Foreign(_) | Refusal::Unclear(_),
+        )) => resolve(mint, keysets, seed, plan, None).await,
         Err(MintError::Refused(refusal)) => resolve(mint, keysets, seed, plan, Some(refusal)).await,
         Err(error) => {
             tracing::warn!(%error, mint = mint.url(), "the answer to a payment was lost; asking the mint what became of it");
