@@ -184,7 +184,7 @@ impl Wallet {
         let chosen = match self.choose(trusted, operation, owed).await {
             // Of earnings, each mint gives what was earned there.
             Err(WalletError::Short) if operation.kind != Kind::Payout => {
-                return self.go_elsewhere(operation, owed).await;
+                return self.go_elsewhere(trusted, operation, owed).await;
             }
             chosen => chosen?,
         };
@@ -203,20 +203,59 @@ impl Wallet {
         self.finish_swap(trusted, operation, &plan, standing, true).await
     }
 
-    /// There is not enough ecash at the mint: it may have been filled at another one. The token is
-    /// made there then, at the next attempt.
-    async fn go_elsewhere(&self, operation: &Operation, owed: u64) -> Result<Change, WalletError> {
-        for (mint, trusted) in self.inner.mints.iter().filter(|(mint, _)| **mint != operation.mint) {
-            if worth(&self.in_stock(trusted, operation.unit).await?) < owed {
-                continue;
+    /// There is not enough ecash at the mint: it may have been filled at another one. The token is made there then.
+    /// Where only all of them together have a key's balance, it is of as much as the fullest has; the rest is back on
+    /// the key, to be asked for next. Nothing stays owed that nobody has.
+    async fn go_elsewhere(&self, trusted: &Trusted, operation: &Operation, owed: u64) -> Result<Change, WalletError> {
+        let mut fullest = (operation.mint.as_str(), 0);
+        let (mut is_busy, mut all) = (false, Msat::ZERO);
+        for mint in self.mints() {
+            let Some(trusted) = self.trusted(mint) else { continue };
+            for unit in [MintUnit::Sat, MintUnit::Msat] {
+                let held = self.in_stock(trusted, unit).await?;
+                all = unit.to_msat(worth(&held)).and_then(|held| all.checked_add(held)).unwrap_or(all);
+                let there = if unit == operation.unit { worth(&held) } else { 0 };
+                if there > fullest.1 {
+                    fullest = (mint, there);
+                }
             }
-            let mut tx = self.store().begin(Durability::Full).await?;
-            journal::rehome(&mut tx, &operation.id, self.inner.ledger.owner(), mint).await?;
-            tx.commit().await?;
-            let Some(operation) = self.find_operation(&operation.id).await? else { break };
-            return Box::pin(self.make_token(trusted, &operation, Attempt::Later)).await;
+            is_busy = is_busy || self.in_hand(&Operation { mint: mint.clone(), ..operation.clone() }).await?;
         }
-        Err(WalletError::Short)
+        let (mint, there) = fullest;
+        let amount = match operation.unit.to_msat(there) {
+            Some(_) if there >= owed => operation.amount,
+            _ if is_busy => return Err(WalletError::Busy),
+            Some(part) if operation.kind == Kind::Refund && !part.is_zero() && all >= operation.amount => part,
+            _ => {
+                let why =
+                    format!("no mint of this node has all of it now: {mint} has {there} {}", operation.unit.as_str());
+                return self.put_back(trusted, operation, &why).await;
+            }
+        };
+        self.rehome(operation, mint, amount).await?;
+        let Some(moved) = self.find_operation(&operation.id).await? else { return Err(WalletError::Short) };
+        let trusted = self.trusted(&moved.mint).ok_or(WalletError::Short)?;
+        Box::pin(self.make_token(trusted, &moved, Attempt::Later)).await
+    }
+
+    /// Moves what is owed to another mint, and what is not owed any more back to its account.
+    async fn rehome(&self, operation: &Operation, mint: &str, amount: Msat) -> Result<(), WalletError> {
+        let ledger = &self.inner.ledger;
+        let rest = operation.amount.excess_over(amount);
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let ours = journal::rehome(&mut tx, &operation.id, ledger.owner(), mint, amount).await?;
+        if ours && !rest.is_zero() {
+            let transfer = Transfer {
+                id: ledger.next_id(),
+                debit: ledger.house().change,
+                credit: operation.account,
+                amount: rest,
+                kind: "returned",
+                reference: &operation.id,
+            };
+            books::transfer(&mut tx, transfer, self.clock().now_ms()).await?;
+        }
+        Ok(tx.commit().await?)
     }
 
     /// Plans one swap into what is sent, which is what is owed less the fee of this swap, and the rest; writes it down.

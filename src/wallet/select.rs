@@ -102,7 +102,8 @@ impl Wallet {
         }
     }
 
-    async fn in_hand(&self, operation: &Operation) -> Result<bool, WalletError> {
+    /// Whether other operations have ecash of this one's mint and unit in hand.
+    pub(super) async fn in_hand(&self, operation: &Operation) -> Result<bool, WalletError> {
         let mut reader = self.store().read().acquire().await?;
         Ok(journal::in_hand(&mut reader, operation).await?)
     }

@@ -293,3 +293,35 @@ fn every_invariant_is_named_by_a_test() {
     let all = (1..=36).filter(|number| *number != 32);
     assert_eq!(all.filter(|number| !named.contains(number)).collect::<Vec<_>>(), Vec::<u32>::new());
 }
+
+/// A key that was filled at two mints: no refund stays owed that no mint can give, and with a mint that was named and
+/// has too little, none is begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_filled_at_two_mints_is_refunded_mint_by_mint() {
+    let (near, far) = (TestMint::start().await, TestMint::start().await);
+    let upstream = Upstream::start().await;
+    let mints = format!("{},{}", near.url(), far.url());
+    let settings = [("CASHU_MINTS", mints.as_str()), ("CHANGE_LADDER_COINS", "0")];
+    let node = TestNode::with(&near, &upstream, &settings).await;
+    let (purse, other) = (Purse::new(&near).await, Purse::new(&far).await);
+    purse.mint_sats(100).await;
+    other.mint_sats(150).await;
+    let key = purse.send(100).await;
+    assert_eq!(node.balance(&key).await.0, 100_000);
+    assert_eq!(top_up(&node, &key, &other.send(150).await).await, 150_000);
+    for (mint, there) in [(&near, "100000 msat"), (&far, "150000 msat")] {
+        let named = node.post("/v1/wallet/refund").json(&json!({ "mint": mint.url() })).bearer_auth(&key);
+        let (status, body) = read(named.send().await.unwrap()).await;
+        assert_eq!((status, &body["error"]["code"]), (503, &json!("mint_short")), "{body}");
+        assert!(body["error"]["message"].as_str().unwrap().contains(there), "{body}");
+        assert_eq!(node.balance(&key).await, (250_000, 0, 0), "it is where it was");
+    }
+    for (mint, payee, sats, left) in [(&far, &other, 150, 100_000), (&near, &purse, 100, 0)] {
+        let (status, body) = refund_token(&node, &key).await;
+        assert_eq!((status, &body["sats"]), (200, &json!(sats.to_string())), "{body}");
+        assert_eq!(body["mint"], mint.url(), "the fullest first");
+        assert_eq!(payee.receive(body["token"].as_str().unwrap()).await.unwrap(), sats);
+        assert_eq!(node.balance(&key).await, (left, 0, 0));
+    }
+    node.finish().await;
+}

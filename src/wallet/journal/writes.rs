@@ -3,6 +3,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::{Fate, LEASE_MS, OPEN, Operation, State, pause_ms};
+use crate::money::Msat;
 use crate::store::{StoreError, Tx};
 
 /// Writes a new operation of `owner`, leased to it. `token_hash` makes it the only one for that token.
@@ -160,15 +161,19 @@ pub(in crate::wallet) async fn set_result(tx: &mut Tx, id: &str, result: &str) -
     Ok(())
 }
 
-/// Moves what is owed to another mint of the node's.
-pub(in crate::wallet) async fn rehome(tx: &mut Tx, id: &str, owner: &str, mint: &str) -> Result<(), StoreError> {
-    sqlx::query("UPDATE operations SET mint = $1 WHERE id = $2 AND owner = $3 AND state = 'planned' AND plan = ''")
-        .bind(mint)
-        .bind(id)
-        .bind(owner)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+/// Moves what is owed to another mint of the node's, or a part of it. Returns whether it was still to be planned.
+pub(in crate::wallet) async fn rehome(
+    tx: &mut Tx,
+    id: &str,
+    owner: &str,
+    mint: &str,
+    amount: Msat,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE operations SET mint = $1, amount = $2 WHERE id = $3 AND owner = $4 AND state = 'planned' AND plan = ''",
+    );
+    let done = done.bind(mint).bind(amount.to_db()).bind(id).bind(owner).execute(&mut **tx).await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Makes an open operation this process's own, if it is already, or if its owner was not seen
