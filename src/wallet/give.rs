@@ -193,10 +193,12 @@ impl Wallet {
             return self.finish(trusted, operation, plain(chosen), None).await;
         }
         let fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
-        let Some(send) = owed.checked_sub(fee) else {
-            return self.put_back(trusted, operation, "the mint's fee is more than this").await;
+        let Some(send) = owed.checked_sub(fee).filter(|send| *send > 0) else {
+            return self.put_back(trusted, operation, "the mint's fee takes all of this").await;
         };
-        let plan = self.plan_swap(trusted, operation, chosen, (owed, send)).await?;
+        let Some(plan) = self.plan_swap(trusted, operation, chosen, (owed, send)).await? else {
+            return self.put_back(trusted, operation, "the mint has no coins that make this amount").await;
+        };
         failpoint!("return.planned");
         let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
         failpoint!("return.swapped");
@@ -259,13 +261,14 @@ impl Wallet {
     }
 
     /// Plans one swap into what is sent, which is what is owed less the fee of this swap, and the rest; writes it down.
+    /// `None`: there are no outputs that add up to it.
     async fn plan_swap(
         &self,
         trusted: &Trusted,
         operation: &Operation,
         chosen: Vec<ProofInfo>,
         (owed, send): (u64, u64),
-    ) -> Result<Plan, WalletError> {
+    ) -> Result<Option<Plan>, WalletError> {
         let active = trusted.keysets.active(operation.unit).await?;
         let total = sum_infos(&chosen);
         let keep = total.checked_sub(owed).ok_or_else(|| WalletError::Ecash("too little was chosen".into()))?;
@@ -274,6 +277,9 @@ impl Wallet {
         let kept = self.split_kept(trusted, operation.unit, keep, &active.amounts).await?;
         outputs.extend(kept.into_iter().map(|part| (part, false)));
         outputs.sort_unstable();
+        if outputs.iter().fold(0, |sum: u64, (part, _)| sum.saturating_add(*part)) != send.saturating_add(keep) {
+            return Ok(None);
+        }
         let counter = self.reserve_counters(active.id, outputs.len()).await?;
         let plan = Plan {
             inputs: plain(chosen),
@@ -286,7 +292,7 @@ impl Wallet {
             bonus: Vec::new(),
         };
         self.write_plan(operation, &plan).await?;
-        Ok(plan)
+        Ok(Some(plan))
     }
 
     pub(super) async fn finish_swap(

@@ -457,3 +457,30 @@ async fn killed_at_any_step_of_an_exchange() {
         node.db.remove().await;
     }
 }
+
+/// What a mint's fee would take whole is not made into a token of nothing: it stays where it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_fee_would_take_whole_stays_on_the_key() {
+    let mint = TestMint::with_fee_ppk(1000).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(300).await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::with(&mint, &upstream, &[(LADDER, "0")]).await;
+    // 64 + 32 + 16 + 8, which cost a sat each.
+    let key = purse.send(120).await;
+    assert_eq!(node.balance(&key).await.0, 116_000);
+    let before = coins(&node).await;
+    assert_eq!(before, BTreeMap::from([(4, 1), (16, 1), (32, 1), (64, 1)]));
+    for sats in [19, 19, 19, 19, 19, 19, 1] {
+        upstream.next(costing(sats * 100));
+        ok(node.chat(&ask("hi")).bearer_auth(&key)).await;
+    }
+    let refused = node.post("/v1/wallet/refund").bearer_auth(&key).send().await.unwrap();
+    assert_eq!(refused.status(), 503);
+    let refused: Value = refused.json().await.unwrap();
+    assert_eq!(refused["error"]["code"], "mint_short", "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("fee takes all of this"), "{refused}");
+    assert_eq!(node.balance(&key).await, (1000, 0, 115_000));
+    assert_eq!(coins(&node).await, before);
+    node.finish().await;
+}
