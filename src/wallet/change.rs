@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::journal::{self, Fate, Kind, Operation, State};
 use super::keysets::sum;
-use super::ladder::worth;
+use super::select::at_once;
 use super::swap::Plan;
 use super::{Wallet, WalletError};
 use crate::ledger::repo as books;
@@ -182,7 +182,7 @@ impl Wallet {
         let found = books::find(&mut reader, account).await?.ok_or(RefundError::Unknown)?;
         drop(reader);
         let Some(unit) = MintUnit::parse(&found.unit) else { return Ok(()) };
-        let there = worth(&self.in_stock(trusted, unit).await?);
+        let there = at_once(&self.in_stock(trusted, unit).await?);
         let asked = Operation::planned(Kind::Refund, account, mint, unit, found.balance.available());
         if there >= unit.floor(asked.amount) || self.in_hand(&asked).await? {
             return Ok(());

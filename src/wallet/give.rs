@@ -19,6 +19,7 @@ use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::split_few;
 use super::ladder::worth;
 use super::refusal::{MintError, Refusal};
+use super::select::at_once;
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::failpoint::failpoint;
@@ -216,7 +217,7 @@ impl Wallet {
             for unit in [MintUnit::Sat, MintUnit::Msat] {
                 let held = self.in_stock(trusted, unit).await?;
                 all = unit.to_msat(worth(&held)).and_then(|held| all.checked_add(held)).unwrap_or(all);
-                let there = if unit == operation.unit { worth(&held) } else { 0 };
+                let there = if unit == operation.unit { at_once(&held) } else { 0 };
                 if there > fullest.1 {
                     fullest = (mint, there);
                 }
@@ -307,6 +308,9 @@ impl Wallet {
             Ended::Kept { proofs, new } => (proofs, new),
             Ended::NotDone(error) => {
                 let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, &error).await?;
+                if let MintError::Refused(Refusal::Other(_) | Refusal::Unclear(_)) = &error {
+                    self.doubt(trusted, operation.unit, &plan.inputs).await?;
+                }
                 self.replan(trusted, operation, &spent).await?;
                 if error == MintError::Refused(Refusal::Stale) {
                     trusted.keysets.refresh_if_due().await?;

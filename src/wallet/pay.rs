@@ -251,6 +251,9 @@ impl Wallet {
         standing: Standing,
         attempt: Attempt,
     ) -> Result<Change, WalletError> {
+        if let Standing::Unpaid(Some(Refusal::Other(_))) = &standing {
+            self.doubt(trusted, operation.unit, &plan.inputs).await?;
+        }
         let why = match standing {
             Standing::Paid { change, preimage } => {
                 let short = plan.is_short(&change);

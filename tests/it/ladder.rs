@@ -484,3 +484,35 @@ async fn what_the_fee_would_take_whole_stays_on_the_key() {
     assert_eq!(coins(&node).await, before);
     node.finish().await;
 }
+
+/// A mint refuses the coins that were chosen: the next attempt takes others.
+#[tokio::test(flavor = "multi_thread")]
+async fn coins_that_a_mint_refuses_keep_no_refund_back() {
+    let mint = TestMint::start().await;
+    let chaos = Chaos::before(&mint.url());
+    let (purse, _upstream, node, key) = world(&chaos.url(), &mint, 100).await;
+    ok(node.get("/v1/wallet/info").bearer_auth(&purse.send(200).await)).await;
+    ok(node.chat(&ask("hi")).bearer_auth(&key)).await;
+    assert_eq!(coins(&node).await, BTreeMap::from([(4, 1), (8, 1), (32, 1), (64, 2), (128, 1)]));
+    let before = chaos.bodies(SWAP).len();
+    chaos.set(
+        SWAP,
+        Mode::Reply(
+            "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 35\r\n\r\n\
+             {\"code\":10001,\"detail\":\"not valid\"}",
+        ),
+    );
+    let ask = || node.post("/v1/wallet/refund").bearer_auth(&key);
+    assert_eq!(ask().send().await.unwrap().status(), 425);
+    chaos.calm();
+    let token = refund(ask).await;
+    let inputs = |body: &Value| {
+        let inputs = body["inputs"].as_array().unwrap().iter();
+        inputs.map(|input| input["amount"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    // No coins are worth 98: the smallest that is enough, and then the largest of the others.
+    let tried: Vec<Vec<u64>> = chaos.bodies(SWAP)[before..].iter().map(inputs).collect();
+    assert_eq!(tried, [vec![128], vec![64, 64]]);
+    assert_eq!(purse.receive(&token).await.unwrap(), 98);
+    node.finish().await;
+}
