@@ -10,6 +10,7 @@ use sqlx::Executor;
 
 use crate::bearer::{refund, world, world_with};
 use crate::support::answers::{ok, read};
+use crate::support::chaos::Chaos;
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::purse::Purse;
@@ -323,5 +324,29 @@ async fn a_key_that_was_filled_at_two_mints_is_refunded_mint_by_mint() {
         assert_eq!(payee.receive(body["token"].as_str().unwrap()).await.unwrap(), sats);
         assert_eq!(node.balance(&key).await, (left, 0, 0));
     }
+    node.finish().await;
+}
+
+/// A second mint says that the keysets of the first are its own: they stay the first one's, and so does its ecash.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyset_stays_with_the_mint_that_listed_it_first() {
+    let mint = TestMint::start().await;
+    let double = Chaos::before(&mint.url());
+    let upstream = Upstream::start().await;
+    let mut node = TestNode::with(&mint, &upstream, &[]).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(100).await;
+    let key = purse.send(100).await;
+    assert_eq!(node.balance(&key).await.0, 100_000);
+    node.restart_with("CASHU_MINTS", &format!("{},{}", mint.url(), double.url())).await;
+    let wallet = node.running().exchange().till.wallet().clone();
+    let without: Vec<String> = wallet.refresh(0).await.into_iter().map(|(mint, _)| mint).collect();
+    assert_eq!(without, [double.url()]);
+    let mut reader = wallet.ledger().store().read().acquire().await.unwrap();
+    let listed = sqlx::query("SELECT DISTINCT mint_url FROM keyset").fetch_all(&mut *reader).await.unwrap();
+    let listed: Vec<String> = listed.iter().map(|row| sqlx::Row::try_get(row, 0).unwrap()).collect();
+    assert_eq!(listed, [mint.url()]);
+    drop(reader);
+    assert_eq!(refund(&node, &purse, &key).await, 100);
     node.finish().await;
 }
