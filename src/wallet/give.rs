@@ -345,9 +345,12 @@ impl Wallet {
         if ours { self.set_free(trusted, operation).await } else { Ok(()) }
     }
 
-    /// Gives free what is reserved for an operation.
+    /// Gives free what is reserved for an operation, unless another process has taken it over by now: what is reserved
+    /// may be in that one's plan, or in the token that it has made.
     pub(super) async fn set_free(&self, trusted: &Trusted, operation: &Operation) -> Result<(), WalletError> {
-        self.inner.ecash.release_proofs(&operation_uuid(operation)?).await?;
+        let mut tx = self.store().begin(Durability::ProcessSafe).await?;
+        journal::release_proofs(&mut tx, &operation.id, self.inner.ledger.owner()).await?;
+        tx.commit().await?;
         self.recount(trusted, operation.unit).await;
         Ok(())
     }
