@@ -96,6 +96,8 @@ pub enum Code {
     IdempotentOutcomeNotKept,
     /// The mint that holds it is not one of this node's any more.
     MintGone,
+    /// There is too little ecash of a mint for what is to go out.
+    MintShort,
     VoucherNotFound,
     VoucherRedeemed,
     VoucherRevoked,
@@ -179,6 +181,7 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::IdempotencyInProgress => (409, INVALID, "idempotency_in_progress"),
         Code::IdempotentOutcomeNotKept => (409, INVALID, "idempotent_outcome_not_kept"),
         Code::MintGone => (503, "mint_error", "mint_not_configured"),
+        Code::MintShort => (503, "mint_error", "mint_short"),
         Code::VoucherNotFound => (404, INVALID, "voucher_not_found"),
         Code::VoucherRedeemed => (409, INVALID, "voucher_already_redeemed"),
         Code::VoucherRevoked => (410, INVALID, "voucher_revoked"),

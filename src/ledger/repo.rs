@@ -320,7 +320,7 @@ pub async fn reference_of(
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Creates a client's account, or finds the one with this key hash.
+/// Creates a client's account, or finds the one with this key hash; one that was never used gets this kind.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -336,7 +336,9 @@ pub async fn ensure_client(
     static SQL: LazyLock<String> = LazyLock::new(|| {
         format!(
             "INSERT INTO accounts (id, kind, key_hash, mint, unit, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO NOTHING RETURNING {COLUMNS}"
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO UPDATE SET kind = excluded.kind \
+             WHERE accounts.kind <> excluded.kind AND accounts.posted = 0 AND accounts.held = 0 \
+             AND accounts.requests = 0 RETURNING {COLUMNS}"
         )
     });
     let created = sqlx::query(AssertSqlSafe(SQL.as_str()))

@@ -16,6 +16,9 @@ const REFUND_RETRY: u64 = 2;
 /// Seconds after which to ask again for the money of a mint that the operator took off the list.
 const MINT_GONE_RETRY: u64 = 3600;
 
+/// Seconds after which a mint may have been filled again.
+const SHORT_RETRY: u64 = 60;
+
 /// What a refund is asked for.
 #[derive(Debug)]
 pub enum Ask {
@@ -132,7 +135,7 @@ fn given(change: Change) -> Result<Given, Failure> {
         Change::Sent { recipient, amount, fee } => Ok(Given::Sent { recipient, amount, fee }),
         Change::Nothing => Err(Failure::client(Code::RefundNothing, "No balance to refund")),
         Change::Swept => Err(swept()),
-        Change::Failed(_) | Change::Owed => Err(pending()),
+        Change::Failed(_) | Change::Unmade(_) | Change::Owed => Err(pending()),
     }
 }
 
@@ -146,7 +149,10 @@ fn claim_failure(error: RefundError) -> Failure {
         }
         RefundError::Swept => swept(),
         RefundError::MintGone => mint_gone("").funds(Funds::Claimable),
-        RefundError::NoSuchMint | RefundError::Undeliverable(_) => Failure::internal().funds(Funds::Claimable),
+        RefundError::Unmade(why) => short(&format!("Change could not be made: {why}.")).funds(Funds::Claimable),
+        RefundError::NoSuchMint | RefundError::Short(_) | RefundError::Undeliverable(_) => {
+            Failure::internal().funds(Funds::Claimable)
+        }
         RefundError::Wallet(error) => {
             tracing::error!(%error, "change could not be looked up");
             Failure::internal().funds(Funds::Claimable)
@@ -171,6 +177,14 @@ fn refund_failure(error: RefundError) -> Failure {
             Code::InvalidRequest,
             "This node holds no ecash of that mint. GET /v1/info lists its mints.",
         ),
+        RefundError::Short(there) => short(&format!(
+            "This node has {} msat of ecash of that mint now. The balance is unchanged; leave `mint` out or name another.",
+            there.get()
+        ))
+        .funds(Funds::OnAccount),
+        RefundError::Unmade(why) => {
+            short(&format!("The refund was not made: {why}. The balance is unchanged.")).funds(Funds::OnAccount)
+        }
         RefundError::Undeliverable(why) => {
             let message = format!("The Lightning payment was not made: {why}. The balance is unchanged.");
             Failure::upstream(Code::LightningFailed, message).funds(Funds::OnAccount)
@@ -192,6 +206,10 @@ fn not_found() -> Failure {
 
 fn swept() -> Failure {
     Failure::client(Code::RefundSwept, "Refund has been swept")
+}
+
+fn short(message: &str) -> Failure {
+    Failure::unavailable(Code::MintShort, message, SHORT_RETRY)
 }
 
 fn mint_gone(or_else: &str) -> Failure {

@@ -359,8 +359,8 @@ impl Wallet {
                 Posted::Refused(refusal @ Refusal::RateLimited(_)) => {
                     tell_all(group, || Standing::Refused(refusal.clone()));
                 }
-                // What it means is found out below; so is what is not in a mint's words.
-                Posted::Refused(refusal) if alone || matches!(refusal, Refusal::Foreign(_)) => {
+                // What it means is found out below; so is what does not say whether the mint acted.
+                Posted::Refused(refusal) if alone || matches!(refusal, Refusal::Foreign(_) | Refusal::Unclear(_)) => {
                     lost.push((group, MintError::Refused(refusal)));
                 }
                 Posted::Refused(Refusal::Stale) => {

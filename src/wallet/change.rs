@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::journal::{self, Fate, Kind, Operation, State};
 use super::keysets::sum;
+use super::select::at_once;
 use super::swap::Plan;
 use super::{Wallet, WalletError};
 use crate::ledger::repo as books;
@@ -28,6 +29,8 @@ pub enum Change {
     Sent { recipient: String, amount: Msat, fee: Msat },
     /// It could not be paid over Lightning, for this reason; it is back on the account.
     Failed(String),
+    /// The same of a token that could not be made.
+    Unmade(String),
     /// It is owed, and will be made; the refund endpoint gives it out.
     Owed,
     /// It was made, and taken back when nobody had claimed it for long.
@@ -96,6 +99,12 @@ pub enum RefundError {
     /// This node holds no ecash of that mint.
     #[error("this node does not hold ecash of that mint")]
     NoSuchMint,
+    /// The mint that was named has no more ecash than this here.
+    #[error("there is less ecash of that mint here than that")]
+    Short(Msat),
+    /// The token was not made; the money is where it was.
+    #[error("{0}")]
+    Unmade(String),
     /// The Lightning payment was not made; the money is where it was.
     #[error("{0}")]
     Undeliverable(String),
@@ -145,6 +154,9 @@ impl Wallet {
             }
             _ => {}
         }
+        if !to.mint.is_empty() {
+            self.is_there(account, &to.mint).await?;
+        }
         match self.begin(account, Kind::Refund, to, Source::Balance).await {
             Ok(change) => pending_if_owed(change),
             Err(little @ (RefundError::Nothing | RefundError::TooSmall)) => match self.newest(account).await? {
@@ -160,6 +172,22 @@ impl Wallet {
             },
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a mint that was named has what is on an account, or may have it once others are done: nothing is begun
+    /// there that would stay owed.
+    async fn is_there(&self, account: AccountId, mint: &str) -> Result<(), RefundError> {
+        let trusted = self.trusted(mint).ok_or(RefundError::NoSuchMint)?;
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let found = books::find(&mut *reader, account).await?.ok_or(RefundError::Unknown)?;
+        drop(reader);
+        let Some(unit) = MintUnit::parse(&found.unit) else { return Ok(()) };
+        let there = at_once(&self.in_stock(trusted, unit).await?);
+        let asked = Operation::planned(Kind::Refund, account, mint, unit, found.balance.available());
+        if there >= unit.floor(asked.amount) || self.in_hand(&asked).await? {
+            return Ok(());
+        }
+        Err(RefundError::Short(unit.to_msat(there).unwrap_or_default()))
     }
 
     /// Gives an earlier refund, or earlier change, of an account out again: the one that was booked by
@@ -291,6 +319,7 @@ fn pending_if_owed(change: Change) -> Result<Change, RefundError> {
     match change {
         Change::Owed => Err(RefundError::Pending),
         Change::Failed(why) => Err(RefundError::Undeliverable(why)),
+        Change::Unmade(why) => Err(RefundError::Unmade(why)),
         Change::Swept => Err(RefundError::Swept),
         change => Ok(change),
     }
@@ -300,6 +329,7 @@ fn pending_if_owed(change: Change) -> Result<Change, RefundError> {
 pub(super) fn returned(operation: &Operation) -> Change {
     match operation.state {
         State::Done => {}
+        State::Failed if operation.recipient.is_empty() => return Change::Unmade(operation.result.clone()),
         State::Failed => return Change::Failed(operation.result.clone()),
         _ => return Change::Owed,
     }

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::keysets::Keysets;
 use super::mint::{HttpMint, Limits};
-use super::refusal::MintError;
+use super::refusal::{MintError, Refusal};
 use super::{Wallet, WalletError};
 use crate::money::{Msat, Sat};
 use crate::net::NetError;
@@ -106,8 +106,13 @@ impl Wallet {
         let http = HttpMint::new(url.to_owned(), client, limits, Arc::clone(self.clock())).bounded(MAX_ANSWER);
         let keysets = Keysets::in_memory(http.clone(), Arc::clone(self.clock()));
         keysets.refresh_unless_changed(keysets.version()).await?;
-        if keysets.infos().await.len() > MAX_KEYSETS {
+        let infos = keysets.infos().await;
+        if infos.len() > MAX_KEYSETS {
             return Err(MintError::Unknown("the mint has too many keysets".into()).into());
+        }
+        // Its outputs would be the trusted mint's, by the same counters.
+        if infos.iter().any(|keyset| self.inner.listed.has(keyset.id)) {
+            return Err(MintError::Refused(Refusal::Other("it lists a keyset of a trusted mint".into())).into());
         }
         let foreign = Arc::new(Foreign { http, keysets });
         foreigners.mints.insert(url.to_owned(), Arc::clone(&foreign));

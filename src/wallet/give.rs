@@ -19,6 +19,7 @@ use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::split_few;
 use super::ladder::worth;
 use super::refusal::{MintError, Refusal};
+use super::select::at_once;
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::failpoint::failpoint;
@@ -184,7 +185,7 @@ impl Wallet {
         let chosen = match self.choose(trusted, operation, owed).await {
             // Of earnings, each mint gives what was earned there.
             Err(WalletError::Short) if operation.kind != Kind::Payout => {
-                return self.go_elsewhere(operation, owed).await;
+                return self.go_elsewhere(trusted, operation, owed).await;
             }
             chosen => chosen?,
         };
@@ -193,40 +194,82 @@ impl Wallet {
             return self.finish(trusted, operation, plain(chosen), None).await;
         }
         let fee = trusted.keysets.input_fee(chosen.iter().map(|info| info.proof.keyset_id)).await;
-        let Some(send) = owed.checked_sub(fee) else {
-            return self.put_back(trusted, operation, "the mint's fee is more than this").await;
+        let Some(send) = owed.checked_sub(fee).filter(|send| *send > 0) else {
+            return self.put_back(trusted, operation, "the mint's fee takes all of this").await;
         };
-        let plan = self.plan_swap(trusted, operation, chosen, (owed, send)).await?;
+        let Some(plan) = self.plan_swap(trusted, operation, chosen, (owed, send)).await? else {
+            return self.put_back(trusted, operation, "the mint has no coins that make this amount").await;
+        };
         failpoint!("return.planned");
         let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
         failpoint!("return.swapped");
         self.finish_swap(trusted, operation, &plan, standing, true).await
     }
 
-    /// There is not enough ecash at the mint: it may have been filled at another one. The token is
-    /// made there then, at the next attempt.
-    async fn go_elsewhere(&self, operation: &Operation, owed: u64) -> Result<Change, WalletError> {
-        for (mint, trusted) in self.inner.mints.iter().filter(|(mint, _)| **mint != operation.mint) {
-            if worth(&self.in_stock(trusted, operation.unit).await?) < owed {
-                continue;
+    /// There is not enough ecash at the mint: it may have been filled at another one. The token is made there then.
+    /// Where only all of them together have a key's balance, it is of as much as the fullest has; the rest is back on
+    /// the key, to be asked for next. Nothing stays owed that nobody has.
+    async fn go_elsewhere(&self, trusted: &Trusted, operation: &Operation, owed: u64) -> Result<Change, WalletError> {
+        let mut fullest = (operation.mint.as_str(), 0);
+        let (mut is_busy, mut all) = (false, Msat::ZERO);
+        for mint in self.mints() {
+            let Some(trusted) = self.trusted(mint) else { continue };
+            for unit in [MintUnit::Sat, MintUnit::Msat] {
+                let held = self.in_stock(trusted, unit).await?;
+                all = unit.to_msat(worth(&held)).and_then(|held| all.checked_add(held)).unwrap_or(all);
+                let there = if unit == operation.unit { at_once(&held) } else { 0 };
+                if there > fullest.1 {
+                    fullest = (mint, there);
+                }
             }
-            let mut tx = self.store().begin(Durability::Full).await?;
-            journal::rehome(&mut tx, &operation.id, self.inner.ledger.owner(), mint).await?;
-            tx.commit().await?;
-            let Some(operation) = self.find_operation(&operation.id).await? else { break };
-            return Box::pin(self.make_token(trusted, &operation, Attempt::Later)).await;
+            is_busy = is_busy || self.in_hand(&Operation { mint: mint.clone(), ..operation.clone() }).await?;
         }
-        Err(WalletError::Short)
+        let (mint, there) = fullest;
+        let amount = match operation.unit.to_msat(there) {
+            Some(_) if there >= owed => operation.amount,
+            _ if is_busy => return Err(WalletError::Busy),
+            Some(part) if operation.kind == Kind::Refund && !part.is_zero() && all >= operation.amount => part,
+            _ => {
+                let why =
+                    format!("no mint of this node has all of it now: {mint} has {there} {}", operation.unit.as_str());
+                return self.put_back(trusted, operation, &why).await;
+            }
+        };
+        self.rehome(operation, mint, amount).await?;
+        let Some(moved) = self.find_operation(&operation.id).await? else { return Err(WalletError::Short) };
+        let trusted = self.trusted(&moved.mint).ok_or(WalletError::Short)?;
+        Box::pin(self.make_token(trusted, &moved, Attempt::Later)).await
+    }
+
+    /// Moves what is owed to another mint, and what is not owed any more back to its account.
+    async fn rehome(&self, operation: &Operation, mint: &str, amount: Msat) -> Result<(), WalletError> {
+        let ledger = &self.inner.ledger;
+        let rest = operation.amount.excess_over(amount);
+        let mut tx = self.store().begin(Durability::Full).await?;
+        let ours = journal::rehome(&mut tx, &operation.id, ledger.owner(), mint, amount).await?;
+        if ours && !rest.is_zero() {
+            let transfer = Transfer {
+                id: ledger.next_id(),
+                debit: ledger.house().change,
+                credit: operation.account,
+                amount: rest,
+                kind: "returned",
+                reference: &operation.id,
+            };
+            books::transfer(&mut tx, transfer, self.clock().now_ms()).await?;
+        }
+        Ok(tx.commit().await?)
     }
 
     /// Plans one swap into what is sent, which is what is owed less the fee of this swap, and the rest; writes it down.
+    /// `None`: there are no outputs that add up to it.
     async fn plan_swap(
         &self,
         trusted: &Trusted,
         operation: &Operation,
         chosen: Vec<ProofInfo>,
         (owed, send): (u64, u64),
-    ) -> Result<Plan, WalletError> {
+    ) -> Result<Option<Plan>, WalletError> {
         let active = trusted.keysets.active(operation.unit).await?;
         let total = sum_infos(&chosen);
         let keep = total.checked_sub(owed).ok_or_else(|| WalletError::Ecash("too little was chosen".into()))?;
@@ -235,6 +278,9 @@ impl Wallet {
         let kept = self.split_kept(trusted, operation.unit, keep, &active.amounts).await?;
         outputs.extend(kept.into_iter().map(|part| (part, false)));
         outputs.sort_unstable();
+        if outputs.iter().fold(0, |sum: u64, (part, _)| sum.saturating_add(*part)) != send.saturating_add(keep) {
+            return Ok(None);
+        }
         let counter = self.reserve_counters(active.id, outputs.len()).await?;
         let plan = Plan {
             inputs: plain(chosen),
@@ -247,7 +293,7 @@ impl Wallet {
             bonus: Vec::new(),
         };
         self.write_plan(operation, &plan).await?;
-        Ok(plan)
+        Ok(Some(plan))
     }
 
     pub(super) async fn finish_swap(
@@ -262,6 +308,9 @@ impl Wallet {
             Ended::Kept { proofs, new } => (proofs, new),
             Ended::NotDone(error) => {
                 let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, &error).await?;
+                if let MintError::Refused(Refusal::Other(_) | Refusal::Unclear(_)) = &error {
+                    self.doubt(trusted, operation.unit, &plan.inputs).await?;
+                }
                 self.replan(trusted, operation, &spent).await?;
                 if error == MintError::Refused(Refusal::Stale) {
                     trusted.keysets.refresh_if_due().await?;
@@ -296,9 +345,12 @@ impl Wallet {
         if ours { self.set_free(trusted, operation).await } else { Ok(()) }
     }
 
-    /// Gives free what is reserved for an operation.
+    /// Gives free what is reserved for an operation, unless another process has taken it over by now: what is reserved
+    /// may be in that one's plan, or in the token that it has made.
     pub(super) async fn set_free(&self, trusted: &Trusted, operation: &Operation) -> Result<(), WalletError> {
-        self.inner.ecash.release_proofs(&operation_uuid(operation)?).await?;
+        let mut tx = self.store().begin(Durability::ProcessSafe).await?;
+        journal::release_proofs(&mut tx, &operation.id, self.inner.ledger.owner()).await?;
+        tx.commit().await?;
         self.recount(trusted, operation.unit).await;
         Ok(())
     }

@@ -36,6 +36,7 @@ pub(super) struct Act<'a> {
 
 /// What a mint says that would cost somebody money, and is not believed at once.
 const SPENT_ELSEWHERE: &str = "the proofs were spent by somebody else";
+const REFUSED_AGAIN: &str = "what it was asked to do, it refuses";
 const SPENT_AT_ONCE: &str = "proofs that it has just signed are spent";
 
 impl<'a> Act<'a> {
@@ -97,6 +98,11 @@ impl Wallet {
                     true => Ended::NotDone(MintError::Refused(Refusal::Spent)),
                     false => Ended::Open(MintError::Refused(Refusal::Spent)),
                 })
+            }
+            Standing::RefusedAgain(refusal) => {
+                let is_over = self.is_believed(operation, REFUSED_AGAIN, DENIED_MS).await?;
+                let error = MintError::Refused(refusal);
+                Ok(if is_over { Ended::NotDone(error) } else { Ended::Open(error) })
             }
             Standing::Refused(refusal) => Ok(Ended::NotDone(MintError::Refused(refusal))),
             Standing::Unknown(error) => {

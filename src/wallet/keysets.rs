@@ -4,8 +4,8 @@
 //! most once in [`COOLDOWN_MS`], shared by everybody who wants it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use cdk::Amount;
 use cdk::mint_url::MintUrl;
@@ -27,10 +27,30 @@ const BEFORE_END_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 /// Fee rates above this are not believed: 10 % of a 1-sat proof is 100 ppk; this is 10 sat.
 const MAX_FEE_PPK: u64 = 10_000;
 
+/// Which trusted mint has listed a keyset first. The ecash store files each under one mint: another that lists it too
+/// must not take it over.
+#[derive(Debug, Default)]
+pub struct Listed(std::sync::Mutex<HashMap<Id, String>>);
+
+impl Listed {
+    /// Whether a keyset is this mint's: from now on, if it was nobody's.
+    fn claim(&self, id: Id, mint: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert_with(|| mint.to_owned()) == mint
+    }
+
+    /// Whether it is some trusted mint's.
+    #[must_use]
+    pub fn has(&self, id: Id) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
+}
+
 /// What is known of a mint's keysets.
 #[derive(Debug)]
 pub struct Keysets {
     mint: HttpMint,
+    /// Shared by the mints that are trusted.
+    listed: Arc<Listed>,
     /// Where they are remembered; nowhere for mints that are not trusted.
     ecash: Option<EcashStore>,
     clock: SharedClock,
@@ -59,10 +79,18 @@ pub struct ActiveKeyset {
 
 impl Keysets {
     /// Starts with what the ecash store remembers.
-    pub async fn load(mint: HttpMint, ecash: EcashStore, clock: SharedClock) -> Result<Self, WalletError> {
+    pub async fn load(
+        mint: HttpMint,
+        ecash: EcashStore,
+        clock: SharedClock,
+        listed: Arc<Listed>,
+    ) -> Result<Self, WalletError> {
         let url = MintUrl::from_str(mint.url()).map_err(|error| WalletError::Ecash(error.to_string()))?;
         let infos = ecash.get_mint_keysets(url).await?.unwrap_or_default();
-        Ok(Self { ecash: Some(ecash), infos: RwLock::new(infos), ..Self::in_memory(mint, clock) })
+        for keyset in &infos {
+            listed.claim(keyset.id, mint.url());
+        }
+        Ok(Self { ecash: Some(ecash), infos: RwLock::new(infos), listed, ..Self::in_memory(mint, clock) })
     }
 
     /// Starts with nothing, and remembers nothing beyond this process.
@@ -70,6 +98,7 @@ impl Keysets {
     pub fn in_memory(mint: HttpMint, clock: SharedClock) -> Self {
         Self {
             mint,
+            listed: Arc::default(),
             ecash: None,
             clock,
             infos: RwLock::default(),
@@ -142,6 +171,7 @@ impl Keysets {
             .into_iter()
             .filter(|keyset| keyset.input_fee_ppk <= MAX_FEE_PPK)
             .filter(|keyset| MintUnit::parse(&keyset.unit.to_string()).is_some())
+            .filter(|keyset| self.is_own(keyset.id))
             .collect();
         if let Some(ecash) = &self.ecash {
             let url = MintUrl::from_str(self.mint.url()).map_err(|error| WalletError::Ecash(error.to_string()))?;
@@ -161,6 +191,14 @@ impl Keysets {
         }
         refreshed.done_ms = now_ms;
         Ok(())
+    }
+
+    fn is_own(&self, id: Id) -> bool {
+        let is_own = self.listed.claim(id, self.mint.url());
+        if !is_own {
+            tracing::error!(mint = self.mint.url(), keyset = %id, "a keyset is left out: another mint listed it first");
+        }
+        is_own
     }
 
     /// The active keyset of a unit with the lowest fee, with its keys.

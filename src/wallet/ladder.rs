@@ -123,7 +123,7 @@ pub(super) fn worth(coins: &Counts) -> u64 {
 }
 
 /// The largest of these coins, at most so many.
-fn at_most(coins: Counts, most: usize) -> Counts {
+pub(super) fn at_most(coins: Counts, most: usize) -> Counts {
     let mut room = most;
     let mut kept = Counts::new();
     for (amount, count) in coins.into_iter().rev() {

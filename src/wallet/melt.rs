@@ -71,8 +71,21 @@ impl Plan {
     /// Whether less came back than the mint owes when the network took all that was set aside for it.
     #[must_use]
     pub fn is_short(&self, change: &[Proof]) -> bool {
-        let came = change.iter().fold(0, |sum: u64, proof| sum.saturating_add(proof.amount.to_u64()));
-        came < self.most_change().saturating_sub(self.fee_reserve)
+        worth(change) < self.most_change().saturating_sub(self.fee_reserve)
+    }
+
+    /// Whether so much can have come back: the mint may take less for the inputs by now, but the recipient got theirs.
+    fn can_bring(&self, came: u64) -> bool {
+        came <= self.total.saturating_sub(self.amount)
+    }
+
+    /// A payment that was made and brought this back.
+    fn paid(&self, change: Vec<Proof>, preimage: String) -> Standing {
+        if self.can_bring(worth(&change)) {
+            Standing::Paid { change, preimage }
+        } else {
+            Standing::Unknown(MintError::Unknown("more came back of a payment than was left of it".into()))
+        }
     }
 
     /// Whether this preimage proves the payment. Mints that settle among their own accounts have none.
@@ -80,6 +93,11 @@ impl Plan {
         let Ok(bytes) = cdk::util::hex::decode(preimage) else { return false };
         !self.payment_hash.is_empty() && cdk::util::hex::encode(Sha256::digest(bytes)) == self.payment_hash
     }
+}
+
+/// What proofs are worth, in units.
+fn worth(proofs: &[Proof]) -> u64 {
+    proofs.iter().fold(0, |sum: u64, proof| sum.saturating_add(proof.amount.to_u64()))
 }
 
 /// Blank outputs enough for any change up to `units`.
@@ -106,10 +124,10 @@ pub async fn send(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Plan) 
         Err(MintError::Refused(limited @ Refusal::RateLimited(_))) => {
             Ok(Standing::NotSent(MintError::Refused(limited)))
         }
-        // The same payment is under way, or these are not the mint's words.
-        Err(MintError::Refused(Refusal::Pending | Refusal::Quote(20_005) | Refusal::Foreign(_))) => {
-            resolve(mint, keysets, seed, plan, None).await
-        }
+        // The same payment is under way, or nothing is said of whether the mint acted.
+        Err(MintError::Refused(
+            Refusal::Pending | Refusal::Quote(20_005) | Refusal::Foreign(_) | Refusal::Unclear(_),
+        )) => resolve(mint, keysets, seed, plan, None).await,
         Err(MintError::Refused(refusal)) => resolve(mint, keysets, seed, plan, Some(refusal)).await,
         Err(error) => {
             tracing::warn!(%error, mint = mint.url(), "the answer to a payment was lost; asking the mint what became of it");
@@ -154,7 +172,7 @@ pub async fn resolve(
     if states.contains(&State::Spent) {
         // Signatures on this payment's own change are there only if it was made.
         return Ok(match plan.blank_outputs(seed)?.restore(mint, keysets).await? {
-            Signed::Proofs(change) if !change.is_empty() => Standing::Paid { change, preimage: String::new() },
+            Signed::Proofs(change) if !change.is_empty() => plan.paid(change, String::new()),
             Signed::Proofs(_) | Signed::None => Standing::Denied,
             Signed::Unknown(error) => Standing::Unknown(error.unanswered()),
         });
@@ -196,13 +214,13 @@ async fn paid(
     if !signatures.is_empty()
         && let Signed::Proofs(change) = outputs.unblind(keysets, signatures).await?
     {
-        return Ok(Standing::Paid { change, preimage });
+        return Ok(plan.paid(change, preimage));
     }
     if plan.most_change() == 0 {
         return Ok(Standing::Paid { change: Vec::new(), preimage });
     }
     Ok(match change(mint, keysets, seed, plan).await? {
-        Signed::Proofs(change) => Standing::Paid { change, preimage },
+        Signed::Proofs(change) => plan.paid(change, preimage),
         Signed::None => Standing::Paid { change: Vec::new(), preimage },
         Signed::Unknown(error) => Standing::Unknown(error.unanswered()),
     })
@@ -232,6 +250,8 @@ mod tests {
             assert!(!plan.is_proven_by(other), "{other}");
         }
         assert!(plan.is_short(&[]), "5 of 9 must come back");
+        // All that was not sent, should the mint take nothing for its inputs any more; not a unit of what was sent.
+        assert!(plan.can_bring(9) && plan.can_bring(10) && !plan.can_bring(11));
         assert!(!Plan { payment_hash: String::new(), ..plan }.is_proven_by(&"00".repeat(32)));
     }
 

@@ -73,7 +73,7 @@ use crate::store::{Store, StoreError};
 pub use change::{Change, Destination, RefundError};
 pub use condition::{Condition, MintHealth};
 pub use journal::Movement;
-use keysets::Keysets;
+use keysets::{Keysets, Listed};
 use mint::{HttpMint, Limits};
 pub use redeem::RedeemError;
 pub use refusal::{MintError, Refusal};
@@ -162,6 +162,8 @@ struct Inner {
     /// In the order of the configuration.
     order: Vec<String>,
     unit: MintUnit,
+    /// The keysets of the trusted mints.
+    listed: Arc<Listed>,
     ecash: EcashStore,
     ledger: Ledger,
     seed: Seed,
@@ -214,6 +216,7 @@ impl Wallet {
     /// When the store cannot be opened.
     pub async fn open(ledger: Ledger, options: Options, client: &reqwest::Client) -> Result<Self, WalletError> {
         let ecash = cdk_db::open(ledger.store()).await?;
+        let listed = Arc::new(Listed::default());
         let mut mints = HashMap::new();
         for url in &options.mints {
             let limits = Limits {
@@ -222,7 +225,8 @@ impl Wallet {
                 per_minute: options.calls_per_minute.get(url).copied(),
             };
             let http = HttpMint::new(url.clone(), client.clone(), limits, Arc::clone(ledger.clock()));
-            let keysets = Keysets::load(http.clone(), Arc::clone(&ecash), Arc::clone(ledger.clock())).await?;
+            let (store, clock) = (Arc::clone(&ecash), Arc::clone(ledger.clock()));
+            let keysets = Keysets::load(http.clone(), store, clock, Arc::clone(&listed)).await?;
             let parsed = MintUrl::from_str(url).map_err(|error| WalletError::Ecash(error.to_string()))?;
             mints.insert(
                 url.clone(),
@@ -239,6 +243,7 @@ impl Wallet {
             mints,
             order: options.mints,
             unit: options.unit,
+            listed,
             ecash,
             ledger,
             seed: options.seed,

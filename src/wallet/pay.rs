@@ -251,6 +251,9 @@ impl Wallet {
         standing: Standing,
         attempt: Attempt,
     ) -> Result<Change, WalletError> {
+        if let Standing::Unpaid(Some(Refusal::Other(_))) = &standing {
+            self.doubt(trusted, operation.unit, &plan.inputs).await?;
+        }
         let why = match standing {
             Standing::Paid { change, preimage } => {
                 let short = plan.is_short(&change);
@@ -330,7 +333,9 @@ impl Wallet {
     ) -> Result<(), WalletError> {
         let house = self.inner.ledger.house();
         let mint = self.mint_account(tx, &operation.mint, operation.unit, now_ms).await?;
-        let sent = sent.min(used);
+        // Of what came back too much, nothing is the client's: it has got what was sent.
+        let (returned, sent, gain) =
+            (operation.amount.excess_over(used.max(sent)), sent.min(used), sent.excess_over(used));
         let fee = used.excess_over(sent).min(operation.amount.excess_over(sent));
         let lost = used.excess_over(operation.amount);
         if !lost.is_zero() {
@@ -339,10 +344,11 @@ impl Wallet {
                 "a mint kept more of a payment than was agreed; the node bears it"
             );
         }
-        let moves: [(AccountId, AccountId, Msat, &str); 4] = [
+        let moves: [(AccountId, AccountId, Msat, &str); 5] = [
             (house.change, mint, sent, "paid_out"),
             (house.change, mint, fee, "mint_fee"),
-            (house.change, operation.account, operation.amount.excess_over(used), "returned"),
+            (house.change, operation.account, returned, "returned"),
+            (house.change, house.income, gain, "rounding"),
             (house.mint_fees, mint, lost, "mint_fee"),
         ];
         for (debit, credit, amount, kind) in moves {

@@ -525,7 +525,7 @@ pub(super) fn refused(refusal: Refusal) -> RedeemError {
         Refusal::Signature => RedeemError::Refused("it wants a signature that this node cannot give".into()),
         Refusal::Quote(_) | Refusal::UnknownQuote => RedeemError::Refused("it speaks of a quote".into()),
         foreign @ Refusal::Foreign(_) => RedeemError::Refused(foreign.to_string()),
-        Refusal::Other(why) => RedeemError::Refused(why),
+        Refusal::Unclear(why) | Refusal::Other(why) => RedeemError::Refused(why),
     }
 }
 

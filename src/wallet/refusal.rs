@@ -71,7 +71,10 @@ pub enum Refusal {
     /// A 4xx with this status that is not in a mint's words: of whatever stands in front of the mint, or
     /// of its framework. Whether the mint acted is to be seen from evidence.
     Foreign(u16),
-    /// Anything else: a forged proof, a wrong sum, a locked token.
+    /// A mint's own words that do not say whether it acted: of an error inside it (cdk: 50000, and other codes
+    /// from there on; Nutshell: 0), or of a code that is not of the NUTs. Found out from evidence, too.
+    Unclear(String),
+    /// Anything else that is checked before a mint acts: a forged proof, a wrong sum, a locked token.
     Other(String),
 }
 
@@ -92,7 +95,7 @@ impl std::fmt::Display for Refusal {
             Self::UnknownQuote => f.write_str("there is no such quote"),
             Self::RateLimited(secs) => write!(f, "too many calls; wait {secs} s"),
             Self::Foreign(status) => write!(f, "status {status}"),
-            Self::Other(why) => f.write_str(why),
+            Self::Unclear(why) | Self::Other(why) => f.write_str(why),
         }
     }
 }
@@ -124,6 +127,9 @@ pub fn read_refusal(status: u16, retry_after: Option<u64>, body: &[u8]) -> MintE
     let code = body.code.as_i64().or_else(|| body.code.as_str().and_then(|text| text.parse().ok()));
     let text = body.detail.as_str().or_else(|| body.error.as_str()).unwrap_or_default();
     let lower = text.to_ascii_lowercase();
+    let words = || text.chars().filter(|c| !c.is_control()).take(200).collect();
+    // What a framework checks before a mint sees the request.
+    let is_malformed = status == 422 && body.detail.is_array();
     MintError::Refused(match code {
         Some(11001) => Refusal::Spent,
         Some(11002) => Refusal::Pending,
@@ -136,8 +142,19 @@ pub fn read_refusal(status: u16, retry_after: Option<u64>, body: &[u8]) -> MintE
         _ if lower.contains("already signed") || lower.contains("already been signed") => Refusal::OutputsSigned,
         _ if lower.contains("unknown quote") || lower.contains("quote not found") => Refusal::UnknownQuote,
         _ if lower.contains("pending") => Refusal::Pending,
-        _ => Refusal::Other(text.chars().filter(|c| !c.is_control()).take(200).collect()),
+        Some(code) if is_checked_first(code) => Refusal::Other(words()),
+        _ if is_malformed || UNVERIFIED.iter().any(|words| lower.contains(words)) => Refusal::Other(words()),
+        _ => Refusal::Unclear(words()),
     })
+}
+
+/// How a mint without codes says that a proof is forged.
+const UNVERIFIED: [&str; 3] = ["could not verify", "could not be verified", "not verified"];
+
+/// Whether a code is of an error that a mint finds before it acts: those of the NUTs, and the general ones
+/// of Nutshell for proofs, sums and keysets.
+fn is_checked_first(code: i64) -> bool {
+    matches!(code, 10_000..=10_003 | 11_000 | 11_004 | 11_006..=11_017 | 12_000 | 30_001..=30_002 | 31_001..=31_004)
 }
 
 #[cfg(test)]
@@ -147,6 +164,8 @@ mod tests {
     #[test]
     fn refusals_are_told_apart() {
         let refused = |refusal| MintError::Refused(refusal);
+        let other = |words: &str| refused(Refusal::Other(words.into()));
+        let unclear = |words: &str| refused(Refusal::Unclear(words.into()));
         for (status, body, expected) in [
             (400, r#"{"code":11001,"detail":"Token is already spent."}"#, refused(Refusal::Spent)),
             (400, r#"{"detail":"Token already spent.","code":0}"#, refused(Refusal::Spent)),
@@ -159,6 +178,17 @@ mod tests {
             (404, "<html>", refused(Refusal::Foreign(404))),
             (403, r#"{"message":"blocked"}"#, refused(Refusal::Foreign(403))),
             (422, r#"{"detail":[{"loc":["body"]}]}"#, refused(Refusal::Other(String::new()))),
+            (400, r#"{"code":11000,"detail":"no HTLC preimage provided"}"#, other("no HTLC preimage provided")),
+            (400, r#"{"code":11004,"detail":"witness too long"}"#, other("witness too long")),
+            (400, r#"{"code":11004,"detail":"outputs are pending"}"#, refused(Refusal::Pending)),
+            (400, r#"{"code":0,"detail":"could not verify proofs."}"#, other("could not verify proofs.")),
+            // What says nothing of whether the mint acted.
+            (400, r#"{"code":50000,"detail":"Internal Error"}"#, unclear("Internal Error")),
+            (400, r#"{"code":50000,"detail":"Unknown quote"}"#, refused(Refusal::UnknownQuote)),
+            (400, r#"{"code":65535,"detail":"Concurrent update detected"}"#, unclear("Concurrent update detected")),
+            (400, r#"{"code":0,"detail":"database is locked"}"#, unclear("database is locked")),
+            (400, r#"{"detail":"oops"}"#, unclear("oops")),
+            (400, r#"{"code":13001,"detail":"new"}"#, unclear("new")),
             (429, "", refused(Refusal::RateLimited(60))),
             (408, "", MintError::Unknown("status 408".into())),
         ] {

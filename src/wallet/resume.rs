@@ -10,6 +10,7 @@ use super::import::Import;
 use super::journal::{self, Kind, Operation};
 use super::redeem::RedeemError;
 use super::{Wallet, WalletError, swap};
+use crate::clock::DAY_MS;
 
 /// What came of carrying one operation on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +53,10 @@ impl Wallet {
             self.mints().iter().map(String::as_str).partition(|mint| self.may_be_asked(mint));
         let waiting = if resting.is_empty() { 0 } else { due.count(&mut reader, &resting).await? };
         let due = due.list(&mut reader, &asked).await?;
-        let stranded = journal::stranded(&mut reader, self.mints(), owner, before_ms, dead_before_ms).await?;
+        // A mint's fee, say, takes all of what is left for change: that does not change from one look to the next.
+        let failed_since_ms = now_ms.saturating_sub(DAY_MS);
+        let stranded =
+            journal::stranded(&mut reader, self.mints(), owner, before_ms, dead_before_ms, failed_since_ms).await?;
         drop(reader);
         self.free_leftovers().await?;
         // Side by side: a silent mint must not keep the others' operations waiting.

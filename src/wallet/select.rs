@@ -4,23 +4,25 @@
 //! proofs of the wallet. The store decides: a coin that is gone (another process took it) fails its
 //! reservation, and the inventory is read anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use cdk::nuts::{Id, PublicKey, State};
+use cdk::nuts::{Id, Proof, PublicKey, State};
 use cdk_common::wallet::ProofInfo;
 
 use super::journal::{self, Coins, Operation};
 use super::keysets::{split_ladder, sum};
-use super::ladder::{Counts, MAX_INPUTS, pays_any};
+use super::ladder::{Counts, MAX_INPUTS, at_most, pays_any, worth};
 use super::token::MAX_PROOFS;
-use super::{Trusted, Wallet, WalletError};
+use super::{Trusted, Wallet, WalletError, swap};
 use crate::money::MintUnit;
 
 /// Unspent proofs by amount. `None`: to be read from the store.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
     coins: Option<Coins>,
+    /// Coins of plans that the mint has refused, for a reason of theirs perhaps: the last to be taken.
+    doubted: HashSet<[u8; 33]>,
 }
 
 /// Times that a choice is made again because its coins were gone.
@@ -33,7 +35,10 @@ impl Inventory {
     async fn load(&mut self, wallet: &Wallet, trusted: &Trusted, unit: MintUnit) -> Result<(), WalletError> {
         if self.coins.is_none() {
             let mut reader = wallet.store().read().acquire().await?;
-            self.coins = Some(journal::coins(&mut reader, &trusted.url.to_string(), unit).await?);
+            let mut coins = journal::coins(&mut reader, &trusted.url.to_string(), unit).await?;
+            // They are taken from the end.
+            coins.values_mut().for_each(|ys| ys.sort_by_key(|y| !self.doubted.contains(y)));
+            self.coins = Some(coins);
         }
         Ok(())
     }
@@ -43,10 +48,21 @@ impl Inventory {
         coins.map(|(amount, ys)| (*amount, ys.len())).collect()
     }
 
-    /// Takes coins worth exactly `wanted`, or else at least that much.
+    /// The same without those that are doubted.
+    fn good_counts(&self) -> Counts {
+        let is_good = |y: &&[u8; 33]| !self.doubted.contains(*y);
+        let coins = self.coins.iter().flatten().map(|(amount, ys)| (*amount, ys.iter().filter(is_good).count()));
+        coins.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Takes coins worth exactly `wanted`, or else at least that much, no more of them than a mint takes at once.
     fn take(&mut self, wanted: u64) -> Result<Option<Vec<PublicKey>>, WalletError> {
-        let counts = self.counts();
-        let Some(plan) = exact(&counts, wanted).or_else(|| enough(&counts, wanted)) else { return Ok(None) };
+        let choice = |counts: &Counts| exact(counts, wanted).or_else(|| enough_at_once(counts, wanted));
+        let mut plan = if self.doubted.is_empty() { None } else { choice(&self.good_counts()) };
+        if plan.is_none() {
+            plan = choice(&self.counts());
+        }
+        let Some(plan) = plan else { return Ok(None) };
         self.take_these(plan)
     }
 
@@ -102,7 +118,8 @@ impl Wallet {
         }
     }
 
-    async fn in_hand(&self, operation: &Operation) -> Result<bool, WalletError> {
+    /// Whether other operations have ecash of this one's mint and unit in hand.
+    pub(super) async fn in_hand(&self, operation: &Operation) -> Result<bool, WalletError> {
         let mut reader = self.store().read().acquire().await?;
         Ok(journal::in_hand(&mut reader, operation).await?)
     }
@@ -223,6 +240,17 @@ impl Wallet {
         }
     }
 
+    /// Takes other coins than these from now on, as long as there are others: the mint has refused a plan with them,
+    /// and one of them may be why.
+    pub(super) async fn doubt(&self, trusted: &Trusted, unit: MintUnit, inputs: &[Proof]) -> Result<(), WalletError> {
+        let ys = swap::ys(inputs)?;
+        let mut inventories = trusted.inventories.lock().await;
+        let inventory = inventories.entry(unit).or_default();
+        inventory.doubted.extend(ys.iter().map(PublicKey::to_bytes));
+        inventory.coins = None;
+        Ok(())
+    }
+
     /// Forgets the inventory: it is not what it was.
     pub(super) async fn recount(&self, trusted: &Trusted, unit: MintUnit) {
         trusted.inventories.lock().await.entry(unit).or_default().coins = None;
@@ -273,9 +301,43 @@ pub(super) fn enough(counts: &BTreeMap<u64, usize>, wanted: u64) -> Option<Vec<(
     None
 }
 
+/// The same, of no more coins than a mint takes at once.
+fn enough_at_once(counts: &Counts, wanted: u64) -> Option<Vec<(u64, usize)>> {
+    let count = |plan: &Vec<(u64, usize)>| plan.iter().fold(0_usize, |sum, (_, count)| sum.saturating_add(*count));
+    enough(counts, wanted).filter(|plan| count(plan) <= MAX_INPUTS)
+}
+
+/// The most that coins can pay at once.
+pub(super) fn at_once(counts: &Counts) -> u64 {
+    worth(&at_most(counts.clone(), MAX_INPUTS))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_coins_are_taken_than_a_mint_takes_at_once() {
+        let counts = Counts::from([(1, 200), (2, 28)]);
+        assert_eq!(at_once(&counts), 156);
+        assert_eq!(enough_at_once(&counts, 156), Some(vec![(2, 28), (1, 100)]));
+        assert_eq!(enough_at_once(&counts, 157), None);
+    }
+
+    #[test]
+    fn doubted_coins_are_the_last_to_be_taken() {
+        let y = || cdk::nuts::SecretKey::generate().public_key().to_bytes();
+        let (bad, small, large) = (y(), y(), y());
+        let coins = Coins::from([(4, vec![bad, small]), (8, vec![large])]);
+        let mut inventory = Inventory { coins: Some(coins), doubted: HashSet::from([bad]) };
+        let mut take = |wanted| {
+            let taken = inventory.take(wanted).unwrap().unwrap();
+            taken.iter().map(PublicKey::to_bytes).collect::<Vec<_>>()
+        };
+        assert_eq!(take(4), [small]);
+        assert_eq!(take(4), [large], "rather too much than that");
+        assert_eq!(take(4), [bad]);
+    }
 
     #[test]
     fn the_exact_sum_is_found_or_else_enough() {

@@ -50,6 +50,9 @@ pub enum Standing {
     Done(Vec<Proof>),
     /// The mint surely did not and will not: the inputs are still whole, or spent by somebody else.
     Refused(Refusal),
+    /// The inputs are whole and nothing was signed, and so the mint was asked again, and refused. A request
+    /// before that one may be under way still, so this takes more than one answer, too.
+    RefusedAgain(Refusal),
     /// The inputs are spent, and the mint says that it signed nothing for them, although it was asked
     /// to. Somebody else was faster, or one of the two is not true: this takes more than one answer.
     Denied,
@@ -86,7 +89,7 @@ impl Plan {
 pub enum Posted {
     /// The mint signed: how each plan stands, in their order.
     Signed(Vec<Standing>),
-    /// The mint surely did nothing, for this reason.
+    /// The mint did nothing, for this reason; unless that is [`Refusal::Foreign`] or [`Refusal::Unclear`].
     Refused(Refusal),
     /// It surely never heard of it.
     NotSent(MintError),
@@ -137,7 +140,9 @@ pub async fn refused(
                 Some(standing) => standing,
             })
         }
-        Refusal::OutputsSigned | Refusal::Pending | Refusal::Foreign(_) => resolve(mint, keysets, seed, plan).await,
+        Refusal::OutputsSigned | Refusal::Pending | Refusal::Foreign(_) | Refusal::Unclear(_) => {
+            resolve(mint, keysets, seed, plan).await
+        }
         refusal => Ok(Standing::Refused(refusal)),
     }
 }
@@ -281,7 +286,9 @@ async fn send_again(
                 // Of a request that is shared, it may be about another part.
                 refusal if plans.len() > 1 => Standing::Unknown(MintError::Refused(refusal).unanswered()),
                 Refusal::Spent => Standing::Denied,
-                refusal => Standing::Refused(refusal),
+                // A request before it would meet the same keysets and fees.
+                Refusal::Stale => Standing::Refused(Refusal::Stale),
+                refusal => Standing::RefusedAgain(refusal),
             };
             return all(fill(found, &rest));
         }

@@ -1,5 +1,6 @@
 //! A token, or the key it became, as the API key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cdk::nuts::CurrencyUnit;
@@ -7,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::answers::{decided, read};
 use crate::support::chaos::{Chaos, Mode};
+use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, UPSTREAM_KEY, ask, ask_streaming};
 use crate::support::purse::Purse;
@@ -151,5 +153,49 @@ async fn a_refund_waits_for_the_token_that_fills_the_key() {
         assert_eq!((status, body["sats"].as_str()), (200, Some("100")), "{mode:?}: {body}");
         assert_eq!(purse.receive(body["token"].as_str().unwrap()).await.unwrap(), 100);
     }
+    node.finish().await;
+}
+
+/// A token that was refused one way and comes in the other is a key, or rides on its request: as it is used then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_refused_is_what_it_is_used_as_next() {
+    let mint = TestMint::start().await;
+    let chaos = Chaos::before(&mint.url());
+    let purse = Purse::with_unit(&chaos.url(), CurrencyUnit::Sat).await;
+    purse.mint_sats(300).await;
+    let upstream = Upstream::start().await;
+    let clock = Arc::new(Ahead::default());
+    let settings = [("CASHU_MINTS", chaos.url()), ("UPSTREAM_BASE_URL", upstream.url())];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value)).into();
+    let node = TestNode::with_settings(settings, clock.clone()).await;
+    let (key, once) = (purse.send(100).await, purse.send(50).await);
+    let riding = |token: &str| node.chat(&ask("hi")).header("x-cashu", token);
+    let bearer = |token: &str| node.chat(&ask("hi")).bearer_auth(token);
+    chaos.set(
+        "/v1/swap",
+        Mode::Reply(
+            "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 33\r\n\r\n\
+             {\"code\":10001,\"detail\":\"not now\"}",
+        ),
+    );
+    for refused in [riding(&key), bearer(&once)] {
+        assert_eq!(refused.send().await.unwrap().status(), 400);
+    }
+    chaos.calm();
+    assert_eq!(bearer(&key).send().await.unwrap().status(), 200);
+    let answer = riding(&once).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(purse.receive(answer.headers()["x-cashu"].to_str().unwrap()).await.unwrap(), 48);
+    // Long after, when what is left of tokens that rode on a request is given back.
+    clock.step(Duration::from_secs(600));
+    let wallet = node.running().exchange().till.wallet().clone();
+    assert_eq!(wallet.resume(0).await.unwrap(), 0);
+    assert_eq!(node.balance(&key).await, (98_000, 0, 2000), "it stays on the key");
+    let mut reader = wallet.ledger().store().read().acquire().await.unwrap();
+    let kinds = "SELECT kind FROM accounts WHERE kind IN ('key', 'token') ORDER BY posted";
+    let kinds = sqlx::query(kinds).fetch_all(&mut *reader).await.unwrap();
+    let kinds: Vec<String> = kinds.iter().map(|row| sqlx::Row::try_get(row, 0).unwrap()).collect();
+    assert_eq!(kinds, ["token", "key"]);
+    drop(reader);
     node.finish().await;
 }

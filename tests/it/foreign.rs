@@ -2,12 +2,13 @@
 //! mint over Lightning. Two real mints, and a wire between them that carries what one pays the other.
 
 use std::net::Ipv4Addr;
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use cdk::nuts::CurrencyUnit;
+use cdk::nuts::{CurrencyUnit, Token};
 use coinslot::failpoint;
 use serde_json::{Value, json};
 
@@ -290,6 +291,17 @@ async fn hostile_mints_cost_nothing_but_a_moment() {
         assert_eq!((status, body["error"]["code"].as_str()), (503, Some("cashu_source_mint_unreachable")), "{what}");
         server.abort();
     }
+    // One whose keysets are those of the trusted mint: its outputs would use up that one's counters.
+    let double = Chaos::before(&home.url());
+    assert!(
+        node.running().exchange().till.wallet().refresh(0).await.is_empty(),
+        "the node has the keysets of its mint"
+    );
+    let proofs = tokens::proofs(&home, &Token::from_str(&tokens::invented(&home, 32)).unwrap());
+    let token = tokens::token(&double.url(), proofs, CurrencyUnit::Sat);
+    let (status, _, body) = answer(node.chat(&ask("hi")).bearer_auth(&token)).await;
+    assert_eq!((status, body["error"]["code"].as_str()), (422, Some("cashu_foreign_mint_swap_failed")), "{body}");
+    assert_eq!(double.hits("/v1/melt/quote/bolt11"), 0);
     node.finish().await;
 }
 

@@ -43,6 +43,7 @@ const ANY: &[Mode] = &[
     Mode::Say(Junk::Empty),
     Mode::Say(Junk::Forbidden),
     Mode::Say(Junk::Lost),
+    Mode::Say(Junk::Unsure),
 ];
 /// What can be untrue of signatures.
 const SIGNATURES: &[Mode] = &[
@@ -499,5 +500,57 @@ async fn a_token_that_was_spent_elsewhere_is_refused_in_the_end() {
     let (status, _, body) = answer(world.node.chat(&ask("hi")).bearer_auth(&token)).await;
     assert_eq!((status, &body["error"]["code"]), (400, &json!("cashu_token_already_spent")), "{body}");
     world.prove("a token that was spent elsewhere").await;
+    world.node.finish().await;
+}
+
+/// What a mint says that does not know what became of a swap.
+const UNSURE: Mode = Mode::Reply(
+    "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 40\r\n\r\n\
+     {\"code\":50000,\"detail\":\"Internal Error\"}",
+);
+
+/// A mint that did nothing, and says that it does not know: the token is kept for a while, and is credited once the
+/// mint knows better.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mint_that_knows_not_what_it_did_takes_no_token_in_vain() {
+    let world = World::new().await;
+    let (token, one_shot) = (world.purse.send(100).await, world.purse.send(150).await);
+    world.chaos.set(SWAP, UNSURE);
+    for request in
+        [world.node.chat(&ask("hi")).bearer_auth(&token), world.node.chat(&ask("hi")).header("x-cashu", &one_shot)]
+    {
+        let (status, cashu, body) = answer(request).await;
+        assert_eq!((status, &body["error"]["code"]), (503, &json!("cashu_mint_timeout")), "{body}");
+        assert_eq!(cashu, None);
+    }
+    assert_eq!(world.resume(1, A_WHILE).await, 2, "it is not believed at once");
+    world.chaos.calm();
+    assert_eq!(world.resume(4, A_WHILE).await, 0);
+    assert_eq!(world.node.balance(&token).await, (100_000, 0, 0));
+    for (refund, worth) in [
+        (world.node.post("/v1/wallet/refund").bearer_auth(&token), 100),
+        (world.node.post("/v1/wallet/refund").header("x-cashu", &one_shot), 150),
+    ] {
+        let (status, _, body) = answer(refund).await;
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(world.purse.receive(body["token"].as_str().unwrap()).await.unwrap(), worth, "{body}");
+    }
+    world.prove("a mint that knows better in the end").await;
+    world.node.finish().await;
+}
+
+/// The same, of one that says so for long: the token is its owner's again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_a_mint_will_not_swap_is_free_in_the_end() {
+    let world = World::new().await;
+    let token = world.purse.send(100).await;
+    world.chaos.set(SWAP, UNSURE);
+    assert_eq!(answer(world.node.chat(&ask("hi")).bearer_auth(&token)).await.0, 503);
+    assert_eq!(world.resume(2, A_WHILE).await, 1);
+    assert_eq!(answer(world.node.chat(&ask("hi")).bearer_auth(&token)).await.0, 503, "kept until it is decided");
+    assert_eq!(world.resume(1, LONG).await, 0);
+    world.chaos.calm();
+    assert_eq!(world.purse.receive(&token).await.unwrap(), 100, "nobody has spent it");
+    world.prove("a token that is free again").await;
     world.node.finish().await;
 }

@@ -10,6 +10,7 @@ use sqlx::Executor;
 
 use crate::bearer::{refund, world, world_with};
 use crate::support::answers::{ok, read, until};
+use crate::support::chaos::Chaos;
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::purse::Purse;
@@ -290,4 +291,60 @@ fn every_invariant_is_named_by_a_test() {
     }
     let all = (1..=36).filter(|number| *number != 32);
     assert_eq!(all.filter(|number| !named.contains(number)).collect::<Vec<_>>(), Vec::<u32>::new());
+}
+
+/// A key that was filled at two mints: no refund stays owed that no mint can give, and with a mint that was named and
+/// has too little, none is begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_filled_at_two_mints_is_refunded_mint_by_mint() {
+    let (near, far) = (TestMint::start().await, TestMint::start().await);
+    let upstream = Upstream::start().await;
+    let mints = format!("{},{}", near.url(), far.url());
+    let settings = [("CASHU_MINTS", mints.as_str()), ("CHANGE_LADDER_COINS", "0")];
+    let node = TestNode::with(&near, &upstream, &settings).await;
+    let (purse, other) = (Purse::new(&near).await, Purse::new(&far).await);
+    purse.mint_sats(100).await;
+    other.mint_sats(150).await;
+    let key = purse.send(100).await;
+    assert_eq!(node.balance(&key).await.0, 100_000);
+    assert_eq!(top_up(&node, &key, &other.send(150).await).await, 150_000);
+    for (mint, there) in [(&near, "100000 msat"), (&far, "150000 msat")] {
+        let named = node.post("/v1/wallet/refund").json(&json!({ "mint": mint.url() })).bearer_auth(&key);
+        let (status, body) = read(named.send().await.unwrap()).await;
+        assert_eq!((status, &body["error"]["code"]), (503, &json!("mint_short")), "{body}");
+        assert!(body["error"]["message"].as_str().unwrap().contains(there), "{body}");
+        assert_eq!(node.balance(&key).await, (250_000, 0, 0), "it is where it was");
+    }
+    for (mint, payee, sats, left) in [(&far, &other, 150, 100_000), (&near, &purse, 100, 0)] {
+        let (status, body) = refund_token(&node, &key).await;
+        assert_eq!((status, &body["sats"]), (200, &json!(sats.to_string())), "{body}");
+        assert_eq!(body["mint"], mint.url(), "the fullest first");
+        assert_eq!(payee.receive(body["token"].as_str().unwrap()).await.unwrap(), sats);
+        assert_eq!(node.balance(&key).await, (left, 0, 0));
+    }
+    node.finish().await;
+}
+
+/// A second mint says that the keysets of the first are its own: they stay the first one's, and so does its ecash.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyset_stays_with_the_mint_that_listed_it_first() {
+    let mint = TestMint::start().await;
+    let double = Chaos::before(&mint.url());
+    let upstream = Upstream::start().await;
+    let mut node = TestNode::with(&mint, &upstream, &[]).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(100).await;
+    let key = purse.send(100).await;
+    assert_eq!(node.balance(&key).await.0, 100_000);
+    node.restart_with("CASHU_MINTS", &format!("{},{}", mint.url(), double.url())).await;
+    let wallet = node.running().exchange().till.wallet().clone();
+    let without: Vec<String> = wallet.refresh(0).await.into_iter().map(|(mint, _)| mint).collect();
+    assert_eq!(without, [double.url()]);
+    let mut reader = wallet.ledger().store().read().acquire().await.unwrap();
+    let listed = sqlx::query("SELECT DISTINCT mint_url FROM keyset").fetch_all(&mut *reader).await.unwrap();
+    let listed: Vec<String> = listed.iter().map(|row| sqlx::Row::try_get(row, 0).unwrap()).collect();
+    assert_eq!(listed, [mint.url()]);
+    drop(reader);
+    assert_eq!(refund(&node, &purse, &key).await, 100);
+    node.finish().await;
 }

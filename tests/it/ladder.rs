@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cdk::nuts::{CurrencyUnit, State};
 use coinslot::clock::{Clock as _, SystemClock};
 use coinslot::failpoint;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::process::ChildNode;
 use crate::support::answers::{PATIENCE, decided, ok, read, until};
@@ -428,4 +428,63 @@ async fn killed_at_any_step_of_an_exchange() {
         assert_eq!((books.liabilities, books.earnings, books.open_holds), (0, 2000, 0), "{point}");
         node.db.remove().await;
     }
+}
+
+/// What a mint's fee would take whole is not made into a token of nothing: it stays where it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_fee_would_take_whole_stays_on_the_key() {
+    let mint = TestMint::with_fee_ppk(1000).await;
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(300).await;
+    let upstream = Upstream::start().await;
+    let node = TestNode::with(&mint, &upstream, &[(LADDER, "0")]).await;
+    // 64 + 32 + 16 + 8, which cost a sat each.
+    let key = purse.send(120).await;
+    assert_eq!(node.balance(&key).await.0, 116_000);
+    let before = coins(&node).await;
+    assert_eq!(before, BTreeMap::from([(4, 1), (16, 1), (32, 1), (64, 1)]));
+    for sats in [19, 19, 19, 19, 19, 19, 1] {
+        upstream.next(costing(sats * 100));
+        ok(node.chat(&ask("hi")).bearer_auth(&key)).await;
+    }
+    let refused = node.post("/v1/wallet/refund").bearer_auth(&key).send().await.unwrap();
+    assert_eq!(refused.status(), 503);
+    let refused: Value = refused.json().await.unwrap();
+    assert_eq!(refused["error"]["code"], "mint_short", "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("fee takes all of this"), "{refused}");
+    assert_eq!(node.balance(&key).await, (1000, 0, 115_000));
+    assert_eq!(coins(&node).await, before);
+    node.finish().await;
+}
+
+/// A mint refuses the coins that were chosen: the next attempt takes others.
+#[tokio::test(flavor = "multi_thread")]
+async fn coins_that_a_mint_refuses_keep_no_refund_back() {
+    let mint = TestMint::start().await;
+    let chaos = Chaos::before(&mint.url());
+    let (purse, _upstream, node, key) = world(&chaos.url(), &mint, 100).await;
+    ok(node.get("/v1/wallet/info").bearer_auth(&purse.send(200).await)).await;
+    ok(node.chat(&ask("hi")).bearer_auth(&key)).await;
+    assert_eq!(coins(&node).await, BTreeMap::from([(4, 1), (8, 1), (32, 1), (64, 2), (128, 1)]));
+    let before = chaos.bodies(SWAP).len();
+    chaos.set(
+        SWAP,
+        Mode::Reply(
+            "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 35\r\n\r\n\
+             {\"code\":10001,\"detail\":\"not valid\"}",
+        ),
+    );
+    let ask = || node.post("/v1/wallet/refund").bearer_auth(&key);
+    assert_eq!(ask().send().await.unwrap().status(), 425);
+    chaos.calm();
+    let token = refund(ask).await;
+    let inputs = |body: &Value| {
+        let inputs = body["inputs"].as_array().unwrap().iter();
+        inputs.map(|input| input["amount"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    // No coins are worth 98: the smallest that is enough, and then the largest of the others.
+    let tried: Vec<Vec<u64>> = chaos.bodies(SWAP)[before..].iter().map(inputs).collect();
+    assert_eq!(tried, [vec![128], vec![64, 64]]);
+    assert_eq!(purse.receive(&token).await.unwrap(), 98);
+    node.finish().await;
 }

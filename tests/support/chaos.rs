@@ -56,6 +56,8 @@ pub enum Junk {
     Forbidden,
     /// 404 in JSON that is not of a mint.
     Lost,
+    /// 400 in a mint's words, which do not say whether it acted.
+    Unsure,
 }
 
 /// What is not true in a reply.
@@ -337,7 +339,9 @@ fn answer(status: &str, media: &str, body: &[u8]) -> Vec<u8> {
 
 fn say(junk: Junk) -> Vec<u8> {
     const PAGE: &[u8] = b"<html><body>Just a moment</body></html>";
+    const UNSURE: &[u8] = br#"{"code":50000,"detail":"Internal Error"}"#;
     match junk {
+        Junk::Unsure => answer("400 Bad Request", "application/json", UNSURE),
         Junk::Html => answer("200 OK", "text/html", PAGE),
         Junk::Huge => answer("200 OK", "application/json", format!("[{}1]", "1,".repeat(2_000_000)).as_bytes()),
         Junk::Deep => answer("200 OK", "application/json", "[".repeat(200_000).as_bytes()),

@@ -403,13 +403,15 @@ pub(in crate::wallet) async fn all_open(executor: impl AnyExecutor<'_>) -> Resul
 
 /// Accounts of one-shot tokens that still have money, no open hold, and were last touched before
 /// `before_ms`, by `owner` or by a process that was not seen since `dead_before_ms`: their request
-/// ended without giving change, or its process died. Only at these mints can change be made.
+/// ended without giving change, or its process died. Only at these mints can change be made. What could not be made
+/// into change since `failed_since_ms` is left alone.
 pub(in crate::wallet) async fn stranded(
     connection: &mut AnyConnection,
     mints: &[String],
     owner: &str,
     before_ms: i64,
     dead_before_ms: i64,
+    failed_since_ms: i64,
 ) -> Result<Vec<AccountId>, StoreError> {
     let sql = format!(
         "SELECT a.id FROM accounts a WHERE a.kind = 'token' AND a.held = 0 AND a.posted > 0 AND a.mint IN ({}) \
@@ -417,10 +419,13 @@ pub(in crate::wallet) async fn stranded(
          AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.account = a.id AND h.ended_at > $2) \
          AND NOT EXISTS (SELECT 1 FROM operations o JOIN nodes n ON n.id = o.owner \
          WHERE o.account = a.id AND o.owner <> $3 AND n.seen_at >= $4) \
+         AND NOT EXISTS (SELECT 1 FROM operations o WHERE o.account = a.id AND o.kind = 'change' \
+         AND o.state = 'failed' AND o.updated_at >= $5) \
          AND a.posted >= CASE a.unit WHEN 'sat' THEN 1000 ELSE 1 END LIMIT 200",
-        marks(5, mints)
+        marks(6, mints)
     );
     let query = sqlx::query(AssertSqlSafe(sql)).bind(before_ms).bind(before_ms).bind(owner).bind(dead_before_ms);
+    let query = query.bind(failed_since_ms);
     let rows = mints.iter().fold(query, |query, mint| query.bind(mint.as_str())).fetch_all(connection).await?;
     rows.iter().map(|row| Ok(AccountId(row.try_get(0)?))).collect()
 }
@@ -475,9 +480,37 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::ledger::Ledger;
+    use crate::ledger::account::house_account;
+    use crate::ledger::repo::{self as books, Transfer};
+    use crate::ledger::{AccountKind, Ledger};
     use crate::store::{Durability, Store};
     use crate::wallet::journal::insert;
+
+    #[tokio::test]
+    async fn change_that_could_not_be_made_is_left_alone_for_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), None, false).await.unwrap();
+        let (ledger, _) = Ledger::open(store.clone(), Arc::new(SystemClock), "me".to_owned()).await.unwrap();
+        let mut tx = store.begin(Durability::ProcessSafe).await.unwrap();
+        let (id, kind) = (ledger.next_id(), AccountKind::Token);
+        let account = books::ensure_client(&mut tx, id, kind, "hash", "good", "sat", 0).await.unwrap().id;
+        let amount = Msat::new(2_000).unwrap();
+        let mint = house_account(&mut tx, ledger.next_id(), AccountKind::Mint, "good", "sat", 0).await.unwrap();
+        let id = ledger.next_id();
+        let came = Transfer { id, debit: mint, credit: account, amount, kind: "redeem", reference: "r" };
+        books::transfer(&mut tx, came, 0).await.unwrap();
+        let planned = Operation::planned(Kind::Change, account, "good", MintUnit::Sat, amount);
+        insert(&mut tx, &mut Operation { state: State::Failed, ..planned }, None, "me", 1_000).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut reader = store.read().acquire().await.unwrap();
+        let mints = ["good".to_owned()];
+        for (failed_since_ms, found) in [(1_000, vec![]), (1_001, vec![account])] {
+            let stranded = stranded(&mut reader, &mints, "me", i64::MAX, 0, failed_since_ms).await.unwrap();
+            assert_eq!(stranded, found, "{failed_since_ms}");
+        }
+        drop(reader);
+        store.close().await;
+    }
 
     #[tokio::test]
     async fn what_waits_at_one_mint_hides_nothing_of_another() {

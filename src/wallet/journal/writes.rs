@@ -3,6 +3,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::{Fate, LEASE_MS, OPEN, Operation, State, pause_ms};
+use crate::money::Msat;
 use crate::store::{StoreError, Tx};
 
 /// Writes a new operation of `owner`, leased to it. `token_hash` makes it the only one for that token.
@@ -160,15 +161,19 @@ pub(in crate::wallet) async fn set_result(tx: &mut Tx, id: &str, result: &str) -
     Ok(())
 }
 
-/// Moves what is owed to another mint of the node's.
-pub(in crate::wallet) async fn rehome(tx: &mut Tx, id: &str, owner: &str, mint: &str) -> Result<(), StoreError> {
-    sqlx::query("UPDATE operations SET mint = $1 WHERE id = $2 AND owner = $3 AND state = 'planned' AND plan = ''")
-        .bind(mint)
-        .bind(id)
-        .bind(owner)
-        .execute(tx.hand())
-        .await?;
-    Ok(())
+/// Moves what is owed to another mint of the node's, or a part of it. Returns whether it was still to be planned.
+pub(in crate::wallet) async fn rehome(
+    tx: &mut Tx,
+    id: &str,
+    owner: &str,
+    mint: &str,
+    amount: Msat,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE operations SET mint = $1, amount = $2 WHERE id = $3 AND owner = $4 AND state = 'planned' AND plan = ''",
+    );
+    let done = done.bind(mint).bind(amount.to_db()).bind(id).bind(owner).execute(tx.hand()).await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Makes an open operation this process's own, if it is already, or if its owner was not seen
@@ -228,4 +233,79 @@ pub(in crate::wallet) async fn note_fate(tx: &mut Tx, id: &str, before: Fate, fa
     };
     let query = sqlx::query(sql).bind(fate.as_str()).bind(id).bind(before.as_str());
     Ok(query.execute(tx.hand()).await?.rows_affected() == 1)
+}
+
+/// Gives free the proofs that are reserved for an operation which failed, or which is open and of `owner`. Returns
+/// whether it is such a one. It is locked meanwhile, so that nobody takes it over between the two statements.
+pub(in crate::wallet) async fn release_proofs(tx: &mut Tx, id: &str, owner: &str) -> Result<bool, StoreError> {
+    let sql =
+        format!("UPDATE operations SET owner = owner WHERE id = $1 AND (state = 'failed' OR owner = $2 AND {OPEN})");
+    let held = sqlx::query(AssertSqlSafe(sql)).bind(id).bind(owner).execute(tx.hand()).await?;
+    if held.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let released = sqlx::query(
+        "UPDATE proof SET state = 'UNSPENT', used_by_operation = NULL \
+         WHERE used_by_operation = $1 AND state = 'RESERVED'",
+    );
+    released.bind(id).execute(tx.hand()).await?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr as _;
+    use std::sync::Arc;
+
+    use cdk::Amount;
+    use cdk::mint_url::MintUrl;
+    use cdk::nuts::{CurrencyUnit, Id, Proof, SecretKey, State as ProofState};
+    use cdk_common::wallet::ProofInfo;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::ledger::Ledger;
+    use crate::money::MintUnit;
+    use crate::store::{Durability, Store};
+    use crate::wallet::cdk_db;
+    use crate::wallet::journal::Kind;
+
+    #[tokio::test]
+    async fn proofs_of_an_operation_that_was_taken_over_stay_reserved() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), None, false).await.unwrap();
+        let (ledger, _) = Ledger::open(store.clone(), Arc::new(SystemClock), "me".to_owned()).await.unwrap();
+        let ecash = cdk_db::open(&store).await.unwrap();
+        let id = Uuid::new_v4();
+        let planned = Operation::planned(Kind::Refund, ledger.house().change, "https://m", MintUnit::Sat, Msat::ZERO);
+        let mut tx = store.begin(Durability::ProcessSafe).await.unwrap();
+        insert(&mut tx, &mut Operation { id: id.to_string(), ..planned }, None, "me", 0).await.unwrap();
+        tx.commit().await.unwrap();
+        let (keyset, secret) = (Id::from_str("00916bbf7ef91a36").unwrap(), cdk::secret::Secret::generate());
+        let proof = Proof::new(Amount::from(1), keyset, secret, SecretKey::generate().public_key());
+        let url = MintUrl::from_str("https://m").unwrap();
+        let info = ProofInfo::new(proof, url, ProofState::Unspent, CurrencyUnit::Sat).unwrap();
+        let y = info.y;
+        ecash.update_proofs(vec![info], Vec::new()).await.unwrap();
+        let name = id.to_string();
+        for (state, owner, free) in [
+            (State::Planned, "another", false),
+            (State::Done, "me", false),
+            (State::Planned, "me", true),
+            (State::Failed, "another", true),
+        ] {
+            if ecash.get_reserved_proofs(&id).await.unwrap().is_empty() {
+                ecash.reserve_proofs(vec![y], &id).await.unwrap();
+            }
+            let mut tx = store.begin(Durability::ProcessSafe).await.unwrap();
+            let put = sqlx::query("UPDATE operations SET state = $1").bind(state.as_str());
+            put.execute(tx.hand()).await.unwrap();
+            assert_eq!(release_proofs(&mut tx, &name, owner).await.unwrap(), free, "{state:?} {owner}");
+            tx.commit().await.unwrap();
+            assert_eq!(ecash.get_reserved_proofs(&id).await.unwrap().is_empty(), free, "{state:?} {owner}");
+        }
+        drop(ecash);
+        store.close().await;
+    }
 }

@@ -137,7 +137,8 @@ impl Wallet {
                     self.finish_swap(trusted, operation, &plan, done, false).await?;
                     Ok(true)
                 }
-                Some(Standing::Refused(_) | Standing::Denied | Standing::NotSent(_)) | None => {
+                Some(Standing::Refused(_) | Standing::RefusedAgain(_) | Standing::Denied | Standing::NotSent(_))
+                | None => {
                     self.put_back(trusted, operation, UNKNOWN).await?;
                     Ok(true)
                 }

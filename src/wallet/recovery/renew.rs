@@ -60,7 +60,7 @@ impl Wallet {
             Standing::Denied | Standing::Refused(Refusal::Spent | Refusal::Pending) => {
                 Err(RecoveryError::Pending(mint()))
             }
-            Standing::Refused(refusal) => {
+            Standing::Refused(refusal) | Standing::RefusedAgain(refusal) => {
                 Err(RecoveryError::Silent { mint: mint(), error: MintError::Refused(refusal) })
             }
             Standing::NotSent(error) | Standing::Unknown(error) => Err(RecoveryError::Silent { mint: mint(), error }),

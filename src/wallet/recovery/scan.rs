@@ -8,9 +8,13 @@ use super::super::{Trusted, Wallet, WalletError, currency};
 use super::{AT_A_TIME, RecoveryError, silent};
 use crate::money::MintUnit;
 
-/// So many counters in a row without a signature, beyond all that are known, and there are no more. Every redemption that
-/// its mint refused has left some.
+/// So many counters in a row without a signature, beyond all that are known, and the rest is looked at here and there
+/// only. Every redemption that its mint refused has left some.
 const GAP: u32 = 2_000;
+/// So far beyond a gap it is looked on. Whoever presents forged tokens widens a gap, and must not hide what came after.
+const FAR: u32 = 1_000_000;
+/// Counters of one such look.
+const LOOK: usize = 25;
 /// So many counters before the known one are looked at as well: outputs that were on their way when
 /// the copy was made. For most nodes that is all of them.
 const LOOK_BACK: u32 = 20_000;
@@ -38,30 +42,22 @@ impl Wallet {
         unit: MintUnit,
     ) -> Result<usize, RecoveryError> {
         let known = self.inner.ecash.increment_keyset_counter(&keyset, 0).await?;
-        let step = u32::try_from(AT_A_TIME).unwrap_or(1);
+        let mut scan = Scan { wallet: self, trusted, recovery, keyset, unit, used: known, found: 0 };
         let mut at = known.saturating_sub(LOOK_BACK);
-        let mut used = known;
-        let mut silence: u32 = 0;
-        let mut found: usize = 0;
-        while at < known || silence < GAP {
-            let outputs = Outputs::derive(&self.inner.seed, &keyset.to_string(), at, &vec![0; AT_A_TIME])?;
-            let answer = self.patiently(trusted, recovery, || trusted.http.restore(outputs.messages())).await?;
-            let signed =
-                outputs.signed(answer, &trusted.keysets).await.map_err(|error| silent(trusted.http.url(), error))?;
-            silence = if signed.is_empty() && at >= known { silence.saturating_add(step) } else { 0 };
-            if let Some((counter, _)) = signed.last() {
-                used = used.max(counter.saturating_add(1));
-            }
-            let proofs =
-                signed.into_iter().filter_map(|(counter, proof)| proof.map(|proof| (counter, proof))).collect();
-            found = found.saturating_add(self.keep_found(trusted, recovery, unit, proofs).await?);
-            at = at.checked_add(step).ok_or_else(|| WalletError::Ecash("a keyset's counters are used up".into()))?;
+        while at < known {
+            scan.look(at, AT_A_TIME).await?;
+            at = beyond(at, AT_A_TIME)?;
         }
-        if used > known {
-            let on = used.saturating_sub(known).saturating_add(MARGIN);
+        at = scan.up(at).await?;
+        while let Some(hit) = scan.far(at).await? {
+            scan.down(hit, at).await?;
+            at = scan.up(hit).await?;
+        }
+        if scan.used > known {
+            let on = scan.used.saturating_sub(known).saturating_add(MARGIN);
             self.inner.ecash.increment_keyset_counter(&keyset, on).await?;
         }
-        Ok(found)
+        Ok(scan.found)
     }
 
     /// Keeps what is unspent, and not in the store in whatever state.
@@ -93,4 +89,78 @@ impl Wallet {
         self.inner.ecash.update_proofs(infos, Vec::new()).await?;
         Ok(found)
     }
+}
+
+/// The search through the counters of one keyset.
+struct Scan<'a> {
+    wallet: &'a Wallet,
+    trusted: &'a Trusted,
+    recovery: &'a str,
+    keyset: Id,
+    unit: MintUnit,
+    /// Past the last counter in use, as far as is known.
+    used: u32,
+    found: usize,
+}
+
+impl Scan<'_> {
+    /// Looks at so many counters from `at` on. Returns whether the mint has signed any.
+    async fn look(&mut self, at: u32, count: usize) -> Result<bool, RecoveryError> {
+        let (wallet, trusted) = (self.wallet, self.trusted);
+        let outputs = Outputs::derive(&wallet.inner.seed, &self.keyset.to_string(), at, &vec![0; count])?;
+        let ask = || trusted.http.restore(outputs.messages());
+        let answer = wallet.patiently(trusted, self.recovery, ask).await?;
+        let signed =
+            outputs.signed(answer, &trusted.keysets).await.map_err(|error| silent(trusted.http.url(), error))?;
+        let Some((last, _)) = signed.last() else { return Ok(false) };
+        self.used = self.used.max(last.saturating_add(1));
+        let proofs = signed.into_iter().filter_map(|(counter, proof)| proof.map(|proof| (counter, proof))).collect();
+        let kept = wallet.keep_found(trusted, self.recovery, self.unit, proofs).await?;
+        self.found = self.found.saturating_add(kept);
+        Ok(true)
+    }
+
+    /// Looks at all from `at` up to a gap. Returns where that ends.
+    async fn up(&mut self, mut at: u32) -> Result<u32, RecoveryError> {
+        let mut silence: u32 = 0;
+        while silence < GAP {
+            let next = beyond(at, AT_A_TIME)?;
+            let heard = self.look(at, AT_A_TIME).await?;
+            silence = if heard { 0 } else { silence.saturating_add(next.saturating_sub(at)) };
+            at = next;
+        }
+        Ok(at)
+    }
+
+    /// Looks at all below `at` down to a gap, or to where that was looked at.
+    async fn down(&mut self, mut at: u32, floor: u32) -> Result<(), RecoveryError> {
+        let step = u32::try_from(AT_A_TIME).unwrap_or(u32::MAX);
+        let mut silence: u32 = 0;
+        while at > floor && silence < GAP {
+            at = at.saturating_sub(step).max(floor);
+            silence = if self.look(at, AT_A_TIME).await? { 0 } else { silence.saturating_add(step) };
+        }
+        Ok(())
+    }
+
+    /// Looks on from `at`, in steps of a tenth of the way: a stretch in use that is as long as that is met. Returns
+    /// where one was.
+    async fn far(&mut self, at: u32) -> Result<Option<u32>, RecoveryError> {
+        let step = u32::try_from(AT_A_TIME).unwrap_or(u32::MAX);
+        let mut way: u32 = 0;
+        while way <= FAR {
+            let Some(there) = at.checked_add(way) else { break };
+            if self.look(there, LOOK).await? {
+                return Ok(Some(there));
+            }
+            way = way.saturating_add(step.max(way / 10));
+        }
+        Ok(None)
+    }
+}
+
+/// The counter so many after this one.
+fn beyond(at: u32, count: usize) -> Result<u32, WalletError> {
+    let next = u32::try_from(count).ok().and_then(|count| at.checked_add(count));
+    next.ok_or_else(|| WalletError::Ecash("a keyset's counters are used up".into()))
 }
