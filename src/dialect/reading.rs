@@ -20,6 +20,8 @@ pub(super) struct Content {
     /// Hosts that send reasoning under both names send it twice.
     reasoning: u64,
     reasoning_content: u64,
+    /// Characters of base64: sound, where that was asked for.
+    data: u64,
     /// There is something in it that a client waits for.
     pub(super) seen: bool,
     pub(super) finished: bool,
@@ -54,8 +56,9 @@ impl Content {
             | b"partial_json" => &mut self.chars,
             b"reasoning" => &mut self.reasoning,
             b"reasoning_content" => &mut self.reasoning_content,
-            // Audio and pictures.
-            b"data" | b"url" => {
+            b"data" => &mut self.data,
+            // Pictures.
+            b"url" => {
                 self.seen = true;
                 return;
             }
@@ -75,12 +78,19 @@ impl Content {
         self.chars = self.chars.saturating_add(other.chars);
         self.reasoning = self.reasoning.saturating_add(other.reasoning);
         self.reasoning_content = self.reasoning_content.saturating_add(other.reasoning_content);
+        self.data = self.data.saturating_add(other.data);
         self.seen |= other.seen;
         self.finished |= other.finished;
     }
 
     pub(super) fn output_chars(&self) -> u64 {
         self.chars.saturating_add(self.reasoning.max(self.reasoning_content))
+    }
+
+    /// Tokens of sound, if its data is such. A stream has 24,000 samples of two bytes a second, and a token is 50 ms of
+    /// them; whatever is packed is shorter.
+    pub(super) fn tokens_of_sound(&self) -> u64 {
+        self.data.div_ceil(3_200)
     }
 }
 

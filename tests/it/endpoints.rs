@@ -3,6 +3,7 @@
 
 mod anthropic;
 mod gemini;
+mod left;
 mod media;
 mod models;
 mod openai;

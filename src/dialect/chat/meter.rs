@@ -34,6 +34,8 @@ pub(in crate::dialect) struct ChatMeter {
     wants_usage: bool,
     /// Searches that were asked for: no report counts them.
     searches: u64,
+    /// Sound was asked for.
+    speaks: bool,
     content: Content,
     usage: Option<Usage>,
     /// How it is served, as far as any chunk said so.
@@ -52,6 +54,7 @@ impl ChatMeter {
             model: body::encode(&shape.model),
             wants_usage: shape.wants_usage,
             searches: shape.demand.web_searches,
+            speaks: shape.demand.audio_out,
             content: Content::default(),
             usage: None,
             service: None,
@@ -154,7 +157,10 @@ impl Meter for ChatMeter {
     fn reading(&self) -> Reading {
         match self.usage {
             Some(usage) => Reading::Reported(Usage { service: self.service, web_searches: self.searches, ..usage }),
-            None => Reading::Unreported { output_chars: self.content.output_chars() },
+            None => {
+                let audio_out = if self.speaks { self.content.tokens_of_sound() } else { 0 };
+                Reading::seen(self.content.output_chars(), Usage { audio_out, ..Usage::default() })
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! Tools that the upstream runs. Those that have a price are sold; those that work on what lies in the
 //! operator's account are not.
 
+use std::collections::BTreeSet;
+
 use serde_json::value::RawValue;
 
 use crate::dialect::body::{self, Lens};
@@ -125,28 +127,54 @@ pub(super) fn refuse_item(item: &Lens<'_>) -> Result<(), BadRequest> {
     }
 }
 
+/// What the items of an output tell that the tools did.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    searches: u64,
+    pictures: u64,
+    /// Containers by their names.
+    containers: BTreeSet<Option<String>>,
+}
+
+impl Done {
+    /// What the output of a response tells.
+    pub(super) fn of(response: &Lens<'_>) -> Self {
+        let mut done = Self::default();
+        let output = response.get("output").and_then(body::elements).unwrap_or_default();
+        output.into_iter().filter_map(Lens::of).for_each(|item| done.take(&item));
+        done
+    }
+
+    /// Takes an item that is finished.
+    pub(super) fn take(&mut self, item: &Lens<'_>) {
+        let text = |name: &str| item.present(name).and_then(body::string);
+        match text("type").as_deref() {
+            Some("web_search_call") => self.searches = self.searches.saturating_add(1),
+            Some("image_generation_call") if text("status").as_deref() != Some("failed") => {
+                self.pictures = self.pictures.saturating_add(1);
+            }
+            Some("code_interpreter_call") => drop(self.containers.insert(text("container_id"))),
+            _ => {}
+        }
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let code_sessions = u64::try_from(self.containers.len()).unwrap_or(u64::MAX);
+        Usage { web_searches: self.searches, images_made: self.pictures, code_sessions, ..Usage::default() }
+    }
+}
+
 /// Adds what the tools consumed, which is told beside the usage, or seen in the output.
 pub(super) fn add_usage(response: &Lens<'_>, usage: &mut Usage) {
     let told = response.object("tool_usage");
-    let output = response.get("output").and_then(body::elements).unwrap_or_default();
-    let items: Vec<Lens<'_>> = output.into_iter().filter_map(Lens::of).collect();
-    let of_kind = |kind: &'static str| {
-        items.iter().filter(move |item| item.get("type").and_then(body::string).as_deref() == Some(kind))
-    };
-    let count = |found: usize| u64::try_from(found).unwrap_or(u64::MAX);
+    let done = Done::of(response).usage();
     let searches = told.as_ref().and_then(|told| told.object("web_search"));
-    let searches = part(searches.as_ref(), "num_requests");
-    usage.web_searches = searches.unwrap_or_else(|| count(of_kind("web_search_call").count()));
-    let is_made = |item: &&Lens<'_>| item.get("status").and_then(body::string).as_deref() != Some("failed");
-    usage.images_made = count(of_kind("image_generation_call").filter(is_made).count());
+    usage.web_searches = part(searches.as_ref(), "num_requests").unwrap_or(done.web_searches);
+    usage.images_made = done.images_made;
+    usage.code_sessions = done.code_sessions;
     if let Some(made) = told.as_ref().and_then(|told| told.object("image_gen")) {
         // The text that it reads costs no more than the pictures do.
         usage.image_in = usage.image_in.saturating_add(part(Some(&made), "input_tokens").unwrap_or(0));
         usage.image_out = usage.image_out.saturating_add(part(Some(&made), "output_tokens").unwrap_or(0));
     }
-    let mut containers: Vec<Option<String>> =
-        of_kind("code_interpreter_call").map(|call| call.present("container_id").and_then(body::string)).collect();
-    containers.sort_unstable();
-    containers.dedup();
-    usage.code_sessions = count(containers.len());
 }
