@@ -121,6 +121,8 @@ pub struct Demand {
     pub uncounted: bool,
     /// The upstream may add input of its own choice, as a search does: as much as fits.
     pub open_input: bool,
+    /// Calls of tools that the upstream runs. After each the model reads what it was sent once more.
+    pub tool_calls: u64,
     pub service: Wanted,
     pub cache_writes: CacheWrites,
     /// Audio tokens that are sent.

@@ -11,8 +11,8 @@ use crate::dialect::reading::part;
 use crate::dialect::{BadRequest, Shape, images};
 use crate::money::Usage;
 
-/// Tools that the client runs, or that cost nothing but tokens.
-const TOOLS: [&str; 9] = [
+/// Tools that the client runs.
+const TOOLS: [&str; 8] = [
     "function",
     "custom",
     "local_shell",
@@ -21,31 +21,26 @@ const TOOLS: [&str; 9] = [
     "computer_use_preview",
     "namespace",
     "tool_search",
-    "mcp",
 ];
 
-/// Searches that are held for where the request sets no limit.
-const SEARCHES: u64 = 10;
 /// Pictures that are made where the request sets no limit: this one is set for it.
 const PICTURES: u64 = 3;
 /// Tokens of the text that a picture is made by, at most.
 const TEXT_OF_A_PICTURE: u64 = 4_000;
 
-/// Reads the tools, once the conversation has been measured.
+/// Reads the tools, once the conversation has been measured. One limit holds for all that the upstream runs.
 pub(super) fn read(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     let kinds = fields::tools(lens)?;
     let tools = lens.present("tools").and_then(body::elements).unwrap_or_default();
     let has_pictures = kinds.iter().any(|kind| kind == "image_generation");
-    let most = fields::read_limit(lens, "max_tool_calls")?.or(has_pictures.then_some(PICTURES));
+    let usual = if has_pictures { PICTURES } else { fields::TOOL_CALLS };
+    let most = fields::read_tool_calls(lens, "max_tool_calls")?.unwrap_or(usual);
     for (kind, tool) in kinds.iter().zip(tools) {
         match kind.as_str() {
-            "mcp" => shape.demand.open_input = true,
-            name if TOOLS.contains(&name) => {}
-            name if name.starts_with("web_search") => {
-                shape.demand.open_input = true;
-                shape.demand.web_searches = most.unwrap_or(SEARCHES);
-            }
-            "image_generation" => picture(tool, most.unwrap_or(PICTURES), shape)?,
+            name if TOOLS.contains(&name) => continue,
+            "mcp" => {}
+            name if name.starts_with("web_search") => shape.demand.web_searches = most,
+            "image_generation" => picture(tool, most, shape)?,
             "code_interpreter" => code(tool, shape)?,
             "file_search" => {
                 return Err(field(
@@ -54,6 +49,8 @@ pub(super) fn read(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest>
             }
             _ => return Err(field(UNSOLD)),
         }
+        shape.demand.open_input = true;
+        shape.demand.tool_calls = most;
     }
     Ok(())
 }
@@ -74,7 +71,6 @@ fn picture(tool: &RawValue, most: u64, shape: &mut Shape) -> Result<(), BadReque
     if body::has_key(tool, &["file_id"]) {
         return Err(field("Files are not sold here: send the content itself instead of a file_id"));
     }
-    shape.demand.open_input = true;
     let asked = images::Asked {
         count: None,
         size: fields::text(&lens, "size")?,
@@ -109,7 +105,6 @@ fn code(tool: &RawValue, shape: &mut Shape) -> Result<(), BadRequest> {
     if container.present("type").is_none() {
         return Err(field(WRONG));
     }
-    shape.demand.open_input = true;
     shape.demand.code_sessions = shape.demand.code_sessions.saturating_add(1);
     Ok(())
 }
