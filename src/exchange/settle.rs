@@ -93,9 +93,11 @@ impl Job {
 
     fn cost(&self, reading: Reading) -> Option<Cost> {
         let card = &self.candidate.rate_card;
+        let searches = u64::from(self.shape.demand.searches_unasked);
         let (output_chars, beside) = match reading {
             Reading::Reported(usage) => {
-                let usage = Usage { images: self.shape.images, ..usage };
+                let web_searches = usage.web_searches.max(searches);
+                let usage = Usage { images: self.shape.images, web_searches, ..usage };
                 if usage.contradictory {
                     tracing::warn!(
                         request = %self.request_id, model = %self.shape.model, ?usage,
@@ -108,7 +110,8 @@ impl Job {
             Reading::Unreported { output_chars } => (output_chars, Usage::default()),
             Reading::Seen { output_chars, beside } => (output_chars, beside),
         };
-        let usage = self.estimate(output_chars, beside);
+        let web_searches = beside.web_searches.max(searches);
+        let usage = self.estimate(output_chars, Usage { web_searches, ..beside });
         match self.exchange.settings.now().pricing.missing_usage {
             // Nothing came: nothing is charged.
             MissingUsage::Estimate if reading == NOTHING => Some(Cost::new(usage, None)),

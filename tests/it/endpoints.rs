@@ -9,6 +9,7 @@ mod models;
 mod openai;
 mod quotes;
 mod responses;
+mod searching;
 mod services;
 mod unpriced;
 mod uploads;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::searches;
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::reading::{Content, error_of, usage_of};
 use crate::dialect::{Meter, Reading, Receipt, Shape, Step, fields, receipt, sse};
@@ -32,7 +33,7 @@ pub(in crate::dialect) struct ChatMeter {
     /// The model as the client named it, as JSON.
     model: String,
     wants_usage: bool,
-    /// Searches that were asked for: no report counts them.
+    /// Searches that the answer may rest on.
     searches: u64,
     /// Sound was asked for.
     speaks: bool,
@@ -76,8 +77,8 @@ impl ChatMeter {
         self.last = Some(event.clone());
         self.service = fields::served(lens).or(self.service);
         let report = usage_of(lens);
-        if let Some((_, Some(usage))) = report {
-            self.usage = Some(usage);
+        if let Some((told, Some(usage))) = report {
+            self.usage = Some(Usage { web_searches: searches(told, self.searches), ..usage });
         }
         if report.is_none() || (choices.is_some() && !content.finished) {
             return Step::Forward(self.rewrite(event, lens, false));
@@ -156,7 +157,7 @@ impl Meter for ChatMeter {
 
     fn reading(&self) -> Reading {
         match self.usage {
-            Some(usage) => Reading::Reported(Usage { service: self.service, web_searches: self.searches, ..usage }),
+            Some(usage) => Reading::Reported(Usage { service: self.service, ..usage }),
             None => {
                 let audio_out = if self.speaks { self.content.tokens_of_sound() } else { 0 };
                 Reading::seen(self.content.output_chars(), Usage { audio_out, ..Usage::default() })
