@@ -191,6 +191,8 @@ pub struct Shape {
     pub size: String,
     /// The events of the stream come as the elements of a JSON array.
     pub as_array: bool,
+    /// The answer comes as subtitles, of which there are none where nobody speaks.
+    pub as_subtitles: bool,
 }
 
 impl Shape {
