@@ -143,9 +143,10 @@ impl Done {
     /// Takes an item that is finished.
     pub(super) fn take(&mut self, item: &Lens<'_>) {
         let text = |name: &str| item.present(name).and_then(body::string);
+        let is_done = text("status").as_deref() != Some("failed");
         match text("type").as_deref() {
-            Some("web_search_call") => self.searches = self.searches.saturating_add(1),
-            Some("image_generation_call") if text("status").as_deref() != Some("failed") => {
+            Some("web_search_call") if is_done && is_search(item) => self.searches = self.searches.saturating_add(1),
+            Some("image_generation_call") if is_done => {
                 self.pictures = self.pictures.saturating_add(1);
             }
             Some("code_interpreter_call") => drop(self.containers.insert(text("container_id"))),
@@ -157,6 +158,12 @@ impl Done {
         let code_sessions = u64::try_from(self.containers.len()).unwrap_or(u64::MAX);
         Usage { web_searches: self.searches, images_made: self.pictures, code_sessions, ..Usage::default() }
     }
+}
+
+/// Whether a call of the tool that searches did so: it opens pages as well, and looks for words in them.
+fn is_search(item: &Lens<'_>) -> bool {
+    let action = item.object("action").and_then(|action| action.present("type").and_then(body::string));
+    action.is_none_or(|action| action == "search")
 }
 
 /// Adds what the tools consumed, which is told beside the usage, or seen in the output.

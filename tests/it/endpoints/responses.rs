@@ -42,7 +42,8 @@ async fn both(world: &World, what: &str, body: &Value, answer: &Value, msat: u64
 #[tokio::test(flavor = "multi_thread")]
 async fn responses_are_charged_to_the_msat_whole_and_streamed() {
     let world = start().await;
-    let searching = with(ask(), json!({ "tools": [{ "type": "web_search" }], "max_tool_calls": 3 }));
+    let searching = with(ask(), json!({ "tools": [{ "type": "web_search" }], "max_tool_calls": 6 }));
+    let call = |more: Value| with(json!({ "type": "web_search_call", "id": "ws_1", "status": "completed" }), more);
     for (what, body, answer, msat) in [
         (
             "plain",
@@ -61,12 +62,27 @@ async fn responses_are_charged_to_the_msat_whole_and_streamed() {
         ),
         (
             "searched",
-            searching,
+            searching.clone(),
             response(
                 json!({ "input_tokens": 1000, "output_tokens": 50 }),
                 json!({ "tool_usage": { "web_search": { "num_requests": 3 } } }),
             ),
             10_000 + 1000 + 30_000,
+        ),
+        (
+            "searched, and looked at pages",
+            searching,
+            response(
+                json!({ "input_tokens": 1000, "output_tokens": 50 }),
+                json!({ "output": [
+                    call(json!({})),
+                    call(json!({ "action": { "type": "search", "query": "q" } })),
+                    call(json!({ "action": { "type": "open_page", "url": "https://x" } })),
+                    call(json!({ "action": { "type": "find_in_page", "pattern": "p" } })),
+                    call(json!({ "action": { "type": "search", "query": "q" }, "status": "failed" })),
+                ] }),
+            ),
+            10_000 + 1000 + 20_000,
         ),
     ] {
         both(&world, what, &body, &answer, msat).await;
