@@ -13,7 +13,7 @@ use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Pieces, Reading, Receipt, Request, Shape, needs,
     receipt,
 };
-use crate::money::Usage;
+use crate::money::{Demand, Usage};
 
 /// `POST /v1/chat/completions`.
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +163,7 @@ pub(super) fn read_choices(body: &[u8], shape: &Shape) -> Result<Reading, BadAns
         Some((report, Some(usage))) => {
             Reading::Reported(Usage { web_searches: searches(report, shape.demand.web_searches), ..usage })
         }
-        _ => Reading::Unreported { output_chars: Content::of(choices).output_chars() },
+        _ => unreported(&Content::of(choices), &shape.demand),
     })
 }
 
@@ -171,6 +171,13 @@ pub(super) fn read_choices(body: &[u8], shape: &Shape) -> Result<Reading, BadAns
 fn searches(report: &RawValue, most: u64) -> u64 {
     let told = Lens::of(report).and_then(|report| part(Some(&report), "num_search_queries"));
     told.unwrap_or(1).clamp(most.min(1), most)
+}
+
+/// What was seen of an answer without a report. If it may rest on a search, that was made before its first word.
+fn unreported(content: &Content, demand: &Demand) -> Reading {
+    let web_searches = if content.seen { demand.web_searches.min(1) } else { 0 };
+    let audio_out = if demand.audio_out { content.tokens_of_sound() } else { 0 };
+    Reading::seen(content.output_chars(), Usage { web_searches, audio_out, ..Usage::default() })
 }
 
 /// An answer under the client's name for the model, with its bill.

@@ -130,7 +130,7 @@ impl Dialect for Responses {
         }
         Ok(match read_usage(&lens) {
             Some(usage) => Reading::Reported(usage),
-            None => Reading::Unreported { output_chars: Content::of(output).output_chars() },
+            None => Reading::seen(Content::of(output).output_chars(), tools::Done::of(&lens).usage()),
         })
     }
 

@@ -121,10 +121,14 @@ impl Job {
         }
     }
 
-    /// Tokens counted from text: four characters each, on both sides; and what is no text as it was seen.
+    /// Tokens counted from text: four characters each, on both sides; and what is no text as it was seen. A ranking is
+    /// sold by its units or by its tokens.
     fn estimate(&self, output_chars: u64, beside: Usage) -> Usage {
+        let by_unit = self.candidate.rate_card.prices.query.is_some_and(|price| !price.is_zero());
+        let queries = if by_unit { self.shape.demand.queries } else { 0 };
         Usage {
-            input: self.shape.estimated_input(),
+            input: if queries > 0 { 0 } else { self.shape.estimated_input() },
+            queries,
             output: output_chars.div_ceil(4),
             images: self.shape.images,
             audio_ms: self.shape.usual_audio_ms,

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::searches;
+use super::{searches, unreported};
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::reading::{Content, error_of, usage_of};
 use crate::dialect::{Meter, Reading, Receipt, Shape, Step, fields, receipt, sse};
-use crate::money::{Service, Usage};
+use crate::money::{Demand, Service, Usage};
 
 const DONE: &[u8] = b"[DONE]";
 
@@ -33,10 +33,7 @@ pub(in crate::dialect) struct ChatMeter {
     /// The model as the client named it, as JSON.
     model: String,
     wants_usage: bool,
-    /// Searches that the answer may rest on.
-    searches: u64,
-    /// Sound was asked for.
-    speaks: bool,
+    demand: Demand,
     content: Content,
     usage: Option<Usage>,
     /// How it is served, as far as any chunk said so.
@@ -54,8 +51,7 @@ impl ChatMeter {
             kind,
             model: body::encode(&shape.model),
             wants_usage: shape.wants_usage,
-            searches: shape.demand.web_searches,
-            speaks: shape.demand.audio_out,
+            demand: shape.demand,
             content: Content::default(),
             usage: None,
             service: None,
@@ -78,7 +74,7 @@ impl ChatMeter {
         self.service = fields::served(lens).or(self.service);
         let report = usage_of(lens);
         if let Some((told, Some(usage))) = report {
-            self.usage = Some(Usage { web_searches: searches(told, self.searches), ..usage });
+            self.usage = Some(Usage { web_searches: searches(told, self.demand.web_searches), ..usage });
         }
         if report.is_none() || (choices.is_some() && !content.finished) {
             return Step::Forward(self.rewrite(event, lens, false));
@@ -158,10 +154,7 @@ impl Meter for ChatMeter {
     fn reading(&self) -> Reading {
         match self.usage {
             Some(usage) => Reading::Reported(Usage { service: self.service, ..usage }),
-            None => {
-                let audio_out = if self.speaks { self.content.tokens_of_sound() } else { 0 };
-                Reading::seen(self.content.output_chars(), Usage { audio_out, ..Usage::default() })
-            }
+            None => unreported(&self.content, &self.demand),
         }
     }
 

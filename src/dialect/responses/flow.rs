@@ -47,6 +47,11 @@ impl ResponsesFlow {
         }
         self.created_at = part(Some(&response), "created_at").unwrap_or(self.created_at);
         self.usage = read_usage(&response).or(self.usage);
+        // Some tell of their items at the end only, others not again.
+        let done = Done::of(&response);
+        if done != Done::default() {
+            self.done = done;
+        }
     }
 }
 

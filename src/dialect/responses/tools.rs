@@ -123,7 +123,7 @@ pub(super) fn refuse_item(item: &Lens<'_>) -> Result<(), BadRequest> {
 }
 
 /// What the items of an output tell that the tools did.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
     searches: u64,
     pictures: u64,

@@ -160,6 +160,16 @@ async fn judgement_costs_a_request_and_ranking_its_units() {
     assert_eq!((answer.msat, &answer.json()["usage"]["cost"]["total_msats"]), (2000, &json!(2000)));
     world.next(&json!({ "data": [{ "index": 0 }], "usage": { "total_tokens": 20 } }));
     assert_eq!(world.charged("tokens", world.post("/v1/rerank", &ask)).await.msat, 200);
+    // Units are told in another place, too; they count before tokens.
+    let ranked = json!([{ "index": 0, "relevance_score": 0.5 }]);
+    world.next(&json!({ "results": ranked, "usage": { "search_units": 1, "total_tokens": 20 } }));
+    assert_eq!(world.charged("units in the usage", world.post("/v1/rerank", &ask)).await.msat, 2000);
+    // Where nothing is told: the units of so many documents, or fourteen characters, four tokens of 10 msat.
+    for (model, msat) in [("rich", 2000), (MODEL, 40)] {
+        world.next(&json!({ "results": ranked }));
+        let ask = with(ask.clone(), json!({ "model": model }));
+        assert_eq!(world.charged(model, world.post("/v1/rerank", &ask)).await.msat, msat, "{model}");
+    }
     for body in [json!({ "model": "rich", "query": "x" }), json!({ "model": "rich", "query": "x", "documents": [] })] {
         world.refused("no documents", world.post("/v1/rerank", &body), 400).await;
     }

@@ -106,6 +106,11 @@ async fn tools_that_the_upstream_runs_are_charged_by_picture_and_by_container() 
     let ran = |container: &str| json!({ "type": "code_interpreter_call", "container_id": container, "code": "1 + 1" });
     let usage = json!({ "input_tokens": 10, "output_tokens": 50 });
     let text = 100 + 1000;
+    let said = json!({ "type": "message", "role": "assistant", "content": [{ "type": "output_text", "text": "hi" }] });
+    let sent = |tool: &Value| {
+        let chars = ask()["input"].as_str().unwrap().len() + json!([tool]).to_string().len();
+        u64::try_from(chars.div_ceil(4)).unwrap()
+    };
     let answer = |output: Value, more: Value| with(response(usage.clone(), more), json!({ "output": output }));
     for (what, tool, answer, msat) in [
         (
@@ -118,6 +123,19 @@ async fn tools_that_the_upstream_runs_are_charged_by_picture_and_by_container() 
             text + 30 * 15 + 408 * 60,
         ),
         ("pictures by piece", &picture, answer(json!([made, made]), json!({})), text + 2 * 60_000),
+        // Of which nothing is reported: two characters are a token, and what was sent is one for four.
+        (
+            "a picture without a report",
+            &picture,
+            with(answer(json!([made, said]), json!({})), json!({ "usage": null })),
+            sent(&picture) * 10 + 20 + 60_000,
+        ),
+        (
+            "code without a report",
+            &code,
+            with(answer(json!([ran("cntr_1"), said]), json!({})), json!({ "usage": null })),
+            sent(&code) * 10 + 20 + 5000,
+        ),
         ("no picture", &picture, answer(json!([{ "type": "message", "content": [] }]), json!({})), text),
         ("code", &code, answer(json!([ran("cntr_1"), ran("cntr_1")]), json!({})), text + 5000),
         ("no code", &code, answer(json!([{ "type": "message", "content": [] }]), json!({})), text),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{start, with};
-use crate::support::endpoints::answer;
+use crate::support::endpoints::answer as answer_of;
 use crate::support::node::{MODEL, RICH};
 use crate::support::upstream::{Script, sse, usage};
 
@@ -49,11 +49,19 @@ async fn a_search_that_a_chat_asks_for_is_charged() {
         let choices = json!([{ "index": 0, "message": { "content": "x" }, "finish_reason": "stop" }]);
         world.upstream.next(match stream {
             true => Script::Stream { pieces: sse(RICH, &["x"], Some(usage(100, 10))), cut: false },
-            false => answer(&json!({ "id": "c", "choices": choices, "usage": usage(100, 10) })),
+            false => answer_of(&json!({ "id": "c", "choices": choices, "usage": usage(100, 10) })),
         });
         let answer = world.charged("searched", world.post("/v1/chat/completions", &ask)).await;
         // 100 × 10, 10 × 20, and the search.
         assert_eq!(answer.msat, 1_000 + 200 + 10_000, "{stream}");
+        // Without a report: 17 characters, five tokens; one of output, and the search all the same.
+        let choices = json!([{ "index": 0, "message": { "content": "x" }, "finish_reason": "stop" }]);
+        world.upstream.next(match stream {
+            true => Script::Stream { pieces: sse(RICH, &["x"], None), cut: false },
+            false => answer_of(&json!({ "id": "c", "choices": choices })),
+        });
+        let answer = world.charged("not reported", world.post("/v1/chat/completions", &ask)).await;
+        assert_eq!(answer.msat, 50 + 20 + 10_000, "{stream}");
     }
     world.finish().await;
 }
