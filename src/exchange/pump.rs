@@ -126,11 +126,13 @@ pub(super) async fn open(job: &Job, answer: Answer) -> Result<Opening, Miss> {
     }
 }
 
-/// Pictures are long, and an event may have several.
+/// Pictures are long, and an event may have several. What a tool brings stands in the events as well, and all of it once
+/// more in the last.
 fn framer(shape: &Shape) -> Framer {
     let demand = &shape.demand;
     let has_pictures = demand.images_made > 0 || demand.image_out || demand.image_by_default;
-    if has_pictures { Framer::with_limit(MAX_ANSWER) } else { Framer::new() }
+    let has_finds = demand.code_sessions > 0 || demand.open_input;
+    if has_pictures || has_finds { Framer::with_limit(MAX_ANSWER) } else { Framer::new() }
 }
 
 impl Opening {

@@ -158,6 +158,21 @@ async fn tools_that_the_upstream_runs_are_charged_by_picture_and_by_container() 
     let streamed = world.charged("large", world.post("/v1/responses", &streamed)).await;
     assert_eq!(streamed.msat, text + 60_000);
     assert_eq!(streamed.events()[1]["response"]["output"][0], large);
+    // So may what a tool has brought be.
+    let mcp = json!({ "type": "mcp", "server_label": "s", "server_url": "https://example.com/mcp" });
+    let logs = json!([{ "type": "logs", "logs": "x".repeat(6_000_000) }]);
+    for (tool, item, more) in [
+        (&code, with(ran("cntr_1"), json!({ "outputs": logs })), 5000),
+        (&mcp, json!({ "type": "mcp_call", "name": "f", "output": "x".repeat(6_000_000) }), 0),
+    ] {
+        world.next_events(&[
+            json!({ "type": "response.output_text.delta", "delta": "hi" }),
+            json!({ "type": "response.completed", "response": answer(json!([item]), json!({})) }),
+        ]);
+        let streamed = with(ask(), json!({ "tools": [tool], "stream": true }));
+        let streamed = world.charged("brought", world.post("/v1/responses", &streamed)).await;
+        assert_eq!(streamed.msat, text + more, "{tool}");
+    }
     world.finish().await;
 }
 
