@@ -1,5 +1,8 @@
 //! What an answer says and what it consumed, whole or in pieces.
 
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::BadAnswer;
@@ -120,10 +123,33 @@ pub(super) fn failed(body: &[u8]) -> BadAnswer {
     error.map_or(BadAnswer::NotJson, BadAnswer::Error)
 }
 
-/// The first element of an array.
+/// The first element of an array. No list is made of the others: an answer may have millions.
 pub(super) fn first_of_array(source: &[u8]) -> Option<&RawValue> {
-    let elements: Vec<&RawValue> = serde_json::from_slice(source).ok()?;
-    elements.first().copied()
+    let First(first) = serde_json::from_slice(source).ok()?;
+    first
+}
+
+/// What the parser keeps of an array.
+struct First<'a>(Option<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for First<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Take;
+        impl<'de> Visitor<'de> for Take {
+            type Value = First<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let first = array.next_element()?;
+                while array.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(First(first))
+            }
+        }
+        deserializer.deserialize_seq(Take)
+    }
 }
 
 /// The usage object and what it says, wherever this host puts it: the first one that can be
@@ -365,6 +391,21 @@ mod tests {
             let body = format!("{{{answer}}}");
             let lens = Lens::parse(body.as_bytes()).unwrap();
             assert_eq!(usage_of(&lens).and_then(|(_, usage)| usage).map(agreed), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_an_array_is_found_if_it_is_one() {
+        for (source, first) in [
+            (r#"[{"a":[1]}, 2, "x"]"#, Some(r#"{"a":[1]}"#)),
+            ("[ 1 ]", Some("1")),
+            ("[]", None),
+            ("[1,]", None),
+            ("[1] 2", None),
+            ("{}", None),
+            ("", None),
+        ] {
+            assert_eq!(first_of_array(source.as_bytes()).map(RawValue::get), first, "{source}");
         }
     }
 
