@@ -44,6 +44,9 @@ const FILES: [&[u8]; 8] =
 const FILE_KINDS: [&[u8]; 8] =
     [b"file", b"document", b"video", b"audio", b"input_file", b"input_video", b"input_audio", b"media"];
 
+/// Types of containers whose `file_id` is one of the upstream's account.
+const FILE_PARTS: [&[u8]; 3] = [b"input_file", b"input_image", b"computer_screenshot"];
+
 /// What a value amounts to as input of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Volume {
@@ -313,7 +316,7 @@ impl<'a> Frame<'a> {
             b"media_type" | b"mime_type" | b"mimeType" | b"format" => self.media.say(plain(text)),
             b"type" => {
                 self.kind.say(plain(text));
-                self.is_file_part |= matches!(&*self.kind.word, b"input_file" | b"input_image");
+                self.is_file_part |= FILE_PARTS.contains(&&*self.kind.word);
             }
             b"url" => self.has_link = true,
             b"file_id" => self.has_file_id = true,

@@ -12,16 +12,8 @@ use crate::dialect::{BadRequest, Shape, images};
 use crate::money::Usage;
 
 /// Tools that the client runs.
-const TOOLS: [&str; 8] = [
-    "function",
-    "custom",
-    "local_shell",
-    "apply_patch",
-    "computer",
-    "computer_use_preview",
-    "namespace",
-    "tool_search",
-];
+const TOOLS: [&str; 7] =
+    ["function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview", "tool_search"];
 
 /// Pictures that are made where the request sets no limit: this one is set for it.
 const PICTURES: u64 = 3;
@@ -37,6 +29,10 @@ pub(super) fn read(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest>
     let most = fields::read_tool_calls(lens, "max_tool_calls")?.unwrap_or(usual);
     for (kind, tool) in kinds.iter().zip(tools) {
         match kind.as_str() {
+            "namespace" => {
+                Lens::of(tool).map_or(Ok(()), |tool| refuse_others(&tool, &["function", "custom"]))?;
+                continue;
+            }
             name if TOOLS.contains(&name) => continue,
             "mcp" => {}
             name if name.starts_with("web_search") => shape.demand.web_searches = most,
@@ -109,8 +105,24 @@ fn code(tool: &RawValue, shape: &mut Shape) -> Result<(), BadRequest> {
     Ok(())
 }
 
-/// Why an item of the input cannot be sent: it names something that the upstream keeps.
+/// Refuses tools of other kinds than these where they stand in something else: what the upstream runs is looked at, and
+/// held for, where it stands among the tools of the request alone.
+fn refuse_others(holder: &Lens<'_>, known: &[&str]) -> Result<(), BadRequest> {
+    fields::once(holder, &["tools"])?;
+    match fields::tools(holder)?.iter().all(|kind| known.contains(&kind.as_str())) {
+        true => Ok(()),
+        false => Err(field("A tool that the API itself runs must stand among the tools of the request")),
+    }
+}
+
+/// Why an item of the input cannot be sent: it names something that the upstream keeps, or brings tools that it runs.
 pub(super) fn refuse_item(item: &Lens<'_>) -> Result<(), BadRequest> {
+    if item.present("tools").is_some() {
+        refuse_others(item, &["function", "custom", "namespace"])?;
+        let tools = item.present("tools").and_then(body::elements).unwrap_or_default();
+        // One without tools in it brings none.
+        tools.into_iter().filter_map(Lens::of).try_for_each(|tool| refuse_others(&tool, &["function", "custom"]))?;
+    }
     match item.present("type").and_then(body::string).as_deref() {
         Some("code_interpreter_call") => {
             Err(field("A code_interpreter_call names a container of the upstream's: leave it out of the input"))

@@ -190,6 +190,11 @@ async fn what_needs_state_is_refused() {
         json!({ "tools": [{ "type": "code_interpreter", "container": "cntr_1" }] }),
         json!({ "input": [{ "type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1" }] }),
         json!({ "input": [{ "type": "image_generation_call", "id": "ig_1" }] }),
+        json!({ "input": [{ "type": "computer_call_output", "call_id": "c", "output": { "type": "computer_screenshot", "file_id": "file_1" } }] }),
+        // Nor are tools that would be run without being held for.
+        json!({ "input": [{ "type": "tool_search_output", "call_id": "c", "tools": [{ "type": "web_search" }] }] }),
+        json!({ "input": [{ "type": "tool_search_output", "tools": [{ "type": "namespace", "name": "n", "tools": [{ "type": "mcp" }] }] }] }),
+        json!({ "tools": [{ "type": "namespace", "name": "n", "tools": [{ "type": "image_generation" }] }] }),
     ] {
         let said = world.refused(&more.to_string(), world.post("/v1/responses", &with(ask(), more.clone())), 400).await;
         assert_eq!(
@@ -197,6 +202,14 @@ async fn what_needs_state_is_refused() {
             (&json!("invalid_request_error"), &json!("invalid_request"))
         );
     }
+    // What the client runs itself may come from a search for tools, or in a namespace; a screenshot as it is.
+    let function = json!({ "type": "function", "name": "f", "parameters": {} });
+    let namespace = json!({ "type": "namespace", "name": "n", "description": "d", "tools": [function] });
+    let found = json!({ "type": "tool_search_output", "call_id": "c", "tools": [function, namespace] });
+    let listed = json!({ "type": "mcp_list_tools", "server_label": "s", "tools": [{ "name": "f", "input_schema": { "type": "object" } }] });
+    let seen = json!({ "type": "computer_call_output", "call_id": "c", "output": { "type": "computer_screenshot", "image_url": "https://x/y.png" } });
+    let whole = with(ask(), json!({ "input": [found, listed, seen], "tools": [namespace] }));
+    world.charged("of the client's own", world.post("/v1/responses", &whole)).await;
     // A search of a model that has no price for it.
     let searching = with(ask(), json!({ "model": MODEL, "tools": [{ "type": "web_search" }] }));
     let said = world.refused("unpriced", world.post("/v1/responses", &searching), 400).await;
