@@ -85,8 +85,13 @@ impl WorstCase {
     pub fn extra_tokens(&self) -> u64 {
         match self.demand.open_input {
             true => u64::MAX,
-            false => (self.extra_chars / EXTRA_CHARS_PER_TOKEN).saturating_add(self.more_tokens),
+            false => self.sent_beside(),
         }
+    }
+
+    /// Tokens that are sent beside the conversation.
+    fn sent_beside(&self) -> u64 {
+        (self.extra_chars / EXTRA_CHARS_PER_TOKEN).saturating_add(self.more_tokens)
     }
 }
 
@@ -99,6 +104,15 @@ impl Limits {
     /// Most input tokens of this request: a context for each of its prompts.
     fn input(self, shape: &WorstCase) -> u64 {
         self.context.unwrap_or(DEFAULT_CONTEXT).saturating_mul(shape.prompts.max(1))
+    }
+
+    /// Tokens that are read again after calls of tools that the upstream runs: all that was sent, each time. What the
+    /// tools bring is read again as well, and nobody knows how much that is. It is held for once, as the whole context
+    /// (`open_input`): a context for each call would make every request with a tool cost more than anybody has on a
+    /// key, and most calls bring little. The prompt is what a client can make large, and its length is known.
+    fn read_again(self, shape: &WorstCase) -> u64 {
+        let sent = shape.prompt_tokens().saturating_add(shape.sent_beside());
+        sent.min(self.context.unwrap_or(DEFAULT_CONTEXT)).saturating_mul(shape.demand.tool_calls)
     }
 
     /// Tokens that the network reserves for the prompt.
@@ -299,11 +313,11 @@ fn tier_of(prices: &Prices, shape: &WorstCase, longest: u64) -> (Decimal, Decima
 /// written to a cache, or is none.
 fn beside_text(limits: Limits, prices: &Prices, shape: &WorstCase) -> Option<Decimal> {
     let demand = &shape.demand;
-    let longest = limits.input(shape);
+    let (longest, again) = (limits.input(shape), limits.read_again(shape));
     let input = shape.prompt_tokens().saturating_add(shape.extra_tokens()).min(longest);
     let output = limits.output(shape).saturating_mul(shape.choices.max(1));
     let beyond = |price: Decimal, than: Decimal| price.checked_sub(than).map(|more| more.max(Decimal::ZERO));
-    let (dear_input, dear_output) = tier_of(prices, shape, longest);
+    let (dear_input, dear_output) = tier_of(prices, shape, longest.saturating_add(again));
     let written = beyond(dear_input, prices.prompt)?;
     let longer = beyond(dear_output, prices.completion)?;
     let mut spoken = Decimal::ZERO;
@@ -323,6 +337,7 @@ fn beside_text(limits: Limits, prices: &Prices, shape: &WorstCase) -> Option<Dec
     let searches = times(demand.web_searches, prices.web_search)?;
     let rest = [
         times(input, written)?,
+        times(again, dear_input)?,
         times(output, spoken.max(longer))?,
         times(shape.image_tokens, beyond(prices.image_token(), dear_input)?)?,
         times(demand.audio_in.min(longest), prices.audio().max(prices.audio_cached()))?,

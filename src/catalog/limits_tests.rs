@@ -238,6 +238,9 @@ fn beside_text_by_hand() {
         (Demand { web_searches: 2, ..none }, 22),
         (Demand { web_searches: 2, web_queries: 3, ..none }, 87),
         (Demand { code_sessions: 2, ..none }, 62),
+        // 100 tokens of prompt are read three times more, at the dearest price that they may have.
+        (Demand { tool_calls: 3, ..none }, 300),
+        (Demand { tool_calls: 3, cache_writes: CacheWrites::Minutes, ..none }, 100 + 600),
         // What goes into pictures: of the price of the prompt, where it has none of its own.
         (Demand { images_made: 2, tokens_into_image: 50, ..none }, 146),
         (Demand { queries: 2, ..none }, 26),

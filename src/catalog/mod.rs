@@ -12,6 +12,7 @@ pub mod listing;
 pub mod model;
 pub mod rivals;
 pub mod route;
+mod searching;
 mod services;
 pub mod sheet;
 mod shelf;

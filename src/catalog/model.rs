@@ -72,6 +72,8 @@ pub struct Model {
     pub forwarded_model_id: Option<String>,
     /// Tags that an upstream must have, all of them, to be asked for it. Never shown.
     pub upstream_tags: Vec<String>,
+    /// Whether it searches before it answers, unasked. `None`: its name tells. Never shown.
+    pub searches_unasked: Option<bool>,
     /// Whether it is on offer.
     pub enabled: bool,
     /// Whether it is shown to those who do not know of it. It is sold to whoever names it all the same.
@@ -118,6 +120,7 @@ impl Model {
             alias_ids: take_texts(&mut fields, "alias_ids"),
             forwarded_model_id: take_text(&mut fields, "forwarded_model_id"),
             upstream_tags: take_texts(&mut fields, "upstream_tags"),
+            searches_unasked: take_flag(&mut fields, "searches_unasked"),
             enabled: take_flag(&mut fields, "enabled").unwrap_or(true),
             visible: take_flag(&mut fields, "visible").unwrap_or(true),
             extra: fields,

@@ -8,6 +8,7 @@ use super::Shelf;
 use super::limits::{self, Limits, WorstCase};
 use super::listing::{self, Terms};
 use super::model::Model;
+use super::searching;
 use super::sheet::{Sheets, Sold};
 use super::support;
 use crate::clock::SharedClock;
@@ -201,6 +202,14 @@ impl Market {
     #[must_use]
     pub fn has_models(&self) -> bool {
         !self.model_based || !self.catalog.is_empty()
+    }
+
+    /// How many searches an answer of this model may rest on that nobody asked for. Where a search has no price, the
+    /// other prices pay for it.
+    #[must_use]
+    pub fn unasked_searches(&self, model: &str) -> u64 {
+        let found = self.catalog.find(model).filter(|found| self.model_based && !found.prices.web_search.is_zero());
+        found.map_or(0, |found| searching::unasked(&found))
     }
 
     /// Finds and prices the model, and the worst case of this request.

@@ -137,6 +137,7 @@ impl Dialect for Listening {
         let mut shape = Shape { model: form.model()?, stream: form.flag("stream")?, choices: 1, ..Shape::default() };
         shape.prompt_chars = u64::try_from(prompt.chars().count()).unwrap_or(u64::MAX);
         shape.slack_tokens = fields::size(&prompt);
+        shape.as_subtitles = matches!(format.as_str(), "srt" | "vtt");
         shape.demand.audio_ms = longest_ms(file);
         shape.usual_audio_ms = usual_ms(file);
         Ok(shape)
@@ -147,9 +148,13 @@ impl Dialect for Listening {
         Ok(if shape.stream { ask } else { Ask { accept: "*/*", ..ask } })
     }
 
-    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
+    fn read_answer(&self, answer: AnswerBody<'_>, shape: &Shape) -> Result<Reading, BadAnswer> {
         let Ok(lens) = Lens::parse(answer.bytes) else {
-            return subtitles_ms(answer.bytes).map(estimated).ok_or_else(|| failed(answer.bytes));
+            return match subtitles_ms(answer.bytes) {
+                Some(audio_ms) => Ok(estimated(audio_ms)),
+                None if shape.as_subtitles && is_silence(answer) => Ok(Reading::Silent),
+                None => Err(failed(answer.bytes)),
+            };
         };
         let Some(text) = lens.get("text").filter(|text| text.get().starts_with('"')) else {
             return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
@@ -193,6 +198,13 @@ fn listened(audio_ms: u64) -> Usage {
 
 fn estimated(audio_ms: u64) -> Reading {
     Reading::Reported(Usage { source: UsageSource::Estimated, ..listened(audio_ms) })
+}
+
+/// Whether this is what subtitles are of a recording in which nobody speaks.
+fn is_silence(answer: AnswerBody<'_>) -> bool {
+    let text = answer.bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(answer.bytes).trim_ascii();
+    let is_text = answer.media.starts_with("text/") || answer.media.starts_with("application/x-subrip");
+    is_text && !answer.media.starts_with("text/html") && (text.is_empty() || text.starts_with(b"WEBVTT"))
 }
 
 /// A report in seconds or in tokens.

@@ -3,16 +3,17 @@
 pub(super) mod meter;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use self::meter::ChatMeter;
 use super::body::{self, Lens, Patch};
 use super::fields::{self, field, unreadable};
-use super::reading::{Content, error_of, failed, usage_of};
+use super::reading::{Content, error_of, failed, part, usage_of};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Pieces, Reading, Receipt, Request, Shape, needs,
     receipt,
 };
-use crate::money::Usage;
+use crate::money::{Demand, Usage};
 
 /// `POST /v1/chat/completions`.
 #[derive(Clone, Copy, Debug)]
@@ -102,11 +103,7 @@ impl Dialect for Chat {
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, shape: &Shape) -> Result<Reading, BadAnswer> {
-        Ok(match read_choices(answer.bytes)? {
-            // No report counts the search that was asked for.
-            Reading::Reported(usage) => Reading::Reported(Usage { web_searches: shape.demand.web_searches, ..usage }),
-            other => other,
-        })
+        read_choices(answer.bytes, shape)
     }
 
     fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
@@ -157,15 +154,30 @@ pub(super) fn with_usage_and_model(body: &Bytes, shape: &Shape, model: &str) -> 
 }
 
 /// An answer with `choices`.
-pub(super) fn read_choices(body: &[u8]) -> Result<Reading, BadAnswer> {
+pub(super) fn read_choices(body: &[u8], shape: &Shape) -> Result<Reading, BadAnswer> {
     let Ok(lens) = Lens::parse(body) else { return Err(failed(body)) };
     let Some(choices) = lens.get("choices").filter(|value| body::is_filled_array(value)) else {
         return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
     };
     Ok(match usage_of(&lens) {
-        Some((_, Some(usage))) => Reading::Reported(usage),
-        _ => Reading::Unreported { output_chars: Content::of(choices).output_chars() },
+        Some((report, Some(usage))) => {
+            Reading::Reported(Usage { web_searches: searches(report, shape.demand.web_searches), ..usage })
+        }
+        _ => unreported(&Content::of(choices), &shape.demand),
     })
+}
+
+/// The searches of an answer that may have had so many: as many as its report tells, which most do not, or one.
+fn searches(report: &RawValue, most: u64) -> u64 {
+    let told = Lens::of(report).and_then(|report| part(Some(&report), "num_search_queries"));
+    told.unwrap_or(1).clamp(most.min(1), most)
+}
+
+/// What was seen of an answer without a report. If it may rest on a search, that was made before its first word.
+fn unreported(content: &Content, demand: &Demand) -> Reading {
+    let web_searches = if content.seen { demand.web_searches.min(1) } else { 0 };
+    let audio_out = if demand.audio_out { content.tokens_of_sound() } else { 0 };
+    Reading::seen(content.output_chars(), Usage { web_searches, audio_out, ..Usage::default() })
 }
 
 /// An answer under the client's name for the model, with its bill.

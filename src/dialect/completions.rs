@@ -64,8 +64,8 @@ impl Dialect for Completions {
         Ok(Ask::json(self.protocol(), self.path(), body, shape.stream))
     }
 
-    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
-        read_choices(answer.bytes)
+    fn read_answer(&self, answer: AnswerBody<'_>, shape: &Shape) -> Result<Reading, BadAnswer> {
+        read_choices(answer.bytes, shape)
     }
 
     fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {

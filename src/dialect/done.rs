@@ -76,6 +76,15 @@ impl Flow for DoneFlow {
         }
     }
 
+    /// A picture of which the first lines came is finished, and a text that is read out is read to its end. What is known
+    /// of a transcript is no more than what was read of it tells.
+    fn left(&self) -> Reading {
+        match self.known {
+            Reading::Reported(_) if self.usage.is_none() && self.content.seen => self.known,
+            _ => self.reading(),
+        }
+    }
+
     fn rename(&self, _: &mut Patch<'_, '_>, _: &Lens<'_>) {}
 
     fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {

@@ -81,6 +81,19 @@ pub(super) fn read_limit(lens: &Lens<'_>, name: &str) -> Result<Option<u64>, Bad
     }
 }
 
+/// Calls of tools that the upstream runs that are held for where a request sets no limit: this one is set for it.
+pub(super) const TOOL_CALLS: u64 = 10;
+/// Most of them that a request may ask for. Each has the model read once more, which is held for.
+const MAX_TOOL_CALLS: u64 = 100;
+
+/// How often tools that the upstream runs may be called.
+pub(super) fn read_tool_calls(lens: &Lens<'_>, name: &str) -> Result<Option<u64>, BadRequest> {
+    match read_limit(lens, name)? {
+        Some(calls) if calls > MAX_TOOL_CALLS => Err(field(format!("{name} must be at most {MAX_TOOL_CALLS}"))),
+        calls => Ok(calls),
+    }
+}
+
 pub(super) fn read_choices(lens: &Lens<'_>) -> Result<u64, BadRequest> {
     match lens.present("n").map(integer) {
         None => Ok(1),

@@ -36,6 +36,11 @@ pub(super) trait Flow: Send {
     /// What was consumed, as far as seen.
     fn reading(&self) -> Reading;
 
+    /// See [`Meter::left`].
+    fn left(&self) -> Reading {
+        self.reading()
+    }
+
     /// Puts the client's name for the model where this event has one.
     fn rename(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>);
 
@@ -126,6 +131,10 @@ impl<F: Flow> Meter for Follow<F> {
 
     fn reading(&self) -> Reading {
         self.flow.reading()
+    }
+
+    fn left(&self) -> Reading {
+        self.flow.left()
     }
 
     fn closing(&mut self, receipt: &Receipt) -> Bytes {

@@ -18,7 +18,7 @@ use super::follow::Follow;
 use super::reading::{Content, error_of, failed};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS, Feature, JSON, Meter, Protocol, Reading, Receipt, Request,
-    Shape, measure, needs, receipt, whole,
+    Shape, measure, needs, receipt, vision, whole,
 };
 use crate::money::Wanted;
 use bytes::Bytes;
@@ -52,6 +52,9 @@ const NOT_INPUT: [&str; 7] = [
     "serviceTier",
     "service_tier",
 ];
+
+/// The resolution at which a picture is twice as many tokens as it is at most otherwise.
+const CLOSEST: &[u8] = b"MEDIA_RESOLUTION_ULTRA_HIGH";
 
 const MAX_CANDIDATES: u64 = 8;
 /// Queries of a search that are held for; nothing in a request limits them.
@@ -193,6 +196,10 @@ fn read_contents(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     }
     refuse_files(lens)?;
     fields::measure(lens, &["contents", "systemInstruction", "system_instruction"], &NOT_INPUT, shape)?;
+    if shape.images > 0 && lens.members().any(|(_, value)| measure::says(value, CLOSEST)) {
+        let more = shape.images.saturating_mul(vision::SENT_TOKENS);
+        shape.image_tokens = shape.image_tokens.saturating_add(more);
+    }
     Ok(())
 }
 

@@ -44,6 +44,9 @@ const FILES: [&[u8]; 8] =
 const FILE_KINDS: [&[u8]; 8] =
     [b"file", b"document", b"video", b"audio", b"input_file", b"input_video", b"input_audio", b"media"];
 
+/// Types of containers whose `file_id` is one of the upstream's account.
+const FILE_PARTS: [&[u8]; 3] = [b"input_file", b"input_image", b"computer_screenshot"];
+
 /// What a value amounts to as input of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Volume {
@@ -119,10 +122,11 @@ impl Volume {
         }
     }
 
-    fn data(&mut self, medium: Medium, data: &[u8]) {
+    fn data(&mut self, medium: Medium, data: &[u8], is_inline: bool) {
+        let tokens = if is_inline { vision::estimate_inline_tokens } else { vision::estimate_data_tokens };
         match medium {
             Medium::Image if data.len() <= MAX_ADDRESS || is_base64(payload(data)) => {
-                self.image(vision::estimate_data_tokens(payload(data)));
+                self.image(tokens(payload(data)));
             }
             Medium::Audio => self.sound(data),
             Medium::File => self.file(false),
@@ -149,7 +153,7 @@ impl Volume {
             self.link(url, frame.is_low == Some(true));
         }
         if let Some(data) = frame.data {
-            self.data(frame.medium(), data);
+            self.data(frame.medium(), data, frame.is_inline());
         }
         match frame.source {
             None => {}
@@ -312,7 +316,7 @@ impl<'a> Frame<'a> {
             b"media_type" | b"mime_type" | b"mimeType" | b"format" => self.media.say(plain(text)),
             b"type" => {
                 self.kind.say(plain(text));
-                self.is_file_part |= matches!(&*self.kind.word, b"input_file" | b"input_image");
+                self.is_file_part |= FILE_PARTS.contains(&&*self.kind.word);
             }
             b"url" => self.has_link = true,
             b"file_id" => self.has_file_id = true,
@@ -320,12 +324,17 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// It is Google's kind of file.
+    fn is_inline(&self) -> bool {
+        matches!(&*self.name, b"inlineData" | b"inline_data")
+    }
+
     /// What its `data` is.
     fn medium(&self) -> Medium {
         if *self.name == *b"input_audio" {
             return Medium::Audio;
         }
-        let is_unnamed_file = matches!(&*self.name, b"inlineData" | b"inline_data") || *self.kind.word == *b"base64";
+        let is_unnamed_file = self.is_inline() || *self.kind.word == *b"base64";
         if self.media.word.is_empty() && !is_unnamed_file {
             return Medium::Text;
         }
@@ -364,6 +373,13 @@ pub fn conversation(value: &RawValue) -> Result<Volume, Unreadable> {
 /// As for a conversation.
 pub fn definitions(name: &str, value: &RawValue) -> Result<Volume, Unreadable> {
     Walk { key: Cow::Owned(name.as_bytes().to_vec()), is_own: true, ..Walk::default() }.over(value)
+}
+
+/// Whether this word is one of the texts in a value, however it is spelled.
+pub fn says(value: &RawValue, word: &[u8]) -> bool {
+    // No letter takes more than six characters.
+    let most = word.len().saturating_mul(6);
+    Tokens::of(value).any(|token| matches!(token, Token::Text(text) if text.len() <= most && *plain(text) == *word))
 }
 
 /// A walk through a value, and what was found so far.

@@ -61,14 +61,11 @@ const WITHHELD: [&str; 9] = [
 ];
 
 /// Tools of Anthropic's that the client runs, by the beginning of their type.
-const CLIENT_TOOLS: [&str; 8] =
-    ["custom", "function", "bash_", "text_editor_", "computer_", "memory_", "tool_search_", "web_fetch_"];
+const CLIENT_TOOLS: [&str; 7] = ["custom", "function", "bash_", "text_editor_", "computer_", "memory_", "tool_search_"];
 
-/// The tool that searches, by the beginning of its type.
+/// Tools that the upstream runs, by the beginning of their types: one searches, the other reads pages.
 const SEARCH: &str = "web_search_";
-
-/// Searches that are held for where a request sets no limit.
-const SEARCHES: u64 = 10;
+const FETCH: &str = "web_fetch_";
 
 impl Dialect for Messages {
     fn path(&self) -> &'static str {
@@ -97,8 +94,8 @@ impl Dialect for Messages {
     }
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
-        let body = if shape.demand.web_searches > 0 {
-            with_bounded_searches(request.body, shape, model)?
+        let body = if shape.demand.tool_calls > 0 {
+            with_bounded_tools(request.body, shape, model)?
         } else {
             fields::with_model(request.body, &shape.model, model)?
         };
@@ -235,26 +232,32 @@ fn read_tools(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     let kinds = fields::tools(lens)?;
     let tools = lens.present("tools").and_then(body::elements).unwrap_or_default();
     for (kind, tool) in kinds.iter().zip(tools.into_iter().filter_map(Lens::of)) {
-        if kind.starts_with(SEARCH) {
+        if is_run_upstream(kind) {
             fields::once(&tool, &["max_uses"])?;
-            let most = fields::read_limit(&tool, "max_uses")?.unwrap_or(SEARCHES);
-            shape.demand.web_searches = shape.demand.web_searches.saturating_add(most);
+            let most = fields::read_tool_calls(&tool, "max_uses")?.unwrap_or(fields::TOOL_CALLS);
+            let searches = if kind.starts_with(SEARCH) { most } else { 0 };
+            shape.demand.web_searches = shape.demand.web_searches.saturating_add(searches);
+            shape.demand.tool_calls = shape.demand.tool_calls.saturating_add(most);
+            shape.demand.open_input = true;
         } else if !CLIENT_TOOLS.iter().any(|known| kind.starts_with(known)) {
             return Err(field("This kind of tool is not sold here"));
         }
-        shape.demand.open_input |= kind.starts_with("web_");
     }
     Ok(())
 }
 
-/// A body whose tools search no more often than is held for.
-fn with_bounded_searches(body: &Bytes, shape: &Shape, model: &str) -> Result<Pieces, BadRequest> {
+fn is_run_upstream(kind: &str) -> bool {
+    kind.starts_with(SEARCH) || kind.starts_with(FETCH)
+}
+
+/// A body whose tools are called no more often than is held for.
+fn with_bounded_tools(body: &Bytes, shape: &Shape, model: &str) -> Result<Pieces, BadRequest> {
     let lens = Lens::parse(body).map_err(unreadable)?;
     let bounded = |tool: &RawValue| {
         let edited = body::edited(tool, |tool, patch| {
             let kind = tool.present("type").and_then(body::string);
-            if kind.is_some_and(|kind| kind.starts_with(SEARCH)) && tool.present("max_uses").is_none() {
-                patch.set("max_uses", SEARCHES.to_string());
+            if kind.is_some_and(|kind| is_run_upstream(&kind)) && tool.present("max_uses").is_none() {
+                patch.set("max_uses", fields::TOOL_CALLS.to_string());
             }
         });
         edited.unwrap_or_else(|| tool.get().to_owned())

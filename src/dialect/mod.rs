@@ -191,6 +191,8 @@ pub struct Shape {
     pub size: String,
     /// The events of the stream come as the elements of a JSON array.
     pub as_array: bool,
+    /// The answer comes as subtitles, of which there are none where nobody speaks.
+    pub as_subtitles: bool,
 }
 
 impl Shape {
@@ -224,8 +226,23 @@ pub enum Reading {
     Unreported {
         output_chars: u64,
     },
+    /// The same of an answer that has more than text: what tools did, sound.
+    Seen {
+        output_chars: u64,
+        beside: Usage,
+    },
     /// No usage report, of an answer that is no text: what went in can be estimated.
     Silent,
+}
+
+impl Reading {
+    /// No usage report. So much text was seen, and this beside it.
+    fn seen(output_chars: u64, beside: Usage) -> Self {
+        match beside == Usage::default() {
+            true => Self::Unreported { output_chars },
+            false => Self::Seen { output_chars, beside },
+        }
+    }
 }
 
 /// A whole answer.
@@ -352,6 +369,11 @@ pub trait Meter: Send {
 
     /// What was consumed, as far as seen.
     fn reading(&self) -> Reading;
+
+    /// The same where the client has left and the rest is not read: what it asked for is made without it.
+    fn left(&self) -> Reading {
+        self.reading()
+    }
 
     /// The event(s) that close a complete stream, with the receipt, without the terminator.
     fn closing(&mut self, receipt: &Receipt) -> Bytes;

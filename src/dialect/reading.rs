@@ -1,5 +1,8 @@
 //! What an answer says and what it consumed, whole or in pieces.
 
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::BadAnswer;
@@ -20,6 +23,8 @@ pub(super) struct Content {
     /// Hosts that send reasoning under both names send it twice.
     reasoning: u64,
     reasoning_content: u64,
+    /// Characters of base64: sound, where that was asked for.
+    data: u64,
     /// There is something in it that a client waits for.
     pub(super) seen: bool,
     pub(super) finished: bool,
@@ -54,8 +59,9 @@ impl Content {
             | b"partial_json" => &mut self.chars,
             b"reasoning" => &mut self.reasoning,
             b"reasoning_content" => &mut self.reasoning_content,
-            // Audio and pictures.
-            b"data" | b"url" => {
+            b"data" => &mut self.data,
+            // Pictures.
+            b"url" => {
                 self.seen = true;
                 return;
             }
@@ -75,12 +81,19 @@ impl Content {
         self.chars = self.chars.saturating_add(other.chars);
         self.reasoning = self.reasoning.saturating_add(other.reasoning);
         self.reasoning_content = self.reasoning_content.saturating_add(other.reasoning_content);
+        self.data = self.data.saturating_add(other.data);
         self.seen |= other.seen;
         self.finished |= other.finished;
     }
 
     pub(super) fn output_chars(&self) -> u64 {
         self.chars.saturating_add(self.reasoning.max(self.reasoning_content))
+    }
+
+    /// Tokens of sound, if its data is such. A stream has 24,000 samples of two bytes a second, and a token is 50 ms of
+    /// them; whatever is packed is shorter.
+    pub(super) fn tokens_of_sound(&self) -> u64 {
+        self.data.div_ceil(3_200)
     }
 }
 
@@ -110,10 +123,33 @@ pub(super) fn failed(body: &[u8]) -> BadAnswer {
     error.map_or(BadAnswer::NotJson, BadAnswer::Error)
 }
 
-/// The first element of an array.
+/// The first element of an array. No list is made of the others: an answer may have millions.
 pub(super) fn first_of_array(source: &[u8]) -> Option<&RawValue> {
-    let elements: Vec<&RawValue> = serde_json::from_slice(source).ok()?;
-    elements.first().copied()
+    let First(first) = serde_json::from_slice(source).ok()?;
+    first
+}
+
+/// What the parser keeps of an array.
+struct First<'a>(Option<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for First<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Take;
+        impl<'de> Visitor<'de> for Take {
+            type Value = First<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let first = array.next_element()?;
+                while array.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(First(first))
+            }
+        }
+        deserializer.deserialize_seq(Take)
+    }
 }
 
 /// The usage object and what it says, wherever this host puts it: the first one that can be
@@ -355,6 +391,21 @@ mod tests {
             let body = format!("{{{answer}}}");
             let lens = Lens::parse(body.as_bytes()).unwrap();
             assert_eq!(usage_of(&lens).and_then(|(_, usage)| usage).map(agreed), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_an_array_is_found_if_it_is_one() {
+        for (source, first) in [
+            (r#"[{"a":[1]}, 2, "x"]"#, Some(r#"{"a":[1]}"#)),
+            ("[ 1 ]", Some("1")),
+            ("[]", None),
+            ("[1,]", None),
+            ("[1] 2", None),
+            ("{}", None),
+            ("", None),
+        ] {
+            assert_eq!(first_of_array(source.as_bytes()).map(RawValue::get), first, "{source}");
         }
     }
 

@@ -65,7 +65,7 @@ impl Dialect for Rerank {
         let usage = lens.object("usage");
         let tokens = usage.as_ref().and_then(|usage| count(usage, "total_tokens").ok().flatten());
         let tokens = tokens.or_else(|| part(billed.as_ref(), "input_tokens"));
-        let units = part(billed.as_ref(), "search_units");
+        let units = [billed.as_ref(), usage.as_ref()].into_iter().find_map(|report| part(report, "search_units"));
         Ok(match (units, tokens) {
             (None, None) => Reading::Silent,
             // Whoever counts units counts no tokens beside them.

@@ -109,8 +109,8 @@ impl Dialect for Responses {
         if lens.get("store").map(RawValue::get) != Some("false") {
             patch.set("store", "false".to_owned());
         }
-        // No more pictures are made, and no more is searched, than is held for.
-        let most = shape.demand.images_made.max(shape.demand.web_searches);
+        // No tool is called more often than is held for.
+        let most = shape.demand.tool_calls;
         if most > 0 && lens.present("max_tool_calls").is_none() {
             patch.set("max_tool_calls", most.to_string());
         }
@@ -130,7 +130,7 @@ impl Dialect for Responses {
         }
         Ok(match read_usage(&lens) {
             Some(usage) => Reading::Reported(usage),
-            None => Reading::Unreported { output_chars: Content::of(output).output_chars() },
+            None => Reading::seen(Content::of(output).output_chars(), tools::Done::of(&lens).usage()),
         })
     }
 

@@ -44,6 +44,16 @@ pub fn estimate_data_tokens(base64: &[u8]) -> u64 {
     by_pixels.max(tiles.saturating_mul(258)).max(tokens_of(width, height))
 }
 
+/// Tokens that Google's newest models make of any picture, however small; and of one that they are to look at as
+/// closely as they can, twice as many.
+pub const SENT_TOKENS: u64 = 1_120;
+
+/// The same for a picture as Google's API takes it.
+#[must_use]
+pub fn estimate_inline_tokens(base64: &[u8]) -> u64 {
+    estimate_data_tokens(base64).max(SENT_TOKENS)
+}
+
 /// Images are scaled down beyond these.
 const MAX_PIXEL_TOKENS: u64 = 4_800;
 const MAX_TILES: u64 = 32;

@@ -262,7 +262,7 @@ impl Exchange {
     pub async fn serve(self: Arc<Self>, call: Call) -> Result<Reply, Failure> {
         let watch = Watch::new(call.dialect);
         let mut trace = self.trace(call.dialect, &call.payment, &call.request_id, call.link);
-        let shape = match self.look(&call) {
+        let shape = match self.read(call.dialect, &call.sent) {
             Ok(shape) => Arc::new(shape),
             Err(failure) => {
                 self.refused(call.dialect, &failure);
@@ -281,9 +281,18 @@ impl Exchange {
         }
     }
 
-    fn look(&self, call: &Call) -> Result<Shape, Failure> {
+    /// What a request asks for, and what its model does unasked.
+    fn read(&self, dialect: &dyn Dialect, sent: &Sent) -> Result<Shape, Failure> {
         self.maintenance.check()?;
-        call.dialect.read(&call.sent.request()).map_err(|bad| bad_request(&bad))
+        let mut shape = dialect.read(&sent.request()).map_err(|bad| bad_request(&bad))?;
+        let demand = &mut shape.demand;
+        let unasked = if demand.uncounted { 0 } else { self.market.unasked_searches(&shape.model) };
+        if unasked > 0 {
+            demand.web_searches = demand.web_searches.max(unasked);
+            demand.searches_unasked = true;
+            demand.open_input = true;
+        }
+        Ok(shape)
     }
 
     /// All that comes before an upstream is asked.
@@ -416,8 +425,7 @@ impl Exchange {
         sent: &Sent,
         profile: Option<&Arc<Profile>>,
     ) -> Result<(String, Box<Candidate>), Failure> {
-        self.maintenance.check()?;
-        let shape = dialect.read(&sent.request()).map_err(|bad| bad_request(&bad))?;
+        let shape = self.read(dialect, sent)?;
         let candidate = self.quote(dialect, &shape, profile)?;
         self.plan(dialect, &shape, &candidate, None)?;
         Ok((shape.model, candidate))

@@ -152,7 +152,7 @@ async fn question(upstream: &Upstream, model: &str) -> Result<Usage, Miss> {
     let body = answer.whole().await.map_err(Miss::Forward)?;
     match Chat.read_answer(AnswerBody { media: &media, bytes: &body }, &Shape::default()) {
         Ok(Reading::Reported(usage)) => Ok(usage),
-        Ok(Reading::Unreported { .. } | Reading::Silent) => Ok(Usage::default()),
+        Ok(Reading::Unreported { .. } | Reading::Seen { .. } | Reading::Silent) => Ok(Usage::default()),
         Err(bad) => Err(Miss::Worthless(bad.to_string())),
     }
 }

@@ -23,8 +23,24 @@ use crate::wallet::Change;
 use std::sync::Arc;
 
 /// How long, and how much, is read after the client has left.
-const DRAIN_TIME: Duration = Duration::from_secs(60);
-const DRAIN_BYTES: usize = 4 * 1024 * 1024;
+#[derive(Clone, Copy)]
+struct Reach {
+    time: Duration,
+    bytes: usize,
+}
+
+const OF_TEXT: Reach = Reach { time: Duration::from_secs(60), bytes: 4 * 1024 * 1024 };
+/// Pictures and sound are longer, take longer to make, and say at their end what they cost.
+const OF_MEDIA: Reach = Reach { time: Duration::from_secs(300), bytes: MAX_ANSWER };
+
+impl Reach {
+    fn of(job: &Job) -> Self {
+        let demand = &job.shape.demand;
+        let may_draw = demand.image_by_default && job.candidate.rate_card.prices.image_output.is_some();
+        let draws = demand.images_made > 0 || demand.image_out || may_draw;
+        if draws || demand.audio_out || demand.characters > 0 { OF_MEDIA } else { OF_TEXT }
+    }
+}
 
 /// Where the events go, and what is left to read once nobody takes them.
 struct Sink {
@@ -37,6 +53,7 @@ struct Sink {
     as_array: bool,
     /// How much of the answer was sent, in bytes.
     size: usize,
+    reach: Reach,
     drain: Option<Drain>,
     /// Runs along for a request that may be repeated.
     tape: Option<Tape>,
@@ -109,11 +126,13 @@ pub(super) async fn open(job: &Job, answer: Answer) -> Result<Opening, Miss> {
     }
 }
 
-/// Pictures are long, and an event may have several.
+/// Pictures are long, and an event may have several. What a tool brings stands in the events as well, and all of it once
+/// more in the last.
 fn framer(shape: &Shape) -> Framer {
     let demand = &shape.demand;
     let has_pictures = demand.images_made > 0 || demand.image_out || demand.image_by_default;
-    if has_pictures { Framer::with_limit(MAX_ANSWER) } else { Framer::new() }
+    let has_finds = demand.code_sessions > 0 || demand.open_input;
+    if has_pictures || has_finds { Framer::with_limit(MAX_ANSWER) } else { Framer::new() }
 }
 
 impl Opening {
@@ -148,8 +167,8 @@ pub(super) async fn run(job: Box<Job>, opening: Opening, out: mpsc::Sender<Out>)
     let Opening { mut answer, framer, mut meter, ready } = opening;
     answer.note_content();
     let tape = job.once.as_ref().map(super::Once::tape);
-    let mut sink =
-        Sink { out, sent: false, whole: job.whole, as_array: job.shape.as_array, size: 0, drain: None, tape };
+    let (reach, as_array) = (Reach::of(&job), job.shape.as_array);
+    let mut sink = Sink { out, sent: false, whole: job.whole, as_array, size: 0, reach, drain: None, tape };
     let end = read(&job, &mut answer, (framer, ready), meter.as_mut(), &mut sink).await;
     let complete = meter.is_complete() && matches!(end, End::Closed | End::Abandoned | End::Stopped);
     if complete {
@@ -297,7 +316,8 @@ async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mu
     job.broken = Some(if left { Broken::Left } else { Broken::Failed(Box::new(failure.clone())) });
     // Who leaves has bought what was read without it, even if that was before the first content came.
     let counts = left || (meter.has_content() && sink.sent);
-    let delivered = if sink.whole { None } else { Job::charge_for_part(meter.reading(), counts) };
+    let reading = if left { meter.left() } else { meter.reading() };
+    let delivered = if sink.whole { None } else { Job::charge_for_part(reading, counts) };
     let (failure, charged) = match delivered {
         None => (job.undo(failure).await, false),
         Some(reading) => match job.settle(reading).await {
@@ -352,7 +372,8 @@ impl Sink {
             self.whole &= size <= MAX_BUFFERED;
         } else {
             let permit = Arc::clone(drains).try_acquire_owned().ok();
-            self.drain = Some(Drain { until: Instant::now() + DRAIN_TIME, bytes_left: DRAIN_BYTES, permit });
+            let Reach { time, bytes } = self.reach;
+            self.drain = Some(Drain { until: Instant::now() + time, bytes_left: bytes, permit });
         }
     }
 

@@ -11,6 +11,9 @@ use crate::money::{Cost, Usage, UsageSource};
 use crate::telemetry::Trace;
 use crate::wallet::Change;
 
+/// What was seen of an answer in which nothing came.
+const NOTHING: Reading = Reading::Unreported { output_chars: 0 };
+
 /// A request that was paid for.
 pub(super) struct Settled {
     pub receipt: Receipt,
@@ -90,47 +93,47 @@ impl Job {
 
     fn cost(&self, reading: Reading) -> Option<Cost> {
         let card = &self.candidate.rate_card;
-        match reading {
+        let searches = u64::from(self.shape.demand.searches_unasked);
+        let (output_chars, beside) = match reading {
             Reading::Reported(usage) => {
-                let usage = Usage { images: self.shape.images, ..usage };
+                let web_searches = usage.web_searches.max(searches);
+                let usage = Usage { images: self.shape.images, web_searches, ..usage };
                 if usage.contradictory {
                     tracing::warn!(
                         request = %self.request_id, model = %self.shape.model, ?usage,
                         "a usage report contradicts itself; the cheaper reading is charged"
                     );
                 }
-                usage.is_plausible().then(|| card.price(&usage)).flatten()
+                return usage.is_plausible().then(|| card.price(&usage)).flatten();
             }
-            Reading::Silent => {
-                let usage = self.estimate(0);
-                match self.exchange.settings.now().pricing.missing_usage {
-                    MissingUsage::Estimate => card.price(&usage),
-                    MissingUsage::Free => Some(Cost::new(usage, None)),
-                    MissingUsage::Max => Cost::fixed(usage, self.hold.amount()),
-                }
-            }
-            Reading::Unreported { output_chars } => {
-                let usage = self.estimate(output_chars);
-                match self.exchange.settings.now().pricing.missing_usage {
-                    // Nothing came: nothing is charged.
-                    MissingUsage::Estimate if output_chars == 0 => Some(Cost::new(usage, None)),
-                    MissingUsage::Estimate => card.price(&usage),
-                    MissingUsage::Free => Some(Cost::new(usage, None)),
-                    MissingUsage::Max => Cost::fixed(usage, self.hold.amount()),
-                }
-            }
+            Reading::Silent => (0, Usage::default()),
+            Reading::Unreported { output_chars } => (output_chars, Usage::default()),
+            Reading::Seen { output_chars, beside } => (output_chars, beside),
+        };
+        let web_searches = beside.web_searches.max(searches);
+        let usage = self.estimate(output_chars, Usage { web_searches, ..beside });
+        match self.exchange.settings.now().pricing.missing_usage {
+            // Nothing came: nothing is charged.
+            MissingUsage::Estimate if reading == NOTHING => Some(Cost::new(usage, None)),
+            MissingUsage::Estimate => card.price(&usage),
+            MissingUsage::Free => Some(Cost::new(usage, None)),
+            MissingUsage::Max => Cost::fixed(usage, self.hold.amount()),
         }
     }
 
-    /// Tokens counted from text: four characters each, on both sides.
-    fn estimate(&self, output_chars: u64) -> Usage {
+    /// Tokens counted from text: four characters each, on both sides; and what is no text as it was seen. A ranking is
+    /// sold by its units or by its tokens.
+    fn estimate(&self, output_chars: u64, beside: Usage) -> Usage {
+        let by_unit = self.candidate.rate_card.prices.query.is_some_and(|price| !price.is_zero());
+        let queries = if by_unit { self.shape.demand.queries } else { 0 };
         Usage {
-            input: self.shape.estimated_input(),
+            input: if queries > 0 { 0 } else { self.shape.estimated_input() },
+            queries,
             output: output_chars.div_ceil(4),
             images: self.shape.images,
             audio_ms: self.shape.usual_audio_ms,
             source: UsageSource::Estimated,
-            ..Usage::default()
+            ..beside
         }
     }
 
@@ -138,7 +141,7 @@ impl Job {
     pub(super) fn charge_for_part(reading: Reading, has_content: bool) -> Option<Reading> {
         match reading {
             _ if !has_content => None,
-            Reading::Unreported { output_chars: 0 } => None,
+            NOTHING => None,
             reading => Some(reading),
         }
     }

@@ -121,6 +121,8 @@ pub struct Demand {
     pub uncounted: bool,
     /// The upstream may add input of its own choice, as a search does: as much as fits.
     pub open_input: bool,
+    /// Calls of tools that the upstream runs. After each the model reads what it was sent once more.
+    pub tool_calls: u64,
     pub service: Wanted,
     pub cache_writes: CacheWrites,
     /// Audio tokens that are sent.
@@ -137,6 +139,8 @@ pub struct Demand {
     /// Tokens that go into the making of each, where the model has pictures made.
     pub tokens_into_image: u64,
     pub web_searches: u64,
+    /// The model searches by itself: every answer rests on a search at least, whether that is reported or not.
+    pub searches_unasked: bool,
     pub web_queries: u64,
     pub code_sessions: u64,
     pub queries: u64,

@@ -187,7 +187,9 @@ pub fn receipt(reading: Reading) -> Receipt {
             assert!(bounded.total <= held && bounded.total.get() + over.get() == total);
             bounded
         }
-        Reading::Unreported { .. } | Reading::Silent => Cost::fixed(Usage::default(), held).expect("a cost"),
+        Reading::Unreported { .. } | Reading::Seen { .. } | Reading::Silent => {
+            Cost::fixed(Usage::default(), held).expect("a cost")
+        }
     };
     Receipt { cost, remaining: Msat::new(7), provider: "toy".to_owned(), btc_usd: None }
 }
@@ -221,7 +223,7 @@ pub fn answer(input: &[u8]) -> u64 {
             order(usize::try_from(usage.total_input()).unwrap()),
             u8::from(usage.cache_read > 0) + 2 * u8::from(usage.cache_write > 0) + 4 * u8::from(usage.reasoning > 0),
         ),
-        Reading::Unreported { output_chars } => unreported(output_chars),
+        Reading::Unreported { output_chars } | Reading::Seen { output_chars, .. } => unreported(output_chars),
         Reading::Silent => unreported(0),
     })
 }
@@ -251,7 +253,7 @@ pub fn stream(input: &[u8]) -> u64 {
     }
     let chars = u64::try_from(input.len()).unwrap();
     let reading = meter.reading();
-    if let Reading::Unreported { output_chars } = reading {
+    if let Reading::Unreported { output_chars } | Reading::Seen { output_chars, .. } = reading {
         assert!(output_chars <= chars);
     }
     let receipt = receipt(reading);

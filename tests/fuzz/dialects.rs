@@ -71,7 +71,7 @@ pub fn request_body(input: &[u8]) -> u64 {
 fn plausible(reading: Reading) -> (bool, u32) {
     match reading {
         Reading::Reported(usage) => (true, order(usize::try_from(usage.total_input()).unwrap())),
-        Reading::Unreported { .. } | Reading::Silent => (false, 0),
+        Reading::Unreported { .. } | Reading::Seen { .. } | Reading::Silent => (false, 0),
     }
 }
 

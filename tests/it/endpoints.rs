@@ -3,11 +3,13 @@
 
 mod anthropic;
 mod gemini;
+mod left;
 mod media;
 mod models;
 mod openai;
 mod quotes;
 mod responses;
+mod searching;
 mod services;
 mod unpriced;
 mod uploads;

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::{searches, unreported};
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::reading::{Content, error_of, usage_of};
 use crate::dialect::{Meter, Reading, Receipt, Shape, Step, fields, receipt, sse};
-use crate::money::{Service, Usage};
+use crate::money::{Demand, Service, Usage};
 
 const DONE: &[u8] = b"[DONE]";
 
@@ -32,8 +33,7 @@ pub(in crate::dialect) struct ChatMeter {
     /// The model as the client named it, as JSON.
     model: String,
     wants_usage: bool,
-    /// Searches that were asked for: no report counts them.
-    searches: u64,
+    demand: Demand,
     content: Content,
     usage: Option<Usage>,
     /// How it is served, as far as any chunk said so.
@@ -51,7 +51,7 @@ impl ChatMeter {
             kind,
             model: body::encode(&shape.model),
             wants_usage: shape.wants_usage,
-            searches: shape.demand.web_searches,
+            demand: shape.demand,
             content: Content::default(),
             usage: None,
             service: None,
@@ -73,8 +73,8 @@ impl ChatMeter {
         self.last = Some(event.clone());
         self.service = fields::served(lens).or(self.service);
         let report = usage_of(lens);
-        if let Some((_, Some(usage))) = report {
-            self.usage = Some(usage);
+        if let Some((told, Some(usage))) = report {
+            self.usage = Some(Usage { web_searches: searches(told, self.demand.web_searches), ..usage });
         }
         if report.is_none() || (choices.is_some() && !content.finished) {
             return Step::Forward(self.rewrite(event, lens, false));
@@ -153,8 +153,8 @@ impl Meter for ChatMeter {
 
     fn reading(&self) -> Reading {
         match self.usage {
-            Some(usage) => Reading::Reported(Usage { service: self.service, web_searches: self.searches, ..usage }),
-            None => Reading::Unreported { output_chars: self.content.output_chars() },
+            Some(usage) => Reading::Reported(Usage { service: self.service, ..usage }),
+            None => unreported(&self.content, &self.demand),
         }
     }
 

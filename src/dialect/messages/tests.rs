@@ -44,6 +44,9 @@ fn a_request_is_read() {
     assert_eq!((linked.demand.open_input, linked.images, linked.needs.has(Feature::Vision)), (true, 0, false));
     let searching = read(r#","tools":[{"type":"web_search_20250305","name":"web_search","max_uses":4}]"#).unwrap();
     assert_eq!((searching.demand.web_searches, searching.demand.open_input), (4, true));
+    let both = read(r#","tools":[{"type":"web_search_20250305","max_uses":4},{"type":"web_fetch_20250910"}]"#).unwrap();
+    assert_eq!((both.demand.web_searches, both.demand.tool_calls), (4, 14));
+    assert!(read(r#","tools":[{"type":"web_fetch_20250910","max_uses":101}]"#).is_err());
     for members in [
         r#","tools":[{"type":"code_execution_20250825","name":"x"}]"#,
         r#","tools":[7]"#,

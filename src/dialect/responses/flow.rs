@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::tools::Done;
 use super::{bill, read_usage};
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::follow::{Flow, Turn, named_event, rename_inside};
@@ -14,6 +15,8 @@ pub(super) struct ResponsesFlow {
     /// The model as the client named it.
     model: String,
     content: Content,
+    /// What tools did, by the items that are finished.
+    done: Done,
     usage: Option<Usage>,
     is_complete: bool,
     /// As JSON, for an event that has to be made up.
@@ -27,6 +30,7 @@ impl ResponsesFlow {
         Self {
             model: shape.model.clone(),
             content: Content::default(),
+            done: Done::default(),
             usage: None,
             is_complete: false,
             id: r#""resp_coinslot""#.to_owned(),
@@ -43,6 +47,11 @@ impl ResponsesFlow {
         }
         self.created_at = part(Some(&response), "created_at").unwrap_or(self.created_at);
         self.usage = read_usage(&response).or(self.usage);
+        // Some tell of their items at the end only, others not again.
+        let done = Done::of(&response);
+        if done != Done::default() {
+            self.done = done;
+        }
     }
 }
 
@@ -68,6 +77,12 @@ impl Flow for ResponsesFlow {
                 let item = lens.object("item").and_then(|item| item.get("type").and_then(body::string));
                 // Messages and reasoning come in deltas, calls of tools may come whole.
                 self.content.seen |= !matches!(item.as_deref(), None | Some("message" | "reasoning"));
+                Turn::Pass
+            }
+            "response.output_item.done" => {
+                if let Some(item) = lens.object("item") {
+                    self.done.take(&item);
+                }
                 Turn::Pass
             }
             kind if kind.ends_with(".delta") => {
@@ -96,7 +111,7 @@ impl Flow for ResponsesFlow {
     fn reading(&self) -> Reading {
         match self.usage {
             Some(usage) => Reading::Reported(usage),
-            None => Reading::Unreported { output_chars: self.content.output_chars() },
+            None => Reading::seen(self.content.output_chars(), self.done.usage()),
         }
     }
 

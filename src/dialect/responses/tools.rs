@@ -1,6 +1,8 @@
 //! Tools that the upstream runs. Those that have a price are sold; those that work on what lies in the
 //! operator's account are not.
 
+use std::collections::BTreeSet;
+
 use serde_json::value::RawValue;
 
 use crate::dialect::body::{self, Lens};
@@ -9,41 +11,32 @@ use crate::dialect::reading::part;
 use crate::dialect::{BadRequest, Shape, images};
 use crate::money::Usage;
 
-/// Tools that the client runs, or that cost nothing but tokens.
-const TOOLS: [&str; 9] = [
-    "function",
-    "custom",
-    "local_shell",
-    "apply_patch",
-    "computer",
-    "computer_use_preview",
-    "namespace",
-    "tool_search",
-    "mcp",
-];
+/// Tools that the client runs.
+const TOOLS: [&str; 7] =
+    ["function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview", "tool_search"];
 
-/// Searches that are held for where the request sets no limit.
-const SEARCHES: u64 = 10;
 /// Pictures that are made where the request sets no limit: this one is set for it.
 const PICTURES: u64 = 3;
 /// Tokens of the text that a picture is made by, at most.
 const TEXT_OF_A_PICTURE: u64 = 4_000;
 
-/// Reads the tools, once the conversation has been measured.
+/// Reads the tools, once the conversation has been measured. One limit holds for all that the upstream runs.
 pub(super) fn read(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     let kinds = fields::tools(lens)?;
     let tools = lens.present("tools").and_then(body::elements).unwrap_or_default();
     let has_pictures = kinds.iter().any(|kind| kind == "image_generation");
-    let most = fields::read_limit(lens, "max_tool_calls")?.or(has_pictures.then_some(PICTURES));
+    let usual = if has_pictures { PICTURES } else { fields::TOOL_CALLS };
+    let most = fields::read_tool_calls(lens, "max_tool_calls")?.unwrap_or(usual);
     for (kind, tool) in kinds.iter().zip(tools) {
         match kind.as_str() {
-            "mcp" => shape.demand.open_input = true,
-            name if TOOLS.contains(&name) => {}
-            name if name.starts_with("web_search") => {
-                shape.demand.open_input = true;
-                shape.demand.web_searches = most.unwrap_or(SEARCHES);
+            "namespace" => {
+                Lens::of(tool).map_or(Ok(()), |tool| refuse_others(&tool, &["function", "custom"]))?;
+                continue;
             }
-            "image_generation" => picture(tool, most.unwrap_or(PICTURES), shape)?,
+            name if TOOLS.contains(&name) => continue,
+            "mcp" => {}
+            name if name.starts_with("web_search") => shape.demand.web_searches = most,
+            "image_generation" => picture(tool, most, shape)?,
             "code_interpreter" => code(tool, shape)?,
             "file_search" => {
                 return Err(field(
@@ -52,6 +45,8 @@ pub(super) fn read(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest>
             }
             _ => return Err(field(UNSOLD)),
         }
+        shape.demand.open_input = true;
+        shape.demand.tool_calls = most;
     }
     Ok(())
 }
@@ -72,7 +67,6 @@ fn picture(tool: &RawValue, most: u64, shape: &mut Shape) -> Result<(), BadReque
     if body::has_key(tool, &["file_id"]) {
         return Err(field("Files are not sold here: send the content itself instead of a file_id"));
     }
-    shape.demand.open_input = true;
     let asked = images::Asked {
         count: None,
         size: fields::text(&lens, "size")?,
@@ -107,13 +101,28 @@ fn code(tool: &RawValue, shape: &mut Shape) -> Result<(), BadRequest> {
     if container.present("type").is_none() {
         return Err(field(WRONG));
     }
-    shape.demand.open_input = true;
     shape.demand.code_sessions = shape.demand.code_sessions.saturating_add(1);
     Ok(())
 }
 
-/// Why an item of the input cannot be sent: it names something that the upstream keeps.
+/// Refuses tools of other kinds than these where they stand in something else: what the upstream runs is looked at, and
+/// held for, where it stands among the tools of the request alone.
+fn refuse_others(holder: &Lens<'_>, known: &[&str]) -> Result<(), BadRequest> {
+    fields::once(holder, &["tools"])?;
+    match fields::tools(holder)?.iter().all(|kind| known.contains(&kind.as_str())) {
+        true => Ok(()),
+        false => Err(field("A tool that the API itself runs must stand among the tools of the request")),
+    }
+}
+
+/// Why an item of the input cannot be sent: it names something that the upstream keeps, or brings tools that it runs.
 pub(super) fn refuse_item(item: &Lens<'_>) -> Result<(), BadRequest> {
+    if item.present("tools").is_some() {
+        refuse_others(item, &["function", "custom", "namespace"])?;
+        let tools = item.present("tools").and_then(body::elements).unwrap_or_default();
+        // One without tools in it brings none.
+        tools.into_iter().filter_map(Lens::of).try_for_each(|tool| refuse_others(&tool, &["function", "custom"]))?;
+    }
     match item.present("type").and_then(body::string).as_deref() {
         Some("code_interpreter_call") => {
             Err(field("A code_interpreter_call names a container of the upstream's: leave it out of the input"))
@@ -125,28 +134,61 @@ pub(super) fn refuse_item(item: &Lens<'_>) -> Result<(), BadRequest> {
     }
 }
 
+/// What the items of an output tell that the tools did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    searches: u64,
+    pictures: u64,
+    /// Containers by their names.
+    containers: BTreeSet<Option<String>>,
+}
+
+impl Done {
+    /// What the output of a response tells.
+    pub(super) fn of(response: &Lens<'_>) -> Self {
+        let mut done = Self::default();
+        let output = response.get("output").and_then(body::elements).unwrap_or_default();
+        output.into_iter().filter_map(Lens::of).for_each(|item| done.take(&item));
+        done
+    }
+
+    /// Takes an item that is finished.
+    pub(super) fn take(&mut self, item: &Lens<'_>) {
+        let text = |name: &str| item.present(name).and_then(body::string);
+        let is_done = text("status").as_deref() != Some("failed");
+        match text("type").as_deref() {
+            Some("web_search_call") if is_done && is_search(item) => self.searches = self.searches.saturating_add(1),
+            Some("image_generation_call") if is_done => {
+                self.pictures = self.pictures.saturating_add(1);
+            }
+            Some("code_interpreter_call") => drop(self.containers.insert(text("container_id"))),
+            _ => {}
+        }
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let code_sessions = u64::try_from(self.containers.len()).unwrap_or(u64::MAX);
+        Usage { web_searches: self.searches, images_made: self.pictures, code_sessions, ..Usage::default() }
+    }
+}
+
+/// Whether a call of the tool that searches did so: it opens pages as well, and looks for words in them.
+fn is_search(item: &Lens<'_>) -> bool {
+    let action = item.object("action").and_then(|action| action.present("type").and_then(body::string));
+    action.is_none_or(|action| action == "search")
+}
+
 /// Adds what the tools consumed, which is told beside the usage, or seen in the output.
 pub(super) fn add_usage(response: &Lens<'_>, usage: &mut Usage) {
     let told = response.object("tool_usage");
-    let output = response.get("output").and_then(body::elements).unwrap_or_default();
-    let items: Vec<Lens<'_>> = output.into_iter().filter_map(Lens::of).collect();
-    let of_kind = |kind: &'static str| {
-        items.iter().filter(move |item| item.get("type").and_then(body::string).as_deref() == Some(kind))
-    };
-    let count = |found: usize| u64::try_from(found).unwrap_or(u64::MAX);
+    let done = Done::of(response).usage();
     let searches = told.as_ref().and_then(|told| told.object("web_search"));
-    let searches = part(searches.as_ref(), "num_requests");
-    usage.web_searches = searches.unwrap_or_else(|| count(of_kind("web_search_call").count()));
-    let is_made = |item: &&Lens<'_>| item.get("status").and_then(body::string).as_deref() != Some("failed");
-    usage.images_made = count(of_kind("image_generation_call").filter(is_made).count());
+    usage.web_searches = part(searches.as_ref(), "num_requests").unwrap_or(done.web_searches);
+    usage.images_made = done.images_made;
+    usage.code_sessions = done.code_sessions;
     if let Some(made) = told.as_ref().and_then(|told| told.object("image_gen")) {
         // The text that it reads costs no more than the pictures do.
         usage.image_in = usage.image_in.saturating_add(part(Some(&made), "input_tokens").unwrap_or(0));
         usage.image_out = usage.image_out.saturating_add(part(Some(&made), "output_tokens").unwrap_or(0));
     }
-    let mut containers: Vec<Option<String>> =
-        of_kind("code_interpreter_call").map(|call| call.present("container_id").and_then(body::string)).collect();
-    containers.sort_unstable();
-    containers.dedup();
-    usage.code_sessions = count(containers.len());
 }

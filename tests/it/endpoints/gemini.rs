@@ -228,3 +228,35 @@ async fn refusals_are_googles() {
     }
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_is_held_for_at_what_the_newest_models_make_of_it() {
+    let world = start().await;
+    // 512 × 512
+    let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x02\0\0\0\x02\0\x08\x06\0\0\0\0\0\0\0".to_vec();
+    file.resize(300, 0);
+    let data = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, file);
+    let picture = json!({ "inlineData": { "mimeType": "image/png", "data": data } });
+    let closer = |level: &str| with(picture.clone(), json!({ "mediaResolution": { "level": level } }));
+    for (part, text, tokens) in [
+        (picture.clone(), "partsinlineDatamimeTypeimage/pngdata", 1_120),
+        (
+            closer("MEDIA_RESOLUTION_HIGH"),
+            "partsinlineDatamimeTypeimage/pngdatamediaResolutionlevelMEDIA_RESOLUTION_HIGH",
+            1_120,
+        ),
+        (
+            closer("MEDIA_RESOLUTION_ULTRA_HIGH"),
+            "partsinlineDatamimeTypeimage/pngdatamediaResolutionlevelMEDIA_RESOLUTION_ULTRA_HIGH",
+            2_240,
+        ),
+    ] {
+        let body = json!({ "contents": [{ "parts": [part] }], "generationConfig": { "maxOutputTokens": 100 } });
+        let quote = world.node.post("/v1/quote/models/echo-1:generateContent").json(&body).send().await.unwrap();
+        let quote: Value = quote.json().await.unwrap();
+        // Three characters are a token of 10 msat, as is one of the picture; and 100 of output are 20 each.
+        let held = (u64::try_from(text.len()).unwrap() / 3 + tokens) * 10 + 2_000;
+        assert_eq!(quote["required_msat"], json!(held), "{text}: {quote}");
+    }
+    world.finish().await;
+}

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{World, start, with};
 use crate::support::node::{MODEL, RICH};
+use crate::support::upstream::Script;
 
 impl World {
     /// A form with a file and these fields.
@@ -107,14 +108,29 @@ async fn listening_is_charged_by_the_second_or_the_token() {
         assert_eq!(answer.msat, msat, "{what}");
     }
     let subtitles = "1\n00:00:00,000 --> 00:00:02,500\nhi\n".to_owned();
-    world.upstream.next(crate::support::upstream::Script::Answer {
-        status: 200,
-        media: "text/plain",
-        body: subtitles.clone(),
-    });
+    world.upstream.next(Script::Answer { status: 200, media: "text/plain", body: subtitles.clone() });
     let fields = [("model", "rich"), ("response_format", "srt")];
     let answer = world.charged("srt", world.form(path, ("file", &sound), &fields)).await;
     assert_eq!((answer.msat, &answer.body), (250, &subtitles));
+    // Of a recording in which nobody speaks there are none. At 64 kbit/s it has 1.25 s of 100 msat.
+    for (format, media, silence) in
+        [("vtt", "text/vtt", "WEBVTT\n"), ("vtt", "text/plain; charset=utf-8", "WEBVTT\n\n"), ("srt", "text/plain", "")]
+    {
+        let script = |media| Script::Answer { status: 200, media, body: silence.to_owned() };
+        world.upstream.next(script(media));
+        let seen = world.upstream.seen().len();
+        let fields = [("model", "rich"), ("response_format", format)];
+        let answer = world.charged(format, world.form(path, ("file", &sound), &fields)).await;
+        assert_eq!((answer.msat, answer.body.as_str()), (125, silence), "{format} {media}");
+        assert_eq!(world.upstream.seen().len(), seen + 1, "{format} {media}");
+        // Nothing is no answer where JSON was asked for, nor is what says that it is a page.
+        for (format, media) in [("json", media), (format, "text/html")] {
+            world.upstream.next(script(media));
+            let fields = [("model", "rich"), ("response_format", format)];
+            let answer = world.form(path, ("file", &sound), &fields).send().await.unwrap();
+            assert_eq!(answer.status(), 502, "{format} {media}");
+        }
+    }
     world.next_events(&[
         json!({ "type": "transcript.text.delta", "delta": "hi" }),
         json!({ "type": "transcript.text.done", "text": "hi", "usage": { "input_tokens": 10, "input_token_details": { "audio_tokens": 10 }, "output_tokens": 5 } }),
@@ -144,6 +160,16 @@ async fn judgement_costs_a_request_and_ranking_its_units() {
     assert_eq!((answer.msat, &answer.json()["usage"]["cost"]["total_msats"]), (2000, &json!(2000)));
     world.next(&json!({ "data": [{ "index": 0 }], "usage": { "total_tokens": 20 } }));
     assert_eq!(world.charged("tokens", world.post("/v1/rerank", &ask)).await.msat, 200);
+    // Units are told in another place, too; they count before tokens.
+    let ranked = json!([{ "index": 0, "relevance_score": 0.5 }]);
+    world.next(&json!({ "results": ranked, "usage": { "search_units": 1, "total_tokens": 20 } }));
+    assert_eq!(world.charged("units in the usage", world.post("/v1/rerank", &ask)).await.msat, 2000);
+    // Where nothing is told: the units of so many documents, or fourteen characters, four tokens of 10 msat.
+    for (model, msat) in [("rich", 2000), (MODEL, 40)] {
+        world.next(&json!({ "results": ranked }));
+        let ask = with(ask.clone(), json!({ "model": model }));
+        assert_eq!(world.charged(model, world.post("/v1/rerank", &ask)).await.msat, msat, "{model}");
+    }
     for body in [json!({ "model": "rich", "query": "x" }), json!({ "model": "rich", "query": "x", "documents": [] })] {
         world.refused("no documents", world.post("/v1/rerank", &body), 400).await;
     }

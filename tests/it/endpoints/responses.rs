@@ -42,7 +42,8 @@ async fn both(world: &World, what: &str, body: &Value, answer: &Value, msat: u64
 #[tokio::test(flavor = "multi_thread")]
 async fn responses_are_charged_to_the_msat_whole_and_streamed() {
     let world = start().await;
-    let searching = with(ask(), json!({ "tools": [{ "type": "web_search" }], "max_tool_calls": 3 }));
+    let searching = with(ask(), json!({ "tools": [{ "type": "web_search" }], "max_tool_calls": 6 }));
+    let call = |more: Value| with(json!({ "type": "web_search_call", "id": "ws_1", "status": "completed" }), more);
     for (what, body, answer, msat) in [
         (
             "plain",
@@ -61,12 +62,27 @@ async fn responses_are_charged_to_the_msat_whole_and_streamed() {
         ),
         (
             "searched",
-            searching,
+            searching.clone(),
             response(
                 json!({ "input_tokens": 1000, "output_tokens": 50 }),
                 json!({ "tool_usage": { "web_search": { "num_requests": 3 } } }),
             ),
             10_000 + 1000 + 30_000,
+        ),
+        (
+            "searched, and looked at pages",
+            searching,
+            response(
+                json!({ "input_tokens": 1000, "output_tokens": 50 }),
+                json!({ "output": [
+                    call(json!({})),
+                    call(json!({ "action": { "type": "search", "query": "q" } })),
+                    call(json!({ "action": { "type": "open_page", "url": "https://x" } })),
+                    call(json!({ "action": { "type": "find_in_page", "pattern": "p" } })),
+                    call(json!({ "action": { "type": "search", "query": "q" }, "status": "failed" })),
+                ] }),
+            ),
+            10_000 + 1000 + 20_000,
         ),
     ] {
         both(&world, what, &body, &answer, msat).await;
@@ -90,6 +106,11 @@ async fn tools_that_the_upstream_runs_are_charged_by_picture_and_by_container() 
     let ran = |container: &str| json!({ "type": "code_interpreter_call", "container_id": container, "code": "1 + 1" });
     let usage = json!({ "input_tokens": 10, "output_tokens": 50 });
     let text = 100 + 1000;
+    let said = json!({ "type": "message", "role": "assistant", "content": [{ "type": "output_text", "text": "hi" }] });
+    let sent = |tool: &Value| {
+        let chars = ask()["input"].as_str().unwrap().len() + json!([tool]).to_string().len();
+        u64::try_from(chars.div_ceil(4)).unwrap()
+    };
     let answer = |output: Value, more: Value| with(response(usage.clone(), more), json!({ "output": output }));
     for (what, tool, answer, msat) in [
         (
@@ -102,6 +123,19 @@ async fn tools_that_the_upstream_runs_are_charged_by_picture_and_by_container() 
             text + 30 * 15 + 408 * 60,
         ),
         ("pictures by piece", &picture, answer(json!([made, made]), json!({})), text + 2 * 60_000),
+        // Of which nothing is reported: two characters are a token, and what was sent is one for four.
+        (
+            "a picture without a report",
+            &picture,
+            with(answer(json!([made, said]), json!({})), json!({ "usage": null })),
+            sent(&picture) * 10 + 20 + 60_000,
+        ),
+        (
+            "code without a report",
+            &code,
+            with(answer(json!([ran("cntr_1"), said]), json!({})), json!({ "usage": null })),
+            sent(&code) * 10 + 20 + 5000,
+        ),
         ("no picture", &picture, answer(json!([{ "type": "message", "content": [] }]), json!({})), text),
         ("code", &code, answer(json!([ran("cntr_1"), ran("cntr_1")]), json!({})), text + 5000),
         ("no code", &code, answer(json!([{ "type": "message", "content": [] }]), json!({})), text),
@@ -124,6 +158,21 @@ async fn tools_that_the_upstream_runs_are_charged_by_picture_and_by_container() 
     let streamed = world.charged("large", world.post("/v1/responses", &streamed)).await;
     assert_eq!(streamed.msat, text + 60_000);
     assert_eq!(streamed.events()[1]["response"]["output"][0], large);
+    // So may what a tool has brought be.
+    let mcp = json!({ "type": "mcp", "server_label": "s", "server_url": "https://example.com/mcp" });
+    let logs = json!([{ "type": "logs", "logs": "x".repeat(6_000_000) }]);
+    for (tool, item, more) in [
+        (&code, with(ran("cntr_1"), json!({ "outputs": logs })), 5000),
+        (&mcp, json!({ "type": "mcp_call", "name": "f", "output": "x".repeat(6_000_000) }), 0),
+    ] {
+        world.next_events(&[
+            json!({ "type": "response.output_text.delta", "delta": "hi" }),
+            json!({ "type": "response.completed", "response": answer(json!([item]), json!({})) }),
+        ]);
+        let streamed = with(ask(), json!({ "tools": [tool], "stream": true }));
+        let streamed = world.charged("brought", world.post("/v1/responses", &streamed)).await;
+        assert_eq!(streamed.msat, text + more, "{tool}");
+    }
     world.finish().await;
 }
 
@@ -141,6 +190,11 @@ async fn what_needs_state_is_refused() {
         json!({ "tools": [{ "type": "code_interpreter", "container": "cntr_1" }] }),
         json!({ "input": [{ "type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1" }] }),
         json!({ "input": [{ "type": "image_generation_call", "id": "ig_1" }] }),
+        json!({ "input": [{ "type": "computer_call_output", "call_id": "c", "output": { "type": "computer_screenshot", "file_id": "file_1" } }] }),
+        // Nor are tools that would be run without being held for.
+        json!({ "input": [{ "type": "tool_search_output", "call_id": "c", "tools": [{ "type": "web_search" }] }] }),
+        json!({ "input": [{ "type": "tool_search_output", "tools": [{ "type": "namespace", "name": "n", "tools": [{ "type": "mcp" }] }] }] }),
+        json!({ "tools": [{ "type": "namespace", "name": "n", "tools": [{ "type": "image_generation" }] }] }),
     ] {
         let said = world.refused(&more.to_string(), world.post("/v1/responses", &with(ask(), more.clone())), 400).await;
         assert_eq!(
@@ -148,6 +202,14 @@ async fn what_needs_state_is_refused() {
             (&json!("invalid_request_error"), &json!("invalid_request"))
         );
     }
+    // What the client runs itself may come from a search for tools, or in a namespace; a screenshot as it is.
+    let function = json!({ "type": "function", "name": "f", "parameters": {} });
+    let namespace = json!({ "type": "namespace", "name": "n", "description": "d", "tools": [function] });
+    let found = json!({ "type": "tool_search_output", "call_id": "c", "tools": [function, namespace] });
+    let listed = json!({ "type": "mcp_list_tools", "server_label": "s", "tools": [{ "name": "f", "input_schema": { "type": "object" } }] });
+    let seen = json!({ "type": "computer_call_output", "call_id": "c", "output": { "type": "computer_screenshot", "image_url": "https://x/y.png" } });
+    let whole = with(ask(), json!({ "input": [found, listed, seen], "tools": [namespace] }));
+    world.charged("of the client's own", world.post("/v1/responses", &whole)).await;
     // A search of a model that has no price for it.
     let searching = with(ask(), json!({ "model": MODEL, "tools": [{ "type": "web_search" }] }));
     let said = world.refused("unpriced", world.post("/v1/responses", &searching), 400).await;

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{start, with};
-use crate::support::endpoints::answer;
-use crate::support::node::RICH;
+use crate::support::endpoints::answer as answer_of;
+use crate::support::node::{MODEL, RICH};
 use crate::support::upstream::{Script, sse, usage};
 
 fn chat() -> Value {
@@ -49,11 +49,19 @@ async fn a_search_that_a_chat_asks_for_is_charged() {
         let choices = json!([{ "index": 0, "message": { "content": "x" }, "finish_reason": "stop" }]);
         world.upstream.next(match stream {
             true => Script::Stream { pieces: sse(RICH, &["x"], Some(usage(100, 10))), cut: false },
-            false => answer(&json!({ "id": "c", "choices": choices, "usage": usage(100, 10) })),
+            false => answer_of(&json!({ "id": "c", "choices": choices, "usage": usage(100, 10) })),
         });
         let answer = world.charged("searched", world.post("/v1/chat/completions", &ask)).await;
         // 100 × 10, 10 × 20, and the search.
         assert_eq!(answer.msat, 1_000 + 200 + 10_000, "{stream}");
+        // Without a report: 17 characters, five tokens; one of output, and the search all the same.
+        let choices = json!([{ "index": 0, "message": { "content": "x" }, "finish_reason": "stop" }]);
+        world.upstream.next(match stream {
+            true => Script::Stream { pieces: sse(RICH, &["x"], None), cut: false },
+            false => answer_of(&json!({ "id": "c", "choices": choices })),
+        });
+        let answer = world.charged("not reported", world.post("/v1/chat/completions", &ask)).await;
+        assert_eq!(answer.msat, 50 + 20 + 10_000, "{stream}");
     }
     world.finish().await;
 }
@@ -107,5 +115,52 @@ async fn no_more_is_searched_than_is_held_for() {
     let responses = json!({ "model": RICH, "input": "hi", "tools": [{ "type": "web_search" }] });
     world.charged("responses", world.post("/v1/responses", &responses)).await;
     assert_eq!(world.upstream.last().json()["max_tool_calls"], json!(10));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_tool_is_called_more_often_than_is_held_for() {
+    let world = start().await;
+    let mcp = json!({ "type": "mcp", "server_label": "s", "server_url": "https://example.com/mcp" });
+    let code = json!({ "type": "code_interpreter", "container": { "type": "auto" } });
+    for (tool, asked, sent) in [(&mcp, None, 10), (&code, None, 10), (&mcp, Some(3), 3), (&code, Some(100), 100)] {
+        let mut ask = json!({ "model": RICH, "input": "hi", "tools": [tool] });
+        if let Some(asked) = asked {
+            ask["max_tool_calls"] = json!(asked);
+        }
+        world.charged("responses", world.post("/v1/responses", &ask)).await;
+        assert_eq!(world.upstream.last().json()["max_tool_calls"], json!(sent), "{ask}");
+    }
+    let fetch = json!({ "type": "web_fetch_20250910", "name": "web_fetch" });
+    let messages = json!({ "model": RICH, "max_tokens": 100, "messages": [{ "role": "user", "content": "hi" }] });
+    world.charged("messages", world.post("/v1/messages", &with(messages.clone(), json!({ "tools": [fetch] })))).await;
+    assert_eq!(world.upstream.last().json()["tools"], json!([with(fetch.clone(), json!({ "max_uses": 10 }))]));
+    let many = json!({ "model": RICH, "input": "hi", "tools": [mcp], "max_tool_calls": 101 });
+    world.refused("calls", world.post("/v1/responses", &many), 400).await;
+    for tool in [json!({ "type": "web_search_20250305", "name": "web_search" }), fetch] {
+        let many = with(messages.clone(), json!({ "tools": [with(tool, json!({ "max_uses": 101 }))] }));
+        world.refused("uses", world.post("/v1/messages", &many), 400).await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_is_held_for_once_more_for_each_call_of_a_tool() {
+    let world = start().await;
+    let tools = json!([{ "type": "mcp", "server_label": "s", "server_url": "https://example.com/mcp" }]);
+    let ask = json!({ "model": MODEL, "input": "x".repeat(3_000), "max_output_tokens": 100, "tools": tools });
+    // 1,000 tokens of the question, and the tool, of 10 msat each.
+    let sent = 10 * (1_000 + tools.to_string().len() / 4);
+    for (calls, held) in [(json!(null), 10 * sent), (json!(4), 4 * sent)] {
+        let ask = with(ask.clone(), json!({ "max_tool_calls": calls }));
+        let quote = world.node.post("/v1/quote/responses").json(&ask).send().await.unwrap();
+        let quote: Value = quote.json().await.unwrap();
+        // Beside the whole context of 10,000, and 100 tokens of 20 msat.
+        assert_eq!(quote["required_msat"], json!(100_000 + 2_000 + held), "{ask}: {quote}");
+    }
+    // Ten calls, after each of which all was read again.
+    let usage = json!({ "input_tokens": 19_000, "output_tokens": 100 });
+    world.next(&json!({ "id": "resp_1", "status": "completed", "model": MODEL, "output": [], "usage": usage }));
+    assert_eq!(world.charged("ten calls", world.post("/v1/responses", &ask)).await.msat, 190_000 + 2_000);
     world.finish().await;
 }

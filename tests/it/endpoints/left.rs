@@ -1,0 +1,119 @@
+//! Who leaves a stream pays for what was made for it: read to its end where that can be, or else what is known of it.
+
+use std::sync::Arc;
+
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+
+use super::{World, start, with};
+use crate::support::answers::until;
+use crate::support::node::RICH;
+use crate::support::upstream::Script;
+
+fn event(event: &Value) -> String {
+    format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap())
+}
+
+impl World {
+    /// Sends a request for a stream, leaves once its first events are there, and says what was charged in the end.
+    async fn left(&self, what: &str, request: RequestBuilder, before: &[Value], after: &[Value]) -> u64 {
+        let spent = self.spent().await;
+        let events = |events: &[Value]| vec![events.iter().map(event).collect()];
+        self.upstream.next(Script::Paused { before: events(before), after: events(after) });
+        let mut answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{what}");
+        assert!(answer.chunk().await.unwrap().is_some(), "{what}");
+        // What its client reads is no task of the node's.
+        let tasks = &self.node.running().exchange().tracker;
+        until("its client reads it", async || tasks.is_empty()).await;
+        drop(answer);
+        until("the node reads on alone", async || !tasks.is_empty()).await;
+        self.upstream.resume();
+        self.node.settled().await;
+        self.spent().await - spent
+    }
+}
+
+fn picture() -> Value {
+    json!({ "model": "rich", "prompt": "a cat", "size": "1024x1024", "quality": "low", "stream": true, "partial_images": 3 })
+}
+
+fn speech() -> Value {
+    json!({ "model": "rich", "input": "häuser", "voice": "alloy", "stream_format": "sse" })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_and_sound_are_read_to_their_end_however_long_they_are() {
+    let world = start().await;
+    // Together far more than is read of a text.
+    let long = "A".repeat(3_000_000);
+    let part = |kind: &str, member: &str| json!({ "type": kind, member: long });
+    let partial = part("image_generation.partial_image", "b64_json");
+    let done = json!({ "type": "image_generation.completed", "b64_json": "AAAA", "usage": { "input_tokens": 100, "output_tokens": 50 } });
+    let request = world.post("/v1/images/generations", &picture());
+    let after = [partial.clone(), partial.clone(), done];
+    // 100 × 10 and 50 × 60, as it was reported in the end.
+    assert_eq!(world.left("a picture", request, &[partial], &after).await, 4_000);
+    let sound = part("speech.audio.delta", "audio");
+    let request = world.post("/v1/audio/speech", &speech());
+    let after = [sound.clone(), sound.clone(), json!({ "type": "speech.audio.done" })];
+    // Six characters of 7 msat.
+    assert_eq!(world.left("speech", request, &[sound], &after).await, 42);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_read_to_its_end_is_charged_as_far_as_it_is_known() {
+    let world = start().await;
+    // Nothing is read on: too many others are.
+    let drains = Arc::clone(&world.node.running().exchange().drains);
+    let all = u32::try_from(drains.available_permits()).unwrap();
+    let taken = drains.acquire_many_owned(all).await.unwrap();
+    let partial = json!({ "type": "image_generation.partial_image", "b64_json": "AAAA" });
+    let request = world.post("/v1/images/generations", &picture());
+    // By the piece.
+    assert_eq!(world.left("a picture", request, &[partial.clone()], &[partial]).await, 40_000);
+    let sound = json!({ "type": "speech.audio.delta", "audio": "AAAA" });
+    let request = world.post("/v1/audio/speech", &speech());
+    assert_eq!(world.left("speech", request, &[sound.clone()], &[sound]).await, 42);
+
+    let done = |item: Value| json!({ "type": "response.output_item.done", "item": item });
+    let tools = json!([{ "type": "web_search" }, { "type": "code_interpreter", "container": { "type": "auto" } },
+        { "type": "image_generation", "size": "1024x1024", "quality": "low" }]);
+    let ask =
+        json!({ "model": RICH, "input": "x".repeat(400), "stream": true, "max_output_tokens": 100, "tools": tools });
+    let text = json!({ "type": "response.output_text.delta", "delta": "hi" });
+    let items = [
+        done(json!({ "type": "web_search_call", "status": "completed" })),
+        done(json!({ "type": "image_generation_call", "status": "completed", "result": "AAAA" })),
+        done(json!({ "type": "code_interpreter_call", "container_id": "cntr_1" })),
+        text.clone(),
+    ];
+    let post = || world.post("/v1/responses", &ask);
+    let charged = world.left("tools", post(), &items, &[text.clone()]).await;
+    let plain = world.left("text", post(), &[text.clone()], &[text]).await;
+    // The same words; and a search, a picture and a container.
+    assert_eq!(charged - plain, 10_000 + 40_000 + 5_000);
+
+    let ask = json!({ "model": RICH, "messages": [{ "role": "user", "content": "x".repeat(400) }], "max_tokens": 600 });
+    let ask = with(ask, json!({ "stream": true, "modalities": ["text", "audio"] }));
+    let delta = json!({ "audio": { "data": "A".repeat(32_000) } });
+    let spoken = json!({ "type": "chunk", "choices": [{ "index": 0, "delta": delta, "finish_reason": null }] });
+    let post = world.post("/v1/chat/completions", &ask);
+    let charged = world.left("a chat", post, &[spoken.clone()], &[spoken]).await;
+    // 415 characters, 104 tokens; and twice ten tokens of sound, half a second.
+    assert_eq!(charged, 104 * 10 + 20 * 80);
+    drop(taken);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_the_upstream_does_not_finish_is_free() {
+    let world = start().await;
+    world.next_events(&[json!({ "type": "image_generation.partial_image", "b64_json": "AAAA" })]);
+    let answer = world.post("/v1/images/generations", &picture()).send().await.unwrap();
+    assert!(answer.text().await.unwrap().contains("upstream_error"));
+    world.node.settled().await;
+    assert_eq!(world.spent().await, 0);
+    world.finish().await;
+}
