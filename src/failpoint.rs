@@ -37,6 +37,8 @@ pub const POINTS: &[&str] = &[
     // A key buys child keys.
     "keys.sold",
     // Money goes back as a token.
+    "return.ready",
+    "return.given",
     "return.written",
     "return.reserved",
     "return.planned",

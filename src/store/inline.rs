@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::{StoreError, open};
 
 /// Different texts that are kept prepared.
-const PREPARED: usize = 32;
+const PREPARED: usize = 96;
 /// How long it waits before it tries again, while another process writes: an operator's command.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Rows after which an answer is long.

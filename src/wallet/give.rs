@@ -7,6 +7,8 @@
 //!    planned, written, and sent.
 //! 3. In one synced transaction the token is stored and the ecash leaves the books. Only then does
 //!    anybody see the token, and anybody entitled sees the same one again.
+//!
+//! Where the coins are there that make what is owed, all three are one transaction ([`super::ready`]).
 
 use cdk::nuts::{Proof, PublicKey, State as ProofState, Token as CdkToken};
 use cdk_common::wallet::ProofInfo;
@@ -27,6 +29,16 @@ use crate::ledger::AccountId;
 use crate::ledger::repo::{self as books, Transfer};
 use crate::money::{MintUnit, Msat};
 use crate::store::{Durability, Tx};
+
+/// What is to go back, and where to.
+pub(super) struct Wanted<'a> {
+    /// The name of the operation.
+    pub id: String,
+    pub account: AccountId,
+    pub kind: Kind,
+    pub to: &'a Destination,
+    pub source: Source,
+}
 
 impl Wallet {
     /// All three steps, for a new operation. Nobody else can come between: its lane is taken before
@@ -52,38 +64,43 @@ impl Wallet {
     ) -> Result<Change, RefundError> {
         let lane = self.inner.redeeming.lane(&id);
         let _turn = lane.lock().await;
-        let operation = self.write_operation(id, account, kind, to, source).await?;
+        let wanted = Wanted { id, account, kind, to, source };
+        if let Some(change) = self.give_ready(&wanted).await? {
+            return Ok(change);
+        }
+        let operation = self.write_operation(&wanted).await?;
         failpoint!("return.written");
         Ok(self.attempt(&operation, Attempt::First).await)
     }
 
     /// Step 1: the amount leaves the account, and is owed.
-    async fn write_operation(
-        &self,
-        id: String,
-        account: AccountId,
-        kind: Kind,
-        to: &Destination,
-        source: Source,
-    ) -> Result<Operation, RefundError> {
+    async fn write_operation(&self, wanted: &Wanted<'_>) -> Result<Operation, RefundError> {
+        let now_ms = self.clock().now_ms();
+        // Nothing leaves this database before a plan, or the token, is written down and synced; that syncs this too.
+        let mut tx = self.store().begin_short(Durability::ProcessSafe).await?;
+        let mut operation = self.owe(&mut tx, wanted, now_ms).await?;
+        journal::insert(&mut tx, &mut operation, None, self.inner.ledger.owner(), now_ms).await?;
+        tx.commit().await?;
+        Ok(operation)
+    }
+
+    /// Takes what is to go off its account. Returns the operation, to be written.
+    pub(super) async fn owe(&self, tx: &mut Tx, wanted: &Wanted<'_>, now_ms: i64) -> Result<Operation, RefundError> {
+        let Wanted { id, account, kind, to, source } = wanted;
         if !to.mint.is_empty() && self.trusted(&to.mint).is_none() {
             return Err(RefundError::NoSuchMint);
         }
-        let now_ms = self.clock().now_ms();
-        let ledger = &self.inner.ledger;
-        // Nothing leaves this database before a plan, or the token, is written down and synced; that syncs this too.
-        let mut tx = self.store().begin_short(Durability::ProcessSafe).await?;
-        let (mint, unit, owed) = match source {
-            Source::Balance => balance_owed(&mut tx, account, to).await?,
+        let (mint, unit, owed) = match *source {
+            Source::Balance => balance_owed(tx, *account, to).await?,
             Source::Earnings { unit, minimum } => {
-                let payable = self.payable(&mut tx, &to.mint, unit).await?;
+                let payable = self.payable(tx, &to.mint, unit).await?;
                 if payable < minimum {
                     return Err(RefundError::TooSmall);
                 }
                 (to.mint.clone(), unit, whole_units(unit, payable).ok_or(RefundError::TooSmall)?)
             }
             Source::Part { unit, amount } => {
-                if self.payable(&mut tx, &to.mint, unit).await? < amount {
+                if self.payable(tx, &to.mint, unit).await? < amount {
                     return Err(RefundError::TooSmall);
                 }
                 (to.mint.clone(), unit, amount)
@@ -94,18 +111,18 @@ impl Wallet {
             return Err(RefundError::MintGone);
         }
         let recipient = to.recipient.clone();
-        let mut operation = Operation { id, recipient, ..Operation::planned(kind, account, &mint, unit, owed) };
+        let planned = Operation::planned(*kind, *account, &mint, unit, owed);
+        let operation = Operation { id: id.clone(), recipient, ..planned };
+        let ledger = &self.inner.ledger;
         let transfer = Transfer {
             id: ledger.next_id(),
-            debit: account,
+            debit: *account,
             credit: ledger.house().change,
             amount: owed,
             kind: kind.as_str(),
-            reference: &operation.id,
+            reference: id,
         };
-        books::transfer(&mut tx, transfer, now_ms).await?;
-        journal::insert(&mut tx, &mut operation, None, ledger.owner(), now_ms).await?;
-        tx.commit().await?;
+        books::transfer(tx, transfer, now_ms).await?;
         Ok(operation)
     }
 
@@ -364,11 +381,7 @@ impl Wallet {
         proofs: Vec<Proof>,
         swapped: Option<&Plan>,
     ) -> Result<Change, WalletError> {
-        let token = if proofs.is_empty() {
-            String::new()
-        } else {
-            CdkToken::new(trusted.url.clone(), proofs, None, currency(operation.unit)).to_string()
-        };
+        let token = write_token(trusted, operation.unit, proofs);
         let fee = operation.unit.to_msat(swapped.map_or(0, |plan| plan.fee)).unwrap_or_default();
         let plan = swapped.map(|plan| serde_json::to_string(&Plan { inputs: Vec::new(), ..plan.clone() }));
         let plan = plan.transpose().map_err(|error| WalletError::Ecash(error.to_string()))?.unwrap_or_default();
@@ -377,18 +390,7 @@ impl Wallet {
         let mut tx = self.store().begin_short(Durability::Full).await?;
         let done = Step { state: State::Done, plan: &plan, result: &token };
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
-            let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
-            for (amount, kind) in [(operation.amount.excess_over(fee), "paid_out"), (fee, "mint_fee")] {
-                let transfer = Transfer {
-                    id: ledger.next_id(),
-                    debit: ledger.house().change,
-                    credit: mint,
-                    amount,
-                    kind,
-                    reference: &operation.id,
-                };
-                books::transfer(&mut tx, transfer, now_ms).await?;
-            }
+            self.let_go(&mut tx, operation, fee, now_ms).await?;
         }
         let stored = journal::find(tx.hand(), &operation.id).await?;
         tx.commit().await?;
@@ -396,6 +398,32 @@ impl Wallet {
         failpoint!("return.done");
         stored.map(|stored| returned(&stored)).ok_or_else(|| WalletError::Ecash("the operation is gone".into()))
     }
+
+    /// The ecash that is owed leaves the books: in a token, and by the mint's `fee` for it.
+    pub(super) async fn let_go(
+        &self,
+        tx: &mut Tx,
+        operation: &Operation,
+        fee: Msat,
+        now_ms: i64,
+    ) -> Result<(), WalletError> {
+        let ledger = &self.inner.ledger;
+        let mint = self.mint_account(tx, &operation.mint, operation.unit, now_ms).await?;
+        for (amount, kind) in [(operation.amount.excess_over(fee), "paid_out"), (fee, "mint_fee")] {
+            let (id, debit) = (ledger.next_id(), ledger.house().change);
+            let transfer = Transfer { id, debit, credit: mint, amount, kind, reference: &operation.id };
+            books::transfer(tx, transfer, now_ms).await?;
+        }
+        Ok(())
+    }
+}
+
+/// These proofs as a token; no text for none.
+pub(super) fn write_token(trusted: &Trusted, unit: MintUnit, proofs: Vec<Proof>) -> String {
+    if proofs.is_empty() {
+        return String::new();
+    }
+    CdkToken::new(trusted.url.clone(), proofs, None, currency(unit)).to_string()
 }
 
 /// Mint, unit and amount of what an account can be paid back.

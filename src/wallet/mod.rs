@@ -35,6 +35,7 @@ mod outputs;
 mod pay;
 mod payout;
 mod quote;
+mod ready;
 pub mod recovery;
 mod redeem;
 mod refusal;

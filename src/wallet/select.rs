@@ -50,6 +50,9 @@ impl Inventory {
 
     /// The same without those that are doubted.
     fn good_counts(&self) -> Counts {
+        if self.doubted.is_empty() {
+            return self.counts();
+        }
         let is_good = |y: &&[u8; 33]| !self.doubted.contains(*y);
         let coins = self.coins.iter().flatten().map(|(amount, ys)| (*amount, ys.iter().filter(is_good).count()));
         coins.filter(|(_, count)| *count > 0).collect()
@@ -58,8 +61,8 @@ impl Inventory {
     /// Takes coins worth exactly `wanted`, or else at least that much, no more of them than a mint takes at once.
     fn take(&mut self, wanted: u64) -> Result<Option<Vec<PublicKey>>, WalletError> {
         let choice = |counts: &Counts| exact(counts, wanted).or_else(|| enough_at_once(counts, wanted));
-        let mut plan = if self.doubted.is_empty() { None } else { choice(&self.good_counts()) };
-        if plan.is_none() {
+        let mut plan = choice(&self.good_counts());
+        if plan.is_none() && !self.doubted.is_empty() {
             plan = choice(&self.counts());
         }
         let Some(plan) = plan else { return Ok(None) };
@@ -83,10 +86,24 @@ impl Inventory {
         Ok(Some(taken))
     }
 
+    /// Takes coins worth exactly `wanted`, if it is known that there are some.
+    fn take_exactly(&mut self, wanted: u64) -> Result<Option<Vec<PublicKey>>, WalletError> {
+        exact(&self.good_counts(), wanted).map_or(Ok(None), |plan| self.take_these(plan))
+    }
+
     fn remove(&mut self, gone: &[[u8; 33]]) {
         for ys in self.coins.iter_mut().flat_map(Coins::values_mut) {
             ys.retain(|y| !gone.contains(y));
         }
+    }
+}
+
+impl Trusted {
+    /// Takes coins worth exactly so much, if that is known to be possible and nobody else is at them now: who waited
+    /// would keep others waiting for the database.
+    pub(super) fn take_ready(&self, unit: MintUnit, wanted: u64) -> Result<Option<Vec<PublicKey>>, WalletError> {
+        let Ok(mut inventories) = self.inventories.try_lock() else { return Ok(None) };
+        inventories.get_mut(&unit).map_or(Ok(None), |inventory| inventory.take_exactly(wanted))
     }
 }
 

@@ -443,7 +443,7 @@ async fn what_the_fee_would_take_whole_stays_on_the_key() {
     assert_eq!(node.balance(&key).await.0, 116_000);
     let before = coins(&node).await;
     assert_eq!(before, BTreeMap::from([(4, 1), (16, 1), (32, 1), (64, 1)]));
-    for sats in [19, 19, 19, 19, 19, 19, 1] {
+    for sats in [19, 19, 19, 19, 19, 1, 19] {
         upstream.next(costing(sats * 100));
         ok(node.chat(&ask("hi")).bearer_auth(&key)).await;
     }

@@ -1,5 +1,6 @@
 //! Steps of operations: each is one statement of a caller's transaction.
 
+use cdk::nuts::PublicKey;
 use sqlx::AssertSqlSafe;
 
 use super::{Fate, LEASE_MS, OPEN, Operation, State, pause_ms};
@@ -233,6 +234,18 @@ pub(in crate::wallet) async fn note_fate(tx: &mut Tx, id: &str, before: Fate, fa
     };
     let query = sqlx::query(sql).bind(fate.as_str()).bind(id).bind(before.as_str());
     Ok(query.execute(tx.hand()).await?.rows_affected() == 1)
+}
+
+/// Reserves unspent proofs for an operation. Returns whether all of them were free.
+pub(in crate::wallet) async fn reserve_proofs(tx: &mut Tx, id: &str, ys: &[PublicKey]) -> Result<bool, StoreError> {
+    let marks: Vec<String> = (2..).take(ys.len()).map(|number| format!("${number}")).collect();
+    let sql = format!(
+        "UPDATE proof SET state = 'RESERVED', used_by_operation = $1 WHERE state = 'UNSPENT' AND y IN ({})",
+        marks.join(", ")
+    );
+    let update = sqlx::query(AssertSqlSafe(sql)).bind(id);
+    let done = ys.iter().fold(update, |update, y| update.bind(y.to_bytes().to_vec())).execute(tx.hand()).await?;
+    Ok(u64::try_from(ys.len()) == Ok(done.rows_affected()))
 }
 
 /// Gives free the proofs that are reserved for an operation which failed, or which is open and of `owner`. Returns
