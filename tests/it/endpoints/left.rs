@@ -1,5 +1,6 @@
 //! Who leaves a stream pays for what was made for it: read to its end where that can be, or else what is known of it.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use reqwest::RequestBuilder;
@@ -88,10 +89,10 @@ async fn what_is_not_read_to_its_end_is_charged_as_far_as_it_is_known() {
     let partial = json!({ "type": "image_generation.partial_image", "b64_json": "AAAA" });
     let request = world.post("/v1/images/generations", &picture());
     // By the piece.
-    assert_eq!(world.left("a picture", request, &[partial.clone()], &[partial]).await, 40_000);
+    assert_eq!(world.left("a picture", request, from_ref(&partial), from_ref(&partial)).await, 40_000);
     let sound = json!({ "type": "speech.audio.delta", "audio": "AAAA" });
     let request = world.post("/v1/audio/speech", &speech());
-    assert_eq!(world.left("speech", request, &[sound.clone()], &[sound]).await, 42);
+    assert_eq!(world.left("speech", request, from_ref(&sound), from_ref(&sound)).await, 42);
 
     let done = |item: Value| json!({ "type": "response.output_item.done", "item": item });
     let tools = json!([{ "type": "web_search" }, { "type": "code_interpreter", "container": { "type": "auto" } },
@@ -106,8 +107,8 @@ async fn what_is_not_read_to_its_end_is_charged_as_far_as_it_is_known() {
         text.clone(),
     ];
     let post = || world.post("/v1/responses", &ask);
-    let charged = world.left("tools", post(), &items, &[text.clone()]).await;
-    let plain = world.left("text", post(), &[text.clone()], &[text]).await;
+    let charged = world.left("tools", post(), &items, from_ref(&text)).await;
+    let plain = world.left("text", post(), from_ref(&text), from_ref(&text)).await;
     // The same words; and a search, a picture and a container.
     assert_eq!(charged - plain, 10_000 + 40_000 + 5_000);
 
@@ -116,7 +117,7 @@ async fn what_is_not_read_to_its_end_is_charged_as_far_as_it_is_known() {
     let delta = json!({ "audio": { "data": "A".repeat(32_000) } });
     let spoken = json!({ "type": "chunk", "choices": [{ "index": 0, "delta": delta, "finish_reason": null }] });
     let post = world.post("/v1/chat/completions", &ask);
-    let charged = world.left("a chat", post, &[spoken.clone()], &[spoken]).await;
+    let charged = world.left("a chat", post, from_ref(&spoken), from_ref(&spoken)).await;
     // 415 characters, 104 tokens; and twice ten tokens of sound, half a second.
     assert_eq!(charged, 104 * 10 + 20 * 80);
     drop(taken);
