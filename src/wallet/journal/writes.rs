@@ -1,7 +1,12 @@
 //! Steps of operations: each is one statement of a caller's transaction.
 
-use cdk::nuts::PublicKey;
-use sqlx::AssertSqlSafe;
+use std::str::FromStr as _;
+
+use cdk::Amount;
+use cdk::nuts::{Id, Proof, PublicKey};
+use cdk::secret::Secret;
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{Fate, LEASE_MS, OPEN, Operation, State, pause_ms};
 use crate::money::Msat;
@@ -236,16 +241,37 @@ pub(in crate::wallet) async fn note_fate(tx: &mut Tx, id: &str, before: Fate, fa
     Ok(query.execute(tx.hand()).await?.rows_affected() == 1)
 }
 
-/// Reserves unspent proofs for an operation. Returns whether all of them were free.
-pub(in crate::wallet) async fn reserve_proofs(tx: &mut Tx, id: &str, ys: &[PublicKey]) -> Result<bool, StoreError> {
+/// Reserves unspent proofs for an operation, and returns them. `None`: they were not all free, and nothing may be
+/// committed.
+pub(in crate::wallet) async fn reserve_proofs(
+    tx: &mut Tx,
+    id: &str,
+    ys: &[PublicKey],
+) -> Result<Option<Vec<Proof>>, StoreError> {
     let marks: Vec<String> = (2..).take(ys.len()).map(|number| format!("${number}")).collect();
     let sql = format!(
-        "UPDATE proof SET state = 'RESERVED', used_by_operation = $1 WHERE state = 'UNSPENT' AND y IN ({})",
+        "UPDATE proof SET state = 'RESERVED', used_by_operation = $1 WHERE state = 'UNSPENT' AND y IN ({}) \
+         RETURNING amount, keyset_id, secret, c",
         marks.join(", ")
     );
     let update = sqlx::query(AssertSqlSafe(sql)).bind(id);
-    let done = ys.iter().fold(update, |update, y| update.bind(y.to_bytes().to_vec())).execute(tx.hand()).await?;
-    Ok(u64::try_from(ys.len()) == Ok(done.rows_affected()))
+    let rows = ys.iter().fold(update, |update, y| update.bind(y.to_bytes().to_vec())).fetch_all(tx.hand()).await?;
+    if rows.len() != ys.len() {
+        return Ok(None);
+    }
+    rows.iter().map(read_proof).collect::<Result<_, _>>().map(Some)
+}
+
+/// A proof of this wallet's, without what only its minting was about.
+fn read_proof(row: &AnyRow) -> Result<Proof, StoreError> {
+    let bad = |what: String| StoreError::Inconsistent { table: "proof", what };
+    let (amount, keyset): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+    let (secret, c): (String, Vec<u8>) = (row.try_get(2)?, row.try_get(3)?);
+    let amount = u64::try_from(amount).map_err(|_| bad(format!("an amount of {amount}")))?;
+    let keyset = Id::from_str(&keyset).map_err(|error| bad(error.to_string()))?;
+    let c = PublicKey::from_slice(&c).map_err(|error| bad(error.to_string()))?;
+    let secret = Secret::from_str(&secret).map_err(|_| bad("a secret is none".to_owned()))?;
+    Ok(Proof::new(Amount::from(amount), keyset, secret, c))
 }
 
 /// Gives free the proofs that are reserved for an operation which failed, or which is open and of `owner`. Returns
@@ -308,10 +334,9 @@ mod tests {
             (State::Planned, "me", true),
             (State::Failed, "another", true),
         ] {
-            if ecash.get_reserved_proofs(&id).await.unwrap().is_empty() {
-                ecash.reserve_proofs(vec![y], &id).await.unwrap();
-            }
             let mut tx = store.begin(Durability::ProcessSafe).await.unwrap();
+            reserve_proofs(&mut tx, &name, &[y]).await.unwrap();
+            assert_eq!(reserve_proofs(&mut tx, "another", &[y]).await.unwrap(), None, "it is not free any more");
             let put = sqlx::query("UPDATE operations SET state = $1").bind(state.as_str());
             put.execute(tx.hand()).await.unwrap();
             assert_eq!(release_proofs(&mut tx, &name, owner).await.unwrap(), free, "{state:?} {owner}");
