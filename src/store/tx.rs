@@ -6,7 +6,8 @@ use tokio::sync::OwnedMutexGuard;
 use super::desk::InlineTurn;
 use super::{Durability, Hand, Store, StoreError, values};
 
-/// A write transaction. Rolls back when dropped without [`Tx::commit`].
+/// A write transaction. Rolls back when dropped without [`Tx::commit`]. Nobody asks the ecash store before it has ended:
+/// whoever waits there to write has a connection of that store in hand, and all of them may be with those who wait.
 pub struct Tx(Open);
 
 enum Open {
