@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use cdk::Amount;
 use cdk::mint_url::MintUrl;
-use cdk::nuts::{Id, KeySetInfo, Keys};
+use cdk::nuts::{Id, KeySetInfo, Keys, Proof};
 use std::str::FromStr;
 use tokio::sync::{Mutex, RwLock};
 
@@ -351,6 +351,12 @@ pub fn split_ladder(total: u64, amounts: &[u64]) -> Vec<u64> {
 #[must_use]
 pub fn sum(parts: &[u64]) -> u64 {
     parts.iter().fold(0, |sum: u64, part| sum.saturating_add(*part))
+}
+
+/// What proofs are worth.
+#[must_use]
+pub fn sum_proofs(proofs: &[Proof]) -> u64 {
+    proofs.iter().fold(0, |sum: u64, proof| sum.saturating_add(proof.amount.to_u64()))
 }
 
 /// As cdk's amount.

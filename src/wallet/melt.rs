@@ -9,7 +9,7 @@ use cdk::nuts::{BlindSignature, MeltQuoteState, MeltRequest, Proof, State};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::keysets::Keysets;
+use super::keysets::{Keysets, sum_proofs};
 use super::mint::HttpMint;
 use super::outputs::{Outputs, Signed};
 use super::refusal::{MintError, Refusal};
@@ -71,7 +71,7 @@ impl Plan {
     /// Whether less came back than the mint owes when the network took all that was set aside for it.
     #[must_use]
     pub fn is_short(&self, change: &[Proof]) -> bool {
-        worth(change) < self.most_change().saturating_sub(self.fee_reserve)
+        sum_proofs(change) < self.most_change().saturating_sub(self.fee_reserve)
     }
 
     /// Whether so much can have come back: the mint may take less for the inputs by now, but the recipient got theirs.
@@ -81,7 +81,7 @@ impl Plan {
 
     /// A payment that was made and brought this back.
     fn paid(&self, change: Vec<Proof>, preimage: String) -> Standing {
-        if self.can_bring(worth(&change)) {
+        if self.can_bring(sum_proofs(&change)) {
             Standing::Paid { change, preimage }
         } else {
             Standing::Unknown(MintError::Unknown("more came back of a payment than was left of it".into()))
@@ -93,11 +93,6 @@ impl Plan {
         let Ok(bytes) = cdk::util::hex::decode(preimage) else { return false };
         !self.payment_hash.is_empty() && cdk::util::hex::encode(Sha256::digest(bytes)) == self.payment_hash
     }
-}
-
-/// What proofs are worth, in units.
-fn worth(proofs: &[Proof]) -> u64 {
-    proofs.iter().fold(0, |sum: u64, proof| sum.saturating_add(proof.amount.to_u64()))
 }
 
 /// Blank outputs enough for any change up to `units`.

@@ -6,7 +6,7 @@ use cdk::nuts::PublicKey;
 use super::change::{Change, RefundError, Source, returned};
 use super::give::{Wanted, write_token};
 use super::journal::{self, Operation, State};
-use super::keysets::sum;
+use super::keysets::sum_proofs;
 use super::{Trusted, Wallet, WalletError};
 use crate::failpoint::failpoint;
 use crate::money::Msat;
@@ -44,8 +44,7 @@ impl Wallet {
     ) -> Result<Option<Change>, WalletError> {
         // The ecash store is not asked for them: its connections are with those who wait until this ends.
         let Some(proofs) = journal::reserve_proofs(&mut tx, &operation.id, ys).await? else { return Ok(None) };
-        let parts: Vec<u64> = proofs.iter().map(|proof| proof.amount.to_u64()).collect();
-        if sum(&parts) != operation.unit.floor(operation.amount) {
+        if sum_proofs(&proofs) != operation.unit.floor(operation.amount) {
             return Ok(None);
         }
         operation.state = State::Done;

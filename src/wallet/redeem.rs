@@ -16,7 +16,7 @@ use cdk::nuts::{Proof, State as ProofState};
 
 use super::incoming::{Act, Ended};
 use super::journal::{self, Fate, Kind, Operation, State, Step};
-use super::keysets::sum;
+use super::keysets::{sum, sum_proofs};
 use super::refusal::{MintError, Refusal};
 use super::steps::write_json;
 use super::swap::{Plan, Standing};
@@ -417,8 +417,8 @@ impl Wallet {
         match self.finish_act(trusted, operation, Act::received(plan), standing, first).await? {
             Ended::Kept { proofs, new } => {
                 failpoint!("redeem.kept");
-                let parts: Vec<u64> = proofs.iter().map(|proof| proof.amount.to_u64()).collect();
-                let bonus = operation.unit.to_msat(sum(&parts).saturating_sub(sum(&plan.outputs))).unwrap_or_default();
+                let bonus =
+                    operation.unit.to_msat(sum_proofs(&proofs).saturating_sub(sum(&plan.outputs))).unwrap_or_default();
                 // The inputs of a swap are worth nothing any more. A power loss that undoes this leaves the plan, by which
                 // the mint gives the same coins again, and what the client spent of them meanwhile is undone too.
                 let account = self.credit(operation, bonus, ("", ""), Durability::ProcessSafe).await?;

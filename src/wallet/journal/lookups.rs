@@ -364,7 +364,7 @@ pub(in crate::wallet) async fn unclaimed(
 }
 
 /// Parameters from `$first` on, one for each of a list; for none, a text that nothing equals.
-fn marks<T>(first: usize, list: &[T]) -> String {
+pub(super) fn marks<T>(first: usize, list: &[T]) -> String {
     let marks = (first..).zip(list).map(|(number, _)| format!("${number}")).collect::<Vec<_>>().join(", ");
     if marks.is_empty() { "NULL".to_owned() } else { marks }
 }

@@ -8,6 +8,7 @@ use cdk::secret::Secret;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::lookups::marks;
 use super::{Fate, LEASE_MS, OPEN, Operation, State, pause_ms};
 use crate::money::Msat;
 use crate::store::{StoreError, Tx};
@@ -248,11 +249,10 @@ pub(in crate::wallet) async fn reserve_proofs(
     id: &str,
     ys: &[PublicKey],
 ) -> Result<Option<Vec<Proof>>, StoreError> {
-    let marks: Vec<String> = (2..).take(ys.len()).map(|number| format!("${number}")).collect();
     let sql = format!(
         "UPDATE proof SET state = 'RESERVED', used_by_operation = $1 WHERE state = 'UNSPENT' AND y IN ({}) \
          RETURNING amount, keyset_id, secret, c",
-        marks.join(", ")
+        marks(2, ys)
     );
     let update = sqlx::query(AssertSqlSafe(sql)).bind(id);
     let rows = ys.iter().fold(update, |update, y| update.bind(y.to_bytes().to_vec())).fetch_all(tx.hand()).await?;
