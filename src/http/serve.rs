@@ -28,6 +28,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests of one connection that are answered at once, in HTTP/2: whoever reads none of its answers has so many of them
 /// kept here.
 const MAX_STREAMS: u32 = 64;
+/// How long a client may take nothing of what it asked for, as far as the system can see: an answer that nobody reads is
+/// kept in memory until then.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// Pause after the system refused a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -73,6 +76,8 @@ struct House {
     stop: CancellationToken,
     /// How long who comes in may say nothing.
     patience: Duration,
+    /// How long who is answered may take nothing.
+    unread: Duration,
 }
 
 impl House {
@@ -132,7 +137,8 @@ pub async fn run(
     let http2 = &mut server.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30)).max_concurrent_streams(MAX_STREAMS);
     let graceful = GracefulShutdown::new();
-    open(entrance, House { server, graceful, router, tracker, stop, patience: HEADER_TIMEOUT }, drain).await;
+    let (patience, unread) = (HEADER_TIMEOUT, UNREAD_TIMEOUT);
+    open(entrance, House { server, graceful, router, tracker, stop, patience, unread }, drain).await;
 }
 
 async fn open(mut entrance: Entrance, house: House, drain: CancellationToken) {
@@ -143,9 +149,8 @@ async fn open(mut entrance: Entrance, house: House, drain: CancellationToken) {
         };
         match guest {
             Ok(Guest::Near(stream, peer)) => {
-                // With Nagle's algorithm on, a small chunk waits 40 ms for the acknowledgement of the last.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "TCP_NODELAY could not be set");
+                if let Err(error) = set_up(&stream, house.unread) {
+                    tracing::debug!(%error, "a connection could not be set up");
                 }
                 let (socket, proxies) = (peer.ip(), entrance.proxies.clone());
                 house.serve(stream, Duration::ZERO, move |headers| proxies.client(socket, headers));
@@ -166,6 +171,17 @@ async fn open(mut entrance: Entrance, house: House, drain: CancellationToken) {
         () = graceful.shutdown() => {}
         () = stop.cancelled() => {}
     }
+}
+
+/// What the system is to do for a connection that was accepted.
+fn set_up(stream: &TcpStream, unread: Duration) -> std::io::Result<()> {
+    // Where nothing is acknowledged, or the other end has no room, for so long, the connection is over.
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(unread))?;
+    #[cfg(not(target_os = "linux"))]
+    let _none = unread;
+    // With Nagle's algorithm on, a small chunk waits 40 ms for the acknowledgement of the last.
+    stream.set_nodelay(true)
 }
 
 #[cfg(test)]
@@ -212,6 +228,18 @@ mod tests {
         assert!(told.elapsed() >= linger, "{:?}", told.elapsed());
     }
 
+    fn house(router: Router) -> House {
+        House {
+            server: Builder::new(TokioExecutor::new()),
+            graceful: GracefulShutdown::new(),
+            router,
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            patience: HEADER_TIMEOUT,
+            unread: UNREAD_TIMEOUT,
+        }
+    }
+
     /// Whoever says nothing, or not even which HTTP is spoken, is hung up on; who has asked once is not, though its
     /// connection is idle afterwards.
     #[tokio::test]
@@ -219,15 +247,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let entrance = Entrance { listener, proxies: Proxies::new(&[]), visits: None };
-        let (drain, patience) = (CancellationToken::new(), Duration::from_millis(300));
-        let house = House {
-            server: Builder::new(TokioExecutor::new()),
-            graceful: GracefulShutdown::new(),
-            router: Router::new().fallback(async || "good"),
-            tracker: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            patience,
-        };
+        let drain = CancellationToken::new();
+        let house = House { patience: Duration::from_millis(300), ..house(Router::new().fallback(async || "good")) };
         let serving = TaskTracker::new().spawn(open(entrance, house, drain.clone()));
         let mut asking = TcpStream::connect(address).await.unwrap();
         asking.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
@@ -244,6 +265,28 @@ mod tests {
         }
         asking.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         assert!(asking.read(&mut answer).await.unwrap() > 0, "it had asked before");
+        drain.cancel();
+        serving.await.unwrap();
+    }
+
+    /// An answer that nobody reads is not kept for ever.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_reads_nothing_is_hung_up_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let entrance = Entrance { listener, proxies: Proxies::new(&[]), visits: None };
+        let drain = CancellationToken::new();
+        let large = Router::new().fallback(async || vec![0_u8; 64 << 20]);
+        let house = House { unread: Duration::from_millis(500), ..house(large) };
+        let tracker = house.tracker.clone();
+        let serving = TaskTracker::new().spawn(open(entrance, house, drain.clone()));
+        let mut asking = TcpStream::connect(address).await.unwrap();
+        asking.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        asking.readable().await.unwrap();
+        tracker.close();
+        let end = tokio::time::timeout(Duration::from_secs(60), tracker.wait()).await;
+        assert!(end.is_ok(), "its answer is still there");
         drain.cancel();
         serving.await.unwrap();
     }
