@@ -494,6 +494,28 @@ async fn first_turns_that_come_at_once_go_to_one_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_first_turn_that_was_not_paid_binds_nobody() {
+    let weighs = |weight: u32| json!({ "priority": 0, "weight": weight });
+    let world = World::new(&[weighs(5), weighs(0)], &[]).await;
+    let small = world.purse.send(10).await;
+    let turn = async |body: &Value| {
+        let request = world.node.chat(body).bearer_auth(&small).header("Session_id", "talk");
+        request.send().await.unwrap().status().as_u16()
+    };
+    // While the first rests, the second is the one to be asked.
+    world.upstreams[0].next(refuse(500));
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [1, 1]);
+    assert_eq!(turn(&ask("hi")).await, 402);
+    world.clock.step(Duration::from_secs(20));
+    let mut body = ask("hi");
+    body["max_tokens"] = json!(50);
+    assert_eq!(turn(&body).await, 200);
+    assert_eq!(world.asked(), [1, 0]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_conversation_weights_decide() {
     let world = World::new(&[json!({ "priority": 0, "weight": 0 }), json!({ "priority": 0, "weight": 5 })], &[]).await;
     for _ in 0..10 {
