@@ -3,6 +3,8 @@
 //! An answer is one when it is whole and good, or when the first real content of its stream has come: up to
 //! there nothing has gone to the client, and whatever is wrong with it is a reason to ask the next.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -135,6 +137,10 @@ impl Job {
         match self.dialect.read_answer(AnswerBody { media: &media, bytes: &body }, &self.shape) {
             Ok(reading) => {
                 self.look_for_cost(&body);
+                // Whoever has the head of a stream already cannot be given this any more.
+                if self.is_begun.load(Ordering::Relaxed) {
+                    return Err(Miss::Worthless(pump::NO_STREAM.to_owned()));
+                }
                 Ok(Opened::Whole(Box::new(Answered { body, media, reading })))
             }
             Err(BadAnswer::Error(said)) => Err(self.miss_of(&said)),
