@@ -204,7 +204,7 @@ async fn open_exchange(
         market: Market::new(importer.shelf().clone(), book, pricing, Arc::clone(&clock)),
         importer,
         tariffs_version: Mutex::default(),
-        replays: Replays::new(ledger.clone(), vault.clone()),
+        replays: Replays::new(ledger.clone(), vault.clone(), config.server.max_kept_bytes),
         identity,
         till: Till::new(wallet.clone(), vault, config.pricing.child_key_cost, config.clients),
         ledger,

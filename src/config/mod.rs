@@ -128,6 +128,8 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// `MAX_BUFFERED_BYTES`, 256 MiB: all large bodies together.
     pub max_buffered_bytes: usize,
+    /// `MAX_KEPT_BYTES`, 1 GiB: all answers together that are kept for an `Idempotency-Key`.
+    pub max_kept_bytes: usize,
     /// `SHUTDOWN_TIMEOUT_SECONDS`, 30: how long running streams may go on after a stop signal.
     pub shutdown_timeout: Duration,
     /// `SSE_KEEP_ALIVE_SECONDS`, 15

@@ -97,6 +97,7 @@ impl<'a> Reader<'a> {
         let trusted_proxies = self.get("TRUSTED_PROXIES", values::networks);
         let max_body_bytes = self.get("MAX_BODY_BYTES", values::body_limit);
         let max_buffered_bytes = self.get("MAX_BUFFERED_BYTES", values::body_limit);
+        let max_kept_bytes = self.get("MAX_KEPT_BYTES", values::body_limit);
         let shutdown_timeout = self.get("SHUTDOWN_TIMEOUT_SECONDS", values::seconds);
         let keep_alive = self.get("SSE_KEEP_ALIVE_SECONDS", values::seconds_or_never);
         let maintenance = self.optional("MAINTENANCE", values::boolean);
@@ -108,6 +109,7 @@ impl<'a> Reader<'a> {
             trusted_proxies: trusted_proxies?,
             max_body_bytes: max_body_bytes?,
             max_buffered_bytes: max_buffered_bytes?,
+            max_kept_bytes: max_kept_bytes?,
             shutdown_timeout: shutdown_timeout?,
             keep_alive: keep_alive?,
             maintenance: maintenance?,

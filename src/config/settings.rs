@@ -249,6 +249,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("MAX_BUFFERED_BYTES", &[], "268435456",
         "How much of all requests larger than 64 KiB is in memory at a time, in bytes; those beyond it get a 503 \
          with Retry-After. One request of MAX_BODY_BYTES always fits."),
+    setting("MAX_KEPT_BYTES", &[], "1073741824",
+        "How much all answers take together that are kept for a day for an Idempotency-Key, in bytes of the database. \
+         Of those beyond it, only short ones are kept."),
     setting("SHUTDOWN_TIMEOUT_SECONDS", &[], "30",
         "How long running answers may go on after a stop signal."),
 

@@ -57,6 +57,7 @@ const ROWS: &[Row] = &[
     ("TRUSTED_PROXIES", "127.0.0.1, fd00::/8,10.1.2.3/8", field!(server.trusted_proxies), "[127.0.0.1/32, fd00::/8, 10.0.0.0/8]"),
     ("MAX_BODY_BYTES", "1024", field!(server.max_body_bytes), "1024"),
     ("MAX_BUFFERED_BYTES", "1024", field!(server.max_buffered_bytes), "1024"),
+    ("MAX_KEPT_BYTES", "1024", field!(server.max_kept_bytes), "1024"),
     ("SHUTDOWN_TIMEOUT_SECONDS", "1", field!(server.shutdown_timeout), "1s"),
     ("NAME", "My node", field!(info.name), "\"My node\""),
     ("DESCRIPTION", "sells", field!(info.description), "\"sells\""),
@@ -225,7 +226,8 @@ fn without_settings_the_documented_defaults_hold() {
     assert_eq!(
         show(&config.server),
         "Server { host: 127.0.0.1, port: 8000, cors_origins: [], trusted_proxies: [], max_body_bytes: 33554432, \
-         max_buffered_bytes: 268435456, shutdown_timeout: 30s, keep_alive: Some(15s), maintenance: None, takes_money: true }"
+         max_buffered_bytes: 268435456, max_kept_bytes: 1073741824, shutdown_timeout: 30s, keep_alive: Some(15s), \
+         maintenance: None, takes_money: true }"
     );
     assert_eq!(
         show(&config.storage),

@@ -66,8 +66,8 @@ pub const EDITABLE: &[Editable] = &[
     later("MINT_OPERATION_TIMEOUT_SECONDS"), later("MINT_MAX_CONCURRENCY"), later("MINT_CALLS_PER_MINUTE"),
     later("HTTP_URL"), later("ONION_URL"), later("RELAYS"), later("PROVIDER_ID"),
     later("PROVIDERS_REFRESH_INTERVAL_SECONDS"),
-    later("CORS_ORIGINS"), later("MAX_BODY_BYTES"), later("MAX_BUFFERED_BYTES"), later("SHUTDOWN_TIMEOUT_SECONDS"),
-    later("SSE_KEEP_ALIVE_SECONDS"), later("SNAPSHOTS_KEEP"),
+    later("CORS_ORIGINS"), later("MAX_BODY_BYTES"), later("MAX_BUFFERED_BYTES"), later("MAX_KEPT_BYTES"),
+    later("SHUTDOWN_TIMEOUT_SECONDS"), later("SSE_KEEP_ALIVE_SECONDS"), later("SNAPSHOTS_KEEP"),
 ];
 
 /// What the operator may see of the others. Of what is in neither list, it is only shown whether it is set: a

@@ -13,10 +13,11 @@ use serde_json::value::RawValue;
 
 use self::length::{longest_ms, milliseconds, subtitles_ms, usual_ms};
 use super::body::{self, Lens};
+use super::complaint::Complaint;
 use super::done::{DoneFlow, Kind};
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;
-use super::reading::{Content, Rest, count, error_of, failed, part};
+use super::reading::{Content, Rest, count, failed, part};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, multipart, receipt,
 };
@@ -81,7 +82,7 @@ impl Dialect for Speech {
         let is_sound = answer.media.starts_with("audio/") || answer.media.starts_with("application/octet-stream");
         if !is_sound {
             let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
-            return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+            return Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
         }
         if answer.bytes.is_empty() { Err(BadAnswer::Empty) } else { Ok(spoken(shape)) }
     }
@@ -157,7 +158,7 @@ impl Dialect for Listening {
             };
         };
         let Some(text) = lens.get("text").filter(|text| text.get().starts_with('"')) else {
-            return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+            return Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
         };
         let length = || Some(listened(milliseconds(lens.present("duration")?)?));
         Ok(match read_usage(&lens).or_else(length) {

@@ -7,8 +7,9 @@ use serde_json::value::RawValue;
 
 use self::meter::ChatMeter;
 use super::body::{self, Lens, Patch};
+use super::complaint::Complaint;
 use super::fields::{self, field, unreadable};
-use super::reading::{Content, error_of, failed, part, usage_of};
+use super::reading::{Content, failed, part, usage_of};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Pieces, Reading, Receipt, Request, Shape, needs,
     receipt,
@@ -157,7 +158,7 @@ pub(super) fn with_usage_and_model(body: &Bytes, shape: &Shape, model: &str) -> 
 pub(super) fn read_choices(body: &[u8], shape: &Shape) -> Result<Reading, BadAnswer> {
     let Ok(lens) = Lens::parse(body) else { return Err(failed(body)) };
     let Some(choices) = lens.get("choices").filter(|value| body::is_filled_array(value)) else {
-        return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+        return Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
     };
     Ok(match usage_of(&lens) {
         Some((report, Some(usage))) => {

@@ -4,8 +4,9 @@
 use bytes::Bytes;
 
 use super::body::{self, Lens, Patch};
+use super::complaint::Complaint;
 use super::follow::{Flow, Turn, named_event};
-use super::reading::{Content, error_of};
+use super::reading::Content;
 use super::{Reading, Receipt, receipt};
 use crate::money::Usage;
 
@@ -46,12 +47,11 @@ impl Flow for DoneFlow {
             self.is_complete = true;
             return Turn::Last;
         }
-        if let Some(said) = error_of(lens) {
+        if let Some(said) = Complaint::of(lens) {
             return Turn::Failed(said);
         }
         if name == "error" {
-            let said = lens.get("message").and_then(body::string);
-            return Turn::Failed(said.unwrap_or_else(|| "no reason given".to_owned()).chars().take(500).collect());
+            return Turn::Failed(Complaint::of_event(lens));
         }
         if let Some(delta) = lens.get("delta") {
             self.content.add(Content::of_text(delta));

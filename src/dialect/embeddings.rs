@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::body::{self, Lens, Patch};
+use super::complaint::Complaint;
 use super::fields::{self, unreadable};
-use super::reading::{error_of, failed, usage_of};
+use super::reading::{failed, usage_of};
 use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, receipt, whole};
 use crate::money::Usage;
 
@@ -52,7 +53,7 @@ impl Dialect for Embeddings {
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
         let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
         if lens.get("data").is_none_or(|data| !body::is_filled_array(data)) {
-            return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+            return Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
         }
         Ok(match usage_of(&lens) {
             // Nothing comes out but vectors, whatever the report says.

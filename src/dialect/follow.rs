@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::body::{self, Lens, Patch};
+use super::complaint::Complaint;
 use super::{Meter, Reading, Receipt, Step, sse};
 
 const DONE: &[u8] = b"[DONE]";
@@ -18,8 +19,8 @@ pub(super) enum Turn {
     Last,
     /// Comes after the receipt, and nothing follows.
     End,
-    /// The upstream reports an error. The text is its own.
-    Failed(String),
+    /// The upstream reports an error.
+    Failed(Complaint),
 }
 
 /// One kind of stream.

@@ -13,9 +13,10 @@ use self::array::AsArray;
 use self::flow::{GeminiFlow, read_usage};
 pub use self::other::{CountTokens, Embed};
 use super::body::{self, Lens, Patch};
+use super::complaint::Complaint;
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;
-use super::reading::{Content, error_of, failed};
+use super::reading::{Content, failed};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS, Feature, JSON, Meter, Protocol, Reading, Receipt, Request,
     Shape, measure, needs, receipt, vision, whole,
@@ -113,7 +114,7 @@ impl Dialect for Generate {
                 Ok(Reading::Reported(usage))
             }
             (Some(candidates), _) => Ok(Reading::Unreported { output_chars: Content::of(candidates).output_chars() }),
-            (None, _) => Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error)),
+            (None, _) => Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error)),
         }
     }
 

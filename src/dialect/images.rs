@@ -4,10 +4,11 @@
 use bytes::Bytes;
 
 use super::body::{self, Lens};
+use super::complaint::Complaint;
 use super::done::{DoneFlow, Kind};
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;
-use super::reading::{Rest, error_of, failed, usage_of};
+use super::reading::{Rest, failed, usage_of};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, multipart, receipt,
 };
@@ -196,7 +197,7 @@ fn read_answer(bytes: &[u8]) -> Result<Reading, BadAnswer> {
     let Ok(lens) = Lens::parse(bytes) else { return Err(failed(bytes)) };
     let pictures = lens.get("data").and_then(body::elements).unwrap_or_default();
     if pictures.is_empty() {
-        return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+        return Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
     }
     let count = u64::try_from(pictures.len()).unwrap_or(u64::MAX);
     let usage = read_usage(&lens).unwrap_or_default();

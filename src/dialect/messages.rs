@@ -9,9 +9,10 @@ use serde_json::value::RawValue;
 use self::flow::MessagesFlow;
 use self::usage::Report;
 use super::body::{self, Lens};
+use super::complaint::Complaint;
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;
-use super::reading::{Content, error_of, failed};
+use super::reading::{Content, failed};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Needs, Pieces, Protocol, Reading, Receipt,
     Request, Shape, needs, receipt, whole,
@@ -105,7 +106,7 @@ impl Dialect for Messages {
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
         let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
         let Some(content) = lens.get("content").filter(|content| content.get().starts_with('[')) else {
-            return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+            return Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
         };
         let mut report = Report::default();
         if let Some(usage) = lens.object("usage") {

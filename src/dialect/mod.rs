@@ -8,6 +8,7 @@
 mod audio;
 pub mod body;
 pub mod chat;
+mod complaint;
 mod completions;
 mod done;
 mod embeddings;
@@ -29,6 +30,7 @@ pub mod sse;
 mod vision;
 mod whole;
 
+pub use complaint::Complaint;
 pub use needs::{Feature, Needs};
 
 use std::borrow::Cow;
@@ -84,7 +86,7 @@ fn read_uncounted(body: &[u8], member: &str) -> Result<Reading, BadAnswer> {
     let Ok(lens) = body::Lens::parse(body) else { return Err(reading::failed(body)) };
     match lens.present(member) {
         Some(_) => Ok(Reading::Reported(Usage::default())),
-        None => Err(reading::error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error)),
+        None => Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error)),
     }
 }
 
@@ -211,9 +213,9 @@ pub enum BadAnswer {
     NotJson,
     #[error("the upstream answered without content")]
     Empty,
-    /// An error object where an answer should be. The text is the upstream's own.
+    /// An error object where an answer should be.
     #[error("the upstream reported an error: {0}")]
-    Error(String),
+    Error(Complaint),
     #[error("the upstream's stream ended before the answer was complete")]
     Truncated,
 }
@@ -349,8 +351,8 @@ pub enum Step {
     /// Send nothing now (the event closes the stream, or carries the usage that the receipt
     /// joins, or is a comment of the upstream's).
     HoldBack,
-    /// The upstream reported an error in its stream. The text is its own.
-    Error(String),
+    /// The upstream reported an error in its stream.
+    Error(Complaint),
 }
 
 /// Follows one streamed answer: what to forward, what to keep for the receipt, what was used.

@@ -7,14 +7,12 @@ use serde_json::value::RawValue;
 
 use super::BadAnswer;
 use super::body::{self, Lens, Token, Tokens};
+use super::complaint::Complaint;
 use super::fields::served;
 use crate::money::Usage;
 
 /// More of anything than one request can consume.
 const MAX_COUNT: u64 = 1_000_000_000_000;
-
-/// How much of an upstream's error text is kept.
-const MAX_ERROR_CHARS: usize = 500;
 
 /// What `choices` contain: how much text, and whether it has come to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,24 +100,11 @@ fn repeats_text(key: &[u8]) -> bool {
     matches!(key, b"reasoning_details" | b"logprobs" | b"annotations" | b"content_filter_results" | b"usage")
 }
 
-/// The text of an error object or an error string.
-pub(super) fn error_of(lens: &Lens<'_>) -> Option<String> {
-    let error = lens.get("error")?;
-    let text = match Lens::of(error) {
-        Some(error) => ["message", "code", "type"]
-            .into_iter()
-            .find_map(|key| error.get(key).and_then(body::string))
-            .unwrap_or_else(|| "no reason given".to_owned()),
-        None => body::string(error)?,
-    };
-    Some(text.chars().take(MAX_ERROR_CHARS).collect())
-}
-
 /// Why something that is no object is no answer.
 pub(super) fn failed(body: &[u8]) -> BadAnswer {
     // Google's shim wraps its errors in an array.
     let wrapped = first_of_array(body).and_then(Lens::of);
-    let error = wrapped.and_then(|lens| error_of(&lens));
+    let error = wrapped.and_then(|lens| Complaint::of(&lens));
     error.map_or(BadAnswer::NotJson, BadAnswer::Error)
 }
 

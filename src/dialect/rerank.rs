@@ -4,8 +4,9 @@
 use bytes::Bytes;
 
 use super::body::{Lens, Patch, Tally};
+use super::complaint::Complaint;
 use super::fields::{self, field, unreadable};
-use super::reading::{count, error_of, failed, part};
+use super::reading::{count, failed, part};
 use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, receipt, whole};
 use crate::money::Usage;
 
@@ -59,7 +60,7 @@ impl Dialect for Rerank {
         let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
         let results = lens.get("results").or_else(|| lens.get("data"));
         if results.is_none_or(|results| !results.get().starts_with('[')) {
-            return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+            return Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
         }
         let billed = lens.object("meta").and_then(|meta| meta.object("billed_units"));
         let usage = lens.object("usage");

@@ -11,9 +11,10 @@ use serde_json::value::RawValue;
 
 use self::flow::ResponsesFlow;
 use super::body::{self, Lens, Patch};
+use super::complaint::Complaint;
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;
-use super::reading::{Content, count, error_of, failed, usage_of};
+use super::reading::{Content, count, failed, usage_of};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, needs, receipt,
 };
@@ -119,13 +120,13 @@ impl Dialect for Responses {
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
         let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
-        if let Some(error) = error_of(&lens) {
+        if let Some(error) = Complaint::of(&lens) {
             return Err(BadAnswer::Error(error));
         }
         let output = lens.get("output").filter(|output| output.get().starts_with('[')).ok_or(BadAnswer::Empty)?;
         match lens.get("status").and_then(body::string).as_deref() {
             None | Some("completed" | "incomplete") => {}
-            Some("failed" | "cancelled") => return Err(BadAnswer::Error("no reason given".to_owned())),
+            Some("failed" | "cancelled") => return Err(BadAnswer::Error(Complaint::default())),
             Some(_) => return Err(BadAnswer::Truncated),
         }
         Ok(match read_usage(&lens) {

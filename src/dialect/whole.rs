@@ -10,7 +10,7 @@ pub(super) struct Unstreamed;
 
 impl Meter for Unstreamed {
     fn observe(&mut self, _: &Bytes) -> Step {
-        Step::Error("it sent a stream where there is none".to_owned())
+        Step::Error("it sent a stream where there is none".into())
     }
 
     fn has_content(&self) -> bool {

@@ -3,12 +3,14 @@
 //! An answer is one when it is whole and good, or when the first real content of its stream has come: up to
 //! there nothing has gone to the client, and whatever is wrong with it is a reason to ask the next.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::pump::{self, Opening};
 use super::{Job, aborted, bad_request, upstream_failed};
-use crate::dialect::{AnswerBody, Ask, Reading};
+use crate::dialect::{AnswerBody, Ask, BadAnswer, Complaint, Reading};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
 use crate::telemetry::Step;
@@ -135,10 +137,38 @@ impl Job {
         match self.dialect.read_answer(AnswerBody { media: &media, bytes: &body }, &self.shape) {
             Ok(reading) => {
                 self.look_for_cost(&body);
+                // Whoever has the head of a stream already cannot be given this any more.
+                if self.is_begun.load(Ordering::Relaxed) {
+                    return Err(Miss::Worthless(pump::NO_STREAM.to_owned()));
+                }
                 Ok(Opened::Whole(Box::new(Answered { body, media, reading })))
             }
-            Err(bad) => Err(Miss::Worthless(self.shown(&format!("The upstream failed: {bad}.")))),
+            Err(BadAnswer::Error(said)) => Err(self.miss_of(&said)),
+            Err(bad) => Err(self.worthless(&format!("{bad}."))),
         }
+    }
+
+    /// What came is not what was asked for.
+    pub(super) fn worthless(&self, said: &str) -> Miss {
+        Miss::Worthless(self.shown(&format!("The upstream failed: {said}")))
+    }
+
+    /// An error inside an answer that began with success. Where it tells that the request, the account or its limits
+    /// are to blame, it is the refusal that it would have been at once: otherwise a client's own mistakes would count
+    /// as failures of the upstream's, and shut it for everybody.
+    pub(super) fn miss_of(&self, said: &Complaint) -> Miss {
+        let Some(status) = said.status.filter(|status| (400..=499).contains(status)) else {
+            return self.worthless(&said.message);
+        };
+        let scrubbed = |text: &String| self.lease.upstream().scrub(text);
+        Miss::Forward(ForwardError::Refused(Refused {
+            status,
+            retry_after: None,
+            message: Some(scrubbed(&said.message)),
+            kind: said.kind.as_ref().map(scrubbed),
+            code: said.code.as_ref().map(scrubbed),
+            param: said.param.as_ref().map(scrubbed),
+        }))
     }
 
     /// Refuses bytes that contain the operator's key.
@@ -169,7 +199,7 @@ impl Job {
         });
     }
 
-    fn failure_of(&self, miss: Miss) -> Failure {
+    pub(super) fn failure_of(&self, miss: Miss) -> Failure {
         match miss {
             Miss::Forward(error) => self.forward_failure(error),
             Miss::Worthless(said) => upstream_failed(&said),

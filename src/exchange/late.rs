@@ -3,6 +3,7 @@
 //! nothing of an answer has been sent.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -30,6 +31,7 @@ impl Job {
             return job.deliver(opened).await;
         };
         let (exchange, form) = (Arc::clone(&self.exchange), self.form());
+        let is_begun = Arc::clone(&self.is_begun);
         let excuse = Excuse {
             dialect: self.dialect,
             shape: Arc::clone(&self.shape),
@@ -42,7 +44,10 @@ impl Job {
                 let (job, opened) = answered?;
                 job.deliver(opened).await
             }
-            Err(_) => Ok(Reply::Stream(exchange.start(form, |out| go_on(answering, excuse, out)))),
+            Err(_) => {
+                is_begun.store(true, Ordering::Relaxed);
+                Ok(Reply::Stream(exchange.start(form, |out| go_on(answering, excuse, out))))
+            }
         }
     }
 

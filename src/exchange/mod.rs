@@ -37,6 +37,7 @@ mod tariffs;
 mod traced;
 
 use std::borrow::Cow;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -246,6 +247,8 @@ pub(crate) struct Job {
     stream_media: &'static str,
     /// Nothing is sent before all is known: a cut stream is then a failure like any other.
     whole: bool,
+    /// The head of a stream is out: what comes can be nothing else.
+    is_begun: Arc<AtomicBool>,
 }
 
 impl Exchange {
@@ -363,6 +366,7 @@ impl Exchange {
             hold,
             stream_media,
             whole,
+            is_begun: Arc::default(),
         });
         Ok((job, plan, ask))
     }

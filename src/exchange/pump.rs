@@ -16,7 +16,7 @@ use super::delivery::MAX_BUFFERED;
 use super::replay::Tape;
 use super::{Broken, Job, Out, aborted, upstream_failed};
 use crate::dialect::sse::{self, Framer};
-use crate::dialect::{Meter, Shape, Step};
+use crate::dialect::{Complaint, Meter, Shape, Step};
 use crate::failure::Failure;
 use crate::upstream::{Answer, ForwardError, MAX_ANSWER, Miss, Outcome};
 use crate::wallet::Change;
@@ -77,7 +77,7 @@ enum End {
     Stopped,
     Failed(ForwardError),
     /// The upstream reported an error in its stream, or sent what is no stream.
-    Reported(String),
+    Reported(Complaint),
 }
 
 /// The most that is read of a stream in which no content comes, in bytes.
@@ -102,7 +102,7 @@ pub(super) async fn open(job: &Job, answer: Answer) -> Result<Opening, Miss> {
         Opening { answer, framer: framer(&job.shape), meter: job.dialect.meter(&job.shape), ready: Vec::new() };
     let mut read: usize = 0;
     loop {
-        while let Some(event) = opening.framer.next_event().map_err(|_| worthless(job, TOO_LONG))? {
+        while let Some(event) = opening.framer.next_event().map_err(|_| job.worthless(TOO_LONG))? {
             if opening.takes(job, &event)? {
                 return Ok(opening);
             }
@@ -117,9 +117,10 @@ pub(super) async fn open(job: &Job, answer: Answer) -> Result<Opening, Miss> {
                 }
             }
             None => {
-                let tail = opening.framer.finish();
-                let complete =
-                    tail.is_some_and(|tail| opening.takes(job, &tail).is_ok() && opening.meter.is_complete());
+                if let Some(tail) = opening.framer.finish() {
+                    opening.takes(job, &tail)?;
+                }
+                let complete = opening.meter.is_complete();
                 return if complete { Ok(opening) } else { Err(Miss::Worthless(INCOMPLETE.to_owned())) };
             }
         }
@@ -143,7 +144,7 @@ impl Opening {
         match self.meter.observe(event) {
             Step::Forward(bytes) => self.ready.push(bytes),
             Step::HoldBack => {}
-            Step::Error(said) => return Err(worthless(job, &said)),
+            Step::Error(said) => return Err(job.miss_of(&said)),
         }
         let complete = self.meter.is_complete();
         if self.meter.is_terminated() && !complete {
@@ -157,10 +158,6 @@ impl Opening {
 pub(super) const NO_STREAM: &str = "The upstream answered with something that is not a stream.";
 const INCOMPLETE: &str = "The upstream's stream ended before the answer was complete.";
 const TOO_LONG: &str = "an event of its stream is too long";
-
-fn worthless(job: &Job, said: &str) -> Miss {
-    Miss::Worthless(job.shown(&format!("The upstream failed: {said}")))
-}
 
 /// Runs one stream. An `Err` means that nothing was sent and the money went back.
 pub(super) async fn run(job: Box<Job>, opening: Opening, out: mpsc::Sender<Out>) -> Result<(), Failure> {
@@ -258,7 +255,7 @@ fn events(job: &Job, framer: &mut Framer, meter: &mut dyn Meter, ready: &mut Vec
                 }
             }
             Ok(None) => return None,
-            Err(_) => return Some(End::Reported(TOO_LONG.to_owned())),
+            Err(_) => return Some(End::Reported(TOO_LONG.into())),
         }
     }
 }
@@ -273,7 +270,7 @@ fn look_for_cost(job: &Job, event: &[u8]) {
 
 /// Ends a stream that contains the node's key. Whole events are looked at: reads may part it.
 fn leak(job: &Job, event: &[u8]) -> Option<End> {
-    job.check_leak(event).err().map(|_| End::Reported("its answer could not be passed on".to_owned()))
+    job.check_leak(event).err().map(|_| End::Reported("its answer could not be passed on".into()))
 }
 
 /// Change as it travels in a stream: a comment, which is no event.
@@ -303,16 +300,21 @@ async fn finish(job: Box<Job>, meter: &mut dyn Meter, sink: &mut Sink) -> Result
 /// Ends an answer that is not complete: charged for what was delivered, at most.
 async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
     let (request_id, left) = (job.request_id.clone(), matches!(end, End::Abandoned));
-    if !left && !matches!(end, End::Stopped) {
-        // It began well, and still is a failure of the upstream's.
-        job.lease.finish(Outcome::Failed(None));
-    }
-    let failure = match end {
-        End::Failed(error) => job.forward_failure(error),
-        End::Reported(said) => upstream_failed(&job.shown(&format!("The upstream failed: {said}"))),
-        End::Closed | End::Abandoned => upstream_failed(INCOMPLETE),
-        End::Stopped => aborted(),
+    // It began well, and still is a failure of the upstream's, unless it says that it is not.
+    let failed = Some(Outcome::Failed(None));
+    let (outcome, failure) = match end {
+        End::Failed(error) => (failed, job.forward_failure(error)),
+        End::Reported(said) => {
+            let miss = job.miss_of(&said);
+            (Some(miss.verdict().outcome), job.failure_of(miss))
+        }
+        End::Closed => (failed, upstream_failed(INCOMPLETE)),
+        End::Abandoned => (None, upstream_failed(INCOMPLETE)),
+        End::Stopped => (None, aborted()),
     };
+    if let Some(outcome) = outcome {
+        job.lease.finish(outcome);
+    }
     job.broken = Some(if left { Broken::Left } else { Broken::Failed(Box::new(failure.clone())) });
     // Who leaves has bought what was read without it, even if that was before the first content came.
     let counts = left || (meter.has_content() && sink.sent);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            ┌── charged, or a token taken ──► kept (sealed) ── repeat ──► the same answer
-//!   claim ───┤                            └──► not kept (too long, or lost in a crash) ── 409
+//!   claim ───┤                            └──► not kept (too long, no room, or lost in a crash) ── 409
 //!            └── nothing taken ──────────────► removed ── repeat ──► runs
 //! ```
 //!
@@ -11,7 +11,7 @@
 //! must not run again; released or absent means that it cost nothing.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -31,6 +31,9 @@ use crate::vault::Vault;
 pub const KEPT_MS: i64 = DAY_MS;
 /// Longest answer that is kept.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
+/// Longest outcome that is kept however much is kept already: keys that were made, and most answers. It takes little
+/// more than what stays of its request anyway.
+const SMALL: usize = 16 * 1024;
 /// Seconds after which to ask again for the outcome of a request that runs.
 const RETRY: u64 = 1;
 
@@ -39,6 +42,10 @@ const RETRY: u64 = 1;
 pub struct Replays {
     ledger: Ledger,
     vault: Vault,
+    /// Most that all kept outcomes may take, in bytes as they are stored.
+    most_bytes: u64,
+    /// What they take, as it was last summed up, and what this process has kept since.
+    kept_bytes: AtomicU64,
     /// The claims of this process: id to fingerprint. One of this process that is not here is dead.
     running: Mutex<HashMap<String, String>>,
 }
@@ -95,8 +102,9 @@ enum Standing {
 
 impl Replays {
     #[must_use]
-    pub fn new(ledger: Ledger, vault: Vault) -> Arc<Self> {
-        Arc::new(Self { ledger, vault, running: Mutex::default() })
+    pub fn new(ledger: Ledger, vault: Vault, most_bytes: usize) -> Arc<Self> {
+        let most_bytes = u64::try_from(most_bytes).unwrap_or(u64::MAX);
+        Arc::new(Self { ledger, vault, most_bytes, kept_bytes: AtomicU64::new(0), running: Mutex::default() })
     }
 
     /// The claim that this request would make; `None` for one that pays nothing. `stream` is how
@@ -116,12 +124,22 @@ impl Replays {
         })
     }
 
-    /// Forgets what is older than [`KEPT_MS`]. Returns how many.
+    /// Forgets what is older than [`KEPT_MS`], and sums up what the rest takes. Returns how many.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn prune(&self) -> Result<u64, StoreError> {
-        repo::prune(self.ledger.store(), self.after_ms()).await
+        let store = self.ledger.store();
+        let gone = repo::prune(store, self.after_ms()).await?;
+        self.kept_bytes.store(repo::kept_bytes(store).await?, Ordering::Relaxed);
+        Ok(gone)
+    }
+
+    /// Takes room for an outcome of so many bytes, unless it is a long one and too little is left.
+    fn takes(&self, bytes: usize) -> bool {
+        let (is_small, bytes) = (bytes <= SMALL, u64::try_from(bytes).unwrap_or(u64::MAX));
+        let more = |kept: u64| Some(kept.saturating_add(bytes)).filter(|all| is_small || *all <= self.most_bytes);
+        self.kept_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     fn after_ms(&self) -> i64 {
@@ -200,13 +218,14 @@ impl Once {
         self.replays.vault.digest(&[b"once", self.id.as_bytes(), self.fingerprint.as_bytes()])
     }
 
-    /// Keeps the outcome, sealed. Without it (too long, or the database does not answer) a repeat
+    /// Keeps the outcome, sealed. Without it (too long, too many, or the database does not answer) a repeat
     /// is told so.
     pub async fn keep(&self, kept: &Kept) {
         if !self.claimed.load(Ordering::SeqCst) {
             return;
         }
         let sealed = if kept.body.len() > MAX_BODY { None } else { self.seal(kept) };
+        let sealed = sealed.filter(|outcome| self.replays.takes(outcome.len()));
         let (state, outcome) = match &sealed {
             Some(outcome) => (State::Kept, outcome.as_str()),
             None => (State::NotKept, ""),

@@ -151,3 +151,12 @@ pub(super) async fn prune(store: &Store, before_ms: i64) -> Result<u64, StoreErr
         }
     }
 }
+
+/// What all outcomes take, in bytes. Neither database reads them for it.
+pub(super) async fn kept_bytes(store: &Store) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT CAST(COALESCE(SUM(OCTET_LENGTH(outcome)), 0) AS BIGINT) FROM replays")
+        .fetch_one(store.read())
+        .await?;
+    let bytes: i64 = row.try_get(0)?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}

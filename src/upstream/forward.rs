@@ -39,7 +39,7 @@ pub enum ForwardError {
     Broken,
     #[error("the upstream's answer is too large")]
     TooLarge,
-    /// It answered with an error status.
+    /// It answered with an error status, or began with success and said one inside its answer.
     #[error("the upstream answered {}", .0.status)]
     Refused(Refused),
 }

@@ -103,6 +103,10 @@ impl Drop for Lease {
         if self.is_settled {
             return;
         }
+        // A first turn that did not take place, one that nobody paid for above all, binds nobody and takes no room.
+        if let Some(session) = self.session {
+            self.pool.sticky.give_up(&session, self.member.upstream.name());
+        }
         let now_ms = self.pool.clock.now_ms();
         self.member.with_health(&self.model, self.pool.breaker_failures, now_ms, false, |health| {
             health.abandon(now_ms, &self.ticket);

@@ -76,7 +76,7 @@ impl Sticky {
         }
     }
 
-    /// The first turn came to nothing there.
+    /// The first turn came to nothing there, or did not take place.
     pub fn give_up(&self, session: &Session, upstream: &Arc<str>) {
         let mut with = self.lock();
         if with.get(session).is_some_and(|bound| !bound.has_answered && bound.upstream == *upstream) {

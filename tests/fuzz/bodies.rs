@@ -245,8 +245,8 @@ pub fn stream(input: &[u8]) -> u64 {
             Step::HoldBack => held += 1,
             Step::Error(said) => {
                 errors += 1;
-                assert!(said.chars().count() <= 500);
-                let told = meter.error_event(&said, "upstream_failed");
+                assert!(said.message.chars().count() <= 500);
+                let told = meter.error_event(&said.message, "upstream_failed");
                 assert_eq!(events([told.clone()], usize::MAX).0, [told], "one event, whatever the upstream said");
             }
         }

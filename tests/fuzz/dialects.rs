@@ -130,8 +130,8 @@ pub fn stream(input: &[u8]) -> u64 {
             Step::HoldBack => {}
             Step::Error(said) => {
                 errors += 1;
-                assert!(said.chars().count() <= 500);
-                let told = meter.error_event(&said, "upstream_error");
+                assert!(said.message.chars().count() <= 500);
+                let told = meter.error_event(&said.message, "upstream_error");
                 assert!(told.is_empty() || events(&told) == [told.clone()], "{told:?}");
             }
         }

@@ -166,7 +166,7 @@ impl House {
             deliveries: Deliveries::default(),
             keep_alive: None,
             drains: Exchange::drain_permits(),
-            replays: Replays::new(ledger.clone(), vault),
+            replays: Replays::new(ledger.clone(), vault, 1 << 30),
             identity: Identity::throwaway().unwrap(),
             metrics: Arc::default(),
             traces: None,

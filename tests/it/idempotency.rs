@@ -341,6 +341,41 @@ async fn an_answer_too_long_to_keep_is_not_paid_again_either() {
     node.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_beyond_what_is_kept_together_are_not_kept() {
+    // Room for one such answer, as it is stored, and not for two.
+    let (_mint, purse, upstream, mut node) = world_with(500, &[("MAX_KEPT_BYTES", "250000")]).await;
+    node.has_run("prune").await;
+    let token = purse.send(200).await;
+    let long = completion(MODEL, &"y".repeat(100_000), Some(usage(100, 50)));
+    let ask_long = async |node: &TestNode, key: &str| {
+        upstream.next(Script::Answer { status: 200, media: "application/json", body: long.clone() });
+        let first = send(node.chat(&ask("hi")).bearer_auth(&token), key).await;
+        assert_eq!(first.status, 200, "{}", first.body);
+        first
+    };
+    let again = async |node: &TestNode, key: &str| send(node.chat(&ask("hi")).bearer_auth(&token), key).await;
+    let kept = ask_long(&node, "a").await;
+    ask_long(&node, "b").await;
+    let short = again(&node, "c").await;
+    again(&node, "a").await.repeats(&kept);
+    assert_eq!(again(&node, "b").await.code(), "idempotent_outcome_not_kept");
+    again(&node, "c").await.repeats(&short);
+    // What is there counts after a new start as well.
+    node.restart().await;
+    node.has_run("prune").await;
+    ask_long(&node, "d").await;
+    assert_eq!(again(&node, "d").await.code(), "idempotent_outcome_not_kept");
+    assert_eq!(node.balance(&token).await, (192_000, 0, 8000), "each was paid once");
+    // There is room again when something is gone.
+    assert_eq!(sql(&node, "DELETE FROM replays").await, 4);
+    node.running().exchange().replays.prune().await.unwrap();
+    let kept = ask_long(&node, "e").await;
+    again(&node, "e").await.repeats(&kept);
+    assert!(upstream.is_idle());
+    node.finish().await;
+}
+
 /// What a crash leaves behind: the claim, and its request's hold or no hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_of_a_dead_process_is_judged_by_its_hold() {

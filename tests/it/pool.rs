@@ -218,6 +218,23 @@ async fn what_goes_wrong_before_content_is_made_good_by_the_next() {
     world.finish().await;
 }
 
+/// In time it would have been sold as it is; once the head of a stream is out, it is no answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_comes_after_the_head_of_a_stream_is_made_good_by_the_next() {
+    let settings = [("SSE_KEEP_ALIVE_SECONDS", "1"), ("UPSTREAM_BREAKER_FAILURES", "1")];
+    let world = World::new(&[json!({}), json!({})], &settings).await;
+    world.upstreams[0].next(Script::Held { body: completion(MODEL, "fault-canary", Some(usage(100, 50))) });
+    let mut answer = world.node.chat(&ask_streaming("hi")).bearer_auth(&world.key).send().await.unwrap();
+    assert_eq!(answer.chunk().await.unwrap().unwrap(), ": ping\n\n");
+    world.upstreams[0].resume();
+    let reply = Reply::of(answer).await;
+    assert!(reply.has("echo: ") && reply.has("[DONE]") && !reply.has("fault-canary"), "{}", reply.text);
+    assert_eq!((world.asked(), world.spent().await), (vec![1, 1], 2_000));
+    assert_eq!(world.send(&ask_streaming("hi")).await.status, 200);
+    assert_eq!(world.asked(), [0, 1], "it counts as a failure");
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_rides_along_is_redeemed_once_for_all_attempts() {
     let world = World::new(&[json!({}), json!({}), json!({})], &[]).await;
@@ -490,6 +507,28 @@ async fn first_turns_that_come_at_once_go_to_one_upstream() {
         assert_eq!(world.asked(), [1, 1, 1]);
         world.clock.step(RESTED);
     }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_turn_that_was_not_paid_binds_nobody() {
+    let weighs = |weight: u32| json!({ "priority": 0, "weight": weight });
+    let world = World::new(&[weighs(5), weighs(0)], &[]).await;
+    let small = world.purse.send(10).await;
+    let turn = async |body: &Value| {
+        let request = world.node.chat(body).bearer_auth(&small).header("Session_id", "talk");
+        request.send().await.unwrap().status().as_u16()
+    };
+    // While the first rests, the second is the one to be asked.
+    world.upstreams[0].next(refuse(500));
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [1, 1]);
+    assert_eq!(turn(&ask("hi")).await, 402);
+    world.clock.step(Duration::from_secs(20));
+    let mut body = ask("hi");
+    body["max_tokens"] = json!(50);
+    assert_eq!(turn(&body).await, 200);
+    assert_eq!(world.asked(), [1, 0]);
     world.finish().await;
 }
 

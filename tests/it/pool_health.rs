@@ -13,10 +13,10 @@ use crate::pool::{KEYS, NAMES, Reply, World, entry};
 use crate::process::{Program, run};
 use crate::support::answers::{ok, until};
 use crate::support::mint::TestMint;
-use crate::support::node::{ask, ask_streaming, client};
+use crate::support::node::{MODEL, ask, ask_streaming, client};
 use crate::support::proxy::Proxy;
 use crate::support::purse::Purse;
-use crate::support::upstream::{Script, Upstream};
+use crate::support::upstream::{Script, Upstream, delta};
 
 const BREAKER: [(&str, &str); 1] = [("UPSTREAM_BREAKER_FAILURES", "5")];
 /// Longer than all that passes by itself.
@@ -150,6 +150,74 @@ async fn what_is_due_to_one_request_is_not_held_against_its_upstream() {
     }
     assert_eq!(world.send(&ask("hi")).await.status, 200);
     assert_eq!(world.asked(), [1, 0]);
+    world.finish().await;
+}
+
+/// A refusal inside an answer that began with success.
+fn inside(status: u16, message: &str, streamed: bool) -> Script {
+    let body = json!({ "error": { "code": status, "message": message } }).to_string();
+    if streamed {
+        return Script::Stream { pieces: vec![": x\n\n".to_owned(), format!("data: {body}\n\n")], cut: false };
+    }
+    Script::Answer { status: 200, media: "application/json", body }
+}
+
+const NO_CREDIT: &str = "Insufficient credits. Add more using https://openrouter.ai/settings/credits";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_inside_a_success_is_one_like_any_other() {
+    let world = World::new(&[json!({}), json!({})], &BREAKER).await;
+    for (streamed, body) in [(true, ask_streaming("hi")), (false, ask("hi"))] {
+        for _ in 0..5 {
+            world.upstreams[0].next(inside(400, "bad", streamed));
+            let reply = world.send(&body).await;
+            assert_eq!((reply.status, reply.json()["error"]["message"].as_str()), (400, Some("bad")), "{}", reply.text);
+        }
+        assert_eq!(world.asked(), [5, 0], "it is the same mistake everywhere");
+        assert_eq!(world.send(&body).await.status, 200);
+        assert_eq!(world.asked(), [1, 0], "and is not held against the upstream");
+    }
+    // OpenAI has a code for it, and no number.
+    let failed =
+        json!({ "status": "failed", "output": [], "error": { "code": "invalid_prompt", "message": "flagged" } });
+    world.upstreams[0].next(Script::Answer { status: 200, media: "application/json", body: failed.to_string() });
+    let request = world.node.post("/v1/responses").json(&json!({ "model": MODEL, "input": "hi" }));
+    let reply = Reply::of(request.bearer_auth(&world.key).send().await.unwrap()).await;
+    assert_eq!((reply.status, world.asked()), (400, vec![1, 0]), "{}", reply.text);
+    // One that limits its callers rests, and one that wants money is not asked again.
+    for (status, message, pause, asked) in [
+        (429, "slow down", Duration::ZERO, [0, 1]),
+        (429, "slow down", Duration::from_secs(660), [1, 0]),
+        (402, NO_CREDIT, A_WEEK, [0, 1]),
+    ] {
+        world.clock.step(Duration::from_secs(660));
+        world.upstreams[0].next(inside(status, message, true));
+        assert_eq!(world.send(&ask_streaming("hi")).await.status, 200);
+        assert_eq!(world.asked(), [1, 1], "{status}: another one may serve it");
+        world.clock.step(pause);
+        assert_eq!(world.send(&ask_streaming("hi")).await.status, 200);
+        assert_eq!(world.asked(), asked, "{status} {pause:?}");
+    }
+    assert_eq!(world.spent().await, 16_000, "what was served");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_after_content_blames_whom_it_names() {
+    let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "1")]).await;
+    for (status, message, shown, asked) in
+        [(400, "bad", "bad", [1, 0]), (402, NO_CREDIT, "The upstream did not accept this node's account.", [0, 1])]
+    {
+        let Script::Stream { mut pieces, cut } = inside(status, message, true) else { unreachable!() };
+        pieces.insert(0, delta(MODEL, "one"));
+        world.upstreams[0].next(Script::Stream { pieces, cut });
+        let reply = world.send(&ask_streaming("hi")).await;
+        assert_eq!((reply.status, reply.events().last().unwrap()["error"]["message"].as_str()), (200, Some(shown)));
+        assert!(!reply.has("credits"), "{}", reply.text);
+        assert_eq!(world.asked(), [1, 0]);
+        assert_eq!(world.send(&ask("hi")).await.status, 200);
+        assert_eq!(world.asked(), asked, "{status}");
+    }
     world.finish().await;
 }
 

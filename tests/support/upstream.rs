@@ -20,7 +20,9 @@ use tokio::task::JoinHandle;
 pub enum Script {
     /// Answers with this status, media type and body.
     Answer { status: u16, media: &'static str, body: String },
-    /// The same with further headers.
+    /// Waits for [`Upstream::resume`], then answers with this JSON.
+    Held { body: String },
+    /// A status and a body with further headers.
     Refuse { status: u16, headers: Vec<(&'static str, String)>, body: String },
     /// Streams these pieces, then ends or (`cut`) drops the connection.
     Stream { pieces: Vec<String>, cut: bool },
@@ -130,16 +132,13 @@ async fn serve(State(shared): State<Shared>, uri: Uri, headers: HeaderMap, body:
     let script = shared.inner.scripts.lock().expect("scripts").pop_front();
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     match script.unwrap_or_else(|| super::endpoints::echo(&target, &request)) {
-        Script::Answer { status, media, body } => {
-            let mut response = Response::new(Body::from(body));
-            *response.status_mut() = StatusCode::from_u16(status).expect("status");
-            response.headers_mut().insert("content-type", media.parse().expect("media type"));
-            response
+        Script::Answer { status, media, body } => answer(status, media, body),
+        Script::Held { body } => {
+            shared.resume.acquire().await.expect("open").forget();
+            answer(200, "application/json", body)
         }
         Script::Refuse { status, headers, body } => {
-            let mut response = Response::new(Body::from(body));
-            *response.status_mut() = StatusCode::from_u16(status).expect("status");
-            response.headers_mut().insert("content-type", "application/json".parse().expect("media type"));
+            let mut response = answer(status, "application/json", body);
             for (name, value) in headers {
                 response.headers_mut().insert(name, value.parse().expect("a header"));
             }
@@ -166,6 +165,13 @@ async fn serve(State(shared): State<Shared>, uri: Uri, headers: HeaderMap, body:
         Script::Alive { before, signs, after } => alive(before, signs, after, request["stream"] == json!(true)),
         Script::Hang => std::future::pending().await,
     }
+}
+
+fn answer(status: u16, media: &str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).expect("status");
+    response.headers_mut().insert("content-type", media.parse().expect("media type"));
+    response
 }
 
 fn alive(before: Vec<String>, signs: usize, after: Vec<String>, streamed: bool) -> Response<Body> {

@@ -5,7 +5,8 @@ use serde_json::value::RawValue;
 
 use super::{searches, unreported};
 use crate::dialect::body::{self, Lens, Patch};
-use crate::dialect::reading::{Content, error_of, usage_of};
+use crate::dialect::complaint::Complaint;
+use crate::dialect::reading::{Content, usage_of};
 use crate::dialect::{Meter, Reading, Receipt, Shape, Step, fields, receipt, sse};
 use crate::money::{Demand, Service, Usage};
 
@@ -65,9 +66,9 @@ impl ChatMeter {
         let choices = lens.get("choices").filter(|value| body::is_filled_array(value));
         let content = choices.map(Content::of).unwrap_or_default();
         if !content.seen
-            && let Some(message) = error_of(lens)
+            && let Some(said) = Complaint::of(lens)
         {
-            return Step::Error(message);
+            return Step::Error(said);
         }
         self.content.add(content);
         self.last = Some(event.clone());

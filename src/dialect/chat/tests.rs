@@ -77,7 +77,7 @@ pub(in crate::dialect) mod testing {
         let mut take = |meter: &mut Box<dyn Meter>, event: &Bytes| match meter.observe(event) {
             Step::Forward(bytes) => client.extend_from_slice(&bytes),
             Step::HoldBack => {}
-            Step::Error(text) => error = Some(text),
+            Step::Error(said) => error = Some(said.message),
         };
         for piece in pieces {
             framer.push(Bytes::copy_from_slice(piece));
@@ -218,7 +218,10 @@ fn answers_are_told_from_failures() {
         (r#"{"choices":null}"#, Err(BadAnswer::Empty)),
         (r#"{"choices":[],"error":null}"#, Err(BadAnswer::Empty)),
         (r#"{"code":1,"msg":"x"}"#, Err(BadAnswer::Empty)),
-        (r#"{"error":{"message":"overloaded","code":503}}"#, error("overloaded")),
+        (
+            r#"{"error":{"message":"overloaded","code":503}}"#,
+            Err(BadAnswer::Error(Complaint { status: Some(503), ..Complaint::from("overloaded") })),
+        ),
         (r#"{"error":"overloaded","choices":[]}"#, error("overloaded")),
         (r#"{"error":{}}"#, error("no reason given")),
         (r#"[{"error":{"message":"quota"}}]"#, error("quota")),

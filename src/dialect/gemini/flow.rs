@@ -6,8 +6,9 @@ use serde_json::value::RawValue;
 
 use super::{bill, rename};
 use crate::dialect::body::{self, Lens, Patch};
+use crate::dialect::complaint::Complaint;
 use crate::dialect::follow::{Flow, Turn};
-use crate::dialect::reading::{Content, Rest, count, error_of, part};
+use crate::dialect::reading::{Content, Rest, count, part};
 use crate::dialect::{Reading, Receipt, Shape, sse};
 use crate::money::{Service, Usage};
 
@@ -28,7 +29,7 @@ impl GeminiFlow {
 
 impl Flow for GeminiFlow {
     fn look(&mut self, lens: &Lens<'_>) -> Turn {
-        if let Some(said) = error_of(lens) {
+        if let Some(said) = Complaint::of(lens) {
             return Turn::Failed(said);
         }
         self.usage = read_usage(lens).or(self.usage);

@@ -5,8 +5,9 @@ use serde_json::value::RawValue;
 
 use super::{either, model, path, refuse_files};
 use crate::dialect::body::{self, Lens, Patch};
+use crate::dialect::complaint::Complaint;
 use crate::dialect::fields::{self, field, unreadable};
-use crate::dialect::reading::{count, error_of, failed, part};
+use crate::dialect::reading::{count, failed, part};
 use crate::dialect::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Pieces, Protocol, Reading, Receipt, Request, Shape,
     receipt, whole,
@@ -171,7 +172,7 @@ fn all_renamed(body: &Bytes, model: &str) -> Result<Pieces, BadRequest> {
 fn read_vectors(bytes: &[u8], name: &str) -> Result<Reading, BadAnswer> {
     let Ok(lens) = Lens::parse(bytes) else { return Err(failed(bytes)) };
     if lens.present(name).is_none() {
-        return Err(error_of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
+        return Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
     }
     let report = lens.object("usageMetadata");
     let told = report.as_ref().and_then(|report| count(report, "promptTokenCount").ok().flatten());

@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::usage::Report;
 use super::{bill, is_there};
 use crate::dialect::body::{self, Lens, Patch};
+use crate::dialect::complaint::Complaint;
 use crate::dialect::follow::{Flow, Turn, named_event, rename_inside};
-use crate::dialect::reading::{Content, error_of};
+use crate::dialect::reading::Content;
 use crate::dialect::{Reading, Receipt, Shape};
 
 #[derive(Debug)]
@@ -76,8 +77,8 @@ impl Flow for MessagesFlow {
                 self.is_stopped |= self.content.seen;
                 Turn::End
             }
-            "error" => Turn::Failed(error_of(lens).unwrap_or_else(|| "no reason given".to_owned())),
-            "" => error_of(lens).map_or(Turn::Pass, Turn::Failed),
+            "error" => Turn::Failed(Complaint::of_event(lens)),
+            "" => Complaint::of(lens).map_or(Turn::Pass, Turn::Failed),
             _ => Turn::Pass,
         }
     }

@@ -230,7 +230,10 @@ fn answers_are_told_from_failures() {
         ("<html>", Err(BadAnswer::NotJson)),
         ("{}", Err(BadAnswer::Empty)),
         (r#"{"content":[]}"#, Err(BadAnswer::Empty)),
-        (r#"{"type":"error","error":{"type":"x","message":"y"}}"#, Err(BadAnswer::Error("y".into()))),
+        (
+            r#"{"type":"error","error":{"type":"x","message":"y"}}"#,
+            Err(BadAnswer::Error(Complaint { kind: Some("x".into()), ..Complaint::from("y") })),
+        ),
         (r#"{"content":[{"type":"text","text":"abc"}]}"#, Ok(Reading::Unreported { output_chars: 3 })),
     ] {
         let answer = AnswerBody { media: "", bytes: body.as_bytes() };

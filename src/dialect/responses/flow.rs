@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::tools::Done;
 use super::{bill, read_usage};
 use crate::dialect::body::{self, Lens, Patch};
+use crate::dialect::complaint::Complaint;
 use crate::dialect::follow::{Flow, Turn, named_event, rename_inside};
-use crate::dialect::reading::{Content, error_of, part};
+use crate::dialect::reading::{Content, part};
 use crate::dialect::{Reading, Receipt, Shape, receipt};
 use crate::money::Usage;
 
@@ -66,13 +67,9 @@ impl Flow for ResponsesFlow {
             }
             "response.failed" | "response.cancelled" => {
                 let response = lens.object("response");
-                let said = response.as_ref().and_then(error_of);
-                Turn::Failed(said.unwrap_or_else(|| "no reason given".to_owned()))
+                Turn::Failed(response.as_ref().and_then(Complaint::of).unwrap_or_default())
             }
-            "error" => {
-                let said = lens.get("message").and_then(body::string).or_else(|| error_of(lens));
-                Turn::Failed(said.unwrap_or_else(|| "no reason given".to_owned()).chars().take(500).collect())
-            }
+            "error" => Turn::Failed(Complaint::of_event(lens)),
             "response.output_item.added" => {
                 let item = lens.object("item").and_then(|item| item.get("type").and_then(body::string));
                 // Messages and reasoning come in deltas, calls of tools may come whole.
@@ -91,7 +88,7 @@ impl Flow for ResponsesFlow {
                 }
                 Turn::Pass
             }
-            "" => match error_of(lens) {
+            "" => match Complaint::of(lens) {
                 Some(said) => Turn::Failed(said),
                 None => Turn::Pass,
             },
