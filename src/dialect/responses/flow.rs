@@ -127,7 +127,7 @@ impl Flow for ResponsesFlow {
             patch.set("response", billed);
         }
         // This network's clients look at the event, OpenAI's at the response in it.
-        receipt::bill_beside(patch, receipt);
+        receipt::bill_beside(patch, lens, receipt);
     }
 
     /// A stream is complete by this event alone, so it is always there.

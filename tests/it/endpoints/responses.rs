@@ -37,6 +37,9 @@ async fn both(world: &World, what: &str, body: &Value, answer: &Value, msat: u64
         (&json!("response.completed"), &json!(msat))
     );
     assert_eq!((&last["cost"], &last["cost"]["total_msats"]), (&last["response"]["cost"], &json!(msat)), "{what}");
+    for told in [&whole.json(), &last, &last["response"]] {
+        assert_eq!(told["provider"], "generic", "{what}");
+    }
     assert_eq!(last["response"]["model"], body["model"], "{what}");
 }
 
