@@ -155,7 +155,7 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::InvalidModel => (400, INVALID, "invalid_model"),
         Code::ModalityNotPriced => (400, INVALID, "modality_not_priced"),
         Code::UnsupportedParameter => (400, INVALID, "unsupported_parameter"),
-        Code::UnsupportedPath => (404, INVALID, "unsupported_path"),
+        Code::UnsupportedPath => (404, "not_found", "unsupported_path"),
         Code::PayloadTooLarge => (413, INVALID, "payload_too_large"),
         Code::InvalidToken => (400, "invalid_token", "invalid_cashu_token"),
         Code::UntrustedMint => (400, "untrusted_mint", "cashu_untrusted_source_mint"),

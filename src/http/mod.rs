@@ -223,14 +223,13 @@ async fn of_a_model(state: State<Node>, Path(rest): Path<String>, request: Reque
 
 async fn not_found(request: Request) -> Response<Body> {
     let path = request.uri().path();
-    let failure = match unsupported::reason(path) {
-        Some(reason) => Failure::client(Code::UnsupportedPath, reason),
-        None => {
-            let message = format!("There is no {} {} here.", request.method(), clean(path));
-            Failure::client(Code::NotFound, message)
-        }
+    let (code, why) = match unsupported::reason(path) {
+        Some(reason) => (Code::UnsupportedPath, reason.to_owned()),
+        None => (Code::NotFound, format!("nothing is there for {}.", request.method())),
     };
-    refuse(&failure, protocol_of(path, request.headers()))
+    // The network's clients know by these words that the node does not have the route at all.
+    let message = format!("Path '{}' not found: {why}", clean(path));
+    refuse(&Failure::client(code, message), protocol_of(path, request.headers()))
 }
 
 async fn not_allowed(request: Request) -> Response<Body> {
@@ -262,9 +261,9 @@ fn refuse(failure: &Failure, protocol: Protocol) -> Response<Body> {
 /// A path as an error may show it: short, and without anything that might be a credential.
 fn clean(path: &str) -> String {
     if path.contains("cashu") || path.contains("sk-") {
-        return "such path".to_owned();
+        return "…".to_owned();
     }
-    path.chars().filter(|c| !c.is_control()).take(100).collect()
+    path.chars().filter(|c| !c.is_control() && *c != '\'').take(100).collect()
 }
 
 fn cors(origins: &[String]) -> CorsLayer {

@@ -409,18 +409,24 @@ async fn nothing_but_the_known_routes_is_forwarded() {
         refused("WebSocket", websocket(method), (426, INVALID, "upgrade_required")).await;
     }
     let not_found = (404, "not_found", "not_found");
-    for path in ["/v1/chat", "/nothing", "/admin/../v1/x", &format!("/{token}")] {
+    let hidden = format!("/{token}");
+    for (path, told) in
+        [("/v1/chat", "/v1/chat"), ("/nothing", "/nothing"), ("/admin/../v1/x", "/v1/x"), (hidden.as_str(), "…")]
+    {
         for method in [Method::GET, Method::POST] {
-            let (_, body) = refused(path, at(method, path), not_found).await;
+            let (_, body) = refused(path, at(method.clone(), path), not_found).await;
             assert_eq!(body["detail"], body["error"]["message"]);
+            assert_eq!(body["detail"], format!("Path '{told}' not found: nothing is there for {method}."));
             assert!(!body.to_string().contains(&token), "a token in the path is not repeated");
         }
     }
-    let unsupported = (404, INVALID, "unsupported_path");
+    let unsupported = (404, "not_found", "unsupported_path");
     for path in ["/v1/fine_tuning/jobs", "/v1/chat/completions/x", "/v1/files", "/v1/threads/t/runs", "/v1/responses/r"]
     {
         for method in [Method::GET, Method::POST, Method::DELETE] {
-            refused(path, at(method, path), unsupported).await;
+            let (_, body) = refused(path, at(method, path), unsupported).await;
+            let message = body["error"]["message"].as_str().unwrap();
+            assert!(message.starts_with(&format!("Path '{path}' not found: this part of the API")), "{message}");
         }
     }
     let (_, body) = refused("below wallet", at(Method::GET, "/v1/wallet/nothing"), not_found).await;
