@@ -1,7 +1,7 @@
 //! The one place that gives a failure its shape; [`facts`] has its status.
 //!
-//! The envelope is that of the protocol that the client speaks ([`Protocol`]): Anthropic's, Google's,
-//! or OpenAI's, `{"error": {"message", "type", "code"}, "request_id"}`, with what the
+//! The envelope is that of the protocol that the client speaks ([`Protocol`], `http::envelope_of`): Anthropic's,
+//! Google's, or OpenAI's, `{"error": {"message", "type", "code"}, "request_id"}`, with what the
 //! network's clients look for beside it: the same again under `detail` where its first
 //! implementation puts it, `error.refund_token` for money that comes back, and `error.payment`
 //! with what is needed where money is the problem.

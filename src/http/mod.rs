@@ -252,6 +252,16 @@ fn protocol_of(path: &str, headers: &HeaderMap) -> Protocol {
     }
 }
 
+/// Whose envelope failures of a route of this protocol come in. Anthropic's clients send headers of its own to its
+/// routes; those of this network send neither, and look there for what they look for everywhere.
+fn envelope_of(protocol: Protocol, headers: &HeaderMap) -> Protocol {
+    let own = [headers::ANTHROPIC_VERSION, headers::X_API_KEY];
+    match protocol {
+        Protocol::Anthropic if !own.iter().any(|name| headers.contains_key(name)) => Protocol::OpenAi,
+        protocol => protocol,
+    }
+}
+
 /// A refusal that concerns no route.
 fn refuse(failure: &Failure, protocol: Protocol) -> Response<Body> {
     let request_id = watch::id();

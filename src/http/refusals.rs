@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::response::Response;
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 use crate::dialect::Protocol;
@@ -93,16 +94,25 @@ impl IntoResponses for Refusals {
 
 /// All of them, as this protocol's clients read them.
 pub(super) fn of(protocol: Protocol) -> impl Iterator<Item = (&'static str, Response)> {
-    let shape = match protocol {
-        Protocol::OpenAi => "Failure",
-        Protocol::Anthropic => "AnthropicFailure",
-        Protocol::Gemini => "GoogleFailure",
-    };
-    STATUSES.iter().map(move |(status, says)| (*status, say::answer(says, &[(say::JSON, Some(say::schema(shape)))])))
+    let shape = shape(protocol);
+    STATUSES.iter().map(move |(status, says)| (*status, say::answer(says, &[(say::JSON, Some(shape.clone()))])))
+}
+
+/// The shape that they have at this protocol's routes.
+pub(super) fn shape(protocol: Protocol) -> RefOr<Schema> {
+    match protocol {
+        Protocol::OpenAi => say::schema("Failure"),
+        // By the headers of the request: see `http::envelope_of`.
+        Protocol::Anthropic => {
+            let either = AnyOfBuilder::new().item(say::schema("AnthropicFailure")).item(say::schema("Failure"));
+            RefOr::T(Schema::AnyOf(either.build()))
+        }
+        Protocol::Gemini => say::schema("GoogleFailure"),
+    }
 }
 
 /// Their shapes, by name.
-pub(super) fn schemas() -> Vec<(String, RefOr<utoipa::openapi::schema::Schema>)> {
+pub(super) fn schemas() -> Vec<(String, RefOr<Schema>)> {
     let mut all = Vec::new();
     Failure::schemas(&mut all);
     all.push((Failure::name().into_owned(), Failure::schema()));
