@@ -63,6 +63,8 @@ pub enum Code {
     InvalidRequest,
     InvalidJson,
     InvalidModel,
+    /// The model is not reached by the way that the client wants.
+    InvalidModelPath,
     /// The model is not sold for what the request wants of it.
     ModalityNotPriced,
     /// The model, or whoever serves it, is known not to do what a member of the request asks for.
@@ -153,6 +155,7 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::InvalidRequest => (400, INVALID, "invalid_request"),
         Code::InvalidJson => (400, INVALID, "invalid_json"),
         Code::InvalidModel => (400, INVALID, "invalid_model"),
+        Code::InvalidModelPath => (404, INVALID, "invalid_model_path"),
         Code::ModalityNotPriced => (400, INVALID, "modality_not_priced"),
         Code::UnsupportedParameter => (400, INVALID, "unsupported_parameter"),
         Code::UnsupportedPath => (404, "not_found", "unsupported_path"),

@@ -152,6 +152,7 @@ async fn read_call<'a>(
             .is_some_and(|mode| mode.trim().eq_ignore_ascii_case("stream")),
         request_id: asks.request_id.clone(),
         conversation: headers::conversation(headers).map(str::to_owned),
+        model_path: headers::model_path(headers),
         link: node
             .exchange
             .traces
