@@ -247,6 +247,8 @@ pub enum About {
     Receipt(String),
     /// A member of this request.
     Member(&'static str),
+    /// That this model is limited for so many seconds.
+    Limit { model: String, secs: u64 },
 }
 
 /// An upstream's refusal, as far as the client may see it.

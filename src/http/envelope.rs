@@ -156,8 +156,12 @@ fn error_object(failure: &Failure, kind: &str, code: &str) -> Map<String, Value>
     error.insert("type".into(), json!(answer.and_then(|answer| answer.kind.as_deref()).unwrap_or(kind)));
     error.insert("param".into(), json!(answer.and_then(|answer| answer.param.as_deref()).or(member)));
     error.insert("code".into(), json!(answer.and_then(|answer| answer.code.as_deref()).unwrap_or(code)));
-    if let Some(About::Receipt(request)) = failure.about.as_deref() {
-        error.insert("receipt".into(), json!(format!("/v1/receipts/{request}")));
+    match failure.about.as_deref() {
+        Some(About::Receipt(request)) => drop(error.insert("receipt".into(), json!(format!("/v1/receipts/{request}")))),
+        Some(About::Limit { model, secs }) => {
+            error.insert("details".into(), json!({ "model": model, "retry_after_seconds": secs }));
+        }
+        Some(About::Member(_)) | None => {}
     }
     if let Funds::Pending(id) = &failure.funds {
         error.insert("operation".into(), json!(id));

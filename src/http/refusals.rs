@@ -48,6 +48,8 @@ pub(super) struct Trouble {
     refund_token: Option<String>,
     /// What is needed, where money is the problem.
     payment: Option<Value>,
+    /// Which model is limited upstream, and for how many seconds. In Google's shape, what the code is.
+    details: Option<Value>,
     /// Where the receipt of the request is.
     receipt: Option<String>,
     /// What is still under way at a mint.
