@@ -278,9 +278,12 @@ fn clean(path: &str) -> String {
 
 fn cors(origins: &[String]) -> CorsLayer {
     let allowed: Vec<HeaderValue> = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    // Only to sites that are named: with any, browsers refuse it.
+    let with_credentials = !allowed.is_empty();
     let origin = if allowed.is_empty() { AllowOrigin::any() } else { AllowOrigin::list(allowed) };
     CorsLayer::new()
         .allow_origin(origin)
+        .allow_credentials(with_credentials)
         .allow_methods(AllowMethods::list([Method::GET, Method::POST, Method::OPTIONS]))
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(ExposeHeaders::list(headers::exposed()))

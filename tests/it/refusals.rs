@@ -15,7 +15,7 @@ use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use crate::bearer::world;
+use crate::bearer::{world, world_with};
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, client};
 use crate::support::purse::Purse;
@@ -475,6 +475,36 @@ async fn pages_of_other_origins_may_pay_and_read_their_change() {
         assert!(exposed.contains(&name), "{name} is not exposed: {exposed:?}");
     }
     node.finish().await;
+}
+
+/// What is allowed with credentials is allowed to sites that are named, and never to any.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_allowed_to_the_sites_that_the_operator_names() {
+    let other = "https://other.example";
+    let listed = format!("{ORIGIN},https://third.example");
+    for (origins, asking, allowed, with_credentials) in [
+        ("*", ORIGIN, Some("*"), None),
+        ("*", other, Some("*"), None),
+        (listed.as_str(), ORIGIN, Some(ORIGIN), Some("true")),
+        (listed.as_str(), other, None, Some("true")),
+    ] {
+        let (_mint, _purse, _upstream, node) = world_with(1, &[("CORS_ORIGINS", origins)]).await;
+        let preflight = client().request(Method::OPTIONS, format!("{}/v1/chat/completions", node.url()));
+        let preflight = preflight.header("Access-Control-Request-Method", "POST");
+        let preflight = preflight.header("Access-Control-Request-Headers", "authorization,x-cashu");
+        for (what, request) in [("preflight", preflight), ("request", node.get("/v1/info"))] {
+            let answer = request.header("Origin", asking).send().await.unwrap();
+            assert!(answer.status().is_success(), "{what}");
+            let headers = headers(&answer);
+            let said = |name: &str| headers.get(name).map(String::as_str);
+            assert_eq!(said("access-control-allow-origin"), allowed, "{origins} {asking} {what}");
+            assert_eq!(said("access-control-allow-credentials"), with_credentials, "{origins} {asking} {what}");
+            if what == "preflight" {
+                assert_eq!(said("access-control-allow-headers"), Some("authorization,x-cashu"));
+            }
+        }
+        node.finish().await;
+    }
 }
 
 /// Things that clients might send for a token or a key.
