@@ -63,6 +63,8 @@ pub enum Code {
     InvalidRequest,
     InvalidJson,
     InvalidModel,
+    /// The model is not reached by the way that the client wants.
+    InvalidModelPath,
     /// The model is not sold for what the request wants of it.
     ModalityNotPriced,
     /// The model, or whoever serves it, is known not to do what a member of the request asks for.
@@ -153,9 +155,10 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::InvalidRequest => (400, INVALID, "invalid_request"),
         Code::InvalidJson => (400, INVALID, "invalid_json"),
         Code::InvalidModel => (400, INVALID, "invalid_model"),
+        Code::InvalidModelPath => (404, INVALID, "invalid_model_path"),
         Code::ModalityNotPriced => (400, INVALID, "modality_not_priced"),
         Code::UnsupportedParameter => (400, INVALID, "unsupported_parameter"),
-        Code::UnsupportedPath => (404, INVALID, "unsupported_path"),
+        Code::UnsupportedPath => (404, "not_found", "unsupported_path"),
         Code::PayloadTooLarge => (413, INVALID, "payload_too_large"),
         Code::InvalidToken => (400, "invalid_token", "invalid_cashu_token"),
         Code::UntrustedMint => (400, "untrusted_mint", "cashu_untrusted_source_mint"),
@@ -189,9 +192,9 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::RefundNotFound => (404, INVALID, "refund_not_found"),
         Code::RefundSwept => (410, INVALID, "refund_swept"),
         Code::RefundPending => (425, INVALID, "refund_pending"),
-        Code::RefundNothing => (400, INVALID, "no_balance"),
-        Code::RefundTooSmall => (400, INVALID, "balance_too_small"),
-        Code::RefundOngoing => (400, INVALID, "requests_ongoing"),
+        Code::RefundNothing => (400, INVALID, "no_balance_to_refund"),
+        Code::RefundTooSmall => (400, INVALID, "balance_too_small_to_refund"),
+        Code::RefundOngoing => (400, INVALID, "refund_ongoing_requests"),
         Code::LightningFailed => (502, "lightning_error", "lightning_payment_failed"),
         Code::InvoiceNotFound => (404, INVALID, "invoice_not_found"),
         Code::InvoiceFailed => (503, "mint_error", "invoice_creation_failed"),
@@ -244,6 +247,8 @@ pub enum About {
     Receipt(String),
     /// A member of this request.
     Member(&'static str),
+    /// That this model is limited for so many seconds.
+    Limit { model: String, secs: u64 },
 }
 
 /// An upstream's refusal, as far as the client may see it.

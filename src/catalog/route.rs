@@ -19,7 +19,7 @@ use crate::money::rate::Exchange;
 use crate::money::tariff::{Deal, NoDeal, Profile, Tariffs, break_even};
 use crate::money::{Msat, Prices, RateCard};
 use crate::price::{PriceBook, Rate, Source, StaleRate};
-use crate::upstream::{Names, Pool};
+use crate::upstream::{ModelPath, Names, Pool};
 
 /// What serves a request, and on which terms. The rate card is frozen here.
 #[derive(Clone, Debug)]
@@ -348,16 +348,16 @@ impl Market {
         list
     }
 
-    /// The models of the listing, and the kinds of upstream that serve each.
+    /// The models of the listing, and the ways by which each is reached.
     #[must_use]
-    pub fn reached(&self, pool: &Pool) -> Vec<(String, Vec<&'static str>)> {
-        let kinds = |model: &Model| {
+    pub fn reached(&self, pool: &Pool) -> Vec<(String, Vec<ModelPath>)> {
+        let ways = |model: &Model| {
             let names = Names { asked: &model.id, id: &model.id, forwarded: model.upstream_id() };
-            pool.kinds_serving(names, &model.upstream_tags)
+            pool.ways(names, &model.upstream_tags)
         };
         let catalog = self.catalog.now();
-        let reached = catalog.listed().map(|model| (model.id.clone(), kinds(model)));
-        reached.filter(|(_, kinds)| !kinds.is_empty()).collect()
+        let reached = catalog.listed().map(|model| (model.id.clone(), ways(model)));
+        reached.filter(|(_, ways)| !ways.is_empty()).collect()
     }
 
     /// What any request costs, where the operator's own prices replace those of every model.

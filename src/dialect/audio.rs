@@ -173,7 +173,7 @@ impl Dialect for Listening {
         if lens.object("usage").is_some() {
             receipt::bill(&mut patch, &lens, "usage", "{}", receipt);
         } else {
-            receipt::bill_beside(&mut patch, receipt);
+            receipt::bill_beside(&mut patch, &lens, receipt);
         }
         patch.apply_to(body)
     }

@@ -226,7 +226,7 @@ fn stamp(body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
     if lens.object("usage").is_some() {
         receipt::bill(&mut patch, &lens, "usage", "{}", receipt);
     } else {
-        receipt::bill_beside(&mut patch, receipt);
+        receipt::bill_beside(&mut patch, &lens, receipt);
     }
     patch.apply_to(body)
 }

@@ -56,6 +56,11 @@ pub(super) fn write(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receip
     patch.set("usage", usage(lens, &bill, receipt));
     patch.set("cost", total(&bill, receipt));
     patch.set("metadata", metadata(lens, &bill, receipt));
+    provider(patch, lens, receipt);
+}
+
+/// Says who made the answer, unless it says so itself.
+fn provider(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
     if lens.present("provider").is_none() {
         patch.set("provider", body::encode(&receipt.provider));
     }
@@ -68,11 +73,13 @@ pub(super) fn bill(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, key: &str, own: &
     let base = lens.get(key).filter(|value| body::is_object(value)).map_or(own, RawValue::get);
     patch.set(key, with_bill(base, &bill, receipt));
     patch.set("cost", total(&bill, receipt));
+    provider(patch, lens, receipt);
 }
 
 /// Writes the bill beside an answer that has no usage report.
-pub(super) fn bill_beside(patch: &mut Patch<'_, '_>, receipt: &Receipt) {
+pub(super) fn bill_beside(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
     patch.set("cost", total(&body::encode(&CostObject::of(receipt)), receipt));
+    provider(patch, lens, receipt);
 }
 
 /// A usage report with the bill in it.

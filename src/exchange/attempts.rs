@@ -12,7 +12,7 @@ use super::pump::{self, Opening};
 use super::{Job, aborted, bad_request, upstream_failed};
 use crate::dialect::{AnswerBody, Ask, BadAnswer, Complaint, Reading};
 use crate::failpoint::failpoint;
-use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
+use crate::failure::{About, Code, Failure, UpstreamAnswer};
 use crate::telemetry::Step;
 use crate::upstream::{self, Answer, Bar, Fault, ForwardError, Media, Miss, Outcome, Plan, Refused, account};
 
@@ -227,9 +227,10 @@ impl Job {
         match refused.status {
             401..=403 if !is_flagged => upstream_failed(NOT_ACCEPTED),
             429 => {
-                let mut failure =
-                    Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");
-                failure.retry = Retry::After(refused.retry_after.map_or(5, upstream::believed));
+                let secs = refused.retry_after.map_or(5, upstream::believed);
+                let message = "The upstream limits its callers; try again later.";
+                let mut failure = Failure::upstream(Code::UpstreamRateLimited, message).retrying(secs);
+                failure.about = Some(Box::new(About::Limit { model: self.shape.model.clone(), secs }));
                 failure
             }
             400..=499 => {

@@ -23,6 +23,7 @@ mod late;
 mod maintenance;
 mod ongoing;
 mod outlay;
+mod plan;
 mod probe;
 mod pump;
 mod readiness;
@@ -51,7 +52,6 @@ use tokio_util::task::TaskTracker;
 use crate::catalog::import::Importer;
 use crate::catalog::limits::WorstCase;
 use crate::catalog::route::{Buyer, Candidate, Market, Picture, RouteError};
-use crate::dialect::body::{self, Lens};
 use crate::dialect::{Ask, BadRequest, Dialect, Receipt, Request, Shape};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure, Funds, Retry};
@@ -66,7 +66,7 @@ use crate::payment::payer::{Payer, Till, insufficient, key_blocked, key_expired,
 use crate::payment::rates::{Pass, Rates, TooFast};
 use crate::status::Traffic;
 use crate::telemetry::{Collector, Link, Trace};
-use crate::upstream::{Lease, Names, Plan, Pool, Session, Unavailable, Wanted};
+use crate::upstream::{Lease, Plan, Pool};
 use crate::wallet::Change;
 
 use attempts::{Answered, Opened};
@@ -133,6 +133,8 @@ pub struct Call {
     pub request_id: String,
     /// What the client's headers call the conversation that it is a turn of.
     pub conversation: Option<String>,
+    /// The way to the model that the client wants, and no other.
+    pub model_path: Option<String>,
     /// What the client says that it is a part of, where requests are traced.
     pub link: Option<Link>,
     /// The claim to make before the payment is admitted, for a request with an Idempotency-Key.
@@ -150,9 +152,13 @@ impl Call {
     #[must_use]
     pub fn target(&self) -> String {
         let events = if self.sent.wants_events { "?alt=sse" } else { "" };
-        match &self.sent.model {
+        let target = match &self.sent.model {
             Some(model) => format!("{model}:{}{events}", self.dialect.path()),
             None => self.dialect.path().to_owned(),
+        };
+        match &self.model_path {
+            Some(way) => format!("{target} {way}"),
+            None => target,
         }
     }
 }
@@ -312,7 +318,8 @@ impl Exchange {
         if matches!(call.payment, Payment::Asking) {
             return Err(asking(&shape, &candidate));
         }
-        let mut plan = self.plan(call.dialect, &shape, &candidate, self.session(&call))?;
+        let by = call.model_path.as_deref();
+        let mut plan = self.plan(call.dialect, &shape, &candidate, by, self.session(&call))?;
         let lease = self.pool.first(&mut plan).await.map_err(|why| self.unavailable(why, call.dialect, &shape))?;
         let ask = call.sent.ask(call.dialect, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
         let pass = self.rates.enter(&call.payment, tokens(&shape), shape.stream).map_err(too_fast)?;
@@ -388,36 +395,6 @@ impl Exchange {
         true
     }
 
-    /// What could serve this request.
-    fn plan(
-        &self,
-        dialect: &dyn Dialect,
-        shape: &Shape,
-        candidate: &Candidate,
-        session: Option<Session>,
-    ) -> Result<Plan, Failure> {
-        let names = Names { asked: &shape.model, id: &candidate.id, forwarded: &candidate.forwarded };
-        // Where the model is in the path, its beginning tells the wire format.
-        let path = if dialect.is_of_a_model() { "models" } else { dialect.path() };
-        let wanted = Wanted { path, names, tags: candidate.upstream_tags(), needs: shape.needs };
-        self.pool.plan(&wanted, session).map_err(|why| self.unavailable(why, dialect, shape))
-    }
-
-    /// The conversation that a request is a turn of, where there is a choice that depends on it.
-    fn session(&self, call: &Call) -> Option<Session> {
-        if !self.pool.has_choice() {
-            return None;
-        }
-        let named = || Lens::parse(&call.sent.body).ok()?.present("prompt_cache_key").and_then(body::string);
-        let name = call.conversation.clone().or_else(named)?;
-        // A token that rides along is another payer each time.
-        let payer = match &call.payment {
-            Payment::OneShot(_) => None,
-            payment => payment.key_hex(),
-        };
-        Some(self.pool.session(payer.unwrap_or_default(), &name))
-    }
-
     /// What a request of a key with this profile would be held for, and the model as it asks for it, if it could be
     /// served now. Nothing is taken, and nobody is asked.
     ///
@@ -431,7 +408,7 @@ impl Exchange {
     ) -> Result<(String, Box<Candidate>), Failure> {
         let shape = self.read(dialect, sent)?;
         let candidate = self.quote(dialect, &shape, profile)?;
-        self.plan(dialect, &shape, &candidate, None)?;
+        self.plan(dialect, &shape, &candidate, None, None)?;
         Ok((shape.model, candidate))
     }
 
@@ -470,24 +447,6 @@ impl Exchange {
         match candidate.lacks(shape.needs) {
             None => Ok(candidate),
             Some(feature) => Err(unsupported(feature, dialect, shape)),
-        }
-    }
-
-    /// Nobody can be asked, and nothing was taken.
-    fn unavailable(&self, why: Unavailable, dialect: &dyn Dialect, shape: &Shape) -> Failure {
-        let later = |message: &str, secs| Failure::unavailable(Code::UpstreamUnavailable, message, secs);
-        let unknown = |what: &str| Failure::client(Code::InvalidModel, format!("Model '{}' {what}", shape.model));
-        match why {
-            Unavailable::None => later("This node has no upstream to forward to.", 60),
-            // One of the price list is sold as soon as there is somebody to serve it again.
-            Unavailable::Unserved if self.market.canonical(&shape.model).is_some() => {
-                later("No upstream of this node serves this model right now.", 60)
-            }
-            Unavailable::Unserved => unknown("not found"),
-            Unavailable::NotServed => unknown("is not served at this endpoint"),
-            Unavailable::Lacking(feature) => unsupported(feature, dialect, shape),
-            Unavailable::Out { secs } => later("What could serve this model is not available right now.", secs),
-            Unavailable::Busy | Unavailable::Exhausted => later("What could serve this model is busy right now.", 1),
         }
     }
 

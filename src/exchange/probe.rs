@@ -31,7 +31,7 @@ impl Exchange {
             };
             let names = Names { asked: &model, id: &candidate.id, forwarded: &candidate.forwarded };
             let (tags, needs) = (candidate.upstream_tags(), Needs::default());
-            let wanted = Wanted { path: Chat.path(), names, tags, needs };
+            let wanted = Wanted { path: Chat.path(), names, tags, needs, kind: None };
             let plan = self.pool.plan(&wanted, None);
             let lease = plan.and_then(|plan| self.pool.lease(&mut plan.only(&name)));
             if let Ok(lease) = lease {
@@ -127,7 +127,7 @@ fn said(miss: &Miss) -> String {
 pub fn cheapest(catalog: &Catalog, upstream: &Upstream) -> Option<(String, String)> {
     let called = |id: &str, forwarded: &str, tags: &[String]| {
         let names = Names { asked: id, id, forwarded };
-        let wanted = Wanted { path: Chat.path(), names, tags, needs: Needs::default() };
+        let wanted = Wanted { path: Chat.path(), names, tags, needs: Needs::default(), kind: None };
         upstream.offers(&wanted).ok().map(|model| (id.to_owned(), model))
     };
     if let Some(probe) = upstream.probe_model() {

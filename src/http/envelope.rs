@@ -1,7 +1,7 @@
 //! The one place that gives a failure its shape; [`facts`] has its status.
 //!
-//! The envelope is that of the protocol that the client speaks ([`Protocol`]): Anthropic's, Google's,
-//! or OpenAI's, `{"error": {"message", "type", "code"}, "request_id"}`, with what the
+//! The envelope is that of the protocol that the client speaks ([`Protocol`], `http::envelope_of`): Anthropic's,
+//! Google's, or OpenAI's, `{"error": {"message", "type", "code"}, "request_id"}`, with what the
 //! network's clients look for beside it: the same again under `detail` where its first
 //! implementation puts it, `error.refund_token` for money that comes back, and `error.payment`
 //! with what is needed where money is the problem.
@@ -156,8 +156,12 @@ fn error_object(failure: &Failure, kind: &str, code: &str) -> Map<String, Value>
     error.insert("type".into(), json!(answer.and_then(|answer| answer.kind.as_deref()).unwrap_or(kind)));
     error.insert("param".into(), json!(answer.and_then(|answer| answer.param.as_deref()).or(member)));
     error.insert("code".into(), json!(answer.and_then(|answer| answer.code.as_deref()).unwrap_or(code)));
-    if let Some(About::Receipt(request)) = failure.about.as_deref() {
-        error.insert("receipt".into(), json!(format!("/v1/receipts/{request}")));
+    match failure.about.as_deref() {
+        Some(About::Receipt(request)) => drop(error.insert("receipt".into(), json!(format!("/v1/receipts/{request}")))),
+        Some(About::Limit { model, secs }) => {
+            error.insert("details".into(), json!({ "model": model, "retry_after_seconds": secs }));
+        }
+        Some(About::Member(_)) | None => {}
     }
     if let Funds::Pending(id) = &failure.funds {
         error.insert("operation".into(), json!(id));

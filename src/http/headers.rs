@@ -14,6 +14,8 @@ use crate::payment::rates::Standing;
 pub const X_CASHU: HeaderName = HeaderName::from_static("x-cashu");
 pub const X_CASHU_CHANGE: HeaderName = HeaderName::from_static("x-cashu-change");
 pub const ACCEPT_PAYMENT: HeaderName = HeaderName::from_static("accept-payment");
+/// By which way of `/v1/models/paths` the model is to be reached.
+pub const MODEL_PATH: HeaderName = HeaderName::from_static("x-routstr-model-path");
 pub const REFUND_LNURL: HeaderName = HeaderName::from_static("refund-lnurl");
 pub const KEY_EXPIRY_TIME: HeaderName = HeaderName::from_static("key-expiry-time");
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -181,6 +183,13 @@ pub fn client_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let good =
         |value: &&HeaderValue| (1..=MAX_CLIENT_ID).contains(&value.len()) && value.as_bytes().iter().all(is_plain);
     CLIENT_IDS.iter().filter_map(|name| headers.get(name)).find(good).cloned()
+}
+
+/// The way to the model that the client wants, in whatever bytes: an unknown one is refused.
+#[must_use]
+pub fn model_path(headers: &HeaderMap) -> Option<String> {
+    let path = String::from_utf8_lossy(headers.get(MODEL_PATH)?.as_bytes()).trim().to_owned();
+    (!path.is_empty()).then_some(path)
 }
 
 /// Where clients say which conversation a request belongs to.

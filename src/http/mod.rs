@@ -223,14 +223,13 @@ async fn of_a_model(state: State<Node>, Path(rest): Path<String>, request: Reque
 
 async fn not_found(request: Request) -> Response<Body> {
     let path = request.uri().path();
-    let failure = match unsupported::reason(path) {
-        Some(reason) => Failure::client(Code::UnsupportedPath, reason),
-        None => {
-            let message = format!("There is no {} {} here.", request.method(), clean(path));
-            Failure::client(Code::NotFound, message)
-        }
+    let (code, why) = match unsupported::reason(path) {
+        Some(reason) => (Code::UnsupportedPath, reason.to_owned()),
+        None => (Code::NotFound, format!("nothing is there for {}.", request.method())),
     };
-    refuse(&failure, protocol_of(path, request.headers()))
+    // The network's clients know by these words that the node does not have the route at all.
+    let message = format!("Path '{}' not found: {why}", clean(path));
+    refuse(&Failure::client(code, message), protocol_of(path, request.headers()))
 }
 
 async fn not_allowed(request: Request) -> Response<Body> {
@@ -253,6 +252,16 @@ fn protocol_of(path: &str, headers: &HeaderMap) -> Protocol {
     }
 }
 
+/// Whose envelope failures of a route of this protocol come in. Anthropic's clients send headers of its own to its
+/// routes; those of this network send neither, and look there for what they look for everywhere.
+fn envelope_of(protocol: Protocol, headers: &HeaderMap) -> Protocol {
+    let own = [headers::ANTHROPIC_VERSION, headers::X_API_KEY];
+    match protocol {
+        Protocol::Anthropic if !own.iter().any(|name| headers.contains_key(name)) => Protocol::OpenAi,
+        protocol => protocol,
+    }
+}
+
 /// A refusal that concerns no route.
 fn refuse(failure: &Failure, protocol: Protocol) -> Response<Body> {
     let request_id = watch::id();
@@ -262,16 +271,19 @@ fn refuse(failure: &Failure, protocol: Protocol) -> Response<Body> {
 /// A path as an error may show it: short, and without anything that might be a credential.
 fn clean(path: &str) -> String {
     if path.contains("cashu") || path.contains("sk-") {
-        return "such path".to_owned();
+        return "…".to_owned();
     }
-    path.chars().filter(|c| !c.is_control()).take(100).collect()
+    path.chars().filter(|c| !c.is_control() && *c != '\'').take(100).collect()
 }
 
 fn cors(origins: &[String]) -> CorsLayer {
     let allowed: Vec<HeaderValue> = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    // Only to sites that are named: with any, browsers refuse it.
+    let with_credentials = !allowed.is_empty();
     let origin = if allowed.is_empty() { AllowOrigin::any() } else { AllowOrigin::list(allowed) };
     CorsLayer::new()
         .allow_origin(origin)
+        .allow_credentials(with_credentials)
         .allow_methods(AllowMethods::list([Method::GET, Method::POST, Method::OPTIONS]))
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(ExposeHeaders::list(headers::exposed()))

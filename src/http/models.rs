@@ -82,7 +82,7 @@ impl Listing {
             at_ms,
             tariffs,
             pricing,
-            openai: Page::of(&value),
+            openai: Page::of(&with_bare_ids(&value)),
             anthropic: Page::of(&anthropic_list(&value)),
             gemini: Page::of(&json!({ "models": entries(&value, gemini) })),
             value: Arc::new(value),
@@ -138,7 +138,7 @@ pub async fn list(State(node): State<Node>, request: Request) -> Response<Body> 
     respond(page, request.headers())
 }
 
-/// One model, by its id or an alias. Ids may contain slashes.
+/// One model, by its id or an alias. Ids may contain slashes. One that is asked for by its bare id is shown under that.
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "node", summary = "A model and its prices", params(("id" = String, Path, description = "May have slashes in it")), responses((status = 200, body = Object), (status = 304, description = "As the client has it"), Refusals), security((), ("bearer" = [])))]
 pub async fn one(State(node): State<Node>, Path(id): Path<String>, request: Request) -> Response<Body> {
     let protocol = asked_as(&request);
@@ -154,7 +154,10 @@ pub async fn one(State(node): State<Node>, Path(id): Path<String>, request: Requ
         .zip(canonical)
         .and_then(|(models, id)| models.iter().find(|model| model.get("id").and_then(Value::as_str) == Some(&id)));
     match (found, protocol) {
-        (Some(model), Protocol::OpenAi) => respond(&Page::of(model), request.headers()),
+        (Some(model), Protocol::OpenAi) => {
+            let bare = by_bare_id(model).filter(|copy| of(copy, "id") == *id);
+            respond(&Page::of(bare.as_ref().unwrap_or(model)), request.headers())
+        }
         (Some(model), Protocol::Anthropic) => respond(&Page::of(&anthropic(model)), request.headers()),
         (Some(model), Protocol::Gemini) => respond(&Page::of(&gemini(model)), request.headers()),
         (None, _) => failed(&Failure::client(Code::NotFound, "Model not found"), protocol),
@@ -180,6 +183,38 @@ fn respond(page: &Page, asked: &HeaderMap) -> Response<Body> {
     out.insert(ETAG, page.tag.clone());
     out.insert(VARY, HeaderValue::from_static("anthropic-version, authorization, x-api-key, x-goog-api-key"));
     response
+}
+
+/// The list with each model under its bare id as well: clients of this network look for that among ids alone, and
+/// not among aliases.
+fn with_bare_ids(listing: &Value) -> Value {
+    let mut shown = listing.clone();
+    if let Some(models) = shown.get_mut("data").and_then(Value::as_array_mut) {
+        *models = std::mem::take(models).into_iter().flat_map(both_ids).collect();
+    }
+    shown
+}
+
+fn both_ids(model: Value) -> impl Iterator<Item = Value> {
+    let bare = by_bare_id(&model);
+    std::iter::once(model).chain(bare)
+}
+
+/// The same entry under its id without the vendor, where that name means this model.
+fn by_bare_id(model: &Value) -> Option<Value> {
+    let id = model.get("id")?.as_str()?;
+    let (_, bare) = id.split_once('/')?;
+    // A name that could mean two, or is the id of another, is nobody's alias.
+    let aliases = model.get("alias_ids")?.as_array()?;
+    if !aliases.iter().any(|alias| *alias == *bare) {
+        return None;
+    }
+    let others = aliases.iter().filter(|alias| **alias != *bare).cloned();
+    let names: Vec<Value> = std::iter::once(json!(id)).chain(others).collect();
+    let mut copy = model.as_object()?.clone();
+    copy.insert("id".into(), json!(bare));
+    copy.insert("alias_ids".into(), json!(names));
+    Some(Value::Object(copy))
 }
 
 fn entries(listing: &Value, shape: impl Fn(&Value) -> Value) -> Vec<Value> {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::envelope::{self, Asked};
 use super::headers::Writer;
-use super::{Node, headers, idempotency, watch};
+use super::{Node, envelope_of, headers, idempotency, watch};
 use crate::dialect::{self, Dialect, Protocol, Receipt};
 use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Sent, Timing, Whole};
 use crate::failure::{Code, Failure, Funds};
@@ -29,7 +29,8 @@ const USUAL_HEADERS: usize = 16;
 /// What the answer to a request depends on beside its outcome.
 #[derive(Clone, Debug)]
 pub(super) struct Asks {
-    protocol: Protocol,
+    /// Whose envelope failures come in.
+    envelope: Protocol,
     pub request_id: String,
     /// The token that rode on the request.
     one_shot: Option<String>,
@@ -56,8 +57,9 @@ impl Target {
 /// Serves one request of a dialect.
 pub async fn serve(State(node): State<Node>, target: Target, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
+    let protocol = target.dialect.protocol();
     let asks = Asks {
-        protocol: target.dialect.protocol(),
+        envelope: envelope_of(protocol, &parts.headers),
         request_id: watch::id(),
         one_shot: headers::text(&parts.headers, headers::X_CASHU).map(|token| token.trim().to_owned()),
         accepts_cashu: accepts_cashu(&parts.headers),
@@ -71,7 +73,7 @@ pub async fn serve(State(node): State<Node>, target: Target, request: Request) -
     let out = response.headers_mut();
     if let Some(key) = key {
         let now_ms = node.exchange.ledger.clock().now_ms();
-        headers::put_rates(out, &node.exchange.rates.standing(&key), asks.protocol, now_ms);
+        headers::put_rates(out, &node.exchange.rates.standing(&key), protocol, now_ms);
     }
     if !out.contains_key(headers::SERVER_TIMING) {
         Writer::new(out).put_timing(&Timing::default(), Some(asks.began.elapsed()));
@@ -88,7 +90,7 @@ pub(super) fn refuse(node: &Node, failure: &Failure, asks: &Asks) -> Response<Bo
     let payment_request =
         failure.payment.as_deref().filter(|_| asked).map(|hint| node.exchange.till.wallet().request(hint.required));
     let one_shot = asks.one_shot.as_deref().filter(|token| !token.is_empty());
-    let (protocol, request_id) = (asks.protocol, asks.request_id.as_str());
+    let (protocol, request_id) = (asks.envelope, asks.request_id.as_str());
     envelope::render(failure, &Asked { protocol, request_id, one_shot, payment_request })
 }
 
@@ -150,6 +152,7 @@ async fn read_call<'a>(
             .is_some_and(|mode| mode.trim().eq_ignore_ascii_case("stream")),
         request_id: asks.request_id.clone(),
         conversation: headers::conversation(headers).map(str::to_owned),
+        model_path: headers::model_path(headers),
         link: node
             .exchange
             .traces

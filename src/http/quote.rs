@@ -45,6 +45,7 @@ async fn of(
     request: Request,
 ) -> Response<Body> {
     let request_id = super::watch::id();
+    let protocol = super::envelope_of(dialect.protocol(), request.headers());
     match quote(&node, dialect, model, request).await {
         Ok(value) => {
             let mut response = Response::new(Body::from(value.to_string()));
@@ -55,7 +56,7 @@ async fn of(
             response
         }
         Err(failure) => {
-            let asked = Asked { protocol: dialect.protocol(), request_id: &request_id, ..Asked::default() };
+            let asked = Asked { protocol, request_id: &request_id, ..Asked::default() };
             envelope::render(&failure, &asked)
         }
     }

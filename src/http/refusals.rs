@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::response::Response;
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 use crate::dialect::Protocol;
@@ -47,6 +48,8 @@ pub(super) struct Trouble {
     refund_token: Option<String>,
     /// What is needed, where money is the problem.
     payment: Option<Value>,
+    /// Which model is limited upstream, and for how many seconds. In Google's shape, what the code is.
+    details: Option<Value>,
     /// Where the receipt of the request is.
     receipt: Option<String>,
     /// What is still under way at a mint.
@@ -93,16 +96,25 @@ impl IntoResponses for Refusals {
 
 /// All of them, as this protocol's clients read them.
 pub(super) fn of(protocol: Protocol) -> impl Iterator<Item = (&'static str, Response)> {
-    let shape = match protocol {
-        Protocol::OpenAi => "Failure",
-        Protocol::Anthropic => "AnthropicFailure",
-        Protocol::Gemini => "GoogleFailure",
-    };
-    STATUSES.iter().map(move |(status, says)| (*status, say::answer(says, &[(say::JSON, Some(say::schema(shape)))])))
+    let shape = shape(protocol);
+    STATUSES.iter().map(move |(status, says)| (*status, say::answer(says, &[(say::JSON, Some(shape.clone()))])))
+}
+
+/// The shape that they have at this protocol's routes.
+pub(super) fn shape(protocol: Protocol) -> RefOr<Schema> {
+    match protocol {
+        Protocol::OpenAi => say::schema("Failure"),
+        // By the headers of the request: see `http::envelope_of`.
+        Protocol::Anthropic => {
+            let either = AnyOfBuilder::new().item(say::schema("AnthropicFailure")).item(say::schema("Failure"));
+            RefOr::T(Schema::AnyOf(either.build()))
+        }
+        Protocol::Gemini => say::schema("GoogleFailure"),
+    }
 }
 
 /// Their shapes, by name.
-pub(super) fn schemas() -> Vec<(String, RefOr<utoipa::openapi::schema::Schema>)> {
+pub(super) fn schemas() -> Vec<(String, RefOr<Schema>)> {
     let mut all = Vec::new();
     Failure::schemas(&mut all);
     all.push((Failure::name().into_owned(), Failure::schema()));

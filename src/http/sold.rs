@@ -6,7 +6,7 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{HeaderBuilder, RefOr};
 
 use super::{headers, refusals};
-use crate::dialect::{Dialect, Protocol};
+use crate::dialect::Dialect;
 use crate::openapi::say::{self, Method};
 
 /// A route of this dialect.
@@ -33,12 +33,8 @@ pub(super) fn describe(dialect: &dyn Dialect) -> PathItem {
     for (status, response) in refusals::of(dialect.protocol()) {
         operation = operation.response(status, response);
     }
-    let refusal = match dialect.protocol() {
-        Protocol::OpenAi => "Failure",
-        Protocol::Anthropic => "AnthropicFailure",
-        Protocol::Gemini => "GoogleFailure",
-    };
-    let passed_on = say::answer("What the upstream refused", &[(say::JSON, Some(say::schema(refusal)))]);
+    let refusal = refusals::shape(dialect.protocol());
+    let passed_on = say::answer("What the upstream refused", &[(say::JSON, Some(refusal))]);
     let operation: OperationBuilder = operation
         .response("default", passed_on)
         .security(SecurityRequirement::new("bearer", [""; 0]))

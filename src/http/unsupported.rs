@@ -2,9 +2,9 @@
 //! everything else is refused, and this only says so in more words.
 
 /// What lies in the account behind the node, and so could be another client's.
-const ACCOUNT: &str = "This part of the API keeps things in the operator's account, where clients could reach each other's: it is not sold";
+const ACCOUNT: &str = "this part of the API keeps things in the operator's account, where clients could reach each other's: it is not sold";
 /// What cannot be billed by the request.
-const UNBILLABLE: &str = "This part of the API cannot be billed by the request: it is not sold";
+const UNBILLABLE: &str = "this part of the API cannot be billed by the request: it is not sold";
 
 /// Beginnings of paths, without the version.
 const FAMILIES: [(&str, &str); 30] = [

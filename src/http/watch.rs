@@ -10,6 +10,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use tracing::{Instrument as _, Span};
 
 use super::Router;
+use super::headers::{REQUEST_ID, Writer};
 use crate::dialect;
 use crate::exchange::Exchange;
 
@@ -28,11 +29,16 @@ async fn watch(State(exchange): State<Arc<Exchange>>, request: Request, next: Ne
     let id = uuid::Builder::from_unix_timestamp_millis(now_ms, &rand::random()).into_uuid().to_string();
     // At the level of errors: whatever is logged at all has it.
     let span = tracing::error_span!("request", id);
-    // Addresses share what they hold: this copies nothing.
-    let unpaid = (!is_paid(&request)).then(|| request.uri().clone());
-    let response = ID.scope(id, next.run(request)).instrument(span).await;
-    if let Some(address) = unpaid {
+    // Those that are paid for say it themselves.
+    let unpaid = (!is_paid(&request)).then(|| (request.uri().clone(), id.clone()));
+    let mut response = ID.scope(id, next.run(request)).instrument(span).await;
+    if let Some((address, id)) = unpaid {
         exchange.metrics.routes.answered(address.path(), response.status().as_u16());
+        let out = response.headers_mut();
+        // Clients quote it to the operator, who needs none to quote.
+        if !address.path().starts_with("/admin") && !out.contains_key(REQUEST_ID) {
+            Writer::new(out).put_request_id(&id);
+        }
     }
     response
 }

@@ -15,6 +15,7 @@ use super::barred::Marks;
 use super::choice::{Entrant, order};
 use super::health::{Health, Standing, Ticket};
 use super::lease::Lease;
+use super::model_path::ModelPath;
 use super::models::Names;
 use super::outlay::{Outlay, Outlays};
 use super::provider::Upstream;
@@ -149,6 +150,8 @@ pub struct Wanted<'a> {
     pub tags: &'a [String],
     /// What it must be able to.
     pub needs: Needs,
+    /// Its kind, where only one will do.
+    pub kind: Option<&'a str>,
 }
 
 /// What could serve one request.
@@ -267,18 +270,14 @@ impl Pool {
         self.upstreams().iter().filter_map(calling).collect()
     }
 
-    /// The kinds of upstream that serve it so, each once.
+    /// By which ways this model is reached: one for each kind of upstream that serves it so.
     #[must_use]
-    pub fn kinds_serving(&self, names: Names<'_>, tags: &[String]) -> Vec<&'static str> {
+    pub fn ways(&self, names: Names<'_>, tags: &[String]) -> Vec<ModelPath> {
         let members = self.members();
-        let serving = members.iter().filter(|member| member.upstream.called(names, tags).is_some());
-        distinct(serving)
-    }
-
-    /// All kinds that there are, each once.
-    #[must_use]
-    pub fn kinds(&self) -> Vec<&'static str> {
-        distinct(self.members().iter())
+        let kinds = distinct(members.iter());
+        let serving = distinct(members.iter().filter(|member| member.upstream.called(names, tags).is_some()));
+        let numbered = kinds.into_iter().zip(1..).filter(|(kind, _)| serving.contains(kind));
+        numbered.map(|(kind, number)| ModelPath::new(number, kind, names.id)).collect()
     }
 
     /// The highest fee of those that have this model, in whatever wire format: what it costs at most, on top

@@ -180,6 +180,9 @@ impl Upstream {
     /// # Errors
     /// Why it does not serve the request: the model, the wire format, or something that it lacks.
     pub fn offers(&self, wanted: &Wanted<'_>) -> Result<String, Unavailable> {
+        if wanted.kind.is_some_and(|kind| kind != self.label()) {
+            return Err(Unavailable::Unserved);
+        }
         let model = self.called(wanted.names, wanted.tags).ok_or(Unavailable::Unserved)?;
         if protocol_of(wanted.path).is_some_and(|protocol| !self.protocols.contains(&protocol)) {
             return Err(Unavailable::NotServed);
@@ -428,7 +431,7 @@ mod tests {
     fn wire_formats_and_models_decide_what_is_served() {
         fn wanted<'a>(path: &'a str, name: &'a str) -> Wanted<'a> {
             let names = Names { asked: name, id: name, forwarded: name };
-            Wanted { path, names, tags: &[], needs: Needs::default() }
+            Wanted { path, names, tags: &[], needs: Needs::default(), kind: None }
         }
         let served = |name: &str| Ok(name.to_owned());
         let anthropic = upstream(r#"{"name":"x","provider_type":"anthropic"}"#);

@@ -12,7 +12,7 @@ use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, UPSTREAM_KEY, ask, ask_streaming};
 use crate::support::purse::Purse;
-use crate::support::upstream::{Script, Upstream, completion, usage};
+use crate::support::upstream::{Script, Upstream, completion, delta, usage};
 
 pub async fn world(sats: u64) -> (TestMint, Purse, Upstream, TestNode) {
     world_with(sats, &[]).await
@@ -125,6 +125,39 @@ async fn every_kind_of_token_has_its_price() {
     assert_eq!(body["usage"]["cost"]["cache_read_msats"], 600);
     assert_eq!(body["model"], "cached", "the answer has the name that was asked for");
     assert_eq!(upstream.last().json()["model"], "toy/cached", "the upstream is sent the whole id");
+    node.finish().await;
+}
+
+/// By these codes and words the network's clients keep a key, or drop it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_is_refused_in_the_networks_words() {
+    let (_mint, purse, upstream, node) = world(103).await;
+    let claim = async |key: &str| {
+        let (status, body) = read(node.post("/v1/wallet/refund").bearer_auth(key).send().await.unwrap()).await;
+        assert_eq!((status, &body["detail"]), (400, &body["error"]["message"]), "{body}");
+        (body["error"]["code"].as_str().unwrap().to_owned(), body["detail"].as_str().unwrap().to_owned())
+    };
+    let said = |code: &str, words: &str| (code.to_owned(), words.to_owned());
+    let running = purse.send(100).await;
+    upstream.next(Script::Paused { before: vec![delta(MODEL, "first")], after: vec![delta(MODEL, "second")] });
+    let answer = node.chat(&ask_streaming("hi")).bearer_auth(&running).send().await.unwrap();
+    let words = "Cannot refund key. There are ongoing requests for this api key.";
+    assert_eq!(claim(&running).await, said("refund_ongoing_requests", words));
+    upstream.resume();
+    answer.text().await.unwrap();
+    // 4+4+7+3 characters are 6 tokens: 6 × 10 + 97 × 20 msat are held, and 2000 are charged.
+    let spent = purse.send(2).await;
+    let mut request = ask("xyz");
+    request["max_tokens"] = json!(97);
+    assert_eq!(node.chat(&request).bearer_auth(&spent).send().await.unwrap().status(), 200);
+    assert_eq!(node.balance(&spent).await, (0, 0, 2000));
+    assert_eq!(claim(&spent).await, said("no_balance_to_refund", "No balance to refund"));
+    let rest = purse.send(1).await;
+    request["model"] = json!("cheap");
+    assert_eq!(node.chat(&request).bearer_auth(&rest).send().await.unwrap().status(), 200);
+    assert_eq!(node.balance(&rest).await, (999, 0, 1));
+    let words = "Balance too small to refund (less than 1 sat)";
+    assert_eq!(claim(&rest).await, said("balance_too_small_to_refund", words));
     node.finish().await;
 }
 

@@ -53,7 +53,7 @@ async fn is_served(node: &TestNode, path: &str) -> bool {
         let code = body["error"]["code"].as_str().or(body["error"]["details"][0]["reason"].as_str());
         // Of an id that nothing has, an address that is served says so in words of its own.
         let said = body["error"]["message"].as_str().unwrap_or_default();
-        let nowhere = ["There is no ", "Not found check", "Model not found"].iter().any(|how| said.starts_with(how));
+        let nowhere = ["Path '", "Not found check", "Model not found"].iter().any(|how| said.starts_with(how));
         let unknown = code == Some("unsupported_path") || code == Some("not_found") && nowhere;
         // 405: by another method.
         if status != 405 && !unknown {

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::pool::{Reply, World, entry};
-use crate::support::node::models;
+use crate::pool::{Reply, World, entry, refuse};
+use crate::support::node::{ask, models};
 use crate::support::upstream::Upstream;
 
 /// A list with these models, each with what `more` says, and where it lies.
@@ -260,5 +260,66 @@ async fn ways_to_a_model_say_no_more_than_the_kind() {
         assert_eq!(get(path).await.status, 404, "{path}");
     }
     assert_eq!(get("/v1/models/echo-1").await.status, 200, "models are where they were");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_may_say_by_which_way_its_model_is_reached() {
+    let world = World::new(&[json!({}), json!({ "provider_type": "vllm" })], &[]).await;
+    let ways = Reply::of(world.node.get("/v1/models/paths/model?model_id=echo-1").send().await.unwrap()).await.json();
+    let ways: Vec<&str> = ways["data"].as_array().unwrap().iter().map(|way| way["path"].as_str().unwrap()).collect();
+    let [generic, vllm] = ways[..] else { panic!("{ways:?}") };
+    let by = |way: &str, model: &str| {
+        let mut body = ask("hi");
+        body["model"] = json!(model);
+        world.node.chat(&body).header("x-routstr-model-path", way)
+    };
+    // The first of both is the generic one, and is asked where nothing else is said.
+    for (way, asked) in [("", [1, 0]), (" ", [1, 0]), (generic, [1, 0]), (vllm, [0, 1])] {
+        for model in ["toy/echo-1", "echo-1"] {
+            let reply = Reply::of(by(way, model).bearer_auth(&world.key).send().await.unwrap()).await;
+            assert_eq!((reply.status, world.asked()), (200, asked.to_vec()), "{way}: {}", reply.text);
+        }
+    }
+    assert_eq!(by(vllm, "echo-1").bearer_auth(&world.key).send().await.unwrap().status(), 200);
+    let seen = world.upstreams[1].last();
+    let all = format!("{} {:?}", seen.target, seen.headers);
+    assert!(!all.contains("model-path") && !all.contains("provider-id"), "{all}");
+    assert_eq!(world.asked(), [0, 1]);
+    // What is not a way to this model of this node's costs nothing, and asks nobody.
+    let token = world.purse.send(40).await;
+    let calls = world.mint.all_calls();
+    for way in [
+        "url=https%3A%2F%2Fapi.example.com&provider-id=1&model-id=toy%2Fecho-1".to_owned(),
+        "x".to_owned(),
+        vllm.replace("provider-id=2", "provider-id=3"),
+        vllm.replace("echo-1", "cheap"),
+    ] {
+        let reply = Reply::of(by(&way, "echo-1").header("X-Cashu", &token).send().await.unwrap()).await;
+        assert_eq!((reply.status, reply.code().as_str()), (404, "invalid_model_path"), "{way}: {}", reply.text);
+    }
+    assert_eq!((world.mint.all_calls(), world.asked()), (calls, vec![0, 0]));
+    // Where it fails, nobody else is asked, and nothing is taken.
+    let spent = world.spent().await;
+    world.upstreams[1].next(refuse(500));
+    let reply = Reply::of(by(vllm, "echo-1").bearer_auth(&world.key).send().await.unwrap()).await;
+    assert_eq!((reply.status, reply.code().as_str()), (502, "upstream_error"), "{}", reply.text);
+    assert_eq!((world.asked(), world.spent().await), (vec![0, 1], spent));
+    assert_eq!(world.purse.receive(&token).await.unwrap(), 40);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_by_another_way_is_another_request() {
+    let world = World::new(&[json!({}), json!({ "provider_type": "vllm" })], &[]).await;
+    let way = |number: u8| format!("url=http%3A%2F%2Flocalhost&provider-id={number}&model-id=toy%2Fecho-1");
+    let send = async |number: u8| {
+        let request = world.node.chat(&ask("hi")).bearer_auth(&world.key).header("idempotency-key", "one");
+        Reply::of(request.header("x-routstr-model-path", way(number)).send().await.unwrap()).await
+    };
+    assert_eq!((send(1).await.status, world.asked()), (200, vec![1, 0]));
+    assert_eq!((send(1).await.headers["idempotent-replayed"].as_str(), world.asked()), ("true", vec![0, 0]));
+    let other = send(2).await;
+    assert_eq!((other.status, other.code().as_str()), (409, "idempotency_key_reused"), "{}", other.text);
     world.finish().await;
 }

@@ -84,3 +84,39 @@ async fn what_the_client_calls_its_request_comes_back_beside_the_nodes_own_id() 
     }
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_names_its_request() {
+    let world = World::new(&[json!({})], &[]).await;
+    let get = |path: &str| world.node.get(path);
+    let tag = get("/v1/models").send().await.unwrap().headers()["etag"].clone();
+    let preflight = crate::support::node::client()
+        .request(reqwest::Method::OPTIONS, format!("{}/v1/models", world.node.url()))
+        .header("origin", "https://chat.example")
+        .header("access-control-request-method", "GET");
+    let mut ids = std::collections::BTreeSet::new();
+    for (what, request, status) in [
+        ("models", get("/v1/models"), 200),
+        ("the same models", get("/v1/models").header("if-none-match", tag), 304),
+        ("info", get("/v1/info"), 200),
+        ("the first page", get("/").header("accept", "text/html"), 200),
+        ("a key", get("/v1/wallet/info").bearer_auth(&world.key), 200),
+        ("a preflight", preflight, 200),
+        ("a quote", world.node.post("/v1/quote/chat/completions").json(&ask("hi")), 200),
+        ("health", get("/healthz"), 200),
+        ("nothing", get("/nothing"), 404),
+        ("a request", world.node.chat(&ask("hi")).bearer_auth(&world.key), 200),
+        ("a stream", world.node.chat(&ask_streaming("hi")).bearer_auth(&world.key), 200),
+        ("no request", world.node.chat(&ask("hi")), 401),
+    ] {
+        let reply = Reply::of(request.send().await.unwrap()).await;
+        assert_eq!(reply.status, status, "{what}: {}", reply.text);
+        let id = &reply.headers["x-routstr-request-id"];
+        assert!(uuid::Uuid::parse_str(id).is_ok(), "{what}: {id}");
+        assert_eq!((&reply.headers["x-request-id"], &reply.headers["request-id"]), (id, id), "{what}");
+        assert!(ids.insert(id.clone()), "{what}: {id} is another's");
+    }
+    let page = Reply::of(get("/admin/login").send().await.unwrap()).await;
+    assert!(!page.headers.contains_key("x-routstr-request-id"), "{}", page.status);
+    world.finish().await;
+}

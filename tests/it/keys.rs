@@ -478,6 +478,13 @@ async fn where_the_rest_goes_is_noted_and_may_change() {
         (status, &info["refund_lnurl"], &info["key_expiry_time"]),
         (200, &json!("you@wallet.example"), &json!(now + 60))
     );
+    // Without a time, an address changes nothing.
+    let alone = world.node.get("/v1/wallet/info").bearer_auth(&token).header("Refund-LNURL", "third@wallet.example");
+    let (status, same) = answer(alone).await;
+    assert_eq!(
+        (status, &same["refund_lnurl"], &same["key_expiry_time"]),
+        (200, &info["refund_lnurl"], &json!(now + 60))
+    );
     // It is when the rest is paid out, not when the key ends.
     assert!(world.due(now + 60).await.is_empty());
     assert_eq!(world.due(now + 61).await, [("you@wallet.example".to_owned(), 96_000)]);
@@ -496,6 +503,15 @@ async fn where_the_rest_goes_is_noted_and_may_change() {
     assert_eq!(world.due(now + 500).await, [("you@wallet.example".to_owned(), 92_000)]);
     assert_eq!(refund(&world.node, &world.purse, &token).await, 92);
     assert!(world.due(now + 500).await.is_empty());
+    // What a token that rides along leaves comes back at once, whatever they say.
+    for (address, at) in [("me@wallet.example", now + 50), ("nobody", -1)] {
+        let rides = world.node.chat(&ask("hi")).header("X-Cashu", world.purse.send(50).await);
+        let answer = world.expiry_of(rides, address, at).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{address}");
+        let change = answer.headers()["x-cashu"].to_str().unwrap().to_owned();
+        assert_eq!(world.purse.receive(&change).await.unwrap(), 48, "{address}");
+    }
+    assert!(world.due(now + 500).await.is_empty());
     world.node.finish().await;
 }
 
@@ -506,7 +522,7 @@ async fn a_malformed_expiry_costs_nothing() {
     let swaps = world.mint.calls("/v1/swap");
     let asked = world.upstream.seen().len();
     let rows: [(Option<&str>, Option<&str>); 10] = [
-        (Some("me@wallet.example"), None),
+        (Some("nobody"), None),
         (None, Some("1900000000")),
         (Some("me@wallet.example"), Some("tomorrow")),
         (Some("me@wallet.example"), Some("1900000000.5")),
@@ -538,9 +554,7 @@ async fn a_malformed_expiry_costs_nothing() {
     }
     let twice = world.node.chat(&ask("hi")).bearer_auth(&token).header("Key-Expiry-Time", "1");
     refused(&answer(world.expiry_of(twice, "me@wallet.example", 2)).await, 400, "invalid_request");
-    // For keys only, and not for a child, which has nothing to pay out.
-    let rides = world.node.chat(&ask("hi")).header("X-Cashu", &token);
-    refused(&answer(world.expiry_of(rides, "me@wallet.example", 1_900_000_000)).await, 400, "invalid_request");
+    // Not for a child, which has nothing to pay out.
     let child = world.child(100_000).await;
     for request in [world.node.chat(&ask("hi")), world.node.get("/v1/wallet/info")] {
         let request = request.bearer_auth(&child);

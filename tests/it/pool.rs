@@ -319,6 +319,9 @@ async fn when_all_fail_the_last_failure_is_shown_and_everything_is_given_back() 
             };
             assert_eq!((reply.status, reply.code().as_str()), (status, code), "{script:?}: {}", reply.text);
             assert_eq!(reply.headers.get("retry-after").map(String::as_str), (status == 429).then_some("17"));
+            let details = json!({ "model": MODEL, "retry_after_seconds": 17 });
+            let details = if status == 429 { details } else { Value::Null };
+            assert_eq!(reply.json()["error"]["details"], details, "{script:?}");
             assert!(!reply.headers.keys().any(|name| name.starts_with("x-ratelimit")), "the operator's own limits");
             assert_eq!(world.asked(), [1, 1, 1]);
             world.clock.step(RESTED);
@@ -682,7 +685,7 @@ async fn a_model_that_nobody_serves_costs_nothing() {
     assert_eq!((reply.headers["retry-after"].as_str(), &reply.headers["x-cashu"]), ("60", &token));
     let list: Value = world.node.get("/v1/models").send().await.unwrap().json().await.unwrap();
     let ids: Vec<&str> = list["data"].as_array().unwrap().iter().filter_map(|model| model["id"].as_str()).collect();
-    assert_eq!(ids, ["toy/cached", "toy/cheap"], "the list names what can be had");
+    assert_eq!(ids, ["toy/cached", "cached", "toy/cheap", "cheap"], "the list names what can be had");
     world.finish().await;
 }
 

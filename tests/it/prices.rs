@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::bearer::{world, world_with};
 use crate::support::answers::until;
 use crate::support::mint::TestMint;
-use crate::support::node::{MODEL, TestNode, ask};
+use crate::support::node::{MODEL, TestNode, ask, models};
 use crate::support::purse::Purse;
 use crate::support::upstream::Upstream;
 
@@ -37,9 +37,9 @@ async fn the_price_list_is_what_is_charged() {
     assert_eq!(model["sats_pricing"]["completion"], json!(0.021_105));
     // (10000 − 1000) × prompt + 1000 × completion
     assert_eq!(model["sats_pricing"]["max_cost"], json!(116.0775));
-    for alias in ["toy/echo-1", "echo-1"] {
-        let one: Value = node.get(&format!("/v1/models/{alias}")).send().await.unwrap().json().await.unwrap();
-        assert_eq!(one["id"], MODEL, "{alias}");
+    for name in ["toy/echo-1", "echo-1"] {
+        let one: Value = node.get(&format!("/v1/models/{name}")).send().await.unwrap().json().await.unwrap();
+        assert_eq!((&one["id"], &one["pricing"]), (&json!(name), &model["pricing"]));
     }
     assert_eq!(node.get("/v1/models/nothing").send().await.unwrap().status(), 404);
     let purse = Purse::new(&mint).await;
@@ -48,6 +48,50 @@ async fn the_price_list_is_what_is_charged() {
     let body: Value = node.chat(&ask("x")).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
     // 100 × 10.5525 + 50 × 21.105 = 2110.5, rounded up once
     assert_eq!(body["usage"]["cost"]["total_msats"], 2111);
+    node.finish().await;
+}
+
+/// Clients of this network look for `gpt-4o` among the ids alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_has_a_model_by_its_bare_id_too_where_that_means_it_alone() {
+    let template = models()["models"][0].clone();
+    let entry = |id: &str, more: Value| {
+        let mut model = template.clone();
+        model["id"] = json!(id);
+        model.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        model
+    };
+    let list = [
+        entry("one/plain", json!({ "alias_ids": ["nick"] })),
+        entry("one/shared", json!({})),
+        entry("two/shared", json!({ "alias_ids": ["one/shared-too"] })),
+        entry("one/taken", json!({})),
+        entry("taken", json!({})),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("models.json");
+    std::fs::write(&path, json!({ "models": list }).to_string()).unwrap();
+    let (_mint, _purse, _upstream, node) = world_with(1, &[("MODELS_PATH", path.to_str().unwrap())]).await;
+    let get = async |path: &str| node.get(path).send().await.unwrap().json::<Value>().await.unwrap();
+    let list = get("/v1/models").await;
+    let data = list["data"].as_array().unwrap();
+    let ids: Vec<&str> = data.iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["one/plain", "plain", "one/shared", "two/shared", "one/taken", "taken"]);
+    assert_eq!(
+        (&data[0]["alias_ids"], &data[1]["alias_ids"]),
+        (&json!(["nick", "plain"]), &json!(["one/plain", "nick"]))
+    );
+    for prices in ["pricing", "sats_pricing", "top_provider", "context_length"] {
+        assert!(data[0][prices] == data[1][prices] && !data[1][prices].is_null(), "{prices}");
+    }
+    // Each is shown as it was asked for; what is only an alias has no entry of its own.
+    for (asked, id) in [("plain", "plain"), ("one/plain", "one/plain"), ("nick", "one/plain"), ("taken", "taken")] {
+        assert_eq!(get(&format!("/v1/models/{asked}")).await["id"], id, "{asked}");
+    }
+    assert_eq!(node.get("/v1/models/shared").send().await.unwrap().status(), 404);
+    // Whoever shows models to people shows each once.
+    let shown = get("/").await["models"].as_array().unwrap().len();
+    assert_eq!(shown, 5);
     node.finish().await;
 }
 

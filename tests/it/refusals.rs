@@ -15,7 +15,7 @@ use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use crate::bearer::world;
+use crate::bearer::{world, world_with};
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, client};
 use crate::support::purse::Purse;
@@ -409,18 +409,24 @@ async fn nothing_but_the_known_routes_is_forwarded() {
         refused("WebSocket", websocket(method), (426, INVALID, "upgrade_required")).await;
     }
     let not_found = (404, "not_found", "not_found");
-    for path in ["/v1/chat", "/nothing", "/admin/../v1/x", &format!("/{token}")] {
+    let hidden = format!("/{token}");
+    for (path, told) in
+        [("/v1/chat", "/v1/chat"), ("/nothing", "/nothing"), ("/admin/../v1/x", "/v1/x"), (hidden.as_str(), "…")]
+    {
         for method in [Method::GET, Method::POST] {
-            let (_, body) = refused(path, at(method, path), not_found).await;
+            let (_, body) = refused(path, at(method.clone(), path), not_found).await;
             assert_eq!(body["detail"], body["error"]["message"]);
+            assert_eq!(body["detail"], format!("Path '{told}' not found: nothing is there for {method}."));
             assert!(!body.to_string().contains(&token), "a token in the path is not repeated");
         }
     }
-    let unsupported = (404, INVALID, "unsupported_path");
+    let unsupported = (404, "not_found", "unsupported_path");
     for path in ["/v1/fine_tuning/jobs", "/v1/chat/completions/x", "/v1/files", "/v1/threads/t/runs", "/v1/responses/r"]
     {
         for method in [Method::GET, Method::POST, Method::DELETE] {
-            refused(path, at(method, path), unsupported).await;
+            let (_, body) = refused(path, at(method, path), unsupported).await;
+            let message = body["error"]["message"].as_str().unwrap();
+            assert!(message.starts_with(&format!("Path '{path}' not found: this part of the API")), "{message}");
         }
     }
     let (_, body) = refused("below wallet", at(Method::GET, "/v1/wallet/nothing"), not_found).await;
@@ -469,6 +475,36 @@ async fn pages_of_other_origins_may_pay_and_read_their_change() {
         assert!(exposed.contains(&name), "{name} is not exposed: {exposed:?}");
     }
     node.finish().await;
+}
+
+/// What is allowed with credentials is allowed to sites that are named, and never to any.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_allowed_to_the_sites_that_the_operator_names() {
+    let other = "https://other.example";
+    let listed = format!("{ORIGIN},https://third.example");
+    for (origins, asking, allowed, with_credentials) in [
+        ("*", ORIGIN, Some("*"), None),
+        ("*", other, Some("*"), None),
+        (listed.as_str(), ORIGIN, Some(ORIGIN), Some("true")),
+        (listed.as_str(), other, None, Some("true")),
+    ] {
+        let (_mint, _purse, _upstream, node) = world_with(1, &[("CORS_ORIGINS", origins)]).await;
+        let preflight = client().request(Method::OPTIONS, format!("{}/v1/chat/completions", node.url()));
+        let preflight = preflight.header("Access-Control-Request-Method", "POST");
+        let preflight = preflight.header("Access-Control-Request-Headers", "authorization,x-cashu");
+        for (what, request) in [("preflight", preflight), ("request", node.get("/v1/info"))] {
+            let answer = request.header("Origin", asking).send().await.unwrap();
+            assert!(answer.status().is_success(), "{what}");
+            let headers = headers(&answer);
+            let said = |name: &str| headers.get(name).map(String::as_str);
+            assert_eq!(said("access-control-allow-origin"), allowed, "{origins} {asking} {what}");
+            assert_eq!(said("access-control-allow-credentials"), with_credentials, "{origins} {asking} {what}");
+            if what == "preflight" {
+                assert_eq!(said("access-control-allow-headers"), Some("authorization,x-cashu"));
+            }
+        }
+        node.finish().await;
+    }
 }
 
 /// Things that clients might send for a token or a key.

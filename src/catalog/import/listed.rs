@@ -3,6 +3,7 @@
 //! What comes from outside is taken apart and put together anew: known prices, known fields, of bounded
 //! length. Names that would take another model's place (aliases) are not taken from anybody.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use rust_decimal::Decimal;
@@ -320,14 +321,16 @@ impl List {
     /// When it is no list, or names no model.
     pub fn read(text: &[u8]) -> Result<Self, String> {
         let entries = file::entries(text).map_err(|_| "it is not a list of models".to_owned())?;
+        let again = shown_again(&entries);
         let mut list = Self::default();
-        list.fill(entries.into_iter().map(Listed::read))?;
+        let each = entries.into_iter().zip(again).filter(|(_, again)| !again);
+        list.fill(each.map(|(entry, _)| Listed::read(entry)))?;
         Ok(list)
     }
 
     /// Takes what could be read; of two entries for one model none, if they differ.
     pub(super) fn fill(&mut self, read: impl Iterator<Item = Result<Listed, Problem>>) -> Result<(), String> {
-        let mut seen: std::collections::HashMap<String, Option<usize>> = std::collections::HashMap::new();
+        let mut seen: HashMap<String, Option<usize>> = HashMap::new();
         for (at, one) in read.enumerate() {
             if at >= MAX_ENTRIES {
                 return Err(format!("it has more than {MAX_ENTRIES} entries"));
@@ -415,6 +418,28 @@ impl List {
         }
         Ok(list)
     }
+}
+
+/// Which entries show a model of the list again, under its id without the vendor and at the same prices, as nodes of
+/// this network do.
+fn shown_again(entries: &[&RawValue]) -> Vec<bool> {
+    #[derive(serde::Deserialize)]
+    struct Named<'a> {
+        id: String,
+        #[serde(default)]
+        alias_ids: Option<Vec<String>>,
+        #[serde(borrow, default)]
+        pricing: Option<&'a RawValue>,
+    }
+    let named: Vec<Option<Named<'_>>> = entries.iter().map(|entry| serde_json::from_str(entry.get()).ok()).collect();
+    let prices: HashMap<&str, &str> =
+        named.iter().flatten().filter_map(|one| Some((one.id.as_str(), one.pricing?.get()))).collect();
+    let is_again = |one: &Named<'_>| {
+        let full = |alias: &String| alias.split_once('/').is_some_and(|(_, bare)| bare == one.id);
+        let same = |alias: &String| prices.get(alias.as_str()).copied() == one.pricing.map(RawValue::get);
+        one.pricing.is_some() && one.alias_ids.iter().flatten().any(|alias| full(alias) && same(alias))
+    };
+    named.iter().map(|one| one.as_ref().is_some_and(is_again)).collect()
 }
 
 fn cut(text: &str, chars: usize) -> String {
@@ -586,6 +611,23 @@ mod tests {
         for text in ["", "{}", "[]", "null", r#"{"data":{}}"#, "<html>", &"[".repeat(100_000), r#"{"data":[7]}"#] {
             assert!(List::read(text.as_bytes()).is_err(), "{}", text.get(..20).unwrap_or(text));
         }
+    }
+
+    /// Nodes of this network list a model with its vendor and without, which is one model.
+    #[test]
+    fn a_model_that_is_shown_again_without_its_vendor_is_one() {
+        let entry = |id: &str, alias: &str, prompt: &str| {
+            format!(r#"{{"id":"{id}","alias_ids":["{alias}"],"pricing":{{"prompt":"{prompt}","completion":"1e-6"}}}}"#)
+        };
+        let ids = |entries: &[String]| -> Vec<String> {
+            read(&entries.join(",")).models.into_iter().map(|model| model.id).collect()
+        };
+        let full = entry("v/m", "m", "1e-6");
+        assert_eq!(ids(&[full.clone(), entry("m", "v/m", "1e-6")]), ["v/m"]);
+        // Where the other is not listed, costs something else, or is called otherwise, there are two.
+        assert_eq!(ids(&[entry("m", "v/m", "1e-6")]), ["m"]);
+        assert_eq!(ids(&[full.clone(), entry("m", "v/m", "2e-6")]), ["v/m", "m"]);
+        assert_eq!(ids(&[full, entry("n", "v/m", "1e-6")]), ["v/m", "n"]);
     }
 
     #[test]

@@ -120,10 +120,11 @@ impl Flow for ResponsesFlow {
         let billed = lens
             .get("response")
             .and_then(|response| body::edited(response, |response, patch| bill(patch, response, receipt)));
-        match billed {
-            Some(billed) => patch.set("response", billed),
-            None => receipt::bill_beside(patch, receipt),
+        if let Some(billed) = billed {
+            patch.set("response", billed);
         }
+        // This network's clients look at the event, OpenAI's at the response in it.
+        receipt::bill_beside(patch, lens, receipt);
     }
 
     /// A stream is complete by this event alone, so it is always there.

@@ -80,7 +80,12 @@ async fn messages_are_charged_to_the_msat_whole_and_streamed() {
         assert_eq!(streamed.msat, msat, "{what}, streamed");
         let events = streamed.events();
         assert_eq!(events[0]["message"]["model"], "rich", "{what}");
-        assert_eq!(events[events.len() - 2]["usage"]["cost"]["total_msats"], msat, "{what}");
+        let told = &events[events.len() - 2];
+        assert_eq!(
+            (&told["usage"]["cost"]["total_msats"], &told["provider"]),
+            (&json!(msat), &json!("generic")),
+            "{what}"
+        );
         assert_eq!(events[events.len() - 1], json!({ "type": "message_stop" }), "{what}");
     }
     world.finish().await;
@@ -130,9 +135,11 @@ async fn refusals_are_anthropics() {
     let said = world.refused("nobody", nobody, 401).await;
     assert_eq!((&said["type"], &said["error"]["type"]), (&json!("error"), &json!("authentication_error")));
     let asking = world.node.post("/v1/messages").json(&ask()).header("X-Cashu", "");
+    let asking = asking.header("anthropic-version", "2023-06-01");
     let said = world.refused("asking", asking, 402).await;
     assert_eq!((&said["type"], &said["error"]["type"]), (&json!("error"), &json!("billing_error")));
     assert!(said["error"]["payment"]["required_msat"].as_u64().is_some_and(|msat| msat > 0), "{said}");
+    too_little_is_told_each_client_in_its_own_words(&world).await;
     // In a stream that has begun.
     world.next_events(&[
         json!({ "type": "message_start", "message": { "model": RICH, "usage": { "input_tokens": 100, "output_tokens": 1 } } }),
@@ -145,6 +152,29 @@ async fn refusals_are_anthropics() {
     let last = broken.events().pop().unwrap();
     assert_eq!((&last["type"], &last["error"]["type"]), (&json!("error"), &json!("api_error")));
     world.finish().await;
+}
+
+/// Clients of this network fill a key up again on one type and code alone, and send none of Anthropic's headers.
+async fn too_little_is_told_each_client_in_its_own_words(world: &World) {
+    let poor = world.purse.send(1).await;
+    let post = || world.node.post("/v1/messages").json(&ask());
+    for anthropics in [
+        post().header("x-api-key", &poor),
+        post().bearer_auth(&poor).header("anthropic-version", "2023-06-01"),
+        post().header("x-api-key", &poor).header("anthropic-version", "2023-06-01"),
+    ] {
+        let said = world.refused("anthropic's", anthropics, 402).await;
+        assert_eq!((&said["type"], &said["error"]["type"]), (&json!("error"), &json!("billing_error")), "{said}");
+        assert!(said["error"]["code"] == "insufficient_balance" && said["detail"].is_null(), "{said}");
+    }
+    let said = world.refused("the network's", post().bearer_auth(&poor), 402).await;
+    assert_eq!(said["type"], Value::Null, "{said}");
+    let error = &said["error"];
+    assert_eq!((&error["type"], &error["code"]), (&json!("insufficient_quota"), &json!("insufficient_balance")));
+    assert_eq!(&said["detail"]["error"], error);
+    let counting = world.node.post("/v1/messages/count_tokens").json(&ask());
+    let said = world.refused("nobody", counting, 401).await;
+    assert_eq!((&said["detail"], &said["error"]["code"]), (&json!("Unauthorized"), &json!("unauthorized")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

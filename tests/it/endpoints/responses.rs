@@ -36,6 +36,10 @@ async fn both(world: &World, what: &str, body: &Value, answer: &Value, msat: u64
         (&last["type"], &last["response"]["usage"]["cost"]["total_msats"]),
         (&json!("response.completed"), &json!(msat))
     );
+    assert_eq!((&last["cost"], &last["cost"]["total_msats"]), (&last["response"]["cost"], &json!(msat)), "{what}");
+    for told in [&whole.json(), &last, &last["response"]] {
+        assert_eq!(told["provider"], "generic", "{what}");
+    }
     assert_eq!(last["response"]["model"], body["model"], "{what}");
 }
 
