@@ -14,6 +14,7 @@ mod read;
 mod secret;
 mod settings;
 mod sources;
+mod statuses;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -39,6 +40,7 @@ pub use live::Live;
 pub use password::check_password;
 pub use secret::Secret;
 pub use settings::{NOT_USED_YET, SETTINGS, Setting};
+pub use statuses::Statuses;
 pub use told::{EDITABLE, Editable, Environment, Force, Origin, Told};
 pub use tor::{Purpose, Tor};
 pub use upstreams::{Choice, ModelRule, Protocol, Timeouts, Upstream, UpstreamKind, Upstreams};

@@ -182,6 +182,7 @@ impl<'a> Reader<'a> {
         let timeouts = self.timeouts();
         let choice = self.get("UPSTREAM_CHOICE", values::choice);
         let max_attempts = self.get("UPSTREAM_MAX_ATTEMPTS", values::attempts);
+        let retried = self.get("UPSTREAM_RETRY_STATUSES", str::parse);
         let breaker_failures = self.get("UPSTREAM_BREAKER_FAILURES", values::failures);
         let queue_time = self.get("UPSTREAM_QUEUE_SECONDS", values::queue_time);
         let probe_interval = self.get("UPSTREAM_PROBE_SECONDS", values::seconds_or_never);
@@ -191,6 +192,7 @@ impl<'a> Reader<'a> {
             timeouts: timeouts?,
             choice: choice?,
             max_attempts: max_attempts?,
+            retried: retried?,
             breaker_failures: breaker_failures?,
             queue_time: queue_time?,
             probe_interval: probe_interval?,

@@ -1,6 +1,8 @@
 //! The table of all settings. The reader looks names up here, and `.env.example` is compared
 //! with it, so a setting exists once it is listed and read.
 
+use super::Statuses;
+
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -78,9 +80,12 @@ pub const SETTINGS: &[Setting] = &[
          lowest fee)."),
     setting("UPSTREAM_MAX_ATTEMPTS", &[], "4",
         "How many upstreams one request tries at most, 1 to 20."),
+    setting("UPSTREAM_RETRY_STATUSES", &[], Statuses::USUAL,
+        "The statuses after which the next upstream is asked; all others go back to the client, who pays nothing. \
+         Each as 404, 401-403 or 5xx."),
     setting("UPSTREAM_BREAKER_FAILURES", &[], "5",
-        "After so many failures in a row an upstream is left alone for a minute, with the model they were for. \
-         0: never; one that fails, or asks for time, then only goes last."),
+        "After so many failures in a row, or 10 of the last 20 attempts if that is no fewer, an upstream is left alone \
+         for a minute, with the model they were for. 0: never; one that fails, or asks for time, then only goes last."),
     setting("UPSTREAM_QUEUE_SECONDS", &[], "5",
         "How long a request waits where every upstream that could serve it has as many as it takes \
          (max_concurrency)."),

@@ -9,7 +9,7 @@ use rust_decimal::Decimal;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::{Secret, address, values};
+use super::{Secret, Statuses, address, values};
 use crate::dialect::{Feature, Needs};
 
 type Parsed<T> = Result<T, String>;
@@ -28,6 +28,8 @@ pub struct Upstreams {
     pub choice: Choice,
     /// `UPSTREAM_MAX_ATTEMPTS`, 4: upstreams that one request tries.
     pub max_attempts: usize,
+    /// `UPSTREAM_RETRY_STATUSES`: after which the next is asked.
+    pub retried: Statuses,
     /// `UPSTREAM_BREAKER_FAILURES`, 5; 0: no upstream is ever left out.
     pub breaker_failures: u32,
     /// `UPSTREAM_QUEUE_SECONDS`, 5: how long a request waits where all upstreams have as many as they take.

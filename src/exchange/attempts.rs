@@ -91,7 +91,7 @@ impl Job {
     /// # Errors
     /// What the client is told when nobody is left, or the fault is its own.
     fn turn_to_next(&mut self, miss: Miss, plan: &mut Plan) -> Result<(), Failure> {
-        let verdict = miss.verdict();
+        let verdict = miss.verdict(&self.exchange.pool.retried);
         self.lease.finish(verdict.outcome);
         let failure = self.failure_of(miss);
         // Not what the upstream said: it may have repeated the prompt.

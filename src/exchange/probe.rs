@@ -45,7 +45,7 @@ impl Exchange {
     async fn ask(&self, mut lease: Lease, candidate: &Candidate) {
         let heard = question(lease.upstream(), lease.model()).await;
         let usage = heard.as_ref().ok().copied();
-        lease.finish(heard.map_or_else(|miss| miss.verdict().outcome, |_| Outcome::Answered));
+        lease.finish(heard.map_or_else(|miss| miss.outcome(), |_| Outcome::Answered));
         self.note_question(lease.upstream(), lease.model(), candidate, usage);
     }
 

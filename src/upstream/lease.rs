@@ -42,7 +42,7 @@ impl Lease {
         member.heard_ms.store(now_ms, Ordering::Relaxed);
         let name = member.upstream.name();
         let limit = self.pool.breaker_failures;
-        let is_bad = outcome != Outcome::Answered;
+        let is_bad = !matches!(outcome, Outcome::Answered | Outcome::Refused);
         if let Some(session) = self.session.filter(|_| is_bad) {
             self.pool.sticky.give_up(&session, name);
         }
@@ -84,13 +84,12 @@ impl Lease {
             Outcome::TooDear => {
                 tracing::warn!(upstream = %name, "an upstream has too little credit for a request this large");
             }
-            Outcome::Answered => {
-                account(Outcome::Answered);
-                if let Some(session) = self.session {
-                    self.pool.sticky.bind(session, name, now_ms);
-                }
-            }
+            Outcome::Answered => account(Outcome::Answered),
             _ => {}
+        }
+        // Also whoever asked for something impossible goes on with this one.
+        if let Some(session) = self.session.filter(|_| !is_bad) {
+            self.pool.sticky.bind(session, name, now_ms);
         }
     }
 }

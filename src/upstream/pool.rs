@@ -20,7 +20,7 @@ use super::outlay::{Outlay, Outlays};
 use super::provider::Upstream;
 use super::sticky::{Session, Sticky};
 use crate::clock::SharedClock;
-use crate::config::{self, Choice, Live, Upstreams};
+use crate::config::{self, Choice, Live, Statuses, Upstreams};
 use crate::dialect::{Feature, Needs};
 use crate::net::NetError;
 use crate::net::way::Way;
@@ -119,6 +119,8 @@ pub struct Pool {
     ground: Ground,
     choice: Choice,
     max_attempts: usize,
+    /// After which statuses another is asked.
+    pub retried: Statuses,
     pub(super) breaker_failures: u32,
     /// How long a request waits for a place.
     patience: Duration,

@@ -154,6 +154,44 @@ async fn what_is_due_to_one_request_is_not_held_against_its_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clients_own_mistakes_neither_count_as_failures_nor_end_a_row_of_them() {
+    let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "3")]).await;
+    let wrong = || refusal(400, "invalid_request_error", "", "messages: roles must alternate");
+    for _ in 0..3 {
+        world.upstreams[0].next(wrong());
+        assert_eq!(world.send(&ask("hi")).await.status, 400);
+        assert_eq!(world.asked(), [1, 0], "nobody else is asked");
+        world.upstreams[0].next(refusal(500, "", "", ""));
+        assert_eq!(world.send(&ask("hi")).await.status, 200);
+        assert_eq!(world.asked(), [1, 1]);
+        world.clock.step(Duration::from_secs(16));
+    }
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [0, 1], "it failed three times, and never answered");
+    world.clock.step(Duration::from_secs(61));
+    world.upstreams[0].next(wrong());
+    assert_eq!(world.send(&ask("hi")).await.status, 400);
+    world.upstreams[0].next(refusal(500, "", "", ""));
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [2, 1], "the mistake has not answered the probe");
+    world.clock.step(Duration::from_secs(61));
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [0, 1], "two minutes this time");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_says_after_which_statuses_the_next_is_asked() {
+    let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_RETRY_STATUSES", "400,5xx")]).await;
+    for (status, shown, asked) in [(400, 200, [1, 1]), (500, 200, [1, 1]), (404, 404, [1, 0]), (429, 429, [1, 0])] {
+        world.upstreams[0].next(refusal(status, "", "", "x"));
+        assert_eq!((world.send(&ask("hi")).await.status, world.asked()), (shown, asked.to_vec()), "{status}");
+        world.clock.step(Duration::from_secs(660));
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clearing_ends_rests_and_open_circuits_too() {
     let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "1")]).await;
     world.upstreams[0].next(refusal(500, "", "", ""));

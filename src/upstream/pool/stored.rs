@@ -75,6 +75,7 @@ impl Pool {
             ground: Ground { rules: config.clone(), vault: vault.clone(), way: way.clone(), version: Mutex::default() },
             choice: config.choice,
             max_attempts: config.max_attempts,
+            retried: config.retried.clone(),
             breaker_failures: config.breaker_failures,
             patience: config.queue_time,
             freed: Notify::new(),
