@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::{Secret, Statuses, address, values};
-use crate::dialect::{Feature, Needs};
+use crate::dialect::{CONVERSIONS, Feature, Needs};
 
 type Parsed<T> = Result<T, String>;
 
@@ -60,6 +60,8 @@ pub struct Upstream {
     pub api_version: Option<String>,
     /// `None`: the kind's own.
     pub protocols: Option<Vec<Protocol>>,
+    /// Wire formats that may be converted into one that it speaks, where it does not speak them itself.
+    pub convert_from: Vec<Protocol>,
     /// `None`: those that the kind has.
     pub models: Option<Vec<ModelRule>>,
     /// The lowest goes first.
@@ -201,6 +203,7 @@ impl Upstream {
             api_key: None,
             api_version: None,
             protocols: None,
+            convert_from: Vec::new(),
             models: None,
             priority: 0,
             weight: 1,
@@ -238,11 +241,15 @@ impl Upstream {
         if base_url.is_none() && kind.needs_address() {
             return Err("it has no base_url".to_owned());
         }
+        let (protocols, convert_from) = (entry.protocols("protocols")?, entry.protocols("convert_from")?);
+        let convert_from = convert_from.unwrap_or_default();
+        check_conversions(&convert_from, protocols.as_deref(), CONVERSIONS)?;
         Ok(Self {
             base_url,
             api_key: entry.parsed("api_key", values::api_key)?,
             api_version: entry.parsed("api_version", values::api_version)?,
-            protocols: entry.protocols()?,
+            protocols,
+            convert_from,
             models: entry.models()?,
             priority: entry.number("priority", 0..=1_000_000)?.unwrap_or(0),
             weight: entry.number("weight", 0..=1_000_000)?.unwrap_or(1),
@@ -279,7 +286,9 @@ impl Upstream {
         };
         put("base_url", self.base_url.as_ref().map(|url| json!(url.as_str())));
         put("api_version", self.api_version.as_ref().map(|text| json!(text)));
-        put("protocols", self.protocols.as_ref().map(|all| all.iter().map(|one| json!(one.name())).collect()));
+        let names = |all: &[Protocol]| -> Value { all.iter().map(|one| json!(one.name())).collect() };
+        put("protocols", self.protocols.as_deref().map(names));
+        put("convert_from", Some(&*self.convert_from).filter(|all| !all.is_empty()).map(names));
         put(
             "models",
             self.models.as_ref().map(|rules| rules.iter().map(ModelRule::to_json).collect::<Map<_, _>>().into()),
@@ -328,6 +337,18 @@ fn kinds() -> impl Iterator<Item = &'static str> {
     UpstreamKind::ALL.iter().map(|kind| kind.name())
 }
 
+/// Refuses what this version cannot convert. `table`: what it can, each with what it becomes.
+fn check_conversions(from: &[Protocol], spoken: Option<&[Protocol]>, table: &[(&str, &str)]) -> Parsed<()> {
+    let speaks = |name: &str| spoken.is_none_or(|spoken| spoken.iter().any(|one| one.name() == name));
+    let can_be = |from: &Protocol| table.iter().any(|(before, after)| *before == from.name() && speaks(after));
+    let Some(from) = from.iter().find(|from| !can_be(from)) else { return Ok(()) };
+    let into = match spoken {
+        Some(spoken) => spoken.iter().map(|one| one.name()).collect::<Vec<_>>().join(", "),
+        None => "what it speaks".to_owned(),
+    };
+    Err(format!("its convert_from has {}, and there is no conversion of that into {into}", from.name()))
+}
+
 fn expected_one(member: &str, names: impl Iterator<Item = &'static str>) -> String {
     format!("it has a {member} that is not known; expected {}", names.collect::<Vec<_>>().join(", "))
 }
@@ -342,6 +363,7 @@ const MEMBERS: &[&str] = &[
     "api_key",
     "api_version",
     "protocols",
+    "convert_from",
     "models",
     "priority",
     "weight",
@@ -431,8 +453,8 @@ impl Entry<'_> {
         }
     }
 
-    fn protocols(&self) -> Parsed<Option<Vec<Protocol>>> {
-        let Some(names) = self.texts("protocols")? else { return Ok(None) };
+    fn protocols(&self, member: &str) -> Parsed<Option<Vec<Protocol>>> {
+        let Some(names) = self.texts(member)? else { return Ok(None) };
         let known = names.iter().map(|name| Protocol::parse(name)).collect::<Option<Vec<_>>>();
         let expected = || expected_one("protocol", Protocol::ALL.iter().map(|protocol| protocol.name()));
         known.map(Some).ok_or_else(expected)
@@ -563,6 +585,36 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_converted_unless_the_operator_says_so_and_it_can_be() {
+        use Protocol::{ChatCompletions, Messages, Responses};
+        let plain = Upstream::new("a", UpstreamKind::Groq, timeouts());
+        assert!(plain.convert_from.is_empty() && plain.to_json().0.get("convert_from").is_none());
+        let none = json!({ "name": "a", "provider_type": "groq", "convert_from": [] });
+        assert_eq!(Upstream::from_json(&none, timeouts()), Ok(plain.clone()));
+        let some = Upstream { convert_from: vec![Messages], ..plain };
+        assert_eq!(some.to_json().0["convert_from"], json!(["messages"]));
+        let table = [("messages", "chat_completions")];
+        for (from, spoken, problem) in [
+            (&[][..], None, None),
+            (&[Messages], None, None),
+            (&[Messages], Some(&[Responses, ChatCompletions][..]), None),
+            (
+                &[Messages],
+                Some(&[Responses][..]),
+                Some("has messages, and there is no conversion of that into responses"),
+            ),
+            (
+                &[Messages, Responses],
+                None,
+                Some("has responses, and there is no conversion of that into what it speaks"),
+            ),
+        ] {
+            let said = check_conversions(from, spoken, &table).err();
+            assert_eq!(said, problem.map(|problem| format!("its convert_from {problem}")), "{from:?} {spoken:?}");
+        }
+    }
+
+    #[test]
     fn entries_that_cannot_be_are_refused_with_the_reason() {
         for (entry, reason) in [
             ("7", "it is not a JSON object"),
@@ -596,6 +648,11 @@ mod tests {
                 "it has a default_price of something else",
             ),
             (r#"{"name":"a","provider_type":"groq","protocols":["soap"]}"#, "it has a protocol that is not known"),
+            (r#"{"name":"a","provider_type":"groq","convert_from":["soap"]}"#, "it has a protocol that is not known"),
+            (
+                r#"{"name":"a","provider_type":"groq","protocols":["responses"],"convert_from":["messages"]}"#,
+                "its convert_from has messages, and there is no conversion of that into responses",
+            ),
             (r#"{"name":"a","provider_type":"groq","capabilities":["x"]}"#, "it has a capability that is not known"),
             (r#"{"name":"a","provider_type":"groq","models":["a*b"]}"#, "it has a rule for models that is none"),
             (r#"{"name":"a","provider_type":"groq","models":["a","a"]}"#, "it has two rules for the same models"),

@@ -62,6 +62,10 @@ pub const REGISTRY: &[&dyn Dialect] = &[
     &gemini::Embed { is_batch: true },
 ];
 
+/// Wire formats that can be converted, each with what it becomes, as `config` names them. An upstream that speaks a
+/// format itself is asked in that.
+pub const CONVERSIONS: &[(&str, &str)] = &[];
+
 /// The dialect that serves `path` (without a leading `/` or `v1/`).
 #[must_use]
 pub fn for_path(path: &str) -> Option<&'static dyn Dialect> {
