@@ -79,12 +79,17 @@ impl Lease {
             }
             Outcome::Locked => {
                 tracing::error!(upstream = %name, "ALARM: an upstream does not accept the operator's account");
+                // It stays as it began if another request has said so before.
+                let _began = member.locked_ms.compare_exchange(i64::MIN, now_ms, Ordering::Relaxed, Ordering::Relaxed);
                 account(Outcome::Locked);
             }
             Outcome::TooDear => {
                 tracing::warn!(upstream = %name, "an upstream has too little credit for a request this large");
             }
-            Outcome::Answered => account(Outcome::Answered),
+            Outcome::Answered => {
+                member.locked_ms.store(i64::MIN, Ordering::Relaxed);
+                account(Outcome::Answered);
+            }
             _ => {}
         }
         // Also whoever asked for something impossible goes on with this one.

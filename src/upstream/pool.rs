@@ -77,6 +77,8 @@ pub(super) struct Member {
     pub(super) marks: Marks,
     /// When a circuit opened after which nothing was answered, in ms; the least number there is: not so.
     pub(super) down_ms: AtomicI64,
+    /// Since when it refuses the account, as far as its status says, and has answered nobody; as above.
+    pub(super) locked_ms: AtomicI64,
 }
 
 /// How one upstream is, for the operator.
@@ -92,6 +94,8 @@ pub struct Condition {
     pub out: Vec<(String, u64)>,
     /// Since when it is left alone for some model and has answered for none, in ms. `None`: that is not so.
     pub down_since_ms: Option<i64>,
+    /// Since when it has refused the operator's account, as far as its status says, and answered nobody, in ms.
+    pub locked_since_ms: Option<i64>,
     /// Whether this process has heard of it at all.
     pub was_heard: bool,
     /// It goes last, for some model at least.
@@ -205,9 +209,19 @@ impl Pool {
         let is_capped = self.is_capped(member, now_ms);
         let (kind, bar) = (member.upstream.label(), member.marks.bar());
         let since = |at: &AtomicI64| Some(at.load(Ordering::Relaxed)).filter(|at_ms| *at_ms != i64::MIN);
-        let (down_since_ms, was_heard) = (since(&member.down_ms), since(&member.heard_ms).is_some());
-        let name = Arc::clone(name);
-        Condition { name, kind, bar, is_capped, out, down_since_ms, was_heard, rests, today_usd, month_usd }
+        Condition {
+            name: Arc::clone(name),
+            kind,
+            bar,
+            is_capped,
+            out,
+            down_since_ms: since(&member.down_ms),
+            locked_since_ms: since(&member.locked_ms),
+            was_heard: since(&member.heard_ms).is_some(),
+            rests,
+            today_usd,
+            month_usd,
+        }
     }
 
     /// What clients are told about who serves them: the kind, where there is only one.
@@ -484,6 +498,7 @@ impl Member {
             heard_ms: AtomicI64::new(i64::MIN),
             marks: Marks::default(),
             down_ms: AtomicI64::new(i64::MIN),
+            locked_ms: AtomicI64::new(i64::MIN),
         }))
     }
 

@@ -166,6 +166,7 @@ impl Pool {
             for member in cleared {
                 member.health().clear();
                 member.down_ms.store(i64::MIN, Ordering::Relaxed);
+                member.locked_ms.store(i64::MIN, Ordering::Relaxed);
             }
         }
         Ok(())
