@@ -265,6 +265,8 @@ pub struct Receipt {
     pub remaining: Option<Msat>,
     /// Which kind of upstream served it.
     pub provider: String,
+    /// The model, as the price list has it.
+    pub model: String,
     /// Price of one bitcoin that was used, where prices are in USD.
     pub btc_usd: Option<Decimal>,
 }

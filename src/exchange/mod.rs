@@ -71,7 +71,7 @@ use crate::wallet::Change;
 use attempts::{Answered, Opened};
 use count::{Broken, Watch};
 use delivery::Form;
-pub use delivery::{Aborted, Deliveries, Delivery, Out};
+pub use delivery::{Aborted, Deliveries, Delivery, Out, Served};
 pub use maintenance::{Maintenance, turn as turn_maintenance};
 pub use ongoing::{Event, News, Ongoing, Runs};
 use ongoing::{New, Place};
@@ -538,7 +538,8 @@ impl Job {
     /// How a streamed answer looks on its way.
     fn form(&self) -> Form {
         let keep_alive = self.exchange.keep_alive.filter(|_| !self.shape.as_array);
-        Form { media: self.stream_media, keep_alive, timing: self.timing, hold: self.hold.id() }
+        let served = Served { model: self.candidate.id.clone(), btc_usd: self.candidate.btc_usd };
+        Form { media: self.stream_media, keep_alive, timing: self.timing, served, hold: self.hold.id() }
     }
 
     /// An answer that came whole: billed and stamped.

@@ -55,8 +55,10 @@ pub struct Asked<'a> {
     pub request_id: &'a str,
     /// The token that rode on the request.
     pub one_shot: Option<&'a str>,
-    /// A request for payment, for a client that said it can pay ecash.
+    /// A request for payment, where more is needed.
     pub payment_request: Option<PaymentRequest>,
+    /// The client pays ecash with its requests, or said that it can: it gets that request itself too.
+    pub pays_ecash: bool,
 }
 
 /// The response that tells a client of a failure.
@@ -89,6 +91,9 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
     headers::Writer::new(out).put_request_id(asked.request_id);
     if let Retry::After(secs) = failure.retry {
         out.insert(RETRY_AFTER, HeaderValue::from(secs));
+    }
+    if status == 429 && asked.protocol == Protocol::Anthropic {
+        headers::put(out, headers::ANTHROPIC_UNIFIED_STATUS, "rejected");
     }
     let source = if failure.blame == Blame::Upstream { "upstream" } else { "proxy" };
     headers::put(out, headers::ERROR_SOURCE, source);
@@ -171,10 +176,12 @@ fn payment_object(failure: &Failure, asked: &Asked<'_>) -> Option<Value> {
     payment.insert("required_msat".into(), json!(hint.required.get()));
     payment.insert("balance_msat".into(), json!(hint.available.map(|available| available.get())));
     if let Some(request) = &asked.payment_request {
-        payment.insert("amount".into(), json!(request.amount));
         payment.insert("unit".into(), json!(request.unit.as_str()));
         payment.insert("mints".into(), json!(request.mints));
-        payment.insert("request".into(), json!(request.encoded));
+        if asked.pays_ecash {
+            payment.insert("amount".into(), json!(request.amount));
+            payment.insert("request".into(), json!(request.encoded));
+        }
     }
     Some(Value::Object(payment))
 }
@@ -214,7 +221,7 @@ fn detail(failure: &Failure, asked: &Asked<'_>, error: Map<String, Value>) -> Op
 fn cashu_header<'a>(failure: &'a Failure, asked: &'a Asked<'_>) -> Option<&'a str> {
     match &failure.funds {
         Funds::Returned(token) => Some(token),
-        Funds::Untouched => match &asked.payment_request {
+        Funds::Untouched => match asked.payment_request.as_ref().filter(|_| asked.pays_ecash) {
             Some(request) => Some(&request.encoded),
             None if failure.blame == Blame::Node => asked.one_shot,
             None => None,

@@ -84,12 +84,11 @@ pub async fn serve(State(node): State<Node>, target: Target, request: Request) -
 
 /// A failure as this client can read it.
 pub(super) fn refuse(node: &Node, failure: &Failure, asks: &Asks) -> Response<Body> {
-    let asked = asks.one_shot.is_some() || asks.accepts_cashu;
-    let payment_request =
-        failure.payment.as_deref().filter(|_| asked).map(|hint| node.exchange.till.wallet().request(hint.required));
+    let payment_request = failure.payment.as_deref().map(|hint| node.exchange.till.wallet().request(hint.required));
     let one_shot = asks.one_shot.as_deref().filter(|token| !token.is_empty());
     let (protocol, request_id) = (asks.protocol, asks.request_id.as_str());
-    envelope::render(failure, &Asked { protocol, request_id, one_shot, payment_request })
+    let pays_ecash = asks.one_shot.is_some() || asks.accepts_cashu;
+    envelope::render(failure, &Asked { protocol, request_id, one_shot, payment_request, pays_ecash })
 }
 
 async fn answer(
@@ -268,9 +267,12 @@ fn whole_response(whole: Whole, asks: &Asks) -> Response<Body> {
 
 fn stream_response(delivery: Delivery, asks: &Asks) -> Response<Body> {
     let (trailers, media, timing) = (asks.trailers, delivery.media(), delivery.timing());
+    let served = delivery.served().clone();
     let mut response = Response::new(Body::new(Streamed { delivery, trailers, trailer: None, ended: false }));
     *response.headers_mut() = stream_head(media, &asks.request_id);
-    Writer::new(response.headers_mut()).put_timing(&timing, None);
+    let mut writer = Writer::new(response.headers_mut());
+    writer.put_served(&served.model, served.btc_usd);
+    writer.put_timing(&timing, None);
     if trailers {
         response.headers_mut().insert(TRAILER, HeaderValue::from_static("x-cashu"));
     }
@@ -305,6 +307,7 @@ fn bill(out: &mut Writer<'_>, receipt: &Receipt) {
         out.put(headers::BALANCE_MSATS, remaining.get());
     }
     out.put(headers::PROVIDER, &receipt.provider);
+    out.put_served(&receipt.model, receipt.btc_usd);
 }
 
 /// A delivery as an HTTP body: its bytes, and the change as a trailer where the client takes one.
