@@ -18,6 +18,7 @@ pub const ACCEPT_PAYMENT: HeaderName = HeaderName::from_static("accept-payment")
 pub const REFUND_LNURL: HeaderName = HeaderName::from_static("refund-lnurl");
 pub const KEY_EXPIRY_TIME: HeaderName = HeaderName::from_static("key-expiry-time");
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub const X_ANTHROPIC_API_KEY: HeaderName = HeaderName::from_static("x-anthropic-api-key");
 pub const API_KEY: HeaderName = HeaderName::from_static("api-key");
 pub const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 pub const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");

@@ -229,6 +229,7 @@ pub(super) fn credentials(headers: &HeaderMap) -> Result<Credentials<'_>, Failur
     Ok(Credentials {
         authorization: read(&AUTHORIZATION)?,
         api_key: read(&headers::X_API_KEY)?,
+        anthropic_key: read(&headers::X_ANTHROPIC_API_KEY)?,
         azure_key: read(&headers::API_KEY)?,
         google_key: read(&headers::X_GOOG_API_KEY)?,
         query_key: None,

@@ -86,7 +86,7 @@ async fn nothing_of_the_clients_reaches_the_upstream_but_the_body() {
     let world = start().await;
     for request in &every() {
         let token = world.purse.send(500).await;
-        for paid_by in ["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-cashu"] {
+        for paid_by in ["authorization", "x-api-key", "x-anthropic-api-key", "api-key", "x-goog-api-key", "x-cashu"] {
             let credential = if paid_by == "x-cashu" { &token } else { &world.key };
             let value = if paid_by == "authorization" { format!("Bearer {credential}") } else { credential.clone() };
             let sent = world.send(request).header(paid_by, value);
@@ -175,13 +175,13 @@ async fn one_credential_is_enough_and_two_are_too_many() {
     let other = world.purse.send(50).await;
     let all = every();
     for request in [&all[0], &all[4], &all[10]] {
-        let places = ["x-api-key", "api-key", "x-goog-api-key"];
+        let places = ["x-api-key", "x-anthropic-api-key", "api-key", "x-goog-api-key"];
         for (at, one) in places.iter().enumerate() {
             let twice = world.send(request).header(*one, &world.key).bearer_auth(&world.key);
             world.charged("the same twice", twice).await;
             let two = world.send(request).header(*one, &world.key).bearer_auth(&other);
             world.refused("a bearer and another", two, 400).await;
-            let two = world.send(request).header(*one, &world.key).header(places[(at + 1) % 3], &other);
+            let two = world.send(request).header(*one, &world.key).header(places[(at + 1) % places.len()], &other);
             world.refused("two places", two, 400).await;
             let two = world.send(request).header(*one, &world.key).header("x-cashu", &other);
             world.refused("a key and a token", two, 400).await;
