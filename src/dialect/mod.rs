@@ -123,6 +123,8 @@ impl<'a> Request<'a> {
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
+/// As events are sent: some clients take them for Latin-1 otherwise.
+const EVENTS_IN_UTF_8: &str = "text/event-stream; charset=utf-8";
 
 /// What an upstream is asked, but for its address and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -340,7 +342,7 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
 
     /// `Content-Type` of a streamed answer to this request.
     fn stream_media(&self, _request: &Request<'_>) -> &'static str {
-        EVENTS
+        EVENTS_IN_UTF_8
     }
 
     /// A meter for one streamed answer.

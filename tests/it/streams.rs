@@ -744,7 +744,7 @@ async fn a_client_that_waits_is_told_that_the_stream_lives() {
     upstream.next(Script::Paused { before: vec![], after: pieces });
     let mut answer = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert_eq!(answer.headers()[CONTENT_TYPE], SSE);
+    assert_eq!(answer.headers()[CONTENT_TYPE], "text/event-stream; charset=utf-8");
     let before = read_until(&mut answer, ": ping\n\n: ping\n\n").await;
     assert_eq!(before.replace(": ping\n\n", ""), "", "nothing but comments: {before}");
     assert!(node.balance(&key).await.1 >= 2000, "the money is held");
