@@ -10,7 +10,7 @@ use super::pump::{self, Opening};
 use super::{Job, aborted, bad_request, upstream_failed};
 use crate::dialect::{AnswerBody, Ask, Reading};
 use crate::failpoint::failpoint;
-use crate::failure::{Code, Failure, Retry, UpstreamAnswer};
+use crate::failure::{Code, Failure, UpstreamAnswer};
 use crate::telemetry::Step;
 use crate::upstream::{self, Answer, Bar, Fault, ForwardError, Media, Miss, Outcome, Plan, Refused, account};
 
@@ -194,14 +194,11 @@ impl Job {
         let is_flagged = Fault::of(&refused) == Some(Fault::Flagged);
         let shown = |text: Option<String>| text.map(|text| self.shown(&text));
         let said = shown(refused.message).unwrap_or_default();
+        let asked_for = refused.retry_after;
         match refused.status {
             401..=403 if !is_flagged => upstream_failed(NOT_ACCEPTED),
-            429 => {
-                let mut failure =
-                    Failure::upstream(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.");
-                failure.retry = Retry::After(refused.retry_after.map_or(5, upstream::believed));
-                failure
-            }
+            429 => later(Code::UpstreamRateLimited, "The upstream limits its callers; try again later.", asked_for),
+            503 | 529 => later(Code::UpstreamUnavailable, "The upstream is overloaded; try again later.", asked_for),
             400..=499 => {
                 let message = match account::instead_of(&said) {
                     Some(instead) => instead.to_owned(),
@@ -220,4 +217,9 @@ impl Job {
             status => upstream_failed(&format!("The upstream answered {status}.")),
         }
     }
+}
+
+/// An upstream that works, and not for everybody now; with the seconds that it asked for.
+fn later(code: Code, said: &str, asked_for: Option<u64>) -> Failure {
+    Failure::upstream(code, said).retrying(asked_for.map_or(5, upstream::believed))
 }

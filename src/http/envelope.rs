@@ -16,6 +16,9 @@ use crate::dialect::Protocol;
 use crate::failure::{About, Blame, Code, Failure, Funds, Retry, facts};
 use crate::wallet::PaymentRequest;
 
+/// What Anthropic answers where others say 503.
+pub(super) const OVERLOADED: u16 = 529;
+
 /// Anthropic's `error.type` for a status.
 const fn anthropic_type(status: u16) -> &'static str {
     match status {
@@ -27,7 +30,7 @@ const fn anthropic_type(status: u16) -> &'static str {
         429 => "rate_limit_error",
         400..=499 => "invalid_request_error",
         504 => "timeout_error",
-        503 | 529 => "overloaded_error",
+        503 | OVERLOADED => "overloaded_error",
         _ => "api_error",
     }
 }
@@ -68,6 +71,7 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
     let status = match (failure.code, asked.protocol) {
         // The vendors' own answer. In OpenAI's shape, clients of this network look for 400.
         (Code::InvalidModel, Protocol::Anthropic | Protocol::Gemini) => 404,
+        (Code::UpstreamUnavailable | Code::Overloaded, Protocol::Anthropic) => OVERLOADED,
         _ => status,
     };
     let status = failure.upstream.as_ref().map_or(status, |answer| answer.status);
@@ -293,10 +297,19 @@ mod tests {
             ),
             (Failure::upstream(Code::UpstreamFailed, "x"), 502, "api_error", "UNAVAILABLE", "upstream_error"),
             (Failure::internal(), 500, "api_error", "INTERNAL", "internal_error"),
+            (
+                Failure::upstream(Code::UpstreamUnavailable, "x"),
+                503,
+                "overloaded_error",
+                "UNAVAILABLE",
+                "upstream_unavailable",
+            ),
+            (Failure::client(Code::Maintenance, "x"), 503, "overloaded_error", "UNAVAILABLE", "maintenance"),
         ] {
             let shown = async |protocol| {
                 let response = render(&failure, &Asked { protocol, request_id: "r", ..Asked::default() });
-                assert_eq!(response.status(), status, "{code}");
+                let is_overloaded = (protocol, code) == (Protocol::Anthropic, "upstream_unavailable");
+                assert_eq!(response.status(), if is_overloaded { 529 } else { status }, "{code}");
                 assert_eq!(response.headers()["request-id"], "r");
                 let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
                 serde_json::from_slice::<Value>(&body).unwrap()

@@ -31,6 +31,10 @@ const STATUSES: &[(&str, &str)] = &[
     ("504", "The upstream took too long"),
 ];
 
+/// Those that Anthropic's clients get beside them.
+const ANTHROPIC_STATUSES: [(&str, &str); 1] =
+    [("529", "Nobody serves the model right now; Retry-After says when to try again")];
+
 /// What went wrong.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "said in the description of the API; written by `envelope`")]
@@ -98,7 +102,11 @@ pub(super) fn of(protocol: Protocol) -> impl Iterator<Item = (&'static str, Resp
         Protocol::Anthropic => "AnthropicFailure",
         Protocol::Gemini => "GoogleFailure",
     };
-    STATUSES.iter().map(move |(status, says)| (*status, say::answer(says, &[(say::JSON, Some(say::schema(shape)))])))
+    let own: &[(&str, &str)] = if protocol == Protocol::Anthropic { &ANTHROPIC_STATUSES } else { &[] };
+    STATUSES
+        .iter()
+        .chain(own)
+        .map(move |(status, says)| (*status, say::answer(says, &[(say::JSON, Some(say::schema(shape)))])))
 }
 
 /// Their shapes, by name.

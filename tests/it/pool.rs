@@ -403,7 +403,7 @@ async fn a_failed_probe_opens_the_circuit_for_longer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_for_time_gets_it_and_no_token_is_taken_meanwhile() {
     let world = World::new(&[json!({})], &[("UPSTREAM_BREAKER_FAILURES", "5")]).await;
-    for (status, shown) in [(429, 429), (503, 502)] {
+    for (status, shown) in [(429, 429), (503, 503), (529, 503)] {
         world.upstreams[0].next(asks_for(status, 30));
         assert_eq!(world.send(&ask("hi")).await.status, shown);
         let token = world.purse.send(30).await;

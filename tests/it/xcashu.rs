@@ -279,7 +279,7 @@ fn failures() -> Vec<(&'static str, Script, u16)> {
         ("401", answer(401, json, r#"{"error":{"message":"Incorrect API key"}}"#), 502),
         ("429", answer(429, json, r#"{"error":{"message":"slow down"}}"#), 429),
         ("500", answer(500, json, r#"{"error":{"message":"boom"}}"#), 502),
-        ("503 HTML", answer(503, "text/html", "<html>down</html>"), 502),
+        ("503 HTML", answer(503, "text/html", "<html>down</html>"), 503),
         ("HTML in 200", answer(200, "text/html", "<html>hello</html>"), 502),
         ("HTML that says JSON", answer(200, json, "<html>hello</html>"), 502),
         ("empty", answer(200, json, ""), 502),
