@@ -90,6 +90,8 @@ const UNREAD_MS: i64 = 2_000;
 /// Tokens that an answer without a limit is reckoned with until its end.
 const USUAL_OUTPUT: u64 = 1_000;
 
+const BUSY: &str = "What could serve this model is busy right now.";
+
 /// A request as the client sent it.
 #[derive(Debug)]
 pub struct Sent {
@@ -483,7 +485,8 @@ impl Exchange {
             Unavailable::NotServed => unknown("is not served at this endpoint"),
             Unavailable::Lacking(feature) => unsupported(feature, dialect, shape),
             Unavailable::Out { secs } => later("What could serve this model is not available right now.", secs),
-            Unavailable::Busy | Unavailable::Exhausted => later("What could serve this model is busy right now.", 1),
+            Unavailable::Busy => Failure::unavailable(Code::UpstreamRateLimited, BUSY, 1),
+            Unavailable::Exhausted => later(BUSY, 1),
         }
     }
 

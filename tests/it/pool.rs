@@ -528,7 +528,7 @@ async fn an_upstream_with_as_much_as_it_takes_is_passed_over() {
     assert_eq!(world.asked(), [1, 1], "the second found the first one full");
     let token = world.purse.send(30).await;
     let reply = world.send_token(&ask("hi"), &token).await;
-    assert_eq!((reply.status, reply.code().as_str()), (503, "upstream_unavailable"));
+    assert_eq!((reply.status, reply.code().as_str()), (429, "UPSTREAM_RATE_LIMIT"));
     assert_eq!((reply.headers["retry-after"].as_str(), &reply.headers["x-cashu"]), ("1", &token));
     assert_eq!(world.asked(), [0, 0]);
     for (upstream, answer) in world.upstreams.iter().zip(running) {
