@@ -195,7 +195,8 @@ pub const SETTINGS: &[Setting] = &[
         "Prices of requests (POST /v1/quote) that one address may ask for in any minute. 0: no limit."),
 
     setting("KEY_REQUESTS_PER_MINUTE", &[], "0",
-        "Requests that one key may make in any minute. 0: no limit, here and in the next two."),
+        "Requests that one key may make in any minute, at OpenAI's, Anthropic's and Google's endpoints each. 0: no limit, \
+         here and in the next two."),
     setting("KEY_TOKENS_PER_MINUTE", &[], "0",
         "Tokens that one key may use in any minute, both ways together."),
     setting("KEY_MAX_STREAMS", &[], "0",

@@ -126,6 +126,9 @@ const EVENTS: &str = "text/event-stream";
 /// As events are sent: some clients take them for Latin-1 otherwise.
 const EVENTS_IN_UTF_8: &str = "text/event-stream; charset=utf-8";
 
+/// Tokens that an answer without a limit is reckoned with until its end.
+const USUAL_OUTPUT: u64 = 1_000;
+
 /// What an upstream is asked, but for its address and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
@@ -207,6 +210,13 @@ impl Shape {
     pub fn estimated_input(&self) -> u64 {
         let chars = self.prompt_chars.saturating_add(self.extra_chars);
         chars.div_ceil(4).saturating_add(self.image_tokens).saturating_add(self.given_tokens)
+    }
+
+    /// About what it will use, both ways, as far as it says.
+    #[must_use]
+    pub fn usual_tokens(&self) -> u64 {
+        let output = self.max_output.unwrap_or(USUAL_OUTPUT).saturating_mul(self.choices.max(1));
+        self.estimated_input().saturating_add(output)
     }
 }
 

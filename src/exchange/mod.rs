@@ -87,9 +87,6 @@ const MAX_DRAINS: usize = 64;
 /// How long a client may have read nothing before its delivery is taken out of its hands to be ended.
 const UNREAD_MS: i64 = 2_000;
 
-/// Tokens that an answer without a limit is reckoned with until its end.
-const USUAL_OUTPUT: u64 = 1_000;
-
 const BUSY: &str = "What could serve this model is busy right now.";
 
 /// A request as the client sent it.
@@ -314,7 +311,8 @@ impl Exchange {
         let mut plan = self.plan(call.dialect, &shape, &candidate, self.session(&call))?;
         let lease = self.pool.first(&mut plan).await.map_err(|why| self.unavailable(why, call.dialect, &shape))?;
         let ask = call.sent.ask(call.dialect, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
-        let pass = self.rates.enter(&call.payment, tokens(&shape), shape.stream).map_err(too_fast)?;
+        let (payment, protocol) = (&call.payment, call.dialect.protocol());
+        let pass = self.rates.enter(payment, protocol, shape.usual_tokens(), shape.stream).map_err(too_fast)?;
         let stream_media = call.stream_media();
         if let Some(once) = &call.once {
             Box::pin(once.claim()).await?;
@@ -589,11 +587,4 @@ impl Job {
         traced::end(trace, dialect, Some(&candidate.id), Some(&failure));
         failure
     }
-}
-
-/// About what a request will use, as far as it says.
-fn tokens(shape: &Shape) -> u64 {
-    let input = shape.estimated_input();
-    let output = shape.max_output.unwrap_or(USUAL_OUTPUT).saturating_mul(shape.choices.max(1));
-    input.saturating_add(output)
 }
