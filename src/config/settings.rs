@@ -76,8 +76,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("UPSTREAM_TOTAL_TIMEOUT_SECONDS", &[], "0",
         "How long an answer may take from beginning to end. 0: as long as it does not pause."),
     setting("UPSTREAM_CHOICE", &[], "weighted",
-        "Who goes first among upstreams of the same priority: weighted (at random, by weight) or cheapest (the \
-         lowest fee)."),
+        "Who goes first among upstreams of the same priority: weighted (at random, by weight), cheapest (the \
+         lowest fee) or round_robin (one after the other)."),
     setting("UPSTREAM_MAX_ATTEMPTS", &[], "4",
         "How many upstreams one request tries at most, 1 to 20."),
     setting("UPSTREAM_RETRY_STATUSES", &[], Statuses::USUAL,

@@ -317,7 +317,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "2m", "is not a whole number in range"),
     ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "99999999999", "is not a whole number in range"),
     ("UPSTREAM_TOTAL_TIMEOUT_SECONDS", "-1", "is not a whole number in range"),
-    ("UPSTREAM_CHOICE", "best", "is neither of the two; expected weighted or cheapest"),
+    ("UPSTREAM_CHOICE", "best", "is none of the three; expected weighted, cheapest or round_robin"),
     ("UPSTREAM_MAX_ATTEMPTS", "0", "is not a whole number in range; expected 1 to 20"),
     ("UPSTREAM_RETRY_STATUSES", "200", "is not a list of statuses; expected some like 404, 401-403 or 5xx, from 300"),
     ("UPSTREAM_BREAKER_FAILURES", "x", "is not a whole number in range"),

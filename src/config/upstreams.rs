@@ -45,6 +45,8 @@ pub enum Choice {
     Weighted,
     /// The one with the lowest fee; among equals by weight.
     Cheapest,
+    /// One after the other.
+    RoundRobin,
 }
 
 /// One API behind the node.

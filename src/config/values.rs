@@ -146,7 +146,8 @@ pub(super) fn choice(text: &str) -> Parsed<Choice> {
     match text {
         "weighted" => Ok(Choice::Weighted),
         "cheapest" => Ok(Choice::Cheapest),
-        _ => Err("is neither of the two; expected weighted or cheapest".to_owned()),
+        "round_robin" => Ok(Choice::RoundRobin),
+        _ => Err("is none of the three; expected weighted, cheapest or round_robin".to_owned()),
     }
 }
 

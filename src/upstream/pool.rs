@@ -3,7 +3,7 @@
 mod stored;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -122,6 +122,8 @@ pub struct Pool {
     members: Live<Vec<Arc<Member>>>,
     ground: Ground,
     choice: Choice,
+    /// Whose turn it is, where they are asked one after the other.
+    turns: AtomicU64,
     max_attempts: usize,
     /// After which statuses another is asked.
     pub retried: Statuses,
@@ -165,6 +167,7 @@ pub struct Plan {
     attempts_left: usize,
     session: Option<Session>,
     tried: bool,
+    turn: u64,
 }
 
 /// How long to wait for a spend cap: until midnight at most, and nobody has to know that it is one.
@@ -325,7 +328,8 @@ impl Pool {
         if left.is_empty() {
             return Err(why);
         }
-        Ok(Plan { left, attempts_left: self.max_attempts, session, tried: false })
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        Ok(Plan { left, attempts_left: self.max_attempts, session, tried: false, turn })
     }
 
     /// The best of all that could; where they have as many requests as they take, after a short wait.
@@ -387,7 +391,8 @@ impl Pool {
         let known = plan.session.and_then(|session| self.sticky.find(&session, now_ms));
         let entrants = plan.left.iter().map(|(member, model)| member.entrant(model, known.as_ref(), now_ms));
         let entrants: Vec<Entrant> = entrants.collect();
-        order(&entrants, self.choice, |below| rand::random::<u64>() % below.max(1))
+        let roll = || if self.choice == Choice::RoundRobin { plan.turn } else { rand::random() };
+        order(&entrants, self.choice, |below| roll() % below.max(1))
     }
 
     /// A place at this upstream and the leave to ask it.

@@ -511,6 +511,17 @@ async fn without_a_conversation_weights_decide() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn in_turn_each_is_asked_as_often_as_the_others() {
+    let same = [7, 1, 1].map(|weight| json!({ "priority": 0, "weight": weight }));
+    let world = World::new(&same, &[("UPSTREAM_CHOICE", "round_robin")]).await;
+    for _ in 0..9 {
+        assert_eq!(world.send(&ask("hi")).await.status, 200);
+    }
+    assert_eq!(world.asked(), [3, 3, 3]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_with_as_much_as_it_takes_is_passed_over() {
     let one = json!({ "max_concurrency": 1 });
     let world = World::new(&[one.clone(), one], &[("UPSTREAM_QUEUE_SECONDS", "0")]).await;

@@ -1,7 +1,7 @@
 //! The upstreams as they are stored: taken up at the start and when the operator changes them, and what is written of
 //! them.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -74,6 +74,7 @@ impl Pool {
             members: Live::new(enabled.map(|one| Member::of(one, way)).collect::<Result<Vec<_>, PoolError>>()?),
             ground: Ground { rules: config.clone(), vault: vault.clone(), way: way.clone(), version: Mutex::default() },
             choice: config.choice,
+            turns: AtomicU64::new(0),
             max_attempts: config.max_attempts,
             retried: config.retried.clone(),
             breaker_failures: config.breaker_failures,
