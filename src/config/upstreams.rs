@@ -16,6 +16,8 @@ type Parsed<T> = Result<T, String>;
 
 /// What is taken for dearer or larger than that is a slip of the pen.
 const MAX_CAP_USD: u64 = 1_000_000_000;
+/// A year.
+const MAX_PROBE_SECONDS: u64 = 31_536_000;
 
 /// The upstreams of the environment, and the rules for all of them.
 #[derive(Clone, Debug)]
@@ -84,6 +86,8 @@ pub struct Upstream {
     pub default_price: Option<(Decimal, Decimal)>,
     /// The public model that probes ask for. `None`: it is not probed.
     pub probe_model: Option<String>,
+    /// Seconds after which it is probed, 0: never. `None`: `UPSTREAM_PROBE_SECONDS`.
+    pub probe_seconds: Option<u64>,
     /// What models of the price list can ask for with `upstream_tags`.
     pub tags: Vec<String>,
     /// All that it can beside its wire formats. `None`: whatever is asked for.
@@ -218,6 +222,7 @@ impl Upstream {
             monthly_usd: None,
             default_price: None,
             probe_model: None,
+            probe_seconds: None,
             tags: Vec::new(),
             capabilities: None,
             enabled: true,
@@ -264,6 +269,7 @@ impl Upstream {
             monthly_usd: entry.decimal("monthly_usd", MAX_CAP_USD)?,
             default_price: entry.default_price()?,
             probe_model: entry.text("probe_model")?,
+            probe_seconds: entry.number("probe_seconds", 0..=MAX_PROBE_SECONDS)?,
             tags: entry.texts("tags")?.unwrap_or_default(),
             capabilities: entry.capabilities()?,
             enabled: entry.flag("enabled")?.unwrap_or(true),
@@ -299,6 +305,7 @@ impl Upstream {
         put("default_price", self.default_price.map(price));
         put("capabilities", self.capabilities.map(|all| all.iter().map(|one| json!(one.name())).collect()));
         put("probe_model", self.probe_model.as_ref().map(|text| json!(text)));
+        put("probe_seconds", self.probe_seconds.map(|seconds| json!(seconds)));
         put("max_concurrency", self.max_concurrency.map(|most| json!(most)));
         put("daily_usd", self.daily_usd.map(|cap| json!(cap.to_string())));
         put("monthly_usd", self.monthly_usd.map(|cap| json!(cap.to_string())));
@@ -381,6 +388,7 @@ const MEMBERS: &[&str] = &[
     "monthly_usd",
     "default_price",
     "probe_model",
+    "probe_seconds",
     "tags",
     "capabilities",
     "enabled",
@@ -569,7 +577,7 @@ mod tests {
             "protocols":["responses","messages"],"models":{"m":"other","p-*":"vendor/*","*":null},"priority":2,
             "weight":"3","max_concurrency":4,"headers":{"X-Title":"t","User-Agent":null},
             "proxy_url":"socks5h://u:p@127.0.0.1:9050","idle_timeout":9,"total_timeout":60,"fee":1.055,
-            "daily_usd":"2.50","monthly_usd":40,"probe_model":"m","tags":["eu"],"capabilities":["streaming","tools"],"default_price":{"prompt":"0.000001","completion":"2e-6"},"enabled":false,"api_version":"2024-10-21"}]"#;
+            "daily_usd":"2.50","monthly_usd":40,"probe_model":"m","probe_seconds":0,"tags":["eu"],"capabilities":["streaming","tools"],"default_price":{"prompt":"0.000001","completion":"2e-6"},"enabled":false,"api_version":"2024-10-21"}]"#;
         let upstream = list(text, timeouts()).unwrap().remove(0);
         assert_eq!((upstream.kind, upstream.priority, upstream.weight), (UpstreamKind::Openai, 2, 3));
         assert_eq!(upstream.fee, "1.055".parse().unwrap());

@@ -244,18 +244,18 @@ impl Pool {
         self.members().iter().map(|member| member.upstream.timeouts.idle).max()
     }
 
-    /// The upstreams of which nothing was heard for so long, and the model to ask them for.
+    /// The upstreams of which nothing was heard for so long as each of them says, or as is `usual`, and the model to
+    /// ask them for.
     #[must_use]
-    pub fn silent(&self, silence: Duration) -> Vec<(Arc<str>, String)> {
-        let silence_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
-        let before_ms = self.clock.now_ms().saturating_sub(silence_ms);
-        let members = self.members();
-        let silent = members.iter().filter(|member| member.heard_ms.load(Ordering::Relaxed) <= before_ms);
-        let named = silent.filter_map(|member| {
-            let model = member.upstream.probe_model.clone()?;
-            Some((Arc::clone(member.upstream.name()), model))
-        });
-        named.collect()
+    pub fn silent(&self, usual: Option<Duration>) -> Vec<(Arc<str>, String)> {
+        let now_ms = self.clock.now_ms();
+        let silent = |member: &Arc<Member>| {
+            let (upstream, heard_ms) = (&member.upstream, member.heard_ms.load(Ordering::Relaxed));
+            let silence_ms = i64::try_from(upstream.probed_after(usual)?.as_millis()).unwrap_or(i64::MAX);
+            let model = upstream.probe_model.clone()?;
+            (heard_ms <= now_ms.saturating_sub(silence_ms)).then(|| (Arc::clone(upstream.name()), model))
+        };
+        self.members().iter().filter_map(silent).collect()
     }
 
     /// The name of a conversation as it is remembered.

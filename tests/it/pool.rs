@@ -723,9 +723,9 @@ async fn a_probe_finds_out_at_the_operators_cost() {
     world.upstreams[0].next(refuse(500));
     assert_eq!(world.send(&ask("hi")).await.status, 200);
     assert_eq!(world.asked(), [1, 1]);
-    assert_eq!(exchange.probe(quarter).await, 0, "it was heard of, and the other has no model to be asked for");
+    assert_eq!(exchange.probe(Some(quarter)).await, 0, "it was heard of, and the other has no model to be asked for");
     world.clock.step(quarter);
-    assert_eq!(exchange.probe(quarter).await, 1);
+    assert_eq!(exchange.probe(Some(quarter)).await, 1);
     let seen = world.upstreams[0].last();
     assert_eq!((&seen.json()["model"], &seen.json()["max_tokens"]), (&json!(MODEL), &json!(1)));
     assert_eq!(world.asked(), [1, 0]);
@@ -734,10 +734,29 @@ async fn a_probe_finds_out_at_the_operators_cost() {
     // It counts for the cap: 0.002 USD each, of 0.01.
     for _ in 0..6 {
         world.clock.step(quarter);
-        exchange.probe(quarter).await;
+        exchange.probe(Some(quarter)).await;
     }
     assert_eq!(world.asked(), [3, 0]);
     assert_eq!(world.spent().await, 4000, "nobody else pays for it");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_says_itself_after_how_long_it_is_probed() {
+    let probed = |seconds| json!({ "probe_model": MODEL, "probe_seconds": seconds });
+    let world = World::new(&[probed(3_600), json!({ "probe_model": MODEL }), probed(0)], &[]).await;
+    let exchange = world.node.running().exchange().clone();
+    // Whoever was never heard of is asked; and the job may have asked the first already.
+    exchange.probe(Some(Duration::from_secs(60))).await;
+    world.asked();
+    for (secs, usual, asked) in
+        [(61, Some(60), [0, 1, 0]), (61, None, [0, 0, 0]), (3_600, None, [1, 0, 0]), (1, Some(60), [0, 1, 0])]
+    {
+        world.clock.step(Duration::from_secs(secs));
+        exchange.probe(usual.map(Duration::from_secs)).await;
+        until("they are asked", async || world.upstreams[0].seen().len() == asked[0]).await;
+        assert_eq!(world.asked(), asked, "{secs} {usual:?}");
+    }
     world.finish().await;
 }
 
