@@ -183,6 +183,7 @@ impl<'a> Reader<'a> {
         let choice = self.get("UPSTREAM_CHOICE", values::choice);
         let max_attempts = self.get("UPSTREAM_MAX_ATTEMPTS", values::attempts);
         let retried = self.get("UPSTREAM_RETRY_STATUSES", str::parse);
+        let verbose_errors = self.get("UPSTREAM_ERRORS_VERBOSE", values::boolean);
         let breaker_failures = self.get("UPSTREAM_BREAKER_FAILURES", values::failures);
         let queue_time = self.get("UPSTREAM_QUEUE_SECONDS", values::queue_time);
         let probe_interval = self.get("UPSTREAM_PROBE_SECONDS", values::seconds_or_never);
@@ -193,6 +194,7 @@ impl<'a> Reader<'a> {
             choice: choice?,
             max_attempts: max_attempts?,
             retried: retried?,
+            verbose_errors: verbose_errors?,
             breaker_failures: breaker_failures?,
             queue_time: queue_time?,
             probe_interval: probe_interval?,

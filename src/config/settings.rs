@@ -83,6 +83,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("UPSTREAM_RETRY_STATUSES", &[], Statuses::USUAL,
         "The statuses after which the next upstream is asked; all others go back to the client, who pays nothing. \
          Each as 404, 401-403 or 5xx."),
+    setting("UPSTREAM_ERRORS_VERBOSE", &[], "false",
+        "true: clients are told what an upstream says when it fails, without keys, addresses and what concerns your \
+         account there. Their own mistakes they are told in any case."),
     setting("UPSTREAM_BREAKER_FAILURES", &[], "5",
         "After so many failures in a row, or 10 of the last 20 attempts if that is no fewer, an upstream is left alone \
          for a minute, with the model they were for. 0: never; one that fails, or asks for time, then only goes last."),

@@ -32,6 +32,8 @@ pub struct Upstreams {
     pub max_attempts: usize,
     /// `UPSTREAM_RETRY_STATUSES`: after which the next is asked.
     pub retried: Statuses,
+    /// `UPSTREAM_ERRORS_VERBOSE`: clients are told what an upstream says of its own trouble too.
+    pub verbose_errors: bool,
     /// `UPSTREAM_BREAKER_FAILURES`, 5; 0: no upstream is ever left out.
     pub breaker_failures: u32,
     /// `UPSTREAM_QUEUE_SECONDS`, 5: how long a request waits where all upstreams have as many as they take.

@@ -214,8 +214,16 @@ impl Job {
                 }));
                 failure
             }
-            status => upstream_failed(&format!("The upstream answered {status}.")),
+            status if said.is_empty() || !self.is_shown(&said) => {
+                upstream_failed(&format!("The upstream answered {status}."))
+            }
+            status => upstream_failed(&format!("The upstream answered {status}: {said}")),
         }
+    }
+
+    /// Whether a client may know what an upstream says of its own trouble.
+    fn is_shown(&self, said: &str) -> bool {
+        self.exchange.settings.now().upstreams.verbose_errors && account::instead_of(said).is_none()
     }
 }
 

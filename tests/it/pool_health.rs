@@ -379,6 +379,30 @@ async fn what_an_upstream_says_of_the_account_is_not_passed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_upstream_says_when_it_fails_is_told_where_the_operator_wants_it() {
+    for (verbose, told) in [("false", "The upstream answered 500."), ("true", "The upstream answered 500: out of luck")]
+    {
+        let world = World::new(&[json!({})], &[("UPSTREAM_ERRORS_VERBOSE", verbose)]).await;
+        for (said, expected) in [
+            ("out of luck".to_owned(), told),
+            (
+                format!("out of luck with {}", KEYS[0]),
+                if verbose == "true" { "out of luck with [removed]" } else { told },
+            ),
+            ("Your organization org-AbC123dEf456 is out of luck".to_owned(), "The upstream answered 500."),
+            (String::new(), "The upstream answered 500."),
+        ] {
+            world.upstreams[0].next(refusal(500, "", "", &said));
+            let reply = world.send(&ask("hi")).await;
+            let message = reply.json()["error"]["message"].as_str().unwrap().to_owned();
+            assert!(reply.status == 502 && message.ends_with(expected), "{verbose} {said}: {message}");
+            assert!(!reply.has(KEYS[0]) && !reply.has("org-AbC"), "{}", reply.text);
+        }
+        world.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_upstreams_all_fail_is_not_ready_until_one_may_be_tried() {
     let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "1")]).await;
     let ready = async || Reply::of(world.node.get("/readyz").send().await.unwrap()).await;
