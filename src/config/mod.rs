@@ -136,6 +136,8 @@ pub struct Server {
     pub keep_alive: Option<Duration>,
     /// `MAINTENANCE`; `None`: a stored switch decides.
     pub maintenance: Option<bool>,
+    /// `PROTOCOLS`, all: whose endpoints are sold.
+    pub protocols: Vec<crate::dialect::Protocol>,
     /// `ACCEPT_NEW_TOKENS`, true; otherwise no new money comes in.
     pub takes_money: bool,
 }

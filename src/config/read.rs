@@ -100,6 +100,7 @@ impl<'a> Reader<'a> {
         let shutdown_timeout = self.get("SHUTDOWN_TIMEOUT_SECONDS", values::seconds);
         let keep_alive = self.get("SSE_KEEP_ALIVE_SECONDS", values::seconds_or_never);
         let maintenance = self.optional("MAINTENANCE", values::boolean);
+        let protocols = self.get("PROTOCOLS", values::protocols);
         let takes_money = self.get("ACCEPT_NEW_TOKENS", values::boolean);
         Some(Server {
             host: host?,
@@ -111,6 +112,7 @@ impl<'a> Reader<'a> {
             shutdown_timeout: shutdown_timeout?,
             keep_alive: keep_alive?,
             maintenance: maintenance?,
+            protocols: protocols?,
             takes_money: takes_money?,
         })
     }

@@ -266,6 +266,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("MAINTENANCE", &[], "",
         "true: nothing is sold and no token is taken; balances and refunds stay open. When absent, \
          coinslot maintenance on|off decides, also while the node runs."),
+    setting("PROTOCOLS", &[], "openai,anthropic,gemini",
+        "Whose endpoints are sold, separated by commas; those of the others are refused as if they were not there."),
     setting("ACCEPT_NEW_TOKENS", &[], "true",
         "false: no new money is taken, neither as ecash nor over Lightning. What is on keys can be spent and \
          refunded: for the last weeks of a node."),

@@ -43,7 +43,7 @@ const fn money(editable: Editable) -> Editable {
 #[rustfmt::skip]
 pub const EDITABLE: &[Editable] = &[
     at_once("NAME"), at_once("DESCRIPTION"), at_once("NPUB"),
-    at_once("ACCEPT_NEW_TOKENS"),
+    at_once("PROTOCOLS"), at_once("ACCEPT_NEW_TOKENS"),
     at_once("EXCHANGE_FEE"), at_once("UPSTREAM_PROVIDER_FEE"), at_once("TOLERANCE_PERCENTAGE"),
     at_once("MIN_REQUEST_MSAT"), at_once("CHILD_KEY_COST"), at_once("MISSING_USAGE"),
     at_once("COST_PER_REQUEST"), at_once("COST_PER_1K_INPUT_TOKENS"), at_once("COST_PER_1K_OUTPUT_TOKENS"),

@@ -101,6 +101,19 @@ pub enum Protocol {
     Gemini,
 }
 
+impl Protocol {
+    /// As people call it.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "openai" => Some(Self::OpenAi),
+            "anthropic" | "claude" => Some(Self::Anthropic),
+            "gemini" | "google" => Some(Self::Gemini),
+            _ => None,
+        }
+    }
+}
+
 /// A request as a dialect looks at it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {

@@ -166,7 +166,7 @@ fn asked_as(request: &Request) -> Protocol {
     let (path, headers) = (request.uri().path(), request.headers());
     let query = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
     let named = query.filter(|(name, _)| matches!(name.as_ref(), "format" | "provider"));
-    if let Some(protocol) = named.filter_map(|(_, value)| named_protocol(&value)).next() {
+    if let Some(protocol) = named.filter_map(|(_, value)| Protocol::parse(&value)).next() {
         return protocol;
     }
     // The list itself has no slash behind it.
@@ -182,15 +182,6 @@ fn asked_as(request: &Request) -> Protocol {
             Protocol::Anthropic
         }
         protocol => protocol,
-    }
-}
-
-fn named_protocol(name: &str) -> Option<Protocol> {
-    match name.to_ascii_lowercase().as_str() {
-        "openai" => Some(Protocol::OpenAi),
-        "anthropic" | "claude" => Some(Protocol::Anthropic),
-        "gemini" | "google" => Some(Protocol::Gemini),
-        _ => None,
     }
 }
 

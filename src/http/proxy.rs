@@ -117,6 +117,7 @@ async fn read_call<'a>(
     limited: &mut Option<String>,
 ) -> Result<(Call, Option<&'a str>), Failure> {
     let headers = &parts.headers;
+    check_sold(node, dialect)?;
     if headers::asks_for_websocket(headers) {
         return Err(Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
@@ -158,6 +159,14 @@ async fn read_call<'a>(
         once: None,
     };
     Ok((call, key))
+}
+
+/// Refuses endpoints of whose vendor the operator sells none.
+pub(super) fn check_sold(node: &Node, dialect: &dyn Dialect) -> Result<(), Failure> {
+    if node.exchange.settings.now().server.protocols.contains(&dialect.protocol()) {
+        return Ok(());
+    }
+    Err(Failure::client(Code::UnsupportedPath, "The operator of this node does not sell these endpoints."))
 }
 
 /// What is read of a query, at Google's routes alone.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{World, start};
+use crate::bearer::world_with;
 use crate::support::mint::TestMint;
 use crate::support::node::{RICH, TestNode, UPSTREAM_KEY};
 use crate::support::purse::Purse;
@@ -167,6 +168,26 @@ async fn nothing_of_the_operators_comes_back() {
         }
     }
     world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_says_whose_endpoints_are_sold() {
+    let (_mint, purse, upstream, node) = world_with(2_000, &[("PROTOCOLS", "anthropic,gemini")]).await;
+    let key = purse.send(500).await;
+    let send = async |path: &str, body: &Value| {
+        let answer = node.post(path).json(body).bearer_auth(&key).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let chat = json!({ "model": RICH, "messages": [{ "role": "user", "content": "hi" }] });
+    for path in ["/v1/chat/completions", "/chat/completions", "/v1/quote/chat/completions"] {
+        let (status, said) = send(path, &chat).await;
+        assert_eq!((status, &said["error"]["code"]), (404, &json!("unsupported_path")), "{path}: {said}");
+    }
+    assert_eq!(upstream.seen().len(), 0);
+    let message = json!({ "model": RICH, "messages": [{ "role": "user", "content": "hi" }], "max_tokens": 10 });
+    let (status, said) = send("/v1/messages", &message).await;
+    assert_eq!(status, 200, "{said}");
+    node.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
