@@ -292,9 +292,8 @@ fn start_upkeep(
     jobs::start(crew, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
     let retention = config.storage.retention;
     jobs::start(crew, stop, jobs::Prune { exchange: Arc::clone(exchange), retention });
-    if let Some(period) = config.upstreams.probe_interval {
-        jobs::start(crew, stop, jobs::ProbeUpstreams { exchange: Arc::clone(exchange), period });
-    }
+    let usual = config.upstreams.probe_interval;
+    jobs::start(crew, stop, jobs::ProbeUpstreams { exchange: Arc::clone(exchange), usual });
     jobs::start(crew, stop, jobs::KeepPrices { importer: Arc::clone(&exchange.importer) });
     jobs::start(crew, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
     jobs::start(crew, stop, jobs::WatchSettings { exchange: Arc::clone(exchange) });

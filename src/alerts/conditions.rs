@@ -149,8 +149,17 @@ fn mint_state(mint: &MintHealth, is_known: bool) -> State {
     }
 }
 
-fn upstream_states(one: &upstream::Condition) -> [Reading; 2] {
+fn upstream_states(one: &upstream::Condition) -> [Reading; 3] {
     let barred = one.bar.map(|(bar, _)| format!("{}; it is not asked until you clear it", sentence(bar.text())));
+    let locked = match one.locked_since_ms {
+        _ if !one.was_heard => State::Unknown,
+        // Told already, and with its cause.
+        Some(since_ms) if one.bar.is_none() => State::Wrong(format!(
+            "It answers 401, 402 or 403, in words that this node does not know, since {}; it is asked last",
+            format::utc(since_ms)
+        )),
+        _ => State::Well,
+    };
     let down = match one.down_since_ms {
         _ if !one.was_heard => State::Unknown,
         // Told already, and by its cause.
@@ -165,6 +174,7 @@ fn upstream_states(one: &upstream::Condition) -> [Reading; 2] {
     };
     [
         Reading::new(Kind::UpstreamBarred, &*one.name, wrong_if(barred)),
+        Reading::new(Kind::UpstreamLocked, &*one.name, locked),
         Reading::new(Kind::UpstreamDown, &*one.name, down),
     ]
 }

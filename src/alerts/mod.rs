@@ -45,6 +45,7 @@ pub enum Kind {
     MintDown,
     RateStale,
     UpstreamBarred,
+    UpstreamLocked,
     UpstreamDown,
     PayoutFailed,
     OperationStuck,
@@ -53,13 +54,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Insolvent,
         Self::Books,
         Self::Halted,
         Self::MintDown,
         Self::RateStale,
         Self::UpstreamBarred,
+        Self::UpstreamLocked,
         Self::UpstreamDown,
         Self::PayoutFailed,
         Self::OperationStuck,
@@ -77,6 +79,7 @@ impl Kind {
             Self::MintDown => "mint_down",
             Self::RateStale => "rate_stale",
             Self::UpstreamBarred => "upstream_barred",
+            Self::UpstreamLocked => "upstream_locked",
             Self::UpstreamDown => "upstream_down",
             Self::PayoutFailed => "payout_failed",
             Self::OperationStuck => "operation_stuck",
@@ -100,6 +103,7 @@ impl Kind {
             Self::MintDown => "a mint is down",
             Self::RateStale => "the price of bitcoin is not fresh",
             Self::UpstreamBarred => "an upstream refuses your account",
+            Self::UpstreamLocked => "an upstream seems to refuse your account",
             Self::UpstreamDown => "an upstream is down",
             Self::PayoutFailed => "a payout failed",
             Self::OperationStuck => "an operation at a mint is stuck",
@@ -112,7 +116,7 @@ impl Kind {
     const fn patience(self) -> Duration {
         let secs = match self {
             Self::Insolvent | Self::Books | Self::UpstreamBarred | Self::PayoutFailed | Self::OperationStuck => 0,
-            Self::Halted | Self::MintDown | Self::RateStale | Self::UpstreamDown => 60,
+            Self::Halted | Self::MintDown | Self::RateStale | Self::UpstreamLocked | Self::UpstreamDown => 60,
             Self::RelaysDown => 600,
             Self::ChangeLow => 1_800,
         };

@@ -14,6 +14,7 @@ mod read;
 mod secret;
 mod settings;
 mod sources;
+mod statuses;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -39,6 +40,7 @@ pub use live::Live;
 pub use password::check_password;
 pub use secret::Secret;
 pub use settings::{NOT_USED_YET, SETTINGS, Setting};
+pub use statuses::Statuses;
 pub use told::{EDITABLE, Editable, Environment, Force, Origin, Told};
 pub use tor::{Purpose, Tor};
 pub use upstreams::{Choice, ModelRule, Protocol, Timeouts, Upstream, UpstreamKind, Upstreams};
@@ -136,6 +138,8 @@ pub struct Server {
     pub keep_alive: Option<Duration>,
     /// `MAINTENANCE`; `None`: a stored switch decides.
     pub maintenance: Option<bool>,
+    /// `PROTOCOLS`, all: whose endpoints are sold.
+    pub protocols: Vec<crate::dialect::Protocol>,
     /// `ACCEPT_NEW_TOKENS`, true; otherwise no new money comes in.
     pub takes_money: bool,
 }

@@ -101,6 +101,7 @@ impl<'a> Reader<'a> {
         let shutdown_timeout = self.get("SHUTDOWN_TIMEOUT_SECONDS", values::seconds);
         let keep_alive = self.get("SSE_KEEP_ALIVE_SECONDS", values::seconds_or_never);
         let maintenance = self.optional("MAINTENANCE", values::boolean);
+        let protocols = self.get("PROTOCOLS", values::protocols);
         let takes_money = self.get("ACCEPT_NEW_TOKENS", values::boolean);
         Some(Server {
             host: host?,
@@ -113,6 +114,7 @@ impl<'a> Reader<'a> {
             shutdown_timeout: shutdown_timeout?,
             keep_alive: keep_alive?,
             maintenance: maintenance?,
+            protocols: protocols?,
             takes_money: takes_money?,
         })
     }
@@ -184,6 +186,8 @@ impl<'a> Reader<'a> {
         let timeouts = self.timeouts();
         let choice = self.get("UPSTREAM_CHOICE", values::choice);
         let max_attempts = self.get("UPSTREAM_MAX_ATTEMPTS", values::attempts);
+        let retried = self.get("UPSTREAM_RETRY_STATUSES", str::parse);
+        let verbose_errors = self.get("UPSTREAM_ERRORS_VERBOSE", values::boolean);
         let breaker_failures = self.get("UPSTREAM_BREAKER_FAILURES", values::failures);
         let queue_time = self.get("UPSTREAM_QUEUE_SECONDS", values::queue_time);
         let probe_interval = self.get("UPSTREAM_PROBE_SECONDS", values::seconds_or_never);
@@ -193,6 +197,8 @@ impl<'a> Reader<'a> {
             timeouts: timeouts?,
             choice: choice?,
             max_attempts: max_attempts?,
+            retried: retried?,
+            verbose_errors: verbose_errors?,
             breaker_failures: breaker_failures?,
             queue_time: queue_time?,
             probe_interval: probe_interval?,

@@ -1,6 +1,8 @@
 //! The table of all settings. The reader looks names up here, and `.env.example` is compared
 //! with it, so a setting exists once it is listed and read.
 
+use super::Statuses;
+
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -74,13 +76,19 @@ pub const SETTINGS: &[Setting] = &[
     setting("UPSTREAM_TOTAL_TIMEOUT_SECONDS", &[], "0",
         "How long an answer may take from beginning to end. 0: as long as it does not pause."),
     setting("UPSTREAM_CHOICE", &[], "weighted",
-        "Who goes first among upstreams of the same priority: weighted (at random, by weight) or cheapest (the \
-         lowest fee)."),
+        "Who goes first among upstreams of the same priority: weighted (at random, by weight), cheapest (the \
+         lowest fee) or round_robin (one after the other)."),
     setting("UPSTREAM_MAX_ATTEMPTS", &[], "4",
         "How many upstreams one request tries at most, 1 to 20."),
+    setting("UPSTREAM_RETRY_STATUSES", &[], Statuses::USUAL,
+        "The statuses after which the next upstream is asked; all others go back to the client, who pays nothing. \
+         Each as 404, 401-403 or 5xx."),
+    setting("UPSTREAM_ERRORS_VERBOSE", &[], "false",
+        "true: clients are told what an upstream says when it fails, without keys, addresses and what concerns your \
+         account there. Their own mistakes they are told in any case."),
     setting("UPSTREAM_BREAKER_FAILURES", &[], "5",
-        "After so many failures in a row an upstream is left alone for a minute, with the model they were for. \
-         0: never; one that fails, or asks for time, then only goes last."),
+        "After so many failures in a row, or 10 of the last 20 attempts if that is no fewer, an upstream is left alone \
+         for a minute, with the model they were for. 0: never; one that fails, or asks for time, then only goes last."),
     setting("UPSTREAM_QUEUE_SECONDS", &[], "5",
         "How long a request waits where every upstream that could serve it has as many as it takes \
          (max_concurrency)."),
@@ -190,7 +198,8 @@ pub const SETTINGS: &[Setting] = &[
         "Prices of requests (POST /v1/quote) that one address may ask for in any minute. 0: no limit."),
 
     setting("KEY_REQUESTS_PER_MINUTE", &[], "0",
-        "Requests that one key may make in any minute. 0: no limit, here and in the next two."),
+        "Requests that one key may make in any minute, at OpenAI's, Anthropic's and Google's endpoints each. 0: no limit, \
+         here and in the next two."),
     setting("KEY_TOKENS_PER_MINUTE", &[], "0",
         "Tokens that one key may use in any minute, both ways together."),
     setting("KEY_MAX_STREAMS", &[], "0",
@@ -260,6 +269,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("MAINTENANCE", &[], "",
         "true: nothing is sold and no token is taken; balances and refunds stay open. When absent, \
          coinslot maintenance on|off decides, also while the node runs."),
+    setting("PROTOCOLS", &[], "openai,anthropic,gemini",
+        "Whose endpoints are sold, separated by commas; those of the others are refused as if they were not there."),
     setting("ACCEPT_NEW_TOKENS", &[], "true",
         "false: no new money is taken, neither as ecash nor over Lightning. What is on keys can be spent and \
          refunded: for the last weeks of a node."),

@@ -43,7 +43,7 @@ const fn money(editable: Editable) -> Editable {
 #[rustfmt::skip]
 pub const EDITABLE: &[Editable] = &[
     at_once("NAME"), at_once("DESCRIPTION"), at_once("NPUB"),
-    at_once("ACCEPT_NEW_TOKENS"),
+    at_once("PROTOCOLS"), at_once("ACCEPT_NEW_TOKENS"),
     at_once("EXCHANGE_FEE"), at_once("UPSTREAM_PROVIDER_FEE"), at_once("TOLERANCE_PERCENTAGE"),
     at_once("MIN_REQUEST_MSAT"), at_once("CHILD_KEY_COST"), at_once("MISSING_USAGE"),
     at_once("COST_PER_REQUEST"), at_once("COST_PER_1K_INPUT_TOKENS"), at_once("COST_PER_1K_OUTPUT_TOKENS"),
@@ -61,8 +61,8 @@ pub const EDITABLE: &[Editable] = &[
     later("PRICING_REFRESH_INTERVAL_SECONDS"),
     later("UPSTREAM_CONNECT_TIMEOUT_SECONDS"), later("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS"),
     later("UPSTREAM_IDLE_TIMEOUT_SECONDS"), later("UPSTREAM_TOTAL_TIMEOUT_SECONDS"), later("UPSTREAM_CHOICE"),
-    later("UPSTREAM_MAX_ATTEMPTS"), later("UPSTREAM_BREAKER_FAILURES"), later("UPSTREAM_QUEUE_SECONDS"),
-    later("UPSTREAM_PROBE_SECONDS"),
+    later("UPSTREAM_MAX_ATTEMPTS"), later("UPSTREAM_RETRY_STATUSES"), at_once("UPSTREAM_ERRORS_VERBOSE"),
+    later("UPSTREAM_BREAKER_FAILURES"), later("UPSTREAM_QUEUE_SECONDS"), later("UPSTREAM_PROBE_SECONDS"),
     later("MINT_OPERATION_TIMEOUT_SECONDS"), later("MINT_MAX_CONCURRENCY"), later("MINT_CALLS_PER_MINUTE"),
     later("HTTP_URL"), later("ONION_URL"), later("RELAYS"), later("PROVIDER_ID"),
     later("PROVIDERS_REFRESH_INTERVAL_SECONDS"),

@@ -9,13 +9,15 @@ use rust_decimal::Decimal;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::{Secret, address, values};
-use crate::dialect::{Feature, Needs};
+use super::{Secret, Statuses, address, values};
+use crate::dialect::{CONVERSIONS, Feature, Needs};
 
 type Parsed<T> = Result<T, String>;
 
 /// What is taken for dearer or larger than that is a slip of the pen.
 const MAX_CAP_USD: u64 = 1_000_000_000;
+/// A year.
+const MAX_PROBE_SECONDS: u64 = 31_536_000;
 
 /// The upstreams of the environment, and the rules for all of them.
 #[derive(Clone, Debug)]
@@ -28,6 +30,10 @@ pub struct Upstreams {
     pub choice: Choice,
     /// `UPSTREAM_MAX_ATTEMPTS`, 4: upstreams that one request tries.
     pub max_attempts: usize,
+    /// `UPSTREAM_RETRY_STATUSES`: after which the next is asked.
+    pub retried: Statuses,
+    /// `UPSTREAM_ERRORS_VERBOSE`: clients are told what an upstream says of its own trouble too.
+    pub verbose_errors: bool,
     /// `UPSTREAM_BREAKER_FAILURES`, 5; 0: no upstream is ever left out.
     pub breaker_failures: u32,
     /// `UPSTREAM_QUEUE_SECONDS`, 5: how long a request waits where all upstreams have as many as they take.
@@ -43,6 +49,8 @@ pub enum Choice {
     Weighted,
     /// The one with the lowest fee; among equals by weight.
     Cheapest,
+    /// One after the other.
+    RoundRobin,
 }
 
 /// One API behind the node.
@@ -58,6 +66,8 @@ pub struct Upstream {
     pub api_version: Option<String>,
     /// `None`: the kind's own.
     pub protocols: Option<Vec<Protocol>>,
+    /// Wire formats that may be converted into one that it speaks, where it does not speak them itself.
+    pub convert_from: Vec<Protocol>,
     /// `None`: those that the kind has.
     pub models: Option<Vec<ModelRule>>,
     /// The lowest goes first.
@@ -78,6 +88,8 @@ pub struct Upstream {
     pub default_price: Option<(Decimal, Decimal)>,
     /// The public model that probes ask for. `None`: it is not probed.
     pub probe_model: Option<String>,
+    /// Seconds after which it is probed, 0: never. `None`: `UPSTREAM_PROBE_SECONDS`.
+    pub probe_seconds: Option<u64>,
     /// What models of the price list can ask for with `upstream_tags`.
     pub tags: Vec<String>,
     /// All that it can beside its wire formats. `None`: whatever is asked for.
@@ -199,6 +211,7 @@ impl Upstream {
             api_key: None,
             api_version: None,
             protocols: None,
+            convert_from: Vec::new(),
             models: None,
             priority: 0,
             weight: 1,
@@ -211,6 +224,7 @@ impl Upstream {
             monthly_usd: None,
             default_price: None,
             probe_model: None,
+            probe_seconds: None,
             tags: Vec::new(),
             capabilities: None,
             enabled: true,
@@ -236,11 +250,15 @@ impl Upstream {
         if base_url.is_none() && kind.needs_address() {
             return Err("it has no base_url".to_owned());
         }
+        let (protocols, convert_from) = (entry.protocols("protocols")?, entry.protocols("convert_from")?);
+        let convert_from = convert_from.unwrap_or_default();
+        check_conversions(&convert_from, protocols.as_deref(), CONVERSIONS)?;
         Ok(Self {
             base_url,
             api_key: entry.parsed("api_key", values::api_key)?,
             api_version: entry.parsed("api_version", values::api_version)?,
-            protocols: entry.protocols()?,
+            protocols,
+            convert_from,
             models: entry.models()?,
             priority: entry.number("priority", 0..=1_000_000)?.unwrap_or(0),
             weight: entry.number("weight", 0..=1_000_000)?.unwrap_or(1),
@@ -253,6 +271,7 @@ impl Upstream {
             monthly_usd: entry.decimal("monthly_usd", MAX_CAP_USD)?,
             default_price: entry.default_price()?,
             probe_model: entry.text("probe_model")?,
+            probe_seconds: entry.number("probe_seconds", 0..=MAX_PROBE_SECONDS)?,
             tags: entry.texts("tags")?.unwrap_or_default(),
             capabilities: entry.capabilities()?,
             enabled: entry.flag("enabled")?.unwrap_or(true),
@@ -277,7 +296,9 @@ impl Upstream {
         };
         put("base_url", self.base_url.as_ref().map(|url| json!(url.as_str())));
         put("api_version", self.api_version.as_ref().map(|text| json!(text)));
-        put("protocols", self.protocols.as_ref().map(|all| all.iter().map(|one| json!(one.name())).collect()));
+        let names = |all: &[Protocol]| -> Value { all.iter().map(|one| json!(one.name())).collect() };
+        put("protocols", self.protocols.as_deref().map(names));
+        put("convert_from", Some(&*self.convert_from).filter(|all| !all.is_empty()).map(names));
         put(
             "models",
             self.models.as_ref().map(|rules| rules.iter().map(ModelRule::to_json).collect::<Map<_, _>>().into()),
@@ -286,6 +307,7 @@ impl Upstream {
         put("default_price", self.default_price.map(price));
         put("capabilities", self.capabilities.map(|all| all.iter().map(|one| json!(one.name())).collect()));
         put("probe_model", self.probe_model.as_ref().map(|text| json!(text)));
+        put("probe_seconds", self.probe_seconds.map(|seconds| json!(seconds)));
         put("max_concurrency", self.max_concurrency.map(|most| json!(most)));
         put("daily_usd", self.daily_usd.map(|cap| json!(cap.to_string())));
         put("monthly_usd", self.monthly_usd.map(|cap| json!(cap.to_string())));
@@ -326,6 +348,18 @@ fn kinds() -> impl Iterator<Item = &'static str> {
     UpstreamKind::ALL.iter().map(|kind| kind.name())
 }
 
+/// Refuses what this version cannot convert. `table`: what it can, each with what it becomes.
+fn check_conversions(from: &[Protocol], spoken: Option<&[Protocol]>, table: &[(&str, &str)]) -> Parsed<()> {
+    let speaks = |name: &str| spoken.is_none_or(|spoken| spoken.iter().any(|one| one.name() == name));
+    let can_be = |from: &Protocol| table.iter().any(|(before, after)| *before == from.name() && speaks(after));
+    let Some(from) = from.iter().find(|from| !can_be(from)) else { return Ok(()) };
+    let into = match spoken {
+        Some(spoken) => spoken.iter().map(|one| one.name()).collect::<Vec<_>>().join(", "),
+        None => "what it speaks".to_owned(),
+    };
+    Err(format!("its convert_from has {}, and there is no conversion of that into {into}", from.name()))
+}
+
 fn expected_one(member: &str, names: impl Iterator<Item = &'static str>) -> String {
     format!("it has a {member} that is not known; expected {}", names.collect::<Vec<_>>().join(", "))
 }
@@ -340,6 +374,7 @@ const MEMBERS: &[&str] = &[
     "api_key",
     "api_version",
     "protocols",
+    "convert_from",
     "models",
     "priority",
     "weight",
@@ -355,6 +390,7 @@ const MEMBERS: &[&str] = &[
     "monthly_usd",
     "default_price",
     "probe_model",
+    "probe_seconds",
     "tags",
     "capabilities",
     "enabled",
@@ -429,8 +465,8 @@ impl Entry<'_> {
         }
     }
 
-    fn protocols(&self) -> Parsed<Option<Vec<Protocol>>> {
-        let Some(names) = self.texts("protocols")? else { return Ok(None) };
+    fn protocols(&self, member: &str) -> Parsed<Option<Vec<Protocol>>> {
+        let Some(names) = self.texts(member)? else { return Ok(None) };
         let known = names.iter().map(|name| Protocol::parse(name)).collect::<Option<Vec<_>>>();
         let expected = || expected_one("protocol", Protocol::ALL.iter().map(|protocol| protocol.name()));
         known.map(Some).ok_or_else(expected)
@@ -543,7 +579,7 @@ mod tests {
             "protocols":["responses","messages"],"models":{"m":"other","p-*":"vendor/*","*":null},"priority":2,
             "weight":"3","max_concurrency":4,"headers":{"X-Title":"t","User-Agent":null},
             "proxy_url":"socks5h://u:p@127.0.0.1:9050","idle_timeout":9,"total_timeout":60,"fee":1.055,
-            "daily_usd":"2.50","monthly_usd":40,"probe_model":"m","tags":["eu"],"capabilities":["streaming","tools"],"default_price":{"prompt":"0.000001","completion":"2e-6"},"enabled":false,"api_version":"2024-10-21"}]"#;
+            "daily_usd":"2.50","monthly_usd":40,"probe_model":"m","probe_seconds":0,"tags":["eu"],"capabilities":["streaming","tools"],"default_price":{"prompt":"0.000001","completion":"2e-6"},"enabled":false,"api_version":"2024-10-21"}]"#;
         let upstream = list(text, timeouts()).unwrap().remove(0);
         assert_eq!((upstream.kind, upstream.priority, upstream.weight), (UpstreamKind::Openai, 2, 3));
         assert_eq!(upstream.fee, "1.055".parse().unwrap());
@@ -558,6 +594,36 @@ mod tests {
         let (mut open, closed) = plain.to_json();
         open.as_object_mut().unwrap().extend(closed.as_object().unwrap().clone());
         assert_eq!(Upstream::from_json(&open, timeouts()), Ok(plain));
+    }
+
+    #[test]
+    fn nothing_is_converted_unless_the_operator_says_so_and_it_can_be() {
+        use Protocol::{ChatCompletions, Messages, Responses};
+        let plain = Upstream::new("a", UpstreamKind::Groq, timeouts());
+        assert!(plain.convert_from.is_empty() && plain.to_json().0.get("convert_from").is_none());
+        let none = json!({ "name": "a", "provider_type": "groq", "convert_from": [] });
+        assert_eq!(Upstream::from_json(&none, timeouts()), Ok(plain.clone()));
+        let some = Upstream { convert_from: vec![Messages], ..plain };
+        assert_eq!(some.to_json().0["convert_from"], json!(["messages"]));
+        let table = [("messages", "chat_completions")];
+        for (from, spoken, problem) in [
+            (&[][..], None, None),
+            (&[Messages], None, None),
+            (&[Messages], Some(&[Responses, ChatCompletions][..]), None),
+            (
+                &[Messages],
+                Some(&[Responses][..]),
+                Some("has messages, and there is no conversion of that into responses"),
+            ),
+            (
+                &[Messages, Responses],
+                None,
+                Some("has responses, and there is no conversion of that into what it speaks"),
+            ),
+        ] {
+            let said = check_conversions(from, spoken, &table).err();
+            assert_eq!(said, problem.map(|problem| format!("its convert_from {problem}")), "{from:?} {spoken:?}");
+        }
     }
 
     #[test]
@@ -594,6 +660,11 @@ mod tests {
                 "it has a default_price of something else",
             ),
             (r#"{"name":"a","provider_type":"groq","protocols":["soap"]}"#, "it has a protocol that is not known"),
+            (r#"{"name":"a","provider_type":"groq","convert_from":["soap"]}"#, "it has a protocol that is not known"),
+            (
+                r#"{"name":"a","provider_type":"groq","protocols":["responses"],"convert_from":["messages"]}"#,
+                "its convert_from has messages, and there is no conversion of that into responses",
+            ),
             (r#"{"name":"a","provider_type":"groq","capabilities":["x"]}"#, "it has a capability that is not known"),
             (r#"{"name":"a","provider_type":"groq","models":["a*b"]}"#, "it has a rule for models that is none"),
             (r#"{"name":"a","provider_type":"groq","models":["a","a"]}"#, "it has two rules for the same models"),

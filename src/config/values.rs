@@ -16,6 +16,7 @@ use super::{
     CallLimits, Choice, Feed, FeedKind, MintUnit, MissingUsage, PriceSource, PriceSourceKind, Purpose, Secret,
     Upstream, address,
 };
+use crate::dialect;
 use crate::lnurl::Recipient;
 use crate::money::amount::MAX_MSAT;
 use crate::money::{Msat, Sat};
@@ -146,7 +147,8 @@ pub(super) fn choice(text: &str) -> Parsed<Choice> {
     match text {
         "weighted" => Ok(Choice::Weighted),
         "cheapest" => Ok(Choice::Cheapest),
-        _ => Err("is neither of the two; expected weighted or cheapest".to_owned()),
+        "round_robin" => Ok(Choice::RoundRobin),
+        _ => Err("is none of the three; expected weighted, cheapest or round_robin".to_owned()),
     }
 }
 
@@ -440,6 +442,17 @@ pub(super) fn log_format(text: &str) -> Parsed<bool> {
         "json" => Ok(true),
         "pretty" => Ok(false),
         _ => Err("is neither of the two; expected pretty or json".to_owned()),
+    }
+}
+
+/// Of at least one vendor.
+pub(super) fn protocols(text: &str) -> Parsed<Vec<dialect::Protocol>> {
+    let known = |name: &str| {
+        dialect::Protocol::parse(name).ok_or_else(|| "is not known; expected openai, anthropic or gemini".to_owned())
+    };
+    match list(text, known)? {
+        none if none.is_empty() => Err("has nothing in it; expected some of openai, anthropic and gemini".to_owned()),
+        some => Ok(some),
     }
 }
 

@@ -18,8 +18,8 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Content, failed};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS, Feature, JSON, Meter, Protocol, Reading, Receipt, Request,
-    Shape, measure, needs, receipt, vision, whole,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS_IN_UTF_8, Feature, JSON, Meter, Protocol, Reading, Receipt,
+    Request, Shape, measure, needs, receipt, vision, whole,
 };
 use crate::money::Wanted;
 use bytes::Bytes;
@@ -141,7 +141,7 @@ impl Dialect for Generate {
     }
 
     fn stream_media(&self, request: &Request<'_>) -> &'static str {
-        if request.wants_events { EVENTS } else { JSON }
+        if request.wants_events { EVENTS_IN_UTF_8 } else { JSON }
     }
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {

@@ -64,6 +64,10 @@ pub const REGISTRY: &[&dyn Dialect] = &[
     &gemini::Embed { is_batch: true },
 ];
 
+/// Wire formats that can be converted, each with what it becomes, as `config` names them. An upstream that speaks a
+/// format itself is asked in that.
+pub const CONVERSIONS: &[(&str, &str)] = &[];
+
 /// The dialect that serves `path` (without a leading `/` or `v1/`).
 #[must_use]
 pub fn for_path(path: &str) -> Option<&'static dyn Dialect> {
@@ -99,6 +103,19 @@ pub enum Protocol {
     Gemini,
 }
 
+impl Protocol {
+    /// As people call it.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "openai" => Some(Self::OpenAi),
+            "anthropic" | "claude" => Some(Self::Anthropic),
+            "gemini" | "google" => Some(Self::Gemini),
+            _ => None,
+        }
+    }
+}
+
 /// A request as a dialect looks at it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -121,6 +138,11 @@ impl<'a> Request<'a> {
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
+/// As events are sent: some clients take them for Latin-1 otherwise.
+const EVENTS_IN_UTF_8: &str = "text/event-stream; charset=utf-8";
+
+/// Tokens that an answer without a limit is reckoned with until its end.
+const USUAL_OUTPUT: u64 = 1_000;
 
 /// What an upstream is asked, but for its address and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,6 +226,13 @@ impl Shape {
         let chars = self.prompt_chars.saturating_add(self.extra_chars);
         chars.div_ceil(4).saturating_add(self.image_tokens).saturating_add(self.given_tokens)
     }
+
+    /// About what it will use, both ways, as far as it says.
+    #[must_use]
+    pub fn usual_tokens(&self) -> u64 {
+        let output = self.max_output.unwrap_or(USUAL_OUTPUT).saturating_mul(self.choices.max(1));
+        self.estimated_input().saturating_add(output)
+    }
 }
 
 /// Why an upstream's answer cannot be passed on as a success.
@@ -263,6 +292,8 @@ pub struct Receipt {
     pub remaining: Option<Msat>,
     /// Which kind of upstream served it.
     pub provider: String,
+    /// The model, as the price list has it.
+    pub model: String,
     /// Price of one bitcoin that was used, where prices are in USD.
     pub btc_usd: Option<Decimal>,
 }
@@ -336,7 +367,7 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
 
     /// `Content-Type` of a streamed answer to this request.
     fn stream_media(&self, _request: &Request<'_>) -> &'static str {
-        EVENTS
+        EVENTS_IN_UTF_8
     }
 
     /// A meter for one streamed answer.

@@ -93,7 +93,7 @@ impl Job {
     /// # Errors
     /// What the client is told when nobody is left, or the fault is its own.
     fn turn_to_next(&mut self, miss: Miss, plan: &mut Plan) -> Result<(), Failure> {
-        let verdict = miss.verdict();
+        let verdict = miss.verdict(&self.exchange.pool.retried);
         self.lease.finish(verdict.outcome);
         let failure = self.failure_of(miss);
         // Not what the upstream said: it may have repeated the prompt.
@@ -227,11 +227,14 @@ impl Job {
         match refused.status {
             401..=403 if !is_flagged => upstream_failed(NOT_ACCEPTED),
             429 => {
-                let secs = refused.retry_after.map_or(5, upstream::believed);
+                let secs = pause(refused.retry_after);
                 let message = "The upstream limits its callers; try again later.";
                 let mut failure = Failure::upstream(Code::UpstreamRateLimited, message).retrying(secs);
                 failure.about = Some(Box::new(About::Limit { model: self.shape.model.clone(), secs }));
                 failure
+            }
+            503 | 529 => {
+                upstream_failed("The upstream is overloaded; try again later.").retrying(pause(refused.retry_after))
             }
             400..=499 => {
                 let message = match account::instead_of(&said) {
@@ -248,7 +251,20 @@ impl Job {
                 }));
                 failure
             }
-            status => upstream_failed(&format!("The upstream answered {status}.")),
+            status if said.is_empty() || !self.is_shown(&said) => {
+                upstream_failed(&format!("The upstream answered {status}."))
+            }
+            status => upstream_failed(&format!("The upstream answered {status}: {said}")),
         }
     }
+
+    /// Whether a client may know what an upstream says of its own trouble.
+    fn is_shown(&self, said: &str) -> bool {
+        self.exchange.settings.now().upstreams.verbose_errors && account::instead_of(said).is_none()
+    }
+}
+
+/// Seconds to wait for an upstream that works, and not for everybody now: what it asked for.
+fn pause(asked_for: Option<u64>) -> u64 {
+    asked_for.map_or(5, upstream::believed)
 }

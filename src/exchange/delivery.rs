@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
+use rust_decimal::Decimal;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 use tokio_util::task::TaskTracker;
@@ -79,10 +80,20 @@ pub struct Delivery {
     /// `Content-Type` of what it delivers.
     media: &'static str,
     timing: Timing,
+    served: Served,
+}
+
+/// What a delivery says of itself before its bill is known.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// The model, as the price list has it.
+    pub model: String,
+    /// BTC/USD that is used, where prices are in USD.
+    pub btc_usd: Option<Decimal>,
 }
 
 /// How a delivery looks on its way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Form {
     /// `Content-Type` of what it delivers.
     pub media: &'static str,
@@ -90,6 +101,7 @@ pub(super) struct Form {
     pub keep_alive: Option<Duration>,
     /// What is over when it begins.
     pub timing: Timing,
+    pub served: Served,
     /// Of the request's hold.
     pub hold: i64,
 }
@@ -166,9 +178,10 @@ impl Deliveries {
             running.retain(|delivery| delivery.strong_count() > 0);
         }
         running.push(Arc::downgrade(&shared));
-        let Form { media, keep_alive, timing, .. } = form;
+        let Form { media, keep_alive, timing, served, .. } = form;
         let beat = keep_alive.map(Beat::new);
-        Delivery { shared, head: None, tracker: tracker.clone(), clock: Arc::clone(clock), beat, media, timing }
+        let (tracker, clock) = (tracker.clone(), Arc::clone(clock));
+        Delivery { shared, head: None, tracker, clock, beat, media, timing, served }
     }
 
     /// Takes the pumps of deliveries whose client has not read since `before_ms`, and finishes
@@ -211,6 +224,12 @@ impl Delivery {
     #[must_use]
     pub fn media(&self) -> &'static str {
         self.media
+    }
+
+    /// What is served, and at which rate.
+    #[must_use]
+    pub fn served(&self) -> &Served {
+        &self.served
     }
 
     /// How long it took until it could begin.

@@ -72,7 +72,7 @@ use crate::wallet::Change;
 use attempts::{Answered, Opened};
 use count::{Broken, Watch};
 use delivery::Form;
-pub use delivery::{Aborted, Deliveries, Delivery, Out};
+pub use delivery::{Aborted, Deliveries, Delivery, Out, Served};
 pub use maintenance::{Maintenance, turn as turn_maintenance};
 pub use ongoing::{Event, News, Ongoing, Runs};
 use ongoing::{New, Place};
@@ -87,9 +87,6 @@ const MAX_DRAINS: usize = 64;
 
 /// How long a client may have read nothing before its delivery is taken out of its hands to be ended.
 const UNREAD_MS: i64 = 2_000;
-
-/// Tokens that an answer without a limit is reckoned with until its end.
-const USUAL_OUTPUT: u64 = 1_000;
 
 /// A request as the client sent it.
 #[derive(Debug)]
@@ -322,7 +319,8 @@ impl Exchange {
         let mut plan = self.plan(call.dialect, &shape, &candidate, by, self.session(&call))?;
         let lease = self.pool.first(&mut plan).await.map_err(|why| self.unavailable(why, call.dialect, &shape))?;
         let ask = call.sent.ask(call.dialect, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
-        let pass = self.rates.enter(&call.payment, tokens(&shape), shape.stream).map_err(too_fast)?;
+        let (payment, protocol) = (&call.payment, call.dialect.protocol());
+        let pass = self.rates.enter(payment, protocol, shape.usual_tokens(), shape.stream).map_err(too_fast)?;
         let stream_media = call.stream_media();
         if let Some(once) = &call.once {
             Box::pin(once.claim()).await?;
@@ -501,7 +499,8 @@ impl Job {
     /// How a streamed answer looks on its way.
     fn form(&self) -> Form {
         let keep_alive = self.exchange.keep_alive.filter(|_| !self.shape.as_array);
-        Form { media: self.stream_media, keep_alive, timing: self.timing, hold: self.hold.id() }
+        let served = Served { model: self.candidate.id.clone(), btc_usd: self.candidate.btc_usd };
+        Form { media: self.stream_media, keep_alive, timing: self.timing, served, hold: self.hold.id() }
     }
 
     /// An answer that came whole: billed and stamped.
@@ -548,11 +547,4 @@ impl Job {
         traced::end(trace, dialect, Some(&candidate.id), Some(&failure));
         failure
     }
-}
-
-/// About what a request will use, as far as it says.
-fn tokens(shape: &Shape) -> u64 {
-    let input = shape.estimated_input();
-    let output = shape.max_output.unwrap_or(USUAL_OUTPUT).saturating_mul(shape.choices.max(1));
-    input.saturating_add(output)
 }

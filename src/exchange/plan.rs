@@ -9,6 +9,8 @@ use crate::failure::{Code, Failure};
 use crate::payment::Payment;
 use crate::upstream::{Names, Plan, Session, Unavailable, Wanted};
 
+const BUSY: &str = "What could serve this model is busy right now.";
+
 impl Exchange {
     /// What could serve this request, by the way that the client names if it names one.
     pub(super) fn plan(
@@ -69,7 +71,8 @@ impl Exchange {
             Unavailable::NotServed => unknown("is not served at this endpoint"),
             Unavailable::Lacking(feature) => unsupported(feature, dialect, shape),
             Unavailable::Out { secs } => later("What could serve this model is not available right now.", secs),
-            Unavailable::Busy | Unavailable::Exhausted => later("What could serve this model is busy right now.", 1),
+            Unavailable::Busy => Failure::unavailable(Code::UpstreamRateLimited, BUSY, 1),
+            Unavailable::Exhausted => later(BUSY, 1),
         }
     }
 }

@@ -18,11 +18,11 @@ use crate::money::Usage;
 use crate::upstream::{ForwardError, Lease, Miss, Names, Outcome, Upstream, Wanted};
 
 impl Exchange {
-    /// Asks every upstream that has a model for it, and of which nothing was heard for so long. Returns how
-    /// many.
-    pub async fn probe(self: &Arc<Self>, silence: Duration) -> usize {
+    /// Asks every upstream that has a model for it, and of which nothing was heard for so long as it says itself, or
+    /// as is `usual`. Returns how many.
+    pub async fn probe(self: &Arc<Self>, usual: Option<Duration>) -> usize {
         let mut asked: usize = 0;
-        for (name, model) in self.pool.silent(silence) {
+        for (name, model) in self.pool.silent(usual) {
             let worst = WorstCase { max_output: Some(1), choices: 1, ..WorstCase::default() };
             let Ok(candidate) = self.market.route(&model, &worst, &Picture::default(), Buyer::anybody(&self.pool))
             else {
@@ -45,7 +45,7 @@ impl Exchange {
     async fn ask(&self, mut lease: Lease, candidate: &Candidate) {
         let heard = question(lease.upstream(), lease.model()).await;
         let usage = heard.as_ref().ok().copied();
-        lease.finish(heard.map_or_else(|miss| miss.verdict().outcome, |_| Outcome::Answered));
+        lease.finish(heard.map_or_else(|miss| miss.outcome(), |_| Outcome::Answered));
         self.note_question(lease.upstream(), lease.model(), candidate, usage);
     }
 

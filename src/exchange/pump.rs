@@ -16,7 +16,7 @@ use super::delivery::MAX_BUFFERED;
 use super::replay::Tape;
 use super::{Broken, Job, Out, aborted, upstream_failed};
 use crate::dialect::sse::{self, Framer};
-use crate::dialect::{Complaint, Meter, Shape, Step};
+use crate::dialect::{Complaint, Meter, Step};
 use crate::failure::Failure;
 use crate::upstream::{Answer, ForwardError, MAX_ANSWER, Miss, Outcome};
 use crate::wallet::Change;
@@ -80,8 +80,10 @@ enum End {
     Reported(Complaint),
 }
 
-/// The most that is read of a stream in which no content comes, in bytes.
+/// The most that is read of a stream in which no content comes, in bytes, beside what it repeats of the request.
 const MAX_PRELUDE: usize = 1024 * 1024;
+/// How often it may repeat the request meanwhile: some do in each of their first events, and escape more of it.
+const ECHOES: usize = 4;
 
 /// A stream whose first content has come.
 pub(super) struct Opening {
@@ -98,9 +100,9 @@ pub(super) struct Opening {
 /// # Errors
 /// When it is no answer that could be passed on.
 pub(super) async fn open(job: &Job, answer: Answer) -> Result<Opening, Miss> {
-    let mut opening =
-        Opening { answer, framer: framer(&job.shape), meter: job.dialect.meter(&job.shape), ready: Vec::new() };
+    let mut opening = Opening { answer, framer: framer(job), meter: job.dialect.meter(&job.shape), ready: Vec::new() };
     let mut read: usize = 0;
+    let most = MAX_PRELUDE.saturating_add(echoes(job));
     loop {
         while let Some(event) = opening.framer.next_event().map_err(|_| job.worthless(TOO_LONG))? {
             if opening.takes(job, &event)? {
@@ -112,7 +114,7 @@ pub(super) async fn open(job: &Job, answer: Answer) -> Result<Opening, Miss> {
             Some(chunk) => {
                 read = read.saturating_add(chunk.len());
                 opening.framer.push(chunk);
-                if read > MAX_PRELUDE {
+                if read > most {
                     return Ok(opening);
                 }
             }
@@ -129,11 +131,17 @@ pub(super) async fn open(job: &Job, answer: Answer) -> Result<Opening, Miss> {
 
 /// Pictures are long, and an event may have several. What a tool brings stands in the events as well, and all of it once
 /// more in the last.
-fn framer(shape: &Shape) -> Framer {
-    let demand = &shape.demand;
+fn framer(job: &Job) -> Framer {
+    let demand = &job.shape.demand;
     let has_pictures = demand.images_made > 0 || demand.image_out || demand.image_by_default;
     let has_finds = demand.code_sessions > 0 || demand.open_input;
-    if has_pictures || has_finds { Framer::with_limit(MAX_ANSWER) } else { Framer::new() }
+    let text = sse::MAX_EVENT_BYTES.saturating_add(echoes(job)).min(MAX_ANSWER);
+    Framer::with_limit(if has_pictures || has_finds { MAX_ANSWER } else { text })
+}
+
+/// What an answer may have of its request, in bytes.
+fn echoes(job: &Job) -> usize {
+    job.sent.body.len().saturating_mul(ECHOES)
 }
 
 impl Opening {
@@ -306,7 +314,7 @@ async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mu
         End::Failed(error) => (failed, job.forward_failure(error)),
         End::Reported(said) => {
             let miss = job.miss_of(&said);
-            (Some(miss.verdict().outcome), job.failure_of(miss))
+            (Some(miss.verdict(&job.exchange.pool.retried).outcome), job.failure_of(miss))
         }
         End::Closed => (failed, upstream_failed(INCOMPLETE)),
         End::Abandoned => (None, upstream_failed(INCOMPLETE)),

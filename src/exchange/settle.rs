@@ -86,6 +86,7 @@ impl Job {
             cost: charged,
             remaining: if payer.one_shot { None } else { remaining },
             provider: provider.to_owned(),
+            model: candidate.id,
             btc_usd: candidate.btc_usd,
         };
         Ok(Settled { receipt, change })

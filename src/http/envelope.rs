@@ -16,6 +16,9 @@ use crate::dialect::Protocol;
 use crate::failure::{About, Blame, Code, Failure, Funds, Retry, facts};
 use crate::wallet::PaymentRequest;
 
+/// What Anthropic answers where others say 503.
+pub(super) const OVERLOADED: u16 = 529;
+
 /// Anthropic's `error.type` for a status.
 const fn anthropic_type(status: u16) -> &'static str {
     match status {
@@ -27,7 +30,7 @@ const fn anthropic_type(status: u16) -> &'static str {
         429 => "rate_limit_error",
         400..=499 => "invalid_request_error",
         504 => "timeout_error",
-        503 | 529 => "overloaded_error",
+        503 | OVERLOADED => "overloaded_error",
         _ => "api_error",
     }
 }
@@ -55,8 +58,10 @@ pub struct Asked<'a> {
     pub request_id: &'a str,
     /// The token that rode on the request.
     pub one_shot: Option<&'a str>,
-    /// A request for payment, for a client that said it can pay ecash.
+    /// A request for payment, where more is needed.
     pub payment_request: Option<PaymentRequest>,
+    /// The client pays ecash with its requests, or said that it can: it gets that request itself too.
+    pub pays_ecash: bool,
 }
 
 /// The response that tells a client of a failure.
@@ -66,6 +71,9 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
     let status = match (failure.code, asked.protocol) {
         // The vendors' own answer. In OpenAI's shape, clients of this network look for 400.
         (Code::InvalidModel, Protocol::Anthropic | Protocol::Gemini) => 404,
+        (Code::UpstreamUnavailable | Code::Overloaded, Protocol::Anthropic) => OVERLOADED,
+        // What is worth trying again after a while: the others are told 502, as clients of this network expect.
+        (Code::UpstreamFailed, Protocol::Anthropic) if failure.retry != Retry::Never => OVERLOADED,
         _ => status,
     };
     let status = failure.upstream.as_ref().map_or(status, |answer| answer.status);
@@ -89,6 +97,9 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
     headers::Writer::new(out).put_request_id(asked.request_id);
     if let Retry::After(secs) = failure.retry {
         out.insert(RETRY_AFTER, HeaderValue::from(secs));
+    }
+    if status == 429 && asked.protocol == Protocol::Anthropic {
+        headers::put(out, headers::ANTHROPIC_UNIFIED_STATUS, "rejected");
     }
     let source = if failure.blame == Blame::Upstream { "upstream" } else { "proxy" };
     headers::put(out, headers::ERROR_SOURCE, source);
@@ -175,10 +186,12 @@ fn payment_object(failure: &Failure, asked: &Asked<'_>) -> Option<Value> {
     payment.insert("required_msat".into(), json!(hint.required.get()));
     payment.insert("balance_msat".into(), json!(hint.available.map(|available| available.get())));
     if let Some(request) = &asked.payment_request {
-        payment.insert("amount".into(), json!(request.amount));
         payment.insert("unit".into(), json!(request.unit.as_str()));
         payment.insert("mints".into(), json!(request.mints));
-        payment.insert("request".into(), json!(request.encoded));
+        if asked.pays_ecash {
+            payment.insert("amount".into(), json!(request.amount));
+            payment.insert("request".into(), json!(request.encoded));
+        }
     }
     Some(Value::Object(payment))
 }
@@ -218,7 +231,7 @@ fn detail(failure: &Failure, asked: &Asked<'_>, error: Map<String, Value>) -> Op
 fn cashu_header<'a>(failure: &'a Failure, asked: &'a Asked<'_>) -> Option<&'a str> {
     match &failure.funds {
         Funds::Returned(token) => Some(token),
-        Funds::Untouched => match &asked.payment_request {
+        Funds::Untouched => match asked.payment_request.as_ref().filter(|_| asked.pays_ecash) {
             Some(request) => Some(&request.encoded),
             None if failure.blame == Blame::Node => asked.one_shot,
             None => None,
@@ -290,10 +303,19 @@ mod tests {
             ),
             (Failure::upstream(Code::UpstreamFailed, "x"), 502, "api_error", "UNAVAILABLE", "upstream_error"),
             (Failure::internal(), 500, "api_error", "INTERNAL", "internal_error"),
+            (
+                Failure::upstream(Code::UpstreamUnavailable, "x"),
+                503,
+                "overloaded_error",
+                "UNAVAILABLE",
+                "upstream_unavailable",
+            ),
+            (Failure::client(Code::Maintenance, "x"), 503, "overloaded_error", "UNAVAILABLE", "maintenance"),
         ] {
             let shown = async |protocol| {
                 let response = render(&failure, &Asked { protocol, request_id: "r", ..Asked::default() });
-                assert_eq!(response.status(), status, "{code}");
+                let is_overloaded = (protocol, code) == (Protocol::Anthropic, "upstream_unavailable");
+                assert_eq!(response.status(), if is_overloaded { 529 } else { status }, "{code}");
                 assert_eq!(response.headers()["request-id"], "r");
                 let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
                 serde_json::from_slice::<Value>(&body).unwrap()

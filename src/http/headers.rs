@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::BytesMut;
+use rust_decimal::Decimal;
 
 use super::models::date_time;
 use crate::dialect::Protocol;
 use crate::exchange::Timing;
-use crate::payment::rates::Standing;
+use crate::payment::rates::{Left, Standing};
 
 pub const X_CASHU: HeaderName = HeaderName::from_static("x-cashu");
 pub const X_CASHU_CHANGE: HeaderName = HeaderName::from_static("x-cashu-change");
@@ -19,6 +20,7 @@ pub const MODEL_PATH: HeaderName = HeaderName::from_static("x-routstr-model-path
 pub const REFUND_LNURL: HeaderName = HeaderName::from_static("refund-lnurl");
 pub const KEY_EXPIRY_TIME: HeaderName = HeaderName::from_static("key-expiry-time");
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub const X_ANTHROPIC_API_KEY: HeaderName = HeaderName::from_static("x-anthropic-api-key");
 pub const API_KEY: HeaderName = HeaderName::from_static("api-key");
 pub const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 pub const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
@@ -30,6 +32,10 @@ pub const COST_MSATS: HeaderName = HeaderName::from_static("x-routstr-cost-msats
 pub const COST_USD: HeaderName = HeaderName::from_static("x-routstr-cost-usd");
 pub const INPUT_COST_MSATS: HeaderName = HeaderName::from_static("x-routstr-input-cost-msats");
 pub const OUTPUT_COST_MSATS: HeaderName = HeaderName::from_static("x-routstr-output-cost-msats");
+/// The model that served, as the price list has it.
+pub const MODEL: HeaderName = HeaderName::from_static("x-routstr-model");
+/// The price of one bitcoin that was used, where prices are in USD.
+pub const USD_PER_BTC: HeaderName = HeaderName::from_static("x-routstr-price-usd-per-btc");
 pub const PROVIDER: HeaderName = HeaderName::from_static("x-routstr-provider");
 pub const BALANCE_MSATS: HeaderName = HeaderName::from_static("x-routstr-balance-msats");
 pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("x-proxy-error-source");
@@ -52,6 +58,16 @@ pub const ANTHROPIC_RATE_LIMITS: [HeaderName; 6] = [
     HeaderName::from_static("anthropic-ratelimit-tokens-limit"),
     HeaderName::from_static("anthropic-ratelimit-tokens-remaining"),
     HeaderName::from_static("anthropic-ratelimit-tokens-reset"),
+];
+
+/// Beside a 429, for Anthropic's clients: without it some ask again at once, and again.
+pub const ANTHROPIC_UNIFIED_STATUS: HeaderName = HeaderName::from_static("anthropic-ratelimit-unified-status");
+
+/// Limit, remaining and reset of requests in a minute, or of tokens where requests have no limit.
+pub const PLAIN_RATE_LIMITS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit"),
+    HeaderName::from_static("x-ratelimit-remaining"),
+    HeaderName::from_static("x-ratelimit-reset"),
 ];
 
 /// Limit, remaining and reset of requests, then of tokens, in a minute.
@@ -79,6 +95,8 @@ pub fn exposed() -> Vec<HeaderName> {
         COST_USD,
         INPUT_COST_MSATS,
         OUTPUT_COST_MSATS,
+        MODEL,
+        USD_PER_BTC,
         PROVIDER,
         BALANCE_MSATS,
         ERROR_SOURCE,
@@ -86,16 +104,20 @@ pub fn exposed() -> Vec<HeaderName> {
         IDEMPOTENT_REPLAYED,
         SERVER_TIMING,
         CLIENT_REQUEST_ID,
+        ANTHROPIC_UNIFIED_STATUS,
         axum::http::header::RETRY_AFTER,
     ];
-    own.into_iter().chain(RATE_LIMITS).chain(ANTHROPIC_RATE_LIMITS).collect()
+    own.into_iter().chain(PLAIN_RATE_LIMITS).chain(RATE_LIMITS).chain(ANTHROPIC_RATE_LIMITS).collect()
 }
 
 /// What is left to a key in this minute. The upstream account's own limits are nobody's business.
 pub fn put_rates(headers: &mut HeaderMap, standing: &Standing, protocol: Protocol, now_ms: i64) {
+    let now = u64::try_from(now_ms.div_euclid(1000)).unwrap_or(0);
+    if let Some(left) = standing.requests.or(standing.tokens) {
+        put_left(headers, PLAIN_RATE_LIMITS, left, &now.saturating_add(left.reset_secs).to_string());
+    }
     put_rates_as(headers, standing, RATE_LIMITS, |secs| format!("{secs}s"));
     if protocol == Protocol::Anthropic {
-        let now = u64::try_from(now_ms.div_euclid(1000)).unwrap_or(0);
         put_rates_as(headers, standing, ANTHROPIC_RATE_LIMITS, |secs| date_time(now.saturating_add(secs)));
     }
 }
@@ -106,13 +128,17 @@ fn put_rates_as(headers: &mut HeaderMap, standing: &Standing, names: [HeaderName
         (standing.requests, [limit, remaining, reset]),
         (standing.tokens, [token_limit, tokens_remaining, token_reset]),
     ];
-    for (left, [limit, remaining, reset]) in rows {
+    for (left, names) in rows {
         if let Some(left) = left {
-            headers.insert(limit, HeaderValue::from(left.limit));
-            headers.insert(remaining, HeaderValue::from(left.remaining));
-            put(headers, reset, &when(left.reset_secs));
+            put_left(headers, names, left, &when(left.reset_secs));
         }
     }
+}
+
+fn put_left(headers: &mut HeaderMap, [limit, remaining, reset]: [HeaderName; 3], left: Left, when: &str) {
+    headers.insert(limit, HeaderValue::from(left.limit));
+    headers.insert(remaining, HeaderValue::from(left.remaining));
+    put(headers, reset, when);
 }
 
 /// Writes the values of one answer's headers into one piece of memory.
@@ -147,6 +173,14 @@ impl<'h> Writer<'h> {
         let written = write!(self.values, "{value}");
         let value = self.values.split().freeze();
         written.ok().and_then(|()| HeaderValue::from_maybe_shared(value).ok())
+    }
+
+    /// Which model serves, and at which rate.
+    pub fn put_served(&mut self, model: &str, btc_usd: Option<Decimal>) {
+        self.put(MODEL, model);
+        if let Some(rate) = btc_usd {
+            self.put(USD_PER_BTC, rate.normalize());
+        }
     }
 
     /// Durations in ms (Server-Timing, W3C): of what is over, and of all of it where that is. Nothing about who

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -122,7 +122,7 @@ fn failed(failure: &Failure, protocol: Protocol) -> Response<Body> {
 }
 
 /// All models.
-#[utoipa::path(get, path = "/v1/models", tag = "node", summary = "The models and their prices", params(("if-none-match" = Option<String>, Header)), responses((status = 200, body = shapes::Models), (status = 304, description = "As the client has it"), Refusals), security((), ("bearer" = [])))]
+#[utoipa::path(get, path = "/v1/models", tag = "node", summary = "The models and their prices", params(("if-none-match" = Option<String>, Header), ("format" = Option<String>, Query, description = "Whose shape: openai, anthropic or gemini. Without it, the headers tell; `provider` is read alike")), responses((status = 200, body = shapes::Models), (status = 304, description = "As the client has it"), Refusals), security((), ("bearer" = [])))]
 pub async fn list(State(node): State<Node>, request: Request) -> Response<Body> {
     let protocol = asked_as(&request);
     let profile = match profile(&node, request.headers()).await {
@@ -164,10 +164,28 @@ pub async fn one(State(node): State<Node>, Path(id): Path<String>, request: Requ
     }
 }
 
+/// In whose shape: as `format` or `provider` in the query says, or by the path, or by where the key is.
 fn asked_as(request: &Request) -> Protocol {
-    let path = request.uri().path();
+    let (path, headers) = (request.uri().path(), request.headers());
+    let query = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
+    let named = query.filter(|(name, _)| matches!(name.as_ref(), "format" | "provider"));
+    if let Some(protocol) = named.filter_map(|(_, value)| Protocol::parse(&value)).next() {
+        return protocol;
+    }
     // The list itself has no slash behind it.
-    if path == "/v1beta/models" { Protocol::Gemini } else { protocol_of(path, request.headers()) }
+    if path == "/v1beta/models" {
+        return Protocol::Gemini;
+    }
+    let keys = [headers::X_API_KEY, headers::X_ANTHROPIC_API_KEY];
+    match protocol_of(path, headers) {
+        // Only Anthropic's clients put it there, and nowhere else.
+        Protocol::OpenAi
+            if !headers.contains_key(AUTHORIZATION) && keys.iter().any(|key| headers.contains_key(key)) =>
+        {
+            Protocol::Anthropic
+        }
+        protocol => protocol,
+    }
 }
 
 fn respond(page: &Page, asked: &HeaderMap) -> Response<Body> {
@@ -181,7 +199,8 @@ fn respond(page: &Page, asked: &HeaderMap) -> Response<Body> {
     out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     out.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     out.insert(ETAG, page.tag.clone());
-    out.insert(VARY, HeaderValue::from_static("anthropic-version, authorization, x-api-key, x-goog-api-key"));
+    let vary = "anthropic-version, authorization, x-api-key, x-anthropic-api-key, api-key, x-goog-api-key";
+    out.insert(VARY, HeaderValue::from_static(vary));
     response
 }
 

@@ -73,7 +73,7 @@ pub async fn serve(State(node): State<Node>, target: Target, request: Request) -
     let out = response.headers_mut();
     if let Some(key) = key {
         let now_ms = node.exchange.ledger.clock().now_ms();
-        headers::put_rates(out, &node.exchange.rates.standing(&key), protocol, now_ms);
+        headers::put_rates(out, &node.exchange.rates.standing(&key, protocol), protocol, now_ms);
     }
     if !out.contains_key(headers::SERVER_TIMING) {
         Writer::new(out).put_timing(&Timing::default(), Some(asks.began.elapsed()));
@@ -86,12 +86,11 @@ pub async fn serve(State(node): State<Node>, target: Target, request: Request) -
 
 /// A failure as this client can read it.
 pub(super) fn refuse(node: &Node, failure: &Failure, asks: &Asks) -> Response<Body> {
-    let asked = asks.one_shot.is_some() || asks.accepts_cashu;
-    let payment_request =
-        failure.payment.as_deref().filter(|_| asked).map(|hint| node.exchange.till.wallet().request(hint.required));
+    let payment_request = failure.payment.as_deref().map(|hint| node.exchange.till.wallet().request(hint.required));
     let one_shot = asks.one_shot.as_deref().filter(|token| !token.is_empty());
     let (protocol, request_id) = (asks.envelope, asks.request_id.as_str());
-    envelope::render(failure, &Asked { protocol, request_id, one_shot, payment_request })
+    let pays_ecash = asks.one_shot.is_some() || asks.accepts_cashu;
+    envelope::render(failure, &Asked { protocol, request_id, one_shot, payment_request, pays_ecash })
 }
 
 async fn answer(
@@ -120,6 +119,7 @@ async fn read_call<'a>(
     limited: &mut Option<String>,
 ) -> Result<(Call, Option<&'a str>), Failure> {
     let headers = &parts.headers;
+    check_sold(node, dialect)?;
     if headers::asks_for_websocket(headers) {
         return Err(Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."));
     }
@@ -162,6 +162,14 @@ async fn read_call<'a>(
         once: None,
     };
     Ok((call, key))
+}
+
+/// Refuses endpoints of whose vendor the operator sells none.
+pub(super) fn check_sold(node: &Node, dialect: &dyn Dialect) -> Result<(), Failure> {
+    if node.exchange.settings.now().server.protocols.contains(&dialect.protocol()) {
+        return Ok(());
+    }
+    Err(Failure::client(Code::UnsupportedPath, "The operator of this node does not sell these endpoints."))
 }
 
 /// What is read of a query, at Google's routes alone.
@@ -233,6 +241,7 @@ pub(super) fn credentials(headers: &HeaderMap) -> Result<Credentials<'_>, Failur
     Ok(Credentials {
         authorization: read(&AUTHORIZATION)?,
         api_key: read(&headers::X_API_KEY)?,
+        anthropic_key: read(&headers::X_ANTHROPIC_API_KEY)?,
         azure_key: read(&headers::API_KEY)?,
         google_key: read(&headers::X_GOOG_API_KEY)?,
         query_key: None,
@@ -271,9 +280,12 @@ fn whole_response(whole: Whole, asks: &Asks) -> Response<Body> {
 
 fn stream_response(delivery: Delivery, asks: &Asks) -> Response<Body> {
     let (trailers, media, timing) = (asks.trailers, delivery.media(), delivery.timing());
+    let served = delivery.served().clone();
     let mut response = Response::new(Body::new(Streamed { delivery, trailers, trailer: None, ended: false }));
     *response.headers_mut() = stream_head(media, &asks.request_id);
-    Writer::new(response.headers_mut()).put_timing(&timing, None);
+    let mut writer = Writer::new(response.headers_mut());
+    writer.put_served(&served.model, served.btc_usd);
+    writer.put_timing(&timing, None);
     if trailers {
         response.headers_mut().insert(TRAILER, HeaderValue::from_static("x-cashu"));
     }
@@ -308,6 +320,7 @@ fn bill(out: &mut Writer<'_>, receipt: &Receipt) {
         out.put(headers::BALANCE_MSATS, remaining.get());
     }
     out.put(headers::PROVIDER, &receipt.provider);
+    out.put_served(&receipt.model, receipt.btc_usd);
 }
 
 /// A delivery as an HTTP body: its bytes, and the change as a trailer where the client takes one.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::envelope::{self, Asked};
 use super::proxy::Target;
 use super::refusals::Refusals;
-use super::{Node, headers, models, peer, shapes};
+use super::{Node, headers, models, peer, proxy, shapes};
 use crate::dialect;
 use crate::exchange::Sent;
 use crate::failure::{Code, Failure};
@@ -70,6 +70,7 @@ async fn quote(
 ) -> Result<Value, Failure> {
     let exchange = &node.exchange;
     exchange.till.admit_quote(peer::of(&request))?;
+    proxy::check_sold(node, dialect)?;
     let (parts, body) = request.into_parts();
     let media = headers::text(&parts.headers, CONTENT_TYPE).unwrap_or_default().to_owned();
     let body = node.spool.read(&parts.headers, body).await?;

@@ -32,6 +32,10 @@ const STATUSES: &[(&str, &str)] = &[
     ("504", "The upstream took too long"),
 ];
 
+/// Those that Anthropic's clients get beside them.
+const ANTHROPIC_STATUSES: [(&str, &str); 1] =
+    [("529", "Nobody serves the model right now; Retry-After says when to try again")];
+
 /// What went wrong.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "said in the description of the API; written by `envelope`")]
@@ -97,7 +101,11 @@ impl IntoResponses for Refusals {
 /// All of them, as this protocol's clients read them.
 pub(super) fn of(protocol: Protocol) -> impl Iterator<Item = (&'static str, Response)> {
     let shape = shape(protocol);
-    STATUSES.iter().map(move |(status, says)| (*status, say::answer(says, &[(say::JSON, Some(shape.clone()))])))
+    let own: &[(&str, &str)] = if protocol == Protocol::Anthropic { &ANTHROPIC_STATUSES } else { &[] };
+    STATUSES
+        .iter()
+        .chain(own)
+        .map(move |(status, says)| (*status, say::answer(says, &[(say::JSON, Some(shape.clone()))])))
 }
 
 /// The shape that they have at this protocol's routes.

@@ -11,8 +11,12 @@ use crate::exchange::Exchange;
 /// Keeps what is known of upstreams fresh.
 pub struct ProbeUpstreams {
     pub exchange: Arc<Exchange>,
-    pub period: Duration,
+    /// After how much silence, where an upstream says nothing else.
+    pub usual: Option<Duration>,
 }
+
+/// How often it is looked whether one was silent for long enough.
+const PERIOD: Duration = Duration::from_secs(10);
 
 #[async_trait]
 impl Job for ProbeUpstreams {
@@ -21,11 +25,11 @@ impl Job for ProbeUpstreams {
     }
 
     fn period(&self) -> Duration {
-        self.period
+        PERIOD
     }
 
     async fn activate(&self) -> Result<(), String> {
-        self.exchange.probe(self.period).await;
+        self.exchange.probe(self.usual).await;
         Ok(())
     }
 }

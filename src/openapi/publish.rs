@@ -109,7 +109,7 @@ fn document(mut paths: Map<String, Value>, schemas: Map<String, Value>, about: A
             "schemas": schemas,
             "securitySchemes": {
                 "bearer": scheme("bearer", "A Cashu token, or a key (sk-…) that one was put on. The headers `x-api-key`, \
-                    `api-key` and `x-goog-api-key` do as well."),
+                    `x-anthropic-api-key`, `api-key` and `x-goog-api-key` do as well."),
                 "cashu": header("X-Cashu", "A Cashu token that pays for this request alone; the change comes back in \
                     the same header."),
                 "operator": scheme("bearer", "A token of `POST /admin/api/login`, or one for programs."),

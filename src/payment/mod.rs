@@ -24,6 +24,8 @@ pub struct Credentials<'a> {
     pub authorization: Option<&'a str>,
     /// `x-api-key`
     pub api_key: Option<&'a str>,
+    /// `x-anthropic-api-key`
+    pub anthropic_key: Option<&'a str>,
     /// `api-key`
     pub azure_key: Option<&'a str>,
     /// `x-goog-api-key`
@@ -48,8 +50,8 @@ impl Credentials<'_> {
     }
 
     /// Every place for a key but `Authorization`.
-    fn bare_keys(&self) -> [Option<&str>; 4] {
-        [self.api_key, self.azure_key, self.google_key, self.query_key]
+    fn bare_keys(&self) -> [Option<&str>; 5] {
+        [self.api_key, self.anthropic_key, self.azure_key, self.google_key, self.query_key]
     }
 }
 

@@ -1,7 +1,8 @@
 //! How much one key may ask for: requests and tokens a minute, streams at a time.
 //!
 //! A minute is the last 60 s, so no minute, wherever it begins, sees more. Tokens are counted as estimated
-//! when a request begins, and as used when it has ended. A token that pays for one request is no key, and
+//! when a request begins, and as used when it has ended. Each vendor's endpoints count by themselves, so that a
+//! burst at one of them stops nobody at another. A token that pays for one request is no key, and
 //! is limited by itself. Kept in memory, for one process, by a salted hash of the key.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::Payment;
 use crate::clock::SharedClock;
 use crate::config::{KeyLimits, Live};
+use crate::dialect::Protocol;
 
 const WINDOW_MS: i64 = 60_000;
 /// Seconds after which a place for another stream may be free.
@@ -65,7 +67,7 @@ struct Key {
     streams: usize,
 }
 
-/// What is left of a key.
+/// What is left of a key, and of whose endpoints it asks.
 type Name = [u8; 32];
 
 /// All keys of the last minute.
@@ -165,9 +167,15 @@ impl Rates {
     ///
     /// # Errors
     /// When it is too much for its key now. Nothing is counted then.
-    pub fn enter(self: &Arc<Self>, payment: &Payment, tokens: u64, streams: bool) -> Result<Pass, TooFast> {
+    pub fn enter(
+        self: &Arc<Self>,
+        payment: &Payment,
+        protocol: Protocol,
+        tokens: u64,
+        streams: bool,
+    ) -> Result<Pass, TooFast> {
         let pass = |key, id| Pass { rates: Arc::clone(self), key, id, streams };
-        let Some(name) = self.key_of(payment).map(|key| self.hash(key)) else { return Ok(pass(None, 0)) };
+        let Some(name) = self.key_of(payment).map(|key| self.name(key, protocol)) else { return Ok(pass(None, 0)) };
         let now_ms = self.clock.now_ms();
         let mut keys = self.lock();
         if keys.by_name.len() >= TIDY_ABOVE && !keys.by_name.contains_key(&name) {
@@ -213,10 +221,10 @@ impl Rates {
         Ok(())
     }
 
-    /// What is left to a key.
+    /// What is left to a key at these endpoints.
     #[must_use]
-    pub fn standing(&self, key: &str) -> Standing {
-        let name = self.hash(key);
+    pub fn standing(&self, key: &str, protocol: Protocol) -> Standing {
+        let name = self.name(key, protocol);
         let now_ms = self.clock.now_ms();
         let mut keys = self.lock();
         let mut none = Key::default();
@@ -229,8 +237,13 @@ impl Rates {
         }
     }
 
-    fn hash(&self, key: &str) -> Name {
-        Sha256::new().chain_update(self.salt).chain_update(key).finalize().into()
+    fn name(&self, key: &str, protocol: Protocol) -> Name {
+        let group: &[u8] = match protocol {
+            Protocol::OpenAi => b"o",
+            Protocol::Anthropic => b"a",
+            Protocol::Gemini => b"g",
+        };
+        Sha256::new().chain_update(self.salt).chain_update(group).chain_update(key).finalize().into()
     }
 
     fn lock(&self) -> MutexGuard<'_, Keys> {
@@ -270,6 +283,8 @@ fn secs(ms: i64) -> u64 {
 mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
 
+    use Protocol::{Anthropic, OpenAi};
+
     use super::*;
     use crate::clock::Clock;
 
@@ -303,7 +318,7 @@ mod tests {
         let (mut let_through, mut promised): (Vec<i64>, i64) = (Vec::new(), i64::MAX);
         for now_ms in (0..600_000).step_by(7_001) {
             hands.0.store(now_ms, Ordering::SeqCst);
-            match rates.enter(&key("a"), 1, false) {
+            match rates.enter(&key("a"), OpenAi, 1, false) {
                 Ok(_) => {
                     let_through.push(now_ms);
                     promised = i64::MAX;
@@ -314,7 +329,7 @@ mod tests {
                 }
             }
             if now_ms < 14_003 {
-                assert!(rates.enter(&key("b"), 1, false).is_ok(), "each key for itself");
+                assert!(rates.enter(&key("b"), OpenAi, 1, false).is_ok(), "each key for itself");
             }
         }
         for first in &let_through {
@@ -326,36 +341,52 @@ mod tests {
     #[test]
     fn tokens_are_settled_and_a_large_request_fits_an_empty_minute() {
         let (hands, rates) = rates(0, 100, 0);
-        let first = rates.enter(&key("a"), 90, false).unwrap();
-        assert_eq!(rates.enter(&key("a"), 20, false).unwrap_err(), TooFast { what: "tokens a minute", secs: 60 });
+        let first = rates.enter(&key("a"), OpenAi, 90, false).unwrap();
+        assert_eq!(
+            rates.enter(&key("a"), OpenAi, 20, false).unwrap_err(),
+            TooFast { what: "tokens a minute", secs: 60 }
+        );
         first.used(10);
         drop(first);
-        assert_eq!(rates.standing("a").tokens.unwrap(), Left { limit: 100, remaining: 90, reset_secs: 60 });
-        assert!(rates.enter(&key("a"), 500, false).is_err());
+        assert_eq!(rates.standing("a", OpenAi).tokens.unwrap(), Left { limit: 100, remaining: 90, reset_secs: 60 });
+        assert!(rates.enter(&key("a"), OpenAi, 500, false).is_err());
         hands.0.store(60_000, Ordering::SeqCst);
-        assert!(rates.enter(&key("a"), 500, false).is_ok());
-        assert_eq!(rates.standing("a").tokens.unwrap().remaining, 0);
+        assert!(rates.enter(&key("a"), OpenAi, 500, false).is_ok());
+        assert_eq!(rates.standing("a", OpenAi).tokens.unwrap().remaining, 0);
     }
 
     #[test]
     fn a_stream_gives_its_place_back() {
         let (_, rates) = rates(0, 0, 1);
-        let running = rates.enter(&key("a"), 1, true).unwrap();
-        assert_eq!(rates.enter(&key("a"), 1, true).unwrap_err().what, "streams at a time");
-        assert!(rates.enter(&key("a"), 1, false).is_ok());
+        let running = rates.enter(&key("a"), OpenAi, 1, true).unwrap();
+        assert_eq!(rates.enter(&key("a"), OpenAi, 1, true).unwrap_err().what, "streams at a time");
+        assert!(rates.enter(&key("a"), OpenAi, 1, false).is_ok());
         drop(running);
-        assert!(rates.enter(&key("a"), 1, true).is_ok());
-        assert_eq!(rates.standing("a"), Standing::default());
+        assert!(rates.enter(&key("a"), OpenAi, 1, true).is_ok());
+        assert_eq!(rates.standing("a", OpenAi), Standing::default());
+    }
+
+    #[test]
+    fn a_burst_at_one_vendors_endpoints_stops_nobody_at_anothers() {
+        let (_, rates) = rates(1, 0, 1);
+        let running = rates.enter(&key("a"), Anthropic, 1, true).unwrap();
+        assert!(rates.enter(&key("a"), Anthropic, 1, false).is_err());
+        let other = rates.enter(&key("a"), OpenAi, 1, true).unwrap();
+        assert!(rates.enter(&key("a"), OpenAi, 1, false).is_err());
+        drop((running, other));
+        for protocol in [Anthropic, OpenAi] {
+            assert_eq!(rates.standing("a", protocol).requests.unwrap().remaining, 0);
+        }
     }
 
     #[test]
     fn quiet_keys_are_forgotten() {
         let (hands, rates) = rates(5, 0, 0);
         for name in 0..TIDY_ABOVE {
-            drop(rates.enter(&key(&name.to_string()), 1, false));
+            drop(rates.enter(&key(&name.to_string()), OpenAi, 1, false));
         }
         hands.0.store(60_000, Ordering::SeqCst);
-        drop(rates.enter(&key("another"), 1, false));
+        drop(rates.enter(&key("another"), OpenAi, 1, false));
         assert_eq!(rates.lock().by_name.len(), 1);
     }
 }

@@ -22,7 +22,12 @@ pub struct Entrant {
 pub fn order(entrants: &[Entrant], choice: Choice, mut roll: impl FnMut(u64) -> u64) -> Vec<usize> {
     let fee = |entrant: &Entrant| match choice {
         Choice::Cheapest => entrant.fee,
-        Choice::Weighted => Decimal::ZERO,
+        Choice::Weighted | Choice::RoundRobin => Decimal::ZERO,
+    };
+    // One after the other: all weigh the same, but for those that are for when nobody else is left.
+    let weight = |entrant: &Entrant| match choice {
+        Choice::RoundRobin => entrant.weight.min(1),
+        Choice::Weighted | Choice::Cheapest => entrant.weight,
     };
     let class = |entrant: &Entrant| (entrant.rests, entrant.priority, !entrant.is_known, fee(entrant));
     let mut left: Vec<(usize, &Entrant)> = entrants.iter().enumerate().collect();
@@ -32,7 +37,7 @@ pub fn order(entrants: &[Entrant], choice: Choice, mut roll: impl FnMut(u64) -> 
             .iter()
             .enumerate()
             .filter(|(_, (_, entrant))| class(entrant) == best)
-            .map(|(place, (_, entrant))| (place, entrant.weight))
+            .map(|(place, (_, entrant))| (place, weight(entrant)))
             .collect();
         let place = draw(&equals, &mut roll);
         order.push(left.remove(place).0);
@@ -97,6 +102,16 @@ mod tests {
         let entrants = ["1.05", "1", "0.9"].map(|fee| Entrant { fee: fee.parse().unwrap(), ..PLAIN });
         assert_eq!(order(&entrants, Choice::Cheapest, |_| 0), [2, 1, 0]);
         assert_eq!(order(&entrants, Choice::Weighted, |_| 0), [0, 1, 2]);
+    }
+
+    #[test]
+    fn one_after_the_other_whatever_they_weigh() {
+        let entrants = [9, 0, 1].map(|weight| Entrant { weight, ..PLAIN });
+        let firsts = [0, 1, 2, 3].map(|turn| order(&entrants, Choice::RoundRobin, |below| turn % below)[0]);
+        assert_eq!(firsts, [0, 2, 0, 2], "without weight it comes last");
+        let tiers = [1, 0, 0].map(|priority| Entrant { priority, ..PLAIN });
+        let orders = [0, 1].map(|turn| order(&tiers, Choice::RoundRobin, |below| turn % below));
+        assert_eq!(orders, [[1, 2, 0], [2, 1, 0]]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::bar::Bar;
 use super::fault::Fault;
 use super::forward::ForwardError;
 use super::health::Outcome;
+use crate::config::Statuses;
 
 /// Why an attempt was no success. Nothing of it has been shown to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,26 +27,38 @@ pub struct Verdict {
 }
 
 impl Miss {
-    /// The one place that says who is asked after what.
+    /// The one place that says who is asked after what. `retried`: the statuses after which the operator wants another
+    /// to be asked, where the refusal does not say more than its status.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        let Self::Forward(ForwardError::Refused(refused)) = self else {
-            return Verdict { outcome: Outcome::Failed(None), ask_next: true };
+    pub fn verdict(&self, retried: &Statuses) -> Verdict {
+        let outcome = self.outcome();
+        let ask_next = match self {
+            Self::Forward(ForwardError::Refused(refused)) => match outcome {
+                Outcome::Barred(_) => true,
+                _ => retried.contains(refused.status) && Fault::of(refused) != Some(Fault::Flagged),
+            },
+            _ => true,
         };
+        Verdict { outcome, ask_next }
+    }
+
+    /// What it means for the upstream.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let Self::Forward(ForwardError::Refused(refused)) = self else { return Outcome::Failed(None) };
         if let Some(bar) = Bar::of(refused) {
-            return Verdict { outcome: Outcome::Barred(bar), ask_next: true };
+            return Outcome::Barred(bar);
         }
-        let outcome = match (refused.status, Fault::of(refused)) {
-            (_, Some(Fault::Flagged)) => Outcome::Answered,
+        match (refused.status, Fault::of(refused)) {
+            (_, Some(Fault::Flagged)) => Outcome::Refused,
             (_, Some(Fault::TooDear)) => Outcome::TooDear,
             (401..=403, _) => Outcome::Locked,
             (404, _) => Outcome::Missing,
             (429, _) => Outcome::Limited(refused.retry_after),
             (408 | 409 | 425, _) => Outcome::Failed(refused.retry_after),
-            (400..=499, _) => Outcome::Answered,
+            (400..=499, _) => Outcome::Refused,
             _ => Outcome::Failed(refused.retry_after),
-        };
-        Verdict { outcome, ask_next: outcome != Outcome::Answered }
+        }
     }
 
     /// Whether the same upstream may be asked once more: it has seen nothing of the request.
@@ -68,22 +81,36 @@ impl Miss {
 mod tests {
     use super::*;
     use crate::upstream::Refused;
-    use Outcome::{Answered, Failed, Limited, Locked, Missing, TooDear};
+    use Outcome::{Failed, Limited, Locked, Missing, TooDear};
+
+    fn refused(status: u16, retry_after: Option<u64>, message: Option<&str>) -> Miss {
+        let message = message.map(str::to_owned);
+        Miss::Forward(ForwardError::Refused(Refused {
+            status,
+            retry_after,
+            message,
+            kind: None,
+            code: None,
+            param: None,
+        }))
+    }
 
     #[test]
     fn who_is_asked_after_what() {
+        let usual = Statuses::retried();
+        let own_fault = Outcome::Refused;
         for (status, outcome, ask_next) in [
             (307, Failed(Some(3)), true),
-            (400, Answered, false),
+            (400, own_fault, false),
             (401, Locked, true),
             (402, Locked, true),
             (403, Locked, true),
             (404, Missing, true),
             (408, Failed(Some(3)), true),
             (409, Failed(Some(3)), true),
-            (413, Answered, false),
-            (418, Answered, false),
-            (422, Answered, false),
+            (413, own_fault, false),
+            (418, own_fault, false),
+            (422, own_fault, false),
             (425, Failed(Some(3)), true),
             (429, Limited(Some(3)), true),
             (500, Failed(Some(3)), true),
@@ -93,25 +120,40 @@ mod tests {
             (524, Failed(Some(3)), true),
             (529, Failed(Some(3)), true),
         ] {
-            let refused = Refused { status, retry_after: Some(3), message: None, kind: None, code: None, param: None };
-            let miss = Miss::Forward(ForwardError::Refused(refused));
-            assert_eq!(miss.verdict(), Verdict { outcome, ask_next }, "{status}");
+            let miss = refused(status, Some(3), None);
+            assert_eq!(miss.verdict(&usual), Verdict { outcome, ask_next }, "{status}");
             assert_eq!(miss.status(), Some(status));
         }
         for (status, message, outcome, ask_next) in [
-            (403, "Your input was flagged for \"harassment\".", Answered, false),
+            (403, "Your input was flagged for \"harassment\".", own_fault, false),
             (402, "This request requires more credits, or fewer max_tokens.", TooDear, true),
         ] {
-            let message = Some(message.to_owned());
-            let refused = Refused { status, retry_after: None, message, kind: None, code: None, param: None };
-            assert_eq!(Miss::Forward(ForwardError::Refused(refused)).verdict(), Verdict { outcome, ask_next });
+            assert_eq!(refused(status, None, Some(message)).verdict(&usual), Verdict { outcome, ask_next });
         }
         let failed = Verdict { outcome: Failed(None), ask_next: true };
         for error in [ForwardError::Unreachable, ForwardError::TimedOut, ForwardError::Broken, ForwardError::TooLarge] {
             let is_unreachable = error == ForwardError::Unreachable;
             let miss = Miss::Forward(error);
-            assert_eq!((miss.verdict(), miss.was_never_sent()), (failed, is_unreachable));
+            assert_eq!((miss.verdict(&usual), miss.was_never_sent()), (failed, is_unreachable));
         }
-        assert_eq!(Miss::Worthless("x".to_owned()).verdict(), failed);
+        assert_eq!(Miss::Worthless("x".to_owned()).verdict(&usual), failed);
+    }
+
+    #[test]
+    fn the_operator_says_after_which_statuses_another_is_asked() {
+        let own: Statuses = "400,5xx".parse().unwrap();
+        for (status, outcome, ask_next) in [
+            (400, Outcome::Refused, true),
+            (404, Missing, false),
+            (429, Limited(None), false),
+            (500, Failed(None), true),
+        ] {
+            assert_eq!(refused(status, None, None).verdict(&own), Verdict { outcome, ask_next }, "{status}");
+        }
+        // What leaves no doubt is no matter of statuses.
+        let flagged = "Your input was flagged for \"harassment\".";
+        assert!(!refused(403, None, Some(flagged)).verdict(&"403".parse().unwrap()).ask_next);
+        let barred = refused(401, None, Some("Incorrect API key provided: sk-a"));
+        assert!(barred.verdict(&own).ask_next);
     }
 }

@@ -1,7 +1,8 @@
 //! How an upstream is with one model: a circuit breaker, and rests.
 //!
 //! ```text
-//!          so many failures in a row               time is over: one request goes
+//!          so many failures in a row,
+//!          or half of the last                     time is over: one request goes
 //!  closed ───────────────────────────► open until … ──────────────────────────────► probing
 //!     ▲                                  ▲     failed: open again, for longer            │ │
 //!     │                                  └───────────────────────────────────────────────┘ │
@@ -26,6 +27,9 @@ const REST_MS: i64 = 15_000;
 const LONG_REST_MS: i64 = 600_000;
 /// The most that is believed of a `Retry-After`, in seconds.
 const MAX_RETRY_AFTER: u64 = 3_600;
+/// Of so many attempts in which it answered or failed, half are too many failures, if they are no fewer than its limit
+/// in a row: one that answers in between is no good either.
+const SAMPLE: u32 = 20;
 /// How soon to look again whether a probe came back, in ms.
 const PROBE_LOOK_MS: i64 = 1_000;
 
@@ -38,8 +42,10 @@ pub fn believed(retry_after: u64) -> u64 {
 /// What an attempt met with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer, or a refusal that is the client's own fault.
+    /// An answer.
     Answered,
+    /// A refusal that is the client's own fault: it says nothing of whether others would be served.
+    Refused,
     /// Too many requests, with the seconds that it asked for.
     Limited(Option<u64>),
     /// Nothing came, or nothing of use; with the seconds that it asked for.
@@ -80,12 +86,34 @@ enum Circuit {
     Probing,
 }
 
+/// How the last attempts went: a bit for each, the latest in the lowest, which is set where it failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Lately {
+    failed: u32,
+    count: u32,
+}
+
+impl Lately {
+    /// A bit for each of the sample.
+    const WHOLE: u32 = (1 << SAMPLE) - 1;
+
+    fn note(&mut self, has_failed: bool) {
+        self.failed = ((self.failed << 1) | u32::from(has_failed)) & Self::WHOLE;
+        self.count = self.count.saturating_add(1).min(SAMPLE);
+    }
+
+    fn are_too_many(self, limit: u32) -> bool {
+        self.count == SAMPLE && self.failed.count_ones() >= limit.max(SAMPLE / 2)
+    }
+}
+
 /// What is known of one upstream and one model.
 #[derive(Debug)]
 pub struct Health {
     /// Failures in a row that open the circuit. 0: none do.
     limit: u32,
     circuit: Circuit,
+    lately: Lately,
     /// How often in a row it was opened.
     trips: u32,
     rest_until_ms: i64,
@@ -101,6 +129,7 @@ impl Health {
         Self {
             limit,
             circuit: Circuit::Closed { failures: 0 },
+            lately: Lately::default(),
             trips: 0,
             rest_until_ms: i64::MIN,
             asked_until_ms: i64::MIN,
@@ -112,7 +141,7 @@ impl Health {
     #[must_use]
     pub fn is_spotless(&self, now_ms: i64) -> bool {
         let rested = now_ms >= self.rest_until_ms && now_ms >= self.asked_until_ms;
-        self.circuit == Circuit::Closed { failures: 0 } && rested
+        self.circuit == Circuit::Closed { failures: 0 } && self.lately.failed == 0 && rested
     }
 
     /// Whether it may be asked now.
@@ -160,7 +189,7 @@ impl Health {
                 false
             }
             // It works for others, so it does not rest; it served nothing, so it closes no circuit.
-            Outcome::TooDear => self.spare(ticket, now_ms),
+            Outcome::TooDear | Outcome::Refused => self.spare(ticket, now_ms),
             Outcome::Locked | Outcome::Barred(_) => {
                 self.rest(now_ms, LONG_REST_MS);
                 self.failed(now_ms, ticket)
@@ -189,7 +218,10 @@ impl Health {
     /// of now.
     fn answered(&mut self, ticket: &Ticket) {
         match &mut self.circuit {
-            Circuit::Closed { failures } => *failures = 0,
+            Circuit::Closed { failures } => {
+                *failures = 0;
+                self.lately.note(false);
+            }
             Circuit::Probing if ticket.probe => self.circuit = Circuit::Closed { failures: 0 },
             _ => return,
         }
@@ -204,7 +236,8 @@ impl Health {
         match &mut self.circuit {
             Circuit::Closed { failures } => {
                 *failures = failures.saturating_add(1);
-                if *failures >= self.limit {
+                self.lately.note(true);
+                if *failures >= self.limit || self.lately.are_too_many(self.limit) {
                     self.open(now_ms);
                     return true;
                 }
@@ -222,6 +255,7 @@ impl Health {
     fn open(&mut self, now_ms: i64) {
         let pause_ms = OPEN_MS.saturating_mul(1_i64.checked_shl(self.trips.min(32)).unwrap_or(i64::MAX));
         self.circuit = Circuit::Open { until_ms: now_ms.saturating_add(pause_ms.min(LONGEST_OPEN_MS)) };
+        self.lately = Lately::default();
     }
 
     /// A probe that decided nothing makes room for the next.
@@ -261,7 +295,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Outcome::{Answered, Failed, Limited, Locked, Missing};
+    use Outcome::{Answered, Failed, Limited, Locked, Missing, Refused, TooDear};
 
     fn meet(health: &mut Health, now_ms: i64, outcome: Outcome) {
         let ticket = health.admit(now_ms).expect("it may be asked");
@@ -328,15 +362,46 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_too_dear_changes_nothing() {
-        let mut health = Health::new(2);
+    fn what_is_due_to_the_request_changes_nothing() {
+        for outcome in [TooDear, Refused] {
+            let mut health = Health::new(2);
+            meet(&mut health, 0, Failed(None));
+            meet(&mut health, 1, outcome);
+            assert_eq!(health.standing(1), Standing::Resting, "{outcome:?} ends no rest");
+            (0..5).for_each(|_| meet(&mut health, 15_000, outcome));
+            assert_eq!(health.standing(15_000), Standing::Ready, "{outcome:?} is no failure");
+            meet(&mut health, 15_000, Failed(None));
+            let out = Standing::Out { until_ms: 75_000 };
+            assert_eq!(health.standing(15_000), out, "{outcome:?} does not end a row of failures");
+            meet(&mut health, 75_000, outcome);
+            assert!(
+                health.admit(75_000).is_some(),
+                "{outcome:?}: a probe that decided nothing makes room for the next"
+            );
+        }
+    }
+
+    #[test]
+    fn half_of_the_last_attempts_are_too_many_failures() {
+        // Every second one fails, so never two in a row; what the client did wrong counts on neither side.
+        let mut health = Health::new(5);
+        (0..10).flat_map(|_| [Failed(None), Answered, Refused]).for_each(|outcome| meet(&mut health, 0, outcome));
+        assert_eq!(health.standing(0), Standing::Ready, "not yet");
+        assert!(!health.is_spotless(0), "its failures are remembered");
         meet(&mut health, 0, Failed(None));
-        (0..5).for_each(|_| meet(&mut health, 15_000, Outcome::TooDear));
-        assert_eq!(health.standing(15_000), Standing::Ready);
-        meet(&mut health, 15_000, Failed(None));
-        assert_eq!(health.standing(15_000), Standing::Out { until_ms: 75_000 }, "nor does it end a row of failures");
-        meet(&mut health, 75_000, Outcome::TooDear);
-        assert!(health.admit(75_000).is_some(), "a probe that decided nothing makes room for the next");
+        assert_eq!(health.standing(0), Standing::Out { until_ms: 60_000 });
+        meet(&mut health, 60_000, Answered);
+        assert!(health.is_spotless(60_000), "after a probe it begins anew");
+        // One in three is borne with, and so is half where the operator bears more than that in a row.
+        for (limit, round) in [(5, [Failed(None), Answered, Answered]), (20, [Failed(None), Answered, Refused])] {
+            let mut health = Health::new(limit);
+            (0..50).flat_map(|_| round).for_each(|outcome| meet(&mut health, 0, outcome));
+            assert_eq!(health.standing(0), Standing::Ready, "{limit}");
+        }
+        let mut health = Health::new(5);
+        meet(&mut health, 0, Failed(None));
+        (0..20).for_each(|_| meet(&mut health, 0, Answered));
+        assert!(health.is_spotless(0), "one failure is forgotten after as many answers");
     }
 
     #[test]

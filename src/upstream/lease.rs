@@ -42,7 +42,7 @@ impl Lease {
         member.heard_ms.store(now_ms, Ordering::Relaxed);
         let name = member.upstream.name();
         let limit = self.pool.breaker_failures;
-        let is_bad = outcome != Outcome::Answered;
+        let is_bad = !matches!(outcome, Outcome::Answered | Outcome::Refused);
         if let Some(session) = self.session.filter(|_| is_bad) {
             self.pool.sticky.give_up(&session, name);
         }
@@ -79,18 +79,22 @@ impl Lease {
             }
             Outcome::Locked => {
                 tracing::error!(upstream = %name, "ALARM: an upstream does not accept the operator's account");
+                // It stays as it began if another request has said so before.
+                let _began = member.locked_ms.compare_exchange(i64::MIN, now_ms, Ordering::Relaxed, Ordering::Relaxed);
                 account(Outcome::Locked);
             }
             Outcome::TooDear => {
                 tracing::warn!(upstream = %name, "an upstream has too little credit for a request this large");
             }
             Outcome::Answered => {
+                member.locked_ms.store(i64::MIN, Ordering::Relaxed);
                 account(Outcome::Answered);
-                if let Some(session) = self.session {
-                    self.pool.sticky.bind(session, name, now_ms);
-                }
             }
             _ => {}
+        }
+        // Also whoever asked for something impossible goes on with this one.
+        if let Some(session) = self.session.filter(|_| !is_bad) {
+            self.pool.sticky.bind(session, name, now_ms);
         }
     }
 }

@@ -3,7 +3,7 @@
 mod stored;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::outlay::{Outlay, Outlays};
 use super::provider::Upstream;
 use super::sticky::{Session, Sticky};
 use crate::clock::SharedClock;
-use crate::config::{self, Choice, Live, Upstreams};
+use crate::config::{self, Choice, Live, Statuses, Upstreams};
 use crate::dialect::{Feature, Needs};
 use crate::net::NetError;
 use crate::net::way::Way;
@@ -78,6 +78,8 @@ pub(super) struct Member {
     pub(super) marks: Marks,
     /// When a circuit opened after which nothing was answered, in ms; the least number there is: not so.
     pub(super) down_ms: AtomicI64,
+    /// Since when it refuses the account, as far as its status says, and has answered nobody; as above.
+    pub(super) locked_ms: AtomicI64,
 }
 
 /// How one upstream is, for the operator.
@@ -93,6 +95,8 @@ pub struct Condition {
     pub out: Vec<(String, u64)>,
     /// Since when it is left alone for some model and has answered for none, in ms. `None`: that is not so.
     pub down_since_ms: Option<i64>,
+    /// Since when it has refused the operator's account, as far as its status says, and answered nobody, in ms.
+    pub locked_since_ms: Option<i64>,
     /// Whether this process has heard of it at all.
     pub was_heard: bool,
     /// It goes last, for some model at least.
@@ -119,7 +123,11 @@ pub struct Pool {
     members: Live<Vec<Arc<Member>>>,
     ground: Ground,
     choice: Choice,
+    /// Whose turn it is, where they are asked one after the other.
+    turns: AtomicU64,
     max_attempts: usize,
+    /// After which statuses another is asked.
+    pub retried: Statuses,
     pub(super) breaker_failures: u32,
     /// How long a request waits for a place.
     patience: Duration,
@@ -162,6 +170,7 @@ pub struct Plan {
     attempts_left: usize,
     session: Option<Session>,
     tried: bool,
+    turn: u64,
 }
 
 /// How long to wait for a spend cap: until midnight at most, and nobody has to know that it is one.
@@ -206,9 +215,19 @@ impl Pool {
         let is_capped = self.is_capped(member, now_ms);
         let (kind, bar) = (member.upstream.label(), member.marks.bar());
         let since = |at: &AtomicI64| Some(at.load(Ordering::Relaxed)).filter(|at_ms| *at_ms != i64::MIN);
-        let (down_since_ms, was_heard) = (since(&member.down_ms), since(&member.heard_ms).is_some());
-        let name = Arc::clone(name);
-        Condition { name, kind, bar, is_capped, out, down_since_ms, was_heard, rests, today_usd, month_usd }
+        Condition {
+            name: Arc::clone(name),
+            kind,
+            bar,
+            is_capped,
+            out,
+            down_since_ms: since(&member.down_ms),
+            locked_since_ms: since(&member.locked_ms),
+            was_heard: since(&member.heard_ms).is_some(),
+            rests,
+            today_usd,
+            month_usd,
+        }
     }
 
     /// What clients are told about who serves them: the kind, where there is only one.
@@ -228,18 +247,18 @@ impl Pool {
         self.members().iter().map(|member| member.upstream.timeouts.idle).max()
     }
 
-    /// The upstreams of which nothing was heard for so long, and the model to ask them for.
+    /// The upstreams of which nothing was heard for so long as each of them says, or as is `usual`, and the model to
+    /// ask them for.
     #[must_use]
-    pub fn silent(&self, silence: Duration) -> Vec<(Arc<str>, String)> {
-        let silence_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
-        let before_ms = self.clock.now_ms().saturating_sub(silence_ms);
-        let members = self.members();
-        let silent = members.iter().filter(|member| member.heard_ms.load(Ordering::Relaxed) <= before_ms);
-        let named = silent.filter_map(|member| {
-            let model = member.upstream.probe_model.clone()?;
-            Some((Arc::clone(member.upstream.name()), model))
-        });
-        named.collect()
+    pub fn silent(&self, usual: Option<Duration>) -> Vec<(Arc<str>, String)> {
+        let now_ms = self.clock.now_ms();
+        let silent = |member: &Arc<Member>| {
+            let (upstream, heard_ms) = (&member.upstream, member.heard_ms.load(Ordering::Relaxed));
+            let silence_ms = i64::try_from(upstream.probed_after(usual)?.as_millis()).unwrap_or(i64::MAX);
+            let model = upstream.probe_model.clone()?;
+            (heard_ms <= now_ms.saturating_sub(silence_ms)).then(|| (Arc::clone(upstream.name()), model))
+        };
+        self.members().iter().filter_map(silent).collect()
     }
 
     /// The name of a conversation as it is remembered.
@@ -308,7 +327,8 @@ impl Pool {
         if left.is_empty() {
             return Err(why);
         }
-        Ok(Plan { left, attempts_left: self.max_attempts, session, tried: false })
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        Ok(Plan { left, attempts_left: self.max_attempts, session, tried: false, turn })
     }
 
     /// The best of all that could; where they have as many requests as they take, after a short wait.
@@ -370,7 +390,8 @@ impl Pool {
         let known = plan.session.and_then(|session| self.sticky.find(&session, now_ms));
         let entrants = plan.left.iter().map(|(member, model)| member.entrant(model, known.as_ref(), now_ms));
         let entrants: Vec<Entrant> = entrants.collect();
-        order(&entrants, self.choice, |below| rand::random::<u64>() % below.max(1))
+        let roll = || if self.choice == Choice::RoundRobin { plan.turn } else { rand::random() };
+        order(&entrants, self.choice, |below| roll() % below.max(1))
     }
 
     /// A place at this upstream and the leave to ask it.
@@ -481,6 +502,7 @@ impl Member {
             heard_ms: AtomicI64::new(i64::MIN),
             marks: Marks::default(),
             down_ms: AtomicI64::new(i64::MIN),
+            locked_ms: AtomicI64::new(i64::MIN),
         }))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rust_decimal::Decimal;
@@ -57,6 +58,7 @@ pub struct Upstream {
     pub(super) daily_usd: Option<Decimal>,
     pub(super) monthly_usd: Option<Decimal>,
     pub(super) probe_model: Option<String>,
+    probe_seconds: Option<u64>,
     default_price: Option<(Decimal, Decimal)>,
     /// Made once: to put an address together costs more than to copy it.
     urls: HashMap<&'static str, Url>,
@@ -105,6 +107,7 @@ impl Upstream {
             daily_usd: config.daily_usd,
             monthly_usd: config.monthly_usd,
             probe_model: config.probe_model.clone(),
+            probe_seconds: config.probe_seconds,
             default_price: config.default_price,
             urls: HashMap::new(),
         };
@@ -155,6 +158,14 @@ impl Upstream {
     #[must_use]
     pub fn probe_model(&self) -> Option<&str> {
         self.probe_model.as_deref()
+    }
+
+    /// After how much silence it is probed; `None`: never.
+    pub(super) fn probed_after(&self, usual: Option<Duration>) -> Option<Duration> {
+        match self.probe_seconds {
+            None => usual,
+            Some(seconds) => (seconds > 0).then(|| Duration::from_secs(seconds)),
+        }
     }
 
     /// The names in its price list under which clients find the model that it calls so.

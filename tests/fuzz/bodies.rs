@@ -191,7 +191,7 @@ pub fn receipt(reading: Reading) -> Receipt {
             Cost::fixed(Usage::default(), held).expect("a cost")
         }
     };
-    Receipt { cost, remaining: Msat::new(7), provider: "toy".to_owned(), btc_usd: None }
+    Receipt { cost, remaining: Msat::new(7), provider: "toy".to_owned(), model: "toy/echo-1".to_owned(), btc_usd: None }
 }
 
 /// What an answer says is bounded; its receipt is in it, and all else as it came.

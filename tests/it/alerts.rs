@@ -415,6 +415,38 @@ async fn an_upstream_that_is_down_is_an_alarm_in_the_nodes_own_words() {
     world.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_refuses_the_account_in_unknown_words_is_an_alarm() {
+    let hook = Hook::start().await;
+    let url = hook.url();
+    let world = World::new(&[json!({}), json!({})], &[("ALERT_WEBHOOK_URL", &*url)]).await;
+    let seen = async || {
+        let rows = sqlx::query("SELECT kind FROM alarms WHERE kind = 'upstream_locked'");
+        rows.fetch_all(world.node.running().exchange().ledger.store().read()).await.unwrap().len() == 1
+    };
+    // The other one serves, so nobody but the operator has to know.
+    world.upstreams[0].next(refuse(403));
+    assert_eq!(world.send(&ask("prompt-canary")).await.status, 200);
+    until("it was seen", seen).await;
+    world.clock.step(Duration::from_secs(61));
+    until("the operator is told", async || !hook.posted().is_empty()).await;
+    let name = crate::pool::NAMES[0];
+    assert_eq!(told(&hook), [format!("alarm.raised upstream_locked {name}")]);
+    let text = String::from_utf8_lossy(&hook.posted()[0].body).into_owned();
+    assert!(text.contains("401, 402 or 403"), "{text}");
+    assert!(!text.contains("fault-canary") && !text.contains("prompt-canary"), "{text}");
+    // Its rest is over, and it answers.
+    world.clock.step(Duration::from_secs(600));
+    until("it is over", async || {
+        assert_eq!(world.send(&ask("prompt-canary")).await.status, 200);
+        world.clock.step(Duration::from_secs(16));
+        told(&hook).len() > 1
+    })
+    .await;
+    assert_eq!(told(&hook)[1], format!("alarm.ended upstream_locked {name}"));
+    world.finish().await;
+}
+
 /// Runs statements on the database of a node that is stopped.
 async fn plant(db: &TestDb, sql: &'static str) {
     let store = db.open().await;

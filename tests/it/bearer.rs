@@ -75,7 +75,7 @@ async fn a_stream_runs_live_and_ends_with_its_bill() {
     let token = purse.send(100).await;
     let answer = node.chat(&ask_streaming("hi")).bearer_auth(&token).send().await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    assert_eq!(answer.headers()["content-type"], "text/event-stream; charset=utf-8");
     let text = answer.text().await.unwrap();
     let events: Vec<&str> = text.split("\n\n").filter(|event| !event.is_empty()).collect();
     assert_eq!(events.last(), Some(&"data: [DONE]"));

@@ -48,7 +48,7 @@ impl Charged {
 
     /// The objects of a stream.
     fn events(&self) -> Vec<Value> {
-        assert_eq!(self.media, "text/event-stream", "{}", self.body);
+        assert_eq!(self.media, "text/event-stream; charset=utf-8", "{}", self.body);
         let data = self.body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
         data.map(|data| serde_json::from_str(data).unwrap_or_else(|_| panic!("not JSON: {data}"))).collect()
     }

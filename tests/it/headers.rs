@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::pool::{NAMES, Reply, World, refuse};
-use crate::support::node::{ask, ask_streaming};
+use crate::support::node::{MODEL, ask, ask_streaming};
 
 /// The names and the numbers of a `server-timing`.
 fn timing(reply: &Reply) -> Vec<(String, String)> {
@@ -47,6 +47,29 @@ async fn answers_say_how_long_their_parts_took() {
     assert_eq!(names(&send().await), ["admission", "upstream", "total"]);
     let again = send().await;
     assert_eq!((again.headers["idempotent-replayed"].as_str(), names(&again)), ("true", vec!["total".to_owned()]));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_say_which_model_served_and_at_which_rate() {
+    let world = World::new(&[json!({})], &[]).await;
+    let named = |model: &str, mut body: Value| {
+        body["model"] = json!(model);
+        body
+    };
+    let token = world.purse.send(50).await;
+    for reply in [
+        world.send(&ask("hi")).await,
+        world.send(&ask_streaming("hi")).await,
+        // By another name of it.
+        world.send(&named("echo-1", ask("hi"))).await,
+        world.send(&named("echo-1", ask_streaming("hi"))).await,
+        world.send_token(&ask_streaming("hi"), &token).await,
+    ] {
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        assert_eq!(reply.headers["x-routstr-model"], MODEL);
+        assert_eq!(reply.headers["x-routstr-price-usd-per-btc"], "100000");
+    }
     world.finish().await;
 }
 

@@ -135,7 +135,7 @@ async fn a_stream_is_given_again_byte_by_byte() {
     assert!(first.body.ends_with("data: [DONE]\n\n"), "{}", first.body);
     let again = send(node.chat(&ask_streaming("hello")).bearer_auth(&token), "s").await;
     again.repeats(&first);
-    assert_eq!(again.header("content-type"), Some("text/event-stream"));
+    assert_eq!(again.header("content-type"), Some("text/event-stream; charset=utf-8"));
     assert_eq!((upstream.seen().len(), node.balance(&token).await), (1, (198_000, 0, 2000)));
     node.finish().await;
 }

@@ -194,7 +194,7 @@ async fn every_counter_says_what_was_done() {
     send(&ask(prompt), 200).await;
     // Both fail, each in its way. The first goes last now.
     world.upstreams[1].next(Script::Answer { status: 200, media: "application/json", body: "{}".to_owned() });
-    world.upstreams[0].next(refuse(503));
+    world.upstreams[0].next(refuse(500));
     send(&ask(prompt), 502).await;
     // The client's mistake, found upstream, here, and in the model.
     world.upstreams.iter().for_each(|upstream| upstream.next(refuse(400)));

@@ -423,7 +423,7 @@ async fn a_failed_probe_opens_the_circuit_for_longer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_for_time_gets_it_and_no_token_is_taken_meanwhile() {
     let world = World::new(&[json!({})], &[("UPSTREAM_BREAKER_FAILURES", "5")]).await;
-    for (status, shown) in [(429, 429), (503, 502)] {
+    for (status, shown) in [(429, 429), (503, 502), (529, 502)] {
         world.upstreams[0].next(asks_for(status, 30));
         assert_eq!(world.send(&ask("hi")).await.status, shown);
         let token = world.purse.send(30).await;
@@ -553,6 +553,17 @@ async fn without_a_conversation_weights_decide() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn in_turn_each_is_asked_as_often_as_the_others() {
+    let same = [7, 1, 1].map(|weight| json!({ "priority": 0, "weight": weight }));
+    let world = World::new(&same, &[("UPSTREAM_CHOICE", "round_robin")]).await;
+    for _ in 0..9 {
+        assert_eq!(world.send(&ask("hi")).await.status, 200);
+    }
+    assert_eq!(world.asked(), [3, 3, 3]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_with_as_much_as_it_takes_is_passed_over() {
     let one = json!({ "max_concurrency": 1 });
     let world = World::new(&[one.clone(), one], &[("UPSTREAM_QUEUE_SECONDS", "0")]).await;
@@ -570,7 +581,7 @@ async fn an_upstream_with_as_much_as_it_takes_is_passed_over() {
     assert_eq!(world.asked(), [1, 1], "the second found the first one full");
     let token = world.purse.send(30).await;
     let reply = world.send_token(&ask("hi"), &token).await;
-    assert_eq!((reply.status, reply.code().as_str()), (503, "upstream_unavailable"));
+    assert_eq!((reply.status, reply.code().as_str()), (429, "UPSTREAM_RATE_LIMIT"));
     assert_eq!((reply.headers["retry-after"].as_str(), &reply.headers["x-cashu"]), ("1", &token));
     assert_eq!(world.asked(), [0, 0]);
     for (upstream, answer) in world.upstreams.iter().zip(running) {
@@ -754,9 +765,9 @@ async fn a_probe_finds_out_at_the_operators_cost() {
     world.upstreams[0].next(refuse(500));
     assert_eq!(world.send(&ask("hi")).await.status, 200);
     assert_eq!(world.asked(), [1, 1]);
-    assert_eq!(exchange.probe(quarter).await, 0, "it was heard of, and the other has no model to be asked for");
+    assert_eq!(exchange.probe(Some(quarter)).await, 0, "it was heard of, and the other has no model to be asked for");
     world.clock.step(quarter);
-    assert_eq!(exchange.probe(quarter).await, 1);
+    assert_eq!(exchange.probe(Some(quarter)).await, 1);
     let seen = world.upstreams[0].last();
     assert_eq!((&seen.json()["model"], &seen.json()["max_tokens"]), (&json!(MODEL), &json!(1)));
     assert_eq!(world.asked(), [1, 0]);
@@ -765,10 +776,29 @@ async fn a_probe_finds_out_at_the_operators_cost() {
     // It counts for the cap: 0.002 USD each, of 0.01.
     for _ in 0..6 {
         world.clock.step(quarter);
-        exchange.probe(quarter).await;
+        exchange.probe(Some(quarter)).await;
     }
     assert_eq!(world.asked(), [3, 0]);
     assert_eq!(world.spent().await, 4000, "nobody else pays for it");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_says_itself_after_how_long_it_is_probed() {
+    let probed = |seconds| json!({ "probe_model": MODEL, "probe_seconds": seconds });
+    let world = World::new(&[probed(3_600), json!({ "probe_model": MODEL }), probed(0)], &[]).await;
+    let exchange = world.node.running().exchange().clone();
+    // Whoever was never heard of is asked; and the job may have asked the first already.
+    exchange.probe(Some(Duration::from_secs(60))).await;
+    world.asked();
+    for (secs, usual, asked) in
+        [(61, Some(60), [0, 1, 0]), (61, None, [0, 0, 0]), (3_600, None, [1, 0, 0]), (1, Some(60), [0, 1, 0])]
+    {
+        world.clock.step(Duration::from_secs(secs));
+        exchange.probe(usual.map(Duration::from_secs)).await;
+        until("they are asked", async || world.upstreams[0].seen().len() == asked[0]).await;
+        assert_eq!(world.asked(), asked, "{secs} {usual:?}");
+    }
     world.finish().await;
 }
 

@@ -222,6 +222,44 @@ async fn a_refusal_after_content_blames_whom_it_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clients_own_mistakes_neither_count_as_failures_nor_end_a_row_of_them() {
+    let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "3")]).await;
+    let wrong = || refusal(400, "invalid_request_error", "", "messages: roles must alternate");
+    for _ in 0..3 {
+        world.upstreams[0].next(wrong());
+        assert_eq!(world.send(&ask("hi")).await.status, 400);
+        assert_eq!(world.asked(), [1, 0], "nobody else is asked");
+        world.upstreams[0].next(refusal(500, "", "", ""));
+        assert_eq!(world.send(&ask("hi")).await.status, 200);
+        assert_eq!(world.asked(), [1, 1]);
+        world.clock.step(Duration::from_secs(16));
+    }
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [0, 1], "it failed three times, and never answered");
+    world.clock.step(Duration::from_secs(61));
+    world.upstreams[0].next(wrong());
+    assert_eq!(world.send(&ask("hi")).await.status, 400);
+    world.upstreams[0].next(refusal(500, "", "", ""));
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [2, 1], "the mistake has not answered the probe");
+    world.clock.step(Duration::from_secs(61));
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(world.asked(), [0, 1], "two minutes this time");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_says_after_which_statuses_the_next_is_asked() {
+    let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_RETRY_STATUSES", "400,5xx")]).await;
+    for (status, shown, asked) in [(400, 200, [1, 1]), (500, 200, [1, 1]), (404, 404, [1, 0]), (429, 429, [1, 0])] {
+        world.upstreams[0].next(refusal(status, "", "", "x"));
+        assert_eq!((world.send(&ask("hi")).await.status, world.asked()), (shown, asked.to_vec()), "{status}");
+        world.clock.step(Duration::from_secs(660));
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clearing_ends_rests_and_open_circuits_too() {
     let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "1")]).await;
     world.upstreams[0].next(refusal(500, "", "", ""));
@@ -406,6 +444,30 @@ async fn what_an_upstream_says_of_the_account_is_not_passed_on() {
         }
     }
     world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_upstream_says_when_it_fails_is_told_where_the_operator_wants_it() {
+    for (verbose, told) in [("false", "The upstream answered 500."), ("true", "The upstream answered 500: out of luck")]
+    {
+        let world = World::new(&[json!({})], &[("UPSTREAM_ERRORS_VERBOSE", verbose)]).await;
+        for (said, expected) in [
+            ("out of luck".to_owned(), told),
+            (
+                format!("out of luck with {}", KEYS[0]),
+                if verbose == "true" { "out of luck with [removed]" } else { told },
+            ),
+            ("Your organization org-AbC123dEf456 is out of luck".to_owned(), "The upstream answered 500."),
+            (String::new(), "The upstream answered 500."),
+        ] {
+            world.upstreams[0].next(refusal(500, "", "", &said));
+            let reply = world.send(&ask("hi")).await;
+            let message = reply.json()["error"]["message"].as_str().unwrap().to_owned();
+            assert!(reply.status == 502 && message.ends_with(expected), "{verbose} {said}: {message}");
+            assert!(!reply.has(KEYS[0]) && !reply.has("org-AbC"), "{}", reply.text);
+        }
+        world.finish().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use coinslot::clock::Clock as _;
 use serde_json::json;
 
 use crate::bearer::refund;
@@ -23,6 +24,10 @@ async fn a_key_makes_so_many_requests_a_minute() {
         assert_eq!(reply.headers["x-ratelimit-limit-requests"], "3");
         assert_eq!(reply.headers["x-ratelimit-remaining-requests"], remaining);
         assert!(reply.headers["x-ratelimit-reset-requests"].ends_with('s'));
+        // And under the plain names, with a time of the Unix epoch.
+        assert_eq!((&*reply.headers["x-ratelimit-limit"], &*reply.headers["x-ratelimit-remaining"]), ("3", remaining));
+        let (now, reset) = (world.clock.now_ms() / 1000, reply.headers["x-ratelimit-reset"].parse::<i64>().unwrap());
+        assert!((now..=now + 61).contains(&reset), "{now} {reset}");
         assert!(!reply.headers.contains_key("x-ratelimit-limit-tokens"));
     }
     let spent = world.spent().await;
@@ -74,9 +79,13 @@ async fn anthropics_clients_find_their_limits_under_the_names_they_know() {
             assert!(reply.headers["retry-after"].parse::<u64>().unwrap() <= 60);
             assert_eq!(reply.json()["error"]["type"], "rate_limit_error");
         }
+        let unified = reply.headers.get("anthropic-ratelimit-unified-status").map(String::as_str);
+        assert_eq!(unified, (status == 429).then_some("rejected"));
     }
+    // What was asked for there stops nobody at other vendors' endpoints.
     let others = world.send(&ask("hi")).await;
-    assert!(others.headers.contains_key("x-ratelimit-limit-requests"));
+    assert_eq!((others.status, others.headers["x-ratelimit-remaining-requests"].as_str()), (200, "1"));
+    assert_eq!(send().await.status, 429);
     assert!(!others.headers.keys().any(|name| name.starts_with("anthropic-")));
     world.finish().await;
 }

@@ -339,7 +339,11 @@ async fn an_unpaid_request_is_told_the_price_and_the_price_is_enough() {
         assert_eq!(payment_request(&refused("bearer, signalled", signalled, too_little).await.0, &mint), price);
         let (headers, answer) = refused("bearer", node.chat(&body).bearer_auth(&poor), too_little).await;
         assert!(!headers.contains_key("x-cashu"));
-        assert_eq!(answer["error"]["payment"]["required_msat"], required);
+        // Where more can be had to fill it with; a request for payment is for who says that it can pay one.
+        let expected = json!({
+            "required_msat": required, "balance_msat": (price - 1) * 1000, "unit": "sat", "mints": [mint.url()],
+        });
+        assert_eq!(answer["error"]["payment"], expected);
         assert_eq!(answer["detail"]["error"], answer["error"]);
         assert_eq!(Purse::new(&mint).await.receive(&poor).await.unwrap(), price - 1);
         // Exactly the price is accepted.
@@ -469,6 +473,9 @@ async fn pages_of_other_origins_may_pay_and_read_their_change() {
         "x-routstr-cost-usd",
         "x-routstr-input-cost-msats",
         "x-routstr-output-cost-msats",
+        "x-routstr-model",
+        "x-routstr-price-usd-per-btc",
+        "x-ratelimit-remaining",
         "retry-after",
     ];
     for name in money {

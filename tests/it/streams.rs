@@ -441,7 +441,7 @@ async fn bad_whole_answers_cost_nothing() {
         upstream.next(Script::Answer { status, media: JSON, body });
         let answer = node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap();
         assert_eq!(answer.status(), expected, "{status}");
-        assert_eq!(answer.headers().contains_key("retry-after"), expected == 429);
+        assert_eq!(answer.headers().contains_key("retry-after"), [429, 503].contains(&status));
     }
     assert_eq!(node.balance(&token).await, (500_000, 0, 0));
     node.finish().await;
@@ -744,7 +744,7 @@ async fn a_client_that_waits_is_told_that_the_stream_lives() {
     upstream.next(Script::Paused { before: vec![], after: pieces });
     let mut answer = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert_eq!(answer.headers()[CONTENT_TYPE], SSE);
+    assert_eq!(answer.headers()[CONTENT_TYPE], "text/event-stream; charset=utf-8");
     let before = read_until(&mut answer, ": ping\n\n: ping\n\n").await;
     assert_eq!(before.replace(": ping\n\n", ""), "", "nothing but comments: {before}");
     assert!(node.balance(&key).await.1 >= 2000, "the money is held");

@@ -314,11 +314,11 @@ async fn a_key_sees_its_own_prices() {
     );
     assert!(of(&own, RICH).is_none() && of(&public, RICH).is_some(), "what is not sold to it is not listed");
     for same in
-        [models(), models().bearer_auth(&plain), models().bearer_auth("sk-none"), models().header("x-api-key", "x")]
+        [models(), models().bearer_auth(&plain), models().bearer_auth("sk-none"), models().header("api-key", "x")]
     {
         assert_eq!(listed(same).await, public);
     }
-    let one = listed(world.node.get(&format!("/v1/models/{MODEL}")).header("x-api-key", &key)).await;
+    let one = listed(world.node.get(&format!("/v1/models/{MODEL}")).header("api-key", &key)).await;
     assert_eq!(one, model);
     assert_eq!(answer(world.node.get(&format!("/v1/models/{RICH}")).bearer_auth(&key)).await.0, 404);
     let anthropic = listed(models().bearer_auth(&key).header("anthropic-version", "2023-06-01")).await;

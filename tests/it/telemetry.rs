@@ -130,7 +130,7 @@ async fn a_request_is_a_span_with_a_step_for_each_thing_it_waited_for() {
 
     // All upstreams fail: the money goes back. A model that nobody knows is not named.
     let token = world.purse.send(40).await;
-    world.upstreams.iter().for_each(|upstream| upstream.next(refuse(503)));
+    world.upstreams.iter().for_each(|upstream| upstream.next(refuse(500)));
     assert_eq!(world.send_token(&ask("prompt-canary"), &token).await.status, 502);
     let stranger = json!({ "model": "model-canary", "messages": [{ "role": "user", "content": "hi" }] });
     assert_eq!(world.send(&stranger).await.status, 400);

@@ -199,6 +199,9 @@ async fn further_members_count_where_no_field_is_filled_in_and_are_refused_where
     }
     assert_eq!((post("add", "[]").await.0, spec().await), (400, Value::Null));
 
+    let (status, page) = post("add", r#"{"convert_from": ["messages"]}"#).await;
+    assert!(status == 400 && page.contains("its convert_from has messages, and there is no conversion"), "{page}");
+
     let more = r#"{"fee": 1.2, "monthly_usd": 40, "weight": 3, "max_concurrency": 2, "tags": ["eu"]}"#;
     assert_eq!(post("add", more).await.0, 303);
     let kept = spec().await;

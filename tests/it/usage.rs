@@ -28,7 +28,7 @@ async fn what_a_key_has_left_and_has_used() {
         "total_used_usd": "0.002", "btc_usd": "100000",
     });
     assert_eq!(world.usage(&world.key).await, expected);
-    for name in ["x-api-key", "api-key", "x-goog-api-key"] {
+    for name in ["x-api-key", "x-anthropic-api-key", "api-key", "x-goog-api-key"] {
         assert_eq!(ok(world.node.get("/usage").header(name, &world.key)).await, expected, "{name}");
     }
     world.finish().await;

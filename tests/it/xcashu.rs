@@ -112,7 +112,7 @@ async fn a_streamed_answer_is_held_back_until_its_change_is_known() {
     let swaps = mint.calls("/v1/swap");
     let answer = node.chat(&ask_streaming("hi")).header("X-Cashu", &token).send().await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert_eq!(header(&answer, "content-type"), Some("text/event-stream"));
+    assert_eq!(header(&answer, "content-type"), Some("text/event-stream; charset=utf-8"));
     assert_eq!(header(&answer, "x-routstr-cost-msats"), Some("2000"));
     assert_eq!(header(&answer, "x-should-retry"), Some("false"));
     assert_eq!(mint.calls("/v1/swap"), swaps + 1);

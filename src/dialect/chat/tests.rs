@@ -37,7 +37,13 @@ pub(in crate::dialect) mod testing {
         cost.total = Msat::new(2475).unwrap();
         cost.input = Msat::new(2000).unwrap();
         cost.output = Msat::new(475).unwrap();
-        Receipt { cost, remaining: remaining.and_then(Msat::new), provider: "generic".into(), btc_usd: None }
+        Receipt {
+            cost,
+            remaining: remaining.and_then(Msat::new),
+            provider: "generic".into(),
+            model: "m".into(),
+            btc_usd: None,
+        }
     }
 
     /// What a client gets and the node knows after a stream.

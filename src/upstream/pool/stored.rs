@@ -1,7 +1,7 @@
 //! The upstreams as they are stored: taken up at the start and when the operator changes them, and what is written of
 //! them.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -74,7 +74,9 @@ impl Pool {
             members: Live::new(enabled.map(|one| Member::of(one, way)).collect::<Result<Vec<_>, PoolError>>()?),
             ground: Ground { rules: config.clone(), vault: vault.clone(), way: way.clone(), version: Mutex::default() },
             choice: config.choice,
+            turns: AtomicU64::new(0),
             max_attempts: config.max_attempts,
+            retried: config.retried.clone(),
             breaker_failures: config.breaker_failures,
             patience: config.queue_time,
             freed: Notify::new(),
@@ -165,6 +167,7 @@ impl Pool {
             for member in cleared {
                 member.health().clear();
                 member.down_ms.store(i64::MIN, Ordering::Relaxed);
+                member.locked_ms.store(i64::MIN, Ordering::Relaxed);
             }
         }
         Ok(())

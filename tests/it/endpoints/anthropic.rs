@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{World, start, with};
 use crate::support::node::{MODEL, RICH, UPSTREAM_KEY};
+use crate::support::upstream::Script;
 
 fn ask() -> Value {
     json!({
@@ -140,6 +141,23 @@ async fn refusals_are_anthropics() {
     assert_eq!((&said["type"], &said["error"]["type"]), (&json!("error"), &json!("billing_error")));
     assert!(said["error"]["payment"]["required_msat"].as_u64().is_some_and(|msat| msat > 0), "{said}");
     too_little_is_told_each_client_in_its_own_words(&world).await;
+    // Who could serve it has too much to do: the status that Anthropic's clients know for that.
+    for status in [503, 529] {
+        let body = json!({ "type": "error", "error": { "type": "overloaded_error", "message": "Overloaded" } });
+        world.upstream.next(Script::Refuse {
+            status,
+            headers: vec![("retry-after", "7".into())],
+            body: body.to_string(),
+        });
+        let answer = world.messages("/v1/messages", &ask()).send().await.unwrap();
+        let told = answer.headers()["retry-after"].to_str().unwrap().to_owned();
+        assert_eq!((answer.status().as_u16(), &*told), (529, "7"));
+        let said: Value = answer.json().await.unwrap();
+        assert_eq!(
+            (&said["error"]["type"], &said["error"]["code"]),
+            (&json!("overloaded_error"), &json!("upstream_error"))
+        );
+    }
     // In a stream that has begun.
     world.next_events(&[
         json!({ "type": "message_start", "message": { "model": RICH, "usage": { "input_tokens": 100, "output_tokens": 1 } } }),

@@ -43,6 +43,24 @@ async fn the_list_of_models_speaks_the_clients_protocol() {
         assert!(first["supportedGenerationMethods"].as_array().unwrap().contains(&json!("generateContent")));
         assert_eq!(first["pricing"], list["data"][0]["pricing"]);
     }
+    for (request, key) in [
+        (get("/v1/models?format=anthropic"), "first_id"),
+        (get("/v1/models?provider=claude"), "first_id"),
+        (get("/v1/models").header("x-api-key", "unused"), "first_id"),
+        (get("/v1/models").header("x-anthropic-api-key", "unused"), "first_id"),
+        (get("/v1/models?provider=Gemini"), "models"),
+        (get("/v1/models?format=gemini").header("anthropic-version", "2023-06-01"), "models"),
+        (get("/v1/models?format=openai").header("anthropic-version", "2023-06-01"), "object"),
+        (get("/v1beta/models?format=openai"), "object"),
+        (get("/v1/models?format=other"), "object"),
+        // Whoever sends a bearer too may be anybody.
+        (get("/v1/models").header("x-api-key", "unused").bearer_auth("unused"), "object"),
+    ] {
+        let shown = json(request, 200).await;
+        assert!(shown.get(key).is_some(), "{key}: {shown}");
+    }
+    let one = json(get("/v1/models/echo-1?format=anthropic"), 200).await;
+    assert_eq!(&one["type"], "model");
     let one = json(get("/v1beta/models/echo-1"), 200).await;
     assert_eq!(one["name"], json!(format!("models/{MODEL}")));
     let said = json(get("/v1beta/models/none"), 404).await;

@@ -243,5 +243,17 @@ async fn a_response_that_fails_after_its_first_words_says_so() {
     world.next_events(&[json!({ "type": "response.failed", "response": { "error": { "message": "overloaded" } } })]);
     let answer = world.post("/v1/responses", &streamed).send().await.unwrap();
     assert_eq!(answer.status(), 502);
+    // However often what the client sent comes before them.
+    let instructions = "i".repeat(400_000);
+    let echo =
+        |kind: &str| json!({ "type": kind, "response": { "id": "resp_1", "instructions": "i".repeat(600_000) } });
+    world.next_events(&[
+        echo("response.created"),
+        echo("response.in_progress"),
+        json!({ "type": "response.failed", "response": { "error": { "message": "overloaded" } } }),
+    ]);
+    let long = json!({ "model": MODEL, "input": "hi", "max_output_tokens": 200, "stream": true, "instructions": instructions });
+    let answer = world.post("/v1/responses", &long).send().await.unwrap();
+    assert_eq!(answer.status(), 502, "{}", answer.text().await.unwrap());
     world.finish().await;
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{World, start};
+use crate::bearer::world_with;
 use crate::support::mint::TestMint;
 use crate::support::node::{RICH, TestNode, UPSTREAM_KEY};
 use crate::support::purse::Purse;
@@ -86,7 +87,7 @@ async fn nothing_of_the_clients_reaches_the_upstream_but_the_body() {
     let world = start().await;
     for request in &every() {
         let token = world.purse.send(500).await;
-        for paid_by in ["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-cashu"] {
+        for paid_by in ["authorization", "x-api-key", "x-anthropic-api-key", "api-key", "x-goog-api-key", "x-cashu"] {
             let credential = if paid_by == "x-cashu" { &token } else { &world.key };
             let value = if paid_by == "authorization" { format!("Bearer {credential}") } else { credential.clone() };
             let sent = world.send(request).header(paid_by, value);
@@ -170,18 +171,38 @@ async fn nothing_of_the_operators_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_operator_says_whose_endpoints_are_sold() {
+    let (_mint, purse, upstream, node) = world_with(2_000, &[("PROTOCOLS", "anthropic,gemini")]).await;
+    let key = purse.send(500).await;
+    let send = async |path: &str, body: &Value| {
+        let answer = node.post(path).json(body).bearer_auth(&key).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let chat = json!({ "model": RICH, "messages": [{ "role": "user", "content": "hi" }] });
+    for path in ["/v1/chat/completions", "/chat/completions", "/v1/quote/chat/completions"] {
+        let (status, said) = send(path, &chat).await;
+        assert_eq!((status, &said["error"]["code"]), (404, &json!("unsupported_path")), "{path}: {said}");
+    }
+    assert_eq!(upstream.seen().len(), 0);
+    let message = json!({ "model": RICH, "messages": [{ "role": "user", "content": "hi" }], "max_tokens": 10 });
+    let (status, said) = send("/v1/messages", &message).await;
+    assert_eq!(status, 200, "{said}");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_credential_is_enough_and_two_are_too_many() {
     let world = start().await;
     let other = world.purse.send(50).await;
     let all = every();
     for request in [&all[0], &all[4], &all[10]] {
-        let places = ["x-api-key", "api-key", "x-goog-api-key"];
+        let places = ["x-api-key", "x-anthropic-api-key", "api-key", "x-goog-api-key"];
         for (at, one) in places.iter().enumerate() {
             let twice = world.send(request).header(*one, &world.key).bearer_auth(&world.key);
             world.charged("the same twice", twice).await;
             let two = world.send(request).header(*one, &world.key).bearer_auth(&other);
             world.refused("a bearer and another", two, 400).await;
-            let two = world.send(request).header(*one, &world.key).header(places[(at + 1) % 3], &other);
+            let two = world.send(request).header(*one, &world.key).header(places[(at + 1) % places.len()], &other);
             world.refused("two places", two, 400).await;
             let two = world.send(request).header(*one, &world.key).header("x-cashu", &other);
             world.refused("a key and a token", two, 400).await;
