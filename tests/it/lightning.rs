@@ -12,6 +12,7 @@ use coinslot::wallet::Change;
 use serde_json::{Value, json};
 
 use crate::support::answers::found;
+use crate::support::chaos::{Chaos, Lie, Mode};
 use crate::support::clock::Ahead;
 use crate::support::lnurl::{Mood, Recipient};
 use crate::support::mint::{MintOptions, TestMint};
@@ -114,6 +115,32 @@ async fn a_payment_is_credited_without_a_client_and_after_a_restart() {
     node.finish().await;
 }
 
+/// A node that was down for long asks a mint whose own backend is not up yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_is_not_given_up_for_one_answer() {
+    let mint = TestMint::with_options(MintOptions { unpaid: true, ..MintOptions::default() }).await;
+    let upstream = Upstream::start().await;
+    let chaos = Chaos::before(&mint.url());
+    let clock = Arc::new(Ahead::default());
+    let mut node = node_ahead(&mint, &upstream, &clock, &[("CASHU_MINTS", &chaos.url())]).await;
+    let made = ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 30, "purpose": "create" }))).await;
+    let id = made["invoice_id"].as_str().unwrap();
+    node.stop().await;
+    mint.pay(made["bolt11"].as_str().unwrap(), 30).await;
+    clock.step(Duration::from_secs(3600 * 30));
+    chaos.set("/v1/mint/quote/bolt11/*", Mode::Lie(Lie::State("UNPAID")));
+    node.restart().await;
+    resume(&node).await;
+    assert!(chaos.hits("/v1/mint/quote/bolt11/*") > 0);
+    let unpaid = ok(node.get(&format!("/lightning/invoice/{id}/status"))).await;
+    assert_eq!(unpaid["status"], "expired", "{unpaid}");
+    chaos.calm();
+    clock.step(Duration::from_secs(660));
+    let paid = status_until(&node, id, "paid").await;
+    assert_eq!(node.balance(paid["api_key"].as_str().unwrap()).await, (30_000, 0, 0));
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invoice_that_nobody_pays_ends() {
     let mint = TestMint::with_options(MintOptions { unpaid: true, ..MintOptions::default() }).await;
@@ -122,10 +149,11 @@ async fn an_invoice_that_nobody_pays_ends() {
     let node = node_ahead(&mint, &upstream, &clock, &[]).await;
     let made = ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 1, "purpose": "create" }))).await;
     let path = format!("/lightning/invoice/{}/status", made["invoice_id"].as_str().unwrap());
-    for (hours, status) in [(0, "pending"), (2, "expired"), (30, "cancelled")] {
-        clock.step(Duration::from_secs(3600 * hours));
+    // After a day the mint's word must stand for ten minutes.
+    for (minutes, status) in [(0, "pending"), (120, "expired"), (1_800, "expired"), (9, "expired"), (2, "cancelled")] {
+        clock.step(Duration::from_secs(60 * minutes));
         resume(&node).await;
-        assert_eq!(ok(node.get(&path)).await["status"], status, "after {hours} h more");
+        assert_eq!(ok(node.get(&path)).await["status"], status, "after {minutes} min more");
     }
     assert_eq!(resume(&node).await, 0, "nothing waits any more");
     node.finish().await;
