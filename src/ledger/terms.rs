@@ -253,13 +253,13 @@ impl Ledger {
         Ok(account.id)
     }
 
-    /// Keys whose expiry has passed and that have money, longest expired first.
+    /// Keys whose expiry has passed and that have money, longest expired first, but those that could not be paid today.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn expired_keys(&self, page: ExpiredPage) -> Result<Vec<ExpiredKey>, StoreError> {
         let mut reader = self.store().read().acquire().await?;
-        repo::expired_keys(&mut reader, self.clock().now_secs(), page).await
+        repo::expired_keys(&mut reader, self.clock().now_ms(), page).await
     }
 
     /// Notes where the balance of a top key goes, and when. Writes only what is new.

@@ -112,7 +112,7 @@ impl World {
     async fn due(&self, now_secs: i64) -> Vec<(String, u64)> {
         let ledger = &self.node.running().exchange().ledger;
         let mut reader = ledger.store().read().acquire().await.unwrap();
-        let due = repo::expired_keys(&mut reader, now_secs, page(10)).await.unwrap();
+        let due = repo::expired_keys(&mut reader, now_secs * 1_000, page(10)).await.unwrap();
         due.into_iter().map(|key| (key.expiry.address, key.balance.get())).collect()
     }
 }
@@ -465,7 +465,7 @@ async fn where_the_rest_goes_is_noted_and_may_change() {
     let ledger = world.node.running().exchange().ledger.clone();
     let account = {
         let mut reader = ledger.store().read().acquire().await.unwrap();
-        repo::expired_keys(&mut reader, now + 51, page(1)).await.unwrap().remove(0).account
+        repo::expired_keys(&mut reader, (now + 51) * 1_000, page(1)).await.unwrap().remove(0).account
     };
     let theirs = Expiry { address: "other@process.example".into(), at: now + 70 };
     ledger.put_expiry(account, &theirs).await.unwrap();

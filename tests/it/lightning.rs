@@ -390,6 +390,8 @@ async fn a_key_whose_time_is_over_goes_to_its_owner() {
     let (before, _, spent) = node.balance(&token).await;
     assert_eq!(before + spent, 500_000, "its server refused; the money stays");
     recipient.set(Mood::Good);
+    assert_eq!(sweep().await.unwrap(), 0, "not before tomorrow");
+    clock.step(Duration::from_secs(86_400));
     let all = futures_util::future::join_all((0..4).map(|_| sweep())).await;
     assert!(all.iter().all(Result::is_ok));
     let (left, ..) = node.balance(&token).await;
@@ -405,7 +407,8 @@ async fn a_key_whose_time_is_over_goes_to_its_owner() {
     node.finish().await;
 }
 
-/// Keys that cannot be paid, or are not worth it, stay due; the others behind them are paid all the same.
+/// Keys that cannot be paid are due again a day later, and those that are not worth it stay due; the others behind
+/// them are paid all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_keys_that_cannot_be_paid_hide_no_other() {
     let mint = TestMint::start().await;
@@ -417,6 +420,7 @@ async fn expired_keys_that_cannot_be_paid_hide_no_other() {
     let purse = Purse::new(&mint).await;
     purse.mint_sats(2_000).await;
     let ends = clock.now_ms() / 1000 + 3_600;
+    node.has_run("refund_expired").await;
     // Three of crumbs, three whose server refuses, and two that can be paid.
     let wanted = [(5, &dead, 0), (5, &good, 0), (9, &good, 0), (100, &dead, 0), (100, &dead, 0), (100, &dead, 1)];
     for (sats, to, later) in wanted.into_iter().chain([(200, &good, 2), (200, &good, 3)]) {
@@ -427,15 +431,26 @@ async fn expired_keys_that_cannot_be_paid_hide_no_other() {
     clock.step(Duration::from_secs(3_700));
     let wallet = node.running().exchange().till.wallet().clone();
     let mut round = coinslot::jobs::RefundRound::new(2, 2);
-    for paid in [0, 1, 1, 0] {
+    for paid in [0, 1, 1] {
         assert_eq!(round.go_on(&wallet).await.unwrap(), paid);
     }
     assert!(good.asked().iter().all(|msat| *msat > 100_000), "not for crumbs: {:?}", good.asked());
-    // After the last it is the first one's turn again.
+    // After the last it is the first one's turn again, a day after it could not be paid.
     dead.set(Mood::Good);
-    for paid in [1, 2, 0] {
+    let operations = async || {
+        let count = sqlx::query("SELECT COUNT(*) FROM operations WHERE kind = 'expiry'");
+        let count = count.fetch_one(wallet.ledger().store().read()).await.unwrap();
+        sqlx::Row::get::<i64, _>(&count, 0)
+    };
+    assert_eq!(operations().await, 5);
+    clock.step(Duration::from_secs(3_600));
+    assert_eq!(round.go_on(&wallet).await.unwrap(), 0);
+    assert_eq!((operations().await, dead.asked().len()), (5, 0), "nothing was tried");
+    clock.step(Duration::from_secs(82_801));
+    for paid in [2, 1, 0] {
         assert_eq!(round.go_on(&wallet).await.unwrap(), paid);
     }
+    assert_eq!(operations().await, 8);
     node.finish().await;
 }
 
