@@ -294,6 +294,18 @@ impl Ledger {
         tx.commit().await
     }
 
+    /// Ends the windows of keys that a clock has begun which was ahead, and was set back since: they would last for as
+    /// long as it was wrong. Returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn end_windows_ahead(&self) -> Result<u64, StoreError> {
+        let mut tx = self.store().begin(Durability::ProcessSafe).await?;
+        let ended = repo::end_windows_ahead(&mut tx, self.clock().now_ms()).await?;
+        tx.commit().await?;
+        Ok(ended)
+    }
+
     /// Makes child keys and charges the parent for them, in one synced transaction. Returns what the
     /// parent has left. For keys that it made before, it charges nothing.
     ///

@@ -35,7 +35,7 @@ pub const OFFERED_SECS: i64 = 3600;
 /// How long after its time a payment still counts, in ms.
 pub(super) const GRACE_MS: i64 = DAY_MS;
 /// Shortest time between two looks that a client can cause, in ms.
-const LOOK_MS: i64 = 2_000;
+const LOOK_MS: u64 = 2_000;
 /// Invoices that may wait at a time: for one key, and for all. Those whose time is over count no more.
 const MAX_OPEN_PER_KEY: u64 = 5;
 const MAX_OPEN: u64 = 1_000;
@@ -141,7 +141,8 @@ impl Wallet {
         let Some(operation) = self.find_operation(id).await?.filter(|operation| operation.kind == Kind::TopUp) else {
             return Ok(None);
         };
-        let idle = self.clock().now_ms().saturating_sub(operation.updated_at);
+        // Either way: a clock that was ahead when somebody looked may be set back.
+        let idle = self.clock().now_ms().abs_diff(operation.updated_at);
         let operation = if operation.state.is_open() && idle >= LOOK_MS && self.halted().is_none() {
             self.resume_topup(&operation).await;
             self.find_operation(id).await?.unwrap_or(operation)
@@ -399,7 +400,7 @@ fn next_look(operation: &Operation, now_ms: i64) -> i64 {
         600_000..HOUR_MS => 120_000,
         HOUR_MS..DAY_MS => 600_000,
         // Some mints' invoices can be paid for a week.
-        _ => HOUR_MS,
+        _ => journal::LONGEST_PAUSE_MS,
     };
     now_ms.saturating_add(pause_ms)
 }

@@ -112,6 +112,23 @@ async fn a_payment_is_credited_without_a_client_and_after_a_restart() {
     node.restart().await;
     let paid = status_until(&node, &id(&two), "paid").await;
     assert_eq!(node.balance(paid["api_key"].as_str().unwrap()).await, (30_000, 0, 0));
+
+    // Made by a clock that was ahead and has been set right: the journal looks at one, its client at the other.
+    let ahead = Duration::from_secs(3600 * 24 * 30);
+    clock.step(ahead);
+    let three = ok(node.post("/v1/balance/lightning/invoice").json(&wanted)).await;
+    let four = ok(node.post("/v1/balance/lightning/invoice").json(&wanted)).await;
+    clock.step_back(ahead);
+    mint.pay(three["bolt11"].as_str().unwrap(), 30).await;
+    clock.step(Duration::from_secs(11));
+    resume(&node).await;
+    let wallet = node.running().exchange().till.wallet().clone();
+    assert_eq!(wallet.waiting_of(vec![id(&three), id(&four)]).await.unwrap(), [id(&four)]);
+    mint.pay(four["bolt11"].as_str().unwrap(), 30).await;
+    clock.step(Duration::from_secs(3));
+    let paid = ok(node.get(&format!("/lightning/invoice/{}/status", id(&four)))).await;
+    assert_eq!(paid["status"], "paid");
+    drop(wallet);
     node.finish().await;
 }
 

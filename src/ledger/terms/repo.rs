@@ -3,7 +3,7 @@
 use sqlx::{AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 
 use super::{ExpiredKey, ExpiredPage, Expiry, Limits, Reset, Terms};
-use crate::clock::DAY_MS;
+use crate::clock::{DAY_MS, HOUR_MS};
 use crate::ledger::AccountId;
 use crate::money::Msat;
 use crate::store::{StoreError, Tx};
@@ -71,6 +71,17 @@ pub(super) async fn insert_child(
     .execute(tx.hand())
     .await?;
     Ok(())
+}
+
+/// Ends the windows that no clock can have begun which is right: it was ahead, and was set back since. What was used in
+/// them is forgotten. Clocks of several nodes may differ by an hour.
+pub(super) async fn end_windows_ahead(tx: &mut Tx, now_ms: i64) -> Result<u64, StoreError> {
+    let ended = sqlx::query(
+        "UPDATE key_terms SET resets_at = 0 WHERE resets_at - $1 > \
+         CASE reset WHEN 'daily' THEN 86400000 WHEN 'weekly' THEN 604800000 ELSE 2678400000 END",
+    );
+    let ended = ended.bind(now_ms.saturating_add(HOUR_MS)).execute(tx.hand()).await?;
+    Ok(ended.rows_affected())
 }
 
 /// Gives a key these limits instead of those it has. What it used so far counts on, unless the

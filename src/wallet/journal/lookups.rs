@@ -7,7 +7,7 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 
-use super::{Fate, Kind, Movement, OPEN, Operation, State};
+use super::{Fate, Kind, LONGEST_PAUSE_MS, Movement, OPEN, Operation, State};
 use crate::ledger::AccountId;
 use crate::money::{MintUnit, Msat};
 use crate::store::StoreError;
@@ -336,16 +336,17 @@ impl<'a> Due<'a> {
 
     fn condition(mints: &[&str]) -> String {
         format!(
-            "WHERE {OPEN} AND CASE WHEN owner = $1 THEN due_at <= $2 OR updated_at < $3 \
-             ELSE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $4) END \
+            "WHERE {OPEN} AND CASE WHEN owner = $1 THEN due_at <= $2 OR due_at > $3 OR updated_at < $4 \
+             ELSE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $5) END \
              AND mint IN ({})",
-            marks(5, mints)
+            marks(6, mints)
         )
     }
 
     fn bound(self, sql: String, mints: &[&'a str]) -> Query<'a, Any, AnyArguments> {
         let query = sqlx::query(AssertSqlSafe(sql)).bind(self.owner);
-        let query = query.bind(self.now_ms).bind(self.started_ms).bind(self.dead_before_ms);
+        let query = query.bind(self.now_ms).bind(self.now_ms.saturating_add(LONGEST_PAUSE_MS));
+        let query = query.bind(self.started_ms).bind(self.dead_before_ms);
         mints.iter().fold(query, |query, mint| query.bind(*mint))
     }
 }
