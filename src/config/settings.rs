@@ -184,7 +184,7 @@ pub const SETTINGS: &[Setting] = &[
          three to 0 there, which means no limit. With TOR=true, each circuit counts as an address, and all of \
          Tor as twenty."),
     setting("INVOICE_MAX_PENDING", &[], "5",
-        "How many of them may wait to be paid, for one address. 0: no limit."),
+        "How many invoices may wait to be paid, for one address. 0: no limit."),
     setting("VOUCHER_TRIES_PER_HOUR", &[], "20",
         "Wrong voucher codes that one address may send in an hour. 0: no limit."),
     setting("QUOTES_PER_MINUTE", &[], "60",
