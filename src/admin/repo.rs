@@ -123,21 +123,6 @@ pub(super) async fn close_session(store: &Store, id_hash: &str) -> Result<(), St
     tx.commit().await
 }
 
-/// Operations at mints whose outcome is not known yet.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Unfinished {
-    pub count: i64,
-    pub oldest_ms: Option<i64>,
-}
-
-pub(super) async fn unfinished(store: &Store) -> Result<Unfinished, StoreError> {
-    let row =
-        sqlx::query("SELECT COUNT(*), MIN(created_at) FROM operations WHERE state IN ('planned', 'acting', 'unknown')")
-            .fetch_one(store.read())
-            .await?;
-    Ok(Unfinished { count: row.try_get(0)?, oldest_ms: row.try_get(1)? })
-}
-
 /// What was earned and is there, and what vouchers promise of what was: from the few accounts of the house, and from
 /// the vouchers.
 pub(super) async fn earned_and_promised(store: &Store) -> Result<(i64, i64), StoreError> {

@@ -60,7 +60,7 @@ impl Watchman {
                 found.push(Reading::new(Kind::PayoutFailed, failed.mint, State::Wrong(said)));
             }
         }
-        for stuck in wallet.stuck(now_ms.saturating_sub(STUCK_MS)).await? {
+        for stuck in wallet.unfinished(now_ms.saturating_sub(STUCK_MS)).await? {
             let said = format!("{} unfinished since {}", format::count(stuck.count), format::utc(stuck.oldest_ms));
             found.push(Reading::new(Kind::OperationStuck, stuck.mint, State::Wrong(said)));
         }

@@ -244,7 +244,7 @@ pub struct Payouts {
 pub struct Clients {
     /// `INVOICE_CREATES_PER_HOUR`, 10: invoices that make a key.
     pub creates_per_hour: Option<usize>,
-    /// `INVOICE_MAX_PENDING`, 5: such invoices that wait to be paid.
+    /// `INVOICE_MAX_PENDING`, 5: invoices that wait to be paid.
     pub max_pending: Option<usize>,
     /// `VOUCHER_TRIES_PER_HOUR`, 20: voucher codes that are none.
     pub wrong_vouchers_per_hour: Option<usize>,

@@ -105,7 +105,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("MINT_OPERATION_TIMEOUT_SECONDS", &[], "30",
         "How long one call to a mint may take."),
     setting("MINT_MAX_CONCURRENCY", &["MINT_OPERATION_CONCURRENCY"], "4",
-        "How many calls to one mint may run at a time. Public mints limit their callers."),
+        "How many calls to one mint may run at a time, half of them payments over Lightning. Public mints limit their \
+         callers."),
     setting("MINT_CALLS_PER_MINUTE", &[], "20",
         "How many calls a mint is asked for in any minute; 0: no limit. 20,https://mint.example=60 has another \
          number for one mint. Mints on loopback have no limit unless they are named. Nodes that share an \
@@ -191,7 +192,7 @@ pub const SETTINGS: &[Setting] = &[
          three to 0 there, which means no limit. With TOR=true, each circuit counts as an address, and all of \
          Tor as twenty."),
     setting("INVOICE_MAX_PENDING", &[], "5",
-        "How many of them may wait to be paid, for one address. 0: no limit."),
+        "How many invoices may wait to be paid, for one address. 0: no limit."),
     setting("VOUCHER_TRIES_PER_HOUR", &[], "20",
         "Wrong voucher codes that one address may send in an hour. 0: no limit."),
     setting("QUOTES_PER_MINUTE", &[], "60",

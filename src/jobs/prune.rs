@@ -1,5 +1,5 @@
-//! Forgets what its time is over of: outcomes of requests with an Idempotency-Key, and what requests cost at the
-//! upstreams.
+//! Forgets what its time is over of: outcomes of requests with an Idempotency-Key, what requests cost at the
+//! upstreams, and what keys used in windows that a wrong clock has begun.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,10 @@ impl Job for Prune {
                 failed = gone.failed,
                 "forgot what old requests cost at upstreams"
             );
+        }
+        let ended = ledger.end_windows_ahead().await.map_err(|error| error.to_string())?;
+        if ended > 0 {
+            tracing::warn!(ended, "ended the windows of keys that a clock has begun which was ahead");
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use tokio::sync::Mutex;
 
 use super::Job;
@@ -15,6 +16,8 @@ use crate::wallet::{Change, RefundError, Wallet};
 const PAGE: i64 = 100;
 /// Keys looked at in one activation, about.
 const MOST: usize = 500;
+/// Keys paid at a time: a recipient's server may take long.
+const AT_ONCE: usize = 4;
 /// Less than this is not worth a payment, in sat: fees would eat it, and what a payment leaves over
 /// would be sent again and again.
 const LEAST: u64 = 10;
@@ -48,8 +51,8 @@ impl Job for RefundExpired {
     }
 }
 
-/// How far expired keys have been gone through. Those that cannot be paid stay due for ever: each is passed
-/// once in a round, so that however many they are, all others have their turn.
+/// How far expired keys have been gone through. Those that cannot be paid are due again after a day, for ever: each is
+/// passed once in a round, so that however many they are, all others have their turn.
 #[derive(Debug)]
 pub struct RefundRound {
     page: i64,
@@ -80,16 +83,15 @@ impl RefundRound {
         let (mut paid, mut looked): (usize, usize) = (0, 0);
         while looked < self.most {
             let keys = self.next_page(wallet).await?;
+            // Whatever becomes of them, they do not stand in the way of the next ones.
+            self.after = keys.last().map(ExpiredKey::place);
             if keys.is_empty() {
-                self.after = None;
                 break;
             }
-            for key in keys {
-                // Whatever becomes of it, it does not stand in the way of the next one.
-                self.after = Some(key.place());
-                looked = looked.saturating_add(1);
-                paid = paid.saturating_add(usize::from(pay(wallet, &key).await));
-            }
+            looked = looked.saturating_add(keys.len());
+            let paying = keys.into_iter().map(|key| async move { pay(wallet, &key).await });
+            let paying = futures_util::stream::iter(paying).buffer_unordered(AT_ONCE);
+            paid = paid.saturating_add(paying.filter(|is_paid| std::future::ready(*is_paid)).count().await);
         }
         Ok(paid)
     }

@@ -253,13 +253,13 @@ impl Ledger {
         Ok(account.id)
     }
 
-    /// Keys whose expiry has passed and that have money, longest expired first.
+    /// Keys whose expiry has passed and that have money, longest expired first, but those that could not be paid today.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn expired_keys(&self, page: ExpiredPage) -> Result<Vec<ExpiredKey>, StoreError> {
         let mut reader = self.store().read().acquire().await?;
-        repo::expired_keys(&mut reader, self.clock().now_secs(), page).await
+        repo::expired_keys(&mut reader, self.clock().now_ms(), page).await
     }
 
     /// Notes where the balance of a top key goes, and when. Writes only what is new.
@@ -292,6 +292,18 @@ impl Ledger {
         let mut tx = self.store().begin(Durability::Full).await?;
         repo::zero_window(&mut tx, account).await?;
         tx.commit().await
+    }
+
+    /// Ends the windows of keys that a clock has begun which was ahead, and was set back since: they would last for as
+    /// long as it was wrong. Returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn end_windows_ahead(&self) -> Result<u64, StoreError> {
+        let mut tx = self.store().begin(Durability::ProcessSafe).await?;
+        let ended = repo::end_windows_ahead(&mut tx, self.clock().now_ms()).await?;
+        tx.commit().await?;
+        Ok(ended)
     }
 
     /// Makes child keys and charges the parent for them, in one synced transaction. Returns what the

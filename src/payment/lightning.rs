@@ -52,27 +52,20 @@ impl Till {
     pub async fn invoice_for_key(&self, sats: Sat, limits: Limits, address: Option<Peer>) -> Result<Invoice, Failure> {
         self.may_come_in()?;
         let id = uuid::Uuid::new_v4().to_string();
-        self.admit_invoice(&id, address).await?;
+        self.admit_invoice(&id, address, true).await?;
         let made = self.make_invoice_for_key(id.clone(), sats, limits).await;
-        self.counted(address, &id, made)
+        // It counts only if it came about.
+        made.inspect_err(|_| self.visitors().not_made(address, &id, true))
     }
 
-    /// An invoice that was admitted, which counts only if it came about.
-    fn counted(&self, address: Option<Peer>, id: &str, made: Result<Invoice, Failure>) -> Result<Invoice, Failure> {
-        if made.is_err() {
-            self.visitors().not_made(address, id);
-        }
-        made
-    }
-
-    async fn admit_invoice(&self, id: &str, address: Option<Peer>) -> Result<(), Failure> {
+    async fn admit_invoice(&self, id: &str, address: Option<Peer>, is_new: bool) -> Result<(), Failure> {
         let noted = self.visitors().waiting(address);
         let waiting = self.wallet().waiting_of(noted.clone()).await;
         let waiting = waiting.map_err(|error| invoice_failure(error.into()))?;
         let ended: Vec<String> = noted.into_iter().filter(|id| !waiting.contains(id)).collect();
         self.visitors().ended(address, &ended);
         let end_ms = self.wallet().ledger().clock().now_ms().saturating_add(OFFERED_SECS.saturating_mul(1000));
-        self.visitors().admit_invoice(address, id, end_ms).map_err(|wait| {
+        self.visitors().admit_invoice(address, id, end_ms, is_new).map_err(|wait| {
             let message =
                 "Too many invoices were asked for from this address; pay those that wait, or try again later.";
             Failure::client(Code::TooManyRequests, message).retrying(wait.0)
@@ -127,8 +120,9 @@ impl Till {
         Ok(self.invoice_status(&id.ok_or_else(not_found)?).await?.invoice.status)
     }
 
-    /// An invoice whose payment is added to a key. It counts against the allowance of `address` where nothing
-    /// was ever paid for the key: anybody makes any number of such, of tokens that are invented.
+    /// An invoice whose payment is added to a key. While it waits, it counts against the allowance of `address`, since
+    /// keys cost next to nothing; where nothing was ever paid for the key, it counts as one for a new key: anybody
+    /// makes any number of such, of tokens that are invented.
     ///
     /// # Errors
     /// When no mint makes one, or the key or the address has had too many.
@@ -136,12 +130,10 @@ impl Till {
         self.may_come_in()?;
         let id = uuid::Uuid::new_v4().to_string();
         let (key, _) = self.wallet().ledger().named_account(account).await.map_err(broken)?;
-        let is_credited = is_credited(&key);
-        if !is_credited {
-            self.admit_invoice(&id, address).await?;
-        }
+        let is_new = !is_credited(&key);
+        self.admit_invoice(&id, address, is_new).await?;
         let made = self.wallet().invoice(id.clone(), account, sats).await.map_err(invoice_failure);
-        if is_credited { made } else { self.counted(address, &id, made) }
+        made.inspect_err(|_| self.visitors().not_made(address, &id, is_new))
     }
 
     /// How an invoice stands.

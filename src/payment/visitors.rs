@@ -1,4 +1,4 @@
-//! What one address may ask for without paying: invoices that make keys, guesses at vouchers, and quotes.
+//! What one address may ask for without paying: invoices, guesses at vouchers, and quotes.
 //!
 //! Kept in memory, for one process and at most [`MAX_VISITORS`] addresses, by a keyed hash of the
 //! address (of its /64 for IPv6, which one customer has whole): no address is stored or logged.
@@ -122,13 +122,15 @@ impl Visitors {
         waiting
     }
 
-    /// Counts an invoice that is about to be made and offered until `end_ms`.
+    /// Counts an invoice that is about to be made and offered until `end_ms`; `is_new`: for a key that nothing was paid
+    /// for yet.
     ///
     /// # Errors
-    /// When the visitor has made, or has waiting, too many.
-    pub fn admit_invoice(&self, peer: Option<Peer>, id: &str, end_ms: i64) -> Result<(), TooMuch> {
+    /// When the visitor has made too many new ones, or has too many waiting.
+    pub fn admit_invoice(&self, peer: Option<Peer>, id: &str, end_ms: i64, is_new: bool) -> Result<(), TooMuch> {
         let now_ms = self.clock.now_ms();
         let Clients { creates_per_hour, max_pending, .. } = self.allowance();
+        let creates_per_hour = creates_per_hour.filter(|_| is_new);
         let look = |visitor: &mut Visitor, times: usize| {
             visitor.waiting.retain(|(_, end)| *end > now_ms);
             if max_pending.is_some_and(|most| visitor.waiting.len() >= most.saturating_mul(times)) {
@@ -154,10 +156,12 @@ impl Visitors {
     }
 
     /// An invoice that was admitted did not come about.
-    pub fn not_made(&self, peer: Option<Peer>, id: &str) {
+    pub fn not_made(&self, peer: Option<Peer>, id: &str, is_new: bool) {
         self.with(peer, |visitor, _| {
             visitor.waiting.retain(|(waiting, _)| waiting != id);
-            visitor.created.take_back();
+            if is_new {
+                visitor.created.take_back();
+            }
         });
     }
 
@@ -297,11 +301,14 @@ mod tests {
             assert_eq!(visitors.admit_quote(circuit(number)), Ok(()));
             assert_eq!(visitors.admit_quote(circuit(number)), Ok(()), "{number}");
             assert!(visitors.admit_quote(circuit(number)).is_err(), "a circuit has no more than an address");
-            assert_eq!(visitors.admit_invoice(circuit(number), &format!("i{number}"), clock.now_ms() + 60_000), Ok(()));
+            assert_eq!(
+                visitors.admit_invoice(circuit(number), &format!("i{number}"), clock.now_ms() + 60_000, true),
+                Ok(())
+            );
         }
         let fresh = circuit(ALL_OF_TOR);
         assert!(visitors.admit_quote(fresh).is_err(), "new circuits do not help");
-        assert!(visitors.admit_invoice(fresh, "i", 0).is_err());
+        assert!(visitors.admit_invoice(fresh, "i", 0, true).is_err());
         assert_eq!(visitors.admit_quote(at("192.0.2.1")), Ok(()), "who is not in Tor is not touched");
         // Whoever is kept out because of others may look whether theirs still wait.
         assert_eq!(visitors.waiting(fresh).len(), ALL_OF_TOR);
@@ -316,17 +323,24 @@ mod tests {
         let allowance = Clients { creates_per_hour: Some(3), wrong_vouchers_per_hour: Some(2), ..Clients::default() };
         let (visitors, clock) = visitors(allowance);
         for _ in 0..3 {
-            assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "i", 0), Ok(()));
+            assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "i", 0, true), Ok(()));
         }
         clock.0.fetch_add(600_000, Ordering::SeqCst);
-        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "i", 0), Err(TooMuch(3000)));
-        assert_eq!(visitors.admit_invoice(at("::ffff:192.0.2.1"), "i", 0), Err(TooMuch(3000)), "the same in IPv6");
-        assert_eq!(visitors.admit_invoice(at("192.0.2.2"), "i", 0), Ok(()));
-        assert_eq!(visitors.admit_invoice(None, "i", 0), Ok(()));
-        visitors.not_made(at("192.0.2.1"), "i");
-        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "i", 0), Ok(()));
+        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "i", 0, true), Err(TooMuch(3000)));
+        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "t", 0, false), Ok(()), "a key that is paid for");
+        assert_eq!(
+            visitors.admit_invoice(at("::ffff:192.0.2.1"), "i", 0, true),
+            Err(TooMuch(3000)),
+            "the same in IPv6"
+        );
+        assert_eq!(visitors.admit_invoice(at("192.0.2.2"), "i", 0, true), Ok(()));
+        assert_eq!(visitors.admit_invoice(None, "i", 0, true), Ok(()));
+        visitors.not_made(at("192.0.2.1"), "t", false);
+        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "i", 0, true), Err(TooMuch(3000)));
+        visitors.not_made(at("192.0.2.1"), "i", true);
+        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "i", 0, true), Ok(()));
         clock.0.fetch_add(3_000_000, Ordering::SeqCst);
-        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "i", 0), Ok(()));
+        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "i", 0, true), Ok(()));
 
         for address in ["2001:db8::1", "2001:db8::ffff:1"] {
             for _ in 0..5 {
@@ -343,14 +357,15 @@ mod tests {
         let allowance = Clients { max_pending: Some(2), ..Clients::default() };
         let (visitors, clock) = visitors(allowance);
         let now = clock.now_ms();
-        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "one", now + 60_000), Ok(()));
-        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "two", now + 90_000), Ok(()));
-        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "three", now + 90_000), Err(TooMuch(60)));
+        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "one", now + 60_000, true), Ok(()));
+        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "two", now + 90_000, true), Ok(()));
+        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "three", now + 90_000, true), Err(TooMuch(60)));
+        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "three", now + 90_000, false), Err(TooMuch(60)));
         assert_eq!(visitors.waiting(at("192.0.2.1")), ["one", "two"]);
         visitors.ended(at("192.0.2.1"), &["two".to_owned()]);
-        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "three", now + 90_000), Ok(()));
+        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "three", now + 90_000, true), Ok(()));
         clock.0.fetch_add(60_001, Ordering::SeqCst);
-        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "four", now + 90_000), Ok(()));
+        assert_eq!(visitors.admit_invoice(at("192.0.2.1"), "four", now + 90_000, true), Ok(()));
         for _ in 0..9 {
             assert_eq!(visitors.admit_guess(at("192.0.2.1")), Ok(()), "no limit");
         }

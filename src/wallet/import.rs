@@ -294,7 +294,7 @@ impl Wallet {
     ) -> Result<RedeemError, RedeemError> {
         let tried = first || operation.attempts >= ATTEMPTS;
         // What was denied could be done after all while the invoice can be paid.
-        let over = cannot_be_paid(&import.quote, self.clock().now_secs());
+        let over = import.quote.ends_at().is_some_and(|ends| self.clock().now_secs() > ends);
         let (free, why) = match melted {
             Standing::Unpaid(Some(refusal)) if tried => (Some(source_refused(refusal)), String::new()),
             Standing::Unpaid(None) if !first && tried && over => {
@@ -420,13 +420,6 @@ async fn look_at(mint: &HttpMint, quote: &Quote) -> Invoice {
         Ok(MintQuoteState::Unpaid) => Invoice::Unpaid,
         Err(error) => Invoice::Unknown(error),
     }
-}
-
-/// Whether an invoice is past its time. What cannot be read never is.
-fn cannot_be_paid(quote: &Quote, now_secs: i64) -> bool {
-    let invoice = Bolt11Invoice::from_str(&quote.bolt11).ok();
-    let ends = invoice.and_then(|invoice| i64::try_from(invoice.expires_at()?.as_secs()).ok());
-    ends.is_some_and(|ends| now_secs > ends.max(quote.expires_at))
 }
 
 /// The foreign mint was asked, and nothing was taken.

@@ -126,7 +126,7 @@ impl Keysets {
     /// When the mint does not answer.
     pub async fn refresh_if_due(&self) -> Result<(), WalletError> {
         let mut refreshed = self.refreshed.lock().await;
-        if self.clock.now_ms().saturating_sub(refreshed.tried_ms) < COOLDOWN_MS {
+        if self.is_recent(refreshed.tried_ms, COOLDOWN_MS) {
             return Ok(());
         }
         self.fetch(&mut refreshed, Priority::Background).await
@@ -156,10 +156,15 @@ impl Keysets {
     /// When the mint does not answer.
     pub async fn refresh_if_older(&self, max_age_ms: i64) -> Result<(), WalletError> {
         let mut refreshed = self.refreshed.lock().await;
-        if self.clock.now_ms().saturating_sub(refreshed.done_ms) < max_age_ms {
+        if self.is_recent(refreshed.done_ms, max_age_ms) {
             return Ok(());
         }
         self.fetch(&mut refreshed, Priority::Background).await
+    }
+
+    /// Whether that is less than so long ago; or ahead, where the clock was set back since.
+    fn is_recent(&self, at_ms: i64, within_ms: i64) -> bool {
+        self.clock.now_ms().abs_diff(at_ms) < within_ms.unsigned_abs()
     }
 
     async fn fetch(&self, refreshed: &mut Refreshed, priority: Priority) -> Result<(), WalletError> {

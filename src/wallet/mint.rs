@@ -32,6 +32,9 @@ const MAX_KEYS: usize = 256;
 /// The longest that a call waits for its turn before it is kept back.
 const PATIENCE: Duration = Duration::from_secs(5);
 const SHORTEST_WAIT_MS: u64 = 10;
+/// NUT-05: where payments are asked for.
+const MELT: &str = "v1/melt/bolt11";
+const LATE: &str = "no answer in time";
 /// What clients have left of the budget is plenty above this part of it, and at most so many calls: each
 /// redemption then makes a call of its own.
 const PLENTY: u32 = 2;
@@ -42,7 +45,7 @@ const ENOUGH: u32 = 16;
 pub struct Limits {
     /// For one call, from the first byte sent to the last one read.
     pub timeout: Duration,
-    /// Calls that may run at a time.
+    /// Calls that may run at a time; half of them, payments over Lightning.
     pub concurrency: usize,
     /// Calls in any 60 s. `None`: no limit.
     pub per_minute: Option<u32>,
@@ -63,19 +66,30 @@ struct Gate {
     url: String,
     limits: Limits,
     clock: SharedClock,
-    permits: Semaphore,
-    /// One fewer than `permits`, where there are several: nothing in the background has them all.
-    background: Semaphore,
+    lines: Lines,
+    /// Half of as many: payments that hang leave the rest to everything else.
+    payments: Lines,
     health: Mutex<Health>,
     /// How long calls took.
     took: Histogram,
 }
 
+/// Places for so many at a time.
+#[derive(Debug)]
+struct Lines {
+    all: Semaphore,
+    /// One fewer, where there are several: nothing in the background has them all.
+    background: Semaphore,
+}
+
+/// A place, until it is dropped.
+type Line<'a> = (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>);
+
 /// A call under way. Dropped without an outcome, it counts as given up.
 struct Call<'a> {
     gate: &'a Gate,
     ticket: Option<Ticket>,
-    _permits: (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>),
+    _line: Line<'a>,
 }
 
 impl HttpMint {
@@ -87,8 +101,8 @@ impl HttpMint {
             url,
             limits,
             clock,
-            permits: Semaphore::new(concurrency),
-            background: Semaphore::new(concurrency.saturating_sub(1).max(1)),
+            lines: Lines::new(concurrency),
+            payments: Lines::new((concurrency / 2).max(1)),
             health: Mutex::new(Health::new(limits.per_minute)),
             took: Histogram::default(),
         };
@@ -269,12 +283,19 @@ impl HttpMint {
         self.evidence().call(&format!("v1/melt/quote/bolt11/{}", path_part(id)?), None::<&()>).await
     }
 
-    /// NUT-05: pays a quote with ecash, once.
+    /// NUT-05: pays a quote with ecash, once. Its recipient may let it hang for as long as they like, so payments wait
+    /// for each other before they take a line.
     ///
     /// # Errors
     /// [`MintError::Unknown`] when the mint may have paid it.
     pub async fn melt(&self, request: &MeltRequest<String>) -> Result<MeltQuoteBolt11Response<String>, MintError> {
-        self.call("v1/melt/bolt11", Some(request)).await
+        let patience = match self.priority {
+            // Nobody waits for it, and who was not paid now may not be tried again before tomorrow.
+            Priority::Background => PATIENCE.max(self.gate.limits.timeout),
+            Priority::Client | Priority::Evidence => PATIENCE,
+        };
+        let _turn = self.gate.payments.take(self.priority, patience).await.map_err(|held| self.hold_back(held))?;
+        self.call(MELT, Some(request)).await
     }
 
     /// NUT-02: all keysets, active or not.
@@ -310,12 +331,14 @@ impl HttpMint {
         self.at(Priority::Evidence)
     }
 
+    /// A call that is not made.
+    fn hold_back(&self, held: Held) -> MintError {
+        self.gate.health().hold_back();
+        MintError::Held(held)
+    }
+
     async fn call<Q: Serialize, A: DeserializeOwned>(&self, path: &str, body: Option<&Q>) -> Result<A, MintError> {
-        let held = |held| {
-            self.gate.health().hold_back();
-            MintError::Held(held)
-        };
-        let call = self.gate.enter(self.priority).await.map_err(held)?;
+        let call = self.gate.enter(self.priority).await.map_err(|held| self.hold_back(held))?;
         let url = format!("{}/{path}", self.gate.url);
         let request = match body {
             Some(body) => self.client.post(url).json(body),
@@ -326,7 +349,12 @@ impl HttpMint {
             Ok(Ok(bytes)) => serde_json::from_slice(&bytes)
                 .map_err(|_| failed(Trouble::Broken, "the answer is not what the call returns")),
             Ok(Err(failure)) => Err(failure),
-            Err(_) => Err(failed(Trouble::Timeout, "no answer in time")),
+            // The recipient of a payment takes that long, not the mint: the call counts as given up.
+            Err(_) if path == MELT => {
+                self.gate.took.note(began.elapsed());
+                return Err(MintError::Unknown(LATE.to_owned()));
+            }
+            Err(_) => Err(failed(Trouble::Timeout, LATE)),
         };
         self.gate.took.note(began.elapsed());
         match answer {
@@ -352,8 +380,8 @@ impl Gate {
 
     async fn enter(&self, priority: Priority) -> Result<Call<'_>, Held> {
         let admit = |health: &mut Health, now_ms| health.admit(now_ms, priority);
-        let (ticket, permits) = self.pass(priority, admit).await?;
-        Ok(Call { gate: self, ticket: Some(ticket), _permits: permits })
+        let (ticket, line) = self.pass(priority, admit).await?;
+        Ok(Call { gate: self, ticket: Some(ticket), _line: line })
     }
 
     /// Waits, for a bounded time, for a free line and until `may` says yes. Nobody keeps a line while
@@ -362,17 +390,16 @@ impl Gate {
         &self,
         priority: Priority,
         may: impl Fn(&mut Health, i64) -> Result<T, Held>,
-    ) -> Result<(T, (SemaphorePermit<'_>, Option<SemaphorePermit<'_>>)), Held> {
+    ) -> Result<(T, Line<'_>), Held> {
         let until = Instant::now().checked_add(PATIENCE);
         let left = || until.map_or(PATIENCE, |until| until.saturating_duration_since(Instant::now()));
         loop {
-            let busy = Held { cause: Cause::Busy, wait_ms: 5_000 };
-            let permits = tokio::time::timeout(left(), self.line(priority)).await.ok().flatten().ok_or(busy)?;
+            let line = self.lines.take(priority, left()).await?;
             let held = match may(&mut self.health(), self.clock.now_ms()) {
-                Ok(passed) => return Ok((passed, permits)),
+                Ok(passed) => return Ok((passed, line)),
                 Err(held) => held,
             };
-            drop(permits);
+            drop(line);
             let wait = Duration::from_millis(held.wait_ms.max(SHORTEST_WAIT_MS));
             if priority == Priority::Background || wait > left() {
                 return Err(held);
@@ -380,14 +407,25 @@ impl Gate {
             tokio::time::sleep(wait).await;
         }
     }
+}
 
-    /// `None` only if the gate were closed, which it never is.
-    async fn line(&self, priority: Priority) -> Option<(SemaphorePermit<'_>, Option<SemaphorePermit<'_>>)> {
-        let first = match priority {
-            Priority::Background => Some(self.background.acquire().await.ok()?),
-            Priority::Client | Priority::Evidence => None,
+impl Lines {
+    fn new(count: usize) -> Self {
+        Self { all: Semaphore::new(count), background: Semaphore::new(count.saturating_sub(1).max(1)) }
+    }
+
+    /// Waits for a place, no longer than this.
+    async fn take(&self, priority: Priority, patience: Duration) -> Result<Line<'_>, Held> {
+        // `None` only if they were closed, which they never are.
+        let line = async {
+            let first = match priority {
+                Priority::Background => Some(self.background.acquire().await.ok()?),
+                Priority::Client | Priority::Evidence => None,
+            };
+            Some((self.all.acquire().await.ok()?, first))
         };
-        Some((self.permits.acquire().await.ok()?, first))
+        let held = Held { cause: Cause::Busy, wait_ms: 5_000 };
+        tokio::time::timeout(patience, line).await.ok().flatten().ok_or(held)
     }
 }
 

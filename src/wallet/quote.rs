@@ -3,6 +3,9 @@
 //! The quote is locked to a key of this wallet (NUT-20), so its id alone is worth nothing. The
 //! outputs are planned, and written down, before the mint is asked to sign them.
 
+use std::str::FromStr as _;
+
+use cdk::Bolt11Invoice;
 use cdk::nuts::{MintQuoteState, MintRequest, SecretKey};
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
@@ -33,6 +36,13 @@ pub struct Quote {
 }
 
 impl Quote {
+    /// Unix time in seconds after which nobody can pay the invoice: it may take payments for longer than it is offered.
+    /// `None`: it cannot be read.
+    pub fn ends_at(&self) -> Option<i64> {
+        let ends = Bolt11Invoice::from_str(&self.bolt11).ok()?.expires_at()?;
+        i64::try_from(ends.as_secs()).ok().map(|ends| ends.max(self.expires_at))
+    }
+
     /// The outputs, derived anew.
     ///
     /// # Errors

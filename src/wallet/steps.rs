@@ -22,7 +22,7 @@ impl Wallet {
         for_ms: i64,
     ) -> Result<bool, WalletError> {
         let now_ms = self.clock().now_ms();
-        let since_ms = denied_since(&operation.result, denial).unwrap_or(now_ms);
+        let since_ms = denied_since(&operation.result, denial, now_ms);
         if now_ms.saturating_sub(since_ms) >= for_ms {
             tracing::warn!(operation = %operation.id, mint = %operation.mint, denial, "a mint is taken at its word");
             return Ok(true);
@@ -127,10 +127,12 @@ impl Wallet {
     }
 }
 
-/// Since when the last answers to an operation have been this denial, in ms.
-fn denied_since(note: &str, denial: &str) -> Option<i64> {
-    let (since, noted) = note.strip_prefix(DENIED)?.split_once(" ms: ")?;
-    if noted == denial { since.parse().ok() } else { None }
+/// Since when the last answers to an operation have been this denial, in ms: since now where they were not, and where
+/// the clock that noted them was ahead.
+fn denied_since(note: &str, denial: &str, now_ms: i64) -> i64 {
+    let noted = note.strip_prefix(DENIED).and_then(|note| note.split_once(" ms: "));
+    let since = noted.filter(|(_, noted)| *noted == denial).and_then(|(since, _)| since.parse().ok());
+    since.map_or(now_ms, |since: i64| since.min(now_ms))
 }
 
 /// A plan as the journal keeps it.
@@ -145,10 +147,11 @@ mod tests {
     #[test]
     fn the_note_of_a_denial_says_since_when() {
         let note = format!("{DENIED}17 ms: the inputs are spent");
-        assert_eq!(denied_since(&note, "the inputs are spent"), Some(17));
-        assert_eq!(denied_since(&note, "it is not paid"), None, "another word");
+        assert_eq!(denied_since(&note, "the inputs are spent", 20), 17);
+        assert_eq!(denied_since(&note, "the inputs are spent", 10), 10, "the clock was ahead");
+        assert_eq!(denied_since(&note, "it is not paid", 20), 20, "another word");
         for other in ["", "no answer in time", "denied since yesterday"] {
-            assert_eq!(denied_since(other, "the inputs are spent"), None, "{other}");
+            assert_eq!(denied_since(other, "the inputs are spent", 20), 20, "{other}");
         }
     }
 }

@@ -5,9 +5,9 @@ use super::ladder::{is_worth_it, worth};
 use super::{Wallet, WalletError, journal};
 use crate::money::{MintUnit, Msat};
 
-/// Operations of one mint that should have ended.
+/// Operations of one mint that have not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stuck {
+pub struct Unfinished {
     pub mint: String,
     pub count: i64,
     /// When the oldest was begun, in ms.
@@ -27,9 +27,9 @@ impl Wallet {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn stuck(&self, before_ms: i64) -> Result<Vec<Stuck>, WalletError> {
+    pub async fn unfinished(&self, before_ms: i64) -> Result<Vec<Unfinished>, WalletError> {
         let mut reader = self.store().read().acquire().await?;
-        Ok(journal::stuck(&mut reader, before_ms).await?)
+        Ok(journal::unfinished(&mut reader, before_ms).await?)
     }
 
     /// The last payout of each mint and unit to this recipient, where it failed.

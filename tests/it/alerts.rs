@@ -25,12 +25,12 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::announce::caller;
-use crate::lightning::node_ahead;
+use crate::lightning::{node_ahead, ok};
 use crate::pool::{World, refuse};
-use crate::pool_health::Browser;
+use crate::price_sync::Browser;
 use crate::process::ChildNode;
 use crate::support::answers::until;
-use crate::support::chaos::{Chaos, Mode};
+use crate::support::chaos::{Chaos, Lie, Mode};
 use crate::support::clock::Ahead;
 use crate::support::db::TestDb;
 use crate::support::hook::Hook;
@@ -363,7 +363,7 @@ async fn a_mint_that_stops_is_an_alarm_until_it_is_back() {
     assert_eq!((&raised["type"], &raised["data"]["subject"]), (&json!("alarm.raised"), &json!(mint)));
     assert!(raised["data"]["message"].as_str().unwrap().starts_with("it cannot be reached, last at 20"), "{raised}");
     assert!(alarms(&world).await);
-    let page = Browser::log_in(&world).await.get("/admin").await;
+    let page = Browser::log_in(&world.node).await.page_at("/admin").await;
     assert!(page.contains(&format!("a mint is down ({mint}).")), "{page}");
     world.mint.restart().await;
     until("it is over", async || {
@@ -566,6 +566,19 @@ async fn payouts_stuck_operations_and_relays_are_looked_at() {
     clock.step(Duration::from_secs(1));
     assert!(matches!(pay_to(&other.name()).await[..], [Change::Failed(_)]));
     assert!(!found(&node, &voice).await.contains_key("payout_failed"));
+
+    // An invoice that nobody pays is nobody's operation.
+    chaos.set("/v1/mint/quote/bolt11/*", Mode::Lie(Lie::State("UNPAID")));
+    ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 1, "purpose": "create" }))).await;
+    clock.step(Duration::from_secs(31 * 60));
+    wallet.resume(0).await.unwrap();
+    assert!(!found(&node, &voice).await.contains_key("operation_stuck"));
+    let browser = Browser::log_in(&node).await;
+    until("none is unfinished", async || {
+        let page = browser.page_at("/admin").await;
+        page.contains("none is unfinished.") && !page.contains("An operation at a mint")
+    })
+    .await;
 
     // A redemption whose mint says nothing.
     let token = purse.send(60).await;

@@ -558,6 +558,8 @@ async fn expired_keys_are_not_paid_out_again() {
     assert_eq!(node.chat(&ask("hi")).bearer_auth(&key).send().await.unwrap().status(), 200);
     let ledger = node.running().exchange().ledger.clone();
     node.settled().await;
+    // Who could not be paid is not due before tomorrow.
+    node.has_run("refund_expired").await;
     let row = sqlx::query("SELECT key_hash FROM accounts WHERE kind = 'key'");
     let hash: String = row.fetch_one(ledger.store().read()).await.unwrap().get(0);
     let account = node.running().exchange().till.wallet().account(&hash).await.unwrap().unwrap().id;

@@ -112,7 +112,7 @@ impl World {
     async fn due(&self, now_secs: i64) -> Vec<(String, u64)> {
         let ledger = &self.node.running().exchange().ledger;
         let mut reader = ledger.store().read().acquire().await.unwrap();
-        let due = repo::expired_keys(&mut reader, now_secs, page(10)).await.unwrap();
+        let due = repo::expired_keys(&mut reader, now_secs * 1_000, page(10)).await.unwrap();
         due.into_iter().map(|key| (key.expiry.address, key.balance.get())).collect()
     }
 }
@@ -190,6 +190,7 @@ async fn what_was_spent_is_forgotten_at_the_end_of_the_window() {
     const START: i64 = 1_798_671_600_000;
     const HOUR: i64 = 3_600_000;
     let world = World::new().await;
+    world.node.has_run("prune").await;
     let hold = world.hold().await;
     for (reset, first, second) in [
         // The next days, Mondays (4th and 11th of January), firsts of the month.
@@ -220,6 +221,16 @@ async fn what_was_spent_is_forgotten_at_the_end_of_the_window() {
         assert_eq!((status, &done["success"]), (200, &json!(true)));
         assert!(done["message"].is_string());
         spend_once().await;
+        // What a clock has begun that was ahead ends when that is right again, and nothing else does.
+        world.set_clock(START + 24 * 70 * HOUR);
+        spend_once().await;
+        world.node.settled().await;
+        world.set_clock(START);
+        let ledger = &world.node.running().exchange().ledger;
+        assert_eq!(ledger.end_windows_ahead().await.unwrap(), 1, "{reset}");
+        spend_once().await;
+        assert_eq!(ledger.end_windows_ahead().await.unwrap(), 0, "{reset}");
+        refused(&world.chat(&child).await, 402, "balance_limit_exceeded");
     }
     // By the id that the parent sees, too; a stranger's child is a stranger's.
     let ids = world.info(&world.parent).await["child_keys"].clone();
@@ -465,7 +476,7 @@ async fn where_the_rest_goes_is_noted_and_may_change() {
     let ledger = world.node.running().exchange().ledger.clone();
     let account = {
         let mut reader = ledger.store().read().acquire().await.unwrap();
-        repo::expired_keys(&mut reader, now + 51, page(1)).await.unwrap().remove(0).account
+        repo::expired_keys(&mut reader, (now + 51) * 1_000, page(1)).await.unwrap().remove(0).account
     };
     let theirs = Expiry { address: "other@process.example".into(), at: now + 70 };
     ledger.put_expiry(account, &theirs).await.unwrap();

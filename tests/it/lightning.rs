@@ -12,6 +12,7 @@ use coinslot::wallet::Change;
 use serde_json::{Value, json};
 
 use crate::support::answers::found;
+use crate::support::chaos::{Chaos, Lie, Mode};
 use crate::support::clock::Ahead;
 use crate::support::lnurl::{Mood, Recipient};
 use crate::support::mint::{MintOptions, TestMint};
@@ -111,6 +112,49 @@ async fn a_payment_is_credited_without_a_client_and_after_a_restart() {
     node.restart().await;
     let paid = status_until(&node, &id(&two), "paid").await;
     assert_eq!(node.balance(paid["api_key"].as_str().unwrap()).await, (30_000, 0, 0));
+
+    // Made by a clock that was ahead and has been set right: the journal looks at one, its client at the other.
+    let ahead = Duration::from_secs(3600 * 24 * 30);
+    clock.step(ahead);
+    let three = ok(node.post("/v1/balance/lightning/invoice").json(&wanted)).await;
+    let four = ok(node.post("/v1/balance/lightning/invoice").json(&wanted)).await;
+    clock.step_back(ahead);
+    mint.pay(three["bolt11"].as_str().unwrap(), 30).await;
+    clock.step(Duration::from_secs(11));
+    resume(&node).await;
+    let wallet = node.running().exchange().till.wallet().clone();
+    assert_eq!(wallet.waiting_of(vec![id(&three), id(&four)]).await.unwrap(), [id(&four)]);
+    mint.pay(four["bolt11"].as_str().unwrap(), 30).await;
+    clock.step(Duration::from_secs(3));
+    let paid = ok(node.get(&format!("/lightning/invoice/{}/status", id(&four)))).await;
+    assert_eq!(paid["status"], "paid");
+    drop(wallet);
+    node.finish().await;
+}
+
+/// A node that was down for long asks a mint whose own backend is not up yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_is_not_given_up_for_one_answer() {
+    let mint = TestMint::with_options(MintOptions { unpaid: true, ..MintOptions::default() }).await;
+    let upstream = Upstream::start().await;
+    let chaos = Chaos::before(&mint.url());
+    let clock = Arc::new(Ahead::default());
+    let mut node = node_ahead(&mint, &upstream, &clock, &[("CASHU_MINTS", &chaos.url())]).await;
+    let made = ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 30, "purpose": "create" }))).await;
+    let id = made["invoice_id"].as_str().unwrap();
+    node.stop().await;
+    mint.pay(made["bolt11"].as_str().unwrap(), 30).await;
+    clock.step(Duration::from_secs(3600 * 30));
+    chaos.set("/v1/mint/quote/bolt11/*", Mode::Lie(Lie::State("UNPAID")));
+    node.restart().await;
+    resume(&node).await;
+    assert!(chaos.hits("/v1/mint/quote/bolt11/*") > 0);
+    let unpaid = ok(node.get(&format!("/lightning/invoice/{id}/status"))).await;
+    assert_eq!(unpaid["status"], "expired", "{unpaid}");
+    chaos.calm();
+    clock.step(Duration::from_secs(660));
+    let paid = status_until(&node, id, "paid").await;
+    assert_eq!(node.balance(paid["api_key"].as_str().unwrap()).await, (30_000, 0, 0));
     node.finish().await;
 }
 
@@ -122,10 +166,11 @@ async fn an_invoice_that_nobody_pays_ends() {
     let node = node_ahead(&mint, &upstream, &clock, &[]).await;
     let made = ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 1, "purpose": "create" }))).await;
     let path = format!("/lightning/invoice/{}/status", made["invoice_id"].as_str().unwrap());
-    for (hours, status) in [(0, "pending"), (2, "expired"), (30, "cancelled")] {
-        clock.step(Duration::from_secs(3600 * hours));
+    // After a day the mint's word must stand for ten minutes.
+    for (minutes, status) in [(0, "pending"), (120, "expired"), (1_800, "expired"), (9, "expired"), (2, "cancelled")] {
+        clock.step(Duration::from_secs(60 * minutes));
         resume(&node).await;
-        assert_eq!(ok(node.get(&path)).await["status"], status, "after {hours} h more");
+        assert_eq!(ok(node.get(&path)).await["status"], status, "after {minutes} min more");
     }
     assert_eq!(resume(&node).await, 0, "nothing waits any more");
     node.finish().await;
@@ -175,7 +220,7 @@ async fn a_key_is_topped_up_and_bad_requests_say_why() {
 async fn only_so_many_invoices_wait_for_one_key() {
     let mint = TestMint::with_options(MintOptions { unpaid: true, ..MintOptions::default() }).await;
     let upstream = Upstream::start().await;
-    let node = TestNode::start(&mint, &upstream).await;
+    let node = TestNode::with(&mint, &upstream, &[("INVOICE_MAX_PENDING", "0")]).await;
     let made = ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 9, "purpose": "create" }))).await;
     mint.pay(made["bolt11"].as_str().unwrap(), 9).await;
     let key = status_until(&node, made["invoice_id"].as_str().unwrap(), "paid").await["api_key"].clone();
@@ -362,6 +407,8 @@ async fn a_key_whose_time_is_over_goes_to_its_owner() {
     let (before, _, spent) = node.balance(&token).await;
     assert_eq!(before + spent, 500_000, "its server refused; the money stays");
     recipient.set(Mood::Good);
+    assert_eq!(sweep().await.unwrap(), 0, "not before tomorrow");
+    clock.step(Duration::from_secs(86_400));
     let all = futures_util::future::join_all((0..4).map(|_| sweep())).await;
     assert!(all.iter().all(Result::is_ok));
     let (left, ..) = node.balance(&token).await;
@@ -377,7 +424,8 @@ async fn a_key_whose_time_is_over_goes_to_its_owner() {
     node.finish().await;
 }
 
-/// Keys that cannot be paid, or are not worth it, stay due; the others behind them are paid all the same.
+/// Keys that cannot be paid are due again a day later, and those that are not worth it stay due; the others behind
+/// them are paid all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_keys_that_cannot_be_paid_hide_no_other() {
     let mint = TestMint::start().await;
@@ -389,6 +437,7 @@ async fn expired_keys_that_cannot_be_paid_hide_no_other() {
     let purse = Purse::new(&mint).await;
     purse.mint_sats(2_000).await;
     let ends = clock.now_ms() / 1000 + 3_600;
+    node.has_run("refund_expired").await;
     // Three of crumbs, three whose server refuses, and two that can be paid.
     let wanted = [(5, &dead, 0), (5, &good, 0), (9, &good, 0), (100, &dead, 0), (100, &dead, 0), (100, &dead, 1)];
     for (sats, to, later) in wanted.into_iter().chain([(200, &good, 2), (200, &good, 3)]) {
@@ -399,15 +448,26 @@ async fn expired_keys_that_cannot_be_paid_hide_no_other() {
     clock.step(Duration::from_secs(3_700));
     let wallet = node.running().exchange().till.wallet().clone();
     let mut round = coinslot::jobs::RefundRound::new(2, 2);
-    for paid in [0, 1, 1, 0] {
+    for paid in [0, 1, 1] {
         assert_eq!(round.go_on(&wallet).await.unwrap(), paid);
     }
     assert!(good.asked().iter().all(|msat| *msat > 100_000), "not for crumbs: {:?}", good.asked());
-    // After the last it is the first one's turn again.
+    // After the last it is the first one's turn again, a day after it could not be paid.
     dead.set(Mood::Good);
-    for paid in [1, 2, 0] {
+    let operations = async || {
+        let count = sqlx::query("SELECT COUNT(*) FROM operations WHERE kind = 'expiry'");
+        let count = count.fetch_one(wallet.ledger().store().read()).await.unwrap();
+        sqlx::Row::get::<i64, _>(&count, 0)
+    };
+    assert_eq!(operations().await, 5);
+    clock.step(Duration::from_secs(3_600));
+    assert_eq!(round.go_on(&wallet).await.unwrap(), 0);
+    assert_eq!((operations().await, dead.asked().len()), (5, 0), "nothing was tried");
+    clock.step(Duration::from_secs(82_801));
+    for paid in [2, 1, 0] {
         assert_eq!(round.go_on(&wallet).await.unwrap(), paid);
     }
+    assert_eq!(operations().await, 8);
     node.finish().await;
 }
 
@@ -446,7 +506,7 @@ async fn earnings_are_paid_out_and_clients_money_is_not() {
     node.finish().await;
 }
 
-/// H24: so many invoices for new keys an hour, and so many that wait, for one address.
+/// H24: so many invoices for new keys an hour, and so many of all that wait, for one address.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_has_so_many_invoices_an_hour_and_waiting() {
     let mint = TestMint::with_options(MintOptions { unpaid: true, ..MintOptions::default() }).await;
@@ -466,12 +526,18 @@ async fn one_address_has_so_many_invoices_an_hour_and_waiting() {
     let (status, body) = answer(create()).await;
     assert_eq!((status, body["error"]["code"].as_str()), (429, Some("rate_limit_exceeded")), "{body}");
     assert_eq!(mint.calls("/v1/mint/quote/bolt11"), quotes, "the mint is not asked");
-    // One is paid, so another may wait; a key's own top-ups are counted with the key.
+    // One is paid, so another may wait: also for a key that was paid for, which is not counted by the hour.
     mint.pay(made[0]["bolt11"].as_str().unwrap(), 9).await;
     let key = status_until(&node, made[0]["invoice_id"].as_str().unwrap(), "paid").await["api_key"].clone();
+    let fill = || {
+        node.post("/lightning/invoice").json(&json!({ "amount_sats": 1, "purpose": "topup", "api_key": key.clone() }))
+    };
+    let filling = ok(fill()).await;
+    assert_eq!((answer(create()).await.0, answer(fill()).await.0), (429, 429));
+    mint.pay(filling["bolt11"].as_str().unwrap(), 1).await;
+    status_until(&node, filling["invoice_id"].as_str().unwrap(), "paid").await;
     ok(create()).await;
-    ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 1, "purpose": "topup", "api_key": key }))).await;
-    assert_eq!(answer(create()).await.0, 429);
+    assert_eq!((answer(create()).await.0, answer(fill()).await.0), (429, 429));
     // Their time is over, and two of eight are left for this hour; then the hour is over.
     clock.step(Duration::from_secs(3_600 - 60));
     assert_eq!(answer(create()).await.0, 429, "five wait");

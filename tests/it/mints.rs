@@ -264,6 +264,53 @@ async fn a_mint_that_fails_is_left_alone_then_tried_with_one_call() {
     node.finish().await;
 }
 
+/// A recipient may let a payment hang for as long as they like: that takes the mint from nobody else, and says nothing
+/// of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn payments_that_hang_leave_the_mint_to_others() {
+    let (mint, chaos, purse, upstream) = world(MintOptions::default(), 1_000).await;
+    let (recipient, clock) = (Recipient::start().await, Stepped::now());
+    let mut node = node_at(&chaos.url(), &upstream, &clock, &[]).await;
+    let (keys, fresh) = (send_many(&purse, 7, 100).await, purse.send(50).await);
+    for key in &keys {
+        assert_eq!(node.balance(key).await, (100_000, 0, 0));
+    }
+    let wanted = json!({ "lightning_address": recipient.name() });
+    let refund = |node: &TestNode, key: &String| node.post("/v1/wallet/refund").json(&wanted).bearer_auth(key);
+    chaos.set(MELT, Mode::Hold);
+    let running: Vec<_> = keys[..4].iter().map(|key| tokio::spawn(refund(&node, key).send())).collect();
+    until("all know what it takes", async || chaos.hits("/v1/melt/quote/bolt11") >= 4 && chaos.hits(MELT) >= 2).await;
+    assert_eq!(told(node.chat(&ask("hi")).bearer_auth(&fresh)).await.0, 200);
+    assert_eq!(chaos.hits(MELT), 2, "half of the lines");
+    chaos.calm();
+    let ended = join_all(running).await.into_iter().map(|answer| answer.unwrap().unwrap().status().as_u16());
+    let (paid, held): (Vec<_>, Vec<_>) = ended.partition(|status| *status == 200);
+    // Those that waited for too long were not sent.
+    assert!(paid.len() >= 2 && held.iter().all(|status| *status == 502), "{held:?}");
+    assert_eq!(mint.paid().await.len(), paid.len());
+
+    node.restart_with("MINT_OPERATION_TIMEOUT_SECONDS", "2").await;
+    ready(&node).await;
+    chaos.set(MELT, Mode::Hold);
+    for (status, code, _) in join_all(keys[4..].iter().map(|key| told(refund(&node, key)))).await {
+        assert_eq!((status, code.as_str()), (425, "refund_pending"));
+    }
+    let wallet = node.running().exchange().till.wallet().clone();
+    let health = &wallet.health()[0];
+    assert_eq!((health.condition, health.trouble), (Condition::Closed, None));
+    assert_eq!((health.tally.failed, health.tally.abandoned), (0, 3));
+    chaos.calm();
+    until("they are paid", async || {
+        clock.step(60_000);
+        wallet.resume(0).await.unwrap();
+        wallet.unfinished(i64::MAX).await.unwrap().is_empty()
+    })
+    .await;
+    assert_eq!(mint.paid().await.len(), paid.len() + 3);
+    drop(wallet);
+    node.finish().await;
+}
+
 /// Thirty tokens at once, at a mint that allows twenty calls a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rush_of_tokens_shares_a_few_swaps() {

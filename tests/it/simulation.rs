@@ -380,7 +380,9 @@ impl<'a> World<'a> {
             match (self.request(act), act) {
                 (Some(request), act) => drop(running.spawn(heard(at, act.clone(), request))),
                 (None, Act::Sweep) => drop(running.spawn(async move {
-                    let swept = handle.spawn(async move { coinslot::jobs::refund_expired(&wallet).await });
+                    // One key at a time: which calls wait together must follow from the seed.
+                    let mut round = coinslot::jobs::RefundRound::new(1, 500);
+                    let swept = handle.spawn(async move { round.go_on(&wallet).await });
                     // It dies with the node.
                     drop(swept.await);
                     (at, Heard::Nothing)

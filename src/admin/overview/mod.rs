@@ -25,7 +25,7 @@ use super::api::{ApiError, Complaint, Search};
 use super::frame::Frame;
 use super::operator::{Operator, Scope};
 use super::session::Session;
-use super::{AdminError, AdminState, format, page, repo as shared, upstreams};
+use super::{AdminError, AdminState, format, page, upstreams};
 use crate::alerts;
 use crate::audit::{PurseReport, Report, Verdict};
 use crate::clock::{DAY_MS, HOUR_MS};
@@ -160,8 +160,9 @@ fn hours_from(now_ms: i64) -> i64 {
 
 async fn view(state: &AdminState, wanted: &Wanted) -> Result<View, AdminError> {
     let (now_ms, store) = (state.now_ms(), state.ledger.store());
-    let unfinished = shared::unfinished(store).await?;
-    let age_ms = unfinished.oldest_ms.map(|oldest| now_ms.saturating_sub(oldest));
+    let unfinished = state.wallet.unfinished(i64::MAX).await?;
+    let oldest_ms = unfinished.iter().map(|at_mint| at_mint.oldest_ms).min();
+    let age_ms = oldest_ms.map(|oldest| now_ms.saturating_sub(oldest));
     let (last, verdict) = (state.audit.get(), state.audit.verdict());
     let mut found = judge(last.as_deref(), state.wallet.mints(), age_ms);
     found.alarms.extend(state.audit.lack().iter().map(lack_line));
@@ -188,8 +189,8 @@ async fn view(state: &AdminState, wanted: &Wanted) -> Result<View, AdminError> {
         live: repo::live(store).await?,
         // Of one that could not be made there are no figures.
         proof: last.as_deref().map(|last| Proof { verdict: verdict.unwrap_or_else(|| last.verdict()), ..proof(last) }),
-        unfinished: unfinished.count,
-        unfinished_since_ms: unfinished.oldest_ms,
+        unfinished: unfinished.iter().map(|at_mint| at_mint.count).sum(),
+        unfinished_since_ms: oldest_ms,
         last_24_hours: sums::total(store, Span::Hour, (hours_from(now_ms), i64::MAX)).await?,
         last_30_days: sums::total(store, Span::Day, (day_from, i64::MAX)).await?,
         ever: sums::total(store, Span::Ever, (0, i64::MAX)).await?,

@@ -2,8 +2,8 @@
 
 use sqlx::Row as _;
 
+use super::super::repo as shared;
 use super::Live;
-use super::shared;
 use crate::store::{Store, StoreError};
 
 /// What the ledger says, from the few accounts of the house and the holds that are open. All accounts together are

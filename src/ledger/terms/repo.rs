@@ -3,6 +3,7 @@
 use sqlx::{AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 
 use super::{ExpiredKey, ExpiredPage, Expiry, Limits, Reset, Terms};
+use crate::clock::{DAY_MS, HOUR_MS};
 use crate::ledger::AccountId;
 use crate::money::Msat;
 use crate::store::{StoreError, Tx};
@@ -72,6 +73,17 @@ pub(super) async fn insert_child(
     Ok(())
 }
 
+/// Ends the windows that no clock can have begun which is right: it was ahead, and was set back since. What was used in
+/// them is forgotten. Clocks of several nodes may differ by an hour.
+pub(super) async fn end_windows_ahead(tx: &mut Tx, now_ms: i64) -> Result<u64, StoreError> {
+    let ended = sqlx::query(
+        "UPDATE key_terms SET resets_at = 0 WHERE resets_at - $1 > \
+         CASE reset WHEN 'daily' THEN 86400000 WHEN 'weekly' THEN 604800000 ELSE 2678400000 END",
+    );
+    let ended = ended.bind(now_ms.saturating_add(HOUR_MS)).execute(tx.hand()).await?;
+    Ok(ended.rows_affected())
+}
+
 /// Gives a key these limits instead of those it has. What it used so far counts on, unless the
 /// period is another.
 ///
@@ -138,14 +150,15 @@ pub async fn zero_window(tx: &mut Tx, account: AccountId) -> Result<(), StoreErr
 }
 
 /// Keys whose expiry has passed, that have money worth sending and nothing running, longest expired first.
-/// `now_secs`: Unix seconds. Without those whose time was over when this database was recovered from a
-/// copy: the original may have paid them since.
+/// Without those whose time was over when this database was recovered from a copy: the original may have paid
+/// them since; and without those that could not be paid within the last day: that seldom changes from one look to the
+/// next.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn expired_keys(
     connection: &mut AnyConnection,
-    now_secs: i64,
+    now_ms: i64,
     page: ExpiredPage,
 ) -> Result<Vec<ExpiredKey>, StoreError> {
     let (at, account) = page.after.map_or((i64::MIN, i64::MIN), |(at, account)| (at, account.get()));
@@ -154,13 +167,18 @@ pub async fn expired_keys(
          JOIN accounts a ON a.id = t.account WHERE t.expires_at < $1 AND t.refund_address IS NOT NULL \
          AND t.expires_at > COALESCE((SELECT MAX(ended_at) / 1000 FROM recoveries), -1) \
          AND t.expires_at >= $2 AND (t.expires_at > $3 OR t.account > $4) \
-         AND a.posted > 0 AND a.posted >= $5 AND a.held = 0 ORDER BY t.expires_at, t.account LIMIT $6",
+         AND a.posted > 0 AND a.posted >= $5 AND a.held = 0 \
+         AND NOT EXISTS (SELECT 1 FROM operations o WHERE o.account = t.account AND o.kind = 'expiry' \
+         AND o.state = 'failed' AND o.updated_at > $6 AND o.updated_at <= $7) \
+         ORDER BY t.expires_at, t.account LIMIT $8",
     )
-    .bind(now_secs)
+    .bind(now_ms.div_euclid(1000))
     .bind(at)
     .bind(at)
     .bind(account)
     .bind(page.least.to_db())
+    .bind(now_ms.saturating_sub(DAY_MS))
+    .bind(now_ms)
     .bind(page.limit)
     .fetch_all(connection)
     .await?;

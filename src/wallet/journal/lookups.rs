@@ -7,11 +7,17 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 
-use super::{Fate, Kind, Movement, OPEN, Operation, State};
+use super::{Fate, Kind, LONGEST_PAUSE_MS, Movement, OPEN, Operation, State};
 use crate::ledger::AccountId;
 use crate::money::{MintUnit, Msat};
 use crate::store::StoreError;
-use crate::wallet::watch::Stuck;
+use crate::wallet::watch::Unfinished;
+
+/// What is open and on its way. An invoice that waits to be paid is not: anybody asks for one, and nobody owes anybody
+/// anything. Its plan names no keyset before the mint has said that it is paid.
+fn on_its_way() -> String {
+    format!("{OPEN} AND NOT (kind = 'topup' AND (plan = '' OR plan LIKE '%\"keyset\":\"\",%'))")
+}
 
 const COLUMNS: &str = "SELECT id, kind, state, account, mint, unit, amount, recipient, payment_hash, plan, result, owner, \
      due_at, attempts, created_at, updated_at, fate, takes_back FROM operations";
@@ -95,17 +101,21 @@ pub(in crate::wallet) async fn count_open(
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Operations that were begun before then and are open, by mint. Invoices that nobody has paid yet are none.
-pub(in crate::wallet) async fn stuck(connection: &mut AnyConnection, before_ms: i64) -> Result<Vec<Stuck>, StoreError> {
+/// Operations that were begun before then and are on their way, by mint.
+pub(in crate::wallet) async fn unfinished(
+    connection: &mut AnyConnection,
+    before_ms: i64,
+) -> Result<Vec<Unfinished>, StoreError> {
     let sql = format!(
-        "SELECT mint, COUNT(*), MIN(created_at) FROM operations WHERE {OPEN} AND created_at < $1 \
-         AND NOT (kind = 'topup' AND state = 'planned') GROUP BY mint ORDER BY mint"
+        "SELECT mint, COUNT(*), MIN(created_at) FROM operations WHERE {} AND created_at < $1 \
+         GROUP BY mint ORDER BY mint",
+        on_its_way()
     );
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(before_ms).fetch_all(connection).await?;
-    let stuck = |row: &sqlx::any::AnyRow| {
-        Ok(Stuck { mint: row.try_get(0)?, count: row.try_get(1)?, oldest_ms: row.try_get(2)? })
+    let unfinished = |row: &sqlx::any::AnyRow| {
+        Ok(Unfinished { mint: row.try_get(0)?, count: row.try_get(1)?, oldest_ms: row.try_get(2)? })
     };
-    rows.iter().map(stuck).collect()
+    rows.iter().map(unfinished).collect()
 }
 
 /// The payout of a mint and unit to this recipient that has ended last, if it failed: its amount. What the operator
@@ -326,16 +336,17 @@ impl<'a> Due<'a> {
 
     fn condition(mints: &[&str]) -> String {
         format!(
-            "WHERE {OPEN} AND CASE WHEN owner = $1 THEN due_at <= $2 OR updated_at < $3 \
-             ELSE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $4) END \
+            "WHERE {OPEN} AND CASE WHEN owner = $1 THEN due_at <= $2 OR due_at > $3 OR updated_at < $4 \
+             ELSE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = operations.owner AND n.seen_at >= $5) END \
              AND mint IN ({})",
-            marks(5, mints)
+            marks(6, mints)
         )
     }
 
     fn bound(self, sql: String, mints: &[&'a str]) -> Query<'a, Any, AnyArguments> {
         let query = sqlx::query(AssertSqlSafe(sql)).bind(self.owner);
-        let query = query.bind(self.now_ms).bind(self.started_ms).bind(self.dead_before_ms);
+        let query = query.bind(self.now_ms).bind(self.now_ms.saturating_add(LONGEST_PAUSE_MS));
+        let query = query.bind(self.started_ms).bind(self.dead_before_ms);
         mints.iter().fold(query, |query, mint| query.bind(*mint))
     }
 }
@@ -369,14 +380,12 @@ pub(super) fn marks<T>(first: usize, list: &[T]) -> String {
     if marks.is_empty() { "NULL".to_owned() } else { marks }
 }
 
-/// What is open, the oldest first, without invoices that wait to be paid.
+/// What is on its way, the oldest first.
 pub(in crate::wallet) async fn under_way(
     connection: &mut AnyConnection,
     limit: i64,
 ) -> Result<Vec<Operation>, StoreError> {
-    let sql = format!(
-        "{COLUMNS} WHERE {OPEN} AND (kind <> 'topup' OR plan NOT LIKE '%\"outputs\":[]}}') ORDER BY created_at, id LIMIT $1"
-    );
+    let sql = format!("{COLUMNS} WHERE {} ORDER BY created_at, id LIMIT $1", on_its_way());
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(limit).fetch_all(connection).await?;
     rows.iter().map(read).collect()
 }

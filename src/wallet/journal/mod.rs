@@ -18,6 +18,7 @@
 mod lookups;
 mod writes;
 
+use crate::clock::HOUR_MS;
 use crate::ledger::AccountId;
 use crate::money::{MintUnit, Msat};
 
@@ -135,6 +136,10 @@ const OPEN: &str = "state IN ('planned', 'acting', 'unknown')";
 
 /// How long whoever writes a row has for its next step, in ms.
 pub(super) const LEASE_MS: i64 = 30_000;
+
+/// The longest that a row waits for its next step, in ms. One that is due later was written by a clock that was ahead,
+/// and has been set back since.
+pub(super) const LONGEST_PAUSE_MS: i64 = HOUR_MS;
 
 /// The pause after this many attempts without an outcome, in ms.
 pub(super) fn pause_ms(attempts: u32) -> i64 {
