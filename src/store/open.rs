@@ -69,7 +69,8 @@ impl Store {
                 migrate::check(&store).await?;
                 Ok(store)
             }
-            opened => opened,
+            // What the command waits for, its input or a mint, shall keep no node from starting.
+            opened => opened.map(|store| Self { _lock: None, ..store }),
         }
     }
 
