@@ -68,6 +68,10 @@ async fn what_is_told_is_in_force_at_once_and_the_environment_wins() {
         set(&manager, "KEY_REQUESTS_PER_MINUTE", Value::Null).await;
         // Where money goes takes another scope.
         assert_eq!(set(&manager, "RECEIVE_LN_ADDRESS", json!("thief@example.com")).await.0, 403);
+        // So does the address at which clients pay, and for which signed logins are good.
+        for (name, value) in [("HTTP_URL", "https://thief.example"), ("ONION_URL", "http://thief.onion")] {
+            assert_eq!(set(&manager, name, json!(value)).await.0, 403, "{name}");
+        }
         let rich = Program::with(&node, "read manage money").await;
         assert_eq!(set(&rich, "RECEIVE_LN_ADDRESS", json!("no address")).await.0, 400);
         assert_eq!(set(&rich, "MINIMUM_PAYOUT", json!("9999")).await.0, 200);

@@ -40,7 +40,8 @@ struct Done {
     changed: Vec<String>,
 }
 
-/// Changes settings: all of them or none. What says where money goes takes the scope `money`.
+/// Changes settings: all of them or none. What says where money goes, or at which address clients
+/// pay, takes the scope `money`.
 #[utoipa::path(patch, path = "/admin/api/settings", tag = "admin",
     security(("operator" = ["manage"])), request_body = Changes, responses(
     (status = 200, body = Done), (status = 400, body = Complaint), (status = 403, body = Complaint),
@@ -77,7 +78,7 @@ struct Asked {
 }
 
 /// Takes over what another node exported: all of it or nothing. What the environment says stays. What says where money
-/// goes takes the scope `money`.
+/// goes, or at which address clients pay, takes the scope `money`.
 #[utoipa::path(post, path = "/admin/api/settings/export", tag = "admin",
     security(("operator" = ["manage"])), params(Asked), request_body = Parcel, responses(
     (status = 200, body = Taken), (status = 400, body = Complaint), (status = 403, body = Complaint),
