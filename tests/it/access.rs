@@ -176,6 +176,13 @@ async fn a_token_is_shown_once_and_may_what_its_scopes_say() {
     assert_eq!(world.make_token(&manager, "rich", &["money"], None).await.status, 403);
     assert_eq!(world.make_token(&manager, "poor", &["read"], None).await.status, 201);
     assert_eq!(said(world.node.post("/admin/api/logout").bearer_auth(&manager)).await.status, 409);
+    // One that ends leaves none behind that goes on.
+    let brief = world.make_token(&session, "brief", &["read", "manage"], Some(1)).await;
+    for days in [None, Some(2), Some(3_650)] {
+        let heir = world.make_token(&brief.text("token"), "heir", &["read"], days).await;
+        assert_eq!((heir.status, &heir.body["expires_at"]), (201, &brief.body["expires_at"]), "{days:?}");
+    }
+    assert!(brief.body["expires_at"].is_i64(), "{}", brief.body);
 
     for (name, scopes, days) in [
         ("", &["read"][..], None),
@@ -196,7 +203,7 @@ async fn a_token_is_shown_once_and_may_what_its_scopes_say() {
         assert_eq!(said(world.node.delete(&path).bearer_auth(&manager)).await.status, status, "{id}");
     }
     let acts = world.acts().await;
-    assert_eq!(acts.iter().filter(|act| **act == "password: tokens.create").count(), 2, "{acts:?}");
+    assert_eq!(acts.iter().filter(|act| **act == "password: tokens.create").count(), 3, "{acts:?}");
     assert!(acts.contains(&"token manager: tokens.revoke".to_owned()), "{acts:?}");
     world.node.finish().await;
 }
