@@ -241,7 +241,8 @@ async fn take_over(ledger: &Ledger, data_dir: &Path, now_ms: i64) -> Result<Line
     if let Some(reason) = objection {
         tracing::error!(
             reason,
-            "ALARM: the database was restored from a copy; nothing is paid before the mints are asked"
+            "ALARM: the database was restored from a copy; nothing is paid before the mints are asked, and all \
+             sessions and tokens of operators have ended"
         );
     }
     Ok(lineage)
