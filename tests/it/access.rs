@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -148,6 +149,41 @@ async fn a_program_logs_in_for_an_hour_and_out() {
         assert_eq!(said(request).await.status, 400, "{body}");
     }
     assert_eq!(said(world.node.post("/admin/api/login").body("x")).await.status, 415);
+    world.node.finish().await;
+}
+
+/// Who guesses keeps nobody out but themselves, and for a while strangers.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_gets_in_while_strangers_guess() {
+    let world = World::new(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let from = async |address: &str, password: &str| {
+        let login = world.node.post("/admin/api/login").header("x-forwarded-for", address);
+        said(login.json(&json!({ "password": password }))).await
+    };
+    let home = "9.9.9.9";
+    assert_eq!(from(home, PASSWORD).await.status, 200);
+    // Ten minutes long, once a second.
+    let mut guesses = 0;
+    for _ in 0..600 {
+        world.clock.step(Duration::from_secs(1));
+        let status = from("8.8.8.8", "wrong").await.status;
+        assert!([401, 429].contains(&status), "{status}");
+        guesses += u32::from(status == 401);
+    }
+    assert_eq!(guesses, 10, "each has to wait twice as long");
+    assert_eq!(from("1.1.1.1", PASSWORD).await.status, 200, "nobody has been here, and nobody was in the way");
+    // New addresses are no new guesses.
+    let number = AtomicU8::new(0);
+    let stranger = || format!("5.5.5.{}", number.fetch_add(1, Ordering::Relaxed));
+    let wrong = world.guess(async || from(&stranger(), "wrong").await).await;
+    assert_eq!(wrong.status, 401);
+    let early = from(&stranger(), PASSWORD).await;
+    assert_eq!((early.status, early.text("code")), (429, "too_many_attempts".to_owned()));
+    assert!(early.retry_after.is_some());
+    // Who has been here is no stranger, and neither is the machine itself.
+    assert_eq!(from(home, PASSWORD).await.status, 200);
+    assert_eq!(world.log_in(PASSWORD).await.status, 200);
+    assert_eq!(from(&stranger(), PASSWORD).await.status, 429, "that helps no stranger");
     world.node.finish().await;
 }
 
