@@ -165,6 +165,35 @@ async fn the_page_sets_exports_and_imports_and_shows_no_secret() {
     node.finish().await;
 }
 
+/// What one node exports, another takes, by the call and on the page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_document_is_taken() {
+    let (_mint, _purse, _upstream, node) = world(10).await;
+    let manager = Program::with(&node, "read manage").await;
+    let profile = |number: usize| {
+        let models: Vec<String> = (0..5).map(|at| format!("provider-{at}/a-model-of-some-length-{number}-*")).collect();
+        json!({ "name": format!("club-{number}"), "multiplier": "1.5", "models": models })
+    };
+    let document = json!({ "profiles": (0..60).map(profile).collect::<Vec<_>>() });
+    assert!(document.to_string().len() > 16 * 1024);
+    let (status, taken) = manager.post("/admin/api/settings/export", &document).await;
+    assert_eq!((status, taken["profiles"].as_array().map(Vec::len)), (200, Some(60)), "{taken}");
+    let browser = Browser::log_in(&node).await;
+    let form = csrf(&browser.page_at("/admin/settings").await);
+    let exported = browser.page_at("/admin/settings/export").await;
+    assert!(exported.contains("club-59") && exported.len() > 16 * 1024);
+    let sent = [("csrf", &*form), ("document", &*exported), ("act", "look")];
+    let answer = browser.post("/admin/settings/import", &sent).await;
+    let (status, page) = (answer.status().as_u16(), answer.text().await.unwrap());
+    assert!(status == 200 && page.contains("It would change nothing"), "{status} {page}");
+    let description = "x".repeat(20_000);
+    let named = [("csrf", &*form), ("name", "DESCRIPTION"), ("value", &*description)];
+    assert_ne!(browser.post("/admin/settings", &named).await.status(), 413);
+    let endless = json!({ "coinslot": "x".repeat(70_000) });
+    assert_eq!(manager.post("/admin/api/settings/export", &endless).await.0, 413);
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_environment_fixes_the_maintenance_switch() {
     let (mint, upstream) =

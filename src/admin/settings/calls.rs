@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::AdminState;
 use super::super::api::{ApiError, Body, Complaint, Search};
 use super::super::operator::{Operator, Scope};
+use super::super::{AdminState, MAX_LONG_FORM_BYTES};
 use super::parcel::{self, Parcel, Taken};
 use super::{View, change, move_money, views};
 
 pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
-    OpenApiRouter::new().routes(routes!(list_call, change_call)).routes(routes!(export_call, import_call))
+    let calls = OpenApiRouter::new().routes(routes!(list_call, change_call)).routes(routes!(export_call, import_call));
+    calls.layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES))
 }
 
 /// All settings, what they are, and who says so. Secrets are never shown.
