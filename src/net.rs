@@ -13,7 +13,7 @@ pub mod public;
 mod trust;
 pub mod way;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -61,6 +61,15 @@ pub enum Peer {
     Address(IpAddr),
     /// A circuit to the node's own onion, by its number in this process. Nobody knows who is behind it.
     Circuit(u64),
+}
+
+/// What one customer of a network has: an address, or a whole /64 of IPv6.
+#[must_use]
+pub fn customer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & (u128::MAX << 64))),
+    }
 }
 
 /// Why a request or the reading of its answer failed. Holds no address and no foreign text.

@@ -241,7 +241,8 @@ async fn take_over(ledger: &Ledger, data_dir: &Path, now_ms: i64) -> Result<Line
     if let Some(reason) = objection {
         tracing::error!(
             reason,
-            "ALARM: the database was restored from a copy; nothing is paid before the mints are asked"
+            "ALARM: the database was restored from a copy; nothing is paid before the mints are asked, and all \
+             sessions and tokens of operators have ended"
         );
     }
     Ok(lineage)
@@ -342,7 +343,7 @@ fn start_jobs(
 ) {
     let wallet = exchange.till.wallet().clone();
     let idle = exchange.pool.longest_silence().unwrap_or(Duration::from_secs(120));
-    jobs::start(crew, stop, jobs::PayOut { exchange: Arc::clone(exchange), period: config.payouts.interval });
+    jobs::start(crew, stop, jobs::PayOut::new(Arc::clone(exchange), latest.clone(), config.payouts.interval));
     if let Some(period) = config.payouts.expiry_interval {
         jobs::start(crew, stop, jobs::RefundExpired::new(wallet.clone(), period));
     }

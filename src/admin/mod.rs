@@ -69,7 +69,7 @@ pub use password::{Password, PasswordState, ensure_password};
 
 /// Forms here are a password and a token.
 const MAX_FORM_BYTES: usize = 16 * 1024;
-/// Where it is a token, or a text in a script of which each letter is nine bytes in a form.
+/// Where it is a token, a document of settings, or a text in a script of which each letter is nine bytes in a form.
 const MAX_LONG_FORM_BYTES: usize = 64 * 1024;
 
 const STYLE: &str = include_str!("../../templates/style.css");

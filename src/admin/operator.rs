@@ -74,6 +74,8 @@ pub(super) struct Operator {
     scopes: Vec<Scope>,
     /// The hash of the session, for who has one.
     session: Option<String>,
+    /// When its token ends, for who has one that does.
+    token_ends_ms: Option<i64>,
 }
 
 impl Operator {
@@ -85,6 +87,11 @@ impl Operator {
     /// The hash of its session, for who logged in and has no token.
     pub(super) fn session(&self) -> Option<&str> {
         self.session.as_deref()
+    }
+
+    /// When its token ends. A session is of somebody who can begin another one.
+    pub(super) fn token_ends_ms(&self) -> Option<i64> {
+        self.token_ends_ms
     }
 
     /// Lets pass who may do this.
@@ -108,11 +115,16 @@ impl Operator {
             }
             let scopes = Scope::read_all(&found.scopes);
             let actor = Actor::new(format!("token {}", found.name));
-            return Ok(Some(Self { actor, scopes, session: None }));
+            return Ok(Some(Self { actor, scopes, session: None, token_ends_ms: found.ends_ms }));
         }
         let session = repo::session(store, &hash, Via::Api, now_ms).await?;
         let session = session.filter(|found| found.actor.may_log_in(&state.npubs));
-        Ok(session.map(|found| Self { actor: found.actor, scopes: Scope::ALL.to_vec(), session: Some(hash) }))
+        Ok(session.map(|found| Self {
+            actor: found.actor,
+            scopes: Scope::ALL.to_vec(),
+            session: Some(hash),
+            token_ends_ms: None,
+        }))
     }
 }
 
@@ -137,8 +149,12 @@ mod tests {
     fn a_token_may_what_its_scopes_say_and_no_more() {
         assert_eq!(Scope::read_all("read  money"), [Scope::Read, Scope::Money]);
         assert_eq!(Scope::read_all("all readmoney *"), []);
-        let operator =
-            Operator { actor: Actor::new("token a".to_owned()), scopes: Scope::read_all("read"), session: None };
+        let operator = Operator {
+            actor: Actor::new("token a".to_owned()),
+            scopes: Scope::read_all("read"),
+            session: None,
+            token_ends_ms: None,
+        };
         assert!(operator.may(Scope::Read).is_ok());
         assert!(operator.may(Scope::Money).is_err() && operator.may(Scope::Manage).is_err());
     }

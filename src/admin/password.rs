@@ -1,7 +1,8 @@
 //! The operator's password: the configured one, or one that the node made for itself.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
@@ -9,11 +10,11 @@ use argon2::{Argon2, password_hash};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::throttle::Throttle;
+use super::throttle::Throttles;
 use super::{AdminError, AdminState, repo};
 use crate::clock::SharedClock;
 use crate::config::Secret;
-use crate::net::Peer;
+use crate::net::{self, Peer};
 use crate::pages;
 use crate::store::Store;
 use crate::vault::{grouped, legible};
@@ -37,7 +38,7 @@ pub struct PasswordState {
     pub generated: Option<Secret>,
 }
 
-/// What a login is compared with. Clones share the throttle.
+/// What a login is compared with. Clones share the throttles.
 #[derive(Clone)]
 pub struct Password {
     inner: Arc<Inner>,
@@ -48,15 +49,18 @@ struct Inner {
     clock: SharedClock,
     /// Hash of the configured password; the database's counts when there is none.
     configured: Option<String>,
-    /// One for each [`Door`].
-    throttles: [Mutex<Throttle>; 2],
+    throttles: Mutex<Throttles>,
 }
 
 /// By which way somebody comes to the login. Strangers who guess at one make nobody wait at the other: an
 /// operator whose onion is known to all still gets in by HTTP, and the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
-    Near,
+    /// From the machine that the node runs on, such as by a tunnel. Also those whom a proxy on it brings that
+    /// `TRUSTED_PROXIES` does not name: they cannot be told apart.
+    Machine,
+    /// From elsewhere: the address, or the /64.
+    Address(IpAddr),
     Onion,
 }
 
@@ -66,9 +70,13 @@ impl FromRequestParts<AdminState> for Door {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Infallible> {
-        let by_own_onion = matches!(parts.extensions.get::<Peer>(), Some(Peer::Circuit(_)));
         let by_daemon = state.onion.is_given() && pages::is_in_tor(&parts.headers);
-        Ok(if by_own_onion || by_daemon { Self::Onion } else { Self::Near })
+        Ok(match parts.extensions.get::<Peer>() {
+            Some(Peer::Circuit(_)) => Self::Onion,
+            _ if by_daemon => Self::Onion,
+            Some(Peer::Address(address)) if !address.is_loopback() => Self::Address(net::customer(*address)),
+            _ => Self::Machine,
+        })
     }
 }
 
@@ -119,7 +127,7 @@ pub async fn ensure_password(
             None
         }
     };
-    let inner = Inner { store: store.clone(), clock: Arc::clone(clock), configured, throttles: Default::default() };
+    let inner = Inner { store: store.clone(), clock: Arc::clone(clock), configured, throttles: Mutex::default() };
     Ok(PasswordState { password: Password { inner: Arc::new(inner) }, generated })
 }
 
@@ -138,7 +146,7 @@ async fn of_environment(store: &Store, clock: &SharedClock, secret: &Secret) -> 
 impl Password {
     /// Compares in constant time, off the threads that serve requests.
     pub(super) async fn check(&self, attempt: Secret, door: Door) -> Result<Verdict, AdminError> {
-        if let Err(wait) = self.throttle(door, |throttle| throttle.admit(self.inner.clock.now_ms())) {
+        if let Err(wait) = self.throttles().admit(door, self.inner.clock.now_ms()) {
             return Ok(Verdict::TooSoon(wait));
         }
         let hash = match &self.inner.configured {
@@ -151,7 +159,7 @@ impl Password {
                 .ok_or_else(|| AdminError::Hash("there is none in the database".into()))?,
         };
         if verify(attempt, hash).await? {
-            self.throttle(door, Throttle::succeeded);
+            self.throttles().succeeded(door);
             Ok(Verdict::Right)
         } else {
             Ok(Verdict::Wrong)
@@ -163,10 +171,8 @@ impl Password {
         self.inner.configured.is_some()
     }
 
-    fn throttle<T>(&self, door: Door, change: impl FnOnce(&mut Throttle) -> T) -> T {
-        let [near, onion] = &self.inner.throttles;
-        let throttle = if door == Door::Onion { onion } else { near };
-        change(&mut throttle.lock().unwrap_or_else(PoisonError::into_inner))
+    fn throttles(&self) -> MutexGuard<'_, Throttles> {
+        self.inner.throttles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -71,20 +71,28 @@ pub(super) struct FoundToken {
     pub name: String,
     pub scopes: String,
     pub used_ms: Option<i64>,
+    pub ends_ms: Option<i64>,
 }
 
 /// The token with this hash, unless it has expired.
 pub(super) async fn token(store: &Store, hash: &str, now_ms: i64) -> Result<Option<FoundToken>, StoreError> {
     let row = sqlx::query(
-        "SELECT name, scopes, used_at FROM admin_tokens \
+        "SELECT name, scopes, used_at, expires_at FROM admin_tokens \
          WHERE token_hash = $1 AND (expires_at IS NULL OR expires_at > $2)",
     )
     .bind(hash)
     .bind(now_ms)
     .fetch_optional(store.read())
     .await?;
-    row.map(|row| Ok(FoundToken { name: row.try_get(0)?, scopes: row.try_get(1)?, used_ms: row.try_get(2)? }))
-        .transpose()
+    row.map(|row| {
+        Ok(FoundToken {
+            name: row.try_get(0)?,
+            scopes: row.try_get(1)?,
+            used_ms: row.try_get(2)?,
+            ends_ms: row.try_get(3)?,
+        })
+    })
+    .transpose()
 }
 
 /// Adds to the trail.

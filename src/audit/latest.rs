@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 use super::{Auditor, Report, Verdict};
 use crate::store::StoreError;
 
@@ -11,6 +13,7 @@ pub struct Latest {
     last: Arc<Mutex<Outcome>>,
     /// Held while somebody proves on request.
     proving: Arc<tokio::sync::Mutex<()>>,
+    renewed: Arc<Notify>,
 }
 
 /// What came of it.
@@ -38,6 +41,16 @@ impl Latest {
     /// When the books cannot be read.
     pub async fn prove(&self, auditor: &Auditor) -> Result<(Arc<Report>, Option<Verdict>), StoreError> {
         let proven = auditor.prove().await;
+        let noted = self.note(proven, auditor);
+        self.renewed.notify_one();
+        noted
+    }
+
+    fn note(
+        &self,
+        proven: Result<Report, StoreError>,
+        auditor: &Auditor,
+    ) -> Result<(Arc<Report>, Option<Verdict>), StoreError> {
         let mut last = self.lock();
         let before = last.verdict();
         match proven {
@@ -60,6 +73,11 @@ impl Latest {
     pub async fn renew(&self, auditor: &Auditor) -> Result<Option<Arc<Report>>, StoreError> {
         let Ok(_proving) = self.proving.try_lock() else { return Ok(None) };
         Ok(Some(self.prove(auditor).await?.0))
+    }
+
+    /// Waits for the next outcome, or takes notice of one that nobody has waited for. For one who waits.
+    pub async fn renewed(&self) {
+        self.renewed.notified().await;
     }
 
     /// The last outcome; `None` before the first. Only its figures count where there is a [`Self::lack`].

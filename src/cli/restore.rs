@@ -45,6 +45,10 @@ fn tell(restored: &Restored) {
     println!("The database is in place. Never run the node that the backup is of at the same time.");
     println!("When this one starts, it asks its mints what became of its ecash since, and serves nothing before.");
     println!("Balances of clients may be too high then: what they spent after the backup is not known.");
+    println!(
+        "All sessions and tokens of operators end then. The password is the backup's: if it was changed since, make"
+    );
+    println!("another one with `coinslot admin reset-password`.");
     if restored.secret_wanted {
         println!("The backup was made with a SECRET_KEY of your own: set the same one before you start.");
     }

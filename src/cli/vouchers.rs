@@ -94,7 +94,8 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
         },
         ("list", None, None) if unasked => Act::List,
         ("revoke", Some(id), None) if unasked => Act::RevokeId(id),
-        ("revoke", None, Some(note)) if unasked => Act::RevokeNote(note),
+        // None would be that of all vouchers without one.
+        ("revoke", None, Some(note)) if unasked && !note.trim().is_empty() => Act::RevokeNote(note),
         _ => return None,
     };
     Some((act, json))
@@ -310,6 +311,9 @@ mod tests {
         for (line, wanted) in rows {
             let words: Vec<&str> = line.split_whitespace().collect();
             assert_eq!(read(&words), *wanted, "{line}");
+        }
+        for note in ["", " "] {
+            assert_eq!(read(&["revoke", "--note", note]), None, "{note:?}");
         }
     }
 }

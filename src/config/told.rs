@@ -22,7 +22,7 @@ pub enum Force {
 pub struct Editable {
     pub name: &'static str,
     pub force: Force,
-    /// It says where money goes.
+    /// It says where money goes, or by which address: where clients pay, and for which one a signed login is good.
     pub moves_money: bool,
 }
 
@@ -64,7 +64,7 @@ pub const EDITABLE: &[Editable] = &[
     later("UPSTREAM_MAX_ATTEMPTS"), later("UPSTREAM_RETRY_STATUSES"), at_once("UPSTREAM_ERRORS_VERBOSE"),
     later("UPSTREAM_BREAKER_FAILURES"), later("UPSTREAM_QUEUE_SECONDS"), later("UPSTREAM_PROBE_SECONDS"),
     later("MINT_OPERATION_TIMEOUT_SECONDS"), later("MINT_MAX_CONCURRENCY"), later("MINT_CALLS_PER_MINUTE"),
-    later("HTTP_URL"), later("ONION_URL"), later("RELAYS"), later("PROVIDER_ID"),
+    money(later("HTTP_URL")), money(later("ONION_URL")), later("RELAYS"), later("PROVIDER_ID"),
     later("PROVIDERS_REFRESH_INTERVAL_SECONDS"),
     later("CORS_ORIGINS"), later("MAX_BODY_BYTES"), later("MAX_BUFFERED_BYTES"), later("MAX_KEPT_BYTES"),
     later("SHUTDOWN_TIMEOUT_SECONDS"), later("SSE_KEEP_ALIVE_SECONDS"), later("SNAPSHOTS_KEEP"),

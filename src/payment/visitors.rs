@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::{HOUR_MS, MINUTE_MS, SharedClock};
 use crate::config::{Clients, Live};
-use crate::net::Peer;
+use crate::net::{self, Peer};
 use crate::vault::Vault;
 
 /// Most addresses that are remembered. The one that was longest quiet makes room.
@@ -241,9 +241,9 @@ impl Visitors {
         match peer {
             None => Vec::new(),
             Some(Peer::Address(address)) => {
-                let bytes = match address.to_canonical() {
+                let bytes = match net::customer(address) {
                     IpAddr::V4(address) => address.octets().to_vec(),
-                    IpAddr::V6(address) => address.octets().into_iter().take(8).collect(),
+                    IpAddr::V6(address) => address.octets().to_vec(),
                 };
                 vec![(name(b"visitor", &bytes), 1)]
             }

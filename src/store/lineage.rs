@@ -163,7 +163,8 @@ impl Lineage {
     }
 
     /// Compares the two, and goes one step on. When the database is not the one it should be, that is
-    /// written into it before anything else is done: a recovery is due, for the reason returned.
+    /// written into it before anything else is done: a recovery is due, for the reason returned. Nobody is logged in to
+    /// it any more, and no program has a token.
     ///
     /// # Errors
     /// When the database does not answer, or the file cannot be written.
@@ -205,6 +206,7 @@ impl Lineage {
         .await?;
         if let Some(reason) = objection {
             demand_recovery(tx.hand(), reason, now_ms).await?;
+            shut_out(&mut tx.hand()).await?;
         }
         tx.commit().await?;
         write(&path, &mark)?;
@@ -274,6 +276,13 @@ pub(super) async fn demand_recovery(
     .bind(now_ms)
     .execute(executor)
     .await?;
+    Ok(())
+}
+
+/// Ends the operator's sessions and tokens: those that were ended or revoked after the copy was made are in it again.
+async fn shut_out(hand: &mut Hand<'_>) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM sessions").execute(hand.again()).await?;
+    sqlx::query("DELETE FROM admin_tokens").execute(hand.again()).await?;
     Ok(())
 }
 

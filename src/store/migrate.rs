@@ -151,7 +151,8 @@ fn for_postgres(sql: &str) -> String {
     sql.replace(") STRICT;", ");").replace(" INTEGER", " BIGINT")
 }
 
-async fn current_version(store: &Store) -> Result<i64, StoreError> {
+/// The version of what is there; 0: nothing.
+pub(super) async fn current_version(store: &Store) -> Result<i64, StoreError> {
     let probe = match store.location {
         Location::Sqlite(_) => "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'",
         Location::Postgres(_) => {

@@ -82,7 +82,8 @@ pub enum StoreError {
     )]
     TooNew { found: i64, known: i64 },
     #[error(
-        "the node that runs on this database is of an older version (schema {found}, this program's {known}); stop it, or use its program"
+        "the database is at schema version {found}, which is older than this program's {known}; use the program of the \
+         node that runs on it, or stop that and start a node of this program"
     )]
     TooOld { found: i64, known: i64 },
     /// A row holds something that cannot be.

@@ -47,16 +47,30 @@ impl Store {
     /// every writer waits for it (`BEGIN IMMEDIATE`, `busy_timeout`), and the node keeps no balance in
     /// its memory. What it must not do is touch the ecash store or the schema.
     ///
+    /// On PostgreSQL it cannot be seen whether a node runs, so there a command only makes tables where none are: those
+    /// of an earlier version may be in use.
+    ///
     /// # Errors
-    /// As [`Store::open`]; and beside a node, when that is of another version.
+    /// As [`Store::open`]; and beside a node, or on PostgreSQL, when the tables are of an earlier version.
     pub async fn open_beside(data_dir: &Path, url: Option<&str>) -> Result<Self, StoreError> {
+        if let Location::Postgres(url) = Location::of(data_dir, url) {
+            sqlx::any::install_default_drivers();
+            private_dir(data_dir)?;
+            let store = Self::connect_postgres(&url, false).await?;
+            match migrate::current_version(&store).await? {
+                0 => migrate::run(&store).await?,
+                _ => migrate::check(&store).await?,
+            }
+            return Ok(store);
+        }
         match Self::open(data_dir, url, false).await {
             Err(StoreError::InUse(path)) => {
                 let store = Self::connect_sqlite(Path::new(&path), false, None).await?;
                 migrate::check(&store).await?;
                 Ok(store)
             }
-            opened => opened,
+            // What the command waits for, its input or a mint, shall keep no node from starting.
+            opened => opened.map(|store| Self { _lock: None, ..store }),
         }
     }
 

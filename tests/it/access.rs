@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -151,6 +152,41 @@ async fn a_program_logs_in_for_an_hour_and_out() {
     world.node.finish().await;
 }
 
+/// Who guesses keeps nobody out but themselves, and for a while strangers.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_gets_in_while_strangers_guess() {
+    let world = World::new(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let from = async |address: &str, password: &str| {
+        let login = world.node.post("/admin/api/login").header("x-forwarded-for", address);
+        said(login.json(&json!({ "password": password }))).await
+    };
+    let home = "9.9.9.9";
+    assert_eq!(from(home, PASSWORD).await.status, 200);
+    // Ten minutes long, once a second.
+    let mut guesses = 0;
+    for _ in 0..600 {
+        world.clock.step(Duration::from_secs(1));
+        let status = from("8.8.8.8", "wrong").await.status;
+        assert!([401, 429].contains(&status), "{status}");
+        guesses += u32::from(status == 401);
+    }
+    assert_eq!(guesses, 10, "each has to wait twice as long");
+    assert_eq!(from("1.1.1.1", PASSWORD).await.status, 200, "nobody has been here, and nobody was in the way");
+    // New addresses are no new guesses.
+    let number = AtomicU8::new(0);
+    let stranger = || format!("5.5.5.{}", number.fetch_add(1, Ordering::Relaxed));
+    let wrong = world.guess(async || from(&stranger(), "wrong").await).await;
+    assert_eq!(wrong.status, 401);
+    let early = from(&stranger(), PASSWORD).await;
+    assert_eq!((early.status, early.text("code")), (429, "too_many_attempts".to_owned()));
+    assert!(early.retry_after.is_some());
+    // Who has been here is no stranger, and neither is the machine itself.
+    assert_eq!(from(home, PASSWORD).await.status, 200);
+    assert_eq!(world.log_in(PASSWORD).await.status, 200);
+    assert_eq!(from(&stranger(), PASSWORD).await.status, 429, "that helps no stranger");
+    world.node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_shown_once_and_may_what_its_scopes_say() {
     let world = World::new(&[]).await;
@@ -176,6 +212,13 @@ async fn a_token_is_shown_once_and_may_what_its_scopes_say() {
     assert_eq!(world.make_token(&manager, "rich", &["money"], None).await.status, 403);
     assert_eq!(world.make_token(&manager, "poor", &["read"], None).await.status, 201);
     assert_eq!(said(world.node.post("/admin/api/logout").bearer_auth(&manager)).await.status, 409);
+    // One that ends leaves none behind that goes on.
+    let brief = world.make_token(&session, "brief", &["read", "manage"], Some(1)).await;
+    for days in [None, Some(2), Some(3_650)] {
+        let heir = world.make_token(&brief.text("token"), "heir", &["read"], days).await;
+        assert_eq!((heir.status, &heir.body["expires_at"]), (201, &brief.body["expires_at"]), "{days:?}");
+    }
+    assert!(brief.body["expires_at"].is_i64(), "{}", brief.body);
 
     for (name, scopes, days) in [
         ("", &["read"][..], None),
@@ -196,7 +239,7 @@ async fn a_token_is_shown_once_and_may_what_its_scopes_say() {
         assert_eq!(said(world.node.delete(&path).bearer_auth(&manager)).await.status, status, "{id}");
     }
     let acts = world.acts().await;
-    assert_eq!(acts.iter().filter(|act| **act == "password: tokens.create").count(), 2, "{acts:?}");
+    assert_eq!(acts.iter().filter(|act| **act == "password: tokens.create").count(), 3, "{acts:?}");
     assert!(acts.contains(&"token manager: tokens.revoke".to_owned()), "{acts:?}");
     world.node.finish().await;
 }

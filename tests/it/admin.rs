@@ -706,6 +706,17 @@ async fn vouchers_are_issued_shown_once_and_revoked() {
     let session = house.log_in().await;
     let earner = house.credit("a client", MINT, 100_000).await;
     house.charge(earner, 60_000).await;
+    // Nothing is given away before the books are right.
+    let without = house.get("/admin/vouchers", &session).await.csrf();
+    let early = [("csrf", &*without), ("batch", "early"), ("sats", "1"), ("count", "1")];
+    assert_eq!(house.post("/admin/vouchers", &session, &early).await.status, StatusCode::CONFLICT);
+    house
+        .execute(
+            "INSERT INTO proof (y, mint_url, state, unit, amount, keyset_id, secret, c) VALUES \
+             (X'0279BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798', 'https://mint.example', \
+             'UNSPENT', 'sat', 100, '00', 'a secret', X'02')",
+        )
+        .await;
     let page = house.get("/admin/vouchers", &session).await;
     assert_eq!(page.status, StatusCode::OK);
     assert!(page.text.contains("No voucher was issued yet.") && page.text.contains("60.000"), "{}", page.text);

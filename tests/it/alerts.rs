@@ -641,8 +641,8 @@ async fn the_command_lists_alarms_and_sends_a_test() {
 }
 
 /// Moves the balance of every key by so many msat, as no statement of the node's does.
-async fn tamper(world: &World, msat: i64) {
-    let store = world.node.running().exchange().ledger.store().clone();
+pub async fn tamper(node: &TestNode, msat: i64) {
+    let store = node.running().exchange().ledger.store().clone();
     let mut tx = store.begin(Durability::Full).await.unwrap();
     sqlx::query("UPDATE accounts SET posted = posted + $1 WHERE kind = 'key'")
         .bind(msat)
@@ -658,7 +658,7 @@ async fn ecash_that_does_not_cover_what_is_owed_is_an_alarm_until_it_does() {
     let mut world = World::new(&[json!({})], &[("ALERT_WEBHOOK_URL", &*hook.url())]).await;
     assert_eq!(world.send(&ask("hi")).await.status, 200);
     world.node.settled().await;
-    tamper(&world, 5_000_000).await;
+    tamper(&world.node, 5_000_000).await;
     // The books are proven at every start.
     world.node.restart().await;
     until("the operator is told", async || {
@@ -672,7 +672,7 @@ async fn ecash_that_does_not_cover_what_is_owed_is_an_alarm_until_it_does() {
     let of = |kind: &str| hook.posted().iter().map(|posted| posted.json()).find(|told| told["data"]["kind"] == kind);
     let message = of("insolvent").unwrap()["data"]["message"].as_str().unwrap().to_owned();
     assert!(message.ends_with(" sat are missing"), "{message}");
-    tamper(&world, -5_000_000).await;
+    tamper(&world.node, -5_000_000).await;
     world.node.restart().await;
     until("it is over", async || {
         world.clock.step(Duration::from_secs(61));

@@ -98,6 +98,8 @@ async fn a_copy_of_a_node_that_went_on_knows_what_it_still_has() {
     let early = purse.send(300).await;
     chat(&original, &early).await;
     leave_a_gap(&original, 2_500).await;
+    let program = program_of(&original).await;
+    assert_eq!(looks(&original, &program).await, 200);
     let (path, name) = file(&original.db.dir());
     let made = original.verb(&["backup", &name]).await;
     assert_eq!(made.code, 0, "{made:?}");
@@ -105,6 +107,8 @@ async fn a_copy_of_a_node_that_went_on_knows_what_it_still_has() {
     let again = original.verb(&["backup", &name]).await;
     assert!(again.code == 1 && again.complained.contains("no backup was made"), "{again:?}");
 
+    revoke_all(&original).await;
+    assert_eq!(looks(&original, &program).await, 403);
     // The original goes on: it takes, gives change, pays back what the copy believes to owe.
     leave_a_gap(&original, 1_000).await;
     let late = purse.send(200).await;
@@ -117,12 +121,17 @@ async fn a_copy_of_a_node_that_went_on_knows_what_it_still_has() {
     nothing_but_the_backup_opens(&copy, &path).await;
     let restored = copy.verb(&["restore", &name]).await;
     assert!(restored.code == 0 && restored.said.contains("Balances of clients may be too high"), "{restored:?}");
+    assert!(restored.said.contains("coinslot admin reset-password"), "{restored:?}");
     let twice = copy.verb(&["restore", &name]).await;
     assert!(twice.code == 1 && twice.complained.contains("nothing is overwritten"), "{twice:?}");
 
     copy.restart().await;
+    assert_eq!(looks(&copy, &program).await, 403, "the copy has the token again, and it is of no use");
     recovered(&copy).await;
     assert!(copy.said().contains("RECOVERED"), "{}", copy.said());
+    let now = program_of(&copy).await;
+    let overview = copy.get("/admin/api/overview").bearer_auth(&now).send().await.unwrap().text().await.unwrap();
+    assert!(overview.contains("coinslot admin reset-password"), "{overview}");
     // 302 sat went out since, 200 + 2 + 2 came in: of 300, 204 are left.
     assert!(
         copy.said().contains("missing_sat=96") || copy.said().contains("missing_sat\u{1b}[0m\u{1b}[2m=\u{1b}[0m96")
@@ -137,10 +146,29 @@ async fn a_copy_of_a_node_that_went_on_knows_what_it_still_has() {
     copy.stop().await;
     copy.restart().await;
     assert!(!copy.said().contains("ALARM"), "it is not a copy any more: {}", copy.said());
+    assert_eq!(looks(&copy, &now).await, 200, "what was made since stays");
     let books = conserved(&mut copy, &purse).await;
     assert_eq!(books.earnings, 2_000 - 96_000 + 4_000, "the house bears what is missing");
     original.db.remove().await;
     copy.db.remove().await;
+}
+
+/// The token of a program that may look.
+async fn program_of(node: &ChildNode) -> String {
+    let made = node.verb(&["admin", "tokens", "create", "cron", "--scope", "read", "--json"]).await;
+    let made: Value = serde_json::from_str(&made.said).unwrap_or_else(|_| panic!("{made:?}"));
+    made["token"].as_str().unwrap().to_owned()
+}
+
+async fn revoke_all(node: &ChildNode) {
+    let listed: Value = serde_json::from_str(&node.verb(&["admin", "tokens", "list", "--json"]).await.said).unwrap();
+    for token in listed["tokens"].as_array().unwrap() {
+        assert_eq!(node.verb(&["admin", "tokens", "revoke", token["id"].as_str().unwrap()]).await.code, 0);
+    }
+}
+
+async fn looks(node: &ChildNode, token: &str) -> u16 {
+    node.get("/admin/api/overview").bearer_auth(token).send().await.unwrap().status().as_u16()
 }
 
 /// Counters that nothing came of, as redemptions leave them which the mint refuses.

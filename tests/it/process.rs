@@ -1,7 +1,7 @@
 //! The built program as a process of its own: for what only a process has, its log and its death.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -305,6 +305,32 @@ impl ChildNode {
     pub async fn balance(&self, key: &str) -> (u64, u64, u64) {
         balance_of(self.get("/v1/wallet/info"), key).await
     }
+}
+
+/// A command that was begun while no node ran waits for its input, and a node starts beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_waits_keeps_no_node_from_starting() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let mut node = ChildNode::start(&mint.url(), &upstream, &[]).await;
+    node.stop().await;
+    let mut verb = command(&node.db.dir(), &node.settings);
+    verb.args(["profiles", "detach"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = verb.spawn().unwrap();
+    let (stdin, stderr) = (child.stdin.take().unwrap(), child.stderr.take().unwrap());
+    let verb = Program { child, url: String::new(), said: Arc::default(), readers: Vec::new() };
+    // More than a pipe takes: when all of it is written, the command has the database and reads.
+    let stdin = tokio::task::spawn_blocking(move || {
+        let mut stdin = stdin;
+        stdin.write_all(&[b'\n'; 512 * 1024]).map(|()| stdin)
+    });
+    let stdin = stdin.await.unwrap().expect("the command reads");
+    node.restart().await;
+    drop(stdin);
+    let complained = tokio::task::spawn_blocking(move || std::io::read_to_string(stderr)).await.unwrap().unwrap();
+    assert!(complained.contains("no key came on the standard input"), "it was waiting: {complained}");
+    drop(verb);
+    node.stop().await;
+    node.db.remove().await;
 }
 
 /// Who started it may be gone: a node that nobody hears any more stops in order, as any other does.

@@ -68,6 +68,10 @@ async fn what_is_told_is_in_force_at_once_and_the_environment_wins() {
         set(&manager, "KEY_REQUESTS_PER_MINUTE", Value::Null).await;
         // Where money goes takes another scope.
         assert_eq!(set(&manager, "RECEIVE_LN_ADDRESS", json!("thief@example.com")).await.0, 403);
+        // So does the address at which clients pay, and for which signed logins are good.
+        for (name, value) in [("HTTP_URL", "https://thief.example"), ("ONION_URL", "http://thief.onion")] {
+            assert_eq!(set(&manager, name, json!(value)).await.0, 403, "{name}");
+        }
         let rich = Program::with(&node, "read manage money").await;
         assert_eq!(set(&rich, "RECEIVE_LN_ADDRESS", json!("no address")).await.0, 400);
         assert_eq!(set(&rich, "MINIMUM_PAYOUT", json!("9999")).await.0, 200);
@@ -158,6 +162,35 @@ async fn the_page_sets_exports_and_imports_and_shows_no_secret() {
     assert_eq!(manager.get("/admin/api/maintenance").await["on"], false);
     let reader = Program::with(&node, "read").await;
     assert_eq!(reader.post("/admin/api/maintenance", &json!({ "on": true })).await.0, 403);
+    node.finish().await;
+}
+
+/// What one node exports, another takes, by the call and on the page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_document_is_taken() {
+    let (_mint, _purse, _upstream, node) = world(10).await;
+    let manager = Program::with(&node, "read manage").await;
+    let profile = |number: usize| {
+        let models: Vec<String> = (0..5).map(|at| format!("provider-{at}/a-model-of-some-length-{number}-*")).collect();
+        json!({ "name": format!("club-{number}"), "multiplier": "1.5", "models": models })
+    };
+    let document = json!({ "profiles": (0..60).map(profile).collect::<Vec<_>>() });
+    assert!(document.to_string().len() > 16 * 1024);
+    let (status, taken) = manager.post("/admin/api/settings/export", &document).await;
+    assert_eq!((status, taken["profiles"].as_array().map(Vec::len)), (200, Some(60)), "{taken}");
+    let browser = Browser::log_in(&node).await;
+    let form = csrf(&browser.page_at("/admin/settings").await);
+    let exported = browser.page_at("/admin/settings/export").await;
+    assert!(exported.contains("club-59") && exported.len() > 16 * 1024);
+    let sent = [("csrf", &*form), ("document", &*exported), ("act", "look")];
+    let answer = browser.post("/admin/settings/import", &sent).await;
+    let (status, page) = (answer.status().as_u16(), answer.text().await.unwrap());
+    assert!(status == 200 && page.contains("It would change nothing"), "{status} {page}");
+    let description = "x".repeat(20_000);
+    let named = [("csrf", &*form), ("name", "DESCRIPTION"), ("value", &*description)];
+    assert_ne!(browser.post("/admin/settings", &named).await.status(), 413);
+    let endless = json!({ "coinslot": "x".repeat(70_000) });
+    assert_eq!(manager.post("/admin/api/settings/export", &endless).await.0, 413);
     node.finish().await;
 }
 

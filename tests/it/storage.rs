@@ -16,9 +16,11 @@ use coinslot::vault::VaultError;
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
 use crate::bearer::world;
+use crate::process::ChildNode;
 use crate::support::answers::found;
 use crate::support::db::{TestDb, on_postgres};
 use crate::support::node::{ask, ask_streaming};
+use crate::support::upstream::Upstream;
 
 async fn version(store: &Store) -> i64 {
     sqlx::query("SELECT MAX(version) FROM schema_version").fetch_one(store.read()).await.unwrap().get(0)
@@ -107,6 +109,33 @@ async fn a_database_of_a_newer_program_is_refused() {
     let line = refused.to_string();
     assert!(line.contains(&newer.to_string()) && line.contains("use a newer coinslot"), "{line}");
     db.remove().await;
+}
+
+/// Nodes of the program before may run on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_leaves_tables_of_an_older_program_as_they_are() {
+    const BEFORE: i64 = 31;
+    if !on_postgres() {
+        return;
+    }
+    let upstream = Upstream::start().await;
+    let node = ChildNode::prepare("http://127.0.0.1:9", &upstream, &[]).await;
+    let url = node.db.url().unwrap();
+    Store::open_at(&url, BEFORE).await.unwrap().close().await;
+    let refused = node.verb(&["trail"]).await;
+    assert_eq!((refused.code, &*refused.said), (1, ""), "{refused:?}");
+    let line = format!("the database is at schema version {BEFORE}, which is older than this program's");
+    assert!(refused.complained.contains(&line), "{refused:?}");
+    let store = Store::open_at(&url, BEFORE).await.unwrap();
+    assert_eq!(version(&store).await, BEFORE);
+    store.close().await;
+    // Who starts brings it up to date, and what is empty is in nobody's use.
+    node.db.open().await.close().await;
+    assert_eq!(node.verb(&["trail"]).await.code, 0);
+    node.db.remove().await;
+    let fresh = ChildNode::prepare("http://127.0.0.1:9", &upstream, &[]).await;
+    assert_eq!(fresh.verb(&["trail"]).await.code, 0);
+    fresh.db.remove().await;
 }
 
 #[cfg(unix)]

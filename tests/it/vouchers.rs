@@ -426,11 +426,15 @@ async fn the_command_issues_lists_and_revokes_beside_a_running_node() {
     assert!(said(&too_many).contains("40.000 sat were earned"), "{}", said(&too_many));
     assert_eq!(coinslot(settings, &["create"]).status.code(), Some(2));
     assert_eq!(coinslot(settings, &["revoke", "1"]).status.code(), Some(1));
+    // A variable that is not set is no note, and takes none of those back that have none.
+    assert!(coinslot(settings, &["create", "--sats", "1"]).status.success());
+    assert_eq!(coinslot(settings, &["revoke", "--note", ""]).status.code(), Some(2));
+    assert_eq!(world.books().await.vouchers, 6_000);
     let mut other = settings.clone();
     other.insert("SECRET_KEY".to_owned(), "another".to_owned());
     let unusable = coinslot(&other, &["create", "--sats", "1"]);
     assert_eq!(unusable.status.code(), Some(1), "codes of another key could not be redeemed: {}", said(&unusable));
-    assert_eq!(world.books().await.vouchers, 5_000);
+    assert_eq!(world.books().await.vouchers, 6_000);
     assert!(world.mint.calls("/v1/swap") > 0);
     world.node.finish().await;
 }

@@ -9,7 +9,8 @@ use cdk_fake_wallet::{FakeInvoiceDescription, create_fake_invoice};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::bearer::world;
+use crate::alerts::tamper;
+use crate::bearer::{world, world_with};
 use crate::process::ChildNode;
 use crate::support::answers::until;
 use crate::support::chaos::{Chaos, Mode};
@@ -168,6 +169,40 @@ async fn what_is_owed_or_promised_cannot_be_taken_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_out_while_the_books_are_not_proven() {
+    let (mint, purse, _upstream, node) = world_with(1000, &[("PAYOUT_INTERVAL", "1"), ("MINIMUM_PAYOUT", "10")]).await;
+    node.has_run("check_books").await;
+    earn(&node, &purse, 40).await;
+    node.settled().await;
+    let operator = Operator::log_in(&node.url()).await;
+    let prove = async || operator.call("POST", "/admin/api/prove", None).await.1["verdict"].clone();
+    tamper(&node, 5_000_000).await;
+    assert_eq!(prove().await, "faulty");
+    let recipient = Recipient::start().await;
+    let told = json!({ "settings": { "RECEIVE_LN_ADDRESS": recipient.name() } });
+    assert_eq!(operator.call("PATCH", "/admin/api/settings", Some(told)).await.0, 200);
+
+    let refused = [(WITHDRAW, json!({ "id": act(), "msat": 1_000 })), ("/admin/api/vouchers", json!({ "sats": 1 }))];
+    for (path, body) in refused {
+        let (status, said) = operator.call("POST", path, Some(body)).await;
+        assert!(status == 409 && said["detail"].as_str().unwrap().contains("were not proven"), "{path}: {said}");
+    }
+    // The job was begun and ended since then.
+    let paid_out = || node.running().exchange().metrics.jobs.all()["pay_out"].succeeded_ms;
+    for _ in 0..2 {
+        let before = paid_out();
+        until("the job is run again", async || paid_out() > before).await;
+    }
+    assert_eq!(recipient.asked(), Vec::<u64>::new());
+
+    tamper(&node, -5_000_000).await;
+    assert_eq!(prove().await, "proven");
+    until("the earnings are paid out", async || mint.paid().await.len() == 1).await;
+    assert_eq!(recipient.asked().len(), 1);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn earnings_go_to_an_address_and_to_an_invoice() {
     let (mint, purse, _upstream, node) = world(1000).await;
     earn(&node, &purse, 100).await;
@@ -231,6 +266,10 @@ async fn a_token_of_the_operator_s_becomes_income_once() {
     let key = purse.send(10).await;
     node.balance(&key).await;
     let (status, said) = operator.call("POST", "/admin/api/wallet/receive", Some(json!({ "token": key }))).await;
+    assert_eq!(status, 400, "{said}");
+    // A token of many coins is long, and is looked at.
+    let long = json!({ "token": format!("cashuB{}", "x".repeat(20_000)) });
+    let (status, said) = operator.call("POST", "/admin/api/wallet/receive", Some(long)).await;
     assert_eq!(status, 400, "{said}");
     let acts = trail(&node).await;
     assert!(acts.iter().all(|(_, action, detail)| action == "wallet.receive" && !detail.to_string().contains("cashu")));

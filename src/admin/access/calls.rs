@@ -153,7 +153,7 @@ struct TokenCall {
     name: String,
     /// Of `read`, `manage` and `money`; `read` when absent.
     scopes: Option<Vec<String>>,
-    /// Days that it lives for, 1 to 3650; without end when absent.
+    /// Days that it lives for, 1 to 3650; as long as its maker, else without end, when absent.
     expires_in_days: Option<u64>,
 }
 
@@ -166,7 +166,7 @@ struct MadeToken {
     about: Token,
 }
 
-/// Makes a token for programs. It may give no scope that its maker lacks.
+/// Makes a token for programs. It may give no scope that its maker lacks, and ends with its maker at the latest.
 #[utoipa::path(post, path = "/admin/api/cli-tokens", tag = "admin",
     security(("operator" = ["manage"])), request_body = TokenCall, responses(
     (status = 201, body = MadeToken), (status = 400, body = Complaint), (status = 403, body = Complaint),
@@ -181,8 +181,8 @@ async fn create_token(
     let actor = operator.may(Scope::Manage)?;
     let scopes = call.scopes.unwrap_or_else(|| vec![Scope::Read.as_str().to_owned()]);
     let wanted = Wanted { name: call.name, scopes, days: call.expires_in_days };
-    let by = (actor, operator.scopes());
-    let (about, secret) = tokens::create(state.ledger.store(), by, &wanted, state.now_ms()).await?;
+    let maker = tokens::Maker { actor, scopes: operator.scopes(), ends_ms: operator.token_ends_ms() };
+    let (about, secret) = tokens::create(state.ledger.store(), &maker, &wanted, state.now_ms()).await?;
     Ok((StatusCode::CREATED, Json(MadeToken { token: secret.expose().to_owned(), about })))
 }
 

@@ -117,7 +117,7 @@ pub(super) async fn note_use(store: &Store, hash: &str, now_ms: i64) -> Result<(
 
 /// What the program's own verbs do here: whoever has the database has it all.
 pub mod by_command {
-    use super::{Actor, AdminError, Scope, Secret, Store, Token, Wanted, json, password, repo, tokens, trail};
+    use super::{Actor, AdminError, Secret, Store, Token, Wanted, json, password, repo, tokens, trail};
     use crate::admin::trail::Act;
 
     fn actor() -> Actor {
@@ -149,7 +149,7 @@ pub mod by_command {
     /// # Errors
     /// [`AdminError::Refused`] for what makes no sense.
     pub async fn create_token(store: &Store, wanted: &Wanted, now_ms: i64) -> Result<(Token, Secret), AdminError> {
-        tokens::create(store, (&actor(), &Scope::ALL), wanted, now_ms).await
+        tokens::create(store, &tokens::Maker::of_all(&actor()), wanted, now_ms).await
     }
 
     /// Makes a token useless.
@@ -244,8 +244,8 @@ async fn create(
 ) -> Result<Response, AdminError> {
     session.confirm(&sent.csrf)?;
     let made = async {
-        let by = (session.actor(), &Scope::ALL[..]);
-        tokens::create(state.ledger.store(), by, &sent.wanted()?, state.now_ms()).await
+        let maker = tokens::Maker::of_all(session.actor());
+        tokens::create(state.ledger.store(), &maker, &sent.wanted()?, state.now_ms()).await
     };
     let news = match made.await {
         Ok((token, secret)) => News { made: Some((token.name, secret.expose().to_owned())), ..News::default() },

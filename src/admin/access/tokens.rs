@@ -44,6 +44,21 @@ pub struct Wanted {
     pub days: Option<u64>,
 }
 
+/// Who makes a token: it gives no more than it has, and for no longer.
+pub(in crate::admin) struct Maker<'a> {
+    pub actor: &'a Actor,
+    pub scopes: &'a [Scope],
+    /// In ms since the Unix epoch; `None`: never.
+    pub ends_ms: Option<i64>,
+}
+
+impl<'a> Maker<'a> {
+    /// Who may do all of it.
+    pub(in crate::admin) fn of_all(actor: &'a Actor) -> Self {
+        Self { actor, scopes: &Scope::ALL, ends_ms: None }
+    }
+}
+
 /// All tokens, the oldest first.
 ///
 /// # Errors
@@ -55,25 +70,25 @@ pub async fn list(store: &Store) -> Result<Vec<Token>, AdminError> {
 /// Makes a token. It is nowhere else in clear.
 ///
 /// # Errors
-/// [`AdminError::Refused`] for what makes no sense, and for more than `actor` may do itself.
+/// [`AdminError::Refused`] for what makes no sense, and for more than its maker may do itself.
 pub(in crate::admin) async fn create(
     store: &Store,
-    (actor, own): (&Actor, &[Scope]),
+    maker: &Maker<'_>,
     wanted: &Wanted,
     now_ms: i64,
 ) -> Result<(Token, Secret), AdminError> {
-    let token = checked(own, wanted, now_ms)?;
+    let token = checked(maker, wanted, now_ms)?;
     let secret = Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())));
     if !repo::add_token(store, &token, &session::hash(secret.expose()), MOST_TOKENS).await? {
         return Err(AdminError::conflict(format!("There are {MOST_TOKENS} tokens already. Revoke some first.")));
     }
     let detail = json!({ "id": token.id, "scopes": token.scopes, "expires_at": token.expires_at });
-    trail::record(store, actor.as_str(), Act { action: "tokens.create", subject: &token.name }, &detail, now_ms)
-        .await?;
+    let act = Act { action: "tokens.create", subject: &token.name };
+    trail::record(store, maker.actor.as_str(), act, &detail, now_ms).await?;
     Ok((token, secret))
 }
 
-fn checked(own: &[Scope], wanted: &Wanted, now_ms: i64) -> Result<Token, AdminError> {
+fn checked(maker: &Maker<'_>, wanted: &Wanted, now_ms: i64) -> Result<Token, AdminError> {
     let name = wanted.name.trim();
     if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
         return Err(AdminError::invalid(format!("A token needs a name of at most {LONGEST_NAME} characters.")));
@@ -84,7 +99,7 @@ fn checked(own: &[Scope], wanted: &Wanted, now_ms: i64) -> Result<Token, AdminEr
         return Err(AdminError::invalid("A token needs scopes: some of read, manage and money."));
     }
     // Who may read shall not make itself a token that moves money.
-    if let Some(scope) = scopes.iter().find(|scope| !own.contains(scope)) {
+    if let Some(scope) = scopes.iter().find(|scope| !maker.scopes.contains(scope)) {
         return Err(AdminError::forbidden(format!(
             "This token lacks the scope \"{}\" and cannot give it.",
             scope.as_str()
@@ -94,12 +109,14 @@ fn checked(own: &[Scope], wanted: &Wanted, now_ms: i64) -> Result<Token, AdminEr
         1..=MOST_DAYS => Ok(i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(DAY_MS)),
         _ => Err(AdminError::invalid(format!("A token lives for 1 to {MOST_DAYS} days, or without end."))),
     });
+    let asked_ms = days.transpose()?.map(|span| now_ms.saturating_add(span));
     Ok(Token {
         id: uuid::Uuid::new_v4().to_string(),
         name: name.to_owned(),
         scopes: scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         created_at: now_ms,
-        expires_at: days.transpose()?.map(|span| now_ms.saturating_add(span)),
+        // Else one that is to end would go on as its own heir.
+        expires_at: asked_ms.into_iter().chain(maker.ends_ms).min(),
         last_used_at: None,
     })
 }

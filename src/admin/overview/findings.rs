@@ -57,6 +57,11 @@ pub(super) fn recovery_lines(done: &Recovered) -> Vec<String> {
          made is not known.",
         done.reason
     )];
+    lines.push(
+        "All sessions and tokens ended then, as the copy had those again that were revoked. Its password counts: if \
+         you have changed that since, coinslot admin reset-password makes another one."
+            .to_owned(),
+    );
     for purse in &done.purses {
         if purse.missing_msat > 0 {
             let amount = format::sat(purse.missing_msat);

@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::AdminState;
 use super::super::api::{ApiError, Body, Complaint, Search};
 use super::super::operator::{Operator, Scope};
+use super::super::{AdminState, MAX_LONG_FORM_BYTES};
 use super::parcel::{self, Parcel, Taken};
 use super::{View, change, move_money, views};
 
 pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
-    OpenApiRouter::new().routes(routes!(list_call, change_call)).routes(routes!(export_call, import_call))
+    let calls = OpenApiRouter::new().routes(routes!(list_call, change_call)).routes(routes!(export_call, import_call));
+    calls.layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES))
 }
 
 /// All settings, what they are, and who says so. Secrets are never shown.
@@ -40,7 +41,8 @@ struct Done {
     changed: Vec<String>,
 }
 
-/// Changes settings: all of them or none. What says where money goes takes the scope `money`.
+/// Changes settings: all of them or none. What says where money goes, or at which address clients
+/// pay, takes the scope `money`.
 #[utoipa::path(patch, path = "/admin/api/settings", tag = "admin",
     security(("operator" = ["manage"])), request_body = Changes, responses(
     (status = 200, body = Done), (status = 400, body = Complaint), (status = 403, body = Complaint),
@@ -77,7 +79,7 @@ struct Asked {
 }
 
 /// Takes over what another node exported: all of it or nothing. What the environment says stays. What says where money
-/// goes takes the scope `money`.
+/// goes, or at which address clients pay, takes the scope `money`.
 #[utoipa::path(post, path = "/admin/api/settings/export", tag = "admin",
     security(("operator" = ["manage"])), params(Asked), request_body = Parcel, responses(
     (status = 200, body = Taken), (status = 400, body = Complaint), (status = 403, body = Complaint),

@@ -37,7 +37,7 @@ pub struct View {
     pub is_set: bool,
     /// It can be changed here: it can be told, and the environment does not say what it is.
     pub can_be_set: bool,
-    /// It says where money goes, and takes the scope `money`.
+    /// It says where money goes, or at which address clients pay, and takes the scope `money`.
     pub moves_money: bool,
     /// `at_once` or `at_the_next_start`, where it can be told.
     pub force: Option<&'static str>,
@@ -77,7 +77,7 @@ async fn views(state: &AdminState) -> Result<Vec<View>, AdminError> {
     Ok(view(&settings.now(), &told, |name| settings.waits(name, &told)))
 }
 
-/// Whether one of these says where money goes.
+/// Whether one of these says where money goes, or at which address clients pay.
 fn move_money<'a>(mut names: impl Iterator<Item = &'a String>) -> bool {
     let of = |name: &str| SETTINGS.iter().find(|setting| setting.name == name).and_then(Setting::editable);
     names.any(|name| of(name).is_some_and(|editable| editable.moves_money))

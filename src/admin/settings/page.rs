@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Form, State};
+use axum::extract::{DefaultBodyLimit, Form, State};
 use axum::http::{StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::super::frame::Frame;
 use super::super::maintenance;
 use super::super::session::Session;
-use super::super::{AdminError, AdminState, page};
+use super::super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, page};
 use super::parcel::{self, Parcel, Taken};
 use super::{View, change, views};
 
@@ -25,6 +25,7 @@ pub(in crate::admin) fn pages() -> Router<AdminState> {
         .route("/admin/settings/maintenance", post(maintain))
         .route("/admin/settings/export", get(export))
         .route("/admin/settings/import", post(import))
+        .layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES))
 }
 
 #[derive(Template)]

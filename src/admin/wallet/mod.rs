@@ -52,6 +52,7 @@ pub(super) fn api() -> OpenApiRouter<AdminState> {
         .routes(routes!(withdraw::show_call))
         .routes(routes!(withdraw::look_call))
         .routes(routes!(receive::receive_call))
+        .layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES))
 }
 
 /// The wallet.
