@@ -88,6 +88,8 @@ async fn what_is_wrong_at_the_end_of_an_upload_costs_nothing() {
         ("unpriced", model("echo-1"), 400),
         ("twice", model("rich") + &model("rich"), 400),
         ("too many", model("rich") + &model("rich").replace("model", "n").replace("rich", "11"), 400),
+        ("a second name", model("rich") + &model("dear").replace('=', "=\"x\"; filename=\"x\"; name="), 400),
+        ("a second line", model("rich") + &model("x\n--abc\r\nX: y").replace("model", "style"), 400),
     ] {
         world.refused(what, world.upload(form(&more)), status).await;
         world.refused(what, world.upload(pieces(&form(&more), 10_000)), status).await;
