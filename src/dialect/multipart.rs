@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::fields::field;
+use super::fields::{self, field};
 use super::{Ask, BadRequest, EVENTS, JSON, Pieces, Protocol, Request, Shape};
 
 const MAX_PARTS: usize = 100;
@@ -65,13 +65,9 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// Refuses parts that stand there twice.
+    /// Refuses parts that stand there twice, or could be taken for one that is read.
     pub(super) fn once(&self, names: &[&str]) -> Result<(), BadRequest> {
-        let count = |name: &str| self.parts.iter().filter(|part| part.name == name).count();
-        match names.iter().find(|name| count(name) > 1) {
-            Some(name) => Err(field(format!("{name} is given twice"))),
-            None => Ok(()),
-        }
+        fields::once_of(names, || self.parts.iter().map(|part| part.name.as_str()))
     }
 
     fn get(&self, name: &str) -> Option<&Part> {
@@ -338,6 +334,8 @@ mod tests {
         }
         let twice = format!("{}{}--abc--", part("model", "m"), part("model", "n"));
         assert!(Form::parse(MEDIA, twice.as_bytes()).unwrap().once(&["model"]).is_err());
+        let alike = format!("{}{}--abc--", part("model", "m"), part("Model", "n"));
+        assert!(Form::parse(MEDIA, alike.as_bytes()).unwrap().once(&["model"]).is_err());
     }
 
     proptest::proptest! {
