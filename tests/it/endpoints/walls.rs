@@ -229,7 +229,7 @@ async fn one_credential_is_enough_and_two_are_too_many() {
     world.finish().await;
 }
 
-async fn packed(encoding: &str, body: &[u8]) -> Vec<u8> {
+pub(super) async fn packed(encoding: &str, body: &[u8]) -> Vec<u8> {
     macro_rules! pack {
         ($encoder:ident) => {{
             let mut encoder = $encoder::new(Vec::new());
