@@ -390,7 +390,8 @@ impl Running {
         &self.exchange
     }
 
-    /// Stops the node. Running exchanges have the configured time to finish; `now` cuts it short.
+    /// Stops the node. Running exchanges have the configured time to finish, and are ended then: what they have
+    /// delivered is charged. `now` cuts it short.
     pub async fn shutdown(self, now: impl Future<Output = ()>) {
         let Self {
             exchange,
@@ -408,11 +409,14 @@ impl Running {
         drain.cancel();
         exchange.ongoing.close();
         exchanges.close();
+        let late = async {
+            tokio::time::sleep(shutdown_timeout).await;
+            tracing::warn!("some requests did not end in time, and are ended; what they delivered is charged");
+            exchange.abort_all().await;
+        };
         tokio::select! {
             _ = async { tokio::join!(exchanges.wait(), say_goodbye(&announcer, &exchange)) } => {}
-            () = tokio::time::sleep(shutdown_timeout) => {
-                tracing::warn!("some exchanges did not end in time; their holds are released at the next start");
-            }
+            () = late => {}
             () = now => {}
         }
         stop.cancel();

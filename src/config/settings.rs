@@ -258,12 +258,13 @@ pub const SETTINGS: &[Setting] = &[
         "Largest request taken, in bytes, inflated where it came packed."),
     setting("MAX_BUFFERED_BYTES", &[], "268435456",
         "How much of all requests larger than 64 KiB is in memory at a time, in bytes; those beyond it get a 503 \
-         with Retry-After. One request of MAX_BODY_BYTES always fits."),
+         with Retry-After. Those who have no key here share half of it. One request of MAX_BODY_BYTES always fits."),
     setting("MAX_KEPT_BYTES", &[], "1073741824",
         "How much all answers take together that are kept for a day for an Idempotency-Key, in bytes of the database. \
          Of those beyond it, only short ones are kept."),
     setting("SHUTDOWN_TIMEOUT_SECONDS", &[], "30",
-        "How long running answers may go on after a stop signal."),
+        "How long running answers may go on after a stop signal. What is not complete then is ended, and charged as \
+         far as it was delivered."),
 
     setting("SSE_KEEP_ALIVE_SECONDS", &[], "15",
         "A stream that is silent for so long gets a comment, so that nobody on the way takes it for dead. 0: never."),

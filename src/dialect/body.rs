@@ -79,11 +79,6 @@ impl<'a> Lens<'a> {
         self.get(key).and_then(Lens::of)
     }
 
-    #[must_use]
-    pub fn is_repeated(&self, key: &str) -> bool {
-        self.members.iter().filter(|(name, _)| name == key).count() > 1
-    }
-
     /// All members in their order.
     pub fn members(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.members.iter().map(|(name, value)| (name.as_ref(), *value))
@@ -361,13 +356,25 @@ pub(super) fn plain(text: &[u8]) -> Cow<'_, [u8]> {
 /// Longest word that is looked for, in whatever spelling.
 const MAX_WORD: usize = 200;
 
-/// Whether one of these keys is anywhere in a value.
+/// Whether one of these keys is anywhere in a value, as any parser could read it.
 #[must_use]
 pub fn has_key(value: &RawValue, names: &[&str]) -> bool {
     Tokens::of(value).any(|token| match token {
-        Token::Key(key) => names.iter().any(|name| *plain(key) == *name.as_bytes()),
+        Token::Key(key) => str::from_utf8(&plain(key)).is_ok_and(|key| names.iter().any(|name| is_alike(key, name))),
         _ => false,
     })
+}
+
+/// Whether some parser takes one name for the other. Go's and .NET's look at letters without their case, and Go's
+/// at two letters beyond ASCII as well.
+#[must_use]
+pub fn is_alike(one: &str, other: &str) -> bool {
+    let folded = |letter: char| match letter {
+        'ſ' => 's',
+        '\u{212A}' => 'k',
+        other => other.to_ascii_lowercase(),
+    };
+    one.chars().map(folded).eq(other.chars().map(folded))
 }
 
 /// What an array holds, counted without a list of it.

@@ -41,9 +41,10 @@ const EXTRAS: [&str; 2] = ["plugins", "search_parameters"];
 /// Refuses what would cost the operator something that no price here is for. Empty ones ask for nothing.
 pub(super) fn refuse_unpriced(lens: &Lens<'_>) -> Result<(), BadRequest> {
     for (name, value) in lens.members() {
-        let why = if OTHER_MODELS.contains(&name) {
+        let is_of = |names: &[&str]| names.iter().any(|one| body::is_alike(name, one));
+        let why = if is_of(&OTHER_MODELS) {
             "the price is that of the one model that is asked"
-        } else if EXTRAS.contains(&name) {
+        } else if is_of(&EXTRAS) {
             "it has no price"
         } else {
             continue;
@@ -107,9 +108,7 @@ pub(super) fn read_wants_usage(lens: &Lens<'_>) -> Result<bool, BadRequest> {
         return Ok(false);
     };
     let options = Lens::of(value).ok_or_else(|| field("stream_options must be an object"))?;
-    if options.is_repeated("include_usage") {
-        return Err(field("stream_options.include_usage is given twice"));
-    }
+    once(&options, &["include_usage"])?;
     match options.present("include_usage").map(RawValue::get) {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
@@ -117,12 +116,26 @@ pub(super) fn read_wants_usage(lens: &Lens<'_>) -> Result<bool, BadRequest> {
     }
 }
 
-/// Refuses a member that stands there twice: two parsers could see two requests, one of them unpaid.
+/// Refuses a member that stands there twice, or in other letters than those in which it is read: two parsers
+/// could see two requests, one of them unpaid.
 pub(super) fn once(lens: &Lens<'_>, names: &[&str]) -> Result<(), BadRequest> {
-    match names.iter().find(|name| lens.is_repeated(name)) {
-        Some(name) => Err(field(format!("{name} is given twice"))),
-        None => Ok(()),
+    once_of(names, || lens.members().map(|(name, _)| name))
+}
+
+/// The same for whatever else has names.
+pub(super) fn once_of<'a, I>(names: &[&str], given: impl Fn() -> I) -> Result<(), BadRequest>
+where
+    I: Iterator<Item = &'a str>,
+{
+    for name in names {
+        if given().filter(|one| one == name).count() > 1 {
+            return Err(field(format!("{name} is given twice")));
+        }
+        if given().any(|one| one != *name && body::is_alike(one, name)) {
+            return Err(field(format!("{name} is read in just these letters, and refused in others")));
+        }
     }
+    Ok(())
 }
 
 /// A member that must be there.

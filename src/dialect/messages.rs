@@ -26,7 +26,7 @@ pub struct Messages;
 #[derive(Clone, Copy, Debug)]
 pub struct CountTokens;
 
-const READ: [&str; 10] = [
+const READ: [&str; 11] = [
     "model",
     "messages",
     "system",
@@ -36,6 +36,7 @@ const READ: [&str; 10] = [
     "service_tier",
     "speed",
     "container",
+    "mcp_servers",
     "inference_geo",
 ];
 

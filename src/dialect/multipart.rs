@@ -1,19 +1,21 @@
 //! A look into a form with files (RFC 7578), and one edit: the model's name. Files pass as they are.
 //!
 //! Two parsers must not see two forms. So only the plainest is taken: names in quotes, no part
-//! twice that is read, no transfer encodings, nothing before the first part or behind the last.
+//! twice that is read, no transfer encodings, nothing before the first part or behind the last,
+//! no parameter but the names, and the boundary at no beginning of a line but where parts end.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::fields::field;
+use super::fields::{self, field};
 use super::{Ask, BadRequest, EVENTS, JSON, Pieces, Protocol, Request, Shape};
 
 const MAX_PARTS: usize = 100;
 const MAX_HEAD: usize = 2_000;
 const MAX_MODEL_CHARS: usize = 256;
+const LINE_END: &[u8] = b"\r\n";
 
 /// A form that has been taken apart.
 #[derive(Debug)]
@@ -39,37 +41,33 @@ impl<'a> Form<'a> {
     /// When it is no form, or not a plain one.
     pub(super) fn parse(media: &str, body: &'a [u8]) -> Result<Self, BadRequest> {
         let boundary = boundary(media).ok_or_else(malformed)?;
-        let first = format!("--{boundary}\r\n");
-        let delimiter = format!("\r\n--{boundary}");
-        if !body.starts_with(first.as_bytes()) {
+        let dashed = format!("--{boundary}");
+        let delimiter = dashed.len().saturating_add(LINE_END.len());
+        if !body.strip_prefix(dashed.as_bytes()).is_some_and(|rest| rest.starts_with(LINE_END)) {
             return Err(malformed());
         }
-        let finder = memmem::Finder::new(&delimiter);
+        let finder = memmem::Finder::new(&dashed);
         let mut parts = Vec::new();
-        let mut at = first.len();
+        let mut at = delimiter;
         loop {
             let rest = body.get(at..).unwrap_or_default();
-            let end = finder.find(rest).ok_or_else(malformed)?;
-            let part = rest.get(..end).unwrap_or_default();
+            let part = first_part(rest, &finder).ok_or_else(malformed)?;
             parts.push(read_part(part, at).ok_or_else(malformed)?);
-            let behind = rest.get(end.saturating_add(delimiter.len())..).unwrap_or_default();
+            let end = part.len();
+            let behind = rest.get(end.saturating_add(delimiter)..).unwrap_or_default();
             if matches!(behind, b"--" | b"--\r\n") {
                 return Ok(Self { body, parts });
             }
-            if !behind.starts_with(b"\r\n") || parts.len() >= MAX_PARTS {
+            if !behind.starts_with(LINE_END) || parts.len() >= MAX_PARTS {
                 return Err(malformed());
             }
-            at = at.saturating_add(end).saturating_add(delimiter.len()).saturating_add(2);
+            at = at.saturating_add(end).saturating_add(delimiter).saturating_add(LINE_END.len());
         }
     }
 
-    /// Refuses parts that stand there twice.
+    /// Refuses parts that stand there twice, or could be taken for one that is read.
     pub(super) fn once(&self, names: &[&str]) -> Result<(), BadRequest> {
-        let count = |name: &str| self.parts.iter().filter(|part| part.name == name).count();
-        match names.iter().find(|name| count(name) > 1) {
-            Some(name) => Err(field(format!("{name} is given twice"))),
-            None => Ok(()),
-        }
+        fields::once_of(names, || self.parts.iter().map(|part| part.name.as_str()))
     }
 
     fn get(&self, name: &str) -> Option<&Part> {
@@ -167,6 +165,21 @@ fn boundary(media: &str) -> Option<&str> {
     is_good.then_some(boundary)
 }
 
+/// What stands before the next delimiter. To some parsers a lone CR or LF ends a line too, and the boundary behind
+/// one a part.
+fn first_part<'b>(rest: &'b [u8], dashed: &memmem::Finder<'_>) -> Option<&'b [u8]> {
+    for at in dashed.find_iter(rest) {
+        let before = rest.get(..at)?;
+        if let Some(part) = before.strip_suffix(LINE_END) {
+            return Some(part);
+        }
+        if matches!(before.last(), None | Some(b'\r' | b'\n')) {
+            return None;
+        }
+    }
+    None
+}
+
 /// A part, which begins at `start` of the body.
 fn read_part(part: &[u8], start: usize) -> Option<Part> {
     let end = memmem::find(part.get(..part.len().min(MAX_HEAD))?, b"\r\n\r\n")?;
@@ -174,9 +187,13 @@ fn read_part(part: &[u8], start: usize) -> Option<Part> {
     let mut disposition = None;
     for line in head.split("\r\n") {
         let (name, value) = line.split_once(':')?;
+        if value.chars().any(char::is_control) {
+            return None;
+        }
         match name.to_ascii_lowercase().as_str() {
             "content-disposition" if disposition.is_none() => disposition = Some(value.trim()),
-            "content-type" => {}
+            // Some read the parts in a part as further files.
+            "content-type" if !value.to_ascii_lowercase().contains("multipart") => {}
             _ => return None,
         }
     }
@@ -185,21 +202,43 @@ fn read_part(part: &[u8], start: usize) -> Option<Part> {
     Some(Part { name, is_file, content: at..start.checked_add(part.len())? })
 }
 
-/// Name, and whether there is a file's name too.
+/// Name, and whether there is a file's name too. Nothing may follow that others could take for another name.
 fn read_disposition(value: &str) -> Option<(String, bool)> {
-    let rest = value.strip_prefix("form-data")?.trim_start().strip_prefix(';')?.trim_start();
-    let rest = rest.strip_prefix("name=\"")?;
+    let rest = parameter(value.strip_prefix("form-data")?)?.strip_prefix("name=\"")?;
     let (name, rest) = rest.split_once('"')?;
-    if name.is_empty() || name.contains('\\') {
+    if name.is_empty() || name.contains(['\\', ';']) {
         return None;
     }
-    let rest = rest.trim_start();
-    if rest.is_empty() {
-        return Some((name.to_owned(), false));
+    let is_file = !rest.trim_start().is_empty();
+    (!is_file || is_file_name(parameter(rest)?)).then(|| (name.to_owned(), is_file))
+}
+
+/// What stands behind the semicolon that begins a parameter.
+fn parameter(text: &str) -> Option<&str> {
+    Some(text.trim_start().strip_prefix(';')?.trim_start())
+}
+
+/// Whether this is a file's name and no more. One in another alphabet is told twice.
+fn is_file_name(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("filename=\"") else { return is_encoded_name(text) };
+    let mut is_escaped = false;
+    let end = rest.bytes().position(|byte| {
+        let ends = byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        ends
+    });
+    let Some((name, rest)) = end.and_then(|end| rest.split_at_checked(end)) else { return false };
+    // To whoever knows no escapes it may end before the semicolon.
+    if name.contains('\\') && name.contains(';') {
+        return false;
     }
-    let file = rest.strip_prefix(';')?.trim_start();
-    // A name in another alphabet is told twice.
-    (file.starts_with("filename=\"") || file.starts_with("filename*=")).then(|| (name.to_owned(), true))
+    let rest = rest.strip_prefix('"').unwrap_or(rest).trim_start();
+    rest.is_empty() || parameter(rest).is_some_and(is_encoded_name)
+}
+
+fn is_encoded_name(text: &str) -> bool {
+    let is_plain = |char: char| !char.is_whitespace() && !matches!(char, ';' | '"' | '\\');
+    text.strip_prefix("filename*=").is_some_and(|name| name.chars().all(is_plain))
 }
 
 #[cfg(test)]
@@ -264,11 +303,39 @@ mod tests {
                 "--abc\r\nContent-Disposition: form-data; name=\"model\"\r\nContent-Transfer-Encoding: base64\r\n\r\nm\r\n--abc--",
             ),
             (MEDIA, "--abc\r\nContent-Disposition: attachment; name=\"model\"\r\n\r\nm\r\n--abc--"),
+            (MEDIA, &format!("{}--abc--", part("prompt", "m\n--abc\r\nContent-Disposition: form-data"))),
+            (MEDIA, &format!("{}--abc--", part("prompt", "m\r--abc"))),
         ] {
             assert!(Form::parse(media, body.as_bytes()).is_err(), "{media} {body}");
         }
+        for head in [
+            "name=\"x\"; filename=\"x\"; filename*=utf-8''a; name=\"model\"",
+            "name=\"x\"; filename=\"x\"; name=\"model\"",
+            "name=\"x\"; filename=\"x\"; filename=\"y\"",
+            "name=\"x\"; filename=\"x\" name=\"model\"",
+            "name=\"x\"; filename*=utf-8''a; name=\"model\"",
+            "name=\"x\"; filename*=utf-8''a; filename*=utf-8''b",
+            "name=\"x\"; filename=\"x",
+            "name=\"x\"; filename=\"x\\\"; name=\\\"model\"",
+            "name=\"x; name=model\"",
+            "name=\"x\"; filename=\"a\"\r\nContent-Type: text/plain\nContent-Disposition: form-data; name=\"model\"",
+            "name=\"x\"; filename=\"a\u{0}\"",
+            "name=\"x\"\r\nContent-Type: multipart/mixed; boundary=b",
+        ] {
+            let form = format!("{}--abc--", part("model", "m").replace("name=\"model\"", head));
+            assert!(Form::parse(MEDIA, form.as_bytes()).is_err(), "{head}");
+        }
+        for head in
+            ["filename=\"a;b.png\"", "filename=\"a.png\"; filename*=utf-8''%C3%A4.png", "filename*=utf-8''a.png"]
+        {
+            let form = format!("{}--abc--", part("x", "m").replace("=\"x\"", &format!("=\"x\"; {head}")));
+            let form = Form::parse(MEDIA, form.as_bytes()).unwrap();
+            assert_eq!((form.files(), form.file("x")), (1, Some(&b"m"[..])), "{head}");
+        }
         let twice = format!("{}{}--abc--", part("model", "m"), part("model", "n"));
         assert!(Form::parse(MEDIA, twice.as_bytes()).unwrap().once(&["model"]).is_err());
+        let alike = format!("{}{}--abc--", part("model", "m"), part("Model", "n"));
+        assert!(Form::parse(MEDIA, alike.as_bytes()).unwrap().once(&["model"]).is_err());
     }
 
     proptest::proptest! {

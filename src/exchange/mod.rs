@@ -85,8 +85,6 @@ pub use settings::{Changed, Settings, Untold, in_force, tell, weigh};
 /// Streams whose client left that are read to their end at the same time.
 const MAX_DRAINS: usize = 64;
 
-/// How long a client may have read nothing before its delivery is taken out of its hands to be ended.
-const UNREAD_MS: i64 = 2_000;
 
 /// A request as the client sent it.
 #[derive(Debug)]
@@ -382,15 +380,6 @@ impl Exchange {
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         self.deliveries.start(&self.tracker, self.ledger.clock(), form, pump)
-    }
-
-    /// Ends a request of this process, wherever it is: see [`Ongoing::stop`]. Returns whether there is such a one.
-    pub fn abort(&self, request: &str) -> bool {
-        let Some(hold) = self.ongoing.stop(request) else { return false };
-        // One whose client does not read would not notice.
-        let still_ms = self.ledger.clock().now_ms().saturating_sub(UNREAD_MS);
-        self.deliveries.take_unread(&self.tracker, hold, still_ms);
-        true
     }
 
     /// What a request of a key with this profile would be held for, and the model as it asks for it, if it could be

@@ -6,18 +6,23 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::broadcast::{self, Receiver};
 use tokio_util::sync::CancellationToken;
 
-use super::Job;
+use super::{Exchange, Job};
 use crate::dialect::Shape;
 use crate::ledger::AccountId;
 use crate::store::ids;
 
 /// News that are kept for a listener who is busy.
 const KEPT: usize = 256;
+/// How long a client may have read nothing before its delivery is taken out of its hands to be ended.
+const UNREAD_MS: i64 = 2_000;
+/// How long clients may take to read how their requests were ended, and the rest to end without them.
+const LAST_WORDS: Duration = Duration::from_millis(2_500);
 /// Most listeners at a time.
 const MOST_LISTENERS: usize = 16;
 
@@ -88,11 +93,18 @@ pub struct Ongoing {
     entries: Mutex<HashMap<i64, Entry>>,
     news: broadcast::Sender<News>,
     closed: CancellationToken,
+    /// All of them are to end.
+    over: CancellationToken,
 }
 
 impl Default for Ongoing {
     fn default() -> Self {
-        Self { entries: Mutex::default(), news: broadcast::Sender::new(KEPT), closed: CancellationToken::new() }
+        Self {
+            entries: Mutex::default(),
+            news: broadcast::Sender::new(KEPT),
+            closed: CancellationToken::new(),
+            over: CancellationToken::new(),
+        }
     }
 }
 
@@ -101,7 +113,7 @@ impl Default for Ongoing {
 pub(super) struct Place {
     ongoing: Arc<Ongoing>,
     hold: i64,
-    /// The operator wants it to end.
+    /// The operator wants it to end, or the node stops.
     stop: CancellationToken,
 }
 
@@ -135,6 +147,11 @@ impl Ongoing {
         Some(*hold)
     }
 
+    /// Ends all requests like this, and those that are about to begin.
+    fn stop_all(&self) {
+        self.over.cancel();
+    }
+
     /// Somebody listens to the news from now on; `None`: there are enough of them.
     #[must_use]
     pub fn listen(&self) -> Option<Receiver<News>> {
@@ -164,7 +181,7 @@ impl Ongoing {
 
     /// Puts a request into the list.
     pub(super) fn enter(self: &Arc<Self>, hold: i64, new: New<'_>) -> Place {
-        let stop = CancellationToken::new();
+        let stop = self.over.child_token();
         let New { request, shape, upstream, spender, held_msat } = new;
         let entry = Entry {
             request: request.to_owned(),
@@ -217,7 +234,7 @@ impl Entry {
 }
 
 impl Place {
-    /// Returns when the operator wants the request to end.
+    /// Returns when the operator wants the request to end, or the node stops.
     pub(super) async fn stopped(&self) {
         self.stop.cancelled().await;
     }
@@ -258,6 +275,34 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.ongoing.entries().remove(&self.hold);
+    }
+}
+
+impl Exchange {
+    /// Ends a request of this process, wherever it is: see [`Ongoing::stop`]. Returns whether there is such a one.
+    pub fn abort(&self, request: &str) -> bool {
+        let Some(hold) = self.ongoing.stop(request) else { return false };
+        // One whose client does not read would not notice.
+        let still_ms = self.ledger.clock().now_ms().saturating_sub(UNREAD_MS);
+        self.deliveries.take_unread(&self.tracker, hold, still_ms);
+        true
+    }
+
+    /// Ends all requests of this process, which stops, in the same way. Those who read hear of it; whatever runs on
+    /// then is settled without its client. Nobody may come in any more.
+    pub async fn abort_all(&self) {
+        self.ongoing.stop_all();
+        if self.have_ended().await {
+            return;
+        }
+        self.deliveries.take_stalled(&self.tracker, i64::MAX);
+        if !self.have_ended().await && !self.ongoing.list().is_empty() {
+            tracing::warn!("some requests could not be ended; their holds are released at the next start");
+        }
+    }
+
+    async fn have_ended(&self) -> bool {
+        tokio::time::timeout(LAST_WORDS, self.tracker.wait()).await.is_ok()
     }
 }
 

@@ -134,7 +134,7 @@ async fn read_call<'a>(
     // Before its body takes room, and before its allowance is counted: keys are easily invented.
     let known = till.check_key(&payment).await;
     let source = known.inspect_err(|failure| node.exchange.count_payment(payment.method(), Some(failure)))?;
-    let body = node.spool.read(headers, body).await?;
+    let body = node.spool.read(headers, body, source.is_some()).await?;
     let sent = Sent {
         model,
         wants_events: query.wants_events,

@@ -73,7 +73,7 @@ async fn quote(
     proxy::check_sold(node, dialect)?;
     let (parts, body) = request.into_parts();
     let media = headers::text(&parts.headers, CONTENT_TYPE).unwrap_or_default().to_owned();
-    let body = node.spool.read(&parts.headers, body).await?;
+    let body = node.spool.read(&parts.headers, body, false).await?;
     let sent = Sent { model, wants_events: false, media, body, headers: Vec::new() };
     let profile = models::profile(node, &parts.headers).await?;
     let (model, candidate) = exchange.appraise(dialect, &sent, profile.as_ref())?;

@@ -17,6 +17,8 @@ use super::headers;
 use crate::failure::{Code, Failure};
 use crate::net::BODY_TIMEOUT;
 
+/// How long nothing may come of one that is not there yet.
+const STANDSTILL: Duration = Duration::from_secs(15);
 /// How long one that is refused may go on sending it.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -34,12 +36,23 @@ pub struct Spool {
     limit: usize,
     /// Pages that are free.
     room: Arc<Semaphore>,
+    /// How many of them those without a key may still take: whoever asks for nothing but a price must not take all.
+    for_strangers: Arc<Semaphore>,
+    standstill: Duration,
 }
 
-/// A body and the room that it takes up, until nobody has any part of it.
+/// The room that a body takes up.
+#[derive(Debug)]
+struct Room {
+    has_key: bool,
+    pages: Option<OwnedSemaphorePermit>,
+    of_strangers: Option<OwnedSemaphorePermit>,
+}
+
+/// A body and its room, until nobody has any part of it.
 struct Held {
     bytes: Vec<u8>,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 impl AsRef<[u8]> for Held {
@@ -48,12 +61,41 @@ impl AsRef<[u8]> for Held {
     }
 }
 
+impl Room {
+    fn new(has_key: bool) -> Self {
+        Self { has_key, pages: None, of_strangers: None }
+    }
+
+    /// Takes so many pages in all, if they are there.
+    fn widen(&mut self, spool: &Spool, needs: usize) -> Result<(), Failure> {
+        if !self.has_key {
+            widen(&mut self.of_strangers, &spool.for_strangers, needs)?;
+        }
+        widen(&mut self.pages, &spool.room, needs)
+    }
+}
+
+fn widen(permit: &mut Option<OwnedSemaphorePermit>, free: &Arc<Semaphore>, needs: usize) -> Result<(), Failure> {
+    let has = permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    if needs > has {
+        let more = u32::try_from(needs.saturating_sub(has)).map_err(|_| crowded())?;
+        let more = Arc::clone(free).try_acquire_many_owned(more).map_err(|_| crowded())?;
+        match permit {
+            Some(permit) => permit.merge(more),
+            None => *permit = Some(more),
+        }
+    }
+    Ok(())
+}
+
 impl Spool {
-    /// For bodies of `limit` bytes, and `all` bytes of large ones at a time; one of them always fits.
+    /// For bodies of `limit` bytes, and `all` bytes of large ones at a time, half of it for those who have no key. One
+    /// of them always fits.
     #[must_use]
     pub fn new(limit: usize, all: usize) -> Self {
-        let pages = all.max(limit).div_ceil(PAGE).min(Semaphore::MAX_PERMITS);
-        Self { limit, room: Arc::new(Semaphore::new(pages)) }
+        let pages = |bytes: usize| Arc::new(Semaphore::new(bytes.div_ceil(PAGE).min(Semaphore::MAX_PERMITS)));
+        let (room, for_strangers) = (pages(all.max(limit)), pages((all / 2).max(limit)));
+        Self { limit, room, for_strangers, standstill: STANDSTILL }
     }
 
     /// The largest body, in bytes.
@@ -62,11 +104,11 @@ impl Spool {
         self.limit
     }
 
-    /// Takes in a body, inflated already.
+    /// Takes in a body, inflated already. `has_key`: this node knows the key that it comes with.
     ///
     /// # Errors
     /// When it is too large, does not come in time, breaks off, or finds no room.
-    pub(super) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Failure> {
+    pub(super) async fn read(&self, headers: &HeaderMap, body: Body, has_key: bool) -> Result<Bytes, Failure> {
         let limit = self.limit;
         if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(Failure::client(
@@ -79,7 +121,8 @@ impl Spool {
             return Err(too_large(limit));
         }
         let mut pieces = body.into_data_stream();
-        let read = tokio::time::timeout(BODY_TIMEOUT, self.collect(&mut pieces, declared)).await.map_err(|_| cut())?;
+        let collected = self.collect(&mut pieces, declared, has_key);
+        let read = tokio::time::timeout(BODY_TIMEOUT, collected).await.map_err(|_| cut())?;
         if read.is_err() {
             // A client that is still sending reads no answer: let it finish, into nothing.
             let rest = pieces.take_while(|piece| std::future::ready(piece.is_ok()));
@@ -96,42 +139,44 @@ impl Spool {
         &self,
         pieces: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin),
         declared: Option<usize>,
+        has_key: bool,
     ) -> Result<Bytes, Failure> {
-        let Some(first) = pieces.next().await else { return Ok(Bytes::new()) };
-        let first = first.map_err(|_| cut())?;
-        let mut next = pieces.next().await;
+        let Some(first) = self.following(pieces).await? else { return Ok(Bytes::new()) };
+        let mut next = self.following(pieces).await?;
         if next.is_none() && first.len() <= PAGE.min(self.limit) {
             return Ok(first);
         }
         // Memory that is not written to costs nothing, and a buffer that need not grow is not copied.
         let mut bytes = Vec::with_capacity(declared.unwrap_or(self.limit).min(MOST_AHEAD));
-        let mut room: Option<OwnedSemaphorePermit> = None;
+        let mut room = Room::new(has_key);
         self.add(&mut bytes, &mut room, &first)?;
         drop(first);
         while let Some(piece) = next {
-            self.add(&mut bytes, &mut room, &piece.map_err(|_| cut())?)?;
-            next = pieces.next().await;
+            self.add(&mut bytes, &mut room, &piece)?;
+            next = self.following(pieces).await?;
         }
-        Ok(match room {
-            Some(room) => Bytes::from_owner(Held { bytes, _room: room }),
+        Ok(match room.pages {
+            Some(_) => Bytes::from_owner(Held { bytes, _room: room }),
             None => Bytes::from(bytes),
         })
     }
 
-    fn add(&self, bytes: &mut Vec<u8>, room: &mut Option<OwnedSemaphorePermit>, piece: &[u8]) -> Result<(), Failure> {
+    /// The next piece, if there is one, and comes soon.
+    async fn following(
+        &self,
+        pieces: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin),
+    ) -> Result<Option<Bytes>, Failure> {
+        let piece = tokio::time::timeout(self.standstill, pieces.next()).await.map_err(|_| cut())?;
+        piece.transpose().map_err(|_| cut())
+    }
+
+    fn add(&self, bytes: &mut Vec<u8>, room: &mut Room, piece: &[u8]) -> Result<(), Failure> {
         let size = bytes.len().saturating_add(piece.len());
         if size > self.limit {
             return Err(too_large(self.limit));
         }
-        let has = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let needs = if size > PAGE { size.div_ceil(PAGE) } else { 0 };
-        if needs > has {
-            let more = u32::try_from(needs.saturating_sub(has)).map_err(|_| crowded())?;
-            let more = Arc::clone(&self.room).try_acquire_many_owned(more).map_err(|_| crowded())?;
-            match room {
-                Some(room) => room.merge(more),
-                None => *room = Some(more),
-            }
+        if size > PAGE {
+            room.widen(self, size.div_ceil(PAGE))?;
         }
         bytes.extend_from_slice(piece);
         Ok(())
@@ -156,9 +201,37 @@ mod tests {
 
     const LIMIT: usize = 4 * PAGE;
 
-    async fn take(spool: &Spool, pieces: &[usize], declared: Option<usize>) -> Result<Bytes, Code> {
+    async fn take_of(spool: &Spool, has_key: bool, pieces: &[usize], declared: Option<usize>) -> Result<Bytes, Code> {
         let pieces: Vec<_> = pieces.iter().map(|size| Ok(Bytes::from(vec![b'x'; *size]))).collect();
-        spool.collect(&mut futures_util::stream::iter(pieces), declared).await.map_err(|failure| failure.code)
+        spool.collect(&mut futures_util::stream::iter(pieces), declared, has_key).await.map_err(|failure| failure.code)
+    }
+
+    async fn take(spool: &Spool, pieces: &[usize], declared: Option<usize>) -> Result<Bytes, Code> {
+        take_of(spool, true, pieces, declared).await
+    }
+
+    #[tokio::test]
+    async fn strangers_take_no_more_than_half() {
+        let spool = Spool::new(LIMIT, 10 * PAGE);
+        let one = take_of(&spool, false, &[3 * PAGE], None).await.unwrap();
+        assert_eq!(take_of(&spool, false, &[3 * PAGE], None).await, Err(Code::Overloaded));
+        assert_eq!(spool.room.available_permits(), 7);
+        let two = take_of(&spool, false, &[2 * PAGE], None).await.unwrap();
+        let known = take(&spool, &[LIMIT], None).await.unwrap();
+        assert_eq!((spool.for_strangers.available_permits(), spool.room.available_permits()), (0, 1));
+        drop((one, two, known));
+        assert_eq!((spool.for_strangers.available_permits(), spool.room.available_permits()), (5, 10));
+        assert_eq!(Spool::new(LIMIT, 5 * PAGE).for_strangers.available_permits(), 4, "one always fits");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stands_still_is_given_up() {
+        let spool = Spool { standstill: Duration::from_millis(10), ..Spool::new(LIMIT, LIMIT) };
+        let some = futures_util::stream::iter([Ok(Bytes::from(vec![b'x'; 2 * PAGE]))]);
+        let mut pieces = some.chain(futures_util::stream::pending());
+        let read = tokio::time::timeout(LINGER, spool.collect(&mut pieces, None, false)).await.expect("in time");
+        assert_eq!(read.unwrap_err().code, Code::InvalidRequest);
+        assert_eq!((spool.for_strangers.available_permits(), spool.room.available_permits()), (4, 4));
     }
 
     #[tokio::test]
@@ -187,7 +260,7 @@ mod tests {
     async fn a_buffer_does_not_grow() {
         for declared in [Some(3 * PAGE), None] {
             let spool = Spool::new(LIMIT, LIMIT);
-            let (mut bytes, mut room) = (Vec::with_capacity(declared.unwrap_or(LIMIT)), None);
+            let (mut bytes, mut room) = (Vec::with_capacity(declared.unwrap_or(LIMIT)), Room::new(true));
             let at = bytes.as_ptr();
             for _ in 0..3 {
                 spool.add(&mut bytes, &mut room, &[b'x'; PAGE]).unwrap();

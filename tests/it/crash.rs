@@ -8,6 +8,7 @@ use cdk::nuts::CurrencyUnit;
 use reqwest::Response;
 use serde_json::{Value, json};
 
+use crate::bearer::world_with;
 use crate::process::ChildNode;
 use crate::support::answers::{PATIENCE, decided, found, until};
 use crate::support::chaos::{Chaos, Mode};
@@ -434,6 +435,33 @@ async fn a_stop_signal_lets_the_answer_finish() {
     assert_eq!(purse.receive(change).await.unwrap(), 148);
     node.restart().await;
     assert_eq!(conserved(node, &purse).await, (0, 2000));
+}
+
+/// The time for it is up: what came so far is charged, and what brought nothing is undone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_charges_for_what_was_delivered() {
+    let (_mint, purse, upstream, mut node) = world_with(1_000, &[("SHUTDOWN_TIMEOUT_SECONDS", "1")]).await;
+    let token = purse.send(500).await;
+    let begin = async |before: Vec<String>| {
+        let count = upstream.seen().len();
+        upstream.next(Script::Paused { before, after: Vec::new() });
+        let asked = tokio::spawn(node.chat(&ask_streaming("hi")).bearer_auth(&token).send());
+        until("the upstream is asked", async || upstream.seen().len() > count).await;
+        asked
+    };
+    let silent = begin(Vec::new()).await;
+    let mut read = begin(vec![delta(MODEL, &"x".repeat(3_000))]).await.await.unwrap().unwrap();
+    assert!(read.chunk().await.unwrap().is_some());
+    let reading = tokio::spawn(async move { read.text().await.unwrap() });
+    node.restart().await;
+    let told = reading.await.unwrap();
+    assert!(told.contains("has ended this request"), "{told}");
+    assert_eq!(silent.await.unwrap().unwrap().status(), 503);
+    let (left, held, spent) = node.balance(&token).await;
+    assert_eq!((left + spent, held), (500_000, 0));
+    // 750 tokens at 20 msat, and a short question.
+    assert!((15_010..15_050).contains(&spent), "{spent}");
+    node.finish().await;
 }
 
 fn completion_end() -> Value {

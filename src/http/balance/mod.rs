@@ -71,7 +71,7 @@ pub(super) async fn read_json<T: Default + serde::de::DeserializeOwned>(request:
 
 async fn read_bytes(request: Request) -> Result<Bytes, Failure> {
     let (parts, body) = request.into_parts();
-    Spool::new(MAX_BODY, MAX_BODY).read(&parts.headers, body).await
+    Spool::new(MAX_BODY, MAX_BODY).read(&parts.headers, body, false).await
 }
 
 fn parse_json<T: Default + serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {

@@ -6,8 +6,12 @@ use std::time::Duration;
 use futures_util::stream;
 use reqwest::{Body, RequestBuilder};
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::World;
+use super::walls::packed;
+use crate::support::answers::until;
 use crate::support::mint::TestMint;
 use crate::support::node::{RICH, TestNode};
 use crate::support::purse::Purse;
@@ -88,6 +92,8 @@ async fn what_is_wrong_at_the_end_of_an_upload_costs_nothing() {
         ("unpriced", model("echo-1"), 400),
         ("twice", model("rich") + &model("rich"), 400),
         ("too many", model("rich") + &model("rich").replace("model", "n").replace("rich", "11"), 400),
+        ("a second name", model("rich") + &model("dear").replace('=', "=\"x\"; filename=\"x\"; name="), 400),
+        ("a second line", model("rich") + &model("x\n--abc\r\nX: y").replace("model", "style"), 400),
     ] {
         world.refused(what, world.upload(form(&more)), status).await;
         world.refused(what, world.upload(pieces(&form(&more), 10_000)), status).await;
@@ -132,5 +138,39 @@ async fn all_uploads_together_are_bounded() {
     world.upstream.resume();
     assert!(waiting.await.unwrap().contains("image_edit.completed"));
     world.charged("the room is free again", world.upload(body)).await;
+    world.finish().await;
+}
+
+/// Nobody who has shown no money takes the room of those who have.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_no_key_takes_half_of_the_room() {
+    let world = world(&[("MAX_BODY_BYTES", "1100000"), ("MAX_BUFFERED_BYTES", "2500000")]).await;
+    let ask = json!({ "model": "rich", "input": "hello ".repeat(20) });
+    // A token is a key when it was used.
+    for what in ["redeemed", "known"] {
+        world.charged(what, world.post("/v1/embeddings", &ask)).await;
+    }
+    let body = form(&model("rich"));
+    let mut cut = packed("gzip", &body).await;
+    let head = format!(
+        "POST /v1/images/edits HTTP/1.1\r\nHost: node\r\nAccept-Payment: cashu\r\nContent-Encoding: gzip\r\n\
+         Content-Type: multipart/form-data; boundary=abc\r\nContent-Length: {}\r\n\r\n",
+        cut.len()
+    );
+    cut.truncate(cut.len() - 9);
+    let mut waiting = Vec::new();
+    // One more each time: another's body may just have been in the way.
+    until("another without a key finds no room", async || {
+        let mut socket = TcpStream::connect(world.node.running().address()).await.unwrap();
+        socket.write_all(&[head.as_bytes(), &cut].concat()).await.unwrap();
+        waiting.push(socket);
+        let asked = world.node.post("/v1/images/edits").header("content-type", "multipart/form-data; boundary=abc");
+        let status = asked.header("accept-payment", "cashu").body(body.clone()).send().await.unwrap().status();
+        assert!(matches!(status.as_u16(), 402 | 503), "{status}");
+        status == 503
+    })
+    .await;
+    world.charged("with a key", world.upload(body.clone())).await;
+    drop(waiting);
     world.finish().await;
 }

@@ -81,6 +81,41 @@ async fn there_is_a_request_for_every_endpoint() {
     assert_eq!(known.len(), coinslot::dialect::REGISTRY.len());
 }
 
+/// Parsers that do not look at the case of letters would find another model there, or more answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_is_refused_in_other_letters() {
+    let world = start().await;
+    for (path, media, body) in every() {
+        let refused = async |name: &str, body: Vec<u8>| {
+            let said = world.refused(name, world.send(&(path.clone(), media, body)).bearer_auth(&world.key), 400).await;
+            let said = said["error"]["message"].as_str().unwrap();
+            assert!(said.contains("just these letters") || said.contains("not sold here"), "{path} {name}: {said}");
+        };
+        let Ok(Value::Object(members)) = serde_json::from_slice(&body) else {
+            let end = body.len() - b"--abc--\r\n".len();
+            for name in ["Model", "MODEL", "Stream"] {
+                let part = format!("--abc\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\nx\r\n--abc--\r\n");
+                refused(name, [&body[..end], part.as_bytes()].concat()).await;
+            }
+            continue;
+        };
+        let mut others: Vec<(String, Value)> = members.clone().into_iter().collect();
+        // A voice has no price of its own.
+        others.retain(|(name, _)| name != "voice");
+        if path == "/v1/chat/completions" {
+            let more = ["Max_Tokens", "n", "\u{17f}tream", "Too\u{17f}s", "Models", "PluginS", "Search_Parameters"];
+            others.extend(more.map(|name| (name.to_owned(), json!([50]))));
+        }
+        for (name, value) in others {
+            let name = if name.is_ascii() { name.to_ascii_uppercase() } else { name };
+            let mut both = members.clone();
+            both.insert(name.clone(), value);
+            refused(&name, Value::Object(both).to_string().into_bytes()).await;
+        }
+    }
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_the_clients_reaches_the_upstream_but_the_body() {
     const CANARY: &str = "canary-9c31";
@@ -215,7 +250,7 @@ async fn one_credential_is_enough_and_two_are_too_many() {
     world.finish().await;
 }
 
-async fn packed(encoding: &str, body: &[u8]) -> Vec<u8> {
+pub(super) async fn packed(encoding: &str, body: &[u8]) -> Vec<u8> {
     macro_rules! pack {
         ($encoder:ident) => {{
             let mut encoder = $encoder::new(Vec::new());
