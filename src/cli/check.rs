@@ -41,8 +41,11 @@ fn check() -> ExitCode {
             usable = false;
         }
     }
-    match file::load(&config.pricing.models_path) {
+    match file::configured(&config.pricing) {
         Ok(loaded) => {
+            if loaded.source == file::Source::Bundled {
+                println!("{}", file::NO_FILE);
+            }
             for problem in &loaded.problems {
                 println!("models: {problem}");
             }

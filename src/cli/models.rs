@@ -143,7 +143,7 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
     let vault = vault(config, store).await?;
     let (ways, _open) = super::ways(config).await?;
     let pool = Pool::beside(&config.upstreams, store, &vault, &ways.upstreams, &clock).await.map_err(said)?;
-    let loaded = file::load(&config.pricing.models_path).map_err(said)?;
+    let loaded = file::configured(&config.pricing).map_err(said)?;
     let importer = Importer::new(store.clone(), pool, clock, &config.pricing, &ways.prices, &loaded).map_err(said)?;
     let well = |text: String| Ok(done(text));
     match act {

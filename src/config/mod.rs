@@ -38,7 +38,7 @@ pub use fault::{Fault, Faults};
 pub use live::Live;
 pub use password::check_password;
 pub use secret::Secret;
-pub use settings::{NOT_USED_YET, SETTINGS, Setting};
+pub use settings::{MODELS_PATH, NOT_USED_YET, SETTINGS, Setting};
 pub use told::{EDITABLE, Editable, Environment, Force, Origin, Told};
 pub use tor::{Purpose, Tor};
 pub use upstreams::{Choice, ModelRule, Protocol, Timeouts, Upstream, UpstreamKind, Upstreams};
