@@ -11,7 +11,7 @@ use crate::config::{Config, Secret};
 use crate::store::Reader;
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
-    let [file] = words else { return None };
+    let file = super::read_file(words)?;
     let Some(config) = super::configured() else { return Some(ExitCode::from(USAGE)) };
     let Some(key) = passphrase::ask(&config, passphrase::For::Sealing) else { return Some(ExitCode::from(USAGE)) };
     Some(match super::block_on(make(&config, &key, Path::new(file))) {

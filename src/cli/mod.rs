@@ -52,69 +52,129 @@ struct Verb {
     /// As the usage shows them.
     arguments: &'static str,
     help: &'static str,
+    /// What it says of itself, where that takes more than a line.
+    page: &'static str,
     /// Gets the words behind the verb. `None`: they make no sense.
     run: fn(&[&str]) -> Option<ExitCode>,
 }
 
+impl Verb {
+    /// How it is called, and what it does.
+    fn told(&self) -> String {
+        match self.page {
+            "" => format!("{}\n\n  {}\n", self.call(), self.help),
+            page => page.to_owned(),
+        }
+    }
+
+    fn call(&self) -> String {
+        format!("coinslot {} {}", self.name, self.arguments).trim_end().to_owned()
+    }
+}
+
 const VERBS: &[Verb] = &[
-    Verb { name: "check", arguments: "", help: "validate the settings and exit", run: check::main },
+    Verb { name: "check", arguments: "", help: "validate the settings and exit", page: "", run: check::main },
     Verb {
         name: "doctor",
         arguments: "[--json]",
         help: "look at address, mints, relays, clock, database (0 well, 1 not)",
+        page: "",
         run: doctor::main,
     },
     Verb {
         name: "health",
         arguments: "[--ready]",
         help: "whether the node answers, or could serve (0 it does, 1 it does not)",
+        page: "",
         run: health::main,
     },
     Verb {
         name: "maintenance",
         arguments: "on|off",
         help: "stop and resume the sale; balances and refunds stay open",
+        page: "",
         run: maintenance::main,
     },
-    Verb { name: "settings", arguments: settings::ARGUMENTS, help: settings::HELP, run: settings::main },
-    Verb { name: "models", arguments: models::ARGUMENTS, help: models::HELP, run: models::main },
-    Verb { name: "alerts", arguments: "[--test] [--json]", help: alerts::HELP, run: alerts::main },
-    Verb { name: "requests", arguments: requests::ARGUMENTS, help: requests::HELP, run: requests::main },
-    Verb { name: "keys", arguments: keys::ARGUMENTS, help: keys::HELP, run: keys::main },
-    Verb { name: "wallet", arguments: wallet::ARGUMENTS, help: wallet::HELP, run: wallet::main },
-    Verb { name: "upstreams", arguments: upstreams::ARGUMENTS, help: upstreams::HELP, run: upstreams::main },
-    Verb { name: "profiles", arguments: profiles::ARGUMENTS, help: profiles::HELP, run: profiles::main },
-    Verb { name: "windows", arguments: windows::ARGUMENTS, help: windows::HELP, run: windows::main },
+    Verb {
+        name: "settings",
+        arguments: settings::ARGUMENTS,
+        help: settings::HELP,
+        page: settings::PAGE,
+        run: settings::main,
+    },
+    Verb { name: "models", arguments: models::ARGUMENTS, help: models::HELP, page: models::PAGE, run: models::main },
+    Verb { name: "alerts", arguments: "[--test] [--json]", help: alerts::HELP, page: "", run: alerts::main },
+    Verb {
+        name: "requests",
+        arguments: requests::ARGUMENTS,
+        help: requests::HELP,
+        page: requests::PAGE,
+        run: requests::main,
+    },
+    Verb { name: "keys", arguments: keys::ARGUMENTS, help: keys::HELP, page: keys::PAGE, run: keys::main },
+    Verb { name: "wallet", arguments: wallet::ARGUMENTS, help: wallet::HELP, page: wallet::PAGE, run: wallet::main },
+    Verb {
+        name: "upstreams",
+        arguments: upstreams::ARGUMENTS,
+        help: upstreams::HELP,
+        page: upstreams::PAGE,
+        run: upstreams::main,
+    },
+    Verb {
+        name: "profiles",
+        arguments: profiles::ARGUMENTS,
+        help: profiles::HELP,
+        page: profiles::PAGE,
+        run: profiles::main,
+    },
+    Verb {
+        name: "windows",
+        arguments: windows::ARGUMENTS,
+        help: windows::HELP,
+        page: windows::PAGE,
+        run: windows::main,
+    },
     Verb {
         name: "announcements",
         arguments: announcements::ARGUMENTS,
         help: announcements::HELP,
+        page: announcements::PAGE,
         run: announcements::main,
     },
-    Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
-    Verb { name: "admin", arguments: admin::ARGUMENTS, help: admin::HELP, run: admin::main },
+    Verb {
+        name: "vouchers",
+        arguments: vouchers::ARGUMENTS,
+        help: vouchers::HELP,
+        page: vouchers::PAGE,
+        run: vouchers::main,
+    },
+    Verb { name: "admin", arguments: admin::ARGUMENTS, help: admin::HELP, page: admin::PAGE, run: admin::main },
     Verb {
         name: "trail",
         arguments: "[--actor A] [--action A] [--limit N]",
         help: "what operators changed, newest first; --json",
+        page: "",
         run: trail::main,
     },
     Verb {
         name: "audit",
         arguments: "[--json]",
         help: "prove that the ecash covers what is owed (0 proven, 1 not, 3 not all asked)",
+        page: "",
         run: audit::main,
     },
     Verb {
         name: "backup",
         arguments: "FILE",
         help: "write an encrypted copy of database and secret key (BACKUP_PASSPHRASE)",
+        page: "",
         run: backup::main,
     },
     Verb {
         name: "restore",
         arguments: "[--secret-key] FILE",
         help: "put a backup, or a snapshot sealed with the secret key, where no database is",
+        page: "",
         run: restore::main,
     },
 ];
@@ -137,7 +197,13 @@ pub fn main(words: Vec<String>) -> ExitCode {
             print!("{}", usage());
             Some(ExitCode::SUCCESS)
         }
-        [name, rest @ ..] => VERBS.iter().find(|verb| verb.name == *name).and_then(|verb| (verb.run)(rest)),
+        [name, rest @ ..] => VERBS.iter().find(|verb| verb.name == *name).and_then(|verb| match rest {
+            ["help" | "--help" | "-h"] => {
+                print!("{}", verb.told());
+                Some(ExitCode::SUCCESS)
+            }
+            _ => (verb.run)(rest),
+        }),
     };
     known.unwrap_or_else(|| {
         eprint!("{}", usage());
@@ -148,9 +214,9 @@ pub fn main(words: Vec<String>) -> ExitCode {
 fn usage() -> String {
     let mut rows =
         vec![("coinslot".to_owned(), "run a node; settings come from the environment and .env (see .env.example)")];
-    rows.extend(VERBS.iter().map(|verb| (format!("coinslot {} {}", verb.name, verb.arguments), verb.help)));
+    rows.extend(VERBS.iter().map(|verb| (verb.call(), verb.help)));
     rows.push(("coinslot --version".to_owned(), ""));
-    let lines: Vec<String> = rows.iter().map(|(call, help)| format!("  {:<40} {help}", call.trim_end())).collect();
+    let lines: Vec<String> = rows.iter().map(|(call, help)| format!("  {call:<40} {help}")).collect();
     let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
     format!("coinslot: sells any OpenAI-compatible API for Cashu ecash\n\n{}\n", lines.join("\n"))
 }
@@ -188,16 +254,20 @@ fn with_page<A>(
     read: impl FnOnce(&[&str]) -> Option<(A, bool)>,
     work: impl AsyncFnOnce(&Config, A, bool) -> Result<(String, ExitCode), String>,
 ) -> Option<ExitCode> {
-    if let ["help" | "--help" | "-h"] = words {
-        print!("{page}");
-        return Some(ExitCode::SUCCESS);
-    }
     let Some((act, json)) = read(words) else {
         eprint!("{page}");
         return Some(ExitCode::from(USAGE));
     };
     let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
     Some(tell(block_on(work(&config, act, json))))
+}
+
+/// The one word that is a file: what begins like an option is none.
+fn read_file<'a>(words: &[&'a str]) -> Option<&'a str> {
+    match words {
+        [file] if !file.starts_with('-') => Some(file),
+        _ => None,
+    }
 }
 
 /// A time as people write it, in ms. What is none is named: the page alone would not say which word it was.

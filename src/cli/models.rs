@@ -22,7 +22,7 @@ pub(super) const ARGUMENTS: &str = "list|sync|diff|apply|refuse …";
 
 pub(super) const HELP: &str = "prices and their sources; `coinslot models help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot models: what is sold at which price, and what the lists of PRICE_SOURCES would have
 
   coinslot models list

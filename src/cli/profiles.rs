@@ -18,7 +18,7 @@ pub(super) const ARGUMENTS: &str = "set|list|remove|attach|detach …";
 
 pub(super) const HELP: &str = "prices of some keys; `coinslot profiles help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot profiles: a factor on all prices, for the keys and vouchers that have it
 
   coinslot profiles set NAME --multiplier 0.8 [--models PATTERN]… [--not PATTERN]… [--allow-below-cost]

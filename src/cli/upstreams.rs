@@ -26,7 +26,7 @@ pub(super) const ARGUMENTS: &str = "list|clear|add|set|remove|test …";
 
 pub(super) const HELP: &str = "who is asked; `coinslot upstreams help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot upstreams: who is behind the node, and why one is barred
 
   coinslot upstreams [list]

@@ -22,7 +22,7 @@ pub(super) const ARGUMENTS: &str = "[payouts|retry ID] [--json]";
 
 pub(super) const HELP: &str = "the node's ecash, what is under way, what was paid out";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot wallet: the node's ecash
 
   coinslot wallet           coins by mint, keyset and amount; what is under way at the mints

@@ -17,7 +17,7 @@ pub(super) const ARGUMENTS: &str = "set|list|remove …";
 
 pub(super) const HELP: &str = "prices of some hours; `coinslot windows help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot windows: a factor on prices at some hours, like a night rate
 
   coinslot windows set NAME --multiplier 0.8 --from 22:00 --to 06:00 [--days mon,tue,…] [--offset +02:00]

@@ -99,6 +99,8 @@ async fn a_copy_of_a_node_that_went_on_knows_what_it_still_has() {
     chat(&original, &early).await;
     leave_a_gap(&original, 2_500).await;
     let (path, name) = file(&original.db.dir());
+    let killed = original.verb_with("COINSLOT_FAILPOINT", "backup.packed", &["backup", &name]).await;
+    assert!(killed.code == -9 && !path.exists(), "what is not whole has no name: {killed:?}");
     let made = original.verb(&["backup", &name]).await;
     assert_eq!(made.code, 0, "{made:?}");
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777, 0o600);
