@@ -21,7 +21,7 @@ pub(super) const HELP: &str = "prices of some keys; `coinslot profiles help` say
 pub(super) const PAGE: &str = "\
 coinslot profiles: a factor on all prices, for the keys and vouchers that have it
 
-  coinslot profiles set NAME --multiplier 0.8 [--models PATTERN]… [--not PATTERN]… [--allow-below-cost]
+  coinslot profiles set NAME --multiplier 0.95 [--models PATTERN]… [--not PATTERN]… [--allow-below-cost]
   coinslot profiles list [--json]
   coinslot profiles remove NAME
   coinslot profiles attach NAME < keys
@@ -32,7 +32,7 @@ without --models) but for those behind --not. `set` changes a profile that there
 Keys (sk-…) are read from the standard input, one a line, so that no list of commands shows them; child keys
 have their parent's profile, unless one of their own. Vouchers: `coinslot vouchers create --profile NAME`.
 Owners of keys see the name. A profile does not lower a price below what the dearest upstream of the model
-takes, unless it is made with --allow-below-cost.
+takes, unless it is made with --allow-below-cost: a factor below that is refused without.
 ";
 
 /// Longest list of keys that is read, in bytes.

@@ -20,7 +20,7 @@ pub(super) const HELP: &str = "prices of some hours; `coinslot windows help` say
 pub(super) const PAGE: &str = "\
 coinslot windows: a factor on prices at some hours, like a night rate
 
-  coinslot windows set NAME --multiplier 0.8 --from 22:00 --to 06:00 [--days mon,tue,…] [--offset +02:00]
+  coinslot windows set NAME --multiplier 0.95 --from 22:00 --to 06:00 [--days mon,tue,…] [--offset +02:00]
                        [--models PATTERN]… [--not PATTERN]… [--allow-below-cost]
   coinslot windows list [--json]
   coinslot windows remove NAME
@@ -29,7 +29,8 @@ Hours are UTC, or ahead of it by --offset; they go on after midnight where --to 
 are those on which the window starts. Patterns are of model ids, with * for anything: the window is about the
 models that it names (all, without --models) but for those behind --not. A request has the price of the moment
 at which it comes in. Factors of all that apply are multiplied, those of a key's profile too. None lowers a
-price below what the dearest upstream of the model takes, unless it is made with --allow-below-cost.
+price below what the dearest upstream of the model takes, unless it is made with --allow-below-cost: a factor
+below that is refused without.
 ";
 
 /// What is to be done.

@@ -62,3 +62,27 @@ async fn every_verb_says_what_it_is_and_an_option_is_no_file() {
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was written");
 }
+
+/// What README and help have for a factor is none that a node with the usual fees refuses.
+#[tokio::test]
+async fn the_factors_of_the_examples_are_taken() {
+    let (dir, usual) = (tempfile::tempdir().unwrap(), BTreeMap::new());
+    let mut texts = vec![include_str!("../../README.md").to_owned()];
+    for verb in ["profiles", "windows"] {
+        texts.push(run(dir.path(), &usual, &[verb, "help"]).await.said);
+    }
+    let hours = ["--from", "22:00", "--to", "06:00"];
+    for text in texts {
+        let factors: Vec<&str> =
+            text.split("--multiplier ").skip(1).filter_map(|rest| rest.split(' ').next()).collect();
+        assert!(!factors.is_empty(), "{text}");
+        for factor in factors {
+            let profile = run(dir.path(), &usual, &["profiles", "set", "club", "--multiplier", factor]).await;
+            let window = [&["windows", "set", "night", "--multiplier", factor], &hours[..]].concat();
+            let window = run(dir.path(), &usual, &window).await;
+            assert_eq!((profile.code, window.code), (0, 0), "{factor}: {profile:?} {window:?}");
+        }
+    }
+    let low = run(dir.path(), &usual, &["profiles", "set", "club", "--multiplier", "0.94"]).await;
+    assert!(low.code == 1 && low.complained.contains("--allow-below-cost"), "{low:?}");
+}
