@@ -35,7 +35,10 @@ impl Reader {
                 return Err(StoreError::Io(format!("there is no database at {}", path.display())));
             }
             Location::Sqlite(path) => open::read_only_pool(path).await?,
-            Location::Postgres(url) => open::postgres_pool(url, 2, "on").await?,
+            Location::Postgres(url) => {
+                open::reach(url).await?;
+                open::postgres_pool(url, 2, "on").await?
+            }
         };
         let reader = Self { pool, location };
         let known = latest_version();

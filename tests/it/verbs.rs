@@ -86,3 +86,19 @@ async fn the_factors_of_the_examples_are_taken() {
     let low = run(dir.path(), &usual, &["profiles", "set", "club", "--multiplier", "0.94"]).await;
     assert!(low.code == 1 && low.complained.contains("--allow-below-cost"), "{low:?}");
 }
+
+#[tokio::test]
+async fn a_database_server_that_is_not_there_is_named_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings([("DATABASE_URL", "postgres://coinslot:hunter2@127.0.0.1:1/coinslot")]);
+    let checked = run(dir.path(), &settings, &["check"]).await;
+    assert!(checked.code == 0 && checked.said.contains("database: the database does not answer: "), "{checked:?}");
+    let verb = run(dir.path(), &settings, &["maintenance", "on"]).await;
+    assert!(verb.code == 1 && verb.complained.starts_with("the database does not answer: "), "{verb:?}");
+    assert!(!verb.complained.contains("hunter2") && !verb.complained.contains("pool"), "{verb:?}");
+    let start = run(dir.path(), &settings, &[]).await;
+    assert!(
+        start.code == 1 && start.complained.contains("coinslot does not start: the database does not"),
+        "{start:?}"
+    );
+}
