@@ -107,6 +107,12 @@ impl Config {
         if self.alerts.npub.is_some() && self.nostr.relays.is_empty() {
             lines.push("ALERT_NPUB cannot be told anything: set RELAYS".to_owned());
         }
+        if !self.info.onion_url.is_empty() && !tor::is_onion_url(&self.info.onion_url) {
+            lines.push("ONION_URL is no address in Tor, and is not announced: expected http://….onion".to_owned());
+        }
+        if self.storage.secret_key.as_ref().is_some_and(Secret::is_short) {
+            lines.push("SECRET_KEY is short: no new database is made with less than 16 characters".to_owned());
+        }
         let unused = |name| format!("{name} is set, but this version does not use it yet");
         lines.extend(self.not_used.iter().map(unused));
         lines

@@ -102,3 +102,14 @@ async fn a_database_server_that_is_not_there_is_named_at_once() {
         "{start:?}"
     );
 }
+
+/// A key that is to be guessed makes no new database; one that was made with it goes on.
+#[tokio::test]
+async fn a_new_database_takes_no_key_that_is_to_be_guessed() {
+    let dir = tempfile::tempdir().unwrap();
+    let short = settings([("SECRET_KEY", "a"), ("PORT", "0")]);
+    let start = run(dir.path(), &short, &[]).await;
+    assert!(start.code == 1 && start.complained.contains("a new database takes 16 characters or more"), "{start:?}");
+    let checked = run(dir.path(), &short, &["check"]).await;
+    assert!(checked.code == 0 && checked.said.contains("SECRET_KEY is short"), "{checked:?}");
+}
