@@ -41,7 +41,7 @@ use crate::net::way::Ways;
 use crate::node;
 use crate::nostr::Identity;
 use crate::pages::format;
-use crate::store::{Lineage, Reader, Store};
+use crate::store::{Lineage, Reader, Store, StoreError, UNUSED};
 use crate::tor::Tor;
 use crate::vault::Vault;
 use crate::wallet::recovery;
@@ -283,6 +283,12 @@ fn read_date(text: &str) -> Option<i64> {
 async fn beside(config: &Config) -> Result<Store, String> {
     let url = config.storage.database_url.as_ref().map(Secret::expose);
     Store::open_beside(&config.storage.data_dir, url).await.map_err(|error| error.to_string())
+}
+
+/// Refuses what needs the ecash store and the key, which the first start of a node makes: other verbs make a database
+/// without them. It goes by the wallet's seed.
+fn has_run(seed: Result<Option<String>, StoreError>) -> Result<(), String> {
+    seed.map_err(|error| error.to_string())?.map(drop).ok_or_else(|| UNUSED.to_owned())
 }
 
 /// Refuses what moves money while a recovery is due: one that a node has begun, or that the next start would find due,

@@ -113,3 +113,21 @@ async fn a_new_database_takes_no_key_that_is_to_be_guessed() {
     let checked = run(dir.path(), &short, &["check"]).await;
     assert!(checked.code == 0 && checked.said.contains("SECRET_KEY is short"), "{checked:?}");
 }
+
+#[tokio::test]
+async fn verbs_before_the_first_start_say_that_there_was_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings([("BACKUP_PASSPHRASE", "correct horse battery staple")]);
+    let unused = "no node has run on this database yet";
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    std::fs::write(dir.path().join("data/coinslot.db"), "").unwrap();
+    let empty = run(dir.path(), &settings, &["audit"]).await;
+    assert!(empty.code == 2 && empty.complained.contains(unused), "{empty:?}");
+    // This makes the tables.
+    assert_eq!(run(dir.path(), &settings, &["maintenance", "off"]).await.code, 0);
+    for (words, code) in [(&["wallet"][..], 1), (&["wallet", "payouts"], 1), (&["audit"], 2), (&["backup", "x"], 1)] {
+        let refused = run(dir.path(), &settings, words).await;
+        assert!(refused.code == code && refused.complained.contains(unused), "{words:?}: {refused:?}");
+    }
+    assert!(!dir.path().join("x").exists());
+}
