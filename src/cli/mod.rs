@@ -27,6 +27,7 @@ mod vouchers;
 mod wallet;
 mod windows;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use serde_json::Value;
@@ -359,6 +360,8 @@ fn log_to_stderr(log: &Log) -> Result<(), String> {
     let level = if log.level == "info" { "info,arti_client=warn,tor_=warn" } else { &log.level };
     let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|error| error.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for who looks on: in a file and for a program they are letters.
+    let builder = builder.with_ansi(std::io::stderr().is_terminal());
     let installed = if log.json { builder.json().with_span_list(false).try_init() } else { builder.try_init() };
     installed.map_err(|error| error.to_string())
 }
