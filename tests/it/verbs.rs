@@ -131,3 +131,14 @@ async fn verbs_before_the_first_start_say_that_there_was_none() {
     }
     assert!(!dir.path().join("x").exists());
 }
+
+#[tokio::test]
+async fn a_status_that_no_request_has_is_refused() {
+    let (dir, usual) = (tempfile::tempdir().unwrap(), BTreeMap::new());
+    for verb in ["list", "export"] {
+        let refused = run(dir.path(), &usual, &["requests", verb, "--status", "bogus"]).await;
+        assert!(refused.code == 1 && refused.complained.contains("upstream_timeout"), "{verb}: {refused:?}");
+        let known = run(dir.path(), &usual, &["requests", verb, "--status", "UPSTREAM_RATE_LIMIT"]).await;
+        assert_eq!(known.code, 0, "{verb}: {known:?}");
+    }
+}
