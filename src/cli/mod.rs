@@ -160,7 +160,7 @@ const VERBS: &[Verb] = &[
     Verb {
         name: "audit",
         arguments: "[--json]",
-        help: "prove that the ecash covers what is owed (0 proven, 1 not, 3 not all asked)",
+        help: "whether ecash covers what is owed (0 yes, 1 no, 2 not begun, 3 not all asked)",
         page: "",
         run: audit::main,
     },
@@ -374,6 +374,8 @@ mod tests {
     fn the_usage_names_every_verb() {
         let usage = usage();
         assert!(VERBS.iter().all(|verb| usage.contains(verb.name) && usage.contains(verb.help)), "{usage}");
+        let audit = usage.lines().find(|line| line.contains("coinslot audit")).unwrap();
+        assert!((0..=3).all(|code| audit.contains(&format!("{code} "))), "its exit codes: {audit}");
         assert!(usage.lines().all(|line| line.len() <= 120 && line.trim_end() == line), "{usage}");
     }
 }
