@@ -73,6 +73,8 @@ pub const POINTS: &[&str] = &[
     "alert.written",
     "alert.leased",
     "alert.delivered",
+    // A backup is written.
+    "backup.packed",
 ];
 
 /// Whether this is the name of a place.

@@ -538,7 +538,10 @@ async fn open_prices(
     pool: &Arc<Pool>,
     clock: &SharedClock,
 ) -> Result<Arc<Importer>, StartError> {
-    let loaded = file::load(&config.pricing.models_path)?;
+    let loaded = file::configured(&config.pricing)?;
+    if loaded.source == file::Source::Bundled {
+        tracing::warn!("{}", file::NO_FILE);
+    }
     for problem in &loaded.problems {
         tracing::warn!(%problem, "a model is not offered");
     }

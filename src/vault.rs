@@ -32,6 +32,8 @@ pub enum VaultError {
     Malformed,
     #[error("the secret key (SECRET_KEY, SECRET_KEY_FILE or {FILE}) is not the one that this database was made with")]
     WrongKey,
+    #[error("SECRET_KEY is easy to guess: a new database takes 16 characters or more")]
+    Short,
     #[error(
         "{0} is missing, and the database was made with a secret key: put it back, or set SECRET_KEY or \
          SECRET_KEY_FILE as the node has it"
@@ -70,9 +72,16 @@ impl Vault {
     /// no seed yet.
     ///
     /// # Errors
-    /// When the key is missing, or another one.
+    /// When the key is missing, or another one, or too short for a new database.
     pub fn open_proven(data_dir: &Path, configured: Option<&Secret>, seed: Option<&str>) -> Result<Self, VaultError> {
-        let Some(seed) = seed else { return Self::open(data_dir, configured) };
+        let Some(seed) = seed else {
+            // A database that was made with such a key goes on.
+            return if configured.is_some_and(Secret::is_short) {
+                Err(VaultError::Short)
+            } else {
+                Self::open(data_dir, configured)
+            };
+        };
         let vault = Self::of(Self::master(data_dir, configured)?.expose().as_bytes());
         vault.unseal(SEED, seed)?;
         Ok(vault)

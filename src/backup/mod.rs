@@ -15,13 +15,14 @@ mod seal;
 mod snapshots;
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::HOUR_MS;
 use crate::config::{Config, Secret};
+use crate::failpoint::failpoint;
 use crate::store::{self, Location, Reader, StoreError, latest_version};
 use crate::vault::{SEED, Vault, VaultError};
 use parcel::Packer;
@@ -124,13 +125,18 @@ fn written_ms(entry: &std::fs::DirEntry) -> Option<i64> {
 }
 
 /// Writes a backup of the node's database and secret to a new file, readable by its owner alone.
-/// The node may run.
+/// The node may run. The file has its name when it is whole.
 ///
 /// # Errors
 /// When there is such a file, the secret key is not the database's, or something cannot be read or written. What was
 /// begun is removed.
 pub async fn backup(config: &Config, reader: &Reader, key: &Key, to: &Path, now_ms: i64) -> Result<(), BackupError> {
     let data_dir = &config.storage.data_dir;
+    let unused = || match to.symlink_metadata() {
+        Ok(_) => Err(at(to)(ErrorKind::AlreadyExists.into())),
+        Err(_) => Ok(()),
+    };
+    unused()?;
     // Where the secret itself seals the file, it is not in it.
     let secret = match key {
         Key::Passphrase(_) => Some(proven(config, reader).await?),
@@ -149,17 +155,21 @@ pub async fn backup(config: &Config, reader: &Reader, key: &Key, to: &Path, now_
         made_ms: now_ms,
     };
     let node = std::fs::read_to_string(data_dir.join(NODE)).unwrap_or_default();
-    let file = create_private(to)?;
-    // Also where nobody waits any longer.
-    let begun = Scratch(to.to_owned());
+    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // It goes also where nobody waits any longer.
+    let begun = Scratch::within(dir);
+    let file = create_private(&begun.0)?;
     let (key, database) = (key.clone(), copy.0.clone());
     let work = move || pack(file, &key, &manifest, secret.as_ref(), &node, &database);
     match tokio::task::spawn_blocking(work).await {
         Ok(written) => written?,
         Err(error) => return Err(BackupError::Io { path: to.display().to_string(), error: error.into() }),
     }
+    failpoint!("backup.packed");
+    unused()?;
+    std::fs::rename(&begun.0, to).map_err(at(to))?;
     begun.keep();
-    Ok(())
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
 }
 
 /// The secret key, if it opens what the database keeps sealed: with another one, a backup would be worth nothing.

@@ -3,10 +3,9 @@
 //! SQLite only: several processes may share a PostgreSQL, whose operators have better means to copy
 //! it every day. `coinslot backup` copies either.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::{BackupError, Key, Scratch, at, backup};
+use super::{BackupError, Key, at, backup};
 use crate::clock::DAY_MS;
 use crate::config::Config;
 use crate::store::{Location, Reader, private_dir};
@@ -57,10 +56,7 @@ impl Snapshots {
         }
         private_dir(&dir)?;
         let path = dir.join(format!("coinslot-{now_ms}{ENDING}"));
-        let begun = Scratch::within(&dir);
-        backup(&self.config, &self.reader, &self.key, &begun.0, now_ms).await?;
-        std::fs::rename(&begun.0, &path).map_err(at(&path))?;
-        File::open(&dir).and_then(|dir| dir.sync_all()).map_err(at(&dir))?;
+        backup(&self.config, &self.reader, &self.key, &path, now_ms).await?;
         there.push((now_ms, path.clone()));
         let keep = usize::try_from(self.config.backups.keep).unwrap_or(usize::MAX);
         for old in surplus(there, keep, now_ms) {

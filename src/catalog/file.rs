@@ -12,9 +12,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Catalog, Model};
+use crate::config::{MODELS_PATH, Pricing};
 
 /// The list that is served when the operator has none.
 const BUNDLED: &str = include_str!("../../models.example.json");
+
+/// What an operator is told whose node sells by that list.
+pub const NO_FILE: &str = "no models.json: the bundled prices apply";
 
 /// Longest list that is read, in bytes.
 pub const MAX_BYTES: u64 = 32 * 1024 * 1024;
@@ -26,6 +30,9 @@ pub enum LoadError {
     Io(#[from] std::io::Error),
     #[error("the list of models is longer than {MAX_BYTES} bytes")]
     TooLarge,
+    /// Prices that the operator did not set would be charged in its stead.
+    #[error("there is no list of models at {0}")]
+    Missing(String),
     /// Where the JSON breaks off, or what was expected.
     #[error("the list of models is not {{\"models\": […]}}: {0}")]
     NotAList(String),
@@ -47,6 +54,20 @@ pub struct Loaded {
     pub source: Source,
     /// A line for each entry that is not offered, or name that finds nothing.
     pub problems: Vec<String>,
+}
+
+/// Loads the list of these settings: the bundled one only where the operator names none and has none.
+///
+/// # Errors
+/// As [`load`]; and when a file that the operator names is not there.
+pub fn configured(pricing: &Pricing) -> Result<Loaded, LoadError> {
+    let path = &pricing.models_path;
+    match load(path)? {
+        loaded if loaded.source == Source::Bundled && path != Path::new(MODELS_PATH) => {
+            Err(LoadError::Missing(path.display().to_string()))
+        }
+        loaded => Ok(loaded),
+    }
 }
 
 /// Loads the list at `path`, or the bundled one when there is no such file. Blocks on the disk.

@@ -19,7 +19,7 @@ use crate::money::rate::Exchange;
 use crate::money::tariff::{Deal, NoDeal, Profile, Tariffs, break_even};
 use crate::money::{Msat, Prices, RateCard};
 use crate::price::{PriceBook, Rate, Source, StaleRate};
-use crate::upstream::{ModelPath, Names, Pool};
+use crate::upstream::{ModelPath, Names, Pool, Wanted};
 
 /// What serves a request, and on which terms. The rate card is frozen here.
 #[derive(Clone, Debug)]
@@ -358,6 +358,16 @@ impl Market {
         let catalog = self.catalog.now();
         let reached = catalog.listed().map(|model| (model.id.clone(), ways(model)));
         reached.filter(|(_, ways)| !ways.is_empty()).collect()
+    }
+
+    /// Whether this model of the list is to be had in the wire format of this path.
+    #[must_use]
+    pub fn is_served(&self, id: &str, path: &str, pool: &Pool) -> bool {
+        self.catalog.find(id).is_some_and(|model| {
+            let names = Names { asked: id, id: &model.id, forwarded: model.upstream_id() };
+            let wanted = Wanted { path, names, tags: &model.upstream_tags, needs: Needs::default(), kind: None };
+            pool.could_serve(&wanted)
+        })
     }
 
     /// What any request costs, where the operator's own prices replace those of every model.

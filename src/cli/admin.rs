@@ -16,7 +16,7 @@ pub(super) const ARGUMENTS: &str = "reset-password|tokens …";
 
 pub(super) const HELP: &str = "who gets into /admin; `coinslot admin help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot admin: who gets into the operator's pages
 
   coinslot admin reset-password [--json]

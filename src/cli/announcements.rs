@@ -16,7 +16,7 @@ pub(super) const ARGUMENTS: &str = "list|set|remove …";
 
 pub(super) const HELP: &str = "what is said to everybody; `coinslot announcements help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot announcements: what the shop window says above all else, and /v1/announcements says to programs
 
   coinslot announcements list

@@ -12,6 +12,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Secret};
 use crate::node;
 use crate::store::Reader;
+use crate::vault::SEED;
 
 /// The books are right, and some mint could not be asked.
 const NOT_ASKED: u8 = 3;
@@ -46,6 +47,7 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
 async fn audit(config: &Config) -> Result<Report, String> {
     let url = config.storage.database_url.as_ref().map(Secret::expose);
     let reader = Reader::open(&config.storage.data_dir, url).await.map_err(|error| error.to_string())?;
+    super::has_run(reader.setting(SEED).await)?;
     let (ways, _open) = super::ways(config).await?;
     let inspector = node::inspector(config, &ways).map_err(|error| error.to_string())?;
     let auditor = Auditor {

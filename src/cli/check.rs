@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use crate::catalog::file;
-use crate::config::Config;
+use crate::config::{Config, Secret};
+use crate::store::{Location, Reader};
 use crate::tor::Tor;
 use crate::upstream::Upstream;
 
@@ -22,10 +23,28 @@ fn in_force() -> Option<Config> {
     Some(config)
 }
 
+/// Why a database server cannot be used now. A file is made by the first start.
+async fn unreached(config: &Config) -> Option<String> {
+    let url = config.storage.database_url.as_ref().map(Secret::expose);
+    if !matches!(Location::of(&config.storage.data_dir, url), Location::Postgres(_)) {
+        return None;
+    }
+    match Reader::open(&config.storage.data_dir, url).await {
+        Ok(reader) => {
+            reader.close().await;
+            None
+        }
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 fn check() -> ExitCode {
     let Some(config) = in_force() else { return ExitCode::FAILURE };
     for notice in config.notices() {
         println!("{notice}");
+    }
+    if let Ok(Some(why)) = super::block_on(async { Ok(unreached(&config).await) }) {
+        println!("database: {why}");
     }
     let ways = match Tor::check(&config) {
         Ok(ways) => ways,
@@ -41,8 +60,11 @@ fn check() -> ExitCode {
             usable = false;
         }
     }
-    match file::load(&config.pricing.models_path) {
+    match file::configured(&config.pricing) {
         Ok(loaded) => {
+            if loaded.source == file::Source::Bundled {
+                println!("{}", file::NO_FILE);
+            }
             for problem in &loaded.problems {
                 println!("models: {problem}");
             }

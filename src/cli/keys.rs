@@ -24,7 +24,7 @@ pub(super) const ARGUMENTS: &str = "list|show|block|unblock|adjust|set …";
 
 pub(super) const HELP: &str = "the keys of clients; `coinslot keys help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot keys: the keys of clients, each by its id and the first digits of its hash
 
   coinslot keys list [--hash DIGITS] [--label TEXT] [--profile NAME] [--state STATE] [--after PLACE] [--limit N]

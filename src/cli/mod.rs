@@ -27,6 +27,7 @@ mod vouchers;
 mod wallet;
 mod windows;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use serde_json::Value;
@@ -41,7 +42,7 @@ use crate::net::way::Ways;
 use crate::node;
 use crate::nostr::Identity;
 use crate::pages::format;
-use crate::store::{Lineage, Reader, Store};
+use crate::store::{Lineage, Reader, Store, StoreError, UNUSED};
 use crate::tor::Tor;
 use crate::vault::Vault;
 use crate::wallet::recovery;
@@ -52,69 +53,129 @@ struct Verb {
     /// As the usage shows them.
     arguments: &'static str,
     help: &'static str,
+    /// What it says of itself, where that takes more than a line.
+    page: &'static str,
     /// Gets the words behind the verb. `None`: they make no sense.
     run: fn(&[&str]) -> Option<ExitCode>,
 }
 
+impl Verb {
+    /// How it is called, and what it does.
+    fn told(&self) -> String {
+        match self.page {
+            "" => format!("{}\n\n  {}\n", self.call(), self.help),
+            page => page.to_owned(),
+        }
+    }
+
+    fn call(&self) -> String {
+        format!("coinslot {} {}", self.name, self.arguments).trim_end().to_owned()
+    }
+}
+
 const VERBS: &[Verb] = &[
-    Verb { name: "check", arguments: "", help: "validate the settings and exit", run: check::main },
+    Verb { name: "check", arguments: "", help: "validate the settings and exit", page: "", run: check::main },
     Verb {
         name: "doctor",
         arguments: "[--json]",
         help: "look at address, mints, relays, clock, database (0 well, 1 not)",
+        page: "",
         run: doctor::main,
     },
     Verb {
         name: "health",
         arguments: "[--ready]",
         help: "whether the node answers, or could serve (0 it does, 1 it does not)",
+        page: "",
         run: health::main,
     },
     Verb {
         name: "maintenance",
         arguments: "on|off",
         help: "stop and resume the sale; balances and refunds stay open",
+        page: "",
         run: maintenance::main,
     },
-    Verb { name: "settings", arguments: settings::ARGUMENTS, help: settings::HELP, run: settings::main },
-    Verb { name: "models", arguments: models::ARGUMENTS, help: models::HELP, run: models::main },
-    Verb { name: "alerts", arguments: "[--test] [--json]", help: alerts::HELP, run: alerts::main },
-    Verb { name: "requests", arguments: requests::ARGUMENTS, help: requests::HELP, run: requests::main },
-    Verb { name: "keys", arguments: keys::ARGUMENTS, help: keys::HELP, run: keys::main },
-    Verb { name: "wallet", arguments: wallet::ARGUMENTS, help: wallet::HELP, run: wallet::main },
-    Verb { name: "upstreams", arguments: upstreams::ARGUMENTS, help: upstreams::HELP, run: upstreams::main },
-    Verb { name: "profiles", arguments: profiles::ARGUMENTS, help: profiles::HELP, run: profiles::main },
-    Verb { name: "windows", arguments: windows::ARGUMENTS, help: windows::HELP, run: windows::main },
+    Verb {
+        name: "settings",
+        arguments: settings::ARGUMENTS,
+        help: settings::HELP,
+        page: settings::PAGE,
+        run: settings::main,
+    },
+    Verb { name: "models", arguments: models::ARGUMENTS, help: models::HELP, page: models::PAGE, run: models::main },
+    Verb { name: "alerts", arguments: "[--test] [--json]", help: alerts::HELP, page: "", run: alerts::main },
+    Verb {
+        name: "requests",
+        arguments: requests::ARGUMENTS,
+        help: requests::HELP,
+        page: requests::PAGE,
+        run: requests::main,
+    },
+    Verb { name: "keys", arguments: keys::ARGUMENTS, help: keys::HELP, page: keys::PAGE, run: keys::main },
+    Verb { name: "wallet", arguments: wallet::ARGUMENTS, help: wallet::HELP, page: wallet::PAGE, run: wallet::main },
+    Verb {
+        name: "upstreams",
+        arguments: upstreams::ARGUMENTS,
+        help: upstreams::HELP,
+        page: upstreams::PAGE,
+        run: upstreams::main,
+    },
+    Verb {
+        name: "profiles",
+        arguments: profiles::ARGUMENTS,
+        help: profiles::HELP,
+        page: profiles::PAGE,
+        run: profiles::main,
+    },
+    Verb {
+        name: "windows",
+        arguments: windows::ARGUMENTS,
+        help: windows::HELP,
+        page: windows::PAGE,
+        run: windows::main,
+    },
     Verb {
         name: "announcements",
         arguments: announcements::ARGUMENTS,
         help: announcements::HELP,
+        page: announcements::PAGE,
         run: announcements::main,
     },
-    Verb { name: "vouchers", arguments: vouchers::ARGUMENTS, help: vouchers::HELP, run: vouchers::main },
-    Verb { name: "admin", arguments: admin::ARGUMENTS, help: admin::HELP, run: admin::main },
+    Verb {
+        name: "vouchers",
+        arguments: vouchers::ARGUMENTS,
+        help: vouchers::HELP,
+        page: vouchers::PAGE,
+        run: vouchers::main,
+    },
+    Verb { name: "admin", arguments: admin::ARGUMENTS, help: admin::HELP, page: admin::PAGE, run: admin::main },
     Verb {
         name: "trail",
         arguments: "[--actor A] [--action A] [--limit N]",
         help: "what operators changed, newest first; --json",
+        page: "",
         run: trail::main,
     },
     Verb {
         name: "audit",
         arguments: "[--json]",
-        help: "prove that the ecash covers what is owed (0 proven, 1 not, 3 not all asked)",
+        help: "whether ecash covers what is owed (0 yes, 1 no, 2 not begun, 3 not all asked)",
+        page: "",
         run: audit::main,
     },
     Verb {
         name: "backup",
         arguments: "FILE",
         help: "write an encrypted copy of database and secret key (BACKUP_PASSPHRASE)",
+        page: "",
         run: backup::main,
     },
     Verb {
         name: "restore",
         arguments: "[--secret-key] FILE",
         help: "put a backup, or a snapshot sealed with the secret key, where no database is",
+        page: "",
         run: restore::main,
     },
 ];
@@ -137,7 +198,13 @@ pub fn main(words: Vec<String>) -> ExitCode {
             print!("{}", usage());
             Some(ExitCode::SUCCESS)
         }
-        [name, rest @ ..] => VERBS.iter().find(|verb| verb.name == *name).and_then(|verb| (verb.run)(rest)),
+        [name, rest @ ..] => VERBS.iter().find(|verb| verb.name == *name).and_then(|verb| match rest {
+            ["help" | "--help" | "-h"] => {
+                print!("{}", verb.told());
+                Some(ExitCode::SUCCESS)
+            }
+            _ => (verb.run)(rest),
+        }),
     };
     known.unwrap_or_else(|| {
         eprint!("{}", usage());
@@ -148,9 +215,9 @@ pub fn main(words: Vec<String>) -> ExitCode {
 fn usage() -> String {
     let mut rows =
         vec![("coinslot".to_owned(), "run a node; settings come from the environment and .env (see .env.example)")];
-    rows.extend(VERBS.iter().map(|verb| (format!("coinslot {} {}", verb.name, verb.arguments), verb.help)));
+    rows.extend(VERBS.iter().map(|verb| (verb.call(), verb.help)));
     rows.push(("coinslot --version".to_owned(), ""));
-    let lines: Vec<String> = rows.iter().map(|(call, help)| format!("  {:<40} {help}", call.trim_end())).collect();
+    let lines: Vec<String> = rows.iter().map(|(call, help)| format!("  {call:<40} {help}")).collect();
     let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
     format!("coinslot: sells any OpenAI-compatible API for Cashu ecash\n\n{}\n", lines.join("\n"))
 }
@@ -188,16 +255,20 @@ fn with_page<A>(
     read: impl FnOnce(&[&str]) -> Option<(A, bool)>,
     work: impl AsyncFnOnce(&Config, A, bool) -> Result<(String, ExitCode), String>,
 ) -> Option<ExitCode> {
-    if let ["help" | "--help" | "-h"] = words {
-        print!("{page}");
-        return Some(ExitCode::SUCCESS);
-    }
     let Some((act, json)) = read(words) else {
         eprint!("{page}");
         return Some(ExitCode::from(USAGE));
     };
     let Some(config) = configured() else { return Some(ExitCode::FAILURE) };
     Some(tell(block_on(work(&config, act, json))))
+}
+
+/// The one word that is a file: what begins like an option is none.
+fn read_file<'a>(words: &[&'a str]) -> Option<&'a str> {
+    match words {
+        [file] if !file.starts_with('-') => Some(file),
+        _ => None,
+    }
 }
 
 /// A time as people write it, in ms. What is none is named: the page alone would not say which word it was.
@@ -213,6 +284,12 @@ fn read_date(text: &str) -> Option<i64> {
 async fn beside(config: &Config) -> Result<Store, String> {
     let url = config.storage.database_url.as_ref().map(Secret::expose);
     Store::open_beside(&config.storage.data_dir, url).await.map_err(|error| error.to_string())
+}
+
+/// Refuses what needs the ecash store and the key, which the first start of a node makes: other verbs make a database
+/// without them. It goes by the wallet's seed.
+fn has_run(seed: Result<Option<String>, StoreError>) -> Result<(), String> {
+    seed.map_err(|error| error.to_string())?.map(drop).ok_or_else(|| UNUSED.to_owned())
 }
 
 /// Refuses what moves money while a recovery is due: one that a node has begun, or that the next start would find due,
@@ -283,6 +360,8 @@ fn log_to_stderr(log: &Log) -> Result<(), String> {
     let level = if log.level == "info" { "info,arti_client=warn,tor_=warn" } else { &log.level };
     let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|error| error.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for who looks on: in a file and for a program they are letters.
+    let builder = builder.with_ansi(std::io::stderr().is_terminal());
     let installed = if log.json { builder.json().with_span_list(false).try_init() } else { builder.try_init() };
     installed.map_err(|error| error.to_string())
 }
@@ -295,6 +374,8 @@ mod tests {
     fn the_usage_names_every_verb() {
         let usage = usage();
         assert!(VERBS.iter().all(|verb| usage.contains(verb.name) && usage.contains(verb.help)), "{usage}");
+        let audit = usage.lines().find(|line| line.contains("coinslot audit")).unwrap();
+        assert!((0..=3).all(|code| audit.contains(&format!("{code} "))), "its exit codes: {audit}");
         assert!(usage.lines().all(|line| line.len() <= 120 && line.trim_end() == line), "{usage}");
     }
 }

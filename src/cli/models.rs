@@ -22,7 +22,7 @@ pub(super) const ARGUMENTS: &str = "list|sync|diff|apply|refuse …";
 
 pub(super) const HELP: &str = "prices and their sources; `coinslot models help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot models: what is sold at which price, and what the lists of PRICE_SOURCES would have
 
   coinslot models list
@@ -143,7 +143,7 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
     let vault = vault(config, store).await?;
     let (ways, _open) = super::ways(config).await?;
     let pool = Pool::beside(&config.upstreams, store, &vault, &ways.upstreams, &clock).await.map_err(said)?;
-    let loaded = file::load(&config.pricing.models_path).map_err(said)?;
+    let loaded = file::configured(&config.pricing).map_err(said)?;
     let importer = Importer::new(store.clone(), pool, clock, &config.pricing, &ways.prices, &loaded).map_err(said)?;
     let well = |text: String| Ok(done(text));
     match act {

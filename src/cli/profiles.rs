@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::tariffs::{Factors, check_cost, opened};
+use super::tariffs::{Factors, check_cost, opened, removed};
 use super::{done, note, vault, with_page};
 use crate::config::Config;
 use crate::ledger::tariffs::RemoveError;
@@ -18,10 +18,10 @@ pub(super) const ARGUMENTS: &str = "set|list|remove|attach|detach …";
 
 pub(super) const HELP: &str = "prices of some keys; `coinslot profiles help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot profiles: a factor on all prices, for the keys and vouchers that have it
 
-  coinslot profiles set NAME --multiplier 0.8 [--models PATTERN]… [--not PATTERN]… [--allow-below-cost]
+  coinslot profiles set NAME --multiplier 0.95 [--models PATTERN]… [--not PATTERN]… [--allow-below-cost]
   coinslot profiles list [--json]
   coinslot profiles remove NAME
   coinslot profiles attach NAME < keys
@@ -32,7 +32,8 @@ without --models) but for those behind --not. `set` changes a profile that there
 Keys (sk-…) are read from the standard input, one a line, so that no list of commands shows them; child keys
 have their parent's profile, unless one of their own. Vouchers: `coinslot vouchers create --profile NAME`.
 Owners of keys see the name. A profile does not lower a price below what the dearest upstream of the model
-takes, unless it is made with --allow-below-cost.
+takes, unless it is made with --allow-below-cost: a factor below that is refused without. With --json, what was
+done is printed as JSON.
 ";
 
 /// Longest list of keys that is read, in bytes.
@@ -79,24 +80,24 @@ async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
     let (store, ledger, config) = opened(config).await?;
     let config = &config;
     let done = match act {
-        Act::Set(profile) => set(config, &ledger, &profile).await,
+        Act::Set(profile) => set(config, &ledger, &profile, json).await,
         Act::List => list(&ledger, json).await,
         Act::Remove(name) => match ledger.remove_profile(&name).await {
             Ok(true) => {
                 let noted = note(&store, "profiles.remove", &name, &json!({})).await;
-                noted.map(|()| format!("{name} is removed\n"))
+                noted.map(|()| removed(&name, json))
             }
             Ok(false) => Err(format!("there is no profile {name}")),
             Err(RemoveError::InUse(keys)) => Err(format!("{name} stays: {keys} keys or vouchers have it")),
             Err(RemoveError::Store(error)) => Err(error.to_string()),
         },
-        Act::Attach(name) => attach(config, &ledger, name.as_deref()).await,
+        Act::Attach(name) => attach(config, &ledger, name.as_deref(), json).await,
     };
     store.close().await;
     done
 }
 
-async fn set(config: &Config, ledger: &Ledger, profile: &Profile) -> Result<String, String> {
+async fn set(config: &Config, ledger: &Ledger, profile: &Profile, json: bool) -> Result<String, String> {
     profile.check()?;
     check_cost(config, &profile.name, profile.multiplier, profile.below_cost)?;
     ledger.put_profile(profile).await.map_err(|error| error.to_string())?;
@@ -105,7 +106,17 @@ async fn set(config: &Config, ledger: &Ledger, profile: &Profile) -> Result<Stri
         "below_cost": profile.below_cost,
     });
     note(ledger.store(), "profiles.set", &profile.name, &detail).await?;
-    Ok(format!("{}: {} times the price list\n", profile.name, profile.multiplier.normalize()))
+    Ok(match json {
+        true => format!("{}\n", as_json(profile)),
+        false => format!("{}: {} times the price list\n", profile.name, profile.multiplier.normalize()),
+    })
+}
+
+fn as_json(profile: &Profile) -> Value {
+    json!({
+        "name": profile.name, "multiplier": profile.multiplier, "models": profile.models.only,
+        "not": profile.models.not, "below_cost": profile.below_cost,
+    })
 }
 
 async fn list(ledger: &Ledger, json: bool) -> Result<String, String> {
@@ -119,10 +130,11 @@ async fn list(ledger: &Ledger, json: bool) -> Result<String, String> {
         let profiles: Vec<Value> = rows
             .iter()
             .map(|(profile, keys)| {
-                json!({
-                    "name": profile.name, "multiplier": profile.multiplier, "models": profile.models.only,
-                    "not": profile.models.not, "below_cost": profile.below_cost, "keys": keys,
-                })
+                let mut listed = as_json(profile);
+                if let Some(members) = listed.as_object_mut() {
+                    members.insert("keys".to_owned(), json!(keys));
+                }
+                listed
             })
             .collect();
         return Ok(format!("{}\n", json!({ "profiles": profiles })));
@@ -146,7 +158,7 @@ async fn list(ledger: &Ledger, json: bool) -> Result<String, String> {
 }
 
 /// All of the keys, or none when one of them is unknown.
-async fn attach(config: &Config, ledger: &Ledger, name: Option<&str>) -> Result<String, String> {
+async fn attach(config: &Config, ledger: &Ledger, name: Option<&str>, json: bool) -> Result<String, String> {
     if let Some(name) = name {
         let tariffs = ledger.tariffs().await.map_err(|error| error.to_string())?;
         tariffs.profile(name).ok_or_else(|| format!("there is no profile {name}"))?;
@@ -169,6 +181,9 @@ async fn attach(config: &Config, ledger: &Ledger, name: Option<&str>) -> Result<
     ledger.set_profile(&accounts, name).await.map_err(|error| error.to_string())?;
     let (action, subject) = (if name.is_some() { "profiles.attach" } else { "profiles.detach" }, name.unwrap_or(""));
     note(ledger.store(), action, subject, &json!({ "keys": accounts.len() })).await?;
+    if json {
+        return Ok(format!("{}\n", json!({ "profile": name, "keys": accounts.len() })));
+    }
     let what = name.map_or_else(|| "the prices of the list".to_owned(), |name| format!("the prices of {name}"));
     Ok(format!("{} keys have {what} now\n", accounts.len()))
 }

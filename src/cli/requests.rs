@@ -22,7 +22,7 @@ pub(super) const ARGUMENTS: &str = "list|show|export|prune …";
 
 pub(super) const HELP: &str = "past requests; `coinslot requests help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot requests: what was charged for requests, and by which numbers
 
   coinslot requests list [FILTERS] [--limit N]

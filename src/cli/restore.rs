@@ -11,9 +11,8 @@ use crate::vault::Vault;
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     let (file, with_secret) = match words {
-        [file] => (*file, false),
-        ["--secret-key", file] => (*file, true),
-        _ => return None,
+        ["--secret-key", rest @ ..] => (super::read_file(rest)?, true),
+        words => (super::read_file(words)?, false),
     };
     let Some(config) = super::configured() else { return Some(ExitCode::from(USAGE)) };
     let key = if with_secret { vault_key(&config) } else { passphrase::ask(&config, passphrase::For::Opening) };

@@ -21,7 +21,7 @@ pub(super) const ARGUMENTS: &str = "list|get|set|unset|init|export|import …";
 
 pub(super) const HELP: &str = "what is in force; `coinslot settings help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot settings: what is in force and who says so, and settings that a node is told beside its environment
 
   coinslot settings list [--json]

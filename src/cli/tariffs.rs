@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
+use serde_json::json;
 
 use super::{beside, in_force};
 use crate::admin::tariffs;
@@ -59,6 +60,11 @@ pub(super) fn dearest(config: &Config) -> Option<Decimal> {
 pub(super) fn check_cost(config: &Config, name: &str, multiplier: Decimal, below_cost: bool) -> Result<(), String> {
     let checked = tariffs::check_cost(&config.pricing, dearest(config), name, (multiplier, below_cost));
     checked.map_err(|problem| format!("{problem}. Give it --allow-below-cost if you want that"))
+}
+
+/// What is said of one that is gone.
+pub(super) fn removed(name: &str, json: bool) -> String {
+    if json { format!("{}\n", json!({ "removed": name })) } else { format!("{name} is removed\n") }
 }
 
 /// The books, beside a node that may run, and the settings that are in force there.

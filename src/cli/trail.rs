@@ -50,7 +50,11 @@ async fn run(config: &Config, asked: &Asked) -> Result<String, String> {
     let found = latest(&store, wanted, asked.limit).await;
     store.close().await;
     let found = found.map_err(|error| error.to_string())?;
-    Ok(if asked.json { format!("{}\n", json!({ "acts": found })) } else { found.iter().map(line).collect() })
+    Ok(match found.as_slice() {
+        found if asked.json => format!("{}\n", json!({ "acts": found })),
+        [] => "There is none like that.\n".to_owned(),
+        found => found.iter().map(line).collect(),
+    })
 }
 
 fn line(act: &Noted) -> String {

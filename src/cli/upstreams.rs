@@ -26,7 +26,7 @@ pub(super) const ARGUMENTS: &str = "list|clear|add|set|remove|test …";
 
 pub(super) const HELP: &str = "who is asked; `coinslot upstreams help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot upstreams: who is behind the node, and why one is barred
 
   coinslot upstreams [list]
@@ -144,7 +144,7 @@ async fn test(config: &Config, store: &Store, name: &str, json: bool) -> Result<
     let (ways, _open) = super::ways(config).await?;
     let pool = Pool::beside(&config.upstreams, store, &vault, &ways.upstreams, &clock).await;
     let pool = pool.map_err(|error| error.to_string())?;
-    let loaded = file::load(&config.pricing.models_path).map_err(|error| error.to_string())?;
+    let loaded = file::configured(&config.pricing).map_err(|error| error.to_string())?;
     let importer = Importer::new(store.clone(), Arc::clone(&pool), clock, &config.pricing, &ways.prices, &loaded);
     let importer = importer.map_err(|error| error.to_string())?;
     importer.look().await.map_err(|error| error.to_string())?;

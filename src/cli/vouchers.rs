@@ -22,7 +22,7 @@ pub(super) const ARGUMENTS: &str = "create|list|revoke …";
 
 pub(super) const HELP: &str = "one-time codes worth money; `coinslot vouchers help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot vouchers: one-time codes that become money on a key (POST /v1/wallet/voucher)
 
   coinslot vouchers create --sats N [--count N] [--expires 30d|12h] [--note TEXT] [--profile NAME]

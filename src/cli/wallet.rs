@@ -7,13 +7,14 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, with_page};
+use super::{beside, done, has_run, with_page};
 use crate::admin::trail::{self, CLI, record};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::money::Msat;
 use crate::pages::format;
 use crate::store::Store;
+use crate::vault::SEED;
 use crate::wallet::stock::{self, Stock};
 use crate::wallet::underway::{self, All, Underway};
 use crate::wallet::withdraw::{self, Payout};
@@ -22,7 +23,7 @@ pub(super) const ARGUMENTS: &str = "[payouts|retry ID] [--json]";
 
 pub(super) const HELP: &str = "the node's ecash, what is under way, what was paid out";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot wallet: the node's ecash
 
   coinslot wallet           coins by mint, keyset and amount; what is under way at the mints
@@ -63,7 +64,10 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
 
 async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
     let store = beside(config).await?;
-    let worked = work(&store, act, json).await;
+    let worked = match has_run(store.setting(SEED).await) {
+        Ok(()) => work(&store, act, json).await,
+        Err(why) => Err(why),
+    };
     store.close().await;
     worked
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::tariffs::{Factors, check_cost, opened};
+use super::tariffs::{Factors, check_cost, opened, removed};
 use super::{done, note, with_page};
 use crate::admin::tariffs::{clock_time, utc_offset, weekdays};
 use crate::config::Config;
@@ -17,10 +17,10 @@ pub(super) const ARGUMENTS: &str = "set|list|remove …";
 
 pub(super) const HELP: &str = "prices of some hours; `coinslot windows help` says more";
 
-const PAGE: &str = "\
+pub(super) const PAGE: &str = "\
 coinslot windows: a factor on prices at some hours, like a night rate
 
-  coinslot windows set NAME --multiplier 0.8 --from 22:00 --to 06:00 [--days mon,tue,…] [--offset +02:00]
+  coinslot windows set NAME --multiplier 0.95 --from 22:00 --to 06:00 [--days mon,tue,…] [--offset +02:00]
                        [--models PATTERN]… [--not PATTERN]… [--allow-below-cost]
   coinslot windows list [--json]
   coinslot windows remove NAME
@@ -29,7 +29,8 @@ Hours are UTC, or ahead of it by --offset; they go on after midnight where --to 
 are those on which the window starts. Patterns are of model ids, with * for anything: the window is about the
 models that it names (all, without --models) but for those behind --not. A request has the price of the moment
 at which it comes in. Factors of all that apply are multiplied, those of a key's profile too. None lowers a
-price below what the dearest upstream of the model takes, unless it is made with --allow-below-cost.
+price below what the dearest upstream of the model takes, unless it is made with --allow-below-cost: a factor
+below that is refused without. With --json, what was done is printed as JSON.
 ";
 
 /// What is to be done.
@@ -84,12 +85,12 @@ async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
     let (store, ledger, config) = opened(config).await?;
     let config = &config;
     let done = match act {
-        Act::Set(window) => set(config, &ledger, &window).await,
+        Act::Set(window) => set(config, &ledger, &window, json).await,
         Act::List => list(&ledger, json).await,
         Act::Remove(name) => match ledger.remove_window(&name).await {
             Ok(true) => {
                 let noted = note(&store, "windows.remove", &name, &json!({})).await;
-                noted.map(|()| format!("{name} is removed\n"))
+                noted.map(|()| removed(&name, json))
             }
             Ok(false) => Err(format!("there is no window {name}")),
             Err(error) => Err(error.to_string()),
@@ -99,28 +100,29 @@ async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
     done
 }
 
-async fn set(config: &Config, ledger: &Ledger, window: &Window) -> Result<String, String> {
+async fn set(config: &Config, ledger: &Ledger, window: &Window, json: bool) -> Result<String, String> {
     window.check()?;
     check_cost(config, &window.name, window.multiplier, window.below_cost)?;
     ledger.put_window(window).await.map_err(|error| error.to_string())?;
     let detail = json!({ "multiplier": window.multiplier, "hours": window.hours(), "below_cost": window.below_cost });
     note(ledger.store(), "windows.set", &window.name, &detail).await?;
-    Ok(format!("{}: {} times the price, {}\n", window.name, window.multiplier.normalize(), window.hours()))
+    Ok(match json {
+        true => format!("{}\n", as_json(window)),
+        false => format!("{}: {} times the price, {}\n", window.name, window.multiplier.normalize(), window.hours()),
+    })
+}
+
+fn as_json(window: &Window) -> Value {
+    json!({
+        "name": window.name, "multiplier": window.multiplier, "hours": window.hours(),
+        "models": window.models.only, "not": window.models.not, "below_cost": window.below_cost,
+    })
 }
 
 async fn list(ledger: &Ledger, json: bool) -> Result<String, String> {
     let tariffs = ledger.tariffs().await.map_err(|error| error.to_string())?;
     if json {
-        let windows: Vec<Value> = tariffs
-            .windows
-            .iter()
-            .map(|window| {
-                json!({
-                    "name": window.name, "multiplier": window.multiplier, "hours": window.hours(),
-                    "models": window.models.only, "not": window.models.not, "below_cost": window.below_cost,
-                })
-            })
-            .collect();
+        let windows: Vec<Value> = tariffs.windows.iter().map(|window| as_json(window)).collect();
         return Ok(format!("{}\n", json!({ "windows": windows })));
     }
     if tariffs.windows.is_empty() {

@@ -39,7 +39,7 @@ pub use fault::{Fault, Faults};
 pub use live::Live;
 pub use password::check_password;
 pub use secret::Secret;
-pub use settings::{NOT_USED_YET, SETTINGS, Setting};
+pub use settings::{MODELS_PATH, NOT_USED_YET, SETTINGS, Setting};
 pub use statuses::Statuses;
 pub use told::{EDITABLE, Editable, Environment, Force, Origin, Told};
 pub use tor::{Purpose, Tor};
@@ -108,6 +108,12 @@ impl Config {
         lines.extend(unlisted.map(|name| format!("not listed on Nostr, where clients look for nodes: set {name}")));
         if self.alerts.npub.is_some() && self.nostr.relays.is_empty() {
             lines.push("ALERT_NPUB cannot be told anything: set RELAYS".to_owned());
+        }
+        if !self.info.onion_url.is_empty() && !tor::is_onion_url(&self.info.onion_url) {
+            lines.push("ONION_URL is no address in Tor, and is not announced: expected http://….onion".to_owned());
+        }
+        if self.storage.secret_key.as_ref().is_some_and(Secret::is_short) {
+            lines.push("SECRET_KEY is short: no new database is made with less than 16 characters".to_owned());
         }
         let unused = |name| format!("{name} is set, but this version does not use it yet");
         lines.extend(self.not_used.iter().map(unused));

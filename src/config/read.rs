@@ -1,6 +1,7 @@
 //! From names and texts to a [`Config`].
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::fault::{Fault, Faults};
@@ -17,9 +18,10 @@ pub(super) fn config(vars: &BTreeMap<String, String>) -> Result<Config, Faults> 
     let mut reader = Reader::new(vars);
     match reader.config() {
         Some(config) if reader.faults.is_empty() => {
-            let stranded = tor::stranded(&config);
-            if !stranded.is_empty() {
-                return Err(Faults(stranded));
+            let mut together = tor::stranded(&config);
+            together.extend(one_door(&config));
+            if !together.is_empty() {
+                return Err(Faults(together));
             }
             let environment = Environment::of(vars)
                 .with_contents("SECRET_KEY", "SECRET_KEY_FILE", config.storage.secret_key.as_ref())
@@ -28,6 +30,13 @@ pub(super) fn config(vars: &BTreeMap<String, String>) -> Result<Config, Faults> 
         }
         _ => Err(Faults(reader.faults)),
     }
+}
+
+/// Two doors cannot be one address: the second could not be opened.
+fn one_door(config: &Config) -> Option<Fault> {
+    let public = SocketAddr::new(config.server.host, config.server.port);
+    let is_one = config.admin.listen == Some(public) && public.port() != 0;
+    is_one.then(|| Fault::new("ADMIN_LISTEN", "is HOST and PORT; expected another port, or nothing for the same door"))
 }
 
 /// Looks settings up and collects faults. Every method that answers `None` (the outer one, where
@@ -123,7 +132,7 @@ impl<'a> Reader<'a> {
         let name = self.get("NAME", values::text);
         let description = self.get("DESCRIPTION", values::text);
         let npub = self.optional("NPUB", values::npub);
-        let http_url = self.get("HTTP_URL", values::text);
+        let http_url = self.get("HTTP_URL", values::own_url);
         let onion_url = self.get("ONION_URL", values::text);
         Some(Info {
             name: name?,

@@ -36,6 +36,9 @@ const fn setting(
     Setting { name, aliases, default, help }
 }
 
+/// Where the list of models is looked for, unless the operator says where.
+pub const MODELS_PATH: &str = "models.json";
+
 /// Every setting that this version acts on, in the order of `.env.example`.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
@@ -120,7 +123,7 @@ pub const SETTINGS: &[Setting] = &[
         "How many coins of each amount are kept ready, so that change needs no call to the mint. They are \
          exchanged for in the background, where the mint's fee is a percent at most. 0 to 8; 0: none."),
 
-    setting("MODELS_PATH", &[], "models.json",
+    setting("MODELS_PATH", &[], MODELS_PATH,
         "List of models and prices in USD per token, in the shape of OpenRouter's /api/v1/models."),
     setting("MODEL_BASED_PRICING", &["FIXED_PRICING"], "",
         "true: prices from the list of models. false: the three fixed prices below, for any model. \

@@ -330,6 +330,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("UPSTREAM_BREAKER_FAILURES", "x", "is not a whole number in range"),
     ("UPSTREAM_QUEUE_SECONDS", "301", "is not a whole number in range; expected 0 to 300"),
     ("UPSTREAM_PROBE_SECONDS", "x", "is not a whole number in range"),
+    ("HTTP_URL", "node.example.com", "is not a web address; expected https://"),
+    ("HTTP_URL", "ftp://node.example.com", "is not a web address; expected https://"),
     ("UPSTREAMS", "[{}]", "entry 1: it has no name"),
     ("CHAT_COMPLETIONS_API_VERSION", "a b", "is not a version"),
     ("OPENAI_API_KEY", "a b", "holds a space"),
@@ -406,6 +408,21 @@ fn every_fault_is_one_line_that_names_the_setting_and_what_is_expected() {
         assert!(line.contains("; expected "), "{line}");
         assert!(!line.contains("hunter2"), "{line}");
     }
+}
+
+#[test]
+fn every_bad_entry_is_named_and_two_doors_are_two_addresses() {
+    let found = lines(&[("CASHU_MINTS", "a.example,https://b.example,c.example")]);
+    let [line] = found.as_slice() else { panic!("{found:?}") };
+    assert!(line.starts_with("CASHU_MINTS: entry 1 is not") && line.contains("; entry 3 is not"), "{line}");
+    let same = "ADMIN_LISTEN: is HOST and PORT; expected another port, or nothing for the same door";
+    assert_eq!(lines(&[("ADMIN_LISTEN", "127.0.0.1:8000")]), [same]);
+    assert_eq!(lines(&[("ADMIN_LISTEN", "[::1]:81"), ("HOST", "::1"), ("PORT", "81")]), [same]);
+    for apart in ["127.0.0.1:8001", "[::1]:8000"] {
+        read(&[("ADMIN_LISTEN", apart)]);
+    }
+    // Each gets a free one.
+    read(&[("ADMIN_LISTEN", "127.0.0.1:0"), ("PORT", "0")]);
 }
 
 #[test]
@@ -512,6 +529,9 @@ fn notices_name_what_is_missing_and_what_has_no_effect_yet() {
     assert_eq!(unlisted.last().unwrap(), "not listed on Nostr, where clients look for nodes: set HTTP_URL");
     let untold = read(&[("ALERT_NPUB", NPUB)]).notices();
     assert_eq!(untold.last().unwrap(), "ALERT_NPUB cannot be told anything: set RELAYS");
+    let weak = read(&[("ONION_URL", "https://n.example"), ("SECRET_KEY", "a")]).notices();
+    assert!(weak.iter().any(|notice| notice.starts_with("ONION_URL is no address in Tor")), "{weak:?}");
+    assert!(weak.iter().any(|notice| notice.starts_with("SECRET_KEY is short")), "{weak:?}");
     let config = read(&[
         ("UPSTREAM_BASE_URL", "https://u.example"),
         ("MINT", "https://m.example"),

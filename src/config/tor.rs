@@ -99,6 +99,11 @@ pub(super) fn stranded(config: &Config) -> Vec<Fault> {
     faults
 }
 
+/// Whether this is an address in Tor.
+pub(super) fn is_onion_url(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| is_onion(&url))
+}
+
 fn is_onion(url: &Url) -> bool {
     url.host_str().is_some_and(|host| host.to_ascii_lowercase().trim_end_matches('.').ends_with(".onion"))
 }

@@ -35,7 +35,7 @@ pub(super) fn secret(text: &str) -> Parsed<Secret> {
 }
 
 /// The shortest token that is not to be guessed.
-const BEARER_CHARS: usize = 16;
+const BEARER_CHARS: usize = super::secret::KEY_CHARS;
 
 /// Expected in an HTTP header.
 pub(super) fn bearer_token(text: &str) -> Parsed<Secret> {
@@ -228,6 +228,16 @@ pub(super) fn host(text: &str) -> Parsed<IpAddr> {
 
 pub(super) fn listener(text: &str) -> Parsed<SocketAddr> {
     text.parse().map_err(|_| "is no address with a port; expected e.g. 127.0.0.1:8001".to_owned())
+}
+
+/// Where people reach the node: as it was written, since what is published and pasted begins with it.
+pub(super) fn own_url(text: &str) -> Parsed<String> {
+    let is_web = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    // Without one it is not given.
+    if text.is_empty() || text.contains("://") && Url::parse(text).is_ok_and(|url| is_web(&url)) {
+        return Ok(text.to_owned());
+    }
+    Err("is not a web address; expected https://host[:port][/path]".to_owned())
 }
 
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
@@ -458,15 +468,16 @@ pub(super) fn protocols(text: &str) -> Parsed<Vec<dialect::Protocol>> {
 
 /// The entries of a comma list; a fault says which entry it is in.
 fn list<T: PartialEq>(text: &str, parse: impl Fn(&str) -> Parsed<T>) -> Parsed<Vec<T>> {
-    let mut found = Vec::new();
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
     let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     for (number, entry) in (1..).zip(entries) {
-        let item = parse(entry).map_err(|problem| format!("entry {number} {problem}"))?;
-        if !found.contains(&item) {
-            found.push(item);
+        match parse(entry) {
+            Ok(item) if !found.contains(&item) => found.push(item),
+            Ok(_) => {}
+            Err(problem) => problems.push(format!("entry {number} {problem}")),
         }
     }
-    Ok(found)
+    if problems.is_empty() { Ok(found) } else { Err(problems.join("; ")) }
 }
 
 /// Addresses, and networks as an address and the length of its prefix.

@@ -310,11 +310,13 @@ impl Exchange {
         let began = Instant::now();
         let profile = self.profile(&call.payment).await?;
         let candidate = self.quote(call.dialect, &shape, profile.as_ref())?;
-        if matches!(call.payment, Payment::Asking) {
-            return Err(asking(&shape, &candidate));
-        }
         let by = call.model_path.as_deref();
         let mut plan = self.plan(call.dialect, &shape, &candidate, by, self.session(&call))?;
+        // Nobody is asked to pay for what could not be served, or with what is not taken.
+        if matches!(call.payment, Payment::Asking) {
+            self.till.ask_for(candidate.hold)?;
+            return Err(asking(&shape, &candidate));
+        }
         let lease = self.pool.first(&mut plan).await.map_err(|why| self.unavailable(why, call.dialect, &shape))?;
         let ask = call.sent.ask(call.dialect, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
         let (payment, protocol) = (&call.payment, call.dialect.protocol());

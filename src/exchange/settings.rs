@@ -130,7 +130,10 @@ pub fn weigh(
     for (name, value) in changes {
         let setting = SETTINGS.iter().find(|setting| setting.name == *name && setting.editable().is_some());
         let fault = |problem: &str| Untold::Faults(Faults(vec![Fault::new(name.clone(), problem)]));
-        let setting = setting.ok_or_else(|| fault("cannot be set here; expected in the environment"))?;
+        let setting = setting.ok_or_else(|| match SETTINGS.iter().any(|setting| setting.is_spelled(name)) {
+            true => fault("cannot be set here; expected in the environment"),
+            false => fault("is no setting; expected one that `coinslot settings list` names"),
+        })?;
         let value = value.as_deref().map(str::trim).filter(|value| !value.is_empty());
         if value.is_some() && environment.said(setting, told).0 == Origin::Environment {
             return Err(Untold::Fixed(name.clone()));

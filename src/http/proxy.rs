@@ -86,7 +86,8 @@ pub async fn serve(State(node): State<Node>, target: Target, request: Request) -
 
 /// A failure as this client can read it.
 pub(super) fn refuse(node: &Node, failure: &Failure, asks: &Asks) -> Response<Body> {
-    let payment_request = failure.payment.as_deref().map(|hint| node.exchange.till.wallet().request(hint.required));
+    let payment = failure.payment.as_deref();
+    let payment_request = payment.and_then(|hint| node.exchange.till.ask_for(hint.required).ok());
     let one_shot = asks.one_shot.as_deref().filter(|token| !token.is_empty());
     let (protocol, request_id) = (asks.envelope, asks.request_id.as_str());
     let pays_ecash = asks.one_shot.is_some() || asks.accepts_cashu;

@@ -15,7 +15,7 @@ use super::refusals::Refusals;
 use super::{Node, headers, models, peer, proxy, shapes};
 use crate::dialect;
 use crate::exchange::Sent;
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::http::extract::Path;
 
 /// A chat.
@@ -77,10 +77,7 @@ async fn quote(
     let sent = Sent { model, wants_events: false, media, body, headers: Vec::new() };
     let profile = models::profile(node, &parts.headers).await?;
     let (model, candidate) = exchange.appraise(dialect, &sent, profile.as_ref())?;
-    let asked = exchange.till.wallet().request(candidate.hold);
-    if asked.mints.is_empty() {
-        return Err(Failure::unavailable(Code::MintGone, "This node takes no ecash right now.", 60));
-    }
+    let asked = exchange.till.ask_for(candidate.hold)?;
     Ok(json!({
         "object": "quote",
         "model": model,

@@ -13,7 +13,7 @@ use crate::ledger::{Account, AccountId, AccountKind, Source};
 use crate::money::Msat;
 use crate::vault::Vault;
 use crate::wallet::token::{Token, token_id};
-use crate::wallet::{RedeemError, TokenFault, Wallet};
+use crate::wallet::{PaymentRequest, RedeemError, TokenFault, Wallet};
 
 use super::visitors::Visitors;
 use super::{Payment, token_failure};
@@ -109,6 +109,20 @@ impl Till {
         }
         let said = "This node takes no new money. What is on keys can be spent and refunded.";
         Err(Failure::client(Code::NotTaken, said))
+    }
+
+    /// What asks for this much ecash.
+    ///
+    /// # Errors
+    /// Where none is taken now: no new money is, or there is no mint that it could be of.
+    pub fn ask_for(&self, amount: Msat) -> Result<PaymentRequest, Failure> {
+        self.may_come_in()?;
+        let request = self.wallet.request(amount);
+        // One that names no mint would be met by any mint's ecash.
+        if request.mints.is_empty() {
+            return Err(Failure::unavailable(Code::MintGone, "This node takes no ecash right now.", 60));
+        }
+        Ok(request)
     }
 
     /// What one address may ask for without paying.

@@ -11,10 +11,9 @@ use serde_json::Value;
 
 use super::example::{self, Example};
 use super::prices::{self, Table, Wish};
-use super::snippets::{self, Snippet, Spoken};
+use super::snippets::{self, Named, Snippet};
 use super::{address, answer, docs, moment, render};
 use crate::catalog::route::{Buyer, Market, RateView};
-use crate::dialect;
 use crate::failure::Failure;
 use crate::http::{self, Node};
 use crate::money::RateCard;
@@ -85,12 +84,8 @@ async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, F
     let wish = Wish::read(uri.query().unwrap_or_default());
     let base = address::own(&text(&about, "http_url"), headers, uri);
     let fixed = market.static_prices().as_ref().and_then(fixed);
-    let ids = || models.iter().filter_map(|model| model.get("id").and_then(Value::as_str));
-    let spoken = Spoken {
-        responses: dialect::for_path("responses").is_some(),
-        messages: dialect::for_path("messages").is_some(),
-        gemini: dialect::for_method("generateContent").is_some(),
-    };
+    let ids: Vec<&str> = models.iter().filter_map(|model| model.get("id").and_then(Value::as_str)).collect();
+    let named = Named::of(market, &node.exchange.pool, &ids);
     render(&Page {
         name: text(&about, "name"),
         description: text(&about, "description"),
@@ -106,10 +101,10 @@ async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, F
         table: prices::table(models, &wish, fixed.is_some()),
         fixed,
         hours: hours(market, node.exchange.ledger.clock().now_ms()),
-        example: example::of(market, Buyer::anybody(&node.exchange.pool), snippets::pasteable(ids())),
+        example: example::of(market, Buyer::anybody(&node.exchange.pool), snippets::pasteable(ids.into_iter())),
         input: example::figure(example::INPUT),
         output: example::figure(example::OUTPUT),
-        snippets: snippets::all(&base, snippets::pasteable(ids()), spoken),
+        snippets: snippets::all(&base, named),
         base,
     })
 }

@@ -3,6 +3,9 @@
 //! They end in shells and files of settings. An id with any character that could end a quoted text there
 //! is not put in.
 
+use crate::catalog::route::Market;
+use crate::upstream::Pool;
+
 /// Something to paste, and what for.
 #[derive(Debug)]
 pub(super) struct Snippet {
@@ -11,16 +14,44 @@ pub(super) struct Snippet {
     pub text: String,
 }
 
-/// Which wire formats the node speaks beside chat completions.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Spoken {
-    pub responses: bool,
-    pub messages: bool,
-    pub gemini: bool,
+/// The model that the lines of each wire format name. `None`: no upstream has that format.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Named<'a> {
+    pub chat: Option<&'a str>,
+    pub responses: Option<&'a str>,
+    pub messages: Option<&'a str>,
+    pub gemini: Option<&'a str>,
+}
+
+impl<'a> Named<'a> {
+    /// Of these models: the first that is served so, one of the vendor whose format it is before others. Where there is
+    /// no upstream yet, as if they had all formats.
+    pub fn of(market: &Market, pool: &Pool, ids: &[&'a str]) -> Self {
+        let of = |path: &str, family: &str| {
+            if pool.is_empty() {
+                return Some(pasteable(first(ids, family)));
+            }
+            let served = |id: &&str| market.is_served(id, path, pool);
+            pool.speaks(path).then(|| pasteable(first(ids, family).filter(served)))
+        };
+        Self {
+            chat: of("chat/completions", ""),
+            responses: of("responses", "gpt"),
+            messages: of("messages", "claude"),
+            // The beginning of the paths at which models have that format.
+            gemini: of("models", "gemini"),
+        }
+    }
+}
+
+/// All ids, those of this family first.
+fn first<'a>(ids: &[&'a str], family: &str) -> impl Iterator<Item = &'a str> {
+    let (fitting, others): (Vec<&str>, Vec<&str>) = ids.iter().copied().partition(|id| id.contains(family));
+    fitting.into_iter().chain(others)
 }
 
 /// Stands for a model where none can be named.
-const ANY_MODEL: &str = "MODEL";
+pub(super) const ANY_MODEL: &str = "MODEL";
 
 /// The first id that may be pasted.
 pub(super) fn pasteable<'a>(mut ids: impl Iterator<Item = &'a str>) -> &'a str {
@@ -32,20 +63,18 @@ pub(super) fn pasteable<'a>(mut ids: impl Iterator<Item = &'a str>) -> &'a str {
     ids.find(harmless).unwrap_or(ANY_MODEL)
 }
 
-/// All of them. What the node does not speak is left out.
-pub(super) fn all(base: &str, model: &str, spoken: Spoken) -> Vec<Snippet> {
-    let mut all = vec![bearer(base, model), one_shot(base, model), openai(base, model)];
-    if spoken.messages {
-        all.push(anthropic(base, model));
-        all.push(claude_code(base, model));
+/// All of them. Those of a format that no upstream has are left out.
+pub(super) fn all(base: &str, named: Named<'_>) -> Vec<Snippet> {
+    let mut all = Vec::new();
+    if let Some(model) = named.chat {
+        all.extend([bearer(base, model), one_shot(base, model), openai(base, model)]);
     }
-    if spoken.responses {
-        all.push(codex(base, model));
+    if let Some(model) = named.messages {
+        all.extend([anthropic(base, model), claude_code(base, model)]);
     }
-    if spoken.gemini {
-        all.push(gemini(base, model));
-    }
-    all.push(opencode(base, model));
+    all.extend(named.responses.map(|model| codex(base, model)));
+    all.extend(named.gemini.map(|model| gemini(base, model)));
+    all.extend(named.chat.map(|model| opencode(base, model)));
     all
 }
 
@@ -177,16 +206,16 @@ mod tests {
 
     #[test]
     fn nothing_is_promised_that_is_not_spoken_and_no_id_breaks_out() {
-        let titles = |responses, messages, gemini| -> Vec<&str> {
-            let spoken = Spoken { responses, messages, gemini };
-            all("https://n.example", "m", spoken).iter().map(|snippet| snippet.title).collect()
-        };
-        assert_eq!(titles(false, false, false).len(), 4);
-        assert_eq!(titles(true, true, true).len(), 8);
-        assert!(titles(true, false, false).iter().any(|title| title.starts_with("Codex")));
+        let titles =
+            |named| -> Vec<&str> { all("https://n.example", named).iter().map(|snippet| snippet.title).collect() };
+        let every = |model| Named { chat: model, responses: model, messages: model, gemini: model };
+        assert_eq!(titles(Named { chat: Some("m"), ..Named::default() }).len(), 4);
+        assert_eq!(titles(every(Some("m"))).len(), 8);
+        assert_eq!(titles(Named { responses: Some("m"), ..Named::default() }), ["Codex (~/.codex/config.toml)"]);
+        assert_eq!(first(&["a/b", "a/gpt-1", "c"], "gpt").collect::<Vec<_>>(), ["a/gpt-1", "a/b", "c"]);
         assert_eq!(pasteable(["x'; rm -rf ~; '", "a\"b", "$(id)", "", "ven/dor-1:free"].into_iter()), "ven/dor-1:free");
         assert_eq!(pasteable(std::iter::empty()), ANY_MODEL);
-        for snippet in all("https://n.example", "ven/dor", Spoken { responses: true, messages: true, gemini: true }) {
+        for snippet in all("https://n.example", every(Some("ven/dor"))) {
             assert!(snippet.text.contains("https://n.example"), "{}", snippet.title);
             assert!(snippet.text.contains("ven/dor"), "{}", snippet.title);
         }

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
-use sqlx::{AnyExecutor, AssertSqlSafe, Executor, Row};
+use sqlx::{AnyExecutor, AnyPool, AssertSqlSafe, Executor, Row};
 
 use super::{Durability, Location, Store, StoreError, open};
 
@@ -102,7 +102,7 @@ pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
 
 /// Brings the database to this version.
 pub(super) async fn run_to(store: &Store, known: i64) -> Result<(), StoreError> {
-    let found = current_version(store).await?;
+    let found = current_version(&store.location, &store.full).await?;
     if found > known {
         return Err(StoreError::TooNew { found, known });
     }
@@ -138,7 +138,7 @@ pub(super) async fn run_to(store: &Store, known: i64) -> Result<(), StoreError> 
 
 /// Whether the database is at [`latest_version`], for who may not bring it there.
 pub(super) async fn check(store: &Store) -> Result<(), StoreError> {
-    let (found, known) = (current_version(store).await?, latest_version());
+    let (found, known) = (current_version(&store.location, &store.full).await?, latest_version());
     match found.cmp(&known) {
         Ordering::Equal => Ok(()),
         Ordering::Greater => Err(StoreError::TooNew { found, known }),
@@ -151,20 +151,20 @@ fn for_postgres(sql: &str) -> String {
     sql.replace(") STRICT;", ");").replace(" INTEGER", " BIGINT")
 }
 
-/// The version of what is there; 0: nothing.
-pub(super) async fn current_version(store: &Store) -> Result<i64, StoreError> {
-    let probe = match store.location {
+/// The schema version of a database; 0 where it has no tables yet.
+pub(super) async fn current_version(location: &Location, pool: &AnyPool) -> Result<i64, StoreError> {
+    let probe = match location {
         Location::Sqlite(_) => "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'",
         Location::Postgres(_) => {
             "SELECT COUNT(*) FROM information_schema.tables \
              WHERE table_name = 'schema_version' AND table_schema = current_schema()"
         }
     };
-    let tables: i64 = sqlx::query(probe).fetch_one(&store.full).await?.try_get(0)?;
+    let tables: i64 = sqlx::query(probe).fetch_one(pool).await?.try_get(0)?;
     if tables == 0 {
         return Ok(0);
     }
-    let mut connection = store.full.acquire().await?;
+    let mut connection = pool.acquire().await?;
     version_in(&mut *connection).await
 }
 

@@ -41,7 +41,7 @@ pub use lock::FileLock;
 pub use migrate::latest_version;
 pub use open::{private_dir, private_file};
 pub use placeholders::Placeholders;
-pub use reader::{Reader, Snapshot};
+pub use reader::{Reader, Snapshot, UNUSED};
 pub use tx::Tx;
 
 /// A log of SQLite that is longer, in pages, is begun anew.

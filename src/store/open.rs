@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyPool, Executor};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Executor};
 use tokio::sync::Mutex;
 
 use super::lock::FileLock;
@@ -14,6 +14,8 @@ use super::{Location, Store, StoreError, migrate};
 
 /// Longest wait for a connection of a pool, or for SQLite's own lock.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for a database server to say anything at all.
+const REACH: Duration = Duration::from_secs(10);
 /// What every writing connection to SQLite is told.
 pub(super) const PRAGMAS: [&str; 5] = [
     "PRAGMA journal_mode = WAL",
@@ -57,7 +59,7 @@ impl Store {
             sqlx::any::install_default_drivers();
             private_dir(data_dir)?;
             let store = Self::connect_postgres(&url, false).await?;
-            match migrate::current_version(&store).await? {
+            match migrate::current_version(&store.location, &store.full).await? {
                 0 => migrate::run(&store).await?,
                 _ => migrate::check(&store).await?,
             }
@@ -121,6 +123,7 @@ impl Store {
     }
 
     async fn connect_postgres(url: &str, strict: bool) -> Result<Self, StoreError> {
+        reach(url).await?;
         let full = postgres_pool(url, 8, "on").await?;
         let fast = postgres_pool(url, 3, if strict { "on" } else { "off" }).await?;
         let read = postgres_pool(url, 8, "on").await?;
@@ -178,6 +181,19 @@ pub(super) async fn read_only_pool(path: &Path) -> Result<AnyPool, StoreError> {
         })
     });
     Ok(pool.connect_with(options).await?)
+}
+
+/// Whether a server is there: a pool tries for so long, and says no more in the end than that it did. What else may be
+/// wrong is left to the pool.
+pub(super) async fn reach(url: &str) -> Result<(), StoreError> {
+    let options = AnyConnectOptions::from_str(url)?;
+    let silent = |why: String| Err(StoreError::Io(format!("the database does not answer: {why}")));
+    match tokio::time::timeout(REACH, AnyConnection::connect_with(&options)).await {
+        Err(_) => silent(format!("nothing came from it in {} s", REACH.as_secs())),
+        Ok(Err(error @ sqlx::Error::Io(_))) => silent(error.to_string()),
+        Ok(Err(_)) => Ok(()),
+        Ok(Ok(connection)) => Ok(connection.close().await?),
+    }
 }
 
 pub(super) async fn postgres_pool(url: &str, size: u32, synchronous: &'static str) -> Result<AnyPool, StoreError> {

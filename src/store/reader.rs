@@ -7,7 +7,10 @@ use std::path::Path;
 
 use sqlx::{Any, AnyConnection, AnyPool, Row};
 
-use super::{Hand, Location, Store, StoreError, latest_version, open};
+use super::{Hand, Location, Store, StoreError, latest_version, migrate, open};
+
+/// What is said of a database in which no node has kept anything.
+pub const UNUSED: &str = "no node has run on this database yet";
 
 /// A database that is only read.
 #[derive(Clone)]
@@ -35,11 +38,15 @@ impl Reader {
                 return Err(StoreError::Io(format!("there is no database at {}", path.display())));
             }
             Location::Sqlite(path) => open::read_only_pool(path).await?,
-            Location::Postgres(url) => open::postgres_pool(url, 2, "on").await?,
+            Location::Postgres(url) => {
+                open::reach(url).await?;
+                open::postgres_pool(url, 2, "on").await?
+            }
         };
         let reader = Self { pool, location };
         let known = latest_version();
-        match reader.version().await? {
+        match migrate::current_version(&reader.location, &reader.pool).await? {
+            0 => Err(StoreError::Io(UNUSED.to_owned())),
             found if found > known => Err(StoreError::TooNew { found, known }),
             found if found < known => Err(StoreError::Io(format!(
                 "the database is at schema version {found}, and this program's is {known}: start the node once"
@@ -140,11 +147,6 @@ impl Reader {
 
     pub async fn close(&self) {
         self.pool.close().await;
-    }
-
-    async fn version(&self) -> Result<i64, StoreError> {
-        let row = sqlx::query("SELECT MAX(version) FROM schema_version").fetch_one(&self.pool).await?;
-        Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0))
     }
 }
 

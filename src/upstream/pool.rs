@@ -273,6 +273,18 @@ impl Pool {
         self.members().iter().any(|member| member.upstream.called(names, tags).is_some())
     }
 
+    /// Whether some upstream has the wire format of this path.
+    #[must_use]
+    pub fn speaks(&self, path: &str) -> bool {
+        self.members().iter().any(|member| member.upstream.speaks(path))
+    }
+
+    /// Whether some upstream could serve this, whether it does just now or not.
+    #[must_use]
+    pub fn could_serve(&self, wanted: &Wanted<'_>) -> bool {
+        self.members().iter().any(|member| member.upstream.offers(wanted).is_ok())
+    }
+
     /// All upstreams.
     #[must_use]
     pub fn upstreams(&self) -> Vec<Arc<Upstream>> {

@@ -195,13 +195,19 @@ impl Upstream {
             return Err(Unavailable::Unserved);
         }
         let model = self.called(wanted.names, wanted.tags).ok_or(Unavailable::Unserved)?;
-        if protocol_of(wanted.path).is_some_and(|protocol| !self.protocols.contains(&protocol)) {
+        if !self.speaks(wanted.path) {
             return Err(Unavailable::NotServed);
         }
         match self.capabilities.and_then(|capabilities| wanted.needs.beyond(capabilities)) {
             Some(lacking) => Err(Unavailable::Lacking(lacking)),
             None => Ok(model),
         }
+    }
+
+    /// Whether it has the wire format of this path.
+    #[must_use]
+    pub fn speaks(&self, path: &str) -> bool {
+        protocol_of(path).is_none_or(|protocol| self.protocols.contains(&protocol))
     }
 
     /// What it calls the model, if it has it and these tags.

@@ -110,6 +110,7 @@ const MATRIX: &[(&str, &[Scenario])] = &[
 /// beginnings of their names, and the file that kills the node at each.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("alert.", "tests/it/alerts.rs"),
+    ("backup.", "tests/it/backup.rs"),
     ("batch.", "tests/it/mints.rs"),
     ("import.", "tests/it/foreign.rs"),
     ("sweep.", "tests/it/ladder.rs"),

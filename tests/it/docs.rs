@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use coinslot::failure::Code;
 use serde_json::{Value, json};
 
 use crate::bearer::world;
@@ -169,6 +170,9 @@ fn every_code_is_explained_and_none_is_made_up() {
     assert_eq!(explained.len(), rows.len(), "each once");
     assert!(rows.iter().all(|row| row.len() == 5 && row[3].len() > 10));
     let failures = failures();
+    let all: Vec<String> = Code::ALL.iter().map(|code| format!("{code:?}")).collect();
+    assert_eq!(all.len(), failures.len());
+    assert_eq!(all.iter().collect::<BTreeSet<_>>(), failures.keys().collect());
     let known: BTreeSet<&String> = failures.values().map(|(_, code)| code).collect();
     assert_eq!(explained.keys().collect::<BTreeSet<_>>(), known);
     for (name, (status, code)) in &failures {

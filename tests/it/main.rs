@@ -86,6 +86,7 @@ mod two_nodes;
 mod unclaimed;
 mod upstreams_page;
 mod usage;
+mod verbs;
 mod vouchers;
 mod wallet_page;
 mod xcashu;

@@ -46,6 +46,8 @@ async fn a_price_of_the_operators_counts_whatever_the_source_says() {
         (["price", "new/one", "prompt=2000000000"], "absurd"),
         (["price", "no/such", "prompt=1"], "no model is called that"),
         (["names", "new/one", MODEL], "another model is called"),
+        // Its name without the vendor.
+        (["names", "new/one", "echo-1"], "another model is called echo-1"),
     ] {
         let output = world.coinslot(&words);
         assert!(output.status.code() == Some(1) && said(&output).contains(why), "{words:?}: {}", said(&output));

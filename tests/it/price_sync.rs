@@ -498,8 +498,7 @@ async fn the_list_in_the_program_gives_way_to_dearer_prices_and_asks_before_chea
             ("new/one", "0.001", "0.001"),
         ],
     );
-    let missing = std::env::temp_dir().join("coinslot-no-such-list.json").display().to_string();
-    let world = World::with(server, "openrouter=SERVER/openrouter", &[("MODELS_PATH", &missing)]).await;
+    let world = World::with(server, "openrouter=SERVER/openrouter", &[("MODELS_PATH", "")]).await;
     let before = world.find("anthropic/claude-haiku-4.5").await.unwrap();
     world.costs("openai/gpt-4o-mini", "0.001", "0.001").await;
     world.costs("openai/gpt-4o", "0.0000025", "0.001").await;

@@ -153,6 +153,7 @@ fn read(from: impl Read + Send + 'static, said: &Arc<Mutex<String>>) -> std::thr
 /// What a verb of the program came to.
 #[derive(Debug)]
 pub struct Outcome {
+    /// Less than 0: the signal that ended it.
     pub code: i32,
     pub said: String,
     pub complained: String,
@@ -166,7 +167,7 @@ pub async fn run(dir: &Path, settings: &BTreeMap<String, String>, words: &[&str]
     let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     Outcome {
-        code: output.status.code().expect("an exit code"),
+        code: output.status.code().or(output.status.signal().map(i32::wrapping_neg)).expect("an end"),
         said: text(output.stdout),
         complained: text(output.stderr),
     }

@@ -175,7 +175,7 @@ async fn requests_are_found_by_what_they_were_and_paged() {
     assert_eq!(ids(&find(&format!("key={own}&to={}", began(2))).await), [&cheap, &plain]);
     let hash = all["requests"][0]["key"].as_str().unwrap();
     assert_eq!(ids(&find(&format!("key={hash}")).await), [&theirs]);
-    for wrong in ["from=yesterday", "key=xyz1", "key=ab", "status=a%25", "after=x"] {
+    for wrong in ["from=yesterday", "key=xyz1", "key=ab", "status=a%25", "status=bogus", "after=x"] {
         let refused =
             world.node.get(&format!("/admin/api/requests?{wrong}")).bearer_auth(&reader).send().await.unwrap();
         assert_eq!(refused.status(), 400, "{wrong}");

@@ -220,6 +220,11 @@ async fn the_command_tells_a_running_node() {
     for words in [["set", "DESCRIPTION", "a\nb"], ["set", "EXCHANGE_FEE", "2"], ["set", "MODELS_PATH", "x"]] {
         assert_eq!(coinslot(settings, &[&["settings"][..], &words].concat()).status.code(), Some(1), "{words:?}");
     }
+    for words in [&["settings", "set", "FOO", "x"][..], &["settings", "unset", "FOO"]] {
+        let refused = coinslot(settings, words);
+        let why = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(1) && why.contains("FOO: is no setting; expected one that"), "{why}");
+    }
     told(settings, &["settings", "unset", "DESCRIPTION"]);
     node.running().exchange().learn_settings().await.unwrap();
     assert_eq!(info(&node).await["description"], "");

@@ -196,6 +196,49 @@ async fn the_snippets_are_those_of_the_formats_that_are_spoken() {
     node.finish().await;
 }
 
+/// Lines name a model that can be asked for in their format, one of the vendor's whose format it is before others.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snippets_name_models_that_are_served_so() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let named = |ids: &[&str]| {
+        let one = |id: &&str| {
+            let mut model = models()["models"][0].clone();
+            model["id"] = json!(id);
+            model
+        };
+        json!({ "models": ids.iter().map(one).collect::<Vec<_>>() })
+    };
+    let list = named(&["toy/first", "google/gemini-9", "anthropic/claude-9", "openai/gpt-9"]);
+    let node = node_selling(&mint, &upstream, &list, &[]).await;
+    let home = get(&node, "/").await;
+    let lines = [
+        ("/docs/claude-code", "ANTHROPIC_MODEL=anthropic/claude-9"),
+        ("/docs/codex", "model = \"openai/gpt-9\""),
+        ("/docs/gemini", "generate_content(model=\"google/gemini-9\""),
+        ("/docs/openai", "model=\"toy/first\""),
+    ];
+    for (page, line) in lines {
+        // The two are escaped by different hands.
+        let page = get(&node, page).await;
+        assert!(page.has(&line.replace('"', "&quot;")) && home.has(&line.replace('"', "&#34;")), "{line}");
+    }
+    node.finish().await;
+
+    let list = named(&["toy/first", "toy/second", "anthropic/claude-9"]);
+    let entry = |name: &str, protocol: &str, models: [&str; 2]| json!({ "name": name, "base_url": upstream.url(), "protocols": [protocol], "models": models });
+    let entries = json!([
+        entry("chats", "chat_completions", ["toy/first", "anthropic/claude-9"]),
+        entry("messages", "messages", ["toy/second", "toy/third"]),
+    ]);
+    let settings = [("UPSTREAM_BASE_URL", ""), ("UPSTREAM_API_KEY", ""), ("UPSTREAMS", &entries.to_string())];
+    let node = node_selling(&mint, &upstream, &list, &settings).await;
+    let home = get(&node, "/").await;
+    assert!(home.has("ANTHROPIC_MODEL=toy/second") && home.has("model=&#34;toy/first&#34;"), "{}", home.html);
+    assert!(!home.has("wire_api") && !home.has("from google import genai"), "nobody has these formats");
+    get(&node, "/docs/claude-code").await.expect(200, "ANTHROPIC_MODEL=toy/second");
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_operator_or_a_list_writes_is_text() {
     let (mint, upstream) = (TestMint::start().await, Upstream::start().await);

@@ -549,6 +549,14 @@ async fn the_commands_make_list_and_remove_beside_a_running_node() {
     assert!(refused(&command(node, "profiles", &["attach", "club"], &key)).contains("no profile"));
     assert!(refused(&run("profiles", &["set", "Club", "--multiplier", "1"])).contains("a name is"));
 
+    let parsed = |verb: &str, words: &[&str]| -> Value { serde_json::from_str(&done(&run(verb, words))).unwrap() };
+    let made = parsed("profiles", &["set", "club", "--multiplier", "0.8", "--json"]);
+    assert_eq!(made, json!({ "name": "club", "multiplier": "0.8", "models": [], "not": [], "below_cost": false }));
+    assert_eq!(parsed("profiles", &["remove", "club", "--json"]), json!({ "removed": "club" }));
+    let made = parsed("windows", &["set", "x", "--multiplier", "0.9", "--from", "00:00", "--to", "01:00", "--json"]);
+    assert_eq!((&made["name"], &made["multiplier"]), (&json!("x"), &json!("0.9")));
+    assert_eq!(parsed("windows", &["remove", "x", "--json"]), json!({ "removed": "x" }));
+
     assert!(done(&run("windows", &["list"])).contains("no window"));
     let made = run(
         "windows",

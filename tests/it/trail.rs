@@ -88,6 +88,7 @@ async fn whoever_changes_something_leaves_a_trail() {
     assert!(page.contains("&#60;b&#62;one") && page.contains("fair") && !page.contains("<b>one"), "{page}");
     assert!(!page.contains("models.switch</td>"), "{page}");
     assert!(told(settings, &["trail", "--action", "profiles.set"]).contains("club"));
+    assert_eq!(told(settings, &["trail", "--actor", "nope"]), "There is none like that.\n");
 
     let reader = Program::with(&node, "manage").await;
     assert_eq!(reader.call(reqwest::Method::GET, "/admin/api/trail", &json!({})).await.0, 403);

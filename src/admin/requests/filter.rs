@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::AdminError;
+use crate::failure::{Code, facts};
 use crate::ledger::AccountId;
 use crate::pages::format;
 use crate::store::ids;
@@ -106,10 +107,11 @@ impl Status {
             "charged" => Ok(Self::Charged),
             "free" => Ok(Self::Free),
             "failed" => Ok(Self::Failed),
-            code if code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
-                Ok(Self::FailedWith(code.to_owned()))
-            }
-            _ => Err(AdminError::invalid("A status is running, charged, free, failed, or the code of a failure.")),
+            code if Code::ALL.iter().any(|known| facts(*known).2 == code) => Ok(Self::FailedWith(code.to_owned())),
+            _ => Err(AdminError::invalid(
+                "A status is running, charged, free, failed, or the code of a failure, such as upstream_error, \
+                 upstream_timeout, upstream_rejected, UPSTREAM_RATE_LIMIT or request_aborted. /docs/errors has all.",
+            )),
         }
     }
 }
@@ -140,12 +142,13 @@ mod tests {
         assert_eq!(said(|said| said.key = " ABCD ".into()).unwrap().key.unwrap(), "abcd");
         let code = said(|said| said.status = "upstream_error".into()).unwrap().status;
         assert_eq!(code, Some(Status::FailedWith("upstream_error".into())));
-        let wrong: [fn(&mut Said); 6] = [
+        let wrong: [fn(&mut Said); 7] = [
             |said| said.from = "yesterday".into(),
             |said| said.to = "2026-13-01".into(),
             |said| said.key = "abc".into(),
             |said| said.key = "abcg".into(),
             |said| said.status = "a%".into(),
+            |said| said.status = "bogus".into(),
             |said| said.after = "x".into(),
         ];
         for change in wrong {

@@ -369,14 +369,18 @@ impl Importer {
         self.revise(|state| {
             let choice = state.choices.get(id).cloned().unwrap_or_default();
             let changed = own.change(&choice)?;
+            let had = choice.names.clone();
             let plain = Choice { prices: Card::default(), names: Vec::new(), ..choice };
             state.choices.insert(id.to_owned(), plain);
-            let mut model =
-                self.assemble(state).model(id).map(|model| Model::clone(&model)).ok_or(ImportError::Unknown)?;
+            let before = self.assemble(state);
+            let mut model = before.model(id).map(|model| Model::clone(&model)).ok_or(ImportError::Unknown)?;
             own::apply(&mut model, &changed).map_err(ImportError::Own)?;
             state.choices.insert(id.to_owned(), changed.clone());
             let catalog = self.assemble(state);
-            let is_taken = |name: &&String| catalog.find(name).is_none_or(|found| found.id != id);
+            // A name that is given goes before the id without its vendor, so the other model would lose it untold.
+            let was_taken =
+                |name: &String| before.find(name).is_some_and(|found| found.id != id) && !had.contains(name);
+            let is_taken = |name: &&String| was_taken(name) || catalog.find(name).is_none_or(|found| found.id != id);
             if model.enabled
                 && let Some(name) = changed.names.iter().find(is_taken)
             {

@@ -9,7 +9,8 @@ use crate::catalog::route::Buyer;
 use crate::config::MissingUsage;
 use crate::http::Node;
 use crate::shop::prices::exact;
-use crate::shop::{address, example, home, snippets};
+use crate::shop::snippets::{self, Named};
+use crate::shop::{address, example, home};
 
 /// Texts by the name that stands for them, as `{{name}}`.
 #[derive(Debug, Default)]
@@ -33,9 +34,10 @@ impl Values {
         let listing = node.price_list();
         let data = listing.get("data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let ids: Vec<&str> = data.iter().filter_map(|model| model.get("id").and_then(Value::as_str)).collect();
-        let any = snippets::pasteable(ids.iter().copied());
+        let named = Named::of(&node.exchange.market, &node.exchange.pool, &ids);
+        let any = named.chat.unwrap_or_else(|| snippets::pasteable(ids.iter().copied()));
         let mut all = Self::from_iter([("base_url", base.clone()), ("model", any.to_owned())]);
-        all.add_lines(&base, &ids);
+        all.add_lines(&base, any, named);
         all.add_money(node, any);
         all.add_limits(node);
         all
@@ -63,23 +65,20 @@ impl Values {
         filled
     }
 
-    fn add_lines(&mut self, base: &str, ids: &[&str]) {
-        let of = |family: &str| {
-            let fitting = ids.iter().copied().filter(|id| id.contains(family));
-            snippets::pasteable(fitting.chain(ids.iter().copied()))
-        };
-        let any = of("");
+    fn add_lines(&mut self, base: &str, any: &str, named: Named<'_>) {
+        let [claude, gpt, gemini] =
+            [named.messages, named.responses, named.gemini].map(|model| model.unwrap_or(snippets::ANY_MODEL));
         self.0.extend([
             ("curl_key", snippets::bearer(base, any).text),
             ("curl_once", snippets::one_shot(base, any).text),
             ("openai_sdk", snippets::openai(base, any).text),
-            ("anthropic_sdk", snippets::anthropic(base, of("claude")).text),
-            ("claude_code", snippets::claude_code(base, of("claude")).text),
-            ("codex", snippets::codex(base, of("gpt")).text),
+            ("anthropic_sdk", snippets::anthropic(base, claude).text),
+            ("claude_code", snippets::claude_code(base, claude).text),
+            ("codex", snippets::codex(base, gpt).text),
             ("opencode", snippets::opencode(base, any).text),
-            ("gemini_sdk", snippets::gemini(base, of("gemini")).text),
-            ("claude_model", of("claude").to_owned()),
-            ("gemini_model", of("gemini").to_owned()),
+            ("gemini_sdk", snippets::gemini(base, gemini).text),
+            ("claude_model", claude.to_owned()),
+            ("gemini_model", gemini.to_owned()),
         ]);
     }
 

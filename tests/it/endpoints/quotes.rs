@@ -1,14 +1,16 @@
 //! What a request would have to be paid with, before anything is paid.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use coinslot::clock::SystemClock;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use sqlx::Row as _;
 
 use super::World;
 use super::walls::every;
-use crate::pool::{Reply, World as Pool};
+use crate::pool::{Reply, World as Pool, entry};
 use crate::support::answers::read;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, RICH, TestNode, ask};
@@ -111,6 +113,37 @@ async fn a_quote_is_refused_as_its_request_would_be() {
     assert_eq!((&one["request"], &one["model"]), (&same["request"], &json!(MODEL)));
     assert_ne!(RICH, MODEL);
     world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_to_pay_for_what_is_not_served_or_with_what_is_not_taken() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let listed = |more: Value| json!([entry(0, &upstream.url(), &more)]).to_string();
+    let (any, mints) = (listed(json!({})), mint.url());
+    let mints = mints.as_str();
+    for (upstreams, mints, takes, status, code) in [
+        (&listed(json!({ "models": ["toy/cheap"] })), mints, "true", 503, "upstream_unavailable"),
+        (&listed(json!({ "protocols": ["messages"] })), mints, "true", 400, "invalid_model"),
+        (&any, "", "true", 503, "mint_not_configured"),
+        (&any, mints, "false", 403, "new_money_not_taken"),
+        (&any, mints, "true", 402, "payment_required"),
+    ] {
+        let settings = [("UPSTREAMS", upstreams.as_str()), ("CASHU_MINTS", mints), ("ACCEPT_NEW_TOKENS", takes)];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let node = TestNode::with_settings(settings.into(), Arc::new(SystemClock)).await;
+        let (quoted, quote) = read(node.post("/v1/quote").json(&ask("hi")).send().await.unwrap()).await;
+        for (name, value) in [("X-Cashu", ""), ("Accept-Payment", "cashu")] {
+            let unpaid = Reply::of(node.chat(&ask("hi")).header(name, value).send().await.unwrap()).await;
+            assert_eq!((unpaid.status, unpaid.code().as_str()), (status, code), "{name}: {}", unpaid.text);
+            let asks = unpaid.headers.get("x-cashu").map(String::as_str);
+            match status {
+                402 => assert_eq!((quoted, asks), (200, quote["request"].as_str()), "{quote}"),
+                _ => assert_eq!((quoted, &quote["error"]["code"], asks), (status, &json!(code), None), "{quote}"),
+            }
+        }
+        assert!(upstream.seen().is_empty());
+        node.finish().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
