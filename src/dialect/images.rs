@@ -23,7 +23,8 @@ pub struct Forms {
     pub path: &'static str,
 }
 
-const READ: [&str; 8] = ["model", "prompt", "n", "size", "quality", "stream", "partial_images", "input_fidelity"];
+const READ: [&str; 10] =
+    ["model", "prompt", "n", "size", "quality", "stream", "partial_images", "input_fidelity", "output_format", "svg"];
 
 const MAX_PICTURES: u64 = 10;
 /// Most pictures on the way to one.
@@ -35,15 +36,41 @@ pub(super) const SENT_TOKENS: u64 = 7_000;
 
 const KIND: Kind = Kind { ends: &["image_generation.completed", "image_edit.completed"], usage: read_usage, own: "{}" };
 
-/// The members that both forms of a request have.
+/// The members that all forms of a request have.
 pub(super) struct Asked {
-    pub count: Option<u64>,
-    pub size: Option<String>,
-    pub quality: Option<String>,
-    pub partial: Option<u64>,
+    count: Option<u64>,
+    size: Option<String>,
+    quality: Option<String>,
+    partial: Option<u64>,
+    format: Option<String>,
+    /// It says how a drawing is to be made.
+    has_drawing: bool,
 }
 
 impl Asked {
+    /// What an object asks for.
+    pub(super) fn of(lens: &Lens<'_>) -> Result<Self, BadRequest> {
+        Ok(Self {
+            count: fields::read_limit(lens, "n")?,
+            size: fields::text(lens, "size")?,
+            quality: fields::text(lens, "quality")?,
+            partial: lens.present("partial_images").map(fields::integer).map(Option::unwrap_or_default),
+            format: fields::text(lens, "output_format")?,
+            has_drawing: lens.present("svg").is_some(),
+        })
+    }
+
+    fn of_form(form: &multipart::Form<'_>) -> Result<Self, BadRequest> {
+        Ok(Self {
+            count: form.integer("n")?,
+            size: form.text("size")?,
+            quality: form.text("quality")?,
+            partial: form.integer("partial_images")?,
+            format: form.text("output_format")?,
+            has_drawing: form.has("svg"),
+        })
+    }
+
     fn into_shape(self, shape: &mut Shape) -> Result<(), BadRequest> {
         let count = self.count.unwrap_or(1);
         if !(1..=MAX_PICTURES).contains(&count) {
@@ -60,6 +87,9 @@ impl Asked {
 
     /// Of which kind the pictures are, as far as it counts.
     pub(super) fn into_kind(self, shape: &mut Shape) -> Result<(), BadRequest> {
+        if self.has_drawing || self.format.is_some_and(|format| format.to_ascii_lowercase().contains("svg")) {
+            return Err(field("svg is not sold here: another model draws it, whose price would not be known"));
+        }
         let partial = self.partial.unwrap_or(0);
         if partial > MAX_PARTIAL {
             return Err(field(format!("partial_images must be at most {MAX_PARTIAL}")));
@@ -108,13 +138,7 @@ impl Dialect for Generations {
         let prompt = fields::required(&lens, "prompt")?;
         fields::measure(&lens, &["prompt"], &["model", "user", "size", "quality"], &mut shape)?;
         fields::bound_by_bytes(prompt, &mut shape);
-        let asked = Asked {
-            count: fields::read_limit(&lens, "n")?,
-            size: fields::text(&lens, "size")?,
-            quality: fields::text(&lens, "quality")?,
-            partial: lens.present("partial_images").map(fields::integer).map(Option::unwrap_or_default),
-        };
-        asked.into_shape(&mut shape)?;
+        Asked::of(&lens)?.into_shape(&mut shape)?;
         Ok(shape)
     }
 
@@ -161,13 +185,7 @@ impl Dialect for Forms {
             return Err(field("image is missing"));
         }
         shape.slack_tokens = shape.slack_tokens.saturating_add(sent.saturating_mul(SENT_TOKENS));
-        let asked = Asked {
-            count: form.integer("n")?,
-            size: form.text("size")?,
-            quality: form.text("quality")?,
-            partial: form.integer("partial_images")?,
-        };
-        asked.into_shape(&mut shape)?;
+        Asked::of_form(&form)?.into_shape(&mut shape)?;
         Ok(shape)
     }
 

@@ -57,7 +57,7 @@ const UNSOLD: &str = "This kind of tool is not sold here: \
 /// Pictures that the model has made. It reads what was sent, and what it has made before.
 fn picture(tool: &RawValue, most: u64, shape: &mut Shape) -> Result<(), BadRequest> {
     let Some(lens) = Lens::of(tool) else { return Err(field(UNSOLD)) };
-    fields::once(&lens, &["model", "size", "quality", "partial_images"])?;
+    fields::once(&lens, &["model", "size", "quality", "partial_images", "output_format"])?;
     if shape.demand.images_made > 0 {
         return Err(field("image_generation is given twice"));
     }
@@ -67,13 +67,7 @@ fn picture(tool: &RawValue, most: u64, shape: &mut Shape) -> Result<(), BadReque
     if body::has_key(tool, &["file_id"]) {
         return Err(field("Files are not sold here: send the content itself instead of a file_id"));
     }
-    let asked = images::Asked {
-        count: None,
-        size: fields::text(&lens, "size")?,
-        quality: fields::text(&lens, "quality")?,
-        partial: lens.present("partial_images").map(fields::integer).map(Option::unwrap_or_default),
-    };
-    asked.into_kind(shape)?;
+    images::Asked::of(&lens)?.into_kind(shape)?;
     shape.demand.images_made = most;
     let read = shape.images.saturating_add(most);
     shape.demand.tokens_into_image = read.saturating_mul(images::SENT_TOKENS).saturating_add(TEXT_OF_A_PICTURE);
