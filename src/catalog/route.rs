@@ -212,6 +212,12 @@ impl Market {
         found.map_or(0, |found| searching::unasked(&found))
     }
 
+    /// Whether what is sent to this model may be written to a cache that nobody asked for, at more than its price.
+    #[must_use]
+    pub fn caches_unasked(&self, model: &str) -> bool {
+        self.model_based && self.catalog.find(model).is_some_and(|found| searching::caches_unasked(&found))
+    }
+
     /// Finds and prices the model, and the worst case of this request.
     ///
     /// # Errors

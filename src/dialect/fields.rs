@@ -38,9 +38,16 @@ const OTHER_MODELS: [&str; 3] = ["models", "fallbacks", "preset"];
 /// What the upstream takes money for by itself.
 const EXTRAS: [&str; 2] = ["plugins", "search_parameters"];
 
+/// How long a prompt may be kept for what is usually taken.
+const KEPT: [&str; 4] = ["null", "\"in_memory\"", "\"in-memory\"", "\"24h\""];
+const KEPT_FOR_LONGER: &str = "Prompts that are cached for longer than 30m have no price here";
+
 /// Refuses what would cost the operator something that no price here is for. Empty ones ask for nothing.
 pub(super) fn refuse_unpriced(lens: &Lens<'_>) -> Result<(), BadRequest> {
     for (name, value) in lens.members() {
+        if name == "prompt_cache_retention" && !KEPT.contains(&value.get()) {
+            return Err(field(KEPT_FOR_LONGER));
+        }
         let why = if OTHER_MODELS.contains(&name) {
             "the price is that of the one model that is asked"
         } else if EXTRAS.contains(&name) {
@@ -161,6 +168,10 @@ pub(super) fn measure(
         shape.extra_chars = shape.extra_chars.saturating_add(more.chars);
         volume.cache_marks = volume.cache_marks.saturating_add(more.cache_marks);
         volume.is_cached_for_an_hour |= more.is_cached_for_an_hour;
+        volume.is_cached_for_longer |= more.is_cached_for_longer;
+    }
+    if volume.is_cached_for_longer {
+        return Err(field(KEPT_FOR_LONGER));
     }
     shape.demand.cache_writes = match volume.cache_marks {
         0 => CacheWrites::None,

@@ -58,7 +58,7 @@ use crate::ledger::terms::Expiry;
 use crate::ledger::{Hold, HoldError, Ledger, Source};
 use crate::metrics::Metrics;
 use crate::money::tariff::Profile;
-use crate::money::{Cost, Msat, Usage};
+use crate::money::{CacheWrites, Cost, Msat, Usage};
 use crate::nostr::Identity;
 use crate::payment::Payment;
 use crate::payment::payer::{Payer, Till, insufficient, key_blocked, key_expired, limit_reached};
@@ -291,6 +291,9 @@ impl Exchange {
             demand.web_searches = demand.web_searches.max(unasked);
             demand.searches_unasked = true;
             demand.open_input = true;
+        }
+        if demand.cache_writes == CacheWrites::None && self.market.caches_unasked(&shape.model) {
+            demand.cache_writes = CacheWrites::Minutes;
         }
         Ok(shape)
     }
