@@ -249,7 +249,7 @@ impl Market {
             NoDeal::NotSold => RouteError::NotSold(model.to_owned()),
             NoDeal::OutOfRange => RouteError::OutOfRange,
         })?;
-        let tokens = worst.demand.tokens_per_image;
+        let tokens = worst.demand.usual_tokens_per_image;
         let service = worst.demand.service;
         if !dealt.card.prices.sells(service) {
             return Err(RouteError::Unpriced { model: model.to_owned(), what: "service_tier priority" });

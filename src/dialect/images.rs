@@ -31,6 +31,9 @@ const MAX_PICTURES: u64 = 10;
 const MAX_PARTIAL: u64 = 3;
 /// Tokens of a picture on the way.
 const PARTIAL_TOKENS: u64 = 100;
+/// Pixels of the square whose tokens are known, and of what says nothing of its size.
+const SQUARE: u64 = 1024 * 1024;
+const UNKNOWN: u64 = 16 * SQUARE;
 /// Tokens that a picture which is sent may count, at most.
 pub(super) const SENT_TOKENS: u64 = 7_000;
 
@@ -42,6 +45,7 @@ pub(super) struct Asked {
     size: Option<String>,
     quality: Option<String>,
     partial: Option<u64>,
+    frames: Option<u64>,
     format: Option<String>,
     /// It says how a drawing is to be made.
     has_drawing: bool,
@@ -55,6 +59,7 @@ impl Asked {
             size: fields::text(lens, "size")?,
             quality: fields::text(lens, "quality")?,
             partial: lens.present("partial_images").map(fields::integer).map(Option::unwrap_or_default),
+            frames: fields::read_limit(lens, "frame_count")?,
             format: fields::text(lens, "output_format")?,
             has_drawing: lens.present("svg").is_some(),
         })
@@ -66,6 +71,7 @@ impl Asked {
             size: form.text("size")?,
             quality: form.text("quality")?,
             partial: form.integer("partial_images")?,
+            frames: form.integer("frame_count")?,
             format: form.text("output_format")?,
             has_drawing: form.has("svg"),
         })
@@ -99,22 +105,39 @@ impl Asked {
         if [&shape.size, &shape.quality].iter().any(|text| text.len() > 32) {
             return Err(field("size or quality is too long"));
         }
-        shape.demand.tokens_per_image = tokens(&shape.size, &shape.quality).saturating_add(partial * PARTIAL_TOKENS);
+        let (usual, most) = tokens(&shape.size, &shape.quality);
+        let all =
+            |each: u64| each.saturating_mul(self.frames.unwrap_or(1).max(1)).saturating_add(partial * PARTIAL_TOKENS);
+        shape.demand.tokens_per_image = all(most);
+        shape.demand.usual_tokens_per_image = all(usual);
         Ok(())
     }
 }
 
-/// Tokens of a picture of this size and quality; of the dearest, where they are left open.
-fn tokens(size: &str, quality: &str) -> u64 {
-    let is_square = size == "1024x1024";
-    match (quality, is_square) {
-        ("low", true) => 272,
-        ("low", false) => 408,
-        ("medium", true) => 1_056,
-        ("medium", false) => 1_584,
-        (_, true) => 4_160,
-        (_, false) => 6_240,
-    }
+/// Tokens of a picture of this size and quality, of the dearest where they are left open: as OpenAI's first models have
+/// them, and at most. Newer ones have up to 1.7 times as many, and of other sizes more, but none more for each pixel.
+fn tokens(size: &str, quality: &str) -> (u64, u64) {
+    let (square, tall) = match quality {
+        "low" => (272, 408),
+        "medium" => (1_056, 1_584),
+        _ => (4_160, 6_240),
+    };
+    let (usual, large) = match size {
+        "1024x1024" => (square, square),
+        "auto" | "" | "1024x1536" | "1536x1024" => (tall, tall),
+        _ => (tall, pixels(size).saturating_mul(square).div_ceil(SQUARE).max(tall)),
+    };
+    (usual, large.saturating_mul(7).div_ceil(4))
+}
+
+/// Pixels of `1024x768` or of `4K`.
+fn pixels(size: &str) -> u64 {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let sides = match size.strip_suffix(['k', 'K']) {
+        Some(thousands) => number(thousands).and_then(|side| side.checked_mul(1024)).map(|side| (side, side)),
+        None => size.split_once(['x', 'X']).and_then(|(width, height)| Some((number(width)?, number(height)?))),
+    };
+    sides.map_or(UNKNOWN, |(width, height)| width.saturating_mul(height))
 }
 
 impl Dialect for Generations {

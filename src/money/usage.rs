@@ -146,6 +146,8 @@ pub struct Demand {
     /// Pictures asked for, and the tokens of each at most.
     pub images_made: u64,
     pub tokens_per_image: u64,
+    /// The tokens that each is taken to have, where they alone have a price and nothing is told of them.
+    pub usual_tokens_per_image: u64,
     /// Tokens that go into the making of each, where the model has pictures made.
     pub tokens_into_image: u64,
     pub web_searches: u64,

@@ -82,7 +82,7 @@ fn a_request_is_read() {
         let body = Bytes::from(format!(r#"{{"model":"m","input":"hi"{tools}{limit}}}"#));
         let shape = Responses.read(&Request::of(&body)).unwrap();
         let demand = &shape.demand;
-        assert_eq!((demand.images_made, demand.tokens_per_image, demand.web_searches), (calls, 372, calls));
+        assert_eq!((demand.images_made, demand.tokens_per_image, demand.web_searches), (calls, 576, calls));
         assert_eq!((demand.code_sessions, demand.tokens_into_image), (1, calls * 7_000 + 4_000));
         // The upstream is told how many pictures are held for.
         let ask = Responses.forward(&Request::of(&body), &shape, "m").unwrap().body.joined();

@@ -57,7 +57,7 @@ const UNSOLD: &str = "This kind of tool is not sold here: \
 /// Pictures that the model has made. It reads what was sent, and what it has made before.
 fn picture(tool: &RawValue, most: u64, shape: &mut Shape) -> Result<(), BadRequest> {
     let Some(lens) = Lens::of(tool) else { return Err(field(UNSOLD)) };
-    fields::once(&lens, &["model", "size", "quality", "partial_images", "output_format"])?;
+    fields::once(&lens, &["model", "size", "quality", "partial_images", "output_format", "frame_count"])?;
     if shape.demand.images_made > 0 {
         return Err(field("image_generation is given twice"));
     }

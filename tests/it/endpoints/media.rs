@@ -66,6 +66,21 @@ async fn pictures_are_charged_by_token_or_by_piece() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pictures_of_any_size_are_held_for() {
+    let world = start().await;
+    for (size, quality, tokens) in
+        [("1024x1024", "high", 7_024), ("1536x1024", "low", 664), ("3584x2048", "high", 12_329)]
+    {
+        let ask = json!({ "model": "rich", "prompt": "a cat", "size": size, "quality": quality });
+        let usage = json!({ "input_tokens": 10, "output_tokens": tokens });
+        world.next(&json!({ "created": 1, "data": [{ "b64_json": "AAAA" }], "usage": usage }));
+        let answer = world.charged(size, world.post("/v1/images/generations", &ask)).await;
+        assert_eq!(answer.msat, 100 + tokens * 60, "{size}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn speech_is_charged_by_the_character() {
     let world = start().await;
     let ask = json!({ "model": "rich", "input": "häuser", "voice": "alloy" });
