@@ -115,6 +115,10 @@ fn reports() -> Vec<(Value, Usage)> {
             usage(10, 0, 20, 10, 5, 0),
         ),
         (
+            json!({ "input_tokens": 10, "cache_creation_input_tokens": 30, "output_tokens": 5, "claude_cache_creation_5_m_tokens": 20, "claude_cache_creation_1_h_tokens": 10 }),
+            usage(10, 0, 20, 10, 5, 0),
+        ),
+        (
             json!({ "input_tokens": 10, "output_tokens": 5, "server_tool_use": { "web_search_requests": 2, "web_fetch_requests": 1 } }),
             usage(10, 0, 0, 0, 5, 2),
         ),

@@ -54,8 +54,12 @@ impl Report {
         let split = lens.object("cache_creation");
         let minutes = split.as_ref().and_then(|split| read(split, "ephemeral_5m_input_tokens"));
         let hour = split.as_ref().and_then(|split| read(split, "ephemeral_1h_input_tokens"));
-        self.for_minutes = keep(self.for_minutes, minutes.or_else(|| read(lens, "cache_creation_5m_input_tokens")));
-        self.for_an_hour = keep(self.for_an_hour, hour.or_else(|| read(lens, "cache_creation_1h_input_tokens")));
+        // Relays have names of their own.
+        let mut first = |names: [&str; 2]| names.iter().find_map(|name| read(lens, name));
+        let minutes = minutes.or_else(|| first(["cache_creation_5m_input_tokens", "claude_cache_creation_5_m_tokens"]));
+        let hour = hour.or_else(|| first(["cache_creation_1h_input_tokens", "claude_cache_creation_1_h_tokens"]));
+        self.for_minutes = keep(self.for_minutes, minutes);
+        self.for_an_hour = keep(self.for_an_hour, hour);
         if let Some(tools) = lens.object("server_tool_use") {
             self.searches = read(&tools, "web_search_requests").or(self.searches);
         }
