@@ -163,6 +163,19 @@ pub fn faults() -> Vec<(String, bool, Script)> {
             .collect();
     for (name, only_streams, script) in [
         ("an error in 200", false, answer(JSON, "{\"error\":{\"message\":\"fault-canary\"}}")),
+        (
+            "an error beside a choice that is empty",
+            false,
+            answer(
+                JSON,
+                r#"{"error":{"message":"fault-canary"},"choices":[{"message":{"content":""},"finish_reason":"error"}]}"#,
+            ),
+        ),
+        (
+            "an error in a choice",
+            false,
+            answer(JSON, r#"{"choices":[{"error":{"message":"fault-canary"},"message":{"content":""}}]}"#),
+        ),
         ("HTML in 200", false, answer("text/html", "<html>fault-canary</html>")),
         ("HTML that says JSON", false, answer(JSON, "<html>fault-canary</html>")),
         ("an empty body", false, answer(JSON, "")),
