@@ -18,7 +18,8 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Content, Rest, count, error_of, failed, part};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, multipart, receipt,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, multipart,
+    needs, receipt,
 };
 use crate::money::{Usage, UsageSource};
 
@@ -62,6 +63,7 @@ impl Dialect for Speech {
             Some("sse") => true,
             Some(_) => return Err(field("stream_format must be audio or sse")),
         };
+        needs::conversation(&mut shape);
         if input.is_empty() {
             return Err(field("input must not be empty"));
         }
@@ -69,6 +71,10 @@ impl Dialect for Speech {
         let characters = input.chars().count().saturating_add(how.chars().count());
         shape.demand.characters = u64::try_from(characters).unwrap_or(u64::MAX);
         Ok(shape)
+    }
+
+    fn member(&self, feature: Feature) -> &'static str {
+        if feature == Feature::Streaming { "stream_format" } else { needs::member_of_chat(feature) }
     }
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
@@ -140,6 +146,7 @@ impl Dialect for Listening {
         shape.as_subtitles = matches!(format.as_str(), "srt" | "vtt");
         shape.demand.audio_ms = longest_ms(file);
         shape.usual_audio_ms = usual_ms(file);
+        needs::conversation(&mut shape);
         Ok(shape)
     }
 

@@ -128,6 +128,7 @@ fn read_needs(lens: &Lens<'_>, shape: &mut Shape) {
     let needs = &mut shape.needs;
     needs.want(Feature::Logprobs, needs::is_true(lens, "logprobs"));
     needs::tools(lens, needs);
+    needs::tool_messages(lens, needs);
     needs::tool_choice(lens, needs);
     needs::format(lens.present("response_format"), needs);
     needs::effort(lens.present("reasoning_effort"), needs);

@@ -276,6 +276,7 @@ fn read_needs(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     needs::conversation(shape);
     let needs = &mut shape.needs;
     needs.want(Feature::Tools, lens.present("tools").is_some_and(|tools| body::has_key(tools, &FUNCTIONS)));
+    needs::results(lens.present("contents"), &["functionResponse", "function_response"], needs);
     if let Some(tools) = either(lens, "toolConfig", "tool_config")?
         && let Some(calling) = either(&tools, "functionCallingConfig", "function_calling_config")?
     {

@@ -9,7 +9,7 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Rest, error_of, failed, usage_of};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, multipart, receipt,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, multipart, needs, receipt,
 };
 use crate::money::Usage;
 
@@ -85,6 +85,7 @@ impl Asked {
         if shape.stream && count > 1 {
             return Err(field("n must be 1 in a stream"));
         }
+        needs::conversation(shape);
         shape.choices = 1;
         shape.max_output = Some(0);
         shape.demand.images_made = count;

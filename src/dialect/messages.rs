@@ -218,6 +218,7 @@ fn read_needs(lens: &Lens<'_>, shape: &mut Shape) {
     needs::conversation(shape);
     let needs = &mut shape.needs;
     needs::tools(lens, needs);
+    needs::results(lens.present("messages"), &["tool_use_id"], needs);
     needs::tool_choice(lens, needs);
     let config = lens.present("output_config").and_then(Lens::of);
     needs::format(config.as_ref().and_then(|config| config.present("format")), needs);
