@@ -103,7 +103,7 @@ impl Dialect for Speech {
     }
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
-        Box::new(Follow::new(DoneFlow::new(SPOKEN, spoken(shape))))
+        Box::new(Follow::new(DoneFlow::new(SPOKEN, shape, spoken(shape))))
     }
 }
 
@@ -173,9 +173,10 @@ impl Dialect for Listening {
         })
     }
 
-    fn stamp(&self, body: &Bytes, _: &Shape, receipt: &Receipt) -> Bytes {
+    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
         let Ok(lens) = Lens::parse(body) else { return body.clone() };
         let mut patch = body::Patch::new(&lens);
+        fields::rename_if_named(&mut patch, &lens, &shape.model);
         if lens.object("usage").is_some() {
             receipt::bill(&mut patch, &lens, "usage", "{}", receipt);
         } else {
@@ -194,8 +195,8 @@ impl Dialect for Listening {
         }
     }
 
-    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
-        Box::new(Follow::new(DoneFlow::new(WRITTEN, Reading::Silent)))
+    fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(DoneFlow::new(WRITTEN, shape, Reading::Silent)))
     }
 }
 

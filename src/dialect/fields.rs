@@ -227,6 +227,13 @@ pub(super) fn rename(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model: &str) {
     }
 }
 
+/// The same, where it has one.
+pub(super) fn rename_if_named(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model: &str) {
+    if lens.get("model").is_some() {
+        rename(patch, lens, model);
+    }
+}
+
 /// How the request wants to be served. What nobody has a price for is refused here, what this model has none
 /// for where it is priced.
 pub(super) fn read_service(lens: &Lens<'_>) -> Result<Wanted, BadRequest> {
@@ -290,9 +297,7 @@ pub(super) fn tools(lens: &Lens<'_>) -> Result<Vec<String>, BadRequest> {
 pub(super) fn renamed(body: &bytes::Bytes, model: &str) -> bytes::Bytes {
     let Ok(lens) = Lens::parse(body) else { return body.clone() };
     let mut patch = Patch::new(&lens);
-    if lens.get("model").is_some() {
-        rename(&mut patch, &lens, model);
-    }
+    rename_if_named(&mut patch, &lens, model);
     patch.apply_to(body)
 }
 

@@ -179,8 +179,8 @@ impl Dialect for Generations {
         stamp(body, shape, receipt)
     }
 
-    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
-        Box::new(Follow::new(DoneFlow::new(KIND, Reading::Reported(made(1)))))
+    fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(DoneFlow::new(KIND, shape, Reading::Reported(made(1)))))
     }
 }
 
@@ -225,8 +225,8 @@ impl Dialect for Forms {
         stamp(body, shape, receipt)
     }
 
-    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
-        Box::new(Follow::new(DoneFlow::new(KIND, Reading::Reported(made(1)))))
+    fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(DoneFlow::new(KIND, shape, Reading::Reported(made(1)))))
     }
 }
 
@@ -260,9 +260,7 @@ fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
 fn stamp(body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
     let Ok(lens) = Lens::parse(body) else { return body.clone() };
     let mut patch = body::Patch::new(&lens);
-    if lens.get("model").is_some() {
-        fields::rename(&mut patch, &lens, &shape.model);
-    }
+    fields::rename_if_named(&mut patch, &lens, &shape.model);
     // A report of tokens that is made up would be taken for one.
     if lens.object("usage").is_some() {
         receipt::bill(&mut patch, &lens, "usage", "{}", receipt);

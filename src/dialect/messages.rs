@@ -174,8 +174,8 @@ impl Dialect for CountTokens {
         super::read_uncounted(answer.bytes, "input_tokens")
     }
 
-    fn stamp(&self, body: &Bytes, _: &Shape, _: &Receipt) -> Bytes {
-        body.clone()
+    fn stamp(&self, body: &Bytes, shape: &Shape, _: &Receipt) -> Bytes {
+        fields::renamed(body, &shape.model)
     }
 
     fn meter(&self, _: &Shape) -> Box<dyn Meter> {

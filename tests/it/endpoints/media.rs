@@ -33,6 +33,10 @@ async fn pictures_are_charged_by_token_or_by_piece() {
     assert_eq!(answer.json()["usage"]["cost"]["total_msats"], 4000);
     let streamed = world.charged("streamed", post(json!({ "stream": true, "partial_images": 1 }))).await;
     assert_eq!((streamed.msat, streamed.events().len()), (4000, 2));
+    let made = json!({ "type": "image_generation.completed", "b64_json": "AAAA", "model": RICH, "usage": { "input_tokens": 100, "output_tokens": 50 } });
+    world.next_events(&[json!({ "type": "image_generation.partial_image", "b64_json": "AAAA", "model": RICH }), made]);
+    let streamed = world.charged("named", post(json!({ "stream": true, "partial_images": 1 }))).await;
+    assert!(streamed.events().iter().all(|event| event["model"] == "rich"), "{}", streamed.body);
     // Without a report, by the piece: 40,000 each, 60,000 for the tall ones.
     let pieces = json!({ "created": 1, "data": [{ "url": "https://x" }, { "url": "https://y" }] });
     for (more, msat) in [(json!({ "n": 2 }), 80_000), (json!({ "n": 2, "size": "1024x1536" }), 120_000)] {
@@ -146,13 +150,18 @@ async fn listening_is_charged_by_the_second_or_the_token() {
             assert_eq!(answer.status(), 502, "{format} {media}");
         }
     }
+    // What an answer says of its model is what the client called it.
+    world.next(&json!({ "text": "hi", "model": RICH, "duration": 1 }));
+    let answer = world.charged("named", world.form(path, ("file", &sound), &[("model", "rich")])).await;
+    assert_eq!((answer.msat, &answer.json()["model"]), (100, &json!("rich")));
     world.next_events(&[
-        json!({ "type": "transcript.text.delta", "delta": "hi" }),
-        json!({ "type": "transcript.text.done", "text": "hi", "usage": { "input_tokens": 10, "input_token_details": { "audio_tokens": 10 }, "output_tokens": 5 } }),
+        json!({ "type": "transcript.text.delta", "model": RICH, "delta": "hi" }),
+        json!({ "type": "transcript.text.done", "model": RICH, "text": "hi", "usage": { "input_tokens": 10, "input_token_details": { "audio_tokens": 10 }, "output_tokens": 5 } }),
     ]);
     let fields = [("model", "rich"), ("stream", "true")];
     let streamed = world.charged("streamed", world.form(path, ("file", &sound), &fields)).await;
     assert_eq!((streamed.msat, streamed.events().len()), (500, 2));
+    assert!(streamed.events().iter().all(|event| event["model"] == "rich"), "{}", streamed.body);
     for (what, fields, status) in [
         ("text", &[("model", "rich"), ("response_format", "text")][..], 400),
         ("twice", &[("model", "rich"), ("model", "echo-1")], 400),
