@@ -120,8 +120,8 @@ impl Dialect for Listening {
         "The text of a recording"
     }
 
-    fn takes(&self) -> &'static str {
-        "multipart/form-data"
+    fn takes(&self) -> &'static [&'static str] {
+        &["multipart/form-data"]
     }
 
     fn gives(&self) -> &'static [&'static str] {

@@ -3,13 +3,14 @@
 
 use bytes::Bytes;
 
-use super::body::{self, Lens};
+use super::body::{self, Lens, Tally};
 use super::done::{DoneFlow, Kind};
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Rest, error_of, failed, usage_of};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, multipart, needs, receipt,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, JSON, Meter, Reading, Receipt, Request, Shape, multipart, needs,
+    receipt,
 };
 use crate::money::Usage;
 
@@ -17,14 +18,21 @@ use crate::money::Usage;
 #[derive(Clone, Copy, Debug)]
 pub struct Generations;
 
-/// `POST /v1/images/edits` and `POST /v1/images/variations`, which are forms.
+/// `POST /v1/images/edits` and `POST /v1/images/variations`, which are forms; edits may be JSON.
 #[derive(Clone, Copy, Debug)]
 pub struct Forms {
     pub path: &'static str,
+    pub may_be_json: bool,
 }
 
 const READ: [&str; 10] =
     ["model", "prompt", "n", "size", "quality", "stream", "partial_images", "input_fidelity", "output_format", "svg"];
+
+/// Pictures that are sent in JSON, under the names that they have at one host or another.
+const SENT: [&str; 3] = ["images", "image", "mask"];
+/// What the model never sees, and the same where pictures are sent, which are no text.
+const NOT_INPUT: [&str; 4] = ["model", "user", "size", "quality"];
+const NOT_TEXT: [&str; 7] = ["model", "user", "size", "quality", "images", "image", "mask"];
 
 const MAX_PICTURES: u64 = 10;
 /// Most pictures on the way to one.
@@ -152,18 +160,7 @@ impl Dialect for Generations {
 
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
-        fields::once(&lens, &READ)?;
-        let mut shape = Shape {
-            model: fields::read_model(&lens)?,
-            stream: fields::read_flag(&lens, "stream")?,
-            ..Shape::default()
-        };
-        fields::text(&lens, "prompt")?;
-        let prompt = fields::required(&lens, "prompt")?;
-        fields::measure(&lens, &["prompt"], &["model", "user", "size", "quality"], &mut shape)?;
-        fields::bound_by_bytes(prompt, &mut shape);
-        Asked::of(&lens)?.into_shape(&mut shape)?;
-        Ok(shape)
+        read_object(&lens, &NOT_INPUT)
     }
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
@@ -184,6 +181,45 @@ impl Dialect for Generations {
     }
 }
 
+/// A request in JSON, without the pictures that it sends. Other members than these are counted as text.
+fn read_object(lens: &Lens<'_>, not_input: &[&str]) -> Result<Shape, BadRequest> {
+    fields::once(lens, &READ)?;
+    let mut shape =
+        Shape { model: fields::read_model(lens)?, stream: fields::read_flag(lens, "stream")?, ..Shape::default() };
+    fields::text(lens, "prompt")?;
+    let prompt = fields::required(lens, "prompt")?;
+    fields::measure(lens, &["prompt"], not_input, &mut shape)?;
+    fields::bound_by_bytes(prompt, &mut shape);
+    Asked::of(lens)?.into_shape(&mut shape)?;
+    Ok(shape)
+}
+
+/// A request in JSON that sends pictures.
+fn read_edit(body: &Bytes) -> Result<Shape, BadRequest> {
+    let lens = Lens::parse(body).map_err(unreadable)?;
+    fields::once(&lens, &SENT)?;
+    let mut shape = read_object(&lens, &NOT_TEXT)?;
+    if ["images", "image"].iter().all(|name| lens.present(name).is_none()) {
+        return Err(field("images is missing"));
+    }
+    let mut sent = 0_u64;
+    for value in SENT.iter().filter_map(|name| lens.present(name)) {
+        if body::has_key(value, &["file_id"]) {
+            return Err(field("Files are not sold here: send the content itself instead of a file_id"));
+        }
+        sent = sent.saturating_add(Tally::of(value).map_or(1, |all| all.elements));
+    }
+    shape.slack_tokens = shape.slack_tokens.saturating_add(sent.saturating_mul(SENT_TOKENS));
+    Ok(shape)
+}
+
+impl Forms {
+    fn is_json(self, request: &Request<'_>) -> bool {
+        let media = request.media.split(';').next().unwrap_or_default().trim();
+        self.may_be_json && media.eq_ignore_ascii_case(JSON)
+    }
+}
+
 impl Dialect for Forms {
     fn path(&self) -> &'static str {
         self.path
@@ -193,11 +229,14 @@ impl Dialect for Forms {
         "Pictures from pictures"
     }
 
-    fn takes(&self) -> &'static str {
-        "multipart/form-data"
+    fn takes(&self) -> &'static [&'static str] {
+        if self.may_be_json { &["multipart/form-data", JSON] } else { &["multipart/form-data"] }
     }
 
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        if self.is_json(request) {
+            return read_edit(request.body);
+        }
         let form = multipart::Form::parse(request.media, request.body)?;
         form.once(&READ)?;
         let mut shape = Shape { model: form.model()?, stream: form.flag("stream")?, ..Shape::default() };
@@ -214,6 +253,10 @@ impl Dialect for Forms {
     }
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        if self.is_json(request) {
+            let body = fields::with_model(request.body, &shape.model, model)?;
+            return Ok(Ask::json(self.protocol(), self.path, body, shape.stream));
+        }
         multipart::forward(self.protocol(), self.path, request, shape, model)
     }
 

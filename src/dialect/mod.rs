@@ -50,8 +50,8 @@ pub const REGISTRY: &[&dyn Dialect] = &[
     &moderations::Moderations,
     &rerank::Rerank,
     &images::Generations,
-    &images::Forms { path: "images/edits" },
-    &images::Forms { path: "images/variations" },
+    &images::Forms { path: "images/edits", may_be_json: true },
+    &images::Forms { path: "images/variations", may_be_json: false },
     &audio::Speech,
     &audio::Listening { path: "audio/transcriptions" },
     &audio::Listening { path: "audio/translations" },
@@ -274,9 +274,9 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
     /// What it gives, in a few words, for the description of the API.
     fn title(&self) -> &'static str;
 
-    /// `Content-Type` of a request.
-    fn takes(&self) -> &'static str {
-        JSON
+    /// The media types of a request.
+    fn takes(&self) -> &'static [&'static str] {
+        &[JSON]
     }
 
     /// The media types of its answers, whole and streamed.

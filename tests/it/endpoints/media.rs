@@ -61,6 +61,29 @@ async fn pictures_are_charged_by_token_or_by_piece() {
         let text = String::from_utf8_lossy(&seen.body).into_owned();
         assert!(text.contains(&format!("name=\"model\"\r\n\r\n{RICH}\r\n")) && text.contains("picture"), "{text}");
     }
+    // An edit as JSON.
+    let cat = json!({ "image_url": "data:image/png;base64,AAAA" });
+    for sent in [json!({ "images": [cat], "mask": cat }), json!({ "image": { "url": "https://x/y.png" } })] {
+        let edit = with(ask.clone(), sent);
+        let answer = world.charged("an edit", world.post("/v1/images/edits", &edit)).await;
+        assert_eq!(answer.msat, 4000);
+        let seen = world.upstream.last();
+        assert_eq!((seen.target.as_str(), seen.json()), ("/v1/images/edits", with(edit, json!({ "model": RICH }))));
+    }
+    let quoted = async |path: &str, more: Value| {
+        let quote = world.node.post(path).json(&with(ask.clone(), more)).send().await.unwrap();
+        let quote: Value = quote.json().await.unwrap();
+        quote["required_msat"].as_u64().unwrap()
+    };
+    // 7,000 tokens of 10 msat for the picture that is sent.
+    let bare = quoted("/v1/quote/images/generations", json!({})).await;
+    assert_eq!(quoted("/v1/quote/images/edits", json!({ "images": [cat] })).await, bare + 70_000);
+    for sent in [json!({ "images": [{ "file_id": "file_1" }] }), json!({ "images": [cat], "mask": { "file_id": "f" } })]
+    {
+        world.refused("a file", world.post("/v1/images/edits", &with(ask.clone(), sent)), 400).await;
+    }
+    let varied = with(ask.clone(), json!({ "images": [cat] }));
+    world.refused("no form", world.post("/v1/images/variations", &varied), 400).await;
     let unpriced = with(ask.clone(), json!({ "model": MODEL }));
     let said = world.refused("unpriced", world.post("/v1/images/generations", &unpriced), 400).await;
     assert_eq!(said["error"]["code"], "modality_not_priced");
