@@ -220,6 +220,14 @@ pub(super) fn with_usage_asked_for(lens: &Lens<'_>) -> String {
     patched.unwrap_or_else(|| r#"{"include_usage":true}"#.to_owned())
 }
 
+/// A body without one of its members; `None` where it has none of that name.
+pub(super) fn without(body: &bytes::Bytes, name: &str) -> Option<bytes::Bytes> {
+    let lens = Lens::parse(body).ok().filter(|lens| lens.get(name).is_some())?;
+    let kept = lens.members().filter(|(key, _)| *key != name);
+    let kept: Vec<String> = kept.map(|(key, value)| format!("{}:{}", body::encode(key), value.get())).collect();
+    Some(format!("{{{}}}", kept.join(",")).into())
+}
+
 /// Gives an answer the client's name for the model, also where it has none.
 pub(super) fn rename(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model: &str) {
     if lens.get("model").and_then(body::string).as_deref() != Some(model) {

@@ -143,6 +143,16 @@ impl Ask {
         let (path, media) = (path.into(), JSON.into());
         Self { protocol, path, query: None, media, accept, headers: Vec::new(), body }
     }
+
+    /// The same without a report of usage asked for, for an upstream that does not know how.
+    #[must_use]
+    pub fn without_stream_options(self) -> Self {
+        if self.media != JSON {
+            return self;
+        }
+        let body = fields::without(&self.body.joined(), "stream_options");
+        Self { body: body.map_or(self.body, Pieces::from), ..self }
+    }
 }
 
 /// Why a request body cannot be served. Rendered as `invalid_json` or `invalid_request`, 400.

@@ -111,9 +111,11 @@ impl Sent {
         Request { model: self.model.as_deref(), wants_events: self.wants_events, media: &self.media, body: &self.body }
     }
 
-    /// What an upstream is asked that calls the model by this name.
-    fn ask(&self, dialect: &dyn Dialect, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
-        Ok(Ask { headers: self.headers.clone(), ..dialect.forward(&self.request(), shape, model)? })
+    /// What this upstream is asked.
+    fn ask(&self, dialect: &dyn Dialect, shape: &Shape, lease: &Lease) -> Result<Ask, BadRequest> {
+        let ask = dialect.forward(&self.request(), shape, lease.model())?;
+        let ask = if lease.upstream().knows_stream_options() { ask } else { ask.without_stream_options() };
+        Ok(Ask { headers: self.headers.clone(), ..ask })
     }
 }
 
@@ -314,7 +316,7 @@ impl Exchange {
         }
         let mut plan = self.plan(call.dialect, &shape, &candidate, self.session(&call))?;
         let lease = self.pool.first(&mut plan).await.map_err(|why| self.unavailable(why, call.dialect, &shape))?;
-        let ask = call.sent.ask(call.dialect, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
+        let ask = call.sent.ask(call.dialect, &shape, &lease).map_err(|bad| bad_request(&bad))?;
         let pass = self.rates.enter(&call.payment, tokens(&shape), shape.stream).map_err(too_fast)?;
         let stream_media = call.stream_media();
         if let Some(once) = &call.once {

@@ -274,6 +274,30 @@ async fn a_connection_that_is_refused_leads_to_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_knows_no_stream_options_gets_none() {
+    let world = World::new(&[json!({ "stream_options": false }), json!({})], &[]).await;
+    let mut asked = ask_streaming("hi");
+    for wanted in [false, true] {
+        if wanted {
+            asked["stream_options"] = json!({ "include_usage": true });
+        }
+        let before = world.spent().await;
+        world.upstreams[0].next(Script::Stream { pieces: sse(MODEL, &["x"], None), cut: false });
+        let reply = world.send(&asked).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        assert_eq!(world.upstreams[0].last().json(), ask_streaming("hi"));
+        // 17 characters are five tokens of 10 msat, and one is a token of 20.
+        assert_eq!(world.spent().await - before, 50 + 20);
+        // The next one is asked as always.
+        world.upstreams[0].next(refuse(500));
+        assert_eq!(world.send(&asked).await.status, 200);
+        assert_eq!(world.upstreams[1].last().json()["stream_options"], json!({ "include_usage": true }));
+        world.clock.step(RESTED);
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mistake_of_the_clients_is_its_own_everywhere() {
     let world = World::new(&[json!({}), json!({})], &[("UPSTREAM_BREAKER_FAILURES", "1")]).await;
     for status in [400, 405, 413, 415, 422] {
