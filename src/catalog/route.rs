@@ -212,6 +212,12 @@ impl Market {
         found.map_or(0, |found| searching::unasked(&found))
     }
 
+    /// Whether what is sent to this model may be written to a cache that nobody asked for, at more than its price.
+    #[must_use]
+    pub fn caches_unasked(&self, model: &str) -> bool {
+        self.model_based && self.catalog.find(model).is_some_and(|found| searching::caches_unasked(&found))
+    }
+
     /// Finds and prices the model, and the worst case of this request.
     ///
     /// # Errors
@@ -243,7 +249,7 @@ impl Market {
             NoDeal::NotSold => RouteError::NotSold(model.to_owned()),
             NoDeal::OutOfRange => RouteError::OutOfRange,
         })?;
-        let tokens = worst.demand.tokens_per_image;
+        let tokens = worst.demand.usual_tokens_per_image;
         let service = worst.demand.service;
         if !dealt.card.prices.sells(service) {
             return Err(RouteError::Unpriced { model: model.to_owned(), what: "service_tier priority" });

@@ -1,4 +1,5 @@
-//! Models that search before they answer, whether they are asked to or not: by their names, unless their entry says.
+//! What models do whether they are asked to or not. Some search before they answer: by their names, unless their entry
+//! says. OpenAI's write what they are sent to a cache; others are told where.
 
 use super::model::Model;
 
@@ -14,6 +15,13 @@ pub fn unasked(model: &Model) -> u64 {
         true if names().into_iter().any(|name| name.contains("deep-research")) => OF_RESEARCH,
         true => 1,
     }
+}
+
+/// Whether this model writes prompts to a cache that nobody marked, and takes more for that than for reading them.
+#[must_use]
+pub fn caches_unasked(model: &Model) -> bool {
+    let is_known = [model.id.as_str(), model.upstream_id()].map(bare).iter().any(|name| name.starts_with("gpt-"));
+    is_known && model.prices.cache_write() > model.prices.prompt
 }
 
 /// A name without its vendor and its variant.

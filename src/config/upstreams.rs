@@ -94,6 +94,8 @@ pub struct Upstream {
     pub tags: Vec<String>,
     /// All that it can beside its wire formats. `None`: whatever is asked for.
     pub capabilities: Option<Needs>,
+    /// Whether it knows the member of that name, by which a stream is asked to report its usage.
+    pub stream_options: bool,
     pub enabled: bool,
 }
 
@@ -227,6 +229,7 @@ impl Upstream {
             probe_seconds: None,
             tags: Vec::new(),
             capabilities: None,
+            stream_options: true,
             enabled: true,
         }
     }
@@ -274,6 +277,7 @@ impl Upstream {
             probe_seconds: entry.number("probe_seconds", 0..=MAX_PROBE_SECONDS)?,
             tags: entry.texts("tags")?.unwrap_or_default(),
             capabilities: entry.capabilities()?,
+            stream_options: entry.flag("stream_options")?.unwrap_or(true),
             enabled: entry.flag("enabled")?.unwrap_or(true),
             ..Self::new(&name, kind, timeouts)
         })
@@ -306,6 +310,7 @@ impl Upstream {
         let price = |(prompt, completion): (Decimal, Decimal)| json!({ "prompt": prompt.to_string(), "completion": completion.to_string() });
         put("default_price", self.default_price.map(price));
         put("capabilities", self.capabilities.map(|all| all.iter().map(|one| json!(one.name())).collect()));
+        put("stream_options", (!self.stream_options).then(|| json!(false)));
         put("probe_model", self.probe_model.as_ref().map(|text| json!(text)));
         put("probe_seconds", self.probe_seconds.map(|seconds| json!(seconds)));
         put("max_concurrency", self.max_concurrency.map(|most| json!(most)));
@@ -393,6 +398,7 @@ const MEMBERS: &[&str] = &[
     "probe_seconds",
     "tags",
     "capabilities",
+    "stream_options",
     "enabled",
 ];
 
@@ -579,9 +585,10 @@ mod tests {
             "protocols":["responses","messages"],"models":{"m":"other","p-*":"vendor/*","*":null},"priority":2,
             "weight":"3","max_concurrency":4,"headers":{"X-Title":"t","User-Agent":null},
             "proxy_url":"socks5h://u:p@127.0.0.1:9050","idle_timeout":9,"total_timeout":60,"fee":1.055,
-            "daily_usd":"2.50","monthly_usd":40,"probe_model":"m","probe_seconds":0,"tags":["eu"],"capabilities":["streaming","tools"],"default_price":{"prompt":"0.000001","completion":"2e-6"},"enabled":false,"api_version":"2024-10-21"}]"#;
+            "daily_usd":"2.50","monthly_usd":40,"probe_model":"m","probe_seconds":0,"tags":["eu"],"capabilities":["streaming","tools"],"stream_options":false,"default_price":{"prompt":"0.000001","completion":"2e-6"},"enabled":false,"api_version":"2024-10-21"}]"#;
         let upstream = list(text, timeouts()).unwrap().remove(0);
         assert_eq!((upstream.kind, upstream.priority, upstream.weight), (UpstreamKind::Openai, 2, 3));
+        assert!(!upstream.stream_options);
         assert_eq!(upstream.fee, "1.055".parse().unwrap());
         assert_eq!(upstream.headers.first().unwrap().0, "x-title");
         let (mut open, closed) = upstream.to_json();

@@ -19,7 +19,8 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Content, Rest, count, failed, part};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, multipart, receipt,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, multipart,
+    needs, receipt,
 };
 use crate::money::{Usage, UsageSource};
 
@@ -63,6 +64,7 @@ impl Dialect for Speech {
             Some("sse") => true,
             Some(_) => return Err(field("stream_format must be audio or sse")),
         };
+        needs::conversation(&mut shape);
         if input.is_empty() {
             return Err(field("input must not be empty"));
         }
@@ -70,6 +72,10 @@ impl Dialect for Speech {
         let characters = input.chars().count().saturating_add(how.chars().count());
         shape.demand.characters = u64::try_from(characters).unwrap_or(u64::MAX);
         Ok(shape)
+    }
+
+    fn member(&self, feature: Feature) -> &'static str {
+        if feature == Feature::Streaming { "stream_format" } else { needs::member_of_chat(feature) }
     }
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
@@ -98,7 +104,7 @@ impl Dialect for Speech {
     }
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
-        Box::new(Follow::new(DoneFlow::new(SPOKEN, spoken(shape))))
+        Box::new(Follow::new(DoneFlow::new(SPOKEN, shape, spoken(shape))))
     }
 }
 
@@ -115,8 +121,8 @@ impl Dialect for Listening {
         "The text of a recording"
     }
 
-    fn takes(&self) -> &'static str {
-        "multipart/form-data"
+    fn takes(&self) -> &'static [&'static str] {
+        &["multipart/form-data"]
     }
 
     fn gives(&self) -> &'static [&'static str] {
@@ -141,6 +147,7 @@ impl Dialect for Listening {
         shape.as_subtitles = matches!(format.as_str(), "srt" | "vtt");
         shape.demand.audio_ms = longest_ms(file);
         shape.usual_audio_ms = usual_ms(file);
+        needs::conversation(&mut shape);
         Ok(shape)
     }
 
@@ -167,9 +174,10 @@ impl Dialect for Listening {
         })
     }
 
-    fn stamp(&self, body: &Bytes, _: &Shape, receipt: &Receipt) -> Bytes {
+    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
         let Ok(lens) = Lens::parse(body) else { return body.clone() };
         let mut patch = body::Patch::new(&lens);
+        fields::rename_if_named(&mut patch, &lens, &shape.model);
         if lens.object("usage").is_some() {
             receipt::bill(&mut patch, &lens, "usage", "{}", receipt);
         } else {
@@ -188,8 +196,8 @@ impl Dialect for Listening {
         }
     }
 
-    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
-        Box::new(Follow::new(DoneFlow::new(WRITTEN, Reading::Silent)))
+    fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(DoneFlow::new(WRITTEN, shape, Reading::Silent)))
     }
 }
 

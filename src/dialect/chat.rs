@@ -129,6 +129,7 @@ fn read_needs(lens: &Lens<'_>, shape: &mut Shape) {
     let needs = &mut shape.needs;
     needs.want(Feature::Logprobs, needs::is_true(lens, "logprobs"));
     needs::tools(lens, needs);
+    needs::tool_messages(lens, needs);
     needs::tool_choice(lens, needs);
     needs::format(lens.present("response_format"), needs);
     needs::effort(lens.present("reasoning_effort"), needs);
@@ -160,11 +161,29 @@ pub(super) fn read_choices(body: &[u8], shape: &Shape) -> Result<Reading, BadAns
     let Some(choices) = lens.get("choices").filter(|value| body::is_filled_array(value)) else {
         return Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
     };
+    if let Some(said) = failure_of(&lens, Some(choices))
+        && !Content::of(choices).seen
+    {
+        return Err(BadAnswer::Error(said));
+    }
     Ok(match usage_of(&lens) {
         Some((report, Some(usage))) => {
             Reading::Reported(Usage { web_searches: searches(report, shape.demand.web_searches), ..usage })
         }
         _ => unreported(&Content::of(choices), &shape.demand),
+    })
+}
+
+/// What went wrong with an answer, or with a piece of one, that has nothing else to say: it is told beside the choices,
+/// or in one of them.
+fn failure_of(lens: &Lens<'_>, choices: Option<&RawValue>) -> Option<Complaint> {
+    let of_choice = |choice: Lens<'_>| {
+        let is_end = choice.get("finish_reason").is_some_and(|reason| reason.get() == "\"error\"");
+        Complaint::of(&choice).or_else(|| is_end.then(Complaint::default))
+    };
+    Complaint::of(lens).or_else(|| {
+        let choices = choices.filter(|all| memchr::memmem::find(all.get().as_bytes(), b"\"error\"").is_some())?;
+        body::elements(choices)?.into_iter().filter_map(Lens::of).find_map(of_choice)
     })
 }
 

@@ -6,7 +6,7 @@ use super::body::Lens;
 use super::chat::meter::{ChatMeter, Kind};
 use super::chat::{read_choices, stamp, with_usage_and_model};
 use super::fields::{self, field, unreadable};
-use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape};
+use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, needs};
 
 /// `POST /v1/completions`.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,9 @@ impl Dialect for Completions {
         }
         fields::measure(&lens, &["prompt"], &NOT_INPUT, &mut shape)?;
         shape.demand.service = fields::read_service(&lens)?;
+        needs::conversation(&mut shape);
+        // A number here: so many for each token, and none is one, too.
+        shape.needs.want(Feature::Logprobs, lens.present("logprobs").is_some_and(|most| most.get() != "false"));
         Ok(shape)
     }
 

@@ -7,7 +7,7 @@ use super::body::{self, Lens, Patch};
 use super::complaint::Complaint;
 use super::follow::{Flow, Turn, named_event};
 use super::reading::Content;
-use super::{Reading, Receipt, receipt};
+use super::{Reading, Receipt, Shape, fields, receipt};
 use crate::money::Usage;
 
 /// What tells one kind from another.
@@ -24,6 +24,8 @@ pub(super) struct Kind {
 #[derive(Debug)]
 pub(super) struct DoneFlow {
     kind: Kind,
+    /// The model as the client named it.
+    model: String,
     content: Content,
     usage: Option<Usage>,
     /// What is known without a report.
@@ -33,8 +35,9 @@ pub(super) struct DoneFlow {
 
 impl DoneFlow {
     /// `known` is what a complete answer without a report has consumed.
-    pub(super) fn new(kind: Kind, known: Reading) -> Self {
-        Self { kind, content: Content::default(), usage: None, known, is_complete: false }
+    pub(super) fn new(kind: Kind, shape: &Shape, known: Reading) -> Self {
+        let model = shape.model.clone();
+        Self { kind, model, content: Content::default(), usage: None, known, is_complete: false }
     }
 }
 
@@ -85,7 +88,9 @@ impl Flow for DoneFlow {
         }
     }
 
-    fn rename(&self, _: &mut Patch<'_, '_>, _: &Lens<'_>) {}
+    fn rename(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>) {
+        fields::rename_if_named(patch, lens, &self.model);
+    }
 
     fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
         receipt::bill(patch, lens, "usage", self.kind.own, receipt);

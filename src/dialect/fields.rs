@@ -38,10 +38,18 @@ const OTHER_MODELS: [&str; 3] = ["models", "fallbacks", "preset"];
 /// What the upstream takes money for by itself.
 const EXTRAS: [&str; 2] = ["plugins", "search_parameters"];
 
+/// Where a request says how long its prompt is kept in a cache, and how long that may be for what is usually taken.
+const RETENTION: &str = "prompt_cache_retention";
+const KEPT: [&str; 4] = ["null", "\"in_memory\"", "\"in-memory\"", "\"24h\""];
+const KEPT_FOR_LONGER: &str = "Prompts that are cached for longer than 30m have no price here";
+
 /// Refuses what would cost the operator something that no price here is for. Empty ones ask for nothing.
 pub(super) fn refuse_unpriced(lens: &Lens<'_>) -> Result<(), BadRequest> {
     for (name, value) in lens.members() {
         let is_of = |names: &[&str]| names.iter().any(|one| body::is_alike(name, one));
+        if is_of(&[RETENTION]) && !KEPT.contains(&value.get()) {
+            return Err(field(KEPT_FOR_LONGER));
+        }
         let why = if is_of(&OTHER_MODELS) {
             "the price is that of the one model that is asked"
         } else if is_of(&EXTRAS) {
@@ -174,6 +182,10 @@ pub(super) fn measure(
         shape.extra_chars = shape.extra_chars.saturating_add(more.chars);
         volume.cache_marks = volume.cache_marks.saturating_add(more.cache_marks);
         volume.is_cached_for_an_hour |= more.is_cached_for_an_hour;
+        volume.is_cached_for_longer |= more.is_cached_for_longer;
+    }
+    if volume.is_cached_for_longer {
+        return Err(field(KEPT_FOR_LONGER));
     }
     shape.demand.cache_writes = match volume.cache_marks {
         0 => CacheWrites::None,
@@ -222,10 +234,25 @@ pub(super) fn with_usage_asked_for(lens: &Lens<'_>) -> String {
     patched.unwrap_or_else(|| r#"{"include_usage":true}"#.to_owned())
 }
 
+/// A body without one of its members; `None` where it has none of that name.
+pub(super) fn without(body: &bytes::Bytes, name: &str) -> Option<bytes::Bytes> {
+    let lens = Lens::parse(body).ok().filter(|lens| lens.get(name).is_some())?;
+    let kept = lens.members().filter(|(key, _)| *key != name);
+    let kept: Vec<String> = kept.map(|(key, value)| format!("{}:{}", body::encode(key), value.get())).collect();
+    Some(format!("{{{}}}", kept.join(",")).into())
+}
+
 /// Gives an answer the client's name for the model, also where it has none.
 pub(super) fn rename(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model: &str) {
     if lens.get("model").and_then(body::string).as_deref() != Some(model) {
         patch.set("model", body::encode(model));
+    }
+}
+
+/// The same, where it has one.
+pub(super) fn rename_if_named(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model: &str) {
+    if lens.get("model").is_some() {
+        rename(patch, lens, model);
     }
 }
 
@@ -292,9 +319,7 @@ pub(super) fn tools(lens: &Lens<'_>) -> Result<Vec<String>, BadRequest> {
 pub(super) fn renamed(body: &bytes::Bytes, model: &str) -> bytes::Bytes {
     let Ok(lens) = Lens::parse(body) else { return body.clone() };
     let mut patch = Patch::new(&lens);
-    if lens.get("model").is_some() {
-        rename(&mut patch, &lens, model);
-    }
+    rename_if_named(&mut patch, &lens, model);
     patch.apply_to(body)
 }
 

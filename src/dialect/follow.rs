@@ -2,6 +2,7 @@
 //! joins, and the one that ends it all. What differs is a [`Flow`].
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use super::body::{self, Lens, Patch};
 use super::complaint::Complaint;
@@ -25,6 +26,11 @@ pub(super) enum Turn {
 
 /// One kind of stream.
 pub(super) trait Flow: Send {
+    /// What an event is about, where it is wrapped in something. The client gets it without that.
+    fn inner<'a>(&self, _: &Lens<'a>) -> Option<&'a RawValue> {
+        None
+    }
+
     /// Takes the object of the next event.
     fn look(&mut self, lens: &Lens<'_>) -> Turn;
 
@@ -112,9 +118,10 @@ impl<F: Flow> Meter for Follow<F> {
             self.end = Some(sse::event_of(DONE));
             return Step::HoldBack;
         }
-        match Lens::parse(data) {
-            Ok(lens) => self.take(event, &lens),
-            Err(_) => Step::Forward(event.clone()),
+        let Ok(lens) = Lens::parse(data) else { return Step::Forward(event.clone()) };
+        match self.flow.inner(&lens).and_then(|inner| Some((inner, Lens::of(inner)?))) {
+            Some((inner, lens)) => self.take(&sse::with_data(event, inner.get().as_bytes()), &lens),
+            None => self.take(event, &lens),
         }
     }
 

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::money::Wanted;
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 /// `POST /v1beta/models/{model}:generateContent`, and the same as a stream.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +108,8 @@ impl Dialect for Generate {
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
         let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
+        let inner = wrapped(&lens).and_then(Lens::of);
+        let lens = inner.unwrap_or(lens);
         let usage = read_usage(&lens);
         let candidates = lens.get("candidates").filter(|candidates| body::is_filled_array(candidates));
         match (candidates, usage) {
@@ -120,6 +123,9 @@ impl Dialect for Generate {
 
     fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
         let Ok(lens) = Lens::parse(body) else { return body.clone() };
+        if let Some(inner) = wrapped(&lens) {
+            return self.stamp(&Bytes::copy_from_slice(inner.get().as_bytes()), shape, receipt);
+        }
         let mut patch = Patch::new(&lens);
         rename(&mut patch, &lens, &shape.model);
         bill(&mut patch, &lens, receipt);
@@ -271,6 +277,7 @@ fn read_needs(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
     needs::conversation(shape);
     let needs = &mut shape.needs;
     needs.want(Feature::Tools, lens.present("tools").is_some_and(|tools| body::has_key(tools, &FUNCTIONS)));
+    needs::results(lens.present("contents"), &["functionResponse", "function_response"], needs);
     if let Some(tools) = either(lens, "toolConfig", "tool_config")?
         && let Some(calling) = either(&tools, "functionCallingConfig", "function_calling_config")?
     {
@@ -291,6 +298,14 @@ fn read_needs(lens: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
         needs.want(Feature::Reasoning, thinks || level);
     }
     Ok(())
+}
+
+/// The answer inside the `response` that some hosts wrap it in. It has no other such in it.
+fn wrapped<'a>(lens: &Lens<'a>) -> Option<&'a RawValue> {
+    const OWN: [&str; 4] = ["candidates", "promptFeedback", "usageMetadata", "error"];
+    let is_answer = |lens: &Lens<'_>| OWN.iter().any(|name| lens.get(name).is_some());
+    let inner = lens.get("response").filter(|_| !is_answer(lens))?;
+    Lens::of(inner).is_some_and(|inner| is_answer(&inner)).then_some(inner)
 }
 
 /// The model's name stands in the answer as its version.

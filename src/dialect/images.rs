@@ -3,14 +3,15 @@
 
 use bytes::Bytes;
 
-use super::body::{self, Lens};
+use super::body::{self, Lens, Tally};
 use super::complaint::Complaint;
 use super::done::{DoneFlow, Kind};
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Rest, failed, usage_of};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, multipart, receipt,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, JSON, Meter, Reading, Receipt, Request, Shape, multipart, needs,
+    receipt,
 };
 use crate::money::Usage;
 
@@ -18,33 +19,73 @@ use crate::money::Usage;
 #[derive(Clone, Copy, Debug)]
 pub struct Generations;
 
-/// `POST /v1/images/edits` and `POST /v1/images/variations`, which are forms.
+/// `POST /v1/images/edits` and `POST /v1/images/variations`, which are forms; edits may be JSON.
 #[derive(Clone, Copy, Debug)]
 pub struct Forms {
     pub path: &'static str,
+    pub may_be_json: bool,
 }
 
-const READ: [&str; 8] = ["model", "prompt", "n", "size", "quality", "stream", "partial_images", "input_fidelity"];
+const READ: [&str; 10] =
+    ["model", "prompt", "n", "size", "quality", "stream", "partial_images", "input_fidelity", "output_format", "svg"];
+
+/// Pictures that are sent in JSON, under the names that they have at one host or another.
+const SENT: [&str; 3] = ["images", "image", "mask"];
+/// What the model never sees, and the same where pictures are sent, which are no text.
+const NOT_INPUT: [&str; 4] = ["model", "user", "size", "quality"];
+const NOT_TEXT: [&str; 7] = ["model", "user", "size", "quality", "images", "image", "mask"];
 
 const MAX_PICTURES: u64 = 10;
 /// Most pictures on the way to one.
 const MAX_PARTIAL: u64 = 3;
 /// Tokens of a picture on the way.
 const PARTIAL_TOKENS: u64 = 100;
+/// Pixels of the square whose tokens are known, and of what says nothing of its size.
+const SQUARE: u64 = 1024 * 1024;
+const UNKNOWN: u64 = 16 * SQUARE;
 /// Tokens that a picture which is sent may count, at most.
 pub(super) const SENT_TOKENS: u64 = 7_000;
 
 const KIND: Kind = Kind { ends: &["image_generation.completed", "image_edit.completed"], usage: read_usage, own: "{}" };
 
-/// The members that both forms of a request have.
+/// The members that all forms of a request have.
 pub(super) struct Asked {
-    pub count: Option<u64>,
-    pub size: Option<String>,
-    pub quality: Option<String>,
-    pub partial: Option<u64>,
+    count: Option<u64>,
+    size: Option<String>,
+    quality: Option<String>,
+    partial: Option<u64>,
+    frames: Option<u64>,
+    format: Option<String>,
+    /// It says how a drawing is to be made.
+    has_drawing: bool,
 }
 
 impl Asked {
+    /// What an object asks for.
+    pub(super) fn of(lens: &Lens<'_>) -> Result<Self, BadRequest> {
+        Ok(Self {
+            count: fields::read_limit(lens, "n")?,
+            size: fields::text(lens, "size")?,
+            quality: fields::text(lens, "quality")?,
+            partial: lens.present("partial_images").map(fields::integer).map(Option::unwrap_or_default),
+            frames: fields::read_limit(lens, "frame_count")?,
+            format: fields::text(lens, "output_format")?,
+            has_drawing: lens.present("svg").is_some(),
+        })
+    }
+
+    fn of_form(form: &multipart::Form<'_>) -> Result<Self, BadRequest> {
+        Ok(Self {
+            count: form.integer("n")?,
+            size: form.text("size")?,
+            quality: form.text("quality")?,
+            partial: form.integer("partial_images")?,
+            frames: form.integer("frame_count")?,
+            format: form.text("output_format")?,
+            has_drawing: form.has("svg"),
+        })
+    }
+
     fn into_shape(self, shape: &mut Shape) -> Result<(), BadRequest> {
         let count = self.count.unwrap_or(1);
         if !(1..=MAX_PICTURES).contains(&count) {
@@ -53,6 +94,7 @@ impl Asked {
         if shape.stream && count > 1 {
             return Err(field("n must be 1 in a stream"));
         }
+        needs::conversation(shape);
         shape.choices = 1;
         shape.max_output = Some(0);
         shape.demand.images_made = count;
@@ -61,6 +103,9 @@ impl Asked {
 
     /// Of which kind the pictures are, as far as it counts.
     pub(super) fn into_kind(self, shape: &mut Shape) -> Result<(), BadRequest> {
+        if self.has_drawing || self.format.is_some_and(|format| format.to_ascii_lowercase().contains("svg")) {
+            return Err(field("svg is not sold here: another model draws it, whose price would not be known"));
+        }
         let partial = self.partial.unwrap_or(0);
         if partial > MAX_PARTIAL {
             return Err(field(format!("partial_images must be at most {MAX_PARTIAL}")));
@@ -70,22 +115,39 @@ impl Asked {
         if [&shape.size, &shape.quality].iter().any(|text| text.len() > 32) {
             return Err(field("size or quality is too long"));
         }
-        shape.demand.tokens_per_image = tokens(&shape.size, &shape.quality).saturating_add(partial * PARTIAL_TOKENS);
+        let (usual, most) = tokens(&shape.size, &shape.quality);
+        let all =
+            |each: u64| each.saturating_mul(self.frames.unwrap_or(1).max(1)).saturating_add(partial * PARTIAL_TOKENS);
+        shape.demand.tokens_per_image = all(most);
+        shape.demand.usual_tokens_per_image = all(usual);
         Ok(())
     }
 }
 
-/// Tokens of a picture of this size and quality; of the dearest, where they are left open.
-fn tokens(size: &str, quality: &str) -> u64 {
-    let is_square = size == "1024x1024";
-    match (quality, is_square) {
-        ("low", true) => 272,
-        ("low", false) => 408,
-        ("medium", true) => 1_056,
-        ("medium", false) => 1_584,
-        (_, true) => 4_160,
-        (_, false) => 6_240,
-    }
+/// Tokens of a picture of this size and quality, of the dearest where they are left open: as OpenAI's first models have
+/// them, and at most. Newer ones have up to 1.7 times as many, and of other sizes more, but none more for each pixel.
+fn tokens(size: &str, quality: &str) -> (u64, u64) {
+    let (square, tall) = match quality {
+        "low" => (272, 408),
+        "medium" => (1_056, 1_584),
+        _ => (4_160, 6_240),
+    };
+    let (usual, large) = match size {
+        "1024x1024" => (square, square),
+        "auto" | "" | "1024x1536" | "1536x1024" => (tall, tall),
+        _ => (tall, pixels(size).saturating_mul(square).div_ceil(SQUARE).max(tall)),
+    };
+    (usual, large.saturating_mul(7).div_ceil(4))
+}
+
+/// Pixels of `1024x768` or of `4K`.
+fn pixels(size: &str) -> u64 {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let sides = match size.strip_suffix(['k', 'K']) {
+        Some(thousands) => number(thousands).and_then(|side| side.checked_mul(1024)).map(|side| (side, side)),
+        None => size.split_once(['x', 'X']).and_then(|(width, height)| Some((number(width)?, number(height)?))),
+    };
+    sides.map_or(UNKNOWN, |(width, height)| width.saturating_mul(height))
 }
 
 impl Dialect for Generations {
@@ -99,24 +161,7 @@ impl Dialect for Generations {
 
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
-        fields::once(&lens, &READ)?;
-        let mut shape = Shape {
-            model: fields::read_model(&lens)?,
-            stream: fields::read_flag(&lens, "stream")?,
-            ..Shape::default()
-        };
-        fields::text(&lens, "prompt")?;
-        let prompt = fields::required(&lens, "prompt")?;
-        fields::measure(&lens, &["prompt"], &["model", "user", "size", "quality"], &mut shape)?;
-        fields::bound_by_bytes(prompt, &mut shape);
-        let asked = Asked {
-            count: fields::read_limit(&lens, "n")?,
-            size: fields::text(&lens, "size")?,
-            quality: fields::text(&lens, "quality")?,
-            partial: lens.present("partial_images").map(fields::integer).map(Option::unwrap_or_default),
-        };
-        asked.into_shape(&mut shape)?;
-        Ok(shape)
+        read_object(&lens, &NOT_INPUT)
     }
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
@@ -132,8 +177,47 @@ impl Dialect for Generations {
         stamp(body, shape, receipt)
     }
 
-    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
-        Box::new(Follow::new(DoneFlow::new(KIND, Reading::Reported(made(1)))))
+    fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(DoneFlow::new(KIND, shape, Reading::Reported(made(1)))))
+    }
+}
+
+/// A request in JSON, without the pictures that it sends. Other members than these are counted as text.
+fn read_object(lens: &Lens<'_>, not_input: &[&str]) -> Result<Shape, BadRequest> {
+    fields::once(lens, &READ)?;
+    let mut shape =
+        Shape { model: fields::read_model(lens)?, stream: fields::read_flag(lens, "stream")?, ..Shape::default() };
+    fields::text(lens, "prompt")?;
+    let prompt = fields::required(lens, "prompt")?;
+    fields::measure(lens, &["prompt"], not_input, &mut shape)?;
+    fields::bound_by_bytes(prompt, &mut shape);
+    Asked::of(lens)?.into_shape(&mut shape)?;
+    Ok(shape)
+}
+
+/// A request in JSON that sends pictures.
+fn read_edit(body: &Bytes) -> Result<Shape, BadRequest> {
+    let lens = Lens::parse(body).map_err(unreadable)?;
+    fields::once(&lens, &SENT)?;
+    let mut shape = read_object(&lens, &NOT_TEXT)?;
+    if ["images", "image"].iter().all(|name| lens.present(name).is_none()) {
+        return Err(field("images is missing"));
+    }
+    let mut sent = 0_u64;
+    for value in SENT.iter().filter_map(|name| lens.present(name)) {
+        if body::has_key(value, &["file_id"]) {
+            return Err(field("Files are not sold here: send the content itself instead of a file_id"));
+        }
+        sent = sent.saturating_add(Tally::of(value).map_or(1, |all| all.elements));
+    }
+    shape.slack_tokens = shape.slack_tokens.saturating_add(sent.saturating_mul(SENT_TOKENS));
+    Ok(shape)
+}
+
+impl Forms {
+    fn is_json(self, request: &Request<'_>) -> bool {
+        let media = request.media.split(';').next().unwrap_or_default().trim();
+        self.may_be_json && media.eq_ignore_ascii_case(JSON)
     }
 }
 
@@ -146,11 +230,14 @@ impl Dialect for Forms {
         "Pictures from pictures"
     }
 
-    fn takes(&self) -> &'static str {
-        "multipart/form-data"
+    fn takes(&self) -> &'static [&'static str] {
+        if self.may_be_json { &["multipart/form-data", JSON] } else { &["multipart/form-data"] }
     }
 
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
+        if self.is_json(request) {
+            return read_edit(request.body);
+        }
         let form = multipart::Form::parse(request.media, request.body)?;
         form.once(&READ)?;
         let mut shape = Shape { model: form.model()?, stream: form.flag("stream")?, ..Shape::default() };
@@ -162,17 +249,15 @@ impl Dialect for Forms {
             return Err(field("image is missing"));
         }
         shape.slack_tokens = shape.slack_tokens.saturating_add(sent.saturating_mul(SENT_TOKENS));
-        let asked = Asked {
-            count: form.integer("n")?,
-            size: form.text("size")?,
-            quality: form.text("quality")?,
-            partial: form.integer("partial_images")?,
-        };
-        asked.into_shape(&mut shape)?;
+        Asked::of_form(&form)?.into_shape(&mut shape)?;
         Ok(shape)
     }
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        if self.is_json(request) {
+            let body = fields::with_model(request.body, &shape.model, model)?;
+            return Ok(Ask::json(self.protocol(), self.path, body, shape.stream));
+        }
         multipart::forward(self.protocol(), self.path, request, shape, model)
     }
 
@@ -184,8 +269,8 @@ impl Dialect for Forms {
         stamp(body, shape, receipt)
     }
 
-    fn meter(&self, _: &Shape) -> Box<dyn Meter> {
-        Box::new(Follow::new(DoneFlow::new(KIND, Reading::Reported(made(1)))))
+    fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
+        Box::new(Follow::new(DoneFlow::new(KIND, shape, Reading::Reported(made(1)))))
     }
 }
 
@@ -219,9 +304,7 @@ fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
 fn stamp(body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
     let Ok(lens) = Lens::parse(body) else { return body.clone() };
     let mut patch = body::Patch::new(&lens);
-    if lens.get("model").is_some() {
-        fields::rename(&mut patch, &lens, &shape.model);
-    }
+    fields::rename_if_named(&mut patch, &lens, &shape.model);
     // A report of tokens that is made up would be taken for one.
     if lens.object("usage").is_some() {
         receipt::bill(&mut patch, &lens, "usage", "{}", receipt);

@@ -44,6 +44,9 @@ const FILES: [&[u8]; 8] =
 const FILE_KINDS: [&[u8]; 8] =
     [b"file", b"document", b"video", b"audio", b"input_file", b"input_video", b"input_audio", b"media"];
 
+/// Members that mark where a prompt cache is written, or say how.
+const CACHES: [&[u8]; 3] = [b"cache_control", b"prompt_cache_breakpoint", b"prompt_cache_options"];
+
 /// Types of containers whose `file_id` is one of the upstream's account.
 const FILE_PARTS: [&[u8]; 3] = [b"input_file", b"input_image", b"computer_screenshot"];
 
@@ -63,6 +66,8 @@ pub struct Volume {
     /// Marks at which a prompt cache is written, and whether one is to be kept for an hour.
     pub cache_marks: u64,
     pub is_cached_for_an_hour: bool,
+    /// One is to be kept as OpenAI keeps it for more than the usual price.
+    pub is_cached_for_longer: bool,
 }
 
 impl Volume {
@@ -75,6 +80,7 @@ impl Volume {
         self.account_files = self.account_files.saturating_add(other.account_files);
         self.cache_marks = self.cache_marks.saturating_add(other.cache_marks);
         self.is_cached_for_an_hour |= other.is_cached_for_an_hour;
+        self.is_cached_for_longer |= other.is_cached_for_longer;
     }
 
     fn text(&mut self, text: &[u8]) {
@@ -423,7 +429,7 @@ impl<'a> Walk<'a> {
         self.count_value();
         let name = std::mem::take(&mut self.key);
         let is_own = self.is_own || self.is_within_own() || OWN.contains(&&*name);
-        self.volume.cache_marks = self.volume.cache_marks.saturating_add(u64::from(*name == *b"cache_control"));
+        self.volume.cache_marks = self.volume.cache_marks.saturating_add(u64::from(CACHES.contains(&&*name)));
         if !is_own && FILES.contains(&&*name) {
             self.volume.file(*name == *b"audio_url");
         }
@@ -455,9 +461,13 @@ impl<'a> Walk<'a> {
     fn text(&mut self, text: &'a [u8]) {
         self.count_value();
         let key = std::mem::take(&mut self.key);
+        let is_outermost = self.frames.len() == 1;
         let Some(frame) = self.frames.last_mut() else { return self.volume.text(text) };
-        let is_ttl = *frame.name == *b"cache_control" && *key == *b"ttl";
-        self.volume.is_cached_for_an_hour |= is_ttl && *plain(text) == *b"1h";
+        if *key == *b"ttl" && CACHES.contains(&&*frame.name) {
+            self.volume.is_cached_for_an_hour |= *plain(text) == *b"1h";
+            let is_of_openai = *frame.name != *b"cache_control" && (!frame.is_own || is_outermost);
+            self.volume.is_cached_for_longer |= is_of_openai && *plain(text) != *b"30m";
+        }
         if frame.is_own {
             self.volume.text(text);
             // The quotes.

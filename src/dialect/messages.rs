@@ -176,8 +176,8 @@ impl Dialect for CountTokens {
         super::read_uncounted(answer.bytes, "input_tokens")
     }
 
-    fn stamp(&self, body: &Bytes, _: &Shape, _: &Receipt) -> Bytes {
-        body.clone()
+    fn stamp(&self, body: &Bytes, shape: &Shape, _: &Receipt) -> Bytes {
+        fields::renamed(body, &shape.model)
     }
 
     fn meter(&self, _: &Shape) -> Box<dyn Meter> {
@@ -220,6 +220,7 @@ fn read_needs(lens: &Lens<'_>, shape: &mut Shape) {
     needs::conversation(shape);
     let needs = &mut shape.needs;
     needs::tools(lens, needs);
+    needs::results(lens.present("messages"), &["tool_use_id"], needs);
     needs::tool_choice(lens, needs);
     let config = lens.present("output_config").and_then(Lens::of);
     needs::format(config.as_ref().and_then(|config| config.present("format")), needs);

@@ -52,8 +52,8 @@ pub const REGISTRY: &[&dyn Dialect] = &[
     &moderations::Moderations,
     &rerank::Rerank,
     &images::Generations,
-    &images::Forms { path: "images/edits" },
-    &images::Forms { path: "images/variations" },
+    &images::Forms { path: "images/edits", may_be_json: true },
+    &images::Forms { path: "images/variations", may_be_json: false },
     &audio::Speech,
     &audio::Listening { path: "audio/transcriptions" },
     &audio::Listening { path: "audio/translations" },
@@ -166,6 +166,16 @@ impl Ask {
         let accept = if stream { "text/event-stream, application/json" } else { JSON };
         let (path, media) = (path.into(), JSON.into());
         Self { protocol, path, query: None, media, accept, headers: Vec::new(), body }
+    }
+
+    /// The same without a report of usage asked for, for an upstream that does not know how.
+    #[must_use]
+    pub fn without_stream_options(self) -> Self {
+        if self.media != JSON {
+            return self;
+        }
+        let body = fields::without(&self.body.joined(), "stream_options");
+        Self { body: body.map_or(self.body, Pieces::from), ..self }
     }
 }
 
@@ -307,9 +317,9 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
     /// What it gives, in a few words, for the description of the API.
     fn title(&self) -> &'static str;
 
-    /// `Content-Type` of a request.
-    fn takes(&self) -> &'static str {
-        JSON
+    /// The media types of a request.
+    fn takes(&self) -> &'static [&'static str] {
+        &[JSON]
     }
 
     /// The media types of its answers, whole and streamed.

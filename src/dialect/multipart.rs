@@ -74,6 +74,12 @@ impl<'a> Form<'a> {
         self.parts.iter().find(|part| part.name == name)
     }
 
+    /// Whether there is a part of this name, or one that is a member of it (`name[member]`).
+    pub(super) fn has(&self, name: &str) -> bool {
+        let mut rests = self.parts.iter().filter_map(|part| part.name.strip_prefix(name));
+        rests.any(|rest| rest.is_empty() || rest.starts_with(['[', '.']))
+    }
+
     /// A part that is text.
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, BadRequest> {
         let Some(part) = self.get(name) else { return Ok(None) };

@@ -122,6 +122,21 @@ pub(super) fn tools(lens: &Lens<'_>, needs: &mut Needs) {
     );
 }
 
+/// What a tool gave, in a conversation that has a member of such a name with it alone: whoever knows no tools cannot
+/// read it.
+pub(super) fn results(value: Option<&RawValue>, names: &[&str], needs: &mut Needs) {
+    needs.want(Feature::Tools, value.is_some_and(|value| body::has_key(value, names)));
+}
+
+/// The same in OpenAI's chat, where such a message has a role of its own.
+pub(super) fn tool_messages(lens: &Lens<'_>, needs: &mut Needs) {
+    let messages =
+        lens.present("messages").filter(|all| memchr::memmem::find(all.get().as_bytes(), b"\"tool\"").is_some());
+    let all = messages.and_then(body::elements).unwrap_or_default();
+    let is_of_a_tool = |message: Lens<'_>| message.present("role").and_then(word) == Some("tool");
+    needs.want(Feature::Tools, all.into_iter().filter_map(Lens::of).any(is_of_a_tool));
+}
+
 /// `tool_choice`: a word, or an object whose `type` says whether a tool must be called.
 pub(super) fn tool_choice(lens: &Lens<'_>, needs: &mut Needs) {
     let Some(choice) = lens.present("tool_choice") else { return };
@@ -168,9 +183,10 @@ pub(super) const fn member_of_chat(feature: Feature) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::{Dialect, Request, chat, gemini, messages, responses};
+    use crate::dialect::{Dialect, Request, audio, chat, completions, gemini, images, messages, responses};
     use Feature::{JsonOutput, Logprobs, Reasoning, Streaming, StructuredOutput, ToolChoice, Tools, Vision};
     use bytes::Bytes;
+    use serde_json::{Value, json};
 
     #[test]
     fn sets() {
@@ -184,11 +200,15 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn what_each_protocol_asks_for() {
         let chat: &dyn Dialect = &chat::Chat;
         let responses: &dyn Dialect = &responses::Responses;
         let messages: &dyn Dialect = &messages::Messages;
         let gemini: &dyn Dialect = &gemini::Generate { is_stream: false };
+        let completions: &dyn Dialect = &completions::Completions;
+        let images: &dyn Dialect = &images::Generations;
+        let speech: &dyn Dialect = &audio::Speech;
         let tool = r#""tools":[{"type":"function","name":"f","function":{"name":"f"}}]"#;
         let functions = r#""tools":[{"functionDeclarations":[{"name":"f"}]}]"#;
         let of_config = |config: &str| format!(r#""generationConfig":{{{config}}}"#);
@@ -205,11 +225,14 @@ mod tests {
             (chat, r#""functions":[{"name":"f"}]"#.into(), &[Tools]),
             (chat, r#""response_format":{"type":"json_schema","json_schema":{}}"#.into(), &[StructuredOutput]),
             (chat, r#""response_format":{"type":"json_object"},"logprobs":true"#.into(), &[JsonOutput, Logprobs]),
+            (chat, r#""messages":[{"role":"tool","tool_call_id":"c","content":"x"}]"#.into(), &[Tools]),
+            (chat, r#""messages":[{"role":"user","tool_calls":null,"content":"tool"}]"#.into(), &[]),
             (chat, r#""reasoning_effort":"low""#.into(), &[Reasoning]),
             (chat, r#""reasoning_effort":"none""#.into(), &[]),
             (chat, r#""reasoning":{"effort":"high"}"#.into(), &[Reasoning]),
             (responses, String::new(), &[]),
             (responses, format!(r#"{tool},"tool_choice":"auto","reasoning":null"#), &[Tools]),
+            (responses, r#""input":[{"type":"function_call_output","call_id":"c","output":"x"}]"#.into(), &[Tools]),
             (responses, r#""reasoning":{"effort":"medium","summary":"auto"}"#.into(), &[Reasoning]),
             (
                 responses,
@@ -219,11 +242,23 @@ mod tests {
             (messages, String::new(), &[]),
             (messages, format!(r#"{tool},"tool_choice":{{"type":"auto"}},"thinking":{{"type":"adaptive"}}"#), &[Tools]),
             (messages, format!(r#"{tool},"tool_choice":{{"type":"any"}}"#), &[Tools, ToolChoice]),
+            (
+                messages,
+                r#""messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"x"}]}]"#
+                    .into(),
+                &[Tools],
+            ),
             (messages, r#""thinking":{"type":"enabled","budget_tokens":1024}"#.into(), &[Reasoning]),
             (messages, r#""thinking":{"type":"disabled"}"#.into(), &[]),
             (messages, r#""output_config":{"format":{"type":"json_schema","schema":{}}}"#.into(), &[StructuredOutput]),
             (gemini, String::new(), &[]),
             (gemini, functions.into(), &[Tools]),
+            (gemini, r#""contents":[{"parts":[{"functionResponse":{"name":"f","response":{}}}]}]"#.into(), &[Tools]),
+            (completions, r#""stream":true,"logprobs":0"#.into(), &[Streaming, Logprobs]),
+            (completions, r#""logprobs":null"#.into(), &[]),
+            (images, String::new(), &[]),
+            (images, r#""stream":true"#.into(), &[Streaming]),
+            (speech, r#""stream_format":"sse""#.into(), &[Streaming]),
             (
                 gemini,
                 format!(r#"{functions},"toolConfig":{{"functionCallingConfig":{{"mode":"ANY"}}}}"#),
@@ -240,12 +275,15 @@ mod tests {
             (gemini, of_config(r#""thinkingConfig":{"thinkingLevel":"high"}"#), &[Reasoning]),
         ] {
             let base = match dialect.path() {
-                "responses" => r#""model":"m","input":"x""#,
-                "generateContent" => r#""contents":[{"parts":[{"text":"x"}]}]"#,
-                _ => r#""model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}]"#,
+                "responses" | "audio/speech" => json!({ "model": "m", "input": "x" }),
+                "generateContent" => json!({ "contents": [{ "parts": [{ "text": "x" }] }] }),
+                "completions" | "images/generations" => json!({ "model": "m", "prompt": "x" }),
+                _ => json!({ "model": "m", "max_tokens": 9, "messages": [{ "role": "user", "content": "x" }] }),
             };
-            let comma = if more.is_empty() { "" } else { "," };
-            let body = Bytes::from(format!("{{{base}{comma}{more}}}"));
+            let mut body = base;
+            let added: Value = serde_json::from_str(&format!("{{{more}}}")).unwrap();
+            body.as_object_mut().unwrap().extend(added.as_object().unwrap().clone());
+            let body = Bytes::from(body.to_string());
             let request = Request { model: Some("m"), ..Request::of(&body) };
             let needs: Vec<Feature> = dialect.read(&request).unwrap().needs.iter().collect();
             assert_eq!(needs, expected, "{} {more}", dialect.path());

@@ -220,14 +220,20 @@ fn split_input(lens: &Lens<'_>, input: u64, usage: &mut Usage) {
         .or_else(|| part(Some(lens), "prompt_cache_hit_tokens"))
         .or_else(|| part(Some(lens), "cached_tokens"))
         .unwrap_or(0);
-    let written = part(details, "cache_write_tokens").or_else(|| part(details, "cache_creation_tokens")).unwrap_or(0);
+    // Relays say beside it for how long it is kept.
+    let [minutes, hour] = ["claude_cache_creation_5_m_tokens", "claude_cache_creation_1_h_tokens"]
+        .map(|name| part(Some(lens), name).unwrap_or(0));
+    let names = ["cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens"];
+    let written = names.iter().find_map(|name| part(details, name)).unwrap_or(minutes.saturating_add(hour));
     let mut rest = Rest::of(input);
     usage.cache_read = rest.take(read);
-    usage.cache_write = rest.take_whole(written);
+    let mut kept = Rest::of(rest.take_whole(written));
+    usage.cache_write_1h = kept.take(hour);
+    usage.cache_write = kept.left;
     usage.audio_in = rest.take(part(details, "audio_tokens").unwrap_or(0));
     usage.image_in = rest.take(part(details, "image_tokens").unwrap_or(0));
     usage.input = rest.left;
-    usage.contradictory |= rest.is_exceeded;
+    usage.contradictory |= rest.is_exceeded | kept.is_exceeded;
 }
 
 /// Reasoning is inside the output, unless `not_prompt` (the total without the prompt) proves that
@@ -239,7 +245,9 @@ fn split_output(lens: &Lens<'_>, output: u64, not_prompt: Option<u64>, usage: &m
     let told = part(details, "reasoning_tokens").filter(|told| *told > 0);
     let thoughts = not_prompt.and_then(|all| all.checked_sub(output));
     // What a cache served may stand beside the prompt.
-    let thoughts = thoughts.filter(|rest| *rest != usage.cache_read.saturating_add(usage.cache_write));
+    let thoughts = thoughts.filter(|rest| {
+        *rest != usage.cache_read.saturating_add(usage.cache_write).saturating_add(usage.cache_write_1h)
+    });
     let reasoning = told.or(thoughts).unwrap_or(0);
     let is_beside = not_prompt.is_some() && output.checked_add(reasoning) == not_prompt;
     let mut rest = Rest::of(output);
@@ -309,6 +317,18 @@ mod tests {
             (
                 r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cache_creation_tokens":3}}"#,
                 usage(7, 0, 3, 5, 0),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_creation_tokens":3}}"#,
+                usage(7, 0, 3, 5, 0),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"claude_cache_creation_5_m_tokens":3,"claude_cache_creation_1_h_tokens":2}"#,
+                usage(5, 0, 3, 5, 0).map(|usage| Usage { cache_write_1h: 2, ..usage }),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_creation_tokens":3},"claude_cache_creation_1_h_tokens":2}"#,
+                usage(7, 0, 1, 5, 0).map(|usage| Usage { cache_write_1h: 2, ..usage }),
             ),
             (
                 r#""usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_cache_hit_tokens":4,"prompt_cache_miss_tokens":6}"#,

@@ -78,9 +78,7 @@ impl Dialect for Rerank {
     fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
         let Ok(lens) = Lens::parse(body) else { return body.clone() };
         let mut patch = Patch::new(&lens);
-        if lens.get("model").is_some() {
-            fields::rename(&mut patch, &lens, &shape.model);
-        }
+        fields::rename_if_named(&mut patch, &lens, &shape.model);
         let own = format!(r#"{{"total_tokens":{}}}"#, receipt.cost.usage.total_input());
         receipt::bill(&mut patch, &lens, "usage", &own, receipt);
         patch.apply_to(body)

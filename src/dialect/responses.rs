@@ -152,6 +152,7 @@ fn read_needs(lens: &Lens<'_>, shape: &mut Shape) {
     needs::conversation(shape);
     let needs = &mut shape.needs;
     needs::tools(lens, needs);
+    needs::results(lens.present("input"), &["call_id"], needs);
     needs::tool_choice(lens, needs);
     if let Some(text) = lens.present("text").and_then(Lens::of) {
         needs::format(text.present("format"), needs);

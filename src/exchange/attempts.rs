@@ -81,7 +81,7 @@ impl Job {
             if !dialled_again && let Err(failure) = self.turn_to_next(miss, &mut plan) {
                 return Err(self.undo(failure).await);
             }
-            ask = match self.sent.ask(self.dialect, &self.shape, self.lease.model()) {
+            ask = match self.sent.ask(self.dialect, &self.shape, &self.lease) {
                 Ok(ask) => ask,
                 Err(bad) => return Err(self.undo(bad_request(&bad)).await),
             };

@@ -59,7 +59,7 @@ use crate::ledger::terms::Expiry;
 use crate::ledger::{Hold, HoldError, Ledger, Source};
 use crate::metrics::Metrics;
 use crate::money::tariff::Profile;
-use crate::money::{Cost, Msat, Usage};
+use crate::money::{CacheWrites, Cost, Msat, Usage};
 use crate::nostr::Identity;
 use crate::payment::Payment;
 use crate::payment::payer::{Payer, Till, insufficient, key_blocked, key_expired, limit_reached};
@@ -85,7 +85,6 @@ pub use settings::{Changed, Settings, Untold, in_force, tell, weigh};
 /// Streams whose client left that are read to their end at the same time.
 const MAX_DRAINS: usize = 64;
 
-
 /// A request as the client sent it.
 #[derive(Debug)]
 pub struct Sent {
@@ -107,9 +106,11 @@ impl Sent {
         Request { model: self.model.as_deref(), wants_events: self.wants_events, media: &self.media, body: &self.body }
     }
 
-    /// What an upstream is asked that calls the model by this name.
-    fn ask(&self, dialect: &dyn Dialect, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
-        Ok(Ask { headers: self.headers.clone(), ..dialect.forward(&self.request(), shape, model)? })
+    /// What this upstream is asked.
+    fn ask(&self, dialect: &dyn Dialect, shape: &Shape, lease: &Lease) -> Result<Ask, BadRequest> {
+        let ask = dialect.forward(&self.request(), shape, lease.model())?;
+        let ask = if lease.upstream().knows_stream_options() { ask } else { ask.without_stream_options() };
+        Ok(Ask { headers: self.headers.clone(), ..ask })
     }
 }
 
@@ -296,6 +297,9 @@ impl Exchange {
             demand.searches_unasked = true;
             demand.open_input = true;
         }
+        if demand.cache_writes == CacheWrites::None && self.market.caches_unasked(&shape.model) {
+            demand.cache_writes = CacheWrites::Minutes;
+        }
         Ok(shape)
     }
 
@@ -318,7 +322,7 @@ impl Exchange {
             return Err(asking(&shape, &candidate));
         }
         let lease = self.pool.first(&mut plan).await.map_err(|why| self.unavailable(why, call.dialect, &shape))?;
-        let ask = call.sent.ask(call.dialect, &shape, lease.model()).map_err(|bad| bad_request(&bad))?;
+        let ask = call.sent.ask(call.dialect, &shape, &lease).map_err(|bad| bad_request(&bad))?;
         let (payment, protocol) = (&call.payment, call.dialect.protocol());
         let pass = self.rates.enter(payment, protocol, shape.usual_tokens(), shape.stream).map_err(too_fast)?;
         let stream_media = call.stream_media();

@@ -204,6 +204,7 @@ fn rarely_used(usage: &Usage) -> BTreeMap<&'static str, u64> {
         ("audio_in", usage.audio_in),
         ("audio_cached", usage.audio_cached),
         ("image_in", usage.image_in),
+        ("read_apart", usage.read_apart),
         ("audio_out", usage.audio_out),
         ("image_out", usage.image_out),
         ("images_made", usage.images_made),

@@ -102,7 +102,7 @@ impl Job {
                 if usage.contradictory {
                     tracing::warn!(
                         request = %self.request_id, model = %self.shape.model, ?usage,
-                        "a usage report contradicts itself; the cheaper reading is charged"
+                        "a usage report contradicts itself, or tells of something unknown; the cheaper reading is charged"
                     );
                 }
                 return usage.is_plausible().then(|| card.price(&usage)).flatten();

@@ -11,6 +11,7 @@ use crate::openapi::say::{self, Method};
 
 /// A route of this dialect.
 pub(super) fn describe(dialect: &dyn Dialect) -> PathItem {
+    let takes: Vec<_> = dialect.takes().iter().map(|media| (*media, body(dialect, media))).collect();
     let gives: Vec<_> = dialect.gives().iter().map(|media| (*media, answer(media))).collect();
     let mut answer = say::answer("The upstream's answer, with what it cost", &gives);
     for (name, says) in [
@@ -25,7 +26,7 @@ pub(super) fn describe(dialect: &dyn Dialect) -> PathItem {
                 request may use.";
     let mut operation = say::operation("sold", dialect.title())
         .description(Some(says))
-        .request_body(Some(say::body(dialect.takes(), body(dialect))))
+        .request_body(Some(say::body(&takes)))
         .response("200", answer);
     if dialect.is_of_a_model() {
         operation = operation.parameter(say::part("model", "Its id; may have slashes in it"));
@@ -47,7 +48,7 @@ fn answer(media: &str) -> Option<RefOr<Schema>> {
 }
 
 /// Any members; the model is looked at.
-fn body(dialect: &dyn Dialect) -> RefOr<Schema> {
+fn body(dialect: &dyn Dialect, media: &str) -> RefOr<Schema> {
     let mut object = ObjectBuilder::new()
         .schema_type(Type::Object)
         .additional_properties(Some(AdditionalProperties::FreeForm(true)));
@@ -55,7 +56,7 @@ fn body(dialect: &dyn Dialect) -> RefOr<Schema> {
         let text = ObjectBuilder::new().schema_type(Type::String).build();
         object = object.property("model", text).required("model");
     }
-    if dialect.takes() != say::JSON {
+    if media != say::JSON {
         object = object.property("file", ObjectBuilder::new().schema_type(Type::String).build());
     }
     RefOr::T(Schema::Object(object.build()))

@@ -170,15 +170,18 @@ mod tests {
         card.prices.tiers =
             vec![Tier { above: 1000, prices: dearer(2, 4) }, Tier { above: 2000, prices: dearer(3, 6) }];
         // Ten msat an input token and twenty an output token, or twice or three times that.
-        for (input, cache_read, msat) in [
-            (1000, 0, 10_000 + 200),
-            (1001, 0, 20_020 + 400),
-            (500, 501, 20_020 + 400),
-            (2000, 0, 40_400),
-            (2001, 0, 60_630),
+        for (input, cache_read, read_apart, msat) in [
+            (1000, 0, 0, 10_000 + 200),
+            (1001, 0, 0, 20_020 + 400),
+            (500, 501, 0, 20_020 + 400),
+            (2000, 0, 0, 40_400),
+            (2001, 0, 0, 60_630),
+            // What was read in two passes is as long as the longer one.
+            (1500, 0, 500, 15_000 + 200),
+            (1500, 0, 499, 30_000 + 400),
         ] {
-            let used = Usage { input, cache_read, output: 10, ..Usage::default() };
-            assert_eq!(card.price(&used).unwrap().total.get(), msat, "{input} {cache_read}");
+            let used = Usage { input, cache_read, read_apart, output: 10, ..Usage::default() };
+            assert_eq!(card.price(&used).unwrap().total.get(), msat, "{input} {cache_read} {read_apart}");
         }
     }
 

@@ -82,7 +82,7 @@ impl Prices {
     pub fn for_usage(&self, usage: &Usage) -> &Self {
         let of = |service| self.services.iter().find(|(priced, _)| *priced == service).map(|(_, prices)| prices);
         let served = usage.service.and_then(|service| of(service).or_else(|| of(Service::Standard)));
-        served.unwrap_or(self).for_input(usage.total_input())
+        served.unwrap_or(self).for_input(usage.longest_input())
     }
 
     /// The service whose prices these are for this usage. `self` was cut down to what the request `wanted`.

@@ -30,6 +30,9 @@ pub struct Usage {
     pub audio_cached: u64,
     /// Picture tokens of the input, where the upstream counts them apart.
     pub image_in: u64,
+    /// Input tokens, of all these, that other passes read than the longest: they cost what they cost, and make no
+    /// input long.
+    pub read_apart: u64,
     /// Output tokens of text, without reasoning.
     pub output: u64,
     /// Output tokens spent on reasoning.
@@ -57,7 +60,8 @@ pub struct Usage {
     /// How it was served, where the answer says so.
     pub service: Option<Service>,
     pub source: UsageSource,
-    /// Parts of the report exceeded their total; the cheaper reading was taken.
+    /// Parts of the report exceeded their total, or it tells of something that is not known; the cheaper reading was
+    /// taken.
     pub contradictory: bool,
 }
 
@@ -75,6 +79,12 @@ impl Usage {
             self.image_in,
         ];
         parts.iter().fold(0, |sum, part| sum.saturating_add(*part))
+    }
+
+    /// The longest input that was read at once.
+    #[must_use]
+    pub fn longest_input(&self) -> u64 {
+        self.total_input().saturating_sub(self.read_apart)
     }
 
     /// All output tokens, reasoning included.
@@ -136,6 +146,8 @@ pub struct Demand {
     /// Pictures asked for, and the tokens of each at most.
     pub images_made: u64,
     pub tokens_per_image: u64,
+    /// The tokens that each is taken to have, where they alone have a price and nothing is told of them.
+    pub usual_tokens_per_image: u64,
     /// Tokens that go into the making of each, where the model has pictures made.
     pub tokens_into_image: u64,
     pub web_searches: u64,

@@ -63,11 +63,12 @@ fn text() -> RefOr<Schema> {
     RefOr::T(Schema::Object(ObjectBuilder::new().schema_type(Type::String).build()))
 }
 
-/// A body that must be sent.
+/// A body that must be sent, in one of these media types.
 #[must_use]
-pub fn body(media: &str, schema: RefOr<Schema>) -> utoipa::openapi::request_body::RequestBody {
-    let content = ContentBuilder::new().schema(Some(schema)).build();
-    RequestBodyBuilder::new().content(media, content).required(Some(Required::True)).build()
+pub fn body(all: &[(&str, RefOr<Schema>)]) -> utoipa::openapi::request_body::RequestBody {
+    let content = |schema: &RefOr<Schema>| ContentBuilder::new().schema(Some(schema.clone())).build();
+    let body = RequestBodyBuilder::new().required(Some(Required::True));
+    all.iter().fold(body, |body, (media, schema)| body.content(*media, content(schema))).build()
 }
 
 /// A page for people.
@@ -90,7 +91,7 @@ pub fn form(summary: &str, fields: &[&str]) -> Operation {
         form = form.property(*field, text());
     }
     operation("pages", summary)
-        .request_body(Some(body("application/x-www-form-urlencoded", RefOr::T(Schema::Object(form.build())))))
+        .request_body(Some(body(&[("application/x-www-form-urlencoded", RefOr::T(Schema::Object(form.build())))])))
         .response("200", answer("A page", &[(HTML, None)]))
         .response("403", answer("The form does not come from a page of this node", &[(TEXT, None)]))
         .response("default", answer("A page that says why not", &[(HTML, None)]))

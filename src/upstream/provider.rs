@@ -44,6 +44,7 @@ pub struct Upstream {
     protocols: Vec<Protocol>,
     tags: Vec<String>,
     capabilities: Option<Needs>,
+    stream_options: bool,
     models: Models,
     key: Option<Secret>,
     /// What must be in no answer: the key, and headers that look like one.
@@ -94,6 +95,7 @@ impl Upstream {
             protocols: config.protocols.clone().unwrap_or_else(|| preset.speaks.to_vec()),
             tags: config.tags.clone(),
             capabilities: config.capabilities,
+            stream_options: config.stream_options,
             models: Models::new(config.models.clone(), preset),
             key: config.api_key.clone(),
             secrets: secrets.filter(|secret| !secret.expose().is_empty()).collect(),
@@ -172,6 +174,12 @@ impl Upstream {
     #[must_use]
     pub fn public_names(&self, called: &str) -> Vec<String> {
         self.models.public_names(called)
+    }
+
+    /// Whether a request to it may have `stream_options`.
+    #[must_use]
+    pub fn knows_stream_options(&self) -> bool {
+        self.stream_options
     }
 
     /// Whether `usage.cost` in its answers is what it takes for them, in USD.

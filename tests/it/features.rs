@@ -50,7 +50,13 @@ fn wishes(model: &str) -> Vec<(String, Value, Vec<Wish>)> {
                 (json!({ "reasoning_effort": "high" }), "reasoning_effort"),
                 (json!({ "logprobs": true }), "logprobs"),
                 (json!({ "messages": picture }), "messages"),
+                (json!({ "messages": [{ "role": "tool", "tool_call_id": "c", "content": "x" }] }), "tools"),
             ],
+        ),
+        (
+            "/v1/completions".to_owned(),
+            json!({ "model": model, "prompt": "hi" }),
+            vec![(json!({ "logprobs": 1 }), "logprobs")],
         ),
         (
             "/v1/responses".to_owned(),
@@ -59,6 +65,7 @@ fn wishes(model: &str) -> Vec<(String, Value, Vec<Wish>)> {
                 (json!({ "tools": [tool] }), "tools"),
                 (json!({ "text": { "format": schema } }), "text.format"),
                 (json!({ "reasoning": { "effort": "low" } }), "reasoning"),
+                (json!({ "input": [{ "type": "function_call_output", "call_id": "c", "output": "x" }] }), "tools"),
                 (
                     json!({ "input": [{ "role": "user", "content": [{ "type": "input_image", "image_url": PICTURE }] }] }),
                     "input",

@@ -163,6 +163,19 @@ pub fn faults() -> Vec<(String, bool, Script)> {
             .collect();
     for (name, only_streams, script) in [
         ("an error in 200", false, answer(JSON, "{\"error\":{\"message\":\"fault-canary\"}}")),
+        (
+            "an error beside a choice that is empty",
+            false,
+            answer(
+                JSON,
+                r#"{"error":{"message":"fault-canary"},"choices":[{"message":{"content":""},"finish_reason":"error"}]}"#,
+            ),
+        ),
+        (
+            "an error in a choice",
+            false,
+            answer(JSON, r#"{"choices":[{"error":{"message":"fault-canary"},"message":{"content":""}}]}"#),
+        ),
         ("HTML in 200", false, answer("text/html", "<html>fault-canary</html>")),
         ("HTML that says JSON", false, answer(JSON, "<html>fault-canary</html>")),
         ("an empty body", false, answer(JSON, "")),
@@ -275,6 +288,30 @@ async fn a_connection_that_is_refused_leads_to_the_next() {
     assert_eq!(world.spent().await, 4000);
     world.finish().await;
     drop(gone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_knows_no_stream_options_gets_none() {
+    let world = World::new(&[json!({ "stream_options": false }), json!({})], &[]).await;
+    let mut asked = ask_streaming("hi");
+    for wanted in [false, true] {
+        if wanted {
+            asked["stream_options"] = json!({ "include_usage": true });
+        }
+        let before = world.spent().await;
+        world.upstreams[0].next(Script::Stream { pieces: sse(MODEL, &["x"], None), cut: false });
+        let reply = world.send(&asked).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        assert_eq!(world.upstreams[0].last().json(), ask_streaming("hi"));
+        // 17 characters are five tokens of 10 msat, and one is a token of 20.
+        assert_eq!(world.spent().await - before, 50 + 20);
+        // The next one is asked as always.
+        world.upstreams[0].next(refuse(500));
+        assert_eq!(world.send(&asked).await.status, 200);
+        assert_eq!(world.upstreams[1].last().json()["stream_options"], json!({ "include_usage": true }));
+        world.clock.step(RESTED);
+    }
+    world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,6 +41,7 @@ fn every_priced_kind_by_hand() {
         audio_in: 0,
         audio_cached: 0,
         image_in: 0,
+        read_apart: 0,
         output: 0,
         reasoning: 0,
         audio_out: 0,

@@ -28,7 +28,8 @@ pub async fn sheets(node: &TestNode, receipt: &Value) -> (Value, Value) {
 pub fn reckon(receipt: &Value, sheet: &Value, rate: &Value) -> u64 {
     let usage = Used(&receipt["usage"]);
     let service = receipt["service"].as_str().map(|service| format!("_{service}")).unwrap_or_default();
-    let prices = Prices { pricing: &sheet["pricing"], input: usage.total_input(), service: &service };
+    let input = usage.total_input() - usage.get("read_apart");
+    let prices = Prices { pricing: &sheet["pricing"], input, service: &service };
     let sum = |parts: &[(&str, Decimal)]| -> Decimal {
         parts.iter().map(|(name, price)| Decimal::from(usage.get(name)) * price).sum()
     };
@@ -98,7 +99,7 @@ impl Used<'_> {
 
 struct Prices<'a> {
     pricing: &'a Value,
-    /// Tokens of the whole input.
+    /// Tokens of the longest input that was read at once.
     input: u64,
     /// How the names of its prices end.
     service: &'a str,

@@ -21,6 +21,7 @@ fn read(fields: &[(&str, &str)]) -> Result<Shape, BadRequest> {
 fn requests_are_read() {
     let shape = read(&[("model", "m"), ("prompt", "abc"), ("stream", "true")]).unwrap();
     assert_eq!((shape.model.as_str(), shape.stream, shape.prompt_chars, shape.demand.audio_ms), ("m", true, 3, 5));
+    assert!(shape.needs.has(Feature::Streaming) && read(&[("model", "m")]).unwrap().needs.is_empty());
     for fields in
         [&[][..], &[("model", "")], &[("model", "m"), ("response_format", "text")], &[("model", "m"), ("model", "n")]]
     {

@@ -3,9 +3,8 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{searches, unreported};
+use super::{failure_of, searches, unreported};
 use crate::dialect::body::{self, Lens, Patch};
-use crate::dialect::complaint::Complaint;
 use crate::dialect::reading::{Content, usage_of};
 use crate::dialect::{Meter, Reading, Receipt, Shape, Step, fields, receipt, sse};
 use crate::money::{Demand, Service, Usage};
@@ -66,7 +65,7 @@ impl ChatMeter {
         let choices = lens.get("choices").filter(|value| body::is_filled_array(value));
         let content = choices.map(Content::of).unwrap_or_default();
         if !content.seen
-            && let Some(said) = Complaint::of(lens)
+            && let Some(said) = failure_of(lens, choices)
         {
             return Step::Error(said);
         }

@@ -231,6 +231,17 @@ fn answers_are_told_from_failures() {
         (r#"{"error":"overloaded","choices":[]}"#, error("overloaded")),
         (r#"{"error":{}}"#, error("no reason given")),
         (r#"[{"error":{"message":"quota"}}]"#, error("quota")),
+        (
+            r#"{"error":{"message":"x"},"choices":[{"message":{"content":""},"finish_reason":"error"}],"usage":{"prompt_tokens":3,"completion_tokens":0}}"#,
+            error("x"),
+        ),
+        (r#"{"choices":[{"error":{"message":"x"},"message":{"content":null}}]}"#, error("x")),
+        (r#"{"choices":[{"message":{"content":""},"finish_reason":"error"}]}"#, error("no reason given")),
+        // What has content is an answer.
+        (
+            r#"{"error":{"message":"x"},"choices":[{"message":{"content":"abc"},"finish_reason":"error"}]}"#,
+            Ok(Reading::Unreported { output_chars: 3 }),
+        ),
         (r#"{"choices":[{"message":{"content":"abc"}}],"error":null}"#, Ok(Reading::Unreported { output_chars: 3 })),
         (
             r#"{"choices":[{"message":{"content":"abc","tool_calls":[{"function":{"arguments":"{}"}}]}}],"usage":{"prompt_tokens":-1}}"#,

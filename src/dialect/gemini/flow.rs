@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{bill, rename};
+use super::{bill, rename, wrapped};
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::complaint::Complaint;
 use crate::dialect::follow::{Flow, Turn};
@@ -28,6 +28,10 @@ impl GeminiFlow {
 }
 
 impl Flow for GeminiFlow {
+    fn inner<'a>(&self, lens: &Lens<'a>) -> Option<&'a RawValue> {
+        wrapped(lens)
+    }
+
     fn look(&mut self, lens: &Lens<'_>) -> Turn {
         if let Some(said) = Complaint::of(lens) {
             return Turn::Failed(said);

@@ -176,9 +176,14 @@ fn read_vectors(bytes: &[u8], name: &str) -> Result<Reading, BadAnswer> {
     }
     let report = lens.object("usageMetadata");
     let told = report.as_ref().and_then(|report| count(report, "promptTokenCount").ok().flatten());
-    let told = told.or_else(|| {
-        let embedding = lens.object(name);
-        part(embedding.and_then(|embedding| embedding.object("statistics")).as_ref(), "tokenCount")
-    });
+    let told = told.or_else(|| counted(lens.get(name)?));
     Ok(told.map_or(Reading::Silent, |input| Reading::Reported(Usage { input, ..Usage::default() })))
+}
+
+/// The tokens of one vector's text, or of all in a batch, where each tells them.
+fn counted(vectors: &RawValue) -> Option<u64> {
+    let all = if body::is_object(vectors) { vec![vectors] } else { body::elements(vectors)? };
+    let tokens = |vector| part(Lens::of(vector)?.object("statistics").as_ref(), "tokenCount");
+    let sum = all.into_iter().try_fold(0_u64, |sum, vector| Some(sum.saturating_add(tokens(vector)?)));
+    sum.filter(|sum| *sum > 0)
 }

@@ -146,6 +146,28 @@ fn every_path_of_the_report_is_read_whole_and_streamed() {
     assert!(matches!(reading, Ok(Reading::Reported(Usage { web_searches: 1, web_queries: 2, .. }))), "{reading:?}");
 }
 
+/// Some hosts wrap what they send; the client gets it as Google sends it.
+#[test]
+fn what_is_wrapped_is_unwrapped() {
+    let usage = json!({ "promptTokenCount": 10, "candidatesTokenCount": 5 });
+    let expected = Reading::Reported(Usage { input: 10, output: 5, ..Usage::default() });
+    let wrap = |inner: Value| json!({ "response": inner, "traceId": "t" });
+    let body = Bytes::from(wrap(chunk("hi", Some("STOP"), &usage)).to_string());
+    assert_eq!(WHOLE.read_answer(AnswerBody { media: "", bytes: &body }, &Shape::default()), Ok(expected));
+    let shape = Shape { model: "m".into(), ..Shape::default() };
+    let receipt = crate::dialect::chat::testing::receipt(Usage::default(), None);
+    let told: Value = serde_json::from_slice(&WHOLE.stamp(&body, &shape, &receipt)).unwrap();
+    assert_eq!((&told["modelVersion"], &told["candidates"][0]["index"]), (&json!("m"), &json!(0)));
+    assert_eq!((&told["usageMetadata"]["cost"]["total_msats"], &told["response"]), (&json!(2475), &Value::Null));
+    let failed = AnswerBody { media: "", bytes: br#"{"response":{"error":{"message":"x"}}}"# };
+    assert_eq!(WHOLE.read_answer(failed, &Shape::default()), Err(BadAnswer::Error("x".into())));
+    let events = [chunk("h", None, &usage), chunk("i", Some("STOP"), &usage)].map(wrap);
+    let outcome = run(&STREAM, &[&events.map(|event| format!("data: {event}\n\n")).concat()]);
+    assert_eq!((outcome.reading, outcome.is_complete), (expected, true));
+    assert!(!outcome.client.contains("traceId") && !outcome.client.contains("up-m"), "{}", outcome.client);
+    assert_eq!(outcome.client.matches(r#"data: {"candidates""#).count(), 2, "{}", outcome.client);
+}
+
 #[test]
 fn a_stream_can_be_an_array() {
     let usage = json!({ "promptTokenCount": 10, "candidatesTokenCount": 5 });
@@ -241,6 +263,13 @@ fn embeddings_and_counts_name_the_upstreams_model() {
         (&ONE, r#"{"embedding":{"values":[0]},"usageMetadata":{"promptTokenCount":9}}"#, input(9)),
         (&ONE, "{}", Err(BadAnswer::Empty)),
         (&BATCH, r#"{"embeddings":[{"values":[0]}]}"#, Ok(Reading::Silent)),
+        (&BATCH, r#"{"embeddings":[]}"#, Ok(Reading::Silent)),
+        (
+            &BATCH,
+            r#"{"embeddings":[{"values":[0],"statistics":{"tokenCount":7}},{"statistics":{"tokenCount":4}}]}"#,
+            input(11),
+        ),
+        (&BATCH, r#"{"embeddings":[{"statistics":{"tokenCount":7}},{"values":[0]}]}"#, Ok(Reading::Silent)),
         (&CountTokens, r#"{"totalTokens":7}"#, Ok(Reading::Reported(Usage::default()))),
         (&CountTokens, r#"{"error":{"message":"x"}}"#, Err(BadAnswer::Error("x".into()))),
     ] {

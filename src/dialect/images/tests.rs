@@ -10,14 +10,26 @@ fn read(members: &str) -> Result<Shape, BadRequest> {
 
 #[test]
 fn requests_are_read() {
-    for (members, count, tokens) in [
-        ("", 1, 6_240),
-        (r#","n":3,"size":"1024x1024","quality":"low""#, 3, 272),
-        (r#","size":"1024x1536","quality":"medium","partial_images":2,"stream":true"#, 1, 1_784),
-        (r#","size":"1792x1024","quality":"hd""#, 1, 6_240),
+    for (members, count, most, usual) in [
+        ("", 1, 10_920, 6_240),
+        (r#","n":3,"size":"1024x1024","quality":"low""#, 3, 476, 272),
+        (r#","size":"1024x1024","quality":"high""#, 1, 7_280, 4_160),
+        (r#","size":"1024x1536","quality":"medium","partial_images":2,"stream":true"#, 1, 2_972, 1_784),
+        // Others by their pixels, and never less than the usual ones.
+        (r#","size":"1792x1024","quality":"hd""#, 1, 12_740, 6_240),
+        (r#","size":"3584x2048","quality":"high""#, 1, 50_960, 6_240),
+        (r#","size":"256x256","quality":"low""#, 1, 714, 408),
+        (r#","size":"2K","quality":"low""#, 1, 1_904, 408),
+        (r#","size":"16:9","quality":"low""#, 1, 7_616, 408),
+        (r#","size":"1024x1024","quality":"low","frame_count":3"#, 1, 1_428, 816),
     ] {
         let shape = read(members).unwrap();
-        assert_eq!((shape.demand.images_made, shape.demand.tokens_per_image), (count, tokens), "{members}");
+        let demand = &shape.demand;
+        assert_eq!(
+            (demand.images_made, demand.tokens_per_image, demand.usual_tokens_per_image),
+            (count, most, usual),
+            "{members}"
+        );
     }
     for members in [
         r#","n":0"#,
@@ -27,6 +39,7 @@ fn requests_are_read() {
         r#","size":7"#,
         r#","prompt":"x""#,
         r#","n":1,"n":9"#,
+        r#","frame_count":0"#,
     ] {
         assert!(read(members).is_err(), "{members}");
     }

@@ -129,6 +129,16 @@ fn cache_marks_are_seen_wherever_they_stand() {
             assert_eq!((volume.cache_marks, volume.is_cached_for_an_hour), (marks, hour), "{mark}");
         }
     }
+    // OpenAI's, but not in what a tool was given.
+    for (ttl, longer) in [("30m", false), ("12h", true)] {
+        let mark = format!(r#"{{"mode":"explicit","ttl":"{ttl}"}}"#);
+        let marked = of(&format!(r#"[{{"text":"x","prompt_cache_breakpoint":{mark}}}]"#));
+        for volume in [marked, definitions("prompt_cache_options", raw(&mark)).unwrap()] {
+            assert_eq!((volume.cache_marks, volume.is_cached_for_longer), (1, longer), "{ttl}");
+        }
+        let own = of(&format!(r#"[{{"type":"tool_use","input":{{"prompt_cache_options":{mark}}}}}]"#));
+        assert!(!own.is_cached_for_longer, "{ttl}");
+    }
 }
 
 /// What lies elsewhere, or is compressed, may be as long as the model reads.

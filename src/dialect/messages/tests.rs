@@ -115,13 +115,29 @@ fn reports() -> Vec<(Value, Usage)> {
             usage(10, 0, 20, 10, 5, 0),
         ),
         (
+            json!({ "input_tokens": 10, "cache_creation_input_tokens": 30, "output_tokens": 5, "claude_cache_creation_5_m_tokens": 20, "claude_cache_creation_1_h_tokens": 10 }),
+            usage(10, 0, 20, 10, 5, 0),
+        ),
+        (
             json!({ "input_tokens": 10, "output_tokens": 5, "server_tool_use": { "web_search_requests": 2, "web_fetch_requests": 1 } }),
             usage(10, 0, 0, 0, 5, 2),
         ),
         (
             json!({ "input_tokens": 10, "output_tokens": 5, "iterations": [
                 { "type": "message", "input_tokens": 10, "output_tokens": 5 }, { "type": "compaction", "input_tokens": 7, "output_tokens": 3 }] }),
-            usage(17, 0, 0, 0, 8, 0),
+            Usage { read_apart: 7, ..usage(17, 0, 0, 0, 8, 0) },
+        ),
+        // A compaction has caches of its own. What another kind of pass costs nobody knows here.
+        (
+            json!({ "input_tokens": 10, "cache_read_input_tokens": 5, "output_tokens": 5, "iterations": [
+                { "type": "compaction", "input_tokens": 7, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 30,
+                    "cache_creation": { "ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 10 }, "output_tokens": 3 },
+                { "type": "compaction", "input_tokens": 1, "cache_creation_input_tokens": 2, "output_tokens": 1 }, { "type": "message" }] }),
+            Usage { read_apart: 18, ..usage(18, 45, 22, 10, 9, 0) },
+        ),
+        (
+            json!({ "input_tokens": 10, "output_tokens": 5, "iterations": [{ "type": "advisor_message", "input_tokens": 7, "output_tokens": 3 }] }),
+            Usage { contradictory: true, ..usage(10, 0, 0, 0, 5, 0) },
         ),
         // A part that exceeds its total.
         (

@@ -82,7 +82,7 @@ fn a_request_is_read() {
         let body = Bytes::from(format!(r#"{{"model":"m","input":"hi"{tools}{limit}}}"#));
         let shape = Responses.read(&Request::of(&body)).unwrap();
         let demand = &shape.demand;
-        assert_eq!((demand.images_made, demand.tokens_per_image, demand.web_searches), (calls, 372, calls));
+        assert_eq!((demand.images_made, demand.tokens_per_image, demand.web_searches), (calls, 576, calls));
         assert_eq!((demand.code_sessions, demand.tokens_into_image), (1, calls * 7_000 + 4_000));
         // The upstream is told how many pictures are held for.
         let ask = Responses.forward(&Request::of(&body), &shape, "m").unwrap().body.joined();
@@ -125,7 +125,16 @@ fn reports() -> Vec<(Value, Usage)> {
                 { "type": "image_generation_call", "status": "completed", "result": "AAAA" }, { "type": "image_generation_call", "status": "failed" },
                 { "type": "code_interpreter_call", "container_id": "a" }, { "type": "code_interpreter_call", "container_id": "b" }, { "type": "code_interpreter_call", "container_id": "a" } ],
                 "tool_usage": { "image_gen": { "input_tokens": 40, "input_tokens_details": { "text_tokens": 30, "image_tokens": 10 }, "output_tokens": 272 } } }),
-            Usage { images_made: 1, image_in: 40, image_out: 272, code_sessions: 2, ..usage(10, 0, 0, 5, 0, 0) },
+            Usage { images_made: 1, image_in: 10, image_out: 272, code_sessions: 2, ..usage(40, 0, 0, 5, 0, 0) },
+        ),
+        (
+            json!({ "usage": { "input_tokens": 10, "output_tokens": 5 },
+                "tool_usage": { "image_gen": { "input_tokens": 40, "input_tokens_details": { "text_tokens": 30, "cached_tokens": 8 }, "output_tokens": 272, "output_tokens_details": { "text_tokens": 2, "image_tokens": 270 } } } }),
+            Usage { image_in: 2, image_out: 270, ..usage(40, 8, 0, 7, 0, 0) },
+        ),
+        (
+            json!({ "usage": { "input_tokens": 10, "output_tokens": 5 }, "tool_usage": { "image_gen": { "input_tokens": 40, "output_tokens": 272 } } }),
+            Usage { image_in: 40, image_out: 272, ..usage(10, 0, 0, 5, 0, 0) },
         ),
         // Contradictions: the cheaper reading.
         (

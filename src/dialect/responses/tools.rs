@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::dialect::body::{self, Lens};
 use crate::dialect::fields::{self, field};
-use crate::dialect::reading::part;
+use crate::dialect::reading::{Rest, part};
 use crate::dialect::{BadRequest, Shape, images};
 use crate::money::Usage;
 
@@ -57,7 +57,7 @@ const UNSOLD: &str = "This kind of tool is not sold here: \
 /// Pictures that the model has made. It reads what was sent, and what it has made before.
 fn picture(tool: &RawValue, most: u64, shape: &mut Shape) -> Result<(), BadRequest> {
     let Some(lens) = Lens::of(tool) else { return Err(field(UNSOLD)) };
-    fields::once(&lens, &["model", "size", "quality", "partial_images"])?;
+    fields::once(&lens, &["model", "size", "quality", "partial_images", "output_format", "frame_count"])?;
     if shape.demand.images_made > 0 {
         return Err(field("image_generation is given twice"));
     }
@@ -67,13 +67,7 @@ fn picture(tool: &RawValue, most: u64, shape: &mut Shape) -> Result<(), BadReque
     if body::has_key(tool, &["file_id"]) {
         return Err(field("Files are not sold here: send the content itself instead of a file_id"));
     }
-    let asked = images::Asked {
-        count: None,
-        size: fields::text(&lens, "size")?,
-        quality: fields::text(&lens, "quality")?,
-        partial: lens.present("partial_images").map(fields::integer).map(Option::unwrap_or_default),
-    };
-    asked.into_kind(shape)?;
+    images::Asked::of(&lens)?.into_kind(shape)?;
     shape.demand.images_made = most;
     let read = shape.images.saturating_add(most);
     shape.demand.tokens_into_image = read.saturating_mul(images::SENT_TOKENS).saturating_add(TEXT_OF_A_PICTURE);
@@ -187,8 +181,29 @@ pub(super) fn add_usage(response: &Lens<'_>, usage: &mut Usage) {
     usage.images_made = done.images_made;
     usage.code_sessions = done.code_sessions;
     if let Some(made) = told.as_ref().and_then(|told| told.object("image_gen")) {
-        // The text that it reads costs no more than the pictures do.
-        usage.image_in = usage.image_in.saturating_add(part(Some(&made), "input_tokens").unwrap_or(0));
-        usage.image_out = usage.image_out.saturating_add(part(Some(&made), "output_tokens").unwrap_or(0));
+        add_pictures(&made, usage);
     }
+}
+
+/// Adds what went into pictures, and what came out. What is not said to be text or cached is pictures, which cost no less.
+fn add_pictures(made: &Lens<'_>, usage: &mut Usage) {
+    let details = made.object("input_tokens_details");
+    let told = |name: &str| part(details.as_ref(), name);
+    let mut read = Rest::of(part(Some(made), "input_tokens").unwrap_or(0));
+    let cached = read.take(told("cached_tokens").or_else(|| part(Some(made), "cached_tokens")).unwrap_or(0));
+    // What a cache served may be of either kind.
+    let text = match told("image_tokens") {
+        Some(pictures) => read.left.saturating_sub(pictures),
+        None => told("text_tokens").unwrap_or(0).min(read.left),
+    };
+    let text = read.take(text);
+    let details = made.object("output_tokens_details");
+    let mut drawn = Rest::of(part(Some(made), "output_tokens").unwrap_or(0));
+    let said = drawn.take(part(details.as_ref(), "text_tokens").unwrap_or(0));
+    usage.input = usage.input.saturating_add(text);
+    usage.cache_read = usage.cache_read.saturating_add(cached);
+    usage.image_in = usage.image_in.saturating_add(read.left);
+    usage.output = usage.output.saturating_add(said);
+    usage.image_out = usage.image_out.saturating_add(drawn.left);
+    usage.contradictory |= read.is_exceeded | drawn.is_exceeded;
 }

@@ -39,6 +39,13 @@ async fn messages_are_charged_to_the_msat_whole_and_streamed() {
             100 + 40 + 250 + 200 + 1000,
         ),
         (
+            "a compaction, which has caches of its own",
+            ask(),
+            json!({ "input_tokens": 10, "output_tokens": 50, "iterations": [{ "type": "message" },
+                { "type": "compaction", "input_tokens": 7, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 30, "cache_creation": { "ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 10 }, "output_tokens": 3 }] }),
+            17 * 10 + 40 + 250 + 200 + 53 * 20,
+        ),
+        (
             "a cache that all of it goes to, for an hour",
             with(ask(), json!({ "system": "s".repeat(600), "cache_control": { "type": "ephemeral", "ttl": "1h" } })),
             json!({ "input_tokens": 0, "cache_creation_input_tokens": 210, "cache_creation": { "ephemeral_1h_input_tokens": 210 }, "output_tokens": 200 }),

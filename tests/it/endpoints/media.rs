@@ -33,6 +33,10 @@ async fn pictures_are_charged_by_token_or_by_piece() {
     assert_eq!(answer.json()["usage"]["cost"]["total_msats"], 4000);
     let streamed = world.charged("streamed", post(json!({ "stream": true, "partial_images": 1 }))).await;
     assert_eq!((streamed.msat, streamed.events().len()), (4000, 2));
+    let made = json!({ "type": "image_generation.completed", "b64_json": "AAAA", "model": RICH, "usage": { "input_tokens": 100, "output_tokens": 50 } });
+    world.next_events(&[json!({ "type": "image_generation.partial_image", "b64_json": "AAAA", "model": RICH }), made]);
+    let streamed = world.charged("named", post(json!({ "stream": true, "partial_images": 1 }))).await;
+    assert!(streamed.events().iter().all(|event| event["model"] == "rich"), "{}", streamed.body);
     // Without a report, by the piece: 40,000 each, 60,000 for the tall ones.
     let pieces = json!({ "created": 1, "data": [{ "url": "https://x" }, { "url": "https://y" }] });
     for (more, msat) in [(json!({ "n": 2 }), 80_000), (json!({ "n": 2, "size": "1024x1536" }), 120_000)] {
@@ -57,11 +61,49 @@ async fn pictures_are_charged_by_token_or_by_piece() {
         let text = String::from_utf8_lossy(&seen.body).into_owned();
         assert!(text.contains(&format!("name=\"model\"\r\n\r\n{RICH}\r\n")) && text.contains("picture"), "{text}");
     }
+    // An edit as JSON.
+    let cat = json!({ "image_url": "data:image/png;base64,AAAA" });
+    for sent in [json!({ "images": [cat], "mask": cat }), json!({ "image": { "url": "https://x/y.png" } })] {
+        let edit = with(ask.clone(), sent);
+        let answer = world.charged("an edit", world.post("/v1/images/edits", &edit)).await;
+        assert_eq!(answer.msat, 4000);
+        let seen = world.upstream.last();
+        assert_eq!((seen.target.as_str(), seen.json()), ("/v1/images/edits", with(edit, json!({ "model": RICH }))));
+    }
+    let quoted = async |path: &str, more: Value| {
+        let quote = world.node.post(path).json(&with(ask.clone(), more)).send().await.unwrap();
+        let quote: Value = quote.json().await.unwrap();
+        quote["required_msat"].as_u64().unwrap()
+    };
+    // 7,000 tokens of 10 msat for the picture that is sent.
+    let bare = quoted("/v1/quote/images/generations", json!({})).await;
+    assert_eq!(quoted("/v1/quote/images/edits", json!({ "images": [cat] })).await, bare + 70_000);
+    for sent in [json!({ "images": [{ "file_id": "file_1" }] }), json!({ "images": [cat], "mask": { "file_id": "f" } })]
+    {
+        world.refused("a file", world.post("/v1/images/edits", &with(ask.clone(), sent)), 400).await;
+    }
+    let varied = with(ask.clone(), json!({ "images": [cat] }));
+    world.refused("no form", world.post("/v1/images/variations", &varied), 400).await;
     let unpriced = with(ask.clone(), json!({ "model": MODEL }));
     let said = world.refused("unpriced", world.post("/v1/images/generations", &unpriced), 400).await;
     assert_eq!(said["error"]["code"], "modality_not_priced");
     world.refused("too many", post(json!({ "n": 11 })), 400).await;
     world.refused("no file", world.post("/v1/images/edits", &ask), 400).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_of_any_size_are_held_for() {
+    let world = start().await;
+    for (size, quality, tokens) in
+        [("1024x1024", "high", 7_024), ("1536x1024", "low", 664), ("3584x2048", "high", 12_329)]
+    {
+        let ask = json!({ "model": "rich", "prompt": "a cat", "size": size, "quality": quality });
+        let usage = json!({ "input_tokens": 10, "output_tokens": tokens });
+        world.next(&json!({ "created": 1, "data": [{ "b64_json": "AAAA" }], "usage": usage }));
+        let answer = world.charged(size, world.post("/v1/images/generations", &ask)).await;
+        assert_eq!(answer.msat, 100 + tokens * 60, "{size}");
+    }
     world.finish().await;
 }
 
@@ -131,13 +173,18 @@ async fn listening_is_charged_by_the_second_or_the_token() {
             assert_eq!(answer.status(), 502, "{format} {media}");
         }
     }
+    // What an answer says of its model is what the client called it.
+    world.next(&json!({ "text": "hi", "model": RICH, "duration": 1 }));
+    let answer = world.charged("named", world.form(path, ("file", &sound), &[("model", "rich")])).await;
+    assert_eq!((answer.msat, &answer.json()["model"]), (100, &json!("rich")));
     world.next_events(&[
-        json!({ "type": "transcript.text.delta", "delta": "hi" }),
-        json!({ "type": "transcript.text.done", "text": "hi", "usage": { "input_tokens": 10, "input_token_details": { "audio_tokens": 10 }, "output_tokens": 5 } }),
+        json!({ "type": "transcript.text.delta", "model": RICH, "delta": "hi" }),
+        json!({ "type": "transcript.text.done", "model": RICH, "text": "hi", "usage": { "input_tokens": 10, "input_token_details": { "audio_tokens": 10 }, "output_tokens": 5 } }),
     ]);
     let fields = [("model", "rich"), ("stream", "true")];
     let streamed = world.charged("streamed", world.form(path, ("file", &sound), &fields)).await;
     assert_eq!((streamed.msat, streamed.events().len()), (500, 2));
+    assert!(streamed.events().iter().all(|event| event["model"] == "rich"), "{}", streamed.body);
     for (what, fields, status) in [
         ("text", &[("model", "rich"), ("response_format", "text")][..], 400),
         ("twice", &[("model", "rich"), ("model", "echo-1")], 400),

@@ -126,6 +126,15 @@ async fn tools_that_the_upstream_runs_are_charged_by_picture_and_by_container() 
             ),
             text + 30 * 15 + 408 * 60,
         ),
+        (
+            "pictures by token, made of text and of what a cache served",
+            &picture,
+            answer(
+                json!([made]),
+                json!({ "tool_usage": { "image_gen": { "input_tokens": 30, "input_tokens_details": { "text_tokens": 16, "image_tokens": 10, "cached_tokens": 4 }, "output_tokens": 408 } } }),
+            ),
+            text + 16 * 10 + 4 + 10 * 15 + 408 * 60,
+        ),
         ("pictures by piece", &picture, answer(json!([made, made]), json!({})), text + 2 * 60_000),
         // Of which nothing is reported: two characters are a token, and what was sent is one for four.
         (

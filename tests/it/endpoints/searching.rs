@@ -21,6 +21,8 @@ fn list() -> Value {
         ("toy/finder", json!({ "web_search": "0.01" }), json!({ "searches_unasked": true })),
         ("toy/sonar-offline", json!({ "web_search": "0.01" }), json!({ "searches_unasked": false })),
         ("perplexity/sonar-pro", json!({ "request": "0.005" }), json!({})),
+        ("openai/gpt-5.6", json!({ "input_cache_write": "0.0000125" }), json!({})),
+        ("anthropic/claude-opus-5", json!({ "input_cache_write": "0.0000125" }), json!({})),
     ] {
         let pricing = with(plain["pricing"].clone(), prices);
         entries.push(with(with(plain.clone(), json!({ "id": id, "name": id, "pricing": pricing })), more));
@@ -106,5 +108,25 @@ async fn such_a_search_is_held_for_with_all_that_it_may_find() {
         let quote: Value = quote.json().await.unwrap();
         assert_eq!(quote["required_msat"], json!(msat), "{model}: {quote}");
     }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_that_is_written_unasked_is_held_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = start(&dir).await;
+    let said =
+        |model: &str| with(chat(model), json!({ "messages": [{ "role": "user", "content": "x".repeat(3_000) }] }));
+    // 3,015 characters are 1,005 tokens of 10 msat, or of 12.5; and 100 of output.
+    for (model, msat) in [("openai/gpt-5.6", 12_563 + 2_000), ("anthropic/claude-opus-5", 10_050 + 2_000)] {
+        let quote = world.node.post("/v1/quote").json(&said(model)).send().await.unwrap();
+        let quote: Value = quote.json().await.unwrap();
+        assert_eq!(quote["required_msat"], json!(msat), "{model}: {quote}");
+    }
+    let usage = json!({ "prompt_tokens": 1_005, "prompt_tokens_details": { "cache_write_tokens": 1_005 }, "completion_tokens": 100 });
+    let choices = json!([{ "index": 0, "message": { "content": "x" }, "finish_reason": "stop" }]);
+    world.next(&json!({ "id": "c", "choices": choices, "usage": usage }));
+    let answer = world.charged("written", world.post("/v1/chat/completions", &said("openai/gpt-5.6"))).await;
+    assert_eq!(answer.msat, 12_563 + 2_000);
     world.finish().await;
 }

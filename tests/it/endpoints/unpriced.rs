@@ -11,6 +11,21 @@ fn chat() -> Value {
     json!({ "model": RICH, "messages": [{ "role": "user", "content": "hi" }], "max_tokens": 600 })
 }
 
+fn picture() -> Value {
+    json!({ "model": RICH, "prompt": "a cat", "size": "1024x1024", "quality": "low" })
+}
+
+/// A prompt that is to be kept in a cache.
+fn marked(ttl: &str) -> Value {
+    let mark = json!({ "mode": "explicit", "ttl": ttl });
+    json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "hi", "prompt_cache_breakpoint": mark }] }] })
+}
+
+/// A tool that makes pictures.
+fn drawing(more: Value) -> Value {
+    json!({ "tools": [with(json!({ "type": "image_generation", "quality": "low" }), more)] })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_price_is_for_is_refused() {
     let world = start().await;
@@ -24,19 +39,38 @@ async fn what_no_price_is_for_is_refused() {
         ("/v1/chat/completions", chat(), json!({ "plugins": [{ "id": "web" }] })),
         ("/v1/chat/completions", chat(), json!({ "search_parameters": { "mode": "on" } })),
         ("/v1/completions", json!({ "model": RICH, "prompt": "hi" }), json!({ "models": ["toy/dearer"] })),
-        ("/v1/responses", responses, json!({ "plugins": [{ "id": "web" }] })),
+        ("/v1/responses", responses.clone(), json!({ "plugins": [{ "id": "web" }] })),
         ("/v1/messages", messages.clone(), json!({ "fallbacks": [{ "model": "toy/dearer" }] })),
         ("/v1/messages", messages, json!({ "inference_geo": "us" })),
+        // Kept in a cache for twice the price.
+        ("/v1/responses", responses.clone(), json!({ "prompt_cache_options": { "ttl": "12h" } })),
+        ("/v1/chat/completions", chat(), json!({ "prompt_cache_options": { "mode": "explicit", "ttl": "12h" } })),
+        ("/v1/chat/completions", chat(), json!({ "prompt_cache_retention": "12h" })),
+        ("/v1/chat/completions", chat(), marked("12h")),
+        // Another model draws it.
+        ("/v1/images/generations", picture(), json!({ "output_format": "svg" })),
+        ("/v1/images/generations", picture(), json!({ "svg": { "model": "toy/dearer" } })),
+        ("/v1/responses", responses.clone(), drawing(json!({ "output_format": "svg" }))),
+        ("/v1/responses", responses, drawing(json!({ "svg": { "model": "toy/dearer" } }))),
     ] {
         world.refused(&more.to_string(), world.post(path, &with(body, more.clone())), 400).await;
     }
     let fields = [("model", "rich"), ("url", "https://example.com/a-day-of-sound.mp3")];
     let form = world.form("/v1/audio/transcriptions", ("file", b"x"), &fields);
     world.refused("a recording that lies elsewhere", form, 400).await;
+    for field in [("output_format", "svg"), ("svg[model]", "toy/dearer"), ("svg", "{}")] {
+        let fields = [("model", "rich"), ("prompt", "x"), field];
+        world.refused(field.0, world.form("/v1/images/edits", ("image", b"x"), &fields), 400).await;
+    }
     // What asks for nothing is passed on.
     let empty =
         with(chat(), json!({ "models": [], "plugins": null, "tools": [{ "type": "function", "function": {} }] }));
     world.charged("empty", world.post("/v1/chat/completions", &empty)).await;
+    let kept = json!({ "prompt_cache_options": { "mode": "explicit", "ttl": "30m" }, "prompt_cache_retention": "24h" });
+    let kept = with(with(chat(), marked("30m")), kept);
+    world.charged("kept", world.post("/v1/chat/completions", &kept)).await;
+    let png = with(picture(), json!({ "output_format": "png", "svg": null }));
+    world.charged("png", world.post("/v1/images/generations", &png)).await;
     world.finish().await;
 }
 

@@ -22,7 +22,9 @@ pub(super) fn every() -> Vec<(String, &'static str, Vec<u8>)> {
         };
         let file =
             format!("--abc\r\nContent-Disposition: form-data; name=\"{file}\"; filename=\"f\"\r\n\r\n{text}\r\n");
-        format!("{}{}{file}--abc--\r\n", part("model", RICH), part("prompt", &text)).into_bytes()
+        let fields =
+            [("model", RICH), ("prompt", text.as_str()), ("quality", "low")].map(|(name, value)| part(name, value));
+        format!("{}{file}--abc--\r\n", fields.concat()).into_bytes()
     };
     let messages = json!([{ "role": "user", "content": text }]);
     let contents = json!({ "contents": [{ "parts": [{ "text": text }] }] });
@@ -36,7 +38,7 @@ pub(super) fn every() -> Vec<(String, &'static str, Vec<u8>)> {
         ("/v1/messages/count_tokens", json!({ "model": RICH, "messages": messages })),
         ("/v1/moderations", json!({ "model": RICH, "input": text })),
         ("/v1/rerank", json!({ "model": RICH, "query": text, "documents": [text] })),
-        ("/v1/images/generations", json!({ "model": RICH, "prompt": text })),
+        ("/v1/images/generations", json!({ "model": RICH, "prompt": text, "quality": "low" })),
         ("/v1/audio/speech", json!({ "model": RICH, "input": text, "voice": "alloy" })),
         ("/v1beta/models/toy/rich:generateContent", contents.clone()),
         ("/v1beta/models/toy/rich:streamGenerateContent", contents.clone()),

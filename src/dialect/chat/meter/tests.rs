@@ -119,6 +119,8 @@ fn errors_in_the_stream_are_found() {
         (r#"data: {"error":{"message":"overloaded"}}"#, Some("overloaded")),
         ("event: error\ndata: {\"error\":\"overloaded\"}", Some("overloaded")),
         (r#"data: {"error":{"message":"x"},"choices":[{"delta":{"content":""},"finish_reason":"error"}]}"#, Some("x")),
+        (r#"data: {"choices":[{"delta":{"content":""},"error":{"message":"x"},"finish_reason":"error"}]}"#, Some("x")),
+        (r#"data: {"choices":[{"delta":{},"finish_reason":"error"}]}"#, Some("no reason given")),
         (r#"data: {"error":null,"choices":[]}"#, None),
         (r#"data: {"choices":[{"delta":{"content":"{\"error\":1}"}}]}"#, None),
     ] {
