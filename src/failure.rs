@@ -152,6 +152,7 @@ impl Code {
         Self::InvalidRequest,
         Self::InvalidJson,
         Self::InvalidModel,
+        Self::InvalidModelPath,
         Self::ModalityNotPriced,
         Self::UnsupportedParameter,
         Self::UnsupportedPath,

@@ -235,7 +235,7 @@ fn without_settings_the_documented_defaults_hold() {
         show(&config.server),
         "Server { host: 127.0.0.1, port: 8000, cors_origins: [], trusted_proxies: [], max_body_bytes: 33554432, \
          max_buffered_bytes: 268435456, max_kept_bytes: 1073741824, shutdown_timeout: 30s, keep_alive: Some(15s), \
-         maintenance: None, takes_money: true }"
+         maintenance: None, protocols: [OpenAi, Anthropic, Gemini], takes_money: true }"
     );
     assert_eq!(
         show(&config.storage),

@@ -26,8 +26,19 @@ pub struct Forms {
     pub may_be_json: bool,
 }
 
-const READ: [&str; 10] =
-    ["model", "prompt", "n", "size", "quality", "stream", "partial_images", "input_fidelity", "output_format", "svg"];
+const READ: [&str; 11] = [
+    "model",
+    "prompt",
+    "n",
+    "size",
+    "quality",
+    "stream",
+    "partial_images",
+    "input_fidelity",
+    "output_format",
+    "svg",
+    "frame_count",
+];
 
 /// Pictures that are sent in JSON, under the names that they have at one host or another.
 const SENT: [&str; 3] = ["images", "image", "mask"];
@@ -42,7 +53,8 @@ const MAX_PARTIAL: u64 = 3;
 const PARTIAL_TOKENS: u64 = 100;
 /// Pixels of the square whose tokens are known, and of what says nothing of its size.
 const SQUARE: u64 = 1024 * 1024;
-const UNKNOWN: u64 = 16 * SQUARE;
+/// Of a size that says no pixels: `16:9`, `square_hd`.
+const UNKNOWN: u64 = 4 * SQUARE;
 /// Tokens that a picture which is sent may count, at most.
 pub(super) const SENT_TOKENS: u64 = 7_000;
 

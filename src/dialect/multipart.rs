@@ -190,7 +190,7 @@ fn first_part<'b>(rest: &'b [u8], dashed: &memmem::Finder<'_>) -> Option<&'b [u8
 fn read_part(part: &[u8], start: usize) -> Option<Part> {
     let end = memmem::find(part.get(..part.len().min(MAX_HEAD))?, b"\r\n\r\n")?;
     let head = std::str::from_utf8(part.get(..end)?).ok()?;
-    let mut disposition = None;
+    let (mut disposition, mut length) = (None, None);
     for line in head.split("\r\n") {
         let (name, value) = line.split_once(':')?;
         if value.chars().any(char::is_control) {
@@ -200,12 +200,15 @@ fn read_part(part: &[u8], start: usize) -> Option<Part> {
             "content-disposition" if disposition.is_none() => disposition = Some(value.trim()),
             // Some read the parts in a part as further files.
             "content-type" if !value.to_ascii_lowercase().contains("multipart") => {}
+            "content-length" if length.is_none() => length = Some(value.trim().parse::<usize>().ok()?),
             _ => return None,
         }
     }
     let (name, is_file) = read_disposition(disposition?)?;
     let at = start.checked_add(end)?.checked_add(4)?;
-    Some(Part { name, is_file, content: at..start.checked_add(part.len())? })
+    let content = at..start.checked_add(part.len())?;
+    // Some clients say how long a part is. Another length would be another part to whoever goes by it.
+    length.is_none_or(|length| length == content.len()).then_some(Part { name, is_file, content })
 }
 
 /// Name, and whether there is a file's name too. Nothing may follow that others could take for another name.
@@ -327,10 +330,14 @@ mod tests {
             "name=\"x\"; filename=\"a\"\r\nContent-Type: text/plain\nContent-Disposition: form-data; name=\"model\"",
             "name=\"x\"; filename=\"a\u{0}\"",
             "name=\"x\"\r\nContent-Type: multipart/mixed; boundary=b",
+            "name=\"x\"\r\nContent-Length: 2",
+            "name=\"x\"\r\nContent-Length: 1\r\nContent-Length: 1",
         ] {
             let form = format!("{}--abc--", part("model", "m").replace("name=\"model\"", head));
             assert!(Form::parse(MEDIA, form.as_bytes()).is_err(), "{head}");
         }
+        let told = format!("{}--abc--", part("x", "m").replace("\r\n\r\nm", "\r\nContent-Length: 1\r\n\r\nm"));
+        assert!(Form::parse(MEDIA, told.as_bytes()).is_ok(), "{told}");
         for head in
             ["filename=\"a;b.png\"", "filename=\"a.png\"; filename*=utf-8''%C3%A4.png", "filename*=utf-8''a.png"]
         {

@@ -125,6 +125,12 @@ pub(super) fn tools(lens: &Lens<'_>, needs: &mut Needs) {
 /// What a tool gave, in a conversation that has a member of such a name with it alone: whoever knows no tools cannot
 /// read it.
 pub(super) fn results(value: Option<&RawValue>, names: &[&str], needs: &mut Needs) {
+    if needs.has(Feature::Tools) {
+        return;
+    }
+    // Most conversations have none: that is seen without a walk through them.
+    let is_named = |all: &[u8]| names.iter().any(|name| memchr::memmem::find(all, name.as_bytes()).is_some());
+    let value = value.filter(|value| is_named(value.get().as_bytes()));
     needs.want(Feature::Tools, value.is_some_and(|value| body::has_key(value, names)));
 }
 

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use tokio::sync::mpsc;
 
 use super::attempts::Opened;
-use super::{Job, Once, Out, Reply, pump, upstream_failed};
+use super::{Job, Once, Out, Reply, Served, pump, upstream_failed};
 use crate::dialect::{Ask, Dialect, Shape};
 use crate::failure::{Failure, Funds};
 use crate::upstream::Plan;
@@ -20,6 +20,7 @@ struct Excuse {
     dialect: &'static dyn Dialect,
     shape: Arc<Shape>,
     once: Option<Arc<Once>>,
+    served: Served,
     request_id: String,
 }
 
@@ -36,6 +37,7 @@ impl Job {
             dialect: self.dialect,
             shape: Arc::clone(&self.shape),
             once: self.once.clone(),
+            served: self.served(),
             request_id: self.request_id.clone(),
         };
         let mut answering = Box::pin(self.answered(plan, ask));
@@ -85,7 +87,7 @@ impl Excuse {
         let meter = self.dialect.meter(&self.shape);
         last.extend_from_slice(&meter.error_event(&failure.message, "upstream_error"));
         if let Some(once) = &self.once {
-            let mut tape = once.tape();
+            let mut tape = once.tape(self.served);
             tape.record(&last);
             if failure.took_a_token() { tape.keep().await } else { tape.forget().await }
         }

@@ -79,7 +79,7 @@ use ongoing::{New, Place};
 pub use probe::{Tested, cheapest, timed};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
 use refusals::{aborted, asking, bad_request, too_fast, unsupported, upstream_failed};
-pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays};
+pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays, StreamHead};
 pub use settings::{Changed, Settings, Untold, in_force, tell, weigh};
 
 /// Streams whose client left that are read to their end at the same time.
@@ -298,7 +298,7 @@ impl Exchange {
             demand.open_input = true;
         }
         if demand.cache_writes == CacheWrites::None && self.market.caches_unasked(&shape.model) {
-            demand.cache_writes = CacheWrites::Minutes;
+            demand.cache_writes = CacheWrites::Unasked;
         }
         Ok(shape)
     }
@@ -494,8 +494,11 @@ impl Job {
     /// How a streamed answer looks on its way.
     fn form(&self) -> Form {
         let keep_alive = self.exchange.keep_alive.filter(|_| !self.shape.as_array);
-        let served = Served { model: self.candidate.id.clone(), btc_usd: self.candidate.btc_usd };
-        Form { media: self.stream_media, keep_alive, timing: self.timing, served, hold: self.hold.id() }
+        Form { media: self.stream_media, keep_alive, timing: self.timing, served: self.served(), hold: self.hold.id() }
+    }
+
+    fn served(&self) -> Served {
+        Served { model: self.candidate.id.clone(), btc_usd: self.candidate.btc_usd }
     }
 
     /// An answer that came whole: billed and stamped.

@@ -171,7 +171,7 @@ const TOO_LONG: &str = "an event of its stream is too long";
 pub(super) async fn run(job: Box<Job>, opening: Opening, out: mpsc::Sender<Out>) -> Result<(), Failure> {
     let Opening { mut answer, framer, mut meter, ready } = opening;
     answer.note_content();
-    let tape = job.once.as_ref().map(super::Once::tape);
+    let tape = job.once.as_ref().map(|once| once.tape(job.served()));
     let (reach, as_array) = (Reach::of(&job), job.shape.as_array);
     let mut sink = Sink { out, sent: false, whole: job.whole, as_array, size: 0, reach, drain: None, tape };
     let end = read(&job, &mut answer, (framer, ready), meter.as_mut(), &mut sink).await;

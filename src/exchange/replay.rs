@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use super::delivery::Served;
 use super::repo::{self, Claim, Row, State};
 use crate::clock::DAY_MS;
 use crate::failpoint::failpoint;
@@ -74,6 +75,9 @@ pub struct Head {
     pub headers: Vec<(String, String)>,
 }
 
+/// Makes the head of a live stream, once it is known what is served.
+pub type StreamHead = Box<dyn Fn(&Served) -> Head + Send + Sync>;
+
 /// The claim of one request, or what will become it.
 pub struct Once {
     replays: Arc<Replays>,
@@ -83,7 +87,7 @@ pub struct Once {
     credential: String,
     request: String,
     /// How a live stream begins.
-    stream: Head,
+    stream: StreamHead,
     claimed: AtomicBool,
 }
 
@@ -110,7 +114,7 @@ impl Replays {
     /// The claim that this request would make; `None` for one that pays nothing. `stream` is how
     /// its answer begins if it is a live stream.
     #[must_use]
-    pub fn once(self: &Arc<Self>, asked: Asked<'_>, stream: Head) -> Option<Once> {
+    pub fn once(self: &Arc<Self>, asked: Asked<'_>, stream: StreamHead) -> Option<Once> {
         let credential = asked.payment.key_hex()?.to_owned();
         let payer = credential.as_bytes();
         Some(Once {
@@ -251,8 +255,8 @@ impl Once {
     }
 
     /// A recorder of a live stream's bytes.
-    pub(super) fn tape(self: &Arc<Self>) -> Tape {
-        Tape { once: Arc::clone(self), body: BytesMut::new() }
+    pub(super) fn tape(self: &Arc<Self>, served: Served) -> Tape {
+        Tape { once: Arc::clone(self), served, body: BytesMut::new() }
     }
 
     fn leave(&self) {
@@ -333,6 +337,7 @@ impl Drop for Once {
 /// The bytes of a live stream, as they are delivered, or would be to a client that has left.
 pub(super) struct Tape {
     once: Arc<Once>,
+    served: Served,
     body: BytesMut,
 }
 
@@ -350,7 +355,7 @@ impl Tape {
     }
 
     pub(super) async fn keep(self) {
-        let kept = Kept { head: self.once.stream.clone(), body: self.body.freeze() };
+        let kept = Kept { head: (self.once.stream)(&self.served), body: self.body.freeze() };
         self.once.keep(&kept).await;
     }
 

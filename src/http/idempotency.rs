@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::proxy::{self, Asks};
 use super::{Node, balance, headers, watch};
-use crate::exchange::{Asked, Call, Head, Kept, Once, Reply};
+use crate::exchange::{Asked, Call, Head, Kept, Once, Reply, Served};
 use crate::failure::{Code, Failure};
 
 /// Longest key.
@@ -38,8 +38,9 @@ pub(super) async fn serve(node: &Node, call: Call, key: &str, asks: &Asks) -> Re
     let target = call.target();
     let asked =
         Asked { payment: &call.payment, key, path: &target, body: &call.sent.body, request_id: &call.request_id };
-    let head = head_of(StatusCode::OK, &proxy::stream_head(call.stream_media(), &asks.request_id));
-    let Some(once) = node.exchange.replays.once(asked, head) else {
+    let (media, request_id) = (call.stream_media(), asks.request_id.clone());
+    let head = move |served: &Served| head_of(StatusCode::OK, &proxy::stream_head(media, &request_id, served));
+    let Some(once) = node.exchange.replays.once(asked, Box::new(head)) else {
         return proxy::run(node, call, asks).await;
     };
     let dialect = call.dialect;
@@ -78,7 +79,7 @@ where
     F: Future<Output = Result<Value, Failure>> + Send + 'static,
 {
     node.exchange.till.check_key(asked.payment).await?;
-    let Some(once) = node.exchange.replays.once(asked, Head::default()) else {
+    let Some(once) = node.exchange.replays.once(asked, Box::new(|_| Head::default())) else {
         return Err(Failure::payment(Code::Unauthorized, "Unauthorized"));
     };
     if let Some(kept) = once.recall().await? {

@@ -17,7 +17,7 @@ use super::envelope::{self, Asked};
 use super::headers::Writer;
 use super::{Node, envelope_of, headers, idempotency, watch};
 use crate::dialect::{self, Dialect, Protocol, Receipt};
-use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Sent, Timing, Whole};
+use crate::exchange::{Aborted, Call, Delivery, Out, Reply, Sent, Served, Timing, Whole};
 use crate::failure::{Code, Failure, Funds};
 use crate::payment::{self, Credentials};
 use crate::telemetry::Link;
@@ -281,12 +281,10 @@ fn whole_response(whole: Whole, asks: &Asks) -> Response<Body> {
 
 fn stream_response(delivery: Delivery, asks: &Asks) -> Response<Body> {
     let (trailers, media, timing) = (asks.trailers, delivery.media(), delivery.timing());
-    let served = delivery.served().clone();
+    let head = stream_head(media, &asks.request_id, delivery.served());
     let mut response = Response::new(Body::new(Streamed { delivery, trailers, trailer: None, ended: false }));
-    *response.headers_mut() = stream_head(media, &asks.request_id);
-    let mut writer = Writer::new(response.headers_mut());
-    writer.put_served(&served.model, served.btc_usd);
-    writer.put_timing(&timing, None);
+    *response.headers_mut() = head;
+    Writer::new(response.headers_mut()).put_timing(&timing, None);
     if trailers {
         response.headers_mut().insert(TRAILER, HeaderValue::from_static("x-cashu"));
     }
@@ -294,9 +292,11 @@ fn stream_response(delivery: Delivery, asks: &Asks) -> Response<Body> {
 }
 
 /// The headers of a live stream.
-pub(super) fn stream_head(media: &str, request_id: &str) -> HeaderMap {
+pub(super) fn stream_head(media: &str, request_id: &str, served: &Served) -> HeaderMap {
     let mut out = HeaderMap::new();
-    start(&mut Writer::new(&mut out), media, request_id);
+    let mut writer = Writer::new(&mut out);
+    start(&mut writer, media, request_id);
+    writer.put_served(&served.model, served.btc_usd);
     headers::put(&mut out, headers::ACCEL_BUFFERING, "no");
     out
 }

@@ -17,8 +17,10 @@ use super::headers;
 use crate::failure::{Code, Failure};
 use crate::net::BODY_TIMEOUT;
 
-/// How long nothing may come of one that is not there yet.
+/// How long nothing may come of one that is not there yet, from somebody without a key.
 const STANDSTILL: Duration = Duration::from_secs(15);
+/// The same for those who have a key here: a bad connection may lose a piece several times.
+const PATIENT_STANDSTILL: Duration = Duration::from_secs(60);
 /// How long one that is refused may go on sending it.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,7 @@ pub struct Spool {
     room: Arc<Semaphore>,
     /// How many of them those without a key may still take: whoever asks for nothing but a price must not take all.
     for_strangers: Arc<Semaphore>,
+    /// How long strangers may pause.
     standstill: Duration,
 }
 
@@ -141,8 +144,9 @@ impl Spool {
         declared: Option<usize>,
         has_key: bool,
     ) -> Result<Bytes, Failure> {
-        let Some(first) = self.following(pieces).await? else { return Ok(Bytes::new()) };
-        let mut next = self.following(pieces).await?;
+        let patience = if has_key { PATIENT_STANDSTILL } else { self.standstill };
+        let Some(first) = following(pieces, patience).await? else { return Ok(Bytes::new()) };
+        let mut next = following(pieces, patience).await?;
         if next.is_none() && first.len() <= PAGE.min(self.limit) {
             return Ok(first);
         }
@@ -153,21 +157,12 @@ impl Spool {
         drop(first);
         while let Some(piece) = next {
             self.add(&mut bytes, &mut room, &piece)?;
-            next = self.following(pieces).await?;
+            next = following(pieces, patience).await?;
         }
         Ok(match room.pages {
             Some(_) => Bytes::from_owner(Held { bytes, _room: room }),
             None => Bytes::from(bytes),
         })
-    }
-
-    /// The next piece, if there is one, and comes soon.
-    async fn following(
-        &self,
-        pieces: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin),
-    ) -> Result<Option<Bytes>, Failure> {
-        let piece = tokio::time::timeout(self.standstill, pieces.next()).await.map_err(|_| cut())?;
-        piece.transpose().map_err(|_| cut())
     }
 
     fn add(&self, bytes: &mut Vec<u8>, room: &mut Room, piece: &[u8]) -> Result<(), Failure> {
@@ -185,6 +180,15 @@ impl Spool {
 
 fn too_large(limit: usize) -> Failure {
     Failure::client(Code::PayloadTooLarge, format!("The request body is larger than {limit} bytes."))
+}
+
+/// The next piece, if there is one, and comes soon.
+async fn following(
+    pieces: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin),
+    patience: Duration,
+) -> Result<Option<Bytes>, Failure> {
+    let piece = tokio::time::timeout(patience, pieces.next()).await.map_err(|_| cut())?;
+    piece.transpose().map_err(|_| cut())
 }
 
 fn cut() -> Failure {

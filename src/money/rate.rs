@@ -12,6 +12,9 @@ use super::cost::{Cost, Part};
 use super::service::Service;
 use super::usage::{CacheWrites, Demand, Usage};
 
+/// What clients of this network put down for a request, as a part of what they reckon.
+const SPARE: Decimal = Decimal::from_parts(105, 0, 0, false, 2);
+
 /// Price per unit of each bucket, in the currency of the [`Exchange`] beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prices {
@@ -130,6 +133,8 @@ impl Prices {
     pub fn written(&self, writes: CacheWrites) -> Decimal {
         match writes {
             CacheWrites::None => self.prompt,
+            // No more than what clients of this network put down beside the prices that they know.
+            CacheWrites::Unasked => self.cache_write().min(self.prompt.saturating_mul(SPARE)),
             CacheWrites::Minutes => self.cache_write(),
             CacheWrites::Hour => self.cache_write_1h().max(self.cache_write()),
         }

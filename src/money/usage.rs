@@ -120,6 +120,8 @@ impl Usage {
 pub enum CacheWrites {
     #[default]
     None,
+    /// It asks for nothing, and the model does as it likes.
+    Unasked,
     Minutes,
     Hour,
 }

@@ -133,6 +133,8 @@ impl Visitors {
         let creates_per_hour = creates_per_hour.filter(|_| is_new);
         let look = |visitor: &mut Visitor, times: usize| {
             visitor.waiting.retain(|(_, end)| *end > now_ms);
+            // Who pays for a key is kept from it by what others do as little as can be.
+            let max_pending = max_pending.filter(|_| is_new || times == 1);
             if max_pending.is_some_and(|most| visitor.waiting.len() >= most.saturating_mul(times)) {
                 let first = visitor.waiting.iter().map(|(_, end)| *end).min().unwrap_or(now_ms);
                 return Err(TooMuch::after_ms(first.saturating_sub(now_ms)));
@@ -140,11 +142,11 @@ impl Visitors {
             let room = creates_per_hour.map(|most| visitor.created.room(now_ms, most.saturating_mul(times)));
             room.unwrap_or(Ok(())).map_err(TooMuch::after_ms)
         };
-        self.admit(peer, look, |visitor| {
+        self.admit(peer, look, |visitor, times| {
             if creates_per_hour.is_some() {
                 visitor.created.count(now_ms);
             }
-            if max_pending.is_some() {
+            if max_pending.is_some() && (is_new || times == 1) {
                 visitor.waiting.push((id.to_owned(), end_ms));
             }
         })
@@ -174,7 +176,7 @@ impl Visitors {
         let Some(most) = self.allowance().wrong_vouchers_per_hour else { return Ok(()) };
         let now_ms = self.clock.now_ms();
         let look = |visitor: &mut Visitor, times| visitor.wrong.room(now_ms, most.saturating_mul(times));
-        self.admit(peer, |visitor, times| look(visitor, times).map_err(TooMuch::after_ms), |_| {})
+        self.admit(peer, |visitor, times| look(visitor, times).map_err(TooMuch::after_ms), |_, _| {})
     }
 
     /// Counts a quote that is about to be made.
@@ -185,7 +187,7 @@ impl Visitors {
         let Some(most) = self.allowance().quotes_per_minute else { return Ok(()) };
         let now_ms = self.clock.now_ms();
         let look = |visitor: &mut Visitor, times| visitor.quoted.room(now_ms, most.saturating_mul(times));
-        let count = |visitor: &mut Visitor| visitor.quoted.count(now_ms);
+        let count = |visitor: &mut Visitor, _| visitor.quoted.count(now_ms);
         self.admit(peer, |visitor, times| look(visitor, times).map_err(TooMuch::after_ms), count)
     }
 
@@ -202,14 +204,14 @@ impl Visitors {
         &self,
         peer: Option<Peer>,
         look: impl Fn(&mut Visitor, usize) -> Result<(), TooMuch>,
-        count: impl Fn(&mut Visitor),
+        count: impl Fn(&mut Visitor, usize),
     ) -> Result<(), TooMuch> {
         let names = self.names(peer);
         let mut seen = self.seen();
         for (name, times) in &names {
             look(self.entry(&mut seen, name), *times)?;
         }
-        names.iter().for_each(|(name, _)| count(self.entry(&mut seen, name)));
+        names.iter().for_each(|(name, times)| count(self.entry(&mut seen, name), *times));
         Ok(())
     }
 
@@ -313,6 +315,11 @@ mod tests {
         // Whoever is kept out because of others may look whether theirs still wait.
         assert_eq!(visitors.waiting(fresh).len(), ALL_OF_TOR);
         assert_eq!(visitors.waiting(circuit(0)).iter().filter(|id| *id == "i0").count(), 2);
+        // Whoever pays for a key already waits for nobody else.
+        let (customer, end_ms) = (circuit(ALL_OF_TOR + 1), clock.now_ms() + 60_000);
+        assert!(visitors.admit_invoice(customer, "n", end_ms, true).is_err());
+        assert_eq!(visitors.admit_invoice(customer, "t", end_ms, false), Ok(()));
+        assert!(visitors.admit_invoice(customer, "u", end_ms, false).is_err(), "more than its own");
         visitors.ended(fresh, &["i3".to_owned()]);
         clock.0.fetch_add(60_000, Ordering::SeqCst);
         assert_eq!(visitors.admit_quote(fresh), Ok(()));

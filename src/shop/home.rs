@@ -85,7 +85,7 @@ async fn page(node: &Node, headers: &HeaderMap, uri: &Uri) -> Result<Response, F
     let base = address::own(&text(&about, "http_url"), headers, uri);
     let fixed = market.static_prices().as_ref().and_then(fixed);
     let ids: Vec<&str> = models.iter().filter_map(|model| model.get("id").and_then(Value::as_str)).collect();
-    let named = Named::of(market, &node.exchange.pool, &ids);
+    let named = Named::of(node, &ids);
     render(&Page {
         name: text(&about, "name"),
         description: text(&about, "description"),

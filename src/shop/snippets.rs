@@ -3,8 +3,8 @@
 //! They end in shells and files of settings. An id with any character that could end a quoted text there
 //! is not put in.
 
-use crate::catalog::route::Market;
-use crate::upstream::Pool;
+use crate::dialect::Protocol;
+use crate::http::Node;
 
 /// Something to paste, and what for.
 #[derive(Debug)]
@@ -14,7 +14,8 @@ pub(super) struct Snippet {
     pub text: String,
 }
 
-/// The model that the lines of each wire format name. `None`: no upstream has that format.
+/// The model that the lines of each wire format name. `None`: no upstream has that format, or the operator does not
+/// sell it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Named<'a> {
     pub chat: Option<&'a str>,
@@ -26,8 +27,12 @@ pub(super) struct Named<'a> {
 impl<'a> Named<'a> {
     /// Of these models: the first that is served so, one of the vendor whose format it is before others. Where there is
     /// no upstream yet, as if they had all formats.
-    pub fn of(market: &Market, pool: &Pool, ids: &[&'a str]) -> Self {
-        let of = |path: &str, family: &str| {
+    pub fn of(node: &Node, ids: &[&'a str]) -> Self {
+        let (market, pool) = (&node.exchange.market, &node.exchange.pool);
+        let of = |path: &str, family: &str, vendor: Protocol| {
+            if !node.exchange.settings.now().server.protocols.contains(&vendor) {
+                return None;
+            }
             if pool.is_empty() {
                 return Some(pasteable(first(ids, family)));
             }
@@ -35,11 +40,11 @@ impl<'a> Named<'a> {
             pool.speaks(path).then(|| pasteable(first(ids, family).filter(served)))
         };
         Self {
-            chat: of("chat/completions", ""),
-            responses: of("responses", "gpt"),
-            messages: of("messages", "claude"),
+            chat: of("chat/completions", "", Protocol::OpenAi),
+            responses: of("responses", "gpt", Protocol::OpenAi),
+            messages: of("messages", "claude", Protocol::Anthropic),
             // The beginning of the paths at which models have that format.
-            gemini: of("models", "gemini"),
+            gemini: of("models", "gemini", Protocol::Gemini),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, AnyPool, Connection as _, Executor};
@@ -16,6 +16,8 @@ use super::{Location, Store, StoreError, migrate};
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest wait for a database server to say anything at all.
 const REACH: Duration = Duration::from_secs(10);
+/// Between two looks for a server that is not there yet.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 /// What every writing connection to SQLite is told.
 pub(super) const PRAGMAS: [&str; 5] = [
     "PRAGMA journal_mode = WAL",
@@ -116,7 +118,16 @@ impl Store {
         Ok(store)
     }
 
+    /// A node waits for its server, which may be started at the same time.
     async fn open_postgres(url: &str, strict: bool) -> Result<Self, StoreError> {
+        let until = Instant::now() + PATIENCE;
+        while let Err(error) = reach(url).await {
+            if Instant::now() >= until {
+                return Err(error);
+            }
+            tracing::warn!(%error, "waiting for the database");
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
         let store = Self::connect_postgres(url, strict).await?;
         migrate::run(&store).await?;
         Ok(store)

@@ -20,6 +20,8 @@ pub struct Lease {
     pub(super) ticket: Ticket,
     /// Whether the outcome is known.
     pub(super) is_settled: bool,
+    /// It is the first for its request, whose turn it was.
+    pub(super) has_turn: bool,
     pub(super) slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -106,6 +108,10 @@ impl Drop for Lease {
         }
         if self.is_settled {
             return;
+        }
+        // Where one after the other is asked, who was not is the next.
+        if self.has_turn {
+            self.pool.turns.fetch_sub(1, Ordering::Relaxed);
         }
         // A first turn that did not take place, one that nobody paid for above all, binds nobody and takes no room.
         if let Some(session) = self.session {

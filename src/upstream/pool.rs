@@ -124,7 +124,7 @@ pub struct Pool {
     ground: Ground,
     choice: Choice,
     /// Whose turn it is, where they are asked one after the other.
-    turns: AtomicU64,
+    pub(super) turns: AtomicU64,
     max_attempts: usize,
     /// After which statuses another is asked.
     pub retried: Statuses,
@@ -170,7 +170,6 @@ pub struct Plan {
     attempts_left: usize,
     session: Option<Session>,
     tried: bool,
-    turn: u64,
 }
 
 /// How long to wait for a spend cap: until midnight at most, and nobody has to know that it is one.
@@ -339,8 +338,7 @@ impl Pool {
         if left.is_empty() {
             return Err(why);
         }
-        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
-        Ok(Plan { left, attempts_left: self.max_attempts, session, tried: false, turn })
+        Ok(Plan { left, attempts_left: self.max_attempts, session, tried: false })
     }
 
     /// The best of all that could; where they have as many requests as they take, after a short wait.
@@ -380,12 +378,15 @@ impl Pool {
                 Ok((slot, ticket)) => {
                     plan.left.remove(place);
                     plan.attempts_left = plan.attempts_left.saturating_sub(1);
-                    plan.tried = true;
+                    let has_turn = !std::mem::replace(&mut plan.tried, true);
+                    if has_turn {
+                        self.turns.fetch_add(1, Ordering::Relaxed);
+                    }
                     let (pool, session) = (Arc::clone(self), plan.session);
                     if let Some(session) = session {
                         self.sticky.begin(session, member.upstream.name(), now_ms);
                     }
-                    return Ok(Lease { pool, member, model, session, ticket, is_settled: false, slot });
+                    return Ok(Lease { pool, member, model, session, ticket, is_settled: false, has_turn, slot });
                 }
                 Err(reason) => why = Some(sooner(why, reason)),
             }
@@ -402,7 +403,8 @@ impl Pool {
         let known = plan.session.and_then(|session| self.sticky.find(&session, now_ms));
         let entrants = plan.left.iter().map(|(member, model)| member.entrant(model, known.as_ref(), now_ms));
         let entrants: Vec<Entrant> = entrants.collect();
-        let roll = || if self.choice == Choice::RoundRobin { plan.turn } else { rand::random() };
+        let roll =
+            || if self.choice == Choice::RoundRobin { self.turns.load(Ordering::Relaxed) } else { rand::random() };
         order(&entrants, self.choice, |below| roll() % below.max(1))
     }
 

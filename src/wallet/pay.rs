@@ -109,6 +109,10 @@ impl Wallet {
             Err(Unsent::Wallet(error @ (WalletError::Store(_) | WalletError::Ecash(_) | WalletError::Busy))) => {
                 return Err(error);
             }
+            // That the mint is not to be had now says nothing against this payment: the journal tries again.
+            Err(Unsent::Mint(error)) if operation.kind == Kind::Expiry && !error.is_refusal() => {
+                return Err(error.into());
+            }
             Err(unsent) => return self.put_back(trusted, operation, &unsent.to_string()).await,
         };
         failpoint!("pay.planned");
@@ -273,7 +277,9 @@ impl Wallet {
             }
             // The mint's own answer to the only request that there was.
             Standing::Unpaid(Some(refusal)) if attempt == Attempt::First => refusal.to_string(),
-            Standing::NotSent(error) if attempt == Attempt::First => error.to_string(),
+            Standing::NotSent(error) if attempt == Attempt::First && operation.kind != Kind::Expiry => {
+                error.to_string()
+            }
             Standing::Unpaid(refusal) => {
                 // An earlier request may still be under way: the same payment is sent again for a while.
                 let denial = "the payment did not come about";

@@ -35,6 +35,12 @@ impl MintError {
         matches!(self, Self::NotSent | Self::Held(_))
     }
 
+    /// Whether the mint has answered, and not that it will do it later.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if !matches!(refusal, Refusal::RateLimited(_)))
+    }
+
     /// The error of a question about an earlier act, as the state of that act: unknown. Only an
     /// answer could tell, and there is none.
     #[must_use]

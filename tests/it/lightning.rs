@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cdk::nuts::CurrencyUnit;
 use coinslot::clock::Clock;
 use coinslot::money::Msat;
 use coinslot::store::Durability;
@@ -468,6 +469,36 @@ async fn expired_keys_that_cannot_be_paid_hide_no_other() {
         assert_eq!(round.go_on(&wallet).await.unwrap(), paid);
     }
     assert_eq!(operations().await, 8);
+    node.finish().await;
+}
+
+/// A mint that cannot be asked when a key's time is over keeps nobody's money back for longer than that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_key_is_paid_when_the_mint_is_back() {
+    let mint = TestMint::start().await;
+    let upstream = Upstream::start().await;
+    let (chaos, recipient) = (Chaos::before(&mint.url()), Recipient::start().await);
+    let clock = Arc::new(Ahead::default());
+    let node = node_ahead(&mint, &upstream, &clock, &[("CASHU_MINTS", &chaos.url())]).await;
+    node.quiet().await;
+    let purse = Purse::with_unit(&chaos.url(), CurrencyUnit::Sat).await;
+    purse.mint_sats(1_000).await;
+    let token = purse.send(200).await;
+    let noted = node.get("/v1/wallet/info").bearer_auth(&token).header("refund-lnurl", recipient.name());
+    ok(noted.header("key-expiry-time", (clock.now_ms() / 1000 + 3_600).to_string())).await;
+    clock.step(Duration::from_secs(3_700));
+    chaos.set("/v1/melt/quote/bolt11", Mode::Cut);
+    let wallet = node.running().exchange().till.wallet().clone();
+    assert_eq!(coinslot::jobs::refund_expired(&wallet).await.unwrap(), 0);
+    assert!(chaos.hits("/v1/melt/quote/bolt11") > 0);
+    chaos.calm();
+    found("the key is paid out", async || {
+        clock.step(Duration::from_secs(60));
+        resume(&node).await;
+        (ok(node.get("/v1/wallet/info").bearer_auth(&token)).await["balance"] == 0 && !recipient.asked().is_empty())
+            .then_some(())
+    })
+    .await;
     node.finish().await;
 }
 

@@ -594,6 +594,9 @@ async fn in_turn_each_is_asked_as_often_as_the_others() {
     let same = [7, 1, 1].map(|weight| json!({ "priority": 0, "weight": weight }));
     let world = World::new(&same, &[("UPSTREAM_CHOICE", "round_robin")]).await;
     for _ in 0..9 {
+        // Who is told a price first, or has too little, takes nobody's turn.
+        assert_eq!(world.node.post("/v1/quote").json(&ask("hi")).send().await.unwrap().status(), 200);
+        assert_eq!(world.send_token(&ask("hi"), &world.purse.send(1).await).await.status, 402);
         assert_eq!(world.send(&ask("hi")).await.status, 200);
     }
     assert_eq!(world.asked(), [3, 3, 3]);

@@ -474,6 +474,26 @@ impl<'a> World<'a> {
         read(decided(what, PATIENCE, request).await).await
     }
 
+    /// Refunds of a key that nobody heard of before something else came onto it, a top-up under way for one: they are
+    /// in its history.
+    async fn collect_earlier(&mut self, at: usize, key: &str) {
+        let history = || self.http.get(self.node().url("/v1/wallet/history?limit=500")).bearer_auth(key);
+        let (status, body) = self.claim("a history", history).await;
+        assert_eq!(status, 200, "{body}: {:#?}", self.story);
+        let is_refund = |entry: &&Value| entry["type"] == "out" && entry["kind"] == "refund";
+        for entry in body["transactions"].as_array().expect("entries").iter().filter(is_refund) {
+            let again = json!({ "id": entry["id"] });
+            let refund = || self.post("/v1/wallet/refund").bearer_auth(key).json(&again);
+            let (status, body) = self.claim("an earlier refund", refund).await;
+            match (status, body["token"].as_str()) {
+                (200, Some(token)) => drop(self.keys[at].back.insert(token.to_owned())),
+                // It came back onto the key.
+                (400, _) => {}
+                _ => panic!("{status} {body}: {:#?}", self.story),
+            }
+        }
+    }
+
     /// Everybody takes what is theirs. Returns what the customer got for keys, for shots and for bills.
     async fn collect(&mut self) {
         for at in 0..self.keys.len() {
@@ -497,6 +517,9 @@ impl<'a> World<'a> {
                     let (status, body) = self.claim("a top-up", top_up).await;
                     assert_eq!(status, 200, "{body}: {:#?}", self.story);
                 }
+            }
+            if !self.keys[at].back.is_empty() {
+                self.collect_earlier(at, &key.token).await;
             }
         }
         for at in 0..self.shots.len() {

@@ -20,7 +20,7 @@ fn requests_are_read() {
         (r#","size":"3584x2048","quality":"high""#, 1, 50_960, 6_240),
         (r#","size":"256x256","quality":"low""#, 1, 714, 408),
         (r#","size":"2K","quality":"low""#, 1, 1_904, 408),
-        (r#","size":"16:9","quality":"low""#, 1, 7_616, 408),
+        (r#","size":"16:9","quality":"low""#, 1, 1_904, 408),
         (r#","size":"1024x1024","quality":"low","frame_count":3"#, 1, 1_428, 816),
     ] {
         let shape = read(members).unwrap();

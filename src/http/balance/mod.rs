@@ -101,7 +101,7 @@ pub(super) fn respond(outcome: Answer) -> Response<Body> {
             let out = response.headers_mut();
             out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers::put(out, headers::REQUEST_ID, &request_id);
+            headers::Writer::new(out).put_request_id(&request_id);
             response
         }
         Err(failure) => envelope::render(&failure, &Asked { request_id: &request_id, ..Asked::default() }),

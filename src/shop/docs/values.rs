@@ -34,7 +34,7 @@ impl Values {
         let listing = node.price_list();
         let data = listing.get("data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let ids: Vec<&str> = data.iter().filter_map(|model| model.get("id").and_then(Value::as_str)).collect();
-        let named = Named::of(&node.exchange.market, &node.exchange.pool, &ids);
+        let named = Named::of(node, &ids);
         let any = named.chat.unwrap_or_else(|| snippets::pasteable(ids.iter().copied()));
         let mut all = Self::from_iter([("base_url", base.clone()), ("model", any.to_owned())]);
         all.add_lines(&base, any, named);

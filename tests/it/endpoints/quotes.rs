@@ -94,7 +94,7 @@ async fn a_quote_is_refused_as_its_request_would_be() {
         (
             "/v1/quote/messages",
             json!({ "model": "none", "max_tokens": 1, "messages": chat["messages"] }),
-            404,
+            400,
             "invalid_model",
         ),
         ("/v1/quote/v1/files", json!({}), 404, "not_found"),

@@ -117,16 +117,17 @@ async fn a_cache_that_is_written_unasked_is_held_for() {
     let world = start(&dir).await;
     let said =
         |model: &str| with(chat(model), json!({ "messages": [{ "role": "user", "content": "x".repeat(3_000) }] }));
-    // 3,015 characters are 1,005 tokens of 10 msat, or of 12.5; and 100 of output.
-    for (model, msat) in [("openai/gpt-5.6", 12_563 + 2_000), ("anthropic/claude-opus-5", 10_050 + 2_000)] {
+    // 3,015 characters are 1,005 tokens of 10 msat, of which a twentieth more is held, as clients of this network put
+    // down; and 100 of output.
+    for (model, msat) in [("openai/gpt-5.6", 10_553 + 2_000), ("anthropic/claude-opus-5", 10_050 + 2_000)] {
         let quote = world.node.post("/v1/quote").json(&said(model)).send().await.unwrap();
         let quote: Value = quote.json().await.unwrap();
         assert_eq!(quote["required_msat"], json!(msat), "{model}: {quote}");
     }
-    let usage = json!({ "prompt_tokens": 1_005, "prompt_tokens_details": { "cache_write_tokens": 1_005 }, "completion_tokens": 100 });
+    let usage = json!({ "prompt_tokens": 1_005, "prompt_tokens_details": { "cache_write_tokens": 200 }, "completion_tokens": 100 });
     let choices = json!([{ "index": 0, "message": { "content": "x" }, "finish_reason": "stop" }]);
     world.next(&json!({ "id": "c", "choices": choices, "usage": usage }));
     let answer = world.charged("written", world.post("/v1/chat/completions", &said("openai/gpt-5.6"))).await;
-    assert_eq!(answer.msat, 12_563 + 2_000);
+    assert_eq!(answer.msat, 8_050 + 2_500 + 2_000);
     world.finish().await;
 }

@@ -105,8 +105,11 @@ async fn what_is_read_is_refused_in_other_letters() {
         // A voice has no price of its own.
         others.retain(|(name, _)| name != "voice");
         if path == "/v1/chat/completions" {
-            let more = ["Max_Tokens", "n", "\u{17f}tream", "Too\u{17f}s", "Models", "PluginS", "Search_Parameters"];
+            let more = ["Max_Tokens", "n", "\u{17f}tream", "Tool\u{17f}", "Models", "PluginS", "Search_Parameters"];
             others.extend(more.map(|name| (name.to_owned(), json!([50]))));
+        }
+        if path == "/v1/images/generations" {
+            others.push(("Frame_Count".to_owned(), json!(16)));
         }
         for (name, value) in others {
             let name = if name.is_ascii() { name.to_ascii_uppercase() } else { name };
@@ -221,6 +224,8 @@ async fn the_operator_says_whose_endpoints_are_sold() {
         assert_eq!((status, &said["error"]["code"]), (404, &json!("unsupported_path")), "{path}: {said}");
     }
     assert_eq!(upstream.seen().len(), 0);
+    let page = node.get("/").header("accept", "text/html").send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("ANTHROPIC_MODEL") && !page.contains("/v1/chat/completions"), "{page}");
     let message = json!({ "model": RICH, "messages": [{ "role": "user", "content": "hi" }], "max_tokens": 10 });
     let (status, said) = send("/v1/messages", &message).await;
     assert_eq!(status, 200, "{said}");
