@@ -19,7 +19,7 @@ use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::{self, Session};
 use super::trail::{self, Act};
-use super::{AdminError, AdminState, format, page, repo, wallet};
+use super::{AdminError, AdminState, format, page, proof, repo};
 use crate::ledger::vouchers::repo::Which;
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, MAX_BATCH, State as VoucherState, Voucher};
 use crate::money::Sat;
@@ -102,7 +102,7 @@ fn one(voucher: Voucher, now_ms: i64) -> One {
 /// Issues a batch. The codes are in the answer, and nowhere else.
 async fn give(state: &AdminState, actor: &Actor, wanted: &Wanted) -> Result<Vec<Issued>, AdminError> {
     state.may_move()?;
-    wallet::prove(state).await?;
+    proof::prove(&state.ledger, Some(&state.audit)).await?;
     let detail = json!({
         "count": wanted.count, "msat_each": wanted.amount.get(), "note": wanted.note,
         "expires_ms": wanted.expires_ms, "profile": wanted.profile,
