@@ -38,7 +38,7 @@ pub mod tariffs;
 mod throttle;
 pub mod trail;
 mod upstreams;
-mod vouchers;
+pub(crate) mod vouchers;
 mod wallet;
 
 use std::sync::Arc;
