@@ -24,7 +24,7 @@ pub(crate) mod keys;
 mod login;
 mod maintenance;
 mod metrics;
-mod models;
+pub(crate) mod models;
 mod network;
 mod operator;
 mod overview;
