@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use coinslot::ledger::keys::Filter;
+use coinslot::store::Durability;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -237,6 +239,28 @@ async fn a_refund_address_is_shown_shortened_and_its_time_can_be_moved() {
     tx.commit().await.unwrap();
     let fields = [&terms[1..], &[("label", "bob"), ("refund_at", "1970-01-01T00:00:01Z")]].concat();
     assert_eq!(operator.fill(&page, &page, &fields).await.status(), 303);
+    node.finish().await;
+}
+
+/// What is wrong is looked for where the error says that it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_figure_that_cannot_be_is_blamed_on_its_own_table() {
+    let (_mint, purse, _upstream, node) = world(1000).await;
+    let key = purse.send(100).await;
+    assert_eq!(chat(&node, &key).await.0, 200);
+    let ledger = node.running().exchange().ledger.clone();
+    let id = ledger.keys(&Filter::default(), None, 1).await.unwrap().keys[0].id;
+    // Done twice, it is as it was.
+    let turn = async || {
+        let mut tx = ledger.store().begin(Durability::Full).await.unwrap();
+        sqlx::query("UPDATE accounts SET spent = -1 - spent WHERE kind = 'key'").execute(tx.hand()).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    turn().await;
+    let wrong = ledger.one_key(id).await.unwrap_err().to_string();
+    assert_eq!(wrong, "inconsistent row in accounts: amount -2001");
+    turn().await;
+    assert!(ledger.one_key(id).await.unwrap().is_some());
     node.finish().await;
 }
 
