@@ -64,6 +64,25 @@ pub struct Asked<'a> {
     pub pays_ecash: bool,
 }
 
+/// The response to a call of this node's own: what came of it as JSON, or the failure.
+#[must_use]
+pub fn answer(outcome: Result<String, Failure>, asked: &Asked<'_>) -> Response<Body> {
+    match outcome {
+        Ok(body) => json(body, asked.request_id),
+        Err(failure) => render(&failure, asked),
+    }
+}
+
+/// A body of JSON that is for nobody else.
+fn json(body: String, request_id: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    let out = response.headers_mut();
+    out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers::Writer::new(out).put_request_id(request_id);
+    response
+}
+
 /// The response that tells a client of a failure.
 #[must_use]
 pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
@@ -89,12 +108,9 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
         Protocol::Anthropic => anthropic(failure, asked, error, status),
         Protocol::Gemini => google(failure, asked, error, status),
     };
-    let mut response = Response::new(Body::from(Value::Object(body).to_string()));
+    let mut response = json(Value::Object(body).to_string(), asked.request_id);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let out = response.headers_mut();
-    out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers::Writer::new(out).put_request_id(asked.request_id);
     if let Retry::After(secs) = failure.retry {
         out.insert(RETRY_AFTER, HeaderValue::from(secs));
     }
