@@ -393,6 +393,18 @@ impl Failure {
         self
     }
 
+    /// Its `type` and `code` as a client sees them, whole or in a stream: the upstream's own, where its answer is
+    /// passed on.
+    #[must_use]
+    pub fn names(&self) -> (&str, &str) {
+        let (_, kind, code) = facts(self.code);
+        let own = self.upstream.as_deref();
+        (
+            own.and_then(|answer| answer.kind.as_deref()).unwrap_or(kind),
+            own.and_then(|answer| answer.code.as_deref()).unwrap_or(code),
+        )
+    }
+
     /// Whether a token was taken, so that the same request could not be made again.
     #[must_use]
     pub fn took_a_token(&self) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! A page is a file: `view` says what there is to see, one function a verb does what can be done (`operator::Actor`
 //! says by whom, and `trail` keeps it), and two thin faces show it, HTML and JSON (`api`). `pages` and `api` of the
-//! file are its routes; `frame::PAGES` has it in the header.
+//! file are its routes; `frame::PAGES` has it in the header. What a command does, too, is in `acts` of the page's
+//! folder: it takes the ledger and whose act it is, and page, call and command render what came of it.
 //!
 //! Invariants:
 //! * Every page but the login needs a session (`/metrics` a token); every POST comes from a page of this node (the
@@ -19,15 +20,16 @@ mod backup;
 mod events;
 mod frame;
 mod input;
-mod keys;
+pub(crate) mod keys;
 mod login;
 mod maintenance;
 mod metrics;
-mod models;
+pub(crate) mod models;
 mod network;
 mod operator;
 mod overview;
 mod password;
+pub(crate) mod proof;
 mod repo;
 pub(crate) mod requests;
 mod session;
@@ -36,7 +38,7 @@ pub mod tariffs;
 mod throttle;
 pub mod trail;
 mod upstreams;
-mod vouchers;
+pub(crate) mod vouchers;
 mod wallet;
 
 use std::sync::Arc;

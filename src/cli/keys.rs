@@ -9,10 +9,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{beside, done, may_move, read_date, with_page};
-use crate::admin::trail::{self, CLI, record};
+use crate::admin::keys::acts::{self, ActError, Wish};
+use crate::admin::trail::CLI;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::ledger::keys::{Adjustment, Edit, Filter, Key, Place, Way, shorten};
+use crate::ledger::keys::{Edit, Filter, Key, Place, Way, shorten};
 use crate::ledger::terms::Reset;
 use crate::ledger::{AccountId, Ledger};
 use crate::money::Msat;
@@ -37,8 +38,9 @@ coinslot keys: the keys of clients, each by its id and the first digits of its h
 
 States are usable, blocked, ended, child and funded. A blocked key pays for nothing, nor do its child keys; its
 owner can still have back what is on it. For `set`, the word none takes away what there is; times are like
-2026-12-31 or 2026-12-31T12:00:00Z, in UTC, and --refund-at lies ahead. An adjustment comes out of what was earned and not paid out, or with
---write-off goes back there; under one --act it is made once. With --json, everything is printed as JSON.
+2026-12-31 or 2026-12-31T12:00:00Z, in UTC, and --refund-at lies ahead. An adjustment comes out of what was
+earned and not paid out, and is refused while the books are not proven, here or by the node's last proof; with
+--write-off it goes back there. Under one --act it is made once. With --json, everything is printed as JSON.
 ";
 
 /// Keys that are listed, unless another number is asked for.
@@ -162,32 +164,19 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
         }
         Act::Show(id) => show(&ledger, id, json).await,
         Act::Block(id, block) => {
-            let key = find(&ledger, id).await?;
-            if !ledger.block_key(key.id, block).await.map_err(said)? {
-                return Err(no_such_key(id));
-            }
-            let action = if block { "keys.block" } else { "keys.unblock" };
-            note(&ledger, action, &key, &json!({ "id": id.to_string() })).await?;
+            acts::block(&ledger, CLI, AccountId(id), block).await.map_err(|error| refused(id, error))?;
             show(&ledger, id, json).await
         }
         Act::Set(id, edit) => {
-            let key = find(&ledger, id).await?;
-            ledger.edit_key(key.id, &edit).await.map_err(said)?;
-            let detail = json!({ "id": id.to_string(), "edit": format!("{edit:?}") });
-            note(&ledger, "keys.edit", &key, &detail).await?;
+            acts::edit(&ledger, CLI, AccountId(id), &edit).await.map_err(|error| refused(id, error))?;
             show(&ledger, id, json).await
         }
         Act::Adjust { id, way, amount, reason, act } => {
-            let key = find(&ledger, id).await?;
+            find(&ledger, id).await?;
             may_move(config, store).await?;
             let act = act.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-            let (reason, actor) = (reason.trim(), CLI);
-            if ledger.adjustment(&act).await.map_err(said)?.is_none() {
-                let detail = json!({ "id": id.to_string(), "act": act, "way": format!("{way:?}"), "msat": amount.get(), "reason": reason });
-                note(&ledger, "keys.adjust", &key, &detail).await?;
-            }
-            let wanted = Adjustment { id: &act, key: key.id, way, amount, reason, actor };
-            ledger.adjust_key(wanted).await.map_err(|error| format!("nothing was moved: {error}"))?;
+            let wish = Wish { id: &act, way, amount, reason: &reason };
+            acts::adjust(&ledger, None, CLI, AccountId(id), wish).await.map_err(|error| refused(id, error))?;
             show(&ledger, id, json).await
         }
     }
@@ -202,9 +191,13 @@ fn no_such_key(id: i64) -> String {
     format!("there is no key {id}; coinslot keys list shows them")
 }
 
-async fn note(ledger: &Ledger, action: &'static str, key: &Key, detail: &Value) -> Result<(), String> {
-    let now_ms = ledger.clock().now_ms();
-    record(ledger.store(), CLI, trail::Act { action, subject: &key.short() }, detail, now_ms).await.map_err(said)
+fn refused(id: i64, error: ActError) -> String {
+    match error {
+        ActError::NoSuchKey => no_such_key(id),
+        ActError::Adjust(error) => format!("nothing was moved: {error}"),
+        ActError::Unproven(why) => format!("nothing was moved: {why}; coinslot audit says what is off"),
+        error => said(error),
+    }
 }
 
 fn said(error: impl std::fmt::Display) -> String {

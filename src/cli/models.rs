@@ -8,7 +8,9 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::{beside, done, in_force, note, vault, with_page};
+use super::{beside, done, in_force, vault, with_page};
+use crate::admin::models::acts::Desk;
+use crate::admin::trail::CLI;
 use crate::catalog::card::{self, Change};
 use crate::catalog::file;
 use crate::catalog::import::plan::Proposal;
@@ -144,7 +146,9 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
     let (ways, _open) = super::ways(config).await?;
     let pool = Pool::beside(&config.upstreams, store, &vault, &ways.upstreams, &clock).await.map_err(said)?;
     let loaded = file::configured(&config.pricing).map_err(said)?;
-    let importer = Importer::new(store.clone(), pool, clock, &config.pricing, &ways.prices, &loaded).map_err(said)?;
+    let importer =
+        Importer::new(store.clone(), pool, Arc::clone(&clock), &config.pricing, &ways.prices, &loaded).map_err(said)?;
+    let desk = Desk { importer: &importer, store, clock: &clock, actor: CLI };
     let well = |text: String| Ok(done(text));
     match act {
         Act::List => {
@@ -155,16 +159,8 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
                 table(&overview.offers)
             })
         }
-        Act::Sync if !importer.has_sources() => Err("PRICE_SOURCES names no source that could be asked".to_owned()),
         Act::Sync => {
-            let outcome = importer.sync().await.map_err(said)?;
-            note(
-                store,
-                "models.sync",
-                "",
-                &json!({ "new": outcome.plan.added.len(), "raised": outcome.plan.raised.len() }),
-            )
-            .await?;
+            let outcome = desk.sync().await.map_err(said)?;
             let code = if outcome.troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             Ok((if json { lines(&outcome_json(&outcome)) } else { told(&outcome) }, code))
         }
@@ -176,17 +172,15 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
                 diff(plan.waiting())
             })
         }
-        Act::Decide(verdict, which) => well(decide(store, &importer, verdict, which, json).await?),
+        Act::Decide(verdict, which) => well(decide(desk, verdict, which, json).await?),
         Act::TakeBack(ids) => {
             for id in &ids {
-                importer.take_back(id).await.map_err(|error| format!("{id}: {error}"))?;
-                note(store, "models.at_cost", id, &json!({})).await?;
+                desk.take_back(id).await.map_err(|error| format!("{id}: {error}"))?;
             }
             well(if json { lines(&json!({ "at_cost": ids })) } else { format!("at cost again: {}\n", ids.join(", ")) })
         }
         Act::Own { id, own } => {
-            importer.set_own(&id, &own).await.map_err(|error| format!("{id}: {error}"))?;
-            note(store, "models.own", &id, &own.told()).await?;
+            desk.set_own(&id, &own).await.map_err(|error| format!("{id}: {error}"))?;
             let offers = importer.overview().await.map_err(said)?.offers;
             let offer: Vec<Offer> = offers.into_iter().filter(|offer| offer.model.id == id).collect();
             well(match (json, offer.first()) {
@@ -197,8 +191,7 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
         Act::Switch { ids, what } => {
             let word = SWITCHES.iter().find(|(_, switch, _)| *switch == what).map_or("", |(_, _, word)| *word);
             for id in &ids {
-                importer.switch(id, what).await.map_err(|error| format!("{id}: {error}"))?;
-                note(store, "models.switch", id, &json!({ "as": word })).await?;
+                desk.switch(id, what).await.map_err(|error| format!("{id}: {error}"))?;
             }
             well(if json { lines(&json!({ word: ids })) } else { format!("{word}: {}\n", ids.join(", ")) })
         }
@@ -206,27 +199,19 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
 }
 
 /// One after the other; what was decided before something went wrong stays decided.
-async fn decide(
-    store: &Store,
-    importer: &Importer,
-    verdict: Verdict,
-    which: Which,
-    json: bool,
-) -> Result<String, String> {
+async fn decide(desk: Desk<'_>, verdict: Verdict, which: Which, json: bool) -> Result<String, String> {
     let ids: Vec<(String, Option<String>)> = match which {
         Which::These(ids) => ids.into_iter().map(|id| (id, None)).collect(),
         Which::All => {
-            let plan = importer.overview().await.map_err(said)?.plan;
+            let plan = desk.importer.overview().await.map_err(said)?.plan;
             plan.waiting().map(|one| (one.id.clone(), Some(one.digest.clone()))).collect()
         }
     };
     let word = if verdict == Verdict::Refuse { "refused" } else { "applied" };
     let mut decided = Vec::new();
     for (id, digest) in ids {
-        let one = importer.decide(&id, digest.as_deref(), verdict).await;
+        let one = desk.decide(&id, digest.as_deref(), verdict).await;
         let one = one.map_err(|error| format!("{id}: {error}; {} were decided before it", decided.len()))?;
-        let below = verdict == Verdict::ApplyBelowCost;
-        note(store, "models.decide", &id, &json!({ "verdict": word, "below_cost": below })).await?;
         decided.push(one);
     }
     Ok(if json {

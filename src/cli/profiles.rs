@@ -6,10 +6,12 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::tariffs::{Factors, check_cost, opened, removed};
-use super::{done, note, vault, with_page};
+use super::tariffs::{Factors, floor, opened, refused, removed};
+use super::{done, vault, with_page};
+use crate::admin::tariffs::acts;
+use crate::admin::trail::CLI;
 use crate::config::Config;
-use crate::ledger::tariffs::RemoveError;
+use crate::ledger::keys::short;
 use crate::ledger::{AccountId, Ledger};
 use crate::money::tariff::Profile;
 use crate::payment::{self, Payment};
@@ -82,14 +84,9 @@ async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
     let done = match act {
         Act::Set(profile) => set(config, &ledger, &profile, json).await,
         Act::List => list(&ledger, json).await,
-        Act::Remove(name) => match ledger.remove_profile(&name).await {
-            Ok(true) => {
-                let noted = note(&store, "profiles.remove", &name, &json!({})).await;
-                noted.map(|()| removed(&name, json))
-            }
-            Ok(false) => Err(format!("there is no profile {name}")),
-            Err(RemoveError::InUse(keys)) => Err(format!("{name} stays: {keys} keys or vouchers have it")),
-            Err(RemoveError::Store(error)) => Err(error.to_string()),
+        Act::Remove(name) => match acts::remove_profile(&ledger, CLI, &name).await {
+            Ok(()) => Ok(removed(&name, json)),
+            Err(error) => Err(refused(&name, error)),
         },
         Act::Attach(name) => attach(config, &ledger, name.as_deref(), json).await,
     };
@@ -98,14 +95,8 @@ async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
 }
 
 async fn set(config: &Config, ledger: &Ledger, profile: &Profile, json: bool) -> Result<String, String> {
-    profile.check()?;
-    check_cost(config, &profile.name, profile.multiplier, profile.below_cost)?;
-    ledger.put_profile(profile).await.map_err(|error| error.to_string())?;
-    let detail = json!({
-        "multiplier": profile.multiplier, "models": profile.models.only, "not": profile.models.not,
-        "below_cost": profile.below_cost,
-    });
-    note(ledger.store(), "profiles.set", &profile.name, &detail).await?;
+    let done = acts::set_profile(ledger, CLI, profile, floor(config)).await;
+    done.map_err(|error| refused(&profile.name, error))?;
     Ok(match json {
         true => format!("{}\n", as_json(profile)),
         false => format!("{}: {} times the price list\n", profile.name, profile.multiplier.normalize()),
@@ -159,28 +150,27 @@ async fn list(ledger: &Ledger, json: bool) -> Result<String, String> {
 
 /// All of the keys, or none when one of them is unknown.
 async fn attach(config: &Config, ledger: &Ledger, name: Option<&str>, json: bool) -> Result<String, String> {
-    if let Some(name) = name {
-        let tariffs = ledger.tariffs().await.map_err(|error| error.to_string())?;
-        tariffs.profile(name).ok_or_else(|| format!("there is no profile {name}"))?;
-    }
     let vault = vault(config, ledger.store()).await?;
     let mut text = String::new();
     std::io::stdin().take(MAX_KEYS).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    let mut accounts: Vec<AccountId> = Vec::new();
+    let (mut accounts, mut digits): (Vec<AccountId>, Vec<String>) = (Vec::new(), Vec::new());
     for (number, line) in (1_usize..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         // Which line it is, and never what is in it.
         let unknown = || format!("line {number} is no key of this node; nothing was changed");
         let payment = payment::read_key(line.trim()).map_err(|_| unknown())?;
         let hex = payment.key_hex().filter(|_| !matches!(payment, Payment::Asking)).ok_or_else(unknown)?;
-        let found = ledger.key(&vault.key_hash(hex)).await.map_err(|error| error.to_string())?;
+        let hash = vault.key_hash(hex);
+        let found = ledger.key(&hash).await.map_err(|error| error.to_string())?;
         accounts.push(found.ok_or_else(unknown)?.id);
+        digits.push(short(&hash));
     }
     if accounts.is_empty() {
         return Err("no key came on the standard input".to_owned());
     }
-    ledger.set_profile(&accounts, name).await.map_err(|error| error.to_string())?;
-    let (action, subject) = (if name.is_some() { "profiles.attach" } else { "profiles.detach" }, name.unwrap_or(""));
-    note(ledger.store(), action, subject, &json!({ "keys": accounts.len() })).await?;
+    // Of many keys the trail has the number.
+    let subject = if let [one] = digits.as_slice() { one } else { "" };
+    let attached = acts::attach(ledger, CLI, subject, &accounts, name).await;
+    attached.map_err(|error| refused(name.unwrap_or_default(), error))?;
     if json {
         return Ok(format!("{}\n", json!({ "profile": name, "keys": accounts.len() })));
     }

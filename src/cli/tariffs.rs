@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use serde_json::json;
 
 use super::{beside, in_force};
-use crate::admin::tariffs;
+use crate::admin::tariffs::acts::{ActError, Floor};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::ledger::Ledger;
@@ -56,10 +56,21 @@ pub(super) fn dearest(config: &Config) -> Option<Decimal> {
     config.upstreams.listed.iter().map(|upstream| upstream.fee).max()
 }
 
-/// Refuses a factor below break-even, unless the operator allows it.
-pub(super) fn check_cost(config: &Config, name: &str, multiplier: Decimal, below_cost: bool) -> Result<(), String> {
-    let checked = tariffs::check_cost(&config.pricing, dearest(config), name, (multiplier, below_cost));
-    checked.map_err(|problem| format!("{problem}. Give it --allow-below-cost if you want that"))
+/// What a factor is held against.
+pub(super) fn floor(config: &Config) -> Floor<'_> {
+    Floor { pricing: &config.pricing, dearest: dearest(config) }
+}
+
+/// Why it was not done, to the profile or window of this name.
+pub(super) fn refused(name: &str, error: ActError) -> String {
+    match error {
+        ActError::BelowCost(problem) => format!("{problem}. Give it --allow-below-cost if you want that"),
+        ActError::NoSuchProfile => format!("there is no profile {name}"),
+        ActError::NoSuchWindow => format!("there is no window {name}"),
+        ActError::InUse(_) => format!("{name} stays: {error}"),
+        ActError::Invalid(problem) => problem,
+        ActError::Store(error) => error.to_string(),
+    }
 }
 
 /// What is said of one that is gone.

@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, may_move, note as note_act, vault, with_page};
+use super::{beside, done, has_run, may_move, vault, with_page};
+use crate::admin::trail::CLI;
+use crate::admin::vouchers::acts::{self, ActError};
 use crate::clock::{Clock, HOUR_MS, SystemClock};
 use crate::config::Config;
 use crate::ledger::Ledger;
-use crate::ledger::vouchers::repo::Which;
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, Voucher};
 use crate::money::Sat;
 use crate::pages::format;
 use crate::payment::vouchers::{IssueError, Issued, Wanted, issue};
 use crate::store::Store;
-use crate::vault::hex;
+use crate::vault::{SEED, hex};
 
 pub(super) const ARGUMENTS: &str = "create|list|revoke …";
 
@@ -31,10 +32,11 @@ coinslot vouchers: one-time codes that become money on a key (POST /v1/wallet/vo
   coinslot vouchers revoke ID
   coinslot vouchers revoke --note TEXT
 
-The money comes out of what the node has earned and not paid out. With --found it comes out of what a
-recovery found at one mint, for clients that the restored database does not know. When a voucher is revoked
-or expires, it goes back to where it came from. A code is printed once. A voucher with a profile makes a key that has its
-prices (`coinslot profiles`), and is no money for other keys. With --json, everything is printed as JSON.
+The money comes out of what the node has earned and not paid out; none is given away while the books are not
+proven, here or by the node's last proof. With --found it comes out of what a recovery found at one mint, for
+clients that the restored database does not know. When a voucher is revoked or expires, it goes back to where it
+came from. A code is printed once. A voucher with a profile makes a key that has its prices (`coinslot profiles`),
+and is no money for other keys. With --json, everything is printed as JSON.
 ";
 
 /// Vouchers that are listed.
@@ -127,6 +129,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
     let (ledger, _writer) = Ledger::open(store.clone(), clock.clone(), owner).await.map_err(said)?;
     match act {
         Act::Create { sats, count, hours, note, profile, funds } => {
+            has_run(store.setting(SEED).await)?;
             let vault = vault(config, store).await?;
             may_move(config, store).await?;
             let span_ms = hours.map(|hours| hours.saturating_mul(HOUR_MS));
@@ -139,13 +142,9 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
                 expires_ms: span_ms.map(|span_ms| clock.now_ms().saturating_add(span_ms)),
                 funds,
             };
-            let detail = json!({
-                "count": count, "msat_each": wanted.amount.get(), "note": wanted.note,
-                "expires_ms": wanted.expires_ms, "profile": wanted.profile, "found": funds == Funds::Found,
-            });
-            note_act(store, "vouchers.issue", &wanted.batch, &detail).await?;
             let mints = &config.mints;
-            let issued = issue(&ledger, &vault, &mints.urls, mints.unit, &wanted).await.map_err(refused)?;
+            let issuing = issue(&ledger, &vault, &mints.urls, mints.unit, &wanted);
+            let issued = acts::issue(&ledger, None, CLI, &wanted, issuing).await.map_err(refused)?;
             Ok(show_issued(&issued, sats, json))
         }
         Act::List => {
@@ -158,13 +157,12 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
         }
         Act::RevokeId(id) => {
             may_move(config, store).await?;
-            note_act(store, "vouchers.revoke", &id.to_string(), &json!({})).await?;
-            revoked(ledger.revoke_vouchers(Which::Id(id)).await.map_err(said)?, json)
+            acts::revoke(&ledger, CLI, id).await.map_err(refused)?;
+            Ok(revoked(1, json))
         }
         Act::RevokeNote(note) => {
             may_move(config, store).await?;
-            note_act(store, "vouchers.revoke", "", &json!({ "note": note })).await?;
-            revoked(ledger.revoke_vouchers(Which::Note(&note)).await.map_err(said)?, json)
+            Ok(revoked(acts::revoke_noted(&ledger, CLI, &note).await.map_err(refused)?, json))
         }
     }
 }
@@ -173,26 +171,28 @@ fn said(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-fn refused(error: IssueError) -> String {
+fn refused(error: ActError) -> String {
     match error {
-        IssueError::Ledger(LedgerError::Insufficient { available }) => format!(
+        ActError::Issue(IssueError::Ledger(LedgerError::Insufficient { available })) => format!(
             "no vouchers were issued: {} sat were earned and not paid out; to give more away, pay it in first \
              (POST /v1/wallet/donate)",
             format::sat(available.to_db())
         ),
-        IssueError::Ledger(LedgerError::NotFound { available }) => format!(
+        ActError::Issue(IssueError::Ledger(LedgerError::NotFound { available })) => format!(
             "no vouchers were issued: {} sat are left of what a recovery found at one mint",
             format::sat(available.to_db())
         ),
-        error => format!("no vouchers were issued: {error}"),
+        ActError::Issue(error) => format!("no vouchers were issued: {error}"),
+        ActError::Unproven(why) => format!("no vouchers were issued: {why}; coinslot audit says what is off"),
+        ActError::Unknown | ActError::Ended => "no open voucher is called that".to_owned(),
+        ActError::Store(error) => said(error),
     }
 }
 
-fn revoked(count: usize, json: bool) -> Result<String, String> {
-    match (count, json) {
-        (0, _) => Err("no open voucher is called that".to_owned()),
-        (count, true) => Ok(lines(&json!({ "revoked": count }))),
-        (count, false) => Ok(format!("{count} revoked; their money is again where it came from\n")),
+fn revoked(count: usize, json: bool) -> String {
+    match json {
+        true => lines(&json!({ "revoked": count })),
+        false => format!("{count} revoked; their money is again where it came from\n"),
     }
 }
 

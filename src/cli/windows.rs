@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::tariffs::{Factors, check_cost, opened, removed};
-use super::{done, note, with_page};
-use crate::admin::tariffs::{clock_time, utc_offset, weekdays};
+use super::tariffs::{Factors, floor, opened, refused, removed};
+use super::{done, with_page};
+use crate::admin::tariffs::{acts, clock_time, utc_offset, weekdays};
+use crate::admin::trail::CLI;
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::money::tariff::{ALL_DAYS, Window};
@@ -87,13 +88,9 @@ async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
     let done = match act {
         Act::Set(window) => set(config, &ledger, &window, json).await,
         Act::List => list(&ledger, json).await,
-        Act::Remove(name) => match ledger.remove_window(&name).await {
-            Ok(true) => {
-                let noted = note(&store, "windows.remove", &name, &json!({})).await;
-                noted.map(|()| removed(&name, json))
-            }
-            Ok(false) => Err(format!("there is no window {name}")),
-            Err(error) => Err(error.to_string()),
+        Act::Remove(name) => match acts::remove_window(&ledger, CLI, &name).await {
+            Ok(()) => Ok(removed(&name, json)),
+            Err(error) => Err(refused(&name, error)),
         },
     };
     store.close().await;
@@ -101,11 +98,8 @@ async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
 }
 
 async fn set(config: &Config, ledger: &Ledger, window: &Window, json: bool) -> Result<String, String> {
-    window.check()?;
-    check_cost(config, &window.name, window.multiplier, window.below_cost)?;
-    ledger.put_window(window).await.map_err(|error| error.to_string())?;
-    let detail = json!({ "multiplier": window.multiplier, "hours": window.hours(), "below_cost": window.below_cost });
-    note(ledger.store(), "windows.set", &window.name, &detail).await?;
+    let done = acts::set_window(ledger, CLI, window, floor(config)).await;
+    done.map_err(|error| refused(&window.name, error))?;
     Ok(match json {
         true => format!("{}\n", as_json(window)),
         false => format!("{}: {} times the price, {}\n", window.name, window.multiplier.normalize(), window.hours()),

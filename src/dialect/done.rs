@@ -101,10 +101,9 @@ impl Flow for DoneFlow {
         Bytes::new()
     }
 
-    fn error_event(&self, message: &str, code: &str) -> Bytes {
-        let (message, code) = (body::encode(message), body::encode(code));
-        let object =
-            format!(r#"{{"type":"error","error":{{"message":{message},"type":"upstream_error","code":{code}}}}}"#);
+    fn error_event(&self, message: &str, kind: &str, code: &str) -> Bytes {
+        let (message, kind, code) = (body::encode(message), body::encode(kind), body::encode(code));
+        let object = format!(r#"{{"type":"error","error":{{"message":{message},"type":{kind},"code":{code}}}}}"#);
         named_event("error", &object)
     }
 

@@ -58,7 +58,7 @@ pub(super) trait Flow: Send {
     fn make_up(&self) -> Bytes;
 
     /// The event that tells of an error.
-    fn error_event(&self, message: &str, code: &str) -> Bytes;
+    fn error_event(&self, message: &str, kind: &str, code: &str) -> Bytes;
 
     /// What ends the stream, where the upstream has not sent it.
     fn terminator(&self) -> Bytes;
@@ -156,8 +156,8 @@ impl<F: Flow> Meter for Follow<F> {
         stamped.unwrap_or(event)
     }
 
-    fn error_event(&self, message: &str, code: &str) -> Bytes {
-        self.flow.error_event(message, code)
+    fn error_event(&self, message: &str, kind: &str, code: &str) -> Bytes {
+        self.flow.error_event(message, kind, code)
     }
 
     fn terminator(&self) -> Bytes {

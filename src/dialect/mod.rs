@@ -421,8 +421,9 @@ pub trait Meter: Send {
     /// The event(s) that close a complete stream, with the receipt, without the terminator.
     fn closing(&mut self, receipt: &Receipt) -> Bytes;
 
-    /// The event that tells a client that a stream broke, in this dialect.
-    fn error_event(&self, message: &str, code: &str) -> Bytes;
+    /// The event that tells a client that a stream broke, in this dialect. `kind` is the failure's type, for those
+    /// that have no types of their own.
+    fn error_event(&self, message: &str, kind: &str, code: &str) -> Bytes;
 
     /// The terminator, like `data: [DONE]`.
     fn terminator(&self) -> Bytes;

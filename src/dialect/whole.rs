@@ -33,7 +33,7 @@ impl Meter for Unstreamed {
         Bytes::new()
     }
 
-    fn error_event(&self, _: &str, _: &str) -> Bytes {
+    fn error_event(&self, _: &str, _: &str, _: &str) -> Bytes {
         Bytes::new()
     }
 

@@ -85,7 +85,8 @@ impl Excuse {
             last.extend_from_slice(pump::change_comment(token).as_bytes());
         }
         let meter = self.dialect.meter(&self.shape);
-        last.extend_from_slice(&meter.error_event(&failure.message, "upstream_error"));
+        let (kind, code) = failure.names();
+        last.extend_from_slice(&meter.error_event(&failure.message, kind, code));
         if let Some(once) = &self.once {
             let mut tape = once.tape(self.served);
             tape.record(&last);

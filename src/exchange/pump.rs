@@ -437,7 +437,8 @@ impl Sink {
     ) -> Result<(), Failure> {
         tracing::warn!(request = %request_id, %failure, "a stream failed");
         if self.sent || charged {
-            let event = meter.error_event(&failure.message, "upstream_error");
+            let (kind, code) = failure.names();
+            let event = meter.error_event(&failure.message, kind, code);
             self.end_tape(&event, charged || failure.took_a_token()).await;
             self.put(Out::Data(event)).await;
             if !self.whole {

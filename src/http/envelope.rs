@@ -64,10 +64,29 @@ pub struct Asked<'a> {
     pub pays_ecash: bool,
 }
 
+/// The response to a call of this node's own: what came of it as JSON, or the failure.
+#[must_use]
+pub fn answer(outcome: Result<String, Failure>, asked: &Asked<'_>) -> Response<Body> {
+    match outcome {
+        Ok(body) => json(body, asked.request_id),
+        Err(failure) => render(&failure, asked),
+    }
+}
+
+/// A body of JSON that is for nobody else.
+fn json(body: String, request_id: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    let out = response.headers_mut();
+    out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers::Writer::new(out).put_request_id(request_id);
+    response
+}
+
 /// The response that tells a client of a failure.
 #[must_use]
 pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
-    let (status, kind, code) = facts(failure.code);
+    let (status, ..) = facts(failure.code);
     let status = match (failure.code, asked.protocol) {
         // The vendors' own answer. In OpenAI's shape, clients of this network look for 400.
         (Code::InvalidModel, Protocol::Anthropic | Protocol::Gemini) => 404,
@@ -77,7 +96,7 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
         _ => status,
     };
     let status = failure.upstream.as_ref().map_or(status, |answer| answer.status);
-    let mut error = error_object(failure, kind, code);
+    let mut error = error_object(failure);
     if let Funds::Returned(token) = &failure.funds {
         error.insert("refund_token".into(), json!(token));
     }
@@ -89,12 +108,9 @@ pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
         Protocol::Anthropic => anthropic(failure, asked, error, status),
         Protocol::Gemini => google(failure, asked, error, status),
     };
-    let mut response = Response::new(Body::from(Value::Object(body).to_string()));
+    let mut response = json(Value::Object(body).to_string(), asked.request_id);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let out = response.headers_mut();
-    out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers::Writer::new(out).put_request_id(asked.request_id);
     if let Retry::After(secs) = failure.retry {
         out.insert(RETRY_AFTER, HeaderValue::from(secs));
     }
@@ -156,17 +172,18 @@ fn google(failure: &Failure, asked: &Asked<'_>, mut error: Map<String, Value>, s
     body
 }
 
-fn error_object(failure: &Failure, kind: &str, code: &str) -> Map<String, Value> {
+fn error_object(failure: &Failure) -> Map<String, Value> {
     let answer = failure.upstream.as_deref();
     let member = match failure.about.as_deref() {
         Some(About::Member(member)) => Some(*member),
         _ => None,
     };
+    let (kind, code) = failure.names();
     let mut error = Map::new();
     error.insert("message".into(), json!(failure.message));
-    error.insert("type".into(), json!(answer.and_then(|answer| answer.kind.as_deref()).unwrap_or(kind)));
+    error.insert("type".into(), json!(kind));
     error.insert("param".into(), json!(answer.and_then(|answer| answer.param.as_deref()).or(member)));
-    error.insert("code".into(), json!(answer.and_then(|answer| answer.code.as_deref()).unwrap_or(code)));
+    error.insert("code".into(), json!(code));
     match failure.about.as_deref() {
         Some(About::Receipt(request)) => drop(error.insert("receipt".into(), json!(format!("/v1/receipts/{request}")))),
         Some(About::Limit { model, secs }) => {

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use axum::http::header::{CACHE_CONTROL, ETAG};
 use axum::http::{HeaderValue, Response};
 
 use super::Node;
@@ -15,22 +15,17 @@ use crate::ledger::sheets;
 /// The text whose hash the id is. It never changes.
 #[utoipa::path(get, path = "/v1/prices/{id}", tag = "node", summary = "The numbers that requests were charged by", params(("id" = String, Path, description = "As a receipt has it")), responses((status = 200, description = "The text whose hash the id is", body = Object), Refusals), security(()))]
 pub async fn one(State(node): State<Node>, Path(id): Path<String>) -> Response<Body> {
-    match find(&node, &id).await {
-        Ok(content) => {
-            let mut response = Response::new(Body::from(content));
-            let out = response.headers_mut();
-            out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            out.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
-            if let Ok(tag) = HeaderValue::from_str(&format!("\"{id}\"")) {
-                out.insert(ETAG, tag);
-            }
-            response
-        }
-        Err(failure) => {
-            let request_id = super::watch::id();
-            envelope::render(&failure, &Asked { request_id: &request_id, ..Asked::default() })
+    let found = find(&node, &id).await;
+    let is_found = found.is_ok();
+    let mut response = envelope::answer(found, &Asked { request_id: &super::watch::id(), ..Asked::default() });
+    if is_found {
+        let out = response.headers_mut();
+        out.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
+        if let Ok(tag) = HeaderValue::from_str(&format!("\"{id}\"")) {
+            out.insert(ETAG, tag);
         }
     }
+    response
 }
 
 async fn find(node: &Node, id: &str) -> Result<String, Failure> {

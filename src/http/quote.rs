@@ -5,8 +5,7 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
 use super::envelope::{self, Asked};
@@ -46,20 +45,9 @@ async fn of(
 ) -> Response<Body> {
     let request_id = super::watch::id();
     let protocol = super::envelope_of(dialect.protocol(), request.headers());
-    match quote(&node, dialect, model, request).await {
-        Ok(value) => {
-            let mut response = Response::new(Body::from(value.to_string()));
-            let out: &mut HeaderMap = response.headers_mut();
-            out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers::Writer::new(out).put_request_id(&request_id);
-            response
-        }
-        Err(failure) => {
-            let asked = Asked { protocol, request_id: &request_id, ..Asked::default() };
-            envelope::render(&failure, &asked)
-        }
-    }
+    let quoted = quote(&node, dialect, model, request).await;
+    let asked = Asked { protocol, request_id: &request_id, ..Asked::default() };
+    envelope::answer(quoted.map(|value| value.to_string()), &asked)
 }
 
 async fn quote(

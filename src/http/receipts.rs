@@ -2,8 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, Response};
+use axum::http::{HeaderMap, Response};
 
 use super::envelope::{self, Asked};
 use super::refusals::Refusals;
@@ -16,19 +15,8 @@ use crate::payment;
 /// The receipt, for the key or token that paid. Whatever else is shown gets the same 404.
 #[utoipa::path(get, path = "/v1/receipts/{id}", tag = "money", summary = "What a request was charged and why, signed by the node", params(("id" = String, Path, description = "Of the request")), responses((status = 200, body = shapes::Receipt), Refusals), security(("bearer" = []), ("cashu" = [])))]
 pub async fn one(State(node): State<Node>, Path(id): Path<String>, headers: HeaderMap) -> Response<Body> {
-    match find(&node, &id, &headers).await.and_then(|receipt| encode(&receipt)) {
-        Ok(body) => {
-            let mut response = Response::new(Body::from(body));
-            let out = response.headers_mut();
-            out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        }
-        Err(failure) => {
-            let request_id = super::watch::id();
-            envelope::render(&failure, &Asked { request_id: &request_id, ..Asked::default() })
-        }
-    }
+    let found = find(&node, &id, &headers).await.and_then(|receipt| encode(&receipt));
+    envelope::answer(found, &Asked { request_id: &super::watch::id(), ..Asked::default() })
 }
 
 async fn find(node: &Node, id: &str, headers: &HeaderMap) -> Result<SignedReceipt, Failure> {

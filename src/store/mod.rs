@@ -32,6 +32,8 @@ use sqlx::error::ErrorKind;
 use sqlx::{AnyConnection, AnyPool, Row as _};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
 
+use crate::money::Msat;
+
 pub use desk::{Desk, HotDesk, HotTurn, Turn};
 pub use dump::{check_vacant, dump, load, move_into_place};
 pub use hand::Hand;
@@ -127,6 +129,14 @@ impl StoreError {
             _ => false,
         }
     }
+}
+
+/// An amount as a row of this table has it.
+///
+/// # Errors
+/// When it is below zero, or more than there can be.
+pub fn amount(table: &'static str, value: i64) -> Result<Msat, StoreError> {
+    Msat::from_db(value).ok_or_else(|| StoreError::Inconsistent { table, what: format!("amount {value}") })
 }
 
 /// Where the data is, for the one other component that opens it itself: the ecash store.

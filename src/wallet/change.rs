@@ -357,8 +357,7 @@ pub(super) fn returned(operation: &Operation) -> Change {
 }
 
 pub(super) fn read_plan(operation: &Operation) -> Result<Plan, WalletError> {
-    serde_json::from_str(&operation.plan)
-        .map_err(|_| WalletError::Ecash(format!("operation {} has an unreadable plan", operation.id)))
+    operation.read_plan()
 }
 
 pub(super) fn operation_uuid(operation: &Operation) -> Result<Uuid, WalletError> {

@@ -94,7 +94,7 @@ impl Wallet {
             self.set_free(trusted, &operation).await?;
             return self.start_payment(trusted, &operation).await;
         }
-        let plan = read_plan(&operation)?;
+        let plan: Plan = operation.read_plan()?;
         let seed = &self.inner.seed;
         let standing = match melt::resolve(&trusted.http, &trusted.keysets, seed, &plan, None).await? {
             Standing::Unpaid(_) => melt::send(&line(trusted, &operation), &trusted.keysets, seed, &plan).await?,
@@ -420,9 +420,4 @@ fn paid_plan(operation: &Operation, plan: &Plan, used: Msat) -> Result<String, W
     let sent = operation.unit.to_msat(plan.amount).unwrap_or_default();
     let paid = super::change::Paid { sent: sent.get(), fee: used.excess_over(sent).get(), quote: plan.quote.clone() };
     serde_json::to_string(&paid).map_err(|error| WalletError::Ecash(error.to_string()))
-}
-
-fn read_plan(operation: &Operation) -> Result<Plan, WalletError> {
-    serde_json::from_str(&operation.plan)
-        .map_err(|_| WalletError::Ecash(format!("operation {} has an unreadable plan", operation.id)))
 }

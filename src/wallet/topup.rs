@@ -149,7 +149,7 @@ impl Wallet {
         } else {
             operation
         };
-        Ok(read_quote(&operation).ok().map(|quote| self.invoice_of(&operation, &quote)))
+        Ok(operation.read_plan().ok().map(|quote: Quote| self.invoice_of(&operation, &quote)))
     }
 
     /// Which of these invoices still wait to be paid.
@@ -282,7 +282,7 @@ impl Wallet {
             self.fail(&operation, "no invoice came about").await?;
             return Ok(true);
         }
-        let mut quote = read_quote(&operation)?;
+        let mut quote: Quote = operation.read_plan()?;
         let first = quote.outputs.is_empty();
         if first {
             // Anybody can ask for an invoice and for its state: neither goes before what is paid for.
@@ -403,9 +403,4 @@ fn next_look(operation: &Operation, now_ms: i64) -> i64 {
         _ => journal::LONGEST_PAUSE_MS,
     };
     now_ms.saturating_add(pause_ms)
-}
-
-fn read_quote(operation: &Operation) -> Result<Quote, WalletError> {
-    serde_json::from_str(&operation.plan)
-        .map_err(|_| WalletError::Ecash(format!("operation {} has an unreadable plan", operation.id)))
 }

@@ -246,7 +246,7 @@ pub fn stream(input: &[u8]) -> u64 {
             Step::Error(said) => {
                 errors += 1;
                 assert!(said.message.chars().count() <= 500);
-                let told = meter.error_event(&said.message, "upstream_failed");
+                let told = meter.error_event(&said.message, "upstream_error", "upstream_failed");
                 assert_eq!(events([told.clone()], usize::MAX).0, [told], "one event, whatever the upstream said");
             }
         }

@@ -131,7 +131,7 @@ pub fn stream(input: &[u8]) -> u64 {
             Step::Error(said) => {
                 errors += 1;
                 assert!(said.message.chars().count() <= 500);
-                let told = meter.error_event(&said.message, "upstream_error");
+                let told = meter.error_event(&said.message, "upstream_error", "upstream_error");
                 assert!(told.is_empty() || events(&told) == [told.clone()], "{told:?}");
             }
         }

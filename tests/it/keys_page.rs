@@ -2,10 +2,14 @@
 
 use std::process::{Command, Output};
 
+use coinslot::ledger::keys::Filter;
+use coinslot::store::Durability;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::alerts::tamper;
 use crate::bearer::{refund, world};
+use crate::support::answers::until;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming, client};
 use crate::support::operator::{Operator, call, program, trail};
 use crate::support::upstream::{Script, delta};
@@ -238,6 +242,28 @@ async fn a_refund_address_is_shown_shortened_and_its_time_can_be_moved() {
     node.finish().await;
 }
 
+/// What is wrong is looked for where the error says that it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_figure_that_cannot_be_is_blamed_on_its_own_table() {
+    let (_mint, purse, _upstream, node) = world(1000).await;
+    let key = purse.send(100).await;
+    assert_eq!(chat(&node, &key).await.0, 200);
+    let ledger = node.running().exchange().ledger.clone();
+    let id = ledger.keys(&Filter::default(), None, 1).await.unwrap().keys[0].id;
+    // Done twice, it is as it was.
+    let turn = async || {
+        let mut tx = ledger.store().begin(Durability::Full).await.unwrap();
+        sqlx::query("UPDATE accounts SET spent = -1 - spent WHERE kind = 'key'").execute(tx.hand()).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    turn().await;
+    let wrong = ledger.one_key(id).await.unwrap_err().to_string();
+    assert_eq!(wrong, "inconsistent row in accounts: amount -2001");
+    turn().await;
+    assert!(ledger.one_key(id).await.unwrap().is_some());
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_balance_is_adjusted_out_of_what_was_earned_and_no_further() {
     let (_mint, purse, upstream, node) = world(1000).await;
@@ -404,7 +430,54 @@ async fn the_command_does_the_same_beside_the_node() {
     assert_eq!(run(&["keys", "show", "1"]).0, 1);
     assert_eq!(run(&["keys", "list", "--hash", "abc"]).0, 2);
     assert_eq!(chat(&node, &key).await.0, 200);
-    let actors: Vec<String> = trail(&node).await.into_iter().map(|(actor, _, _)| actor).collect();
+    // The trail has the same members as what is done by a page.
+    let (actors, notes): (Vec<String>, Vec<Value>) =
+        trail(&node).await.into_iter().map(|(actor, _, detail)| (actor, detail)).unzip();
     assert_eq!(actors, ["cli"; 5], "block, unblock, two adjustments, set");
+    assert_eq!(notes[0], json!({ "id": id, "was": "usable" }));
+    assert_eq!(notes[1], json!({ "id": id, "was": "blocked" }));
+    let given = json!({ "id": id, "act": one, "msat": 1_500, "reason": "sorry", "balance_msat": 98_000 });
+    assert_eq!(notes[2], given);
+    let (before, after) = (&notes[4]["before"], &notes[4]["after"]);
+    assert_eq!((&before["limit_msat"], &before["limit_reset"]), (&Value::Null, &Value::Null));
+    assert_eq!((&after["label"], &after["limit_msat"]), (&json!("bob"), &json!(50_000)));
+    node.finish().await;
+}
+
+/// As by a page: what there is here says so, or the alarm that a node's last proof has left.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_gives_nothing_while_the_books_are_not_proven() {
+    let (_mint, purse, _upstream, node) = world(1000).await;
+    let key = purse.send(100).await;
+    for _ in 0..2 {
+        assert_eq!(chat(&node, &key).await.0, 200);
+    }
+    let operator = Operator::log_in(&node.url()).await;
+    let id = only_key(&operator).await;
+    let adjust = |words: &[&str]| {
+        let always = ["keys", "adjust", id.as_str(), "--sats", "1", "--reason", "sorry"];
+        let output = coinslot(&node, &[&always[..], words].concat());
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let prove = async || operator.call("POST", "/admin/api/prove", None).await.0;
+    let store = node.running().exchange().ledger.store().clone();
+    let alarms = async || coinslot::alerts::open(&store).await.unwrap().len();
+    tamper(&node, 1).await;
+    let (code, why) = adjust(&[]);
+    assert!(code == 1 && why.contains("nothing was moved: the books were not proven at"), "{why}");
+    assert_eq!(prove().await, 200);
+    until("there is an alarm", async || alarms().await > 0).await;
+    // The figures are right again, and the node has not looked since.
+    tamper(&node, -1).await;
+    let (code, why) = adjust(&[]);
+    assert!(code == 1 && why.contains("the books were not proven at"), "{why}");
+    assert_eq!(node.balance(&key).await.0, 96_000);
+    let acts: Vec<String> = trail(&node).await.into_iter().map(|(_, action, _)| action).collect();
+    assert!(!acts.contains(&"keys.adjust".to_owned()), "{acts:?}");
+    assert_eq!(adjust(&["--write-off"]).0, 0, "what is taken back is given to nobody");
+    assert_eq!(prove().await, 200);
+    until("the alarm is over", async || alarms().await == 0).await;
+    assert_eq!(adjust(&[]).0, 0);
+    assert_eq!(node.balance(&key).await.0, 96_000);
     node.finish().await;
 }

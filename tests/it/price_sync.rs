@@ -16,6 +16,7 @@ use crate::support::answers::until;
 use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, UPSTREAM_KEY, ask, models};
+use crate::support::operator::trail;
 use crate::support::prices::{Page, PriceServer};
 use crate::support::purse::Purse;
 use crate::support::upstream::{Script, Upstream, completion, delta, sse, usage};
@@ -90,6 +91,13 @@ impl World {
         let output = self.coinslot(words);
         assert!(output.status.success(), "{words:?}: {}", said(&output));
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// That a command left this in the trail, in the words of a page.
+    async fn noted(&self, action: &str, is_it: impl Fn(&Value) -> bool) {
+        let acts = trail(&self.node).await;
+        let mut cli = acts.iter().filter(|(actor, done, _)| actor == "cli" && done == action);
+        assert!(cli.any(|(_, _, detail)| is_it(detail)), "{acts:?}");
     }
 
     /// Id, kind, and what would change, of everything that waits.
@@ -174,6 +182,7 @@ async fn new_models_and_rises_come_by_themselves_and_drops_wait_for_the_operator
     assert_eq!(world.told(&["apply", "new/one"])["applied"][0]["id"], "new/one");
     world.costs("new/one", "0.00001", "0.00003").await;
     assert_eq!(world.told(&["refuse", "--all"])["refused"][0]["id"], "new/two");
+    world.noted("models.decide", |detail| detail["verdict"] == "refuse" && detail["kind"].is_string()).await;
     assert_eq!(world.waiting(), []);
     world.told(&["sync"]);
     assert_eq!(world.waiting(), [], "what was refused is not asked again");
@@ -240,6 +249,7 @@ async fn a_hidden_model_is_in_no_list_and_sold_to_whoever_names_it() {
 async fn a_restart_without_network_sells_at_the_same_prices() {
     let mut world = World::selling(&[("new/one", "0.00001", "0.00002"), ("new/two", "0.00001", "0.00002")]).await;
     world.told(&["disable", "new/two"]);
+    world.noted("models.switch", |detail| *detail == json!({ "sold": false })).await;
     let before = std::mem::replace(&mut world.server, PriceServer::start().await);
     let _gone = before.stop().await;
     world.node.restart().await;

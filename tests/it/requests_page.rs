@@ -237,7 +237,10 @@ async fn the_operator_ends_a_request_that_runs() {
     while let Some(chunk) = stream.chunk().await.unwrap() {
         text.push_str(&String::from_utf8_lossy(&chunk));
     }
-    assert!(text.contains("The operator of this node has ended this request."), "{text}");
+    let last = text.lines().filter_map(|line| line.strip_prefix("data: ")).next_back().unwrap();
+    let last: Value = serde_json::from_str(last).unwrap();
+    assert_eq!(last["error"]["message"], "The operator of this node has ended this request.", "{text}");
+    assert_eq!((&last["error"]["type"], &last["error"]["code"]), (&json!("api_error"), &json!("request_aborted")));
     world.node.settled().await;
     let (balance, held, spent) = world.node.balance(&world.key).await;
     assert!(held == 0 && spent > 0 && spent < 1_000 && balance + spent == 1_000_000, "{balance} {held} {spent}");

@@ -564,6 +564,8 @@ async fn an_upstream_that_never_answers_costs_nothing() {
     upstream.next(Script::Paused { before: vec![delta(MODEL, &"x".repeat(40))], after: vec![] });
     let text = node.chat(&ask_streaming("hi")).bearer_auth(&token).send().await.unwrap().text().await.unwrap();
     assert!(text.contains("did not answer in time") && !text.contains("[DONE]"), "{text}");
+    let told: Value = serde_json::from_str(events(&text).last().unwrap()).unwrap();
+    assert_eq!(told["error"]["code"], "upstream_timeout", "{text}");
     let (_, held, spent) = node.balance(&token).await;
     assert!(held == 0 && (200..400).contains(&spent), "{held} {spent}");
     node.finish().await;
@@ -768,7 +770,7 @@ async fn a_client_that_waited_in_vain_is_told_in_the_stream() {
     let text = answer.text().await.unwrap();
     assert!(text.starts_with(": ping\n\n") && !text.contains("[DONE]"), "{text}");
     let failure: Value = serde_json::from_str(events(&text).last().unwrap()).unwrap();
-    assert_eq!(failure["error"]["code"], "upstream_error", "{text}");
+    assert_eq!(failure["error"]["code"], "upstream_timeout", "{text}");
     assert_eq!(node.balance(&key).await, (200_000, 0, 0));
 
     // One that rode along: its change comes before the error.

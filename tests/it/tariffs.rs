@@ -21,6 +21,7 @@ use crate::receipts::{receipt, request_id};
 use crate::support::answers::until;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, RICH, TestNode, ask};
+use crate::support::operator::trail;
 use crate::support::purse::Purse;
 use crate::support::reckon::{reckon, sheets};
 use crate::support::upstream::{Script, Upstream, completion, usage};
@@ -530,6 +531,8 @@ async fn the_commands_make_list_and_remove_beside_a_running_node() {
     done(&run("profiles", &["set", "club", "--multiplier", "0.8", "--models", "toy/*", "--not", "toy/rich"]));
     let attached = command(node, "profiles", &["attach", "club"], &format!("{key}\n"));
     assert!(done(&attached).contains("1 keys") && !said(&attached).contains(&key[3..]), "{}", said(&attached));
+    let (_, action, detail) = trail(node).await.pop().unwrap();
+    assert_eq!((action.as_str(), detail), ("profiles.attach", json!({ "profile": "club", "keys": 1 })));
     // The running node notices by itself.
     until("it costs 3000 × 0.8", async || world.cost(&key).await == 2400).await;
     let listed: Value = serde_json::from_str(&done(&run("profiles", &["list", "--json"]))).unwrap();

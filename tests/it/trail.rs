@@ -54,7 +54,9 @@ async fn whoever_changes_something_leaves_a_trail() {
     told(settings, &["maintenance", "on"]);
     told(settings, &["maintenance", "off"]);
     told(settings, &["profiles", "set", "club", "--multiplier", "1.5"]);
-    told(settings, &["windows", "set", "night", "--multiplier", "1.1", "--from", "22:00", "--to", "06:00"]);
+    let night =
+        ["windows", "set", "night", "--multiplier", "1.1", "--from", "22:00", "--to", "06:00", "--models", "a/*"];
+    told(settings, &night);
     told(settings, &["windows", "remove", "night"]);
 
     let all = manager.get("/admin/api/trail").await;
@@ -76,6 +78,19 @@ async fn whoever_changes_something_leaves_a_trail() {
     let expected: Vec<_> = expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())).to_vec();
     assert_eq!(acts(&all), expected);
     assert!(!all.to_string().contains(&code), "no code is in the trail");
+    // By a command as by a page: all that the call takes.
+    assert_eq!(
+        all["acts"][1]["detail"],
+        json!({
+            "name": "night", "multiplier": "1.1", "from": "22:00", "to": "06:00", "offset": "+00:00",
+            "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "models": ["a/*"], "not": [],
+            "below_cost": false,
+        })
+    );
+    assert_eq!(
+        all["acts"][2]["detail"],
+        json!({ "name": "club", "multiplier": "1.5", "models": [], "not": [], "below_cost": false })
+    );
 
     // Page by page, and only what is looked for.
     let first = manager.get("/admin/api/trail?limit=2&actor=cli").await;

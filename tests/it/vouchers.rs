@@ -17,6 +17,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
+use crate::alerts::tamper;
 use crate::bearer::refund;
 use crate::lightning::{answer, node_ahead, ok};
 use crate::support::clock::Ahead;
@@ -24,6 +25,7 @@ use crate::support::db::on_postgres;
 use crate::support::lnurl::Recipient;
 use crate::support::mint::TestMint;
 use crate::support::node::{TestNode, ask};
+use crate::support::operator::trail;
 use crate::support::purse::Purse;
 use crate::support::upstream::Upstream;
 
@@ -425,11 +427,21 @@ async fn the_command_issues_lists_and_revokes_beside_a_running_node() {
     assert_eq!(too_many.status.code(), Some(1));
     assert!(said(&too_many).contains("40.000 sat were earned"), "{}", said(&too_many));
     assert_eq!(coinslot(settings, &["create"]).status.code(), Some(2));
+    let acts = trail(&world.node).await.len();
     assert_eq!(coinslot(settings, &["revoke", "1"]).status.code(), Some(1));
+    assert_eq!(trail(&world.node).await.len(), acts, "what there is not is not revoked");
     // A variable that is not set is no note, and takes none of those back that have none.
     assert!(coinslot(settings, &["create", "--sats", "1"]).status.success());
     assert_eq!(coinslot(settings, &["revoke", "--note", ""]).status.code(), Some(2));
     assert_eq!(world.books().await.vouchers, 6_000);
+    // As by the page, nothing is given away while the books are not right.
+    tamper(&world.node, 1).await;
+    let unproven = coinslot(settings, &["create", "--sats", "1"]);
+    assert_eq!(unproven.status.code(), Some(1));
+    let why = said(&unproven);
+    assert!(why.contains("no vouchers were issued: the books were not proven at"), "{why}");
+    assert_eq!(trail(&world.node).await.len(), acts + 1, "one that was issued since, and not this one");
+    tamper(&world.node, -1).await;
     let mut other = settings.clone();
     other.insert("SECRET_KEY".to_owned(), "another".to_owned());
     let unusable = coinslot(&other, &["create", "--sats", "1"]);

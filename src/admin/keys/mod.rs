@@ -1,6 +1,7 @@
 //! Keys: found by the first digits of their hash, by label, profile or state, the newest first. Each has a page of
 //! its own ([`one`]), where it is blocked, given other terms, and its balance adjusted.
 
+pub(crate) mod acts;
 mod one;
 
 use askama::Template;

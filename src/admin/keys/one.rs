@@ -6,18 +6,18 @@ use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::acts::{self, ActError, Wish};
 use super::{KeyView, PATH, profiles};
 use crate::admin::api::{ApiError, Body, Complaint, Part};
 use crate::admin::frame::Frame;
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
-use crate::admin::trail::{self, Act};
-use crate::admin::{AdminError, AdminState, format, page, wallet};
+use crate::admin::{AdminError, AdminState, format, page};
 use crate::ledger::AccountId;
-use crate::ledger::keys::{self as books, AdjustError, Adjustment, Edit, EditError, Key, Way};
+use crate::ledger::keys::{self as books, AdjustError, Edit, EditError, Way};
 use crate::ledger::terms::{Reset, Terms};
 use crate::money::Msat;
 use crate::wallet::Movement;
@@ -95,13 +95,12 @@ fn no_such_key() -> AdminError {
     AdminError::not_found("There is no such key.")
 }
 
-async fn find(state: &AdminState, id: &str) -> Result<Key, AdminError> {
-    let id = id.parse().ok().map(AccountId).ok_or_else(no_such_key)?;
-    state.ledger.one_key(id).await?.ok_or_else(no_such_key)
+fn read_id(id: &str) -> Result<AccountId, AdminError> {
+    id.parse().ok().map(AccountId).ok_or_else(no_such_key)
 }
 
 async fn view(state: &AdminState, id: &str) -> Result<OneView, AdminError> {
-    let key = find(state, id).await?;
+    let key = state.ledger.one_key(read_id(id)?).await?.ok_or_else(no_such_key)?;
     let (account, _) = state.ledger.named_account(key.id).await?;
     let children = state.ledger.children(key.id).await?;
     let movements = state.wallet.history(key.id, i64::MAX, LISTED).await?;
@@ -159,85 +158,43 @@ fn moved(movement: &Movement) -> Moved {
 
 /// Lets a key spend nothing, or spend again.
 async fn put_block(state: &AdminState, actor: &Actor, id: &str, block: bool) -> Result<(), AdminError> {
-    let key = find(state, id).await?;
-    if !state.ledger.block_key(key.id, block).await? {
-        return Err(no_such_key());
-    }
-    let action = if block { "keys.block" } else { "keys.unblock" };
-    let was = json!({ "id": id, "was": key.state(state.now_ms()) });
-    trail::note(state, actor, Act { action, subject: &key.short() }, &was).await
+    acts::block(&state.ledger, actor.as_str(), read_id(id)?, block).await.map_err(refused)
 }
 
 /// Changes the terms of a key.
 async fn change(state: &AdminState, actor: &Actor, id: &str, wanted: &Edit) -> Result<(), AdminError> {
-    let key = find(state, id).await?;
-    state.ledger.edit_key(key.id, wanted).await.map_err(|error| match error {
-        EditError::NoSuchKey => no_such_key(),
-        EditError::NoSuchProfile(_) | EditError::NoAddress | EditError::IsOver | EditError::BadLabel => {
-            AdminError::invalid(sentence(&error))
-        }
-        EditError::Store(error) => error.into(),
-    })?;
-    state.till.forget_expiry(key.id);
-    let now = find(state, id).await?;
-    let detail = json!({ "id": id, "before": terms_of(&key), "after": terms_of(&now) });
-    trail::note(state, actor, Act { action: "keys.edit", subject: &key.short() }, &detail).await
+    let id = read_id(id)?;
+    let changed = acts::edit(&state.ledger, actor.as_str(), id, wanted).await;
+    state.till.forget_expiry(id);
+    changed.map_err(refused)
 }
 
-/// What an edit may change, for the trail.
-fn terms_of(key: &Key) -> Value {
-    json!({
-        "label": key.label, "profile": key.own_profile, "limit_msat": key.limits.cap.map(Msat::to_db),
-        "limit_reset": key.limits.reset.map(Reset::as_str), "valid_until": key.limits.valid_until,
-        "refund_at": key.expiry.as_ref().map(|expiry| expiry.at),
-    })
-}
-
-/// Money to be moved, as it was asked for.
-struct Wish<'a> {
-    /// Names the act.
-    id: &'a str,
-    way: Way,
-    amount: Msat,
-    reason: &'a str,
-}
-
-/// Moves money between the income and a key. Noted before it is done, once for each act.
+/// Moves money between the income and a key.
 async fn move_money(state: &AdminState, actor: &Actor, id: &str, wish: Wish<'_>) -> Result<(), AdminError> {
     state.may_move()?;
-    let key = find(state, id).await?;
-    let act = uuid::Uuid::try_parse(wish.id).map_err(|_| AdminError::invalid("The id of an adjustment is a UUID."))?;
-    let act = act.to_string();
-    let msat = match wish.way {
-        Way::Credit => wish.amount.to_db(),
-        Way::WriteOff => wish.amount.to_db().saturating_neg(),
+    acts::adjust(&state.ledger, Some(&state.audit), actor.as_str(), read_id(id)?, wish).await.map_err(refused)
+}
+
+fn refused(error: ActError) -> AdminError {
+    let short = |available: Msat, what: &str| {
+        let sat = format::sat(available.to_db());
+        AdminError::conflict(format!("Nothing was moved: only {sat} sat {what}."))
     };
-    let reason = wish.reason.trim();
-    if state.ledger.adjustment(&act).await?.is_none() {
-        if wish.way == Way::Credit {
-            wallet::prove(state).await?;
+    match error {
+        ActError::NoSuchKey | ActError::Edit(EditError::NoSuchKey) | ActError::Adjust(AdjustError::NoSuchKey) => {
+            no_such_key()
         }
-        let detail =
-            json!({ "id": id, "act": act, "msat": msat, "reason": reason, "balance_msat": key.balance.posted.to_db() });
-        trail::note(state, actor, Act { action: "keys.adjust", subject: &key.short() }, &detail).await?;
+        ActError::Edit(EditError::Store(error))
+        | ActError::Adjust(AdjustError::Store(error))
+        | ActError::Store(error) => error.into(),
+        ActError::Unproven(why) => why.into(),
+        ActError::Adjust(AdjustError::NotEarned { available }) => short(available, "were earned and not paid out"),
+        ActError::Adjust(AdjustError::NotThere { available }) => short(available, "are on the key and not set aside"),
+        ActError::Adjust(AdjustError::ChildKey | AdjustError::OtherAct) => AdminError::conflict(sentence(&error)),
+        ActError::BadId | ActError::Edit(_) | ActError::Adjust(AdjustError::NoAmount | AdjustError::BadReason) => {
+            AdminError::invalid(sentence(&error))
+        }
     }
-    let wanted =
-        Adjustment { id: &act, key: key.id, way: wish.way, amount: wish.amount, reason, actor: actor.as_str() };
-    let made = state.ledger.adjust_key(wanted).await;
-    made.map(drop).map_err(|error| match error {
-        AdjustError::NoSuchKey => no_such_key(),
-        AdjustError::NotEarned { available } => {
-            let sat = format::sat(available.to_db());
-            AdminError::conflict(format!("Nothing was moved: only {sat} sat were earned and not paid out."))
-        }
-        AdjustError::NotThere { available } => {
-            let sat = format::sat(available.to_db());
-            AdminError::conflict(format!("Nothing was moved: only {sat} sat are on the key and not set aside."))
-        }
-        AdjustError::ChildKey | AdjustError::OtherAct => AdminError::conflict(sentence(&error)),
-        AdjustError::NoAmount | AdjustError::BadReason => AdminError::invalid(sentence(&error)),
-        AdjustError::Store(error) => error.into(),
-    })
 }
 
 /// An error of the ledger as a sentence.

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::super::api::{ApiError, Body, Complaint};
 use super::super::operator::{Operator, Scope};
 use super::super::{AdminError, AdminState};
-use super::{decide, set_own, switch, sync, take_back};
+use super::{desk, refused};
 use crate::catalog::card::Change;
 use crate::catalog::import::plan::Proposal;
 use crate::catalog::import::repo::Source;
@@ -162,7 +162,7 @@ struct Synced {
     (status = 200, body = Synced), (status = 403, body = Complaint), (status = 409, body = Complaint),
 ))]
 async fn sync_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Synced>, ApiError> {
-    let outcome = sync(&state, operator.may(Scope::Manage)?).await?;
+    let outcome = desk(&state, operator.may(Scope::Manage)?).sync().await.map_err(refused)?;
     Ok(Json(Synced {
         waiting: outcome.plan.waiting().map(waiting).collect(),
         raised: outcome.plan.raised.iter().map(|(id, _)| id.clone()).collect(),
@@ -208,11 +208,11 @@ async fn decide_call(
         Said::ApplyBelowCost => Verdict::ApplyBelowCost,
         Said::Refuse => Verdict::Refuse,
         Said::AtCost => {
-            take_back(&state, actor, &call.id).await?;
+            desk(&state, actor).take_back(&call.id).await.map_err(refused)?;
             return Ok(StatusCode::NO_CONTENT);
         }
     };
-    decide(&state, actor, (&call.id, call.digest.as_deref()), verdict).await?;
+    desk(&state, actor).decide(&call.id, call.digest.as_deref(), verdict).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -240,7 +240,7 @@ async fn switch_call(
 ) -> Result<StatusCode, ApiError> {
     let actor = operator.may(Scope::Manage)?;
     for what in [call.sold.map(Switch::Sold), call.listed.map(Switch::Listed)].into_iter().flatten() {
-        switch(&state, actor, &call.id, what).await?;
+        desk(&state, actor).switch(&call.id, what).await.map_err(refused)?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -274,6 +274,6 @@ async fn own_call(
         None => Ok((name, None)),
     });
     let own = Own { prices: prices.collect::<Result<_, _>>()?, names: call.names, seen: None };
-    set_own(&state, actor, &call.id, &own).await?;
+    desk(&state, actor).set_own(&call.id, &own).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }

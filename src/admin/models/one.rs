@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::super::frame::Frame;
 use super::super::session::Session;
 use super::super::{AdminError, AdminState, page};
-use super::{page as list, set_own};
+use super::{desk, page as list, refused};
 use crate::catalog::card;
 use crate::catalog::import::{Offer, Own};
 
@@ -76,7 +76,7 @@ async fn save(
     session.confirm(field("csrf"))?;
     let id = field("id");
     let saved = match read(&fields) {
-        Ok(own) => set_own(&state, session.actor(), id, &own).await,
+        Ok(own) => desk(&state, session.actor()).set_own(id, &own).await.map_err(refused),
         Err(error) => Err(error),
     };
     match saved {

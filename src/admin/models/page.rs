@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::super::frame::Frame;
 use super::super::session::Session;
 use super::super::{AdminError, AdminState, format, page};
-use super::{decide, one, switch, sync, take_back};
+use super::{desk, one, refused};
 use crate::catalog::card::{self, Card, Change};
 use crate::catalog::import::plan::{Kind, Proposal};
 use crate::catalog::import::repo::Source;
@@ -108,7 +108,7 @@ async fn show(State(state): State<AdminState>, session: Session) -> Result<Respo
 
 async fn ask(State(state): State<AdminState>, session: Session, Form(form): Form<Ask>) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let asked = sync(&state, session.actor()).await;
+    let asked = desk(&state, session.actor()).sync().await.map_err(refused);
     shown_again(&state, &session, asked.map(drop)).await
 }
 
@@ -118,14 +118,18 @@ async fn say(
     Form(form): Form<Decide>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let what = (form.id.as_str(), Some(form.digest.as_str()));
-    let decided = match form.verdict.as_str() {
-        "apply" => decide(&state, session.actor(), what, Verdict::Apply).await.map(drop),
-        "apply_below_cost" => decide(&state, session.actor(), what, Verdict::ApplyBelowCost).await.map(drop),
-        "at_cost" => take_back(&state, session.actor(), &form.id).await,
-        _ => decide(&state, session.actor(), what, Verdict::Refuse).await.map(drop),
+    let desk = desk(&state, session.actor());
+    let verdict = match form.verdict.as_str() {
+        "at_cost" => None,
+        "apply" => Some(Verdict::Apply),
+        "apply_below_cost" => Some(Verdict::ApplyBelowCost),
+        _ => Some(Verdict::Refuse),
     };
-    shown_again(&state, &session, decided).await
+    let decided = match verdict {
+        Some(verdict) => desk.decide(&form.id, Some(&form.digest), verdict).await.map(drop),
+        None => desk.take_back(&form.id).await,
+    };
+    shown_again(&state, &session, decided.map_err(refused)).await
 }
 
 async fn turn(
@@ -136,7 +140,7 @@ async fn turn(
     session.confirm(&form.csrf)?;
     let on = form.on == "yes";
     let what = if form.what == "listed" { import::Switch::Listed(on) } else { import::Switch::Sold(on) };
-    let switched = switch(&state, session.actor(), &form.id, what).await;
+    let switched = desk(&state, session.actor()).switch(&form.id, what).await.map_err(refused);
     shown_again(&state, &session, switched).await
 }
 

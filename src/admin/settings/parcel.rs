@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::operator::Actor;
-use super::super::tariffs::{ProfileEntry, WindowEntry, check_cost};
+use super::super::tariffs::{self, ProfileEntry, WindowEntry, acts, check_cost};
 use super::super::trail::{self, Act};
 use super::super::{AdminError, AdminState};
 use super::{detail, refused};
@@ -175,16 +175,12 @@ impl Plan<'_> {
         }
         for entry in &self.profiles {
             if let Ok(profile) = entry.read() {
-                ledger.put_profile(&profile).await?;
-                let act = Act { action: "profiles.set", subject: &profile.name };
-                trail::record(store, actor, act, &serde_json::json!(entry), now_ms).await?;
+                acts::write_profile(ledger, actor, &profile).await?;
             }
         }
         for entry in &self.windows {
             if let Ok(window) = entry.read() {
-                ledger.put_window(&window).await?;
-                let act = Act { action: "windows.set", subject: &window.name };
-                trail::record(store, actor, act, &serde_json::json!(entry), now_ms).await?;
+                acts::write_window(ledger, actor, &window).await?;
             }
         }
         Ok(())
@@ -204,9 +200,9 @@ pub(super) async fn take(
     parcel: &Parcel,
     dry_run: bool,
 ) -> Result<Taken, AdminError> {
-    let (told, tariffs) = (state.ledger.store().told().await?, state.ledger.tariffs().await?);
-    let dearest = state.pool.upstreams().iter().map(|upstream| upstream.fee()).max();
-    let plan = parcel.plan(&state.exchange.settings.now(), &told, &tariffs, dearest).map_err(refused)?;
+    let (told, known) = (state.ledger.store().told().await?, state.ledger.tariffs().await?);
+    let dearest = tariffs::dearest(state);
+    let plan = parcel.plan(&state.exchange.settings.now(), &told, &known, dearest).map_err(refused)?;
     if !dry_run {
         plan.carry_out(&state.ledger, actor.as_str(), state.now_ms()).await?;
         state.exchange.learn_settings().await?;

@@ -1,5 +1,6 @@
 //! Profiles and windows: factors on the prices of some keys, and of some hours.
 
+pub(crate) mod acts;
 mod calls;
 mod entry;
 mod page;
@@ -7,16 +8,14 @@ mod repo;
 
 use rust_decimal::Decimal;
 use serde::Serialize;
-use serde_json::json;
 use utoipa::ToSchema;
 
 use super::operator::Actor;
-use super::trail::{self, Act};
 use super::{AdminError, AdminState};
 use crate::config::Pricing;
-use crate::ledger::tariffs::RemoveError;
 use crate::money::tariff::break_even;
 
+use acts::{ActError, Floor};
 pub(super) use calls::api;
 pub use entry::{ProfileEntry, WindowEntry, clock_time, utc_offset, weekdays};
 pub(super) use page::pages;
@@ -81,13 +80,21 @@ async fn view(state: &AdminState) -> Result<View, AdminError> {
 }
 
 /// The highest fee of an upstream.
-fn dearest(state: &AdminState) -> Option<Decimal> {
+pub(super) fn dearest(state: &AdminState) -> Option<Decimal> {
     state.pool.upstreams().iter().map(|upstream| upstream.fee()).max()
 }
 
-fn check(state: &AdminState, name: &str, terms: (Decimal, bool)) -> Result<(), AdminError> {
-    let refused = |problem| AdminError::conflict(format!("Not done: {problem}. Allow it below cost if you want that."));
-    check_cost(&state.exchange.market.pricing(), dearest(state), name, terms).map_err(refused)
+fn refused(error: ActError) -> AdminError {
+    match error {
+        ActError::Invalid(problem) => invalid(problem),
+        ActError::BelowCost(problem) => {
+            AdminError::conflict(format!("Not done: {problem}. Allow it below cost if you want that."))
+        }
+        ActError::NoSuchProfile => AdminError::not_found("There is no such profile."),
+        ActError::NoSuchWindow => AdminError::not_found("There is no such window."),
+        ActError::InUse(_) => AdminError::conflict(format!("It stays: {error}.")),
+        ActError::Store(error) => error.into(),
+    }
 }
 
 fn invalid(problem: String) -> AdminError {
@@ -96,39 +103,26 @@ fn invalid(problem: String) -> AdminError {
 
 /// Makes a profile, or changes the one of that name for all keys that have it.
 async fn put_profile(state: &AdminState, actor: &Actor, entry: &ProfileEntry) -> Result<(), AdminError> {
-    let profile = entry.read().map_err(invalid)?;
-    check(state, &profile.name, (profile.multiplier, profile.below_cost))?;
-    state.ledger.put_profile(&profile).await?;
-    trail::note(state, actor, Act { action: "profiles.set", subject: &profile.name }, &json!(entry)).await?;
+    let (profile, pricing) = (entry.read().map_err(invalid)?, state.exchange.market.pricing());
+    let floor = Floor { pricing: &pricing, dearest: dearest(state) };
+    acts::set_profile(&state.ledger, actor.as_str(), &profile, floor).await.map_err(refused)?;
     Ok(state.exchange.learn_tariffs().await?)
 }
 
 async fn remove_profile(state: &AdminState, actor: &Actor, name: &str) -> Result<(), AdminError> {
-    match state.ledger.remove_profile(name).await {
-        Ok(true) => {}
-        Ok(false) => return Err(AdminError::not_found("There is no such profile.")),
-        Err(RemoveError::InUse(keys)) => {
-            return Err(AdminError::conflict(format!("{name} stays: {keys} keys or vouchers have it.")));
-        }
-        Err(RemoveError::Store(error)) => return Err(error.into()),
-    }
-    trail::note(state, actor, Act { action: "profiles.remove", subject: name }, &json!({})).await?;
+    acts::remove_profile(&state.ledger, actor.as_str(), name).await.map_err(refused)?;
     Ok(state.exchange.learn_tariffs().await?)
 }
 
 async fn put_window(state: &AdminState, actor: &Actor, entry: &WindowEntry) -> Result<(), AdminError> {
-    let window = entry.read().map_err(invalid)?;
-    check(state, &window.name, (window.multiplier, window.below_cost))?;
-    state.ledger.put_window(&window).await?;
-    trail::note(state, actor, Act { action: "windows.set", subject: &window.name }, &json!(entry)).await?;
+    let (window, pricing) = (entry.read().map_err(invalid)?, state.exchange.market.pricing());
+    let floor = Floor { pricing: &pricing, dearest: dearest(state) };
+    acts::set_window(&state.ledger, actor.as_str(), &window, floor).await.map_err(refused)?;
     Ok(state.exchange.learn_tariffs().await?)
 }
 
 async fn remove_window(state: &AdminState, actor: &Actor, name: &str) -> Result<(), AdminError> {
-    if !state.ledger.remove_window(name).await? {
-        return Err(AdminError::not_found("There is no such window."));
-    }
-    trail::note(state, actor, Act { action: "windows.remove", subject: name }, &json!({})).await?;
+    acts::remove_window(&state.ledger, actor.as_str(), name).await.map_err(refused)?;
     Ok(state.exchange.learn_tariffs().await?)
 }
 
@@ -151,10 +145,6 @@ async fn attach(
     profile: Option<&str>,
 ) -> Result<(), AdminError> {
     let store = state.ledger.store();
-    if let Some(name) = profile {
-        let known = state.ledger.tariffs().await?;
-        known.profile(name).ok_or_else(|| AdminError::not_found("There is no such profile."))?;
-    }
     let (subject, hash) = match holder {
         Holder::Key(prefix) => (prefix, find(store, prefix).await?),
         Holder::Voucher(id) => {
@@ -164,12 +154,7 @@ async fn attach(
         }
     };
     let found = state.ledger.key(&hash).await?.ok_or_else(|| AdminError::not_found("There is no such key."))?;
-    state.ledger.set_profile(&[found.id], profile).await?;
-    let act = match profile {
-        Some(_) => Act { action: "profiles.attach", subject },
-        None => Act { action: "profiles.detach", subject },
-    };
-    trail::note(state, actor, act, &json!({ "profile": profile })).await?;
+    acts::attach(&state.ledger, actor.as_str(), subject, &[found.id], profile).await.map_err(refused)?;
     Ok(state.exchange.learn_tariffs().await?)
 }
 

@@ -5,8 +5,6 @@
 mod receive;
 mod withdraw;
 
-use std::sync::Arc;
-
 use askama::Template;
 use axum::extract::{DefaultBodyLimit, Form, State};
 use axum::http::StatusCode;
@@ -25,7 +23,6 @@ use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
 use super::trail::{self, Act};
 use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page};
-use crate::audit::{Auditor, Verdict};
 use crate::wallet::stock::Stock;
 use crate::wallet::underway::{self, Underway, YOUNG_MS};
 use crate::wallet::{MintHealth, Retried};
@@ -226,37 +223,6 @@ async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, AdminError>> + Send + 'static,
 ) -> Result<T, AdminError> {
     state.exchange.tracker.spawn(work).await.unwrap_or_else(|error| Err(AdminError::Task(error.to_string())))
-}
-
-/// Lets pass when the books are right, by what there is here and by what the mints said last.
-pub(super) async fn prove(state: &AdminState) -> Result<(), AdminError> {
-    let auditor = Auditor {
-        reader: state.ledger.store().reader(),
-        clock: Arc::clone(state.ledger.clock()),
-        inspector: None,
-        ledger: Some(state.ledger.clone()),
-        most_asked: 0,
-    };
-    let now = auditor.prove().await?;
-    if let Some(lack) = state.audit.lack() {
-        return Err(unproven(lack.at_ms));
-    }
-    let last = state.audit.get();
-    let off = [Some(&now), last.as_deref()]
-        .into_iter()
-        .flatten()
-        .find(|report| matches!(report.verdict(), Verdict::Faulty | Verdict::Short));
-    match off {
-        None => Ok(()),
-        Some(report) => Err(unproven(report.at_ms)),
-    }
-}
-
-fn unproven(at_ms: i64) -> AdminError {
-    let at = format::utc(at_ms);
-    AdminError::conflict(format!(
-        "Nothing was moved: the books were not proven at {at}. The overview says what is off."
-    ))
 }
 
 /// Carries an operation on now. It is what the journal does by itself later: evidence first, nothing twice.

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{prove, to_its_end};
+use super::to_its_end;
 use crate::admin::api::{ApiError, Body, Complaint, Part, Search};
 use crate::admin::frame::Frame;
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
 use crate::admin::trail::{self, Act};
-use crate::admin::{AdminError, AdminState, format, page};
+use crate::admin::{AdminError, AdminState, format, page, proof};
 use crate::money::{MintUnit, Msat};
 use crate::pages::qr::{self, Qr};
 use crate::wallet::withdraw::{self as wallet, Payout, To, WithdrawError, Withdrawal};
@@ -148,7 +148,7 @@ async fn take_out(state: &AdminState, actor: &Actor, wish: Wish) -> Result<Strin
     };
     let amount = amount.ok_or_else(|| AdminError::invalid("An amount is missing: in sat, whole coins of the mint."))?;
     if state.wallet.payout(&id).await?.is_none() {
-        prove(state).await?;
+        proof::prove(&state.ledger, Some(&state.audit)).await?;
         let detail = json!({ "mint": wish.mint, "unit": unit.as_str(), "msat": amount.get(), "to": wish.to.trim() });
         trail::note(state, actor, Act { action: "wallet.withdraw", subject: &id }, &detail).await?;
     }

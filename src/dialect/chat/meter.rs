@@ -169,10 +169,11 @@ impl Meter for ChatMeter {
         stamped.unwrap_or(event)
     }
 
-    fn error_event(&self, message: &str, code: &str) -> Bytes {
+    fn error_event(&self, message: &str, kind: &str, code: &str) -> Bytes {
         let object = format!(
-            r#"{{"error":{{"message":{},"type":"upstream_error","code":{}}}}}"#,
+            r#"{{"error":{{"message":{},"type":{},"code":{}}}}}"#,
             body::encode(message),
+            body::encode(kind),
             body::encode(code),
         );
         sse::event_of(object.as_bytes())

@@ -58,8 +58,8 @@ impl<M: Meter> Meter for AsArray<M> {
         self.element(&event).unwrap_or_default()
     }
 
-    fn error_event(&self, message: &str, code: &str) -> Bytes {
-        let event = self.inner.error_event(message, code);
+    fn error_event(&self, message: &str, kind: &str, code: &str) -> Bytes {
+        let event = self.inner.error_event(message, kind, code);
         [&self.element(&event).unwrap_or_default()[..], b"]"].concat().into()
     }
 

@@ -76,7 +76,7 @@ impl Flow for GeminiFlow {
         sse::event_of(br#"{"candidates":[]}"#)
     }
 
-    fn error_event(&self, message: &str, code: &str) -> Bytes {
+    fn error_event(&self, message: &str, _: &str, code: &str) -> Bytes {
         let object = format!(
             r#"{{"error":{{"code":502,"message":{},"status":"UNAVAILABLE","details":[{{"@type":"type.googleapis.com/google.rpc.ErrorInfo","domain":"coinslot","reason":{}}}]}}}}"#,
             body::encode(message),

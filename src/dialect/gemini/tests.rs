@@ -195,7 +195,7 @@ fn a_stream_can_be_an_array() {
     for count in 0..=1 {
         let mut meter = STREAM.meter(&shape);
         let mut text = feed(&mut meter, &events[..count]);
-        text += std::str::from_utf8(&meter.error_event("cut \"off\"", "upstream_error")).unwrap();
+        text += std::str::from_utf8(&meter.error_event("cut \"off\"", "upstream_error", "upstream_error")).unwrap();
         let all: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
         assert_eq!((all.len(), &all[count]["error"]["status"]), (count + 1, &json!("UNAVAILABLE")));
     }

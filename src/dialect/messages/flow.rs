@@ -115,7 +115,7 @@ impl Flow for MessagesFlow {
         )
     }
 
-    fn error_event(&self, message: &str, code: &str) -> Bytes {
+    fn error_event(&self, message: &str, _: &str, code: &str) -> Bytes {
         let (message, code) = (body::encode(message), body::encode(code));
         let object = format!(r#"{{"type":"error","error":{{"type":"api_error","message":{message},"code":{code}}}}}"#);
         named_event("error", &object)

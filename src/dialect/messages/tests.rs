@@ -232,7 +232,7 @@ fn what_a_stream_is_worth_before_its_end() {
     let failed = json!({ "type": "error", "error": { "type": "overloaded_error", "message": "Overloaded" } });
     let outcome = run(&Messages, &[&stream(&[start(&placeholder), failed])]);
     assert_eq!(outcome.error.as_deref(), Some("Overloaded"));
-    let told = Messages.meter(&Shape::default()).error_event("cut \"off\"", "upstream_error");
+    let told = Messages.meter(&Shape::default()).error_event("cut \"off\"", "upstream_error", "upstream_error");
     let told: Value = serde_json::from_slice(&sse::data_of(&told).unwrap()).unwrap();
     assert_eq!(
         told,

@@ -132,7 +132,7 @@ impl Flow for ResponsesFlow {
         Bytes::new()
     }
 
-    fn error_event(&self, message: &str, code: &str) -> Bytes {
+    fn error_event(&self, message: &str, _: &str, code: &str) -> Bytes {
         let object = format!(
             r#"{{"type":"response.failed","sequence_number":{},"response":{{"id":{},"object":"response","created_at":{},"status":"failed","model":{},"output":[],"error":{{"code":{},"message":{}}},"usage":null}}}}"#,
             self.sequence.saturating_add(1),

@@ -214,7 +214,7 @@ fn streams_that_fail_or_break_off_are_no_success() {
     for event in [&created, &text] {
         meter.observe(&sse::event_of(event.to_string().as_bytes()));
     }
-    let told = meter.error_event("cut \"off\"", "upstream_error");
+    let told = meter.error_event("cut \"off\"", "upstream_error", "upstream_error");
     let told: Value = serde_json::from_slice(&sse::data_of(&told).unwrap()).unwrap();
     assert_eq!((&told["type"], &told["sequence_number"]), (&json!("response.failed"), &json!(5)));
     assert_eq!(

@@ -14,14 +14,13 @@ mod voucher;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, Response};
+use axum::http::{HeaderMap, Response};
 use axum::routing::any;
 use serde_json::Value;
 use utoipa_axum::routes;
 
 use super::envelope::{self, Asked};
-use super::{Node, Spool, headers, proxy, watch};
+use super::{Node, Spool, proxy, watch};
 use crate::failure::{Code, Failure};
 use crate::ledger::terms::Expiry;
 use crate::openapi::Described;
@@ -94,16 +93,6 @@ where
 }
 
 pub(super) fn respond(outcome: Answer) -> Response<Body> {
-    let request_id = watch::id();
-    match outcome {
-        Ok(value) => {
-            let mut response = Response::new(Body::from(value.to_string()));
-            let out = response.headers_mut();
-            out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers::Writer::new(out).put_request_id(&request_id);
-            response
-        }
-        Err(failure) => envelope::render(&failure, &Asked { request_id: &request_id, ..Asked::default() }),
-    }
+    let asked = Asked { request_id: &watch::id(), ..Asked::default() };
+    envelope::answer(outcome.map(|value| value.to_string()), &asked)
 }

@@ -7,8 +7,10 @@ use super::{Adjusted, Adjustment, Filter, Key, Place, State};
 use crate::ledger::AccountId;
 use crate::ledger::account::Balance;
 use crate::ledger::terms::{Expiry, Limits, Reset};
-use crate::money::Msat;
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, amount};
+
+const ACCOUNTS: &str = "accounts";
+const TERMS: &str = "key_terms";
 
 /// Of an account `a` and its terms `t`, if it has any. When the window is over, what was used counts as nothing. A
 /// child key's last use is its last hold; that of others is their last charge.
@@ -238,8 +240,9 @@ fn read(row: &AnyRow) -> Result<Key, StoreError> {
     let parent: Option<i64> = row.try_get(9)?;
     let (cap, reset): (Option<i64>, Option<String>) = (row.try_get(14)?, row.try_get(15)?);
     let (address, at): (Option<String>, Option<i64>) = (row.try_get(23)?, row.try_get(24)?);
-    let posted = amount(row.try_get(2)?)?;
+    let posted = amount(ACCOUNTS, row.try_get(2)?)?;
     // What a child key spends is counted with its terms, and is on its parent's account.
+    let table = if parent.is_some() { TERMS } else { ACCOUNTS };
     let figures = |of_account: usize, of_terms: usize| -> Result<i64, StoreError> {
         let own: Option<i64> = row.try_get(of_terms)?;
         Ok(if parent.is_some() { own.unwrap_or(0) } else { row.try_get(of_account)? })
@@ -247,9 +250,9 @@ fn read(row: &AnyRow) -> Result<Key, StoreError> {
     Ok(Key {
         id: AccountId(row.try_get(0)?),
         hash: row.try_get(1)?,
-        balance: Balance { posted, held: amount(row.try_get(3)?)? },
-        held: amount(figures(3, 18)?)?,
-        spent: amount(figures(4, 19)?)?,
+        balance: Balance { posted, held: amount(ACCOUNTS, row.try_get(3)?)? },
+        held: amount(table, figures(3, 18)?)?,
+        spent: amount(table, figures(4, 19)?)?,
         requests: figures(5, 20)?,
         mint: row.try_get(6)?,
         unit: row.try_get(7)?,
@@ -261,11 +264,11 @@ fn read(row: &AnyRow) -> Result<Key, StoreError> {
         profile: row.try_get(13)?,
         own_profile: row.try_get(26)?,
         limits: Limits {
-            cap: cap.map(amount).transpose()?,
+            cap: cap.map(|cap| amount(TERMS, cap)).transpose()?,
             reset: reset.map(|name| Reset::parse(&name).ok_or_else(|| bad(format!("reset {name}")))).transpose()?,
             valid_until: row.try_get(16)?,
         },
-        used: amount(row.try_get(17)?)?,
+        used: amount(TERMS, row.try_get(17)?)?,
         blocked_ms: row.try_get(21)?,
         parent_is_blocked: row.try_get::<Option<i64>, _>(22)?.is_some(),
         parent_valid_until: row.try_get(27)?,
@@ -274,10 +277,6 @@ fn read(row: &AnyRow) -> Result<Key, StoreError> {
     })
 }
 
-fn amount(value: i64) -> Result<Msat, StoreError> {
-    Msat::from_db(value).ok_or_else(|| bad(format!("amount {value}")))
-}
-
 fn bad(what: String) -> StoreError {
-    StoreError::Inconsistent { table: "key_terms", what }
+    StoreError::Inconsistent { table: TERMS, what }
 }

@@ -6,7 +6,9 @@ use super::{ExpiredKey, ExpiredPage, Expiry, Limits, Reset, Terms};
 use crate::clock::{DAY_MS, HOUR_MS};
 use crate::ledger::AccountId;
 use crate::money::Msat;
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, amount};
+
+const TABLE: &str = "key_terms";
 
 /// When the window is over, what was used counts as nothing; so it does where holds are placed.
 const TERMS: &str = "SELECT t.account, a.key_hash, t.parent, t.cap, t.reset, t.valid_until, \
@@ -186,7 +188,7 @@ pub async fn expired_keys(
         Ok(ExpiredKey {
             account: AccountId(row.try_get(0)?),
             expiry: Expiry { address: row.try_get(1)?, at: row.try_get(2)? },
-            balance: amount(row.try_get(3)?)?,
+            balance: amount("accounts", row.try_get(3)?)?,
         })
     };
     rows.iter().map(expired).collect()
@@ -204,13 +206,13 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Terms, StoreError> {
         key_hash: row.try_get::<Option<String>, _>(1)?.unwrap_or_default(),
         parent: parent.map(AccountId),
         limits: Limits {
-            cap: cap.map(amount).transpose()?,
+            cap: cap.map(|cap| amount(TABLE, cap)).transpose()?,
             reset: reset.map(|name| Reset::parse(&name).ok_or_else(|| bad(format!("reset {name}")))).transpose()?,
             valid_until: row.try_get(5)?,
         },
-        used: amount(row.try_get(6)?)?,
-        held: amount(row.try_get(7)?)?,
-        spent: amount(row.try_get(8)?)?,
+        used: amount(TABLE, row.try_get(6)?)?,
+        held: amount(TABLE, row.try_get(7)?)?,
+        spent: amount(TABLE, row.try_get(8)?)?,
         requests: u64::try_from(requests).map_err(|_| bad(format!("requests {requests}")))?,
         expiry: address.zip(at).map(|(address, at)| Expiry { address, at }),
         blocked_ms: row.try_get(12)?,
@@ -221,10 +223,6 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Terms, StoreError> {
     })
 }
 
-fn amount(value: i64) -> Result<Msat, StoreError> {
-    Msat::from_db(value).ok_or_else(|| bad(format!("amount {value}")))
-}
-
 fn bad(what: String) -> StoreError {
-    StoreError::Inconsistent { table: "key_terms", what }
+    StoreError::Inconsistent { table: TABLE, what }
 }

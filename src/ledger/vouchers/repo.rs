@@ -6,8 +6,9 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 use super::{Batch, Ended, New, State, Voucher};
 use crate::ledger::repo as books;
 use crate::ledger::{Account, AccountId};
-use crate::money::Msat;
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, amount};
+
+const TABLE: &str = "vouchers";
 
 /// Which open vouchers end.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +153,7 @@ fn ended(row: &AnyRow) -> Result<Ended, StoreError> {
     Ok(Ended {
         id: row.try_get(0)?,
         account: AccountId(row.try_get(1)?),
-        amount: amount(row.try_get(2)?)?,
+        amount: amount(TABLE, row.try_get(2)?)?,
         paid_by: row.try_get::<Option<i64>, _>(3)?.map(AccountId),
     })
 }
@@ -163,7 +164,7 @@ fn read(row: &AnyRow) -> Result<Voucher, StoreError> {
     Ok(Voucher {
         id: row.try_get(0)?,
         hint: row.try_get(1)?,
-        amount: amount(row.try_get(2)?)?,
+        amount: amount(TABLE, row.try_get(2)?)?,
         note: row.try_get(3)?,
         state: known.ok_or_else(|| bad(format!("state {state}")))?,
         created_ms: row.try_get(5)?,
@@ -172,10 +173,6 @@ fn read(row: &AnyRow) -> Result<Voucher, StoreError> {
     })
 }
 
-fn amount(value: i64) -> Result<Msat, StoreError> {
-    Msat::from_db(value).ok_or_else(|| bad(format!("amount {value}")))
-}
-
 fn bad(what: String) -> StoreError {
-    StoreError::Inconsistent { table: "vouchers", what }
+    StoreError::Inconsistent { table: TABLE, what }
 }

@@ -10,7 +10,7 @@ use sqlx::{Any, AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 use super::{Fate, Kind, LONGEST_PAUSE_MS, Movement, OPEN, Operation, State};
 use crate::ledger::AccountId;
 use crate::money::{MintUnit, Msat};
-use crate::store::StoreError;
+use crate::store::{StoreError, amount};
 use crate::wallet::watch::Unfinished;
 
 /// What is open and on its way. An invoice that waits to be paid is not: anybody asks for one, and nobody owes anybody
@@ -27,7 +27,6 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
     let kind: String = row.try_get(1)?;
     let state: String = row.try_get(2)?;
     let unit: String = row.try_get(5)?;
-    let amount: i64 = row.try_get(6)?;
     let attempts: i64 = row.try_get(13)?;
     let fate: String = row.try_get(16)?;
     Ok(Operation {
@@ -40,7 +39,7 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
         account: AccountId(row.try_get(3)?),
         mint: row.try_get(4)?,
         unit: MintUnit::parse(&unit).ok_or_else(|| bad(format!("unit {unit}")))?,
-        amount: Msat::from_db(amount).ok_or_else(|| bad(format!("amount {amount}")))?,
+        amount: amount("operations", row.try_get(6)?)?,
         recipient: row.try_get(7)?,
         payment_hash: row.try_get(8)?,
         plan: row.try_get(9)?,
@@ -133,8 +132,7 @@ pub(in crate::wallet) async fn failed_payout(
     let row = row.bind(mint).bind(unit.as_str()).bind(recipient).fetch_optional(connection).await?;
     let Some(row) = row else { return Ok(None) };
     let has_failed = row.try_get::<String, _>(1)? == State::Failed.as_str();
-    let amount = Msat::from_db(row.try_get(0)?)
-        .ok_or_else(|| StoreError::Inconsistent { table: "operations", what: "amount".to_owned() })?;
+    let amount = amount("operations", row.try_get(0)?)?;
     Ok(has_failed.then_some(amount))
 }
 

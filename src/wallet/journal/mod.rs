@@ -18,6 +18,9 @@
 mod lookups;
 mod writes;
 
+use serde::de::DeserializeOwned;
+
+use super::WalletError;
 use crate::clock::HOUR_MS;
 use crate::ledger::AccountId;
 use crate::money::{MintUnit, Msat};
@@ -206,6 +209,12 @@ impl Operation {
             takes_back: None,
         }
     }
+
+    /// What its plan says, for its kind.
+    pub(super) fn read_plan<P: DeserializeOwned>(&self) -> Result<P, WalletError> {
+        serde_json::from_str(&self.plan)
+            .map_err(|_| WalletError::Ecash(format!("operation {} has an unreadable plan", self.id)))
+    }
 }
 
 impl std::fmt::Debug for Operation {
@@ -238,4 +247,20 @@ pub struct Movement {
     pub done: bool,
     /// Whether its token was taken back because nobody claimed it.
     pub swept: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_cannot_be_read_is_named_and_not_shown() {
+        let account = AccountId(1);
+        let mut operation =
+            Operation::planned(Kind::Payout, account, "https://mint.example", MintUnit::Sat, Msat::default());
+        operation.plan = r#"{"secret": "#.to_owned();
+        let said = operation.read_plan::<serde_json::Value>().unwrap_err().to_string();
+        assert!(said.contains(&operation.id) && said.contains("unreadable plan"), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
 }

@@ -10,7 +10,7 @@ use super::super::journal::{self, Kind, Operation};
 use super::super::outputs::Signed;
 use super::super::refusal::{MintError, Refusal};
 use super::super::swap::{self, Standing};
-use super::super::{Trusted, Wallet, WalletError, melt, quote, redeem};
+use super::super::{Trusted, Wallet, melt, quote, redeem};
 use super::{RecoveryError, silent};
 use crate::money::Msat;
 use crate::store::{Durability, StoreError};
@@ -70,8 +70,7 @@ impl Wallet {
             self.fail(operation, UNKNOWN).await?;
             return Ok(true);
         }
-        let quote: quote::Quote =
-            serde_json::from_str(&operation.plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
+        let quote: quote::Quote = operation.read_plan()?;
         if !quote.outputs.is_empty() {
             let signed = quote.outputs(&self.inner.seed)?.restore(&trusted.http, &trusted.keysets).await?;
             match signed {
@@ -144,8 +143,7 @@ impl Wallet {
                 }
             };
         }
-        let plan: melt::Plan =
-            serde_json::from_str(&operation.plan).map_err(|error| WalletError::Ecash(error.to_string()))?;
+        let plan: melt::Plan = operation.read_plan()?;
         match melt::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan, None).await? {
             melt::Standing::Paid { change, preimage } => {
                 self.book_payment(trusted, operation, &plan, change, &preimage).await?;

@@ -128,7 +128,8 @@ fn errors_in_the_stream_are_found() {
         assert_eq!(outcome.error.as_deref(), error, "{event}");
         assert!(!outcome.is_complete);
     }
-    let event = ChatMeter::new(&Shape::default(), CHAT).error_event("cut \"off\"\n", "upstream_error");
+    let event =
+        ChatMeter::new(&Shape::default(), CHAT).error_event("cut \"off\"\n", "upstream_error", "upstream_error");
     assert_eq!(
         event,
         "data: {\"error\":{\"message\":\"cut \\\"off\\\"\\n\",\"type\":\"upstream_error\",\"code\":\"upstream_error\"}}\n\n"

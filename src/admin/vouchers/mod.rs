@@ -1,7 +1,10 @@
 //! Vouchers: issues them, shows their codes once, lists and revokes them.
 
+pub(crate) mod acts;
+
 use std::time::Duration;
 
+use acts::ActError;
 use askama::Template;
 use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
@@ -9,7 +12,6 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,9 +20,7 @@ use super::api::{ApiError, Body, Complaint, Search};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::{self, Session};
-use super::trail::{self, Act};
-use super::{AdminError, AdminState, format, page, repo, wallet};
-use crate::ledger::vouchers::repo::Which;
+use super::{AdminError, AdminState, format, page, repo};
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, MAX_BATCH, State as VoucherState, Voucher};
 use crate::money::Sat;
 use crate::payment::vouchers::{IssueError, Issued, Wanted};
@@ -102,32 +102,25 @@ fn one(voucher: Voucher, now_ms: i64) -> One {
 /// Issues a batch. The codes are in the answer, and nowhere else.
 async fn give(state: &AdminState, actor: &Actor, wanted: &Wanted) -> Result<Vec<Issued>, AdminError> {
     state.may_move()?;
-    wallet::prove(state).await?;
-    let detail = json!({
-        "count": wanted.count, "msat_each": wanted.amount.get(), "note": wanted.note,
-        "expires_ms": wanted.expires_ms, "profile": wanted.profile,
-    });
-    trail::note(state, actor, Act { action: "vouchers.issue", subject: &wanted.batch }, &detail).await?;
-    state.till.issue_vouchers(wanted).await.map_err(|error| match error {
-        IssueError::Ledger(LedgerError::Store(error)) => error.into(),
-        IssueError::Ledger(LedgerError::Repeated) => AdminError::conflict(said(&error)),
-        error => AdminError::invalid(said(&error)),
-    })
+    let issuing = state.till.issue_vouchers(wanted);
+    acts::issue(&state.ledger, Some(&state.audit), actor.as_str(), wanted, issuing).await.map_err(refused)
 }
 
 /// Takes one back that is open.
 async fn end(state: &AdminState, actor: &Actor, id: &str) -> Result<(), AdminError> {
     state.may_move()?;
-    let none = || AdminError::not_found("There is no such voucher.");
-    let number: i64 = id.parse().map_err(|_| none())?;
-    let latest = state.ledger.vouchers_before(number.saturating_add(1), 1).await?;
-    if latest.first().is_none_or(|voucher| voucher.id != number) {
-        return Err(none());
-    }
-    trail::note(state, actor, Act { action: "vouchers.revoke", subject: id }, &json!({})).await?;
-    match state.ledger.revoke_vouchers(Which::Id(number)).await? {
-        0 => Err(AdminError::conflict("That voucher has ended already.")),
-        _ => Ok(()),
+    let number = id.parse().map_err(|_| refused(ActError::Unknown))?;
+    acts::revoke(&state.ledger, actor.as_str(), number).await.map_err(refused)
+}
+
+fn refused(error: ActError) -> AdminError {
+    match error {
+        ActError::Unknown => AdminError::not_found("There is no such voucher."),
+        ActError::Ended => AdminError::conflict("That voucher has ended already."),
+        ActError::Unproven(why) => why.into(),
+        ActError::Issue(IssueError::Ledger(LedgerError::Store(error))) | ActError::Store(error) => error.into(),
+        ActError::Issue(error @ IssueError::Ledger(LedgerError::Repeated)) => AdminError::conflict(said(&error)),
+        ActError::Issue(error) => AdminError::invalid(said(&error)),
     }
 }
 

@@ -1,0 +1,107 @@
+//! What the operator can do with a key, one function a verb. Page, call and command do it by these, and the trail has
+//! it in the same words.
+
+use serde_json::{Value, json};
+
+use crate::admin::proof::{self, Unproven};
+use crate::admin::trail::{self, Act};
+use crate::audit::Latest;
+use crate::ledger::keys::{AdjustError, Adjustment, Edit, EditError, Key, Way};
+use crate::ledger::terms::Reset;
+use crate::ledger::{AccountId, Ledger};
+use crate::money::Msat;
+use crate::store::StoreError;
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ActError {
+    #[error("there is no such key")]
+    NoSuchKey,
+    #[error("the id of an adjustment is a UUID")]
+    BadId,
+    #[error(transparent)]
+    Unproven(#[from] Unproven),
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    #[error(transparent)]
+    Adjust(#[from] AdjustError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Money to be moved, as it was asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    /// Names the act: a UUID.
+    pub id: &'a str,
+    pub way: Way,
+    pub amount: Msat,
+    pub reason: &'a str,
+}
+
+async fn find(ledger: &Ledger, id: AccountId) -> Result<Key, ActError> {
+    ledger.one_key(id).await?.ok_or(ActError::NoSuchKey)
+}
+
+async fn note(ledger: &Ledger, actor: &str, act: Act<'_>, detail: &Value) -> Result<(), StoreError> {
+    trail::record(ledger.store(), actor, act, detail, ledger.clock().now_ms()).await
+}
+
+/// Lets a key spend nothing, or spend again.
+pub(crate) async fn block(ledger: &Ledger, actor: &str, id: AccountId, block: bool) -> Result<(), ActError> {
+    let key = find(ledger, id).await?;
+    if !ledger.block_key(key.id, block).await? {
+        return Err(ActError::NoSuchKey);
+    }
+    let action = if block { "keys.block" } else { "keys.unblock" };
+    let was = json!({ "id": id.get().to_string(), "was": key.state(ledger.clock().now_ms()) });
+    Ok(note(ledger, actor, Act { action, subject: &key.short() }, &was).await?)
+}
+
+/// Changes the terms of a key.
+pub(crate) async fn edit(ledger: &Ledger, actor: &str, id: AccountId, wanted: &Edit) -> Result<(), ActError> {
+    let key = find(ledger, id).await?;
+    ledger.edit_key(key.id, wanted).await?;
+    let now = find(ledger, id).await?;
+    let detail = json!({ "id": id.get().to_string(), "before": terms_of(&key), "after": terms_of(&now) });
+    Ok(note(ledger, actor, Act { action: "keys.edit", subject: &key.short() }, &detail).await?)
+}
+
+/// What an edit may change, for the trail.
+fn terms_of(key: &Key) -> Value {
+    json!({
+        "label": key.label, "profile": key.own_profile, "limit_msat": key.limits.cap.map(Msat::to_db),
+        "limit_reset": key.limits.reset.map(Reset::as_str), "valid_until": key.limits.valid_until,
+        "refund_at": key.expiry.as_ref().map(|expiry| expiry.at),
+    })
+}
+
+/// Moves money between the income and a key. Noted before it is done, once for each act. Nothing is given while the
+/// books are not right; see [`proof::prove`] for `last`.
+pub(crate) async fn adjust(
+    ledger: &Ledger,
+    last: Option<&Latest>,
+    actor: &str,
+    id: AccountId,
+    wish: Wish<'_>,
+) -> Result<(), ActError> {
+    let key = find(ledger, id).await?;
+    let act = uuid::Uuid::try_parse(wish.id).map_err(|_| ActError::BadId)?.to_string();
+    let (Wish { way, amount, .. }, reason) = (wish, wish.reason.trim());
+    if ledger.adjustment(&act).await?.is_none() {
+        let msat = match way {
+            Way::Credit => amount.to_db(),
+            Way::WriteOff => amount.to_db().saturating_neg(),
+        };
+        if way == Way::Credit {
+            proof::prove(ledger, last).await?;
+        }
+        let detail = json!({
+            "id": id.get().to_string(), "act": act, "msat": msat, "reason": reason,
+            "balance_msat": key.balance.posted.to_db(),
+        });
+        note(ledger, actor, Act { action: "keys.adjust", subject: &key.short() }, &detail).await?;
+    }
+    ledger.adjust_key(Adjustment { id: &act, key: key.id, way, amount, reason, actor }).await?;
+    Ok(())
+}
