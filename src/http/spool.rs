@@ -4,6 +4,7 @@
 //! All of it is there before money moves: a form may say after its file which model it wants and how much of it,
 //! and what is wrong at its end must cost nothing. So large bodies are bounded twice, each and all together.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,7 +168,7 @@ impl Spool {
         pieces: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin),
     ) -> Result<Option<Bytes>, Failure> {
         let piece = tokio::time::timeout(self.standstill, pieces.next()).await.map_err(|_| cut())?;
-        piece.transpose().map_err(|_| cut())
+        piece.transpose().map_err(|error| broken(&error))
     }
 
     fn add(&self, bytes: &mut Vec<u8>, room: &mut Room, piece: &[u8]) -> Result<(), Failure> {
@@ -189,6 +190,15 @@ fn too_large(limit: usize) -> Failure {
 
 fn cut() -> Failure {
     Failure::client(Code::InvalidRequest, "The request body was cut short.")
+}
+
+/// What the connection says, the body was cut by; all else is said by what unpacks it.
+fn broken(error: &axum::Error) -> Failure {
+    let mut causes = std::iter::successors(error.source(), |cause| (**cause).source());
+    if causes.any(|cause| cause.is::<hyper::Error>()) {
+        return cut();
+    }
+    Failure::client(Code::InvalidRequest, "The request body does not unpack as its Content-Encoding says.")
 }
 
 fn crowded() -> Failure {
