@@ -431,9 +431,13 @@ async fn nothing_but_the_known_routes_is_forwarded() {
     }
     let not_found = (404, "not_found", "not_found");
     let hidden = format!("/{token}");
-    for (path, told) in
-        [("/v1/chat", "/v1/chat"), ("/nothing", "/nothing"), ("/admin/../v1/x", "/v1/x"), (hidden.as_str(), "…")]
-    {
+    for (path, told) in [
+        ("/v1/chat", "/v1/chat"),
+        ("/v1/chat/completions/", "/v1/chat/completions/"),
+        ("/nothing", "/nothing"),
+        ("/admin/../v1/x", "/v1/x"),
+        (hidden.as_str(), "…"),
+    ] {
         for method in [Method::GET, Method::POST] {
             let (_, body) = refused(path, at(method.clone(), path), not_found).await;
             assert_eq!(body["detail"], body["error"]["message"]);
