@@ -15,6 +15,12 @@ pub const fn has_come(at_ms: i64, now_ms: i64, longest_ms: i64) -> bool {
     at_ms <= now_ms || at_ms.saturating_sub(now_ms) > longest_ms
 }
 
+/// A pause that was doubled so often, as far as the longest one.
+#[must_use]
+pub fn doubled(first_ms: i64, times: u32, longest_ms: i64) -> i64 {
+    first_ms.saturating_mul(1 << times.min(62)).min(longest_ms)
+}
+
 /// Wall-clock time, in the resolution that the node stores.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Milliseconds since the Unix epoch.
@@ -43,7 +49,7 @@ pub type SharedClock = Arc<dyn Clock>;
 
 #[cfg(test)]
 mod tests {
-    use super::has_come;
+    use super::{doubled, has_come};
 
     #[test]
     fn a_time_comes_and_one_that_nobody_can_have_meant_is_here() {
@@ -51,5 +57,12 @@ mod tests {
             assert_eq!(has_come(at_ms, 100, 50), is_here, "{at_ms}");
         }
         assert!(has_come(i64::MAX, i64::MIN, 50));
+    }
+
+    #[test]
+    fn a_pause_is_doubled_up_to_the_longest() {
+        for (times, pause_ms) in [(0, 30), (1, 60), (4, 480), (5, 500), (62, 500), (64, 500), (u32::MAX, 500)] {
+            assert_eq!(doubled(30, times, 500), pause_ms, "{times}");
+        }
     }
 }

@@ -21,6 +21,8 @@ use url::{Host, Url};
 
 use way::Way;
 
+/// The most that is believed of a `Retry-After`, in seconds.
+const MAX_RETRY_AFTER: u64 = 3_600;
 /// What every client calls itself.
 const USER_AGENT: &str = concat!("coinslot/", env!("CARGO_PKG_VERSION"));
 
@@ -238,6 +240,12 @@ fn wait_of(retry_after: &str, date: Option<&str>) -> Option<u64> {
     let until = httpdate::parse_http_date(retry_after).ok()?;
     let sent = httpdate::parse_http_date(date?).ok()?;
     Some(until.duration_since(sent).map_or(0, |wait| wait.as_secs()))
+}
+
+/// The seconds that are believed of a `Retry-After`: by who asks again, and by the client that is told of it.
+#[must_use]
+pub fn believed(retry_after: u64) -> u64 {
+    retry_after.clamp(1, MAX_RETRY_AFTER)
 }
 
 /// The whole body of `response`, unless it is longer than `max_bytes`.

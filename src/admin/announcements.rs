@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::{DefaultBodyLimit, Form, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
 use super::trail::{self, Act};
-use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page};
+use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page, shown_again};
 use crate::news::{self, Announcement, Level, PutError, Text};
 
 const PATH: &str = "/admin/announcements";
@@ -193,10 +193,7 @@ async fn again(
     outcome: Result<(), AdminError>,
     typed: Option<SetForm>,
 ) -> Result<Response, AdminError> {
-    match outcome {
-        Ok(()) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => render(state, session, error.told()?, typed).await,
-    }
+    shown_again(PATH, outcome, async |told| render(state, session, told, typed).await).await
 }
 
 async fn render(

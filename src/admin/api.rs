@@ -5,11 +5,12 @@
 //! where it is a refusal.
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::any;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -35,7 +36,20 @@ pub(super) fn calls() -> Described<AdminState> {
     let all = all.calls(super::upstreams::api());
     let all = all.calls(super::vouchers::api());
     let all = all.calls(super::wallet::api());
-    all.each(complete)
+    // What is none of them, and how none of them is called, is refused here and not by the pages.
+    let all = ["/admin/api", "/admin/api/", "/admin/api/{*rest}"]
+        .iter()
+        .fold(all, |all, path| all.refusing(path, any(unknown)));
+    all.each(complete).map(|router| router.method_not_allowed_fallback(not_allowed))
+}
+
+async fn unknown() -> ApiError {
+    AdminError::not_found("There is no such call. /openapi.json lists those that there are.").into()
+}
+
+async fn not_allowed(method: Method) -> ApiError {
+    let (status, code) = (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
+    AdminError::Refused { status, code, message: format!("{method} is not allowed here.") }.into()
 }
 
 /// Says of every call what is true of all: whom it serves, and how it refuses what it cannot read.
@@ -150,8 +164,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(body)) => Ok(Self(body)),
-            Err(rejection) => Err(said(&rejection).into()),
+            Err(rejection) => Err(said(rejection.status(), rejection.body_text()).into()),
         }
+    }
+}
+
+/// A body as it came; one that is too long is refused as everything is.
+#[derive(Clone, Debug)]
+pub(super) struct Raw(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let read = Bytes::from_request(request, state).await;
+        read.map(Self).map_err(|rejection| said(rejection.status(), rejection.body_text()).into())
     }
 }
 
@@ -175,6 +202,6 @@ pub(super) fn read_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -
     serde_json::from_slice(body).map_err(|_| AdminError::invalid("The body is not what this call takes."))
 }
 
-fn said(rejection: &JsonRejection) -> AdminError {
-    AdminError::Refused { status: rejection.status(), code: "invalid_request", message: rejection.body_text() }
+const fn said(status: StatusCode, message: String) -> AdminError {
+    AdminError::Refused { status, code: "invalid_request", message }
 }

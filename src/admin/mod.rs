@@ -270,6 +270,18 @@ impl IntoResponse for AdminError {
     }
 }
 
+/// What a form leads to: the page at `path` where it was done, and where it was refused the same page with the reason.
+async fn shown_again(
+    path: &str,
+    outcome: Result<(), AdminError>,
+    render: impl AsyncFnOnce((StatusCode, String)) -> Result<Response, AdminError>,
+) -> Result<Response, AdminError> {
+    match outcome {
+        Ok(()) => Ok(Redirect::to(path).into_response()),
+        Err(error) => render(error.told()?).await,
+    }
+}
+
 fn page(template: &impl askama::Template) -> Result<Html<String>, AdminError> {
     Ok(Html(template.render()?))
 }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::password::Door;
-use crate::clock::MINUTE_MS;
+use crate::clock::{MINUTE_MS, doubled};
 use crate::net::public::is_public;
 
 const FIRST_MS: i64 = 1_000;
@@ -129,7 +129,7 @@ impl Throttle {
     fn delay_ms(&self) -> i64 {
         match self.failures.checked_sub(1) {
             None => 0,
-            Some(doublings) => FIRST_MS.saturating_mul(1_i64 << doublings.min(10)).min(self.longest_ms),
+            Some(doublings) => doubled(FIRST_MS, doublings, self.longest_ms),
         }
     }
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::clock::{SharedClock, has_come};
+use crate::clock::{SharedClock, doubled, has_come};
 use crate::failpoint::failpoint;
 use crate::store::{Store, StoreError};
 
@@ -337,8 +337,7 @@ impl Alerts {
 
 /// How long a target that has failed so often in a row is left alone.
 fn pause_ms(attempts: i64) -> i64 {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(10);
-    FIRST_PAUSE_MS.saturating_mul(1_i64.checked_shl(doublings).unwrap_or(i64::MAX)).min(LONGEST_PAUSE_MS)
+    doubled(FIRST_PAUSE_MS, u32::try_from(attempts.saturating_sub(1)).unwrap_or(0), LONGEST_PAUSE_MS)
 }
 
 #[cfg(test)]

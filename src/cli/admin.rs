@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{beside, done, with_page};
+use super::{done, split_json, with_page, with_store};
 use crate::admin::{Token, WantedToken, by_command};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
@@ -45,8 +45,7 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
 
 /// What the words ask for, and whether the answer is to be JSON.
 fn read(words: &[&str]) -> Option<(Act, bool)> {
-    let json = words.contains(&"--json");
-    let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--json").collect();
+    let (words, json) = split_json(words);
     let act = match words.as_slice() {
         ["reset-password"] => Act::ResetPassword,
         ["tokens", "list"] => Act::Tokens,
@@ -80,10 +79,7 @@ async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
             "ADMIN_PASSWORD is set, and the environment wins; change it there and start the node anew".to_owned()
         );
     }
-    let store = beside(config).await?;
-    let worked = work(&store, act, json).await;
-    store.close().await;
-    worked
+    with_store(config, async |store| work(store, act, json).await).await
 }
 
 async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, block_on, configured, in_force, tell};
+use super::{block_on, configured, in_force, split_json, tell, with_store};
 use crate::alerts::{self, Note, Open, Sender};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
@@ -17,8 +17,7 @@ use crate::store::Store;
 pub(super) const HELP: &str = "list the alarms that go on, or send a test (0 all arrived)";
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
-    let json = words.contains(&"--json");
-    let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--json").collect();
+    let (words, json) = split_json(words);
     let is_test = match words[..] {
         [] => false,
         ["--test"] => true,
@@ -29,10 +28,7 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
 }
 
 async fn run(config: &Config, is_test: bool, json: bool) -> Result<(String, ExitCode), String> {
-    let store = beside(config).await?;
-    let worked = work(config, &store, is_test, json).await;
-    store.close().await;
-    worked
+    with_store(config, async |store| work(config, store, is_test, json).await).await
 }
 
 async fn work(config: &Config, store: &Store, is_test: bool, json: bool) -> Result<(String, ExitCode), String> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, note, read_date, with_page};
+use super::{done, note, read_date, split_json, with_page, with_store};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::news::{self, Announcement, Level, Text};
@@ -42,8 +42,7 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
 
 /// What the words ask for, and whether the answer is to be JSON.
 fn read(words: &[&str]) -> Option<(Act, bool)> {
-    let json = words.contains(&"--json");
-    let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--json").collect();
+    let (words, json) = split_json(words);
     let act = match words[..] {
         ["list"] => Act::List,
         ["remove", id] => Act::Remove(id.to_owned()),
@@ -73,10 +72,7 @@ fn set(words: &[&str]) -> Option<Act> {
 }
 
 async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
-    let store = beside(config).await?;
-    let worked = work(&store, act, json).await;
-    store.close().await;
-    worked
+    with_store(config, async |store| work(store, act, json).await).await
 }
 
 async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{beside, block_on, configured, done, note, tell};
+use super::{block_on, configured, done, note, tell, with_store};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::exchange::turn_maintenance;
@@ -25,10 +25,8 @@ async fn run(config: &Config, on: bool) -> Result<&'static str, String> {
     if config.server.maintenance.is_some() {
         return Err("MAINTENANCE is set, and the environment wins; change it there and start the node anew".to_owned());
     }
-    let store = beside(config).await?;
-    let turned = turn(&store, on).await;
-    store.close().await;
-    turned.map(|()| match on {
+    with_store(config, async |store| turn(store, on).await).await?;
+    Ok(match on {
         true => "Maintenance is on: nothing is sold, no token is taken; balances and refunds are open.",
         false => "Maintenance is off.",
     })

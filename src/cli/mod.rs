@@ -263,6 +263,13 @@ fn with_page<A>(
     Some(tell(block_on(work(&config, act, json))))
 }
 
+/// The words without `--json`, wherever it stands, and whether it does.
+fn split_json<'a>(words: &[&'a str]) -> (Vec<&'a str>, bool) {
+    let others: Vec<&str> = words.iter().copied().filter(|word| *word != "--json").collect();
+    let json = others.len() < words.len();
+    (others, json)
+}
+
 /// The one word that is a file: what begins like an option is none.
 fn read_file<'a>(words: &[&'a str]) -> Option<&'a str> {
     match words {
@@ -284,6 +291,14 @@ fn read_date(text: &str) -> Option<i64> {
 async fn beside(config: &Config) -> Result<Store, String> {
     let url = config.storage.database_url.as_ref().map(Secret::expose);
     Store::open_beside(&config.storage.data_dir, url).await.map_err(|error| error.to_string())
+}
+
+/// Does something with that database, and closes it.
+async fn with_store<T>(config: &Config, work: impl AsyncFnOnce(&Store) -> Result<T, String>) -> Result<T, String> {
+    let store = beside(config).await?;
+    let worked = work(&store).await;
+    store.close().await;
+    worked
 }
 
 /// Refuses what needs the ecash store and the key, which the first start of a node makes: other verbs make a database

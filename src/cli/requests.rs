@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{beside, done, with_page};
+use super::{done, with_page, with_store};
 use crate::admin::requests::csv;
 use crate::admin::requests::filter::{Filter, Said};
 use crate::admin::requests::list::{self, Listed, Manner};
@@ -57,10 +57,7 @@ enum Act {
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     with_page(PAGE, words, read, async |config, act, json| {
-        let store = beside(config).await?;
-        let worked = work(&store, config, act, json).await;
-        store.close().await;
-        worked.map(done)
+        with_store(config, async |store| work(store, config, act, json).await).await.map(done)
     })
 }
 

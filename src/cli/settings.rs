@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::tariffs::{dearest, opened};
-use super::{done, note, with_page};
+use super::{done, note, split_json, with_page};
 use crate::admin::settings::{Parcel, Taken, View, detail, view};
 use crate::admin::trail::CLI;
 use crate::clock::{Clock as _, SystemClock};
@@ -64,9 +64,9 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
 
 /// What the words ask for, and whether the answer is to be JSON.
 fn read(words: &[&str]) -> Option<(Act, bool)> {
-    let json = words.contains(&"--json");
+    let (mut words, json) = split_json(words);
     let dry_run = words.contains(&"--dry-run");
-    let words: Vec<&str> = words.iter().copied().filter(|word| !matches!(*word, "--json" | "--dry-run")).collect();
+    words.retain(|word| *word != "--dry-run");
     let act = match words[..] {
         ["import"] => Act::Import { dry_run },
         _ if dry_run => return None,

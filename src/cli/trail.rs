@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{beside, block_on, configured, done, tell};
+use super::{block_on, configured, done, tell, with_store};
 use crate::admin::trail::{Noted, Wanted, latest};
 use crate::config::Config;
 use crate::pages::format;
@@ -45,11 +45,10 @@ fn read(words: &[&str]) -> Option<Asked> {
 }
 
 async fn run(config: &Config, asked: &Asked) -> Result<String, String> {
-    let store = beside(config).await?;
     let wanted = Wanted { actor: &asked.actor, action: &asked.action, after: "" };
-    let found = latest(&store, wanted, asked.limit).await;
-    store.close().await;
-    let found = found.map_err(|error| error.to_string())?;
+    let found =
+        with_store(config, async |store| latest(store, wanted, asked.limit).await.map_err(|error| error.to_string()));
+    let found = found.await?;
     Ok(match found.as_slice() {
         found if asked.json => format!("{}\n", json!({ "acts": found })),
         [] => "There is none like that.\n".to_owned(),

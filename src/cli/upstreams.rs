@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{beside, done, in_force, note, vault, with_page};
+use super::{done, in_force, note, split_json, vault, with_page, with_store};
 use crate::catalog::file;
 use crate::catalog::import::Importer;
 use crate::clock::{Clock as _, SharedClock, SystemClock};
@@ -62,8 +62,7 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
 
 /// What the words ask for, and whether the answer is to be JSON.
 fn read(words: &[&str]) -> Option<(Act, bool)> {
-    let json = words.contains(&"--json");
-    let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--json").collect();
+    let (words, json) = split_json(words);
     let act = match words[..] {
         [] | ["list"] => Act::List,
         ["clear", name] => Act::Clear(name.to_owned()),
@@ -79,10 +78,7 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
 }
 
 async fn run(config: &Config, act: Act, json: bool) -> Result<(String, ExitCode), String> {
-    let store = beside(config).await?;
-    let worked = work(config, &store, act, json).await;
-    store.close().await;
-    worked
+    with_store(config, async |store| work(config, store, act, json).await).await
 }
 
 async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<(String, ExitCode), String> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, has_run, with_page};
+use super::{done, has_run, split_json, with_page, with_store};
 use crate::admin::trail::{self, CLI, record};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
@@ -52,8 +52,7 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
 
 /// What the words ask for, and whether the answer is to be JSON.
 fn read(words: &[&str]) -> Option<(Act, bool)> {
-    let json = words.contains(&"--json");
-    let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--json").collect();
+    let (words, json) = split_json(words);
     match words.as_slice() {
         [] => Some((Act::Look, json)),
         ["payouts"] => Some((Act::Payouts, json)),
@@ -63,13 +62,11 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
 }
 
 async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
-    let store = beside(config).await?;
-    let worked = match has_run(store.setting(SEED).await) {
-        Ok(()) => work(&store, act, json).await,
-        Err(why) => Err(why),
-    };
-    store.close().await;
-    worked
+    with_store(config, async |store| {
+        has_run(store.setting(SEED).await)?;
+        work(store, act, json).await
+    })
+    .await
 }
 
 async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {

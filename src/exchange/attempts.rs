@@ -13,8 +13,9 @@ use super::{Job, aborted, bad_request, upstream_failed};
 use crate::dialect::{AnswerBody, Ask, BadAnswer, Complaint, Reading};
 use crate::failpoint::failpoint;
 use crate::failure::{About, Code, Failure, UpstreamAnswer};
+use crate::net;
 use crate::telemetry::Step;
-use crate::upstream::{self, Answer, Bar, Fault, ForwardError, Media, Miss, Outcome, Plan, Refused, account};
+use crate::upstream::{Answer, Bar, Fault, ForwardError, Media, Miss, Outcome, Plan, Refused, account};
 
 const NOT_ACCEPTED: &str = "The upstream did not accept this node's account.";
 
@@ -266,5 +267,5 @@ impl Job {
 
 /// Seconds to wait for an upstream that works, and not for everybody now: what it asked for.
 fn pause(asked_for: Option<u64>) -> u64 {
-    asked_for.map_or(5, upstream::believed)
+    asked_for.map_or(5, net::believed)
 }

@@ -10,6 +10,7 @@ use super::proxy::{self, Asks};
 use super::{Node, balance, headers, watch};
 use crate::exchange::{Asked, Call, Head, Kept, Once, Reply, Served};
 use crate::failure::{Code, Failure};
+use crate::payment;
 
 /// Longest key.
 const MAX_KEY: usize = 255;
@@ -80,7 +81,7 @@ where
 {
     node.exchange.till.check_key(asked.payment).await?;
     let Some(once) = node.exchange.replays.once(asked, Box::new(|_| Head::default())) else {
-        return Err(Failure::payment(Code::Unauthorized, "Unauthorized"));
+        return Err(payment::unauthorized());
     };
     if let Some(kept) = once.recall().await? {
         return Ok(again(kept));

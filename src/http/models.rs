@@ -12,8 +12,9 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::envelope::{self, Asked};
+use super::proxy::{self, Target};
 use super::refusals::Refusals;
-use super::{Node, headers, protocol_of, proxy, shapes};
+use super::{Node, headers, not_allowed, protocol_of, shapes};
 use crate::catalog::route::Buyer;
 use crate::config::Pricing;
 use crate::dialect::Protocol;
@@ -141,6 +142,9 @@ pub async fn list(State(node): State<Node>, request: Request) -> Response<Body> 
 /// One model, by its id or an alias. Ids may contain slashes. One that is asked for by its bare id is shown under that.
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "node", summary = "A model and its prices", params(("id" = String, Path, description = "May have slashes in it")), responses((status = 200, body = Object), (status = 304, description = "As the client has it"), Refusals), security((), ("bearer" = [])))]
 pub async fn one(State(node): State<Node>, Path(id): Path<String>, request: Request) -> Response<Body> {
+    if Target::of_a_model(&id).is_some() {
+        return not_allowed(request).await;
+    }
     let protocol = asked_as(&request);
     let profile = match profile(&node, request.headers()).await {
         Ok(profile) => profile,

@@ -4,6 +4,7 @@
 //! All of it is there before money moves: a form may say after its file which model it wants and how much of it,
 //! and what is wrong at its end must cost nothing. So large bodies are bounded twice, each and all together.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -188,11 +189,20 @@ async fn following(
     patience: Duration,
 ) -> Result<Option<Bytes>, Failure> {
     let piece = tokio::time::timeout(patience, pieces.next()).await.map_err(|_| cut())?;
-    piece.transpose().map_err(|_| cut())
+    piece.transpose().map_err(|error| broken(&error))
 }
 
 fn cut() -> Failure {
     Failure::client(Code::InvalidRequest, "The request body was cut short.")
+}
+
+/// What the connection says, the body was cut by; all else is said by what unpacks it.
+fn broken(error: &axum::Error) -> Failure {
+    let mut causes = std::iter::successors(error.source(), |cause| (**cause).source());
+    if causes.any(|cause| cause.is::<hyper::Error>()) {
+        return cut();
+    }
+    Failure::client(Code::InvalidRequest, "The request body does not unpack as its Content-Encoding says.")
 }
 
 fn crowded() -> Failure {

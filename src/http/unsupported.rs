@@ -1,6 +1,8 @@
 //! Routes of the known APIs that are not sold, and why. What is sold is in the dialects' registry;
 //! everything else is refused, and this only says so in more words.
 
+use crate::dialect;
+
 /// What lies in the account behind the node, and so could be another client's.
 const ACCOUNT: &str = "this part of the API keeps things in the operator's account, where clients could reach each other's: it is not sold";
 /// What cannot be billed by the request.
@@ -44,6 +46,11 @@ const FAMILIES: [(&str, &str); 30] = [
 /// Why a path is not served, where it is one of a known API.
 pub fn reason(path: &str) -> Option<&'static str> {
     let path = ["/v1beta/", "/v1/", "/"].iter().find_map(|prefix| path.strip_prefix(prefix))?;
+    // What is sold is not found by that name with a slash behind it, and nothing is stored there.
+    let bare = path.strip_suffix('/');
+    if dialect::REGISTRY.iter().any(|dialect| bare == Some(dialect.path())) {
+        return None;
+    }
     let is_in = |family: &str| path.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     FAMILIES.iter().find_map(|(family, why)| is_in(family).then_some(*why))
 }
@@ -62,7 +69,11 @@ mod tests {
             ("/v1/responses/resp_1/cancel", true),
             ("/v1/messages/batches", true),
             ("/v1/realtime/client_secrets", true),
+            ("/v1/files/", true),
             ("/v1/filesystem", false),
+            ("/v1/chat/completions/", false),
+            ("/v1/chat/completions/chatcmpl-1/", true),
+            ("/v1/responses/", false),
             ("/v1/", false),
             ("/nothing", false),
             ("", false),

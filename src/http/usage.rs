@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::refusals::Refusals;
 use super::{Node, balance, proxy, shapes};
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::money::Msat;
 use crate::payment::sight::Sight;
 use crate::payment::{self, Payment};
@@ -29,7 +29,7 @@ pub async fn show(State(node): State<Node>, headers: HeaderMap) -> Response<Body
 async fn look(node: &Node, headers: &HeaderMap) -> Result<Value, Failure> {
     let exchange = &node.exchange;
     let payment = match payment::read(proxy::credentials(headers)?, |_| false)? {
-        Payment::Asking => return Err(Failure::payment(Code::Unauthorized, "Unauthorized")),
+        Payment::Asking => return Err(payment::unauthorized()),
         payment => payment,
     };
     let now_ms = exchange.ledger.clock().now_ms();

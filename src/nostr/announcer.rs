@@ -14,7 +14,7 @@ use super::listing::{CLIENT, LISTING, Listing, RELAY_LIST, relay_list, retired_h
 use super::relay::{Caller, Relay, RelayError};
 use super::repo::{self, Said, Standing};
 use super::{Draft, IdentityError, SignedEvent};
-use crate::clock::{HOUR_MS, has_come};
+use crate::clock::{HOUR_MS, MINUTE_MS, doubled, has_come};
 use crate::store::{Store, StoreError};
 
 /// How long a listing holds: nodes that died vanish after it.
@@ -22,10 +22,10 @@ pub const LIFE: Duration = Duration::from_secs(48 * 3600);
 /// When it is said anew.
 const REFRESH: Duration = Duration::from_secs(12 * 3600);
 /// After a relay's first failure, doubled by each that follows.
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+const FIRST_PAUSE_MS: i64 = 30_000;
+pub(super) const LONGEST_PAUSE_MS: i64 = 15 * MINUTE_MS;
 /// After a refusal that asking again soon does not change.
-const LASTING_PAUSE: Duration = Duration::from_secs(3600);
+const LASTING_PAUSE_MS: i64 = HOUR_MS;
 /// Longest time that a relay is left alone.
 pub(super) const MOST_PAUSE_MS: i64 = HOUR_MS;
 /// How far ahead an event may be, in seconds: relays refuse what is from further. The clock that it was made by
@@ -310,13 +310,10 @@ fn judge(before: &Standing, outcome: &Result<(), RelayError>, said: &Said, now_m
 
 /// How long a relay that has failed so often in a row is left alone.
 pub(super) fn pause_ms(error: &RelayError, failures: i64) -> i64 {
-    let pause = if error.is_lasting() { LASTING_PAUSE } else { pause_after(failures) };
-    i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn pause_after(failures: i64) -> Duration {
-    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(0).min(10);
-    FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
+    if error.is_lasting() {
+        return LASTING_PAUSE_MS;
+    }
+    doubled(FIRST_PAUSE_MS, u32::try_from(failures.saturating_sub(1)).unwrap_or(0), LONGEST_PAUSE_MS)
 }
 
 fn secs(span: Duration) -> i64 {
@@ -337,7 +334,7 @@ mod tests {
             assert_eq!(moment_after(before, 1_000), made, "{before:?}");
         }
         assert_eq!(moment_after(Some(1_901), 1_000), 1_000);
-        assert_eq!(i64::try_from(LASTING_PAUSE.max(LONGEST_PAUSE).as_millis()).unwrap(), MOST_PAUSE_MS);
+        assert_eq!(LASTING_PAUSE_MS.max(LONGEST_PAUSE_MS), MOST_PAUSE_MS);
     }
 
     #[test]

@@ -174,8 +174,16 @@ fn unpaid(credentials: Credentials<'_>, empty_bearer: bool) -> Result<Payment, F
     Err(if empty_bearer {
         Failure::payment(Code::MissingApiKey, "API key or Cashu token required")
     } else {
-        Failure::payment(Code::Unauthorized, "Unauthorized")
+        unauthorized()
     })
+}
+
+/// Neither a key nor a token came. Each envelope says what to do, and the network's own has its usual word beside it.
+#[must_use]
+pub fn unauthorized() -> Failure {
+    let message =
+        "No key and no token came with this: send one as `Authorization: Bearer …`, or a Cashu token in `X-Cashu`.";
+    Failure::payment(Code::Unauthorized, message)
 }
 
 fn two_credentials() -> Failure {

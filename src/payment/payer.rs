@@ -16,7 +16,7 @@ use crate::wallet::token::{Token, token_id};
 use crate::wallet::{PaymentRequest, RedeemError, TokenFault, Wallet};
 
 use super::visitors::Visitors;
-use super::{Payment, token_failure};
+use super::{Payment, token_failure, unauthorized};
 
 /// Who pays, and what happens to what is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,7 +266,7 @@ impl Till {
                 };
                 Ok((account, id))
             }
-            Payment::Asking => Err(Failure::payment(Code::Unauthorized, "Unauthorized")),
+            Payment::Asking => Err(unauthorized()),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Giving back: the balance of a key, as a token or over Lightning, and the change of a token that rode
 //! on a request.
 
-use super::Payment;
 use super::keys::child_key;
 use super::payer::Till;
+use super::{Payment, unauthorized};
 use crate::config;
 use crate::failure::{Code, Failure, Funds};
 use crate::ledger::{Account, AccountKind};
@@ -73,7 +73,7 @@ impl Till {
     /// # Errors
     /// When there is nothing to give, or it cannot be given now.
     pub async fn refund(&self, payment: &Payment, ask: &Ask) -> Result<Refunded, Failure> {
-        let key = payment.key_hex().ok_or_else(|| Failure::payment(Code::Unauthorized, "Unauthorized"))?;
+        let key = payment.key_hex().ok_or_else(unauthorized)?;
         let account = self.look_up(key).await?.ok_or_else(|| Failure::payment(Code::KeyNotFound, "Key not found"))?;
         if account.parent.is_some() {
             return Err(child_key("A child key has no balance of its own; refund its parent."));

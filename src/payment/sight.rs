@@ -1,7 +1,7 @@
 //! Looking at what somebody shows, without taking anything.
 
-use super::Payment;
 use super::payer::{Till, is_credited, unknown_key};
+use super::{Payment, unauthorized};
 use crate::failure::{Code, Failure};
 use crate::ledger::Account;
 use crate::money::Msat;
@@ -46,7 +46,7 @@ impl Till {
                     Ok(Sight::Fresh(token, net))
                 }
             },
-            Payment::Asking => Err(Failure::payment(Code::Unauthorized, "Unauthorized")),
+            Payment::Asking => Err(unauthorized()),
         }
     }
 }

@@ -17,6 +17,8 @@
 //! All of this is pure; whoever asks brings the time.
 
 use super::bar::Bar;
+use crate::clock::doubled;
+use crate::net::believed;
 
 /// How long a circuit stays open first, and at most, in ms.
 const OPEN_MS: i64 = 60_000;
@@ -25,19 +27,11 @@ const LONGEST_OPEN_MS: i64 = 600_000;
 const REST_MS: i64 = 15_000;
 /// The rest of an upstream that does not take the operator's account, or has no such model, in ms.
 const LONG_REST_MS: i64 = 600_000;
-/// The most that is believed of a `Retry-After`, in seconds.
-const MAX_RETRY_AFTER: u64 = 3_600;
 /// Of so many attempts in which it answered or failed, half are too many failures, if they are no fewer than its limit
 /// in a row: one that answers in between is no good either.
 const SAMPLE: u32 = 20;
 /// How soon to look again whether a probe came back, in ms.
 const PROBE_LOOK_MS: i64 = 1_000;
-
-/// The seconds that are believed of a `Retry-After`: by the pool, and by the client that is told of it.
-#[must_use]
-pub fn believed(retry_after: u64) -> u64 {
-    retry_after.clamp(1, MAX_RETRY_AFTER)
-}
 
 /// What an attempt met with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,8 +247,8 @@ impl Health {
     }
 
     fn open(&mut self, now_ms: i64) {
-        let pause_ms = OPEN_MS.saturating_mul(1_i64.checked_shl(self.trips.min(32)).unwrap_or(i64::MAX));
-        self.circuit = Circuit::Open { until_ms: now_ms.saturating_add(pause_ms.min(LONGEST_OPEN_MS)) };
+        let pause_ms = doubled(OPEN_MS, self.trips, LONGEST_OPEN_MS);
+        self.circuit = Circuit::Open { until_ms: now_ms.saturating_add(pause_ms) };
         self.lately = Lately::default();
     }
 

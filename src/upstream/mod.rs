@@ -37,7 +37,7 @@ pub use bar::Bar;
 pub use failover::{Miss, Verdict};
 pub use fault::Fault;
 pub use forward::{Answer, ForwardError, MAX_ANSWER, Media, Refused};
-pub use health::{Outcome, Standing, believed};
+pub use health::{Outcome, Standing};
 pub use lease::Lease;
 pub use model_path::ModelPath;
 pub use models::{Models, Names};

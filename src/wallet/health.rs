@@ -19,6 +19,9 @@
 
 use std::collections::VecDeque;
 
+use crate::clock::doubled;
+use crate::net::believed;
+
 /// The span that the budget looks at, in ms.
 const WINDOW_MS: i64 = 60_000;
 /// Failures in a row after which a mint is left alone.
@@ -29,8 +32,6 @@ const LONGEST_PAUSE_MS: i64 = 300_000;
 /// The same after a 429 that does not say how long.
 const LIMITED_MS: i64 = 60_000;
 const LONGEST_LIMITED_MS: i64 = 3_600_000;
-/// The most that is believed of a `Retry-After`, in seconds.
-const MAX_RETRY_AFTER: u64 = 3_600;
 /// A mint that fails again this soon after it came back is paused for longer, in ms.
 const RELAPSE_MS: i64 = 60_000;
 /// How soon to look again whether a probe came back, in ms.
@@ -355,8 +356,8 @@ impl Health {
             _ => (PAUSE_MS, LONGEST_PAUSE_MS),
         };
         let pause_ms = match retry_after {
-            Some(secs) => i64::try_from(secs.clamp(1, MAX_RETRY_AFTER)).unwrap_or(0).saturating_mul(1_000),
-            None => first.saturating_mul(1_i64.checked_shl(self.trips.min(32)).unwrap_or(i64::MAX)).min(longest),
+            Some(secs) => i64::try_from(believed(secs)).unwrap_or(0).saturating_mul(1_000),
+            None => doubled(first, self.trips, longest),
         };
         let mut until_ms = now_ms.saturating_add(pause_ms);
         if let Circuit::Open { until_ms: before, .. } = self.circuit {

@@ -831,6 +831,33 @@ async fn a_program_may_what_its_token_says_and_what_it_did_is_in_the_trail() {
     assert!(malformed.text.contains(r#""code":"invalid_request""#), "{}", malformed.text);
 }
 
+/// A program reads every refusal alike, also where there is no such call.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_call_is_refused_as_calls_are() {
+    let house = House::usual().await;
+    let nothing = r#"{"detail":"There is no such call. /openapi.json lists those that there are.","code":"not_found"}"#;
+    for (method, path) in [
+        ("GET", "/admin/api"),
+        ("GET", "/admin/api/"),
+        ("GET", "/admin/api/nothing"),
+        ("POST", "/admin/api/nothing"),
+        ("DELETE", "/admin/api/upstreams/a/b/c"),
+    ] {
+        let answer = house.call(method, path, "nobody", serde_json::json!({})).await;
+        assert_eq!((answer.status, answer.text.as_str()), (StatusCode::NOT_FOUND, nothing), "{method} {path}");
+    }
+    let other = house.call("PUT", "/admin/api/upstreams", "nobody", serde_json::json!({})).await;
+    assert_eq!(other.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(other.text, r#"{"detail":"PUT is not allowed here.","code":"method_not_allowed"}"#);
+    let long = serde_json::json!({ "password": "x".repeat(20_000) });
+    let answer = house.call("POST", "/admin/api/login", "nobody", long).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(answer.text.contains(r#""code":"invalid_request""#), "{}", answer.text);
+    // The pages are for people.
+    let page = house.get("/admin/nothing", "").await;
+    assert_eq!((page.status, page.text.as_str()), (StatusCode::NOT_FOUND, "There is no such page."));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn amounts_are_shown_in_the_unit_that_was_chosen() {
     let house = House::usual().await;

@@ -108,6 +108,24 @@ async fn a_blocked_key_pays_for_nothing_and_its_owner_is_paid_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_never_filled_is_not_listed() {
+    let (mut mint, purse, _upstream, node) = world(1000).await;
+    let operator = Operator::log_in(&node.url()).await;
+    let key = purse.send(100).await;
+    assert_eq!(node.balance(&key).await.0, 100_000);
+    let id = only_key(&operator).await;
+    // One that was emptied was somebody's.
+    assert_eq!(refund(&node, &purse, &key).await, 100);
+    mint.stop().await;
+    let invoice = node.post("/lightning/invoice").json(&json!({ "amount_sats": 9, "purpose": "create" }));
+    assert_eq!(invoice.send().await.unwrap().status(), 503);
+    mint.restart().await;
+    assert_eq!(only_key(&operator).await, id);
+    assert_eq!(list(&operator, "?state=usable").await.len(), 1);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_are_found_and_their_terms_changed() {
     let (_mint, purse, _upstream, node) = world(1000).await;
     let operator = Operator::log_in(&node.url()).await;

@@ -365,6 +365,23 @@ async fn a_request_without_good_credentials_is_unauthorized() {
     let chat = || node.chat(&ask("hello"));
     let (_, body) = refused("nothing", chat(), (401, INVALID, "unauthorized")).await;
     assert_eq!(body["detail"], "Unauthorized");
+    // In every protocol the message says what to do.
+    let to_do =
+        "No key and no token came with this: send one as `Authorization: Bearer …`, or a Cashu token in `X-Cashu`.";
+    let contents = json!({ "contents": [{ "parts": [{ "text": "hi" }] }] });
+    for request in [
+        chat(),
+        node.post("/v1/messages").header("anthropic-version", "2023-06-01").json(&ask("hello")),
+        node.post(&format!("/v1beta/models/{MODEL}:generateContent")).json(&contents),
+        node.get("/v1/usage"),
+        node.get("/v1/wallet/info"),
+        node.post("/v1/wallet/refund"),
+    ] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["error"]["message"], to_do, "{body}");
+    }
     let missing = (401, INVALID, "missing_api_key");
     refused("an empty bearer", chat().header("Authorization", "Bearer "), missing).await;
     refused("a bare scheme", chat().header("Authorization", "Bearer"), missing).await;
@@ -414,9 +431,13 @@ async fn nothing_but_the_known_routes_is_forwarded() {
     }
     let not_found = (404, "not_found", "not_found");
     let hidden = format!("/{token}");
-    for (path, told) in
-        [("/v1/chat", "/v1/chat"), ("/nothing", "/nothing"), ("/admin/../v1/x", "/v1/x"), (hidden.as_str(), "…")]
-    {
+    for (path, told) in [
+        ("/v1/chat", "/v1/chat"),
+        ("/v1/chat/completions/", "/v1/chat/completions/"),
+        ("/nothing", "/nothing"),
+        ("/admin/../v1/x", "/v1/x"),
+        (hidden.as_str(), "…"),
+    ] {
         for method in [Method::GET, Method::POST] {
             let (_, body) = refused(path, at(method.clone(), path), not_found).await;
             assert_eq!(body["detail"], body["error"]["message"]);

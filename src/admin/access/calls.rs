@@ -2,7 +2,6 @@
 //! implementation where that has the call.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{Scope, Token, View, Wanted, signing, tokens};
-use crate::admin::api::{ApiError, Body, Complaint, Part, read_body};
+use crate::admin::api::{ApiError, Body, Complaint, Part, Raw, read_body};
 use crate::admin::operator::{Actor, Operator};
 use crate::admin::password::Door;
 use crate::admin::session::{self, HOUR_IN_SECONDS, Via};
@@ -63,7 +62,7 @@ async fn log_in(
     State(state): State<AdminState>,
     door: Door,
     headers: HeaderMap,
-    body: Bytes,
+    Raw(body): Raw,
 ) -> Result<Json<LoggedIn>, ApiError> {
     let actor = match signature(&headers) {
         Some(encoded) => signing::check(&state, encoded, LOGIN, &body).await?,

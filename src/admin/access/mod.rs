@@ -20,7 +20,7 @@ use super::operator::{Actor, Scope};
 use super::password::{self, Door, Verdict};
 use super::session::{self, Session};
 use super::trail::{self, Act};
-use super::{AdminError, AdminState, format, page};
+use super::{AdminError, AdminState, format, page, shown_again};
 use crate::config::{Secret, check_password};
 use crate::store::{Store, StoreError};
 
@@ -260,10 +260,8 @@ async fn revoke(
     axum::extract::Form(sent): Form,
 ) -> Result<Response, AdminError> {
     session.confirm(&sent.csrf)?;
-    match tokens::revoke(state.ledger.store(), session.actor(), &sent.id, state.now_ms()).await {
-        Ok(()) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => render(&state, &session, News::refused(error.told()?)).await,
-    }
+    let revoked = tokens::revoke(state.ledger.store(), session.actor(), &sent.id, state.now_ms()).await;
+    shown_again(PATH, revoked, async |told| render(&state, &session, News::refused(told)).await).await
 }
 
 async fn change(

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Form, State};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use super::super::api::{ApiError, Complaint};
 use super::super::operator::{Actor, Operator, Scope};
 use super::super::session::Session;
 use super::super::trail::{self, Act};
-use super::super::{AdminError, AdminState};
+use super::super::{AdminError, AdminState, shown_again};
 use super::{PATH, Proof, Wanted, proof, render};
 use crate::audit::{Auditor, MOST_ASKED};
 use crate::wallet::holdings::Inspector;
@@ -37,10 +37,8 @@ pub(super) async fn press(
     Form(form): Form<Press>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    match prove(&state, session.actor()).await {
-        Ok(_) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => render(&state, &session, &Wanted::default(), error.told()?).await,
-    }
+    let proven = prove(&state, session.actor()).await.map(drop);
+    shown_again(PATH, proven, async |told| render(&state, &session, &Wanted::default(), told).await).await
 }
 
 /// Proves the books now, and asks the mints about the ecash.

@@ -10,7 +10,7 @@ pub(crate) mod story;
 use askama::Template;
 use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
 use super::trail::{self, Act};
-use super::{AdminError, AdminState, page};
+use super::{AdminError, AdminState, page, shown_again};
 use filter::{Filter, Said};
 use list::{Found, Listed, Manner};
 use story::Story;
@@ -262,13 +262,8 @@ async fn abort(
     Form(form): Form<Abort>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    match end(&state, session.actor(), &form.id).await {
-        Ok(()) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => {
-            let told = error.told()?;
-            render(&state, &session, Wanted::default(), Some(told)).await
-        }
-    }
+    let ended = end(&state, session.actor(), &form.id).await;
+    shown_again(PATH, ended, async |told| render(&state, &session, Wanted::default(), Some(told)).await).await
 }
 
 /// Requests, the newest first.

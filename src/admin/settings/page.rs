@@ -6,14 +6,14 @@ use askama::Template;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Form, State};
 use axum::http::{StatusCode, header};
-use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 
 use super::super::frame::Frame;
 use super::super::maintenance;
 use super::super::session::Session;
-use super::super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, page};
+use super::super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, page, shown_again};
 use super::parcel::{self, Parcel, Taken};
 use super::{View, change, views};
 
@@ -136,13 +136,8 @@ impl Default for Said {
 }
 
 async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminError>) -> Result<Response, AdminError> {
-    match outcome {
-        Ok(()) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => {
-            let (status, message) = error.told()?;
-            render(state, session, Said { status, message, ..Said::default() }).await
-        }
-    }
+    let refused = async |(status, message)| render(state, session, Said { status, message, ..Said::default() }).await;
+    shown_again(PATH, outcome, refused).await
 }
 
 async fn render(state: &AdminState, session: &Session, said: Said) -> Result<Response, AdminError> {

@@ -4,14 +4,14 @@ use askama::Template;
 use axum::Router;
 use axum::extract::{Form, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::super::frame::Frame;
 use super::super::session::Session;
-use super::super::{AdminError, AdminState, page};
+use super::super::{AdminError, AdminState, page, shown_again};
 use super::{View, forget, put, remove, test, view};
 use crate::upstream::kind::PRESETS;
 use crate::upstream::own::{Intent, digest};
@@ -297,13 +297,8 @@ async fn try_out(
 }
 
 async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminError>) -> Result<Response, AdminError> {
-    match outcome {
-        Ok(()) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => {
-            let (status, message) = error.told()?;
-            render(state, session, status, Said { message, ..Said::default() }).await
-        }
-    }
+    let refused = async |(status, message)| render(state, session, status, Said { message, ..Said::default() }).await;
+    shown_again(PATH, outcome, refused).await
 }
 
 async fn render(state: &AdminState, session: &Session, status: StatusCode, said: Said) -> Result<Response, AdminError> {

@@ -8,7 +8,7 @@ mod withdraw;
 use askama::Template;
 use axum::extract::{DefaultBodyLimit, Form, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
 use super::trail::{self, Act};
-use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page};
+use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page, shown_again};
 use crate::wallet::stock::Stock;
 use crate::wallet::underway::{self, Underway, YOUNG_MS};
 use crate::wallet::{MintHealth, Retried};
@@ -303,13 +303,9 @@ async fn retry(
     Form(form): Form<Retry>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    match nudge(&state, session.actor(), &form.id).await {
-        Ok(_) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => {
-            let (status, message) = error.told()?;
-            render(&state, &session, status, message, String::new()).await
-        }
-    }
+    let nudged = nudge(&state, session.actor(), &form.id).await.map(drop);
+    let refused = async |(status, message)| render(&state, &session, status, message, String::new()).await;
+    shown_again(PATH, nudged, refused).await
 }
 
 /// The node's ecash, and what is under way at its mints.

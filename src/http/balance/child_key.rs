@@ -15,8 +15,8 @@ use crate::failure::{Code, Failure};
 use crate::http::refusals::Refusals;
 use crate::http::{Node, idempotency, shapes};
 use crate::ledger::terms::{Expiry, Limits};
-use crate::payment::Payment;
 use crate::payment::keys::NewChildren;
+use crate::payment::{self, Payment};
 
 /// Most keys of one call.
 const MAX_COUNT: usize = 50;
@@ -92,7 +92,7 @@ async fn make_keys(
 
 async fn keys_again(node: Node, payment: Payment, bought: i64) -> Answer {
     let till = &node.exchange.till;
-    let key = payment.key_hex().ok_or_else(|| Failure::payment(Code::Unauthorized, "Unauthorized"))?;
+    let key = payment.key_hex().ok_or_else(payment::unauthorized)?;
     let parent = till.look_up(key).await?.ok_or_else(|| Failure::payment(Code::KeyNotFound, "Key not found"))?;
     Ok(describe(&till.bought_children(&parent, bought).await?))
 }

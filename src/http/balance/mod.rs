@@ -59,7 +59,7 @@ async fn unknown() -> Response<Body> {
 pub(super) fn paying(headers: &HeaderMap) -> Result<(Payment, Option<Expiry>), Failure> {
     let credentials = proxy::credentials(headers)?;
     match payment::read(credentials, |_| false)? {
-        Payment::Asking => Err(Failure::payment(Code::Unauthorized, "Unauthorized")),
+        Payment::Asking => Err(payment::unauthorized()),
         payment => payment::expiry::read(credentials, &payment).map(|expiry| (payment, expiry)),
     }
 }

@@ -13,7 +13,7 @@ use nostr::{Alphabet, Event, Filter, Kind, PublicKey, SingleLetterTag};
 
 use super::{Directory, Harvest, Heard, repo};
 use crate::clock::has_come;
-use crate::nostr::announcer::{LONGEST_PAUSE, MOST_PAUSE_MS, pause_ms};
+use crate::nostr::announcer::{LONGEST_PAUSE_MS, MOST_PAUSE_MS, pause_ms};
 use crate::nostr::listing::LISTING;
 use crate::nostr::provider::{CURATOR, Opinion, Provider, RECOMMENDATION, REVIEW};
 use crate::nostr::relay::{Relay, RelayError};
@@ -66,7 +66,7 @@ impl Directory {
             }
         };
         if heard.is_flood {
-            heard.retry_ms = now_ms.saturating_add(i64::try_from(LONGEST_PAUSE.as_millis()).unwrap_or(i64::MAX));
+            heard.retry_ms = now_ms.saturating_add(LONGEST_PAUSE_MS);
         }
         self.note(url, heard);
         Ok(news)

@@ -65,6 +65,12 @@ async fn the_list_of_models_speaks_the_clients_protocol() {
     assert_eq!(one["name"], json!(format!("models/{MODEL}")));
     let said = json(get("/v1beta/models/none"), 404).await;
     assert_eq!((&said["error"]["code"], &said["error"]["status"]), (&json!(404), &json!("NOT_FOUND")));
+    // What a model does is asked of it by POST.
+    for path in ["/v1beta/models/echo-1:generateContent", "/v1beta/models/none:countTokens"] {
+        let said = json(get(path), 405).await;
+        let error = &said["error"];
+        assert_eq!((&error["code"], &error["details"][0]["reason"]), (&json!(405), &json!("method_not_allowed")));
+    }
     let said = json(get("/v1/models/none").header("anthropic-version", "2023-06-01"), 404).await;
     assert_eq!((&said["type"], &said["error"]["type"]), (&json!("error"), &json!("not_found_error")));
 
