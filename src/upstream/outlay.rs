@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 
 use super::repo;
-use crate::clock::DAY_MS;
+use crate::clock::{DAY_MS, civil};
 use crate::store::{Store, StoreError};
 
 /// What one request cost.
@@ -160,14 +160,8 @@ fn nano(usd: Decimal) -> Option<i64> {
 
 /// The first day of the month that this day is in, in days since the Unix epoch.
 fn first_of_month(day: i64) -> i64 {
-    // Counted from the first of March of year 0, so that leap days come at the end of a year.
-    let from_march = day.saturating_add(719_468);
-    let day_of_era = from_march.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month + 2) / 5;
-    day.saturating_sub(day_of_month)
+    let (_, _, day_of_month) = civil(day);
+    day.saturating_sub(day_of_month).saturating_add(1)
 }
 
 #[cfg(test)]
