@@ -37,8 +37,9 @@ coinslot keys: the keys of clients, each by its id and the first digits of its h
 
 States are usable, blocked, ended, child and funded. A blocked key pays for nothing, nor do its child keys; its
 owner can still have back what is on it. For `set`, the word none takes away what there is; times are like
-2026-12-31 or 2026-12-31T12:00:00Z, in UTC, and --refund-at lies ahead. An adjustment comes out of what was earned and not paid out, or with
---write-off goes back there; under one --act it is made once. With --json, everything is printed as JSON.
+2026-12-31 or 2026-12-31T12:00:00Z, in UTC, and --refund-at lies ahead. An adjustment comes out of what was earned
+and not paid out, or with --write-off goes back there; under one --act it is made once. With --json, everything is
+printed as JSON.
 ";
 
 /// Keys that are listed, unless another number is asked for.

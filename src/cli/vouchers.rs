@@ -33,8 +33,8 @@ coinslot vouchers: one-time codes that become money on a key (POST /v1/wallet/vo
 
 The money comes out of what the node has earned and not paid out. With --found it comes out of what a
 recovery found at one mint, for clients that the restored database does not know. When a voucher is revoked
-or expires, it goes back to where it came from. A code is printed once. A voucher with a profile makes a key that has its
-prices (`coinslot profiles`), and is no money for other keys. With --json, everything is printed as JSON.
+or expires, it goes back to where it came from. A code is printed once. A voucher with a profile makes a key that
+has its prices (`coinslot profiles`), and is no money for other keys. With --json, everything is printed as JSON.
 ";
 
 /// Vouchers that are listed.
