@@ -27,7 +27,7 @@ pub struct Outlay {
     pub msat: Option<u64>,
     /// What the client was charged, in msat.
     pub charged: u64,
-    /// JSON.
+    /// Who was asked, and how it went, as JSON.
     pub attempts: String,
     pub at_ms: i64,
 }
@@ -35,6 +35,7 @@ pub struct Outlay {
 /// What was spent at one upstream, in nanodollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spent {
+    /// In days since the Unix epoch.
     day: i64,
     pub today: i64,
     pub month: i64,
