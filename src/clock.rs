@@ -1,4 +1,4 @@
-//! Time as an argument. The only reader of the ambient clock.
+//! Time as an argument. The only reader of the wall clock, and the calendar.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
