@@ -387,6 +387,7 @@ impl Failure {
         )
     }
 
+    /// Says what happened to the money.
     #[must_use]
     pub fn funds(mut self, funds: Funds) -> Self {
         self.funds = funds;
@@ -411,18 +412,21 @@ impl Failure {
         matches!(self.funds, Funds::Returned(_) | Funds::Claimable)
     }
 
+    /// Says that the same request may succeed after so many seconds.
     #[must_use]
     pub fn retrying(mut self, after_secs: u64) -> Self {
         self.retry = Retry::After(after_secs);
         self
     }
 
+    /// Says which member of the request is wrong.
     #[must_use]
     pub fn about(mut self, member: &'static str) -> Self {
         self.about = Some(Box::new(About::Member(member)));
         self
     }
 
+    /// Says how much is needed, and how much there is.
     #[must_use]
     pub fn needing(mut self, hint: PaymentHint) -> Self {
         self.payment = Some(Box::new(hint));

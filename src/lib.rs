@@ -10,7 +10,7 @@
 //! | 3 | find model and price, freeze the rate, size the worst case | [`catalog::route`] | the client's |
 //! | 4 | redeem the token, once, last of all checks | [`wallet::Wallet::redeem`] | the node's, on an account |
 //! | 5 | set the worst case aside, in one atomic statement | [`ledger::Ledger::hold`] | held |
-//! | 6 | forward the body ([`dialect::Ask`]), and nothing else of the client's, to one upstream after the other until one answers | [`upstream`] | held |
+//! | 6 | forward the body ([`dialect::Ask`]), and of the client's headers only what the protocol needs, to one upstream after the other until one answers | [`upstream`] | held |
 //! | 7 | read the answer, event by event, and meter it | [`exchange`], [`dialect::Meter`] | held |
 //! | 8 | reckon the cost, rounded up once, of what was frozen at 3 | [`money::RateCard::price`] | held |
 //! | 9 | charge it, free the rest | [`ledger::Hold::capture`] | earned, or on the account |
@@ -30,7 +30,8 @@
 //! * [`dialect`]: pure. One family of endpoints a file, of three protocols; bodies are edited as
 //!   bytes, through a lens.
 //! * [`failure`]: the one error shape: blame, retry, and what happened to the money.
-//! * [`config`]: the only reader of the environment. [`clock`]: the only reader of the time.
+//! * [`config`]: the only reader of the environment, but for a test's switch in [`failpoint`]. [`clock`]: the only
+//!   reader of the wall clock, and the calendar.
 //!   [`net`]: the only builder of HTTP clients and WebSockets. [`vault`]: secrets at rest.
 //! * [`lnurl`]: from a Lightning address to an invoice. [`failpoint`]: where a test can kill the node.
 //! * [`metrics`]: what a process counts, without a lock. [`status`]: how models did, in slots of time;

@@ -14,6 +14,7 @@ pub(super) struct NewSession<'a> {
     pub csrf: &'a str,
     pub actor: &'a str,
     pub via: Via,
+    /// In ms.
     pub expires_at: i64,
 }
 

@@ -161,23 +161,49 @@ fn price_object(
 
 /// What most models have no price for. It is shown where there is one.
 fn priced_apart(prices: &Prices) -> Vec<(String, Decimal)> {
+    // Taken apart in full, so that the compiler asks here for a new price. The rest is listed by names of its own,
+    // or as a variant.
+    let Prices {
+        input_cache_write_1h,
+        audio,
+        input_audio_cache,
+        audio_output,
+        image_token,
+        image_output,
+        output_images,
+        web_query,
+        code_session,
+        query,
+        second,
+        character,
+        prompt: _,
+        completion: _,
+        request: _,
+        image: _,
+        web_search: _,
+        internal_reasoning: _,
+        input_cache_read: _,
+        input_cache_write: _,
+        tiers: _,
+        services: _,
+    } = prices;
     let mut shown: Vec<(String, Decimal)> = [
-        ("input_cache_write_1h", prices.input_cache_write_1h),
-        ("audio", prices.audio),
-        ("input_audio_cache", prices.input_audio_cache),
-        ("audio_output", prices.audio_output),
-        ("image_token", prices.image_token),
-        ("image_output", prices.image_output),
-        ("web_query", prices.web_query),
-        ("code_session", prices.code_session),
-        ("query", prices.query),
-        ("second", prices.second),
-        ("character", prices.character),
+        ("input_cache_write_1h", *input_cache_write_1h),
+        ("audio", *audio),
+        ("input_audio_cache", *input_audio_cache),
+        ("audio_output", *audio_output),
+        ("image_token", *image_token),
+        ("image_output", *image_output),
+        ("web_query", *web_query),
+        ("code_session", *code_session),
+        ("query", *query),
+        ("second", *second),
+        ("character", *character),
     ]
     .into_iter()
     .filter_map(|(key, price)| Some((key.to_owned(), price?)))
     .collect();
-    shown.extend(prices.output_images.iter().map(|(variant, price)| match variant.as_str() {
+    shown.extend(output_images.iter().map(|(variant, price)| match variant.as_str() {
         "" => ("output_image".to_owned(), *price),
         variant => (format!("output_image/{variant}"), *price),
     }));

@@ -24,10 +24,10 @@ coinslot admin: who gets into the operator's pages
   coinslot admin tokens create NAME [--scope read|manage|money]… [--days N] [--json]
   coinslot admin tokens revoke ID
 
-reset-password makes a new password, prints it once, and ends all sessions. While ADMIN_PASSWORD is set, that is the
-password, and nothing is reset. A token is printed once, and opens the calls below /admin/api to a program: read looks
-at everything that is no secret (the default), manage changes how the node works, money moves money. It lives for ever,
-or for as many days.
+reset-password makes a new password, prints it once, and ends all sessions. While ADMIN_PASSWORD is set, that is
+the password, and nothing is reset. A token is printed once, and opens the calls below /admin/api to a program:
+read looks at everything that is no secret (the default), manage changes how the node works, money moves money. It
+is valid for ever, or for N days.
 ";
 
 /// What is to be done.

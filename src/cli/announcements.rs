@@ -25,7 +25,7 @@ coinslot announcements: what the shop window says above all else, and /v1/announ
   coinslot announcements remove ID
 
 Times are in UTC, like 2026-01-31T18:00. Without --from it is shown at once, without --until until it is removed.
---id changes one that there is. HTML in a text is shown as text. With --json, everything is printed as JSON.
+--id changes an existing one. HTML in a text is shown as text. With --json, everything is printed as JSON.
 ";
 
 /// What is to be done.

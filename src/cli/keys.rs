@@ -37,7 +37,7 @@ coinslot keys: the keys of clients, each by its id and the first digits of its h
   coinslot keys adjust ID --sats N --reason TEXT [--write-off] [--act UUID]
 
 States are usable, blocked, ended, child and funded. A blocked key pays for nothing, nor do its child keys; its
-owner can still have back what is on it. For `set`, the word none takes away what there is; times are like
+owner can still take back what is on it. For `set`, the word none removes what is set; times are like
 2026-12-31 or 2026-12-31T12:00:00Z, in UTC, and --refund-at lies ahead. An adjustment comes out of what was
 earned and not paid out, and is refused while the books are not proven, here or by the node's last proof; with
 --write-off it goes back there. Under one --act it is made once. With --json, everything is printed as JSON.

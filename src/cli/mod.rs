@@ -282,7 +282,7 @@ fn read_file<'a>(words: &[&'a str]) -> Option<&'a str> {
 fn read_date(text: &str) -> Option<i64> {
     let read = format::read_date(text);
     if read.is_none() {
-        eprintln!("{text} is no time. {}", format::DATES);
+        eprintln!("{text} is not a valid time. {}", format::DATES);
     }
     read
 }
@@ -391,6 +391,10 @@ mod tests {
         assert!(VERBS.iter().all(|verb| usage.contains(verb.name) && usage.contains(verb.help)), "{usage}");
         let audit = usage.lines().find(|line| line.contains("coinslot audit")).unwrap();
         assert!((0..=3).all(|code| audit.contains(&format!("{code} "))), "its exit codes: {audit}");
-        assert!(usage.lines().all(|line| line.len() <= 120 && line.trim_end() == line), "{usage}");
+        for text in VERBS.iter().map(|verb| verb.page).chain([usage.as_str()]) {
+            for line in text.lines() {
+                assert!(line.chars().count() <= 120 && line.trim_end() == line, "{line}");
+            }
+        }
     }
 }

@@ -44,7 +44,8 @@ less than an upstream takes for it; --at-cost takes that back. Prices are in USD
 of anything else. What is hidden is in no list, and sold to whoever names it.
 
 price says what a model costs over what its source says (prompt=2.5 completion=10), also below cost; NAME= takes
-a price back. names says all further names that you sell it under. With --json, everything is printed as JSON, prices of one token.
+a price back. names says all further names that you sell it under. With --json, everything is printed as JSON,
+prices of one token.
 ";
 
 /// What is to be done.

@@ -30,7 +30,7 @@ coinslot profiles: a factor on all prices, for the keys and vouchers that have i
   coinslot profiles detach < keys
 
 Patterns are of model ids, with * for anything: a key with a profile is sold the models that it names (all,
-without --models) but for those behind --not. `set` changes a profile that there is, for all keys that have it.
+without --models) except those given with --not. `set` changes an existing profile, for all keys that have it.
 Keys (sk-…) are read from the standard input, one a line, so that no list of commands shows them; child keys
 have their parent's profile, unless one of their own. Vouchers: `coinslot vouchers create --profile NAME`.
 Owners of keys see the name. A profile does not lower a price below what the dearest upstream of the model

@@ -36,9 +36,9 @@ coinslot upstreams: who is behind the node, and why one is barred
   coinslot upstreams enable|disable|remove NAME
   coinslot upstreams test NAME
 
-clear forgets what is held against one, and it is asked again. An entry is a JSON object with the members that
+clear forgets what is held against an upstream, and it is asked again. An entry is a JSON object with the members that
 UPSTREAMS knows (see the README), read from the standard input, so that no list of commands shows a key. set
-changes the members that it names; null takes one away. Those of the environment are changed there. test asks for
+changes the members that it names; null takes one away. Upstreams of the environment are changed there. test asks for
 one token, at your cost, and says how long the answer took. With --json, everything is printed as JSON.
 ";
 

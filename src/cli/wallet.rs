@@ -30,8 +30,8 @@ coinslot wallet: the node's ecash
   coinslot wallet payouts   what went to you
   coinslot wallet retry ID  let the running node carry an operation on within seconds, from evidence
 
-To take money out, or bring it in, is the running node's affair, which knows which coins are free: the page
-/admin/wallet, or POST /admin/api/wallet/withdraw and /admin/api/wallet/receive. With --json, everything is
+Money is taken out and brought in by the running node, which knows which coins are free: on the page
+/admin/wallet, or by POST /admin/api/wallet/withdraw and /admin/api/wallet/receive. With --json, everything is
 printed as JSON.
 ";
 

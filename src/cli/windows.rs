@@ -28,7 +28,7 @@ coinslot windows: a factor on prices at some hours, like a night rate
 
 Hours are UTC, or ahead of it by --offset; they go on after midnight where --to is no later than --from. --days
 are those on which the window starts. Patterns are of model ids, with * for anything: the window is about the
-models that it names (all, without --models) but for those behind --not. A request has the price of the moment
+models that it names (all, without --models) except those given with --not. A request has the price of the moment
 at which it comes in. Factors of all that apply are multiplied, those of a key's profile too. None lowers a
 price below what the dearest upstream of the model takes, unless it is made with --allow-below-cost: a factor
 below that is refused without. With --json, what was done is printed as JSON.

@@ -51,7 +51,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("UPSTREAMS", &[], "",
         "Several APIs, as a JSON list; see \"Several upstreams\" in the README for what an entry can say."),
     setting("OPENAI_API_KEY", &[], "",
-        "Your keys at vendors that need no other description. Each that is set is an upstream more."),
+        "Your keys at vendors that need no other description. Each that is set is one more upstream."),
     setting("ANTHROPIC_API_KEY", &[], "",
         "The same, at Anthropic."),
     setting("OPENROUTER_API_KEY", &[], "",
@@ -88,16 +88,17 @@ pub const SETTINGS: &[Setting] = &[
          Each as 404, 401-403 or 5xx."),
     setting("UPSTREAM_ERRORS_VERBOSE", &[], "false",
         "true: clients are told what an upstream says when it fails, without keys, addresses and what concerns your \
-         account there. Their own mistakes they are told in any case."),
+         account there. They are told of their own mistakes in any case."),
     setting("UPSTREAM_BREAKER_FAILURES", &[], "5",
-        "After so many failures in a row, or 10 of the last 20 attempts if that is no fewer, an upstream is left alone \
-         for a minute, with the model they were for. 0: never; one that fails, or asks for time, then only goes last."),
+        "After this many failures in a row, or 10 of the last 20 attempts if that is no fewer, an upstream is left \
+         alone for a minute, with the model they were for. 0: never; one that fails, or asks for time, then only \
+         goes last."),
     setting("UPSTREAM_QUEUE_SECONDS", &[], "5",
-        "How long a request waits where every upstream that could serve it has as many as it takes \
+        "How long a request waits when every upstream that could serve it already has as many as it may \
          (max_concurrency)."),
     setting("UPSTREAM_PROBE_SECONDS", &[], "0",
-        "Seconds after which an upstream that was not heard of is asked for a token of its probe_model, at your \
-         cost. 0: never."),
+        "Seconds of silence after which an upstream is asked for a token of its probe_model, at your cost. 0: \
+         never."),
 
     setting("CASHU_MINTS", &["MINT"], "",
         "Mints whose ecash you take, separated by commas. You hold their ecash, so name mints you trust."),
@@ -164,14 +165,14 @@ pub const SETTINGS: &[Setting] = &[
     setting("BTC_USD_GRACE_MARGIN_PERCENT", &[], "5",
         "By how many percent everything is dearer in that time."),
     setting("PRICING_REFRESH_INTERVAL_SECONDS", &["PRICING_REFRESH_INTERVAL"], "120",
-        "Seconds between two looks at the rate."),
+        "How often the rate is fetched, in seconds."),
 
     setting("PRICE_SOURCES", &[], "",
         "Lists that models and prices are taken from beside your own, which always wins: openrouter, litellm, \
          upstreams (their own /models), separated by commas, the first one's price counts. openrouter=https://… \
          asks another address in the same format. Empty: none is asked."),
     setting("MODELS_REFRESH_INTERVAL_SECONDS", &[], "",
-        "Seconds between two looks at these lists. When absent: PRICING_REFRESH_INTERVAL_SECONDS if that is \
+        "How often these lists are fetched, in seconds. When absent: PRICING_REFRESH_INTERVAL_SECONDS if that is \
          given, or else 3600."),
 
     setting("RECEIVE_LN_ADDRESS", &[], "",
@@ -179,10 +180,10 @@ pub const SETTINGS: &[Setting] = &[
     setting("MINIMUM_PAYOUT", &["MIN_PAYOUT_SAT"], "100",
         "Sats that must have been earned at a mint before they are sent."),
     setting("PAYOUT_INTERVAL", &["PAYOUT_INTERVAL_SECONDS"], "300",
-        "Seconds between two looks at the earnings."),
+        "How often the earnings are looked at, in seconds."),
     setting("REFUND_PROCESSING_INTERVAL", &[], "3600",
-        "Seconds between two looks for keys whose time is over (Key-Expiry-Time); their money goes to \
-         their Refund-LNURL. 0: never."),
+        "How often keys whose time is over (Key-Expiry-Time) are looked for, in seconds; their money goes to their \
+         Refund-LNURL. 0: never."),
     setting("LIGHTNING_MAX_FEE_PERCENT", &[], "3",
         "The most that a Lightning payment of yours or of a client's may cost, in percent (at least 2 sats)."),
 
@@ -243,10 +244,10 @@ pub const SETTINGS: &[Setting] = &[
         "How many daily encrypted copies of a SQLite database are kept in DATA_DIR/snapshots. 0: none."),
 
     setting("RETENTION_REQUESTS_DAYS", &[], "90",
-        "Days for which it is kept of each request which upstreams were asked, and what it cost you there. 0: for \
-         ever. What was held and charged, receipts and sums are never pruned."),
+        "How many days the node remembers which upstreams each request was sent to, and what it cost you there. 0: \
+         for ever. What was held and charged, receipts and sums are never pruned."),
     setting("RETENTION_FAILED_DAYS", &[], "7",
-        "The same, of requests that cost their client nothing. 0: as long as of the others."),
+        "The same, for requests that cost their client nothing. 0: as long as for the others."),
 
     setting("HOST", &[], "127.0.0.1",
         "Address to listen on. 0.0.0.0 for all interfaces."),
@@ -258,19 +259,20 @@ pub const SETTINGS: &[Setting] = &[
         "Your reverse proxies, as addresses or networks (127.0.0.1, 10.0.0.0/8), separated by commas: what they \
          say in X-Forwarded-For is who asks."),
     setting("MAX_BODY_BYTES", &[], "33554432",
-        "Largest request taken, in bytes, inflated where it came packed."),
+        "Largest request taken, in bytes, counted after unpacking."),
     setting("MAX_BUFFERED_BYTES", &[], "268435456",
-        "How much of all requests larger than 64 KiB is in memory at a time, in bytes; those beyond it get a 503 \
+        "How much memory all requests larger than 64 KiB may take up at a time, in bytes; those beyond it get a 503 \
          with Retry-After. Those who have no key here share half of it. One request of MAX_BODY_BYTES always fits."),
     setting("MAX_KEPT_BYTES", &[], "1073741824",
-        "How much all answers take together that are kept for a day for an Idempotency-Key, in bytes of the database. \
+        "How much of the database the answers kept for a day for an Idempotency-Key may take up together, in bytes. \
          Of those beyond it, only short ones are kept."),
     setting("SHUTDOWN_TIMEOUT_SECONDS", &[], "30",
-        "How long running answers may go on after a stop signal. What is not complete then is ended, and charged as \
-         far as it was delivered."),
+        "How long running answers may go on after a stop signal. What is not complete then is ended, and charged \
+         for what was delivered."),
 
     setting("SSE_KEEP_ALIVE_SECONDS", &[], "15",
-        "A stream that is silent for so long gets a comment, so that nobody on the way takes it for dead. 0: never."),
+        "A stream that is silent for this long gets a comment, so that nobody on the way takes it for dead. 0: \
+         never."),
     setting("MAINTENANCE", &[], "",
         "true: nothing is sold and no token is taken; balances and refunds stay open. When absent, \
          coinslot maintenance on|off decides, also while the node runs."),
@@ -317,8 +319,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("NOSTR_HANDLER", &[], "false",
         "true: Nostr apps are told to open your page (HTTP_URL) for the listing (NIP-89)."),
     setting("PROVIDERS_REFRESH_INTERVAL_SECONDS", &[], "900",
-        "Other nodes, which /v1/providers lists, are heard of as they come. Seconds after which the relays are asked \
-         for all of them again, and the nodes whether they answer. 0: never, and there is no list."),
+        "Other nodes, which /v1/providers lists, are heard of as they come. Seconds after which the relays are \
+         asked for all of them again, and the nodes are asked whether they answer. 0: never, and there is no list."),
 
     setting("ALERT_WEBHOOK_URL", &[], "",
         "Where alarms are posted as JSON, e.g. https://hooks.example/coinslot. It may be in your own network. See \
@@ -329,7 +331,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("ALERT_NPUB", &[], "",
         "Who gets alarms as an encrypted Nostr message (NIP-17): npub1… Needs RELAYS."),
     setting("ALERT_REPEAT_SECONDS", &[], "21600",
-        "Seconds after which an alarm that goes on is told again. 0: never."),
+        "Seconds after which an alarm that has not ended is told again. 0: never."),
 
     setting("OTEL_EXPORTER_OTLP_ENDPOINT", &[], "",
         "A collector of OpenTelemetry that gets a trace of each paid request (OTLP over HTTP, at /v1/traces), e.g. \

@@ -1,4 +1,5 @@
-//! Wire formats. One file each; a new one is a file and a line in [`REGISTRY`].
+//! Wire formats. One file each; a new one is a file and a line in [`REGISTRY`], and upstreams must be said to speak it
+//! (`upstream::kind::protocol_of`).
 //!
 //! A dialect never builds a request or an answer of its own. It looks through a lens
 //! ([`body`]) at the few fields that routing and billing need and splices edits into the original

@@ -1,7 +1,8 @@
 //! Asking upstreams, one after the other, until one of them answers. The money stays held meanwhile.
 //!
-//! An answer is one when it is whole and good, or when the first real content of its stream has come: up to
-//! there nothing has gone to the client, and whatever is wrong with it is a reason to ask the next.
+//! An answer is one when it is whole and good, or when the first real content of its stream has come: up to there no
+//! part of it has gone to the client (of a slow stream, the head and comments may have: [`super::late`]), and whatever
+//! is wrong with it is a reason to ask the next.
 
 use std::sync::atomic::Ordering;
 

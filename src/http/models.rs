@@ -16,6 +16,7 @@ use super::proxy::{self, Target};
 use super::refusals::Refusals;
 use super::{Node, headers, not_allowed, protocol_of, shapes};
 use crate::catalog::route::Buyer;
+use crate::clock::utc;
 use crate::config::Pricing;
 use crate::dialect::Protocol;
 use crate::failure::{Code, Failure};
@@ -302,19 +303,7 @@ fn prices(model: &Value, shown: &mut Map<String, Value>) {
 
 /// Seconds since the Unix epoch as RFC 3339.
 pub(super) fn date_time(seconds: u64) -> String {
-    // Days to a date, after Howard Hinnant's `civil_from_days`, in eras of 400 years from March 0000.
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let days = days.saturating_add(719_468);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let centuries = day_of_era.saturating_add(day_of_era / 36_524);
-    let year_of_era = centuries.saturating_sub(day_of_era / 1_460).saturating_sub(day_of_era / 146_096) / 365;
-    let before = (year_of_era * 365).saturating_add(year_of_era / 4).saturating_sub(year_of_era / 100);
-    let day_of_year = day_of_era.saturating_sub(before);
-    let month_from_march = (day_of_year * 5).saturating_add(2) / 153;
-    let day = day_of_year.saturating_sub((month_from_march * 153).saturating_add(2) / 5).saturating_add(1);
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era.saturating_mul(400).saturating_add(year_of_era).saturating_add(u64::from(month <= 2));
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    utc(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000))
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ impl Msat {
         self.0 == 0
     }
 
+    /// `None` also where the sum is above [`MAX_MSAT`].
     #[must_use]
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).and_then(Self::new)

@@ -73,16 +73,19 @@ pub struct Tier {
 }
 
 impl Prices {
+    /// Per cached input token: the input price, where it has none of its own.
     #[must_use]
     pub fn cache_read(&self) -> Decimal {
         self.input_cache_read.unwrap_or(self.prompt)
     }
 
+    /// Per input token written to a cache: the input price, where it has none of its own.
     #[must_use]
     pub fn cache_write(&self) -> Decimal {
         self.input_cache_write.unwrap_or(self.prompt)
     }
 
+    /// Per reasoning token: the output price, where its own is absent or zero.
     #[must_use]
     pub fn reasoning(&self) -> Decimal {
         match self.internal_reasoning {
@@ -91,31 +94,37 @@ impl Prices {
         }
     }
 
+    /// Per input token written to a cache for an hour: as for minutes, where it has none of its own.
     #[must_use]
     pub fn cache_write_1h(&self) -> Decimal {
         self.input_cache_write_1h.unwrap_or_else(|| self.cache_write())
     }
 
+    /// Per audio token of the input. Where audio is not sold, none should come: then the input price.
     #[must_use]
     pub fn audio(&self) -> Decimal {
         self.audio.unwrap_or(self.prompt)
     }
 
+    /// Per audio token that a cache served: the audio price, where it has none of its own.
     #[must_use]
     pub fn audio_cached(&self) -> Decimal {
         self.input_audio_cache.unwrap_or_else(|| self.audio())
     }
 
+    /// Per audio token of the output. Where speech is not sold, none should come: then the output price.
     #[must_use]
     pub fn audio_output(&self) -> Decimal {
         self.audio_output.unwrap_or(self.completion)
     }
 
+    /// Per picture token of the input: the input price, where it has none of its own.
     #[must_use]
     pub fn image_token(&self) -> Decimal {
         self.image_token.unwrap_or(self.prompt)
     }
 
+    /// Per picture token of the output. Where these are not sold, none should come: then the output price.
     #[must_use]
     pub fn image_output(&self) -> Decimal {
         self.image_output.unwrap_or(self.completion)

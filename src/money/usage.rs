@@ -99,19 +99,35 @@ impl Usage {
     #[must_use]
     pub fn is_plausible(&self) -> bool {
         const LIMIT: u64 = 1_000_000_000_000;
-        let units = [
-            self.images,
-            self.images_made,
-            self.web_searches,
-            self.web_queries,
-            self.code_sessions,
-            self.queries,
-            self.audio_ms,
-            self.characters,
-            self.total_input(),
-            self.total_output(),
-        ];
-        units.iter().all(|count| *count <= LIMIT)
+        // Taken apart in full, so that the compiler asks here for a new bucket. Tokens are in the sums.
+        let Self {
+            images,
+            images_made,
+            web_searches,
+            web_queries,
+            code_sessions,
+            queries,
+            audio_ms,
+            characters,
+            input: _,
+            cache_read: _,
+            cache_write: _,
+            cache_write_1h: _,
+            audio_in: _,
+            audio_cached: _,
+            image_in: _,
+            read_apart: _,
+            output: _,
+            reasoning: _,
+            audio_out: _,
+            image_out: _,
+            service: _,
+            source: _,
+            contradictory: _,
+        } = *self;
+        let units = [images, images_made, web_searches, web_queries, code_sessions, queries, audio_ms, characters];
+        let tokens = [self.total_input(), self.total_output()];
+        units.iter().chain(&tokens).all(|count| *count <= LIMIT)
     }
 }
 

@@ -39,6 +39,7 @@ pub struct Provider {
     #[serde(rename = "event_id")]
     pub id: String,
     pub pubkey: String,
+    /// In seconds, like the event's own.
     pub created_at: i64,
     pub kind: u16,
     /// The first of them; empty where there is none.
@@ -50,6 +51,7 @@ pub struct Provider {
     pub mint_urls: Vec<String>,
     pub version: String,
     pub content: String,
+    /// In seconds.
     #[serde(skip)]
     pub expires_at: Option<i64>,
 }
@@ -65,6 +67,7 @@ pub struct Opinion {
     /// The address of a listing, a public key or a URL, as the author writes it.
     pub about: String,
     pub labels: Vec<String>,
+    /// In seconds, like the event's own.
     pub created_at: i64,
 }
 

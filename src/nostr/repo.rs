@@ -20,6 +20,7 @@ pub struct Said {
     pub handler: String,
     /// In seconds, like the event's own.
     pub created_at: i64,
+    /// In seconds.
     pub expires_at: i64,
 }
 

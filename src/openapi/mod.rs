@@ -149,11 +149,6 @@ impl<S: Clone + Send + Sync + 'static> Described<S> {
         Described { router: change(self.router), paths: self.paths, schemas: self.schemas }
     }
 
-    /// The routes, where nobody reads what is said of them.
-    pub fn into_router(self) -> Router<S> {
-        self.router
-    }
-
     /// Says the same of every operation, where it does not say so itself.
     #[must_use]
     pub fn each(mut self, change: impl Fn(&str, &mut Map<String, Value>)) -> Self {

@@ -2,7 +2,8 @@
 
 use rust_decimal::Decimal;
 
-use crate::clock::DAY_MS;
+pub(crate) use crate::clock::utc;
+use crate::clock::{DAY_MS, civil};
 
 /// The end of the year 9999.
 const MAX_MS: i64 = 253_402_300_799_999;
@@ -37,27 +38,6 @@ fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
-}
-
-/// A time as ISO 8601 in UTC, to the second.
-pub(crate) fn utc(time_ms: i64) -> String {
-    let (days, rest) = (time_ms.div_euclid(DAY_MS), time_ms.rem_euclid(DAY_MS) / 1000);
-    let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
-/// The date of a day since 1970-01-01, by Howard Hinnant's `civil_from_days`: years begin in
-/// March, so that the leap day is the last of its year.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days.saturating_add(719_468);
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// Sat as people write it, with up to three decimals, in msat.

@@ -74,8 +74,8 @@ impl HttpFeed {
     }
 
     /// The same feed with another limit on how long it may take.
-    #[must_use]
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+    #[cfg(test)]
+    fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }

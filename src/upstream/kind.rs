@@ -246,4 +246,19 @@ mod tests {
             assert_eq!(protocol_of(path), protocol, "{path}");
         }
     }
+
+    /// One that is of no wire format would be sent to upstreams that do not speak it.
+    #[test]
+    fn every_dialect_is_of_a_wire_format_that_some_kind_speaks() {
+        for dialect in crate::dialect::REGISTRY {
+            let path = match dialect.is_of_a_model() {
+                true => format!("models/m:{}", dialect.path()),
+                false => dialect.path().to_owned(),
+            };
+            let protocol = protocol_of(&path).unwrap_or_else(|| panic!("{path} is of no wire format"));
+            // Those that speak all of them say nothing of this one.
+            let mut named = PRESETS.iter().filter(|preset| preset.speaks != Protocol::ALL);
+            assert!(named.any(|preset| preset.speaks.contains(&protocol)), "{path} is in no row");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 
 use super::repo;
-use crate::clock::DAY_MS;
+use crate::clock::{DAY_MS, civil};
 use crate::store::{Store, StoreError};
 
 /// What one request cost.
@@ -27,7 +27,7 @@ pub struct Outlay {
     pub msat: Option<u64>,
     /// What the client was charged, in msat.
     pub charged: u64,
-    /// JSON.
+    /// Who was asked, and how it went, as JSON.
     pub attempts: String,
     pub at_ms: i64,
 }
@@ -35,6 +35,7 @@ pub struct Outlay {
 /// What was spent at one upstream, in nanodollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spent {
+    /// In days since the Unix epoch.
     day: i64,
     pub today: i64,
     pub month: i64,
@@ -160,14 +161,8 @@ fn nano(usd: Decimal) -> Option<i64> {
 
 /// The first day of the month that this day is in, in days since the Unix epoch.
 fn first_of_month(day: i64) -> i64 {
-    // Counted from the first of March of year 0, so that leap days come at the end of a year.
-    let from_march = day.saturating_add(719_468);
-    let day_of_era = from_march.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month + 2) / 5;
-    day.saturating_sub(day_of_month)
+    let (_, _, day_of_month) = civil(day);
+    day.saturating_sub(day_of_month).saturating_add(1)
 }
 
 #[cfg(test)]

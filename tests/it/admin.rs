@@ -19,6 +19,7 @@ use coinslot::money::{Cost, MintUnit, Msat, Usage};
 use coinslot::net;
 use coinslot::net::dialer::Dialer;
 use coinslot::nostr::{Announcer, Caller, Directory, Identity, Listing};
+use coinslot::openapi::{About, publish};
 use coinslot::payment::payer::Till;
 use coinslot::payment::rates::Rates;
 use coinslot::price::PriceBook;
@@ -188,7 +189,8 @@ impl House {
             audit: coinslot::audit::Latest::default(),
             onion: coinslot::tor::Onion::given(onion),
         };
-        Self { app: router(state).into_router(), clock, ledger, network, _tasks: tasks, _dir: dir }
+        let about = About { name: "a node", description: "", version: "0.0.0-test" };
+        Self { app: publish(router(state), about), clock, ledger, network, _tasks: tasks, _dir: dir }
     }
 
     async fn usual() -> Self {

@@ -242,7 +242,7 @@ async fn a_refund_address_is_shown_shortened_and_its_time_can_be_moved() {
         let fields = [terms.as_slice(), &[("refund_at", refund_at)]].concat();
         assert_eq!(operator.fill(&page, &page, &fields).await.status(), status, "{refund_at}");
     }
-    let said = "1900000000 is no time. Times are written like 2026-12-31 or 2026-12-31T12:00:00Z, in UTC.";
+    let said = "1900000000 is not a valid time. Times are written like 2026-12-31 or 2026-12-31T12:00:00Z, in UTC.";
     for (refund_at, code, why) in [("1900000000", 2, said), ("2020-01-01", 1, "give a refund time that lies ahead")] {
         let refused = coinslot(&node, &["keys", "set", &id, "--refund-at", refund_at]);
         let complaint = String::from_utf8(refused.stderr).unwrap();

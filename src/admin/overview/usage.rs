@@ -52,7 +52,9 @@ pub(super) struct Part {
 fn range(said: &Said, now_ms: i64) -> Result<(i64, i64), AdminError> {
     let time = |text: &str, default: i64| match text.trim() {
         "" => Ok(default),
-        text => format::read_utc(text).ok_or_else(|| AdminError::invalid(format!("\"{text}\" is no time in UTC."))),
+        text => {
+            format::read_utc(text).ok_or_else(|| AdminError::invalid(format!("\"{text}\" is not a valid time in UTC.")))
+        }
     };
     let from_ms = time(&said.from, Span::Day.start(now_ms.saturating_sub(29 * DAY_MS)))?;
     Ok((from_ms, time(&said.to, now_ms.saturating_add(1))?))

@@ -78,7 +78,9 @@ impl Said {
         let time = |said: &str| match text(said) {
             None => Ok(None),
             Some(said) => format::read_utc(&said).map(Some).ok_or_else(|| {
-                AdminError::invalid(format!("\"{said}\" is no time: write 2026-11-26 or 2026-11-26T10:00, in UTC."))
+                AdminError::invalid(format!(
+                    "\"{said}\" is not a valid time: write 2026-11-26 or 2026-11-26T10:00, in UTC."
+                ))
             }),
         };
         let key = text(&self.key).map(|key| key.to_ascii_lowercase());

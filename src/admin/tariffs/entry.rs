@@ -104,7 +104,7 @@ impl WindowEntry {
     /// # Errors
     /// What is wrong, in words for the operator.
     pub fn read(&self) -> Result<Window, String> {
-        let time = |text: &str| clock_time(text).ok_or_else(|| format!("{text:?} is no time like 22:00"));
+        let time = |text: &str| clock_time(text).ok_or_else(|| format!("{text:?} is not a time like 22:00"));
         let days = match self.days.is_empty() {
             true => ALL_DAYS,
             false => weekdays(&self.days.join(",")).ok_or("days are mon, tue, wed, thu, fri, sat, sun")?,
