@@ -263,7 +263,7 @@ impl Delivery {
             }
             if body.len() > MAX_BUFFERED && bill.is_none() {
                 self.leave_home(Out::Data(body.freeze()));
-                return Ok(Reply::Stream(self));
+                return Ok(Reply::Stream(Box::new(self)));
             }
         }
         match bill {

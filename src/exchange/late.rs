@@ -48,7 +48,7 @@ impl Job {
             }
             Err(_) => {
                 is_begun.store(true, Ordering::Relaxed);
-                Ok(Reply::Stream(exchange.start(form, |out| go_on(answering, excuse, out))))
+                Ok(Reply::Stream(Box::new(exchange.start(form, |out| go_on(answering, excuse, out)))))
             }
         }
     }

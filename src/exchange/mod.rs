@@ -173,7 +173,7 @@ pub struct Timing {
 pub enum Reply {
     Whole(Box<Whole>),
     /// Runs live; its receipt is inside.
-    Stream(Delivery),
+    Stream(Box<Delivery>),
 }
 
 /// An answer that is complete, with its bill.
@@ -488,7 +488,11 @@ impl Job {
         let (whole, form) = (self.whole, self.form());
         let exchange = Arc::clone(&self.exchange);
         let mut delivery = exchange.start(form, |out| pump::run(self, *opening, out));
-        if whole { delivery.collect().await } else { delivery.begin().await.map(|()| Reply::Stream(delivery)) }
+        if whole {
+            delivery.collect().await
+        } else {
+            delivery.begin().await.map(|()| Reply::Stream(Box::new(delivery)))
+        }
     }
 
     /// How a streamed answer looks on its way.

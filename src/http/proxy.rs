@@ -224,7 +224,7 @@ pub(super) fn lost(node: &Node, dialect: &dyn Dialect, error: &tokio::task::Join
 pub(super) fn respond(reply: Reply, asks: &Asks) -> Response<Body> {
     match reply {
         Reply::Whole(whole) => whole_response(*whole, asks),
-        Reply::Stream(delivery) => stream_response(delivery, asks),
+        Reply::Stream(delivery) => stream_response(*delivery, asks),
     }
 }
 
