@@ -32,7 +32,7 @@ const IS_KEY: &str = "a.key_hash IS NOT NULL AND NOT EXISTS \
 /// There is or was money on it, or somebody has looked after it. An account without any belongs to an invoice that was
 /// not paid, or a token that was not taken: nobody spends it. The statement in it is asked of the few without figures.
 const IS_FILLED: &str = "(a.posted <> 0 OR a.requests > 0 OR t.parent IS NOT NULL OR t.blocked_at IS NOT NULL \
-     OR t.label <> '' OR (SELECT x.id FROM transfers x WHERE x.credit = a.id LIMIT 1) IS NOT NULL)";
+     OR t.label <> '' OR (SELECT x.id FROM transfers x WHERE x.credit = a.id AND x.id > 0 LIMIT 1) IS NOT NULL)";
 
 enum Value {
     Number(i64),
