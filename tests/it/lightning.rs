@@ -148,6 +148,8 @@ async fn a_payment_is_not_given_up_for_one_answer() {
     clock.step(Duration::from_secs(3600 * 30));
     chaos.set("/v1/mint/quote/bolt11/*", Mode::Lie(Lie::State("UNPAID")));
     node.restart().await;
+    // Nobody is still waiting for the lie when it has stood for ten minutes.
+    node.has_run("resume_operations").await;
     resume(&node).await;
     assert!(chaos.hits("/v1/mint/quote/bolt11/*") > 0);
     let unpaid = ok(node.get(&format!("/lightning/invoice/{id}/status"))).await;
