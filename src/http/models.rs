@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use axum::http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -144,7 +144,10 @@ pub async fn list(State(node): State<Node>, request: Request) -> Response<Body> 
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "node", summary = "A model and its prices", params(("id" = String, Path, description = "May have slashes in it")), responses((status = 200, body = Object), (status = 304, description = "As the client has it"), Refusals), security((), ("bearer" = [])))]
 pub async fn one(State(node): State<Node>, Path(id): Path<String>, request: Request) -> Response<Body> {
     if Target::of_a_model(&id).is_some() {
-        return not_allowed(request).await;
+        let mut response = not_allowed(request).await;
+        // The router says so where it knows the path.
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return response;
     }
     let protocol = asked_as(&request);
     let profile = match profile(&node, request.headers()).await {

@@ -67,7 +67,9 @@ async fn the_list_of_models_speaks_the_clients_protocol() {
     assert_eq!((&said["error"]["code"], &said["error"]["status"]), (&json!(404), &json!("NOT_FOUND")));
     // What a model does is asked of it by POST.
     for path in ["/v1beta/models/echo-1:generateContent", "/v1beta/models/none:countTokens"] {
-        let said = json(get(path), 405).await;
+        let answer = get(path).send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), &answer.headers()["allow"].to_str().unwrap()), (405, &"POST"));
+        let said: Value = answer.json().await.unwrap();
         let error = &said["error"];
         assert_eq!((&error["code"], &error["details"][0]["reason"]), (&json!(405), &json!("method_not_allowed")));
     }
