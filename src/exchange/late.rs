@@ -55,7 +55,7 @@ impl Job {
 
     /// How long a client waits for the head of a stream; `None`: until there is an answer.
     fn patience(&self) -> Option<Duration> {
-        if self.whole { None } else { self.form().keep_alive }
+        if self.whole { None } else { self.keep_alive() }
     }
 }
 

@@ -497,8 +497,13 @@ impl Job {
 
     /// How a streamed answer looks on its way.
     fn form(&self) -> Form {
-        let keep_alive = self.exchange.keep_alive.filter(|_| !self.shape.as_array);
-        Form { media: self.stream_media, keep_alive, timing: self.timing, served: self.served(), hold: self.hold.id() }
+        let (keep_alive, served) = (self.keep_alive(), self.served());
+        Form { media: self.stream_media, keep_alive, timing: self.timing, served, hold: self.hold.id() }
+    }
+
+    /// After how long silence a stream gets a comment.
+    fn keep_alive(&self) -> Option<Duration> {
+        self.exchange.keep_alive.filter(|_| !self.shape.as_array)
     }
 
     fn served(&self) -> Served {
