@@ -180,48 +180,14 @@ impl Card {
     /// The prices that a model is sold at.
     #[must_use]
     pub fn of(prices: &Prices) -> Self {
-        // Taken apart in full, so that the compiler asks here for a new price. The rest is text, or a variant.
-        let Prices {
-            request,
-            image,
-            web_search,
-            internal_reasoning,
-            input_audio_cache,
-            audio_output,
-            image_token,
-            image_output,
-            output_images,
-            web_query,
-            code_session,
-            query,
-            second,
-            character,
-            prompt: _,
-            completion: _,
-            input_cache_read: _,
-            input_cache_write: _,
-            input_cache_write_1h: _,
-            audio: _,
-            tiers: _,
-            services: _,
-        } = prices;
         let mut card = Self::default();
-        card.put_text("", prices);
         let mut put = |name: &str, price: Option<Decimal>| card.set(name, price);
-        put("internal_reasoning", *internal_reasoning);
-        put("input_audio_cache", *input_audio_cache);
-        put("audio_output", *audio_output);
-        put("image_token", *image_token);
-        put("image_output", *image_output);
-        put("web_query", *web_query);
-        put("code_session", *code_session);
-        put("query", *query);
-        put("second", *second);
-        put("character", *character);
-        for (name, price) in [("request", *request), ("image", *image), ("web_search", *web_search)] {
-            put(name, Some(price).filter(|price| !price.is_zero()));
+        for (name, price) in prices.named() {
+            // These always have a number, and none is a price of nothing.
+            let is_none = matches!(name, "request" | "image" | "web_search") && price.is_some_and(|p| p.is_zero());
+            put(name, price.filter(|_| !is_none));
         }
-        for (variant, price) in output_images {
+        for (variant, price) in &prices.output_images {
             let name = if variant.is_empty() { "output_image".to_owned() } else { format!("output_image/{variant}") };
             put(&name, Some(*price));
         }

@@ -159,51 +159,23 @@ fn price_object(
     Some(Value::Object(object))
 }
 
+/// What every model is shown with.
+const ALWAYS: [&str; 8] = [
+    "prompt",
+    "completion",
+    "request",
+    "image",
+    "web_search",
+    "internal_reasoning",
+    "input_cache_read",
+    "input_cache_write",
+];
+
 /// What most models have no price for. It is shown where there is one.
 fn priced_apart(prices: &Prices) -> Vec<(String, Decimal)> {
-    // Taken apart in full, so that the compiler asks here for a new price. The rest is listed by names of its own,
-    // or as a variant.
-    let Prices {
-        input_cache_write_1h,
-        audio,
-        input_audio_cache,
-        audio_output,
-        image_token,
-        image_output,
-        output_images,
-        web_query,
-        code_session,
-        query,
-        second,
-        character,
-        prompt: _,
-        completion: _,
-        request: _,
-        image: _,
-        web_search: _,
-        internal_reasoning: _,
-        input_cache_read: _,
-        input_cache_write: _,
-        tiers: _,
-        services: _,
-    } = prices;
-    let mut shown: Vec<(String, Decimal)> = [
-        ("input_cache_write_1h", *input_cache_write_1h),
-        ("audio", *audio),
-        ("input_audio_cache", *input_audio_cache),
-        ("audio_output", *audio_output),
-        ("image_token", *image_token),
-        ("image_output", *image_output),
-        ("web_query", *web_query),
-        ("code_session", *code_session),
-        ("query", *query),
-        ("second", *second),
-        ("character", *character),
-    ]
-    .into_iter()
-    .filter_map(|(key, price)| Some((key.to_owned(), price?)))
-    .collect();
-    shown.extend(output_images.iter().map(|(variant, price)| match variant.as_str() {
+    let apart = prices.named().into_iter().filter(|(key, _)| !ALWAYS.contains(key));
+    let mut shown: Vec<(String, Decimal)> = apart.filter_map(|(key, price)| Some((key.to_owned(), price?))).collect();
+    shown.extend(prices.output_images.iter().map(|(variant, price)| match variant.as_str() {
         "" => ("output_image".to_owned(), *price),
         variant => (format!("output_image/{variant}"), *price),
     }));

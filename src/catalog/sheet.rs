@@ -140,67 +140,21 @@ fn describe(sold: &Sold<'_>) -> Value {
 /// Prices in the shape of the list of models, decimals as text. What is not there has no price of its own.
 #[must_use]
 pub fn pricing(prices: &Prices) -> Map<String, Value> {
-    // All of them by name: a price that is new must not be forgotten here.
-    let Prices {
-        prompt,
-        completion,
-        request,
-        image,
-        web_search,
-        internal_reasoning,
-        input_cache_read,
-        input_cache_write,
-        input_cache_write_1h,
-        audio,
-        input_audio_cache,
-        audio_output,
-        image_token,
-        image_output,
-        output_images,
-        web_query,
-        code_session,
-        query,
-        second,
-        character,
-        // See `card::variants`.
-        tiers: _,
-        services: _,
-    } = prices;
     let mut shown = Map::new();
-    let mut put = |key: String, price: &Decimal| drop(shown.insert(key, json!(price.normalize())));
-    for (key, price) in [
-        ("prompt", Some(prompt)),
-        ("completion", Some(completion)),
-        ("request", Some(request)),
-        ("image", Some(image)),
-        ("web_search", Some(web_search)),
-        ("internal_reasoning", internal_reasoning.as_ref()),
-        ("input_cache_read", input_cache_read.as_ref()),
-        ("input_cache_write", input_cache_write.as_ref()),
-        ("input_cache_write_1h", input_cache_write_1h.as_ref()),
-        ("audio", audio.as_ref()),
-        ("input_audio_cache", input_audio_cache.as_ref()),
-        ("audio_output", audio_output.as_ref()),
-        ("image_token", image_token.as_ref()),
-        ("image_output", image_output.as_ref()),
-        ("web_query", web_query.as_ref()),
-        ("code_session", code_session.as_ref()),
-        ("query", query.as_ref()),
-        ("second", second.as_ref()),
-        ("character", character.as_ref()),
-    ] {
+    let mut put = |key: String, price: Decimal| drop(shown.insert(key, json!(price.normalize())));
+    for (key, price) in prices.named() {
         if let Some(price) = price {
             put(key.to_owned(), price);
         }
     }
-    for (variant, price) in output_images {
+    for (variant, price) in &prices.output_images {
         let slash = if variant.is_empty() { "" } else { "/" };
-        put(format!("output_image{slash}{variant}"), price);
+        put(format!("output_image{slash}{variant}"), *price);
     }
     for (suffix, prices) in card::variants(prices) {
         for (key, price) in card::of_text(prices) {
             if let Some(price) = price {
-                put(format!("{key}{suffix}"), &price);
+                put(format!("{key}{suffix}"), price);
             }
         }
     }

@@ -100,6 +100,57 @@ impl Prices {
         self.input_cache_write_1h.unwrap_or_else(|| self.cache_write())
     }
 
+    /// Each price that is one number, by the name that it has in lists of models. `None`: it is not written down.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, Option<Decimal>); 19] {
+        // All of them: a price that is new must not be forgotten here.
+        let Self {
+            prompt,
+            completion,
+            request,
+            image,
+            web_search,
+            internal_reasoning,
+            input_cache_read,
+            input_cache_write,
+            input_cache_write_1h,
+            audio,
+            input_audio_cache,
+            audio_output,
+            image_token,
+            image_output,
+            web_query,
+            code_session,
+            query,
+            second,
+            character,
+            output_images: _,
+            tiers: _,
+            services: _,
+        } = self;
+        [
+            ("prompt", Some(*prompt)),
+            ("completion", Some(*completion)),
+            ("request", Some(*request)),
+            ("image", Some(*image)),
+            ("web_search", Some(*web_search)),
+            ("internal_reasoning", *internal_reasoning),
+            ("input_cache_read", *input_cache_read),
+            ("input_cache_write", *input_cache_write),
+            ("input_cache_write_1h", *input_cache_write_1h),
+            ("audio", *audio),
+            ("input_audio_cache", *input_audio_cache),
+            ("audio_output", *audio_output),
+            ("image_token", *image_token),
+            ("image_output", *image_output),
+            ("web_query", *web_query),
+            ("code_session", *code_session),
+            ("query", *query),
+            ("second", *second),
+            ("character", *character),
+        ]
+    }
+
     /// Per audio token of the input. Where audio is not sold, none should come: then the input price.
     #[must_use]
     pub fn audio(&self) -> Decimal {
