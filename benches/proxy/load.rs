@@ -84,7 +84,8 @@ pub async fn measure(load: &Load, proxy: Option<&Proxy>, streams: Option<StreamE
     }
 }
 
-async fn run(load: &Load, streams: Option<StreamEnd>) -> Tally {
+/// Runs `load` to its end.
+pub async fn run(load: &Load, streams: Option<StreamEnd>) -> Tally {
     let tally: Rc<RefCell<Tally>> = Rc::default();
     let end = Instant::now() + load.duration;
     let clients = (0..load.connections).map(|index| {

@@ -1,6 +1,7 @@
 //! The machine: which core runs what, and what a process used of it.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -33,14 +34,20 @@ pub struct Used {
 }
 
 impl Proxy {
-    /// Starts `program` on the proxy's core. Its standard output can be read by line.
-    pub fn start(program: &Path, arguments: &[&str], folder: &Path, environment: &[(&str, String)]) -> Self {
+    /// Starts `program` on the proxy's core, as what the command `under` runs if there is one. Its standard output
+    /// can be read by line.
+    pub fn start(
+        under: &[String],
+        program: &Path,
+        arguments: &[&str],
+        folder: &Path,
+        environment: &[(&str, String)],
+    ) -> Self {
         let pinned = taskset(&["-c", PROXY_CORE, "true"]);
-        let mut command = if pinned { Command::new("taskset") } else { Command::new(program) };
-        if pinned {
-            command.args(["-c", PROXY_CORE]).arg(program);
-        }
-        let process = command
+        let pin: &[&str] = if pinned { &["taskset", "-c", PROXY_CORE] } else { &[] };
+        let mut words = pin.iter().map(OsStr::new).chain(under.iter().map(OsStr::new)).chain([program.as_os_str()]);
+        let process = Command::new(words.next().expect("a program"))
+            .args(words)
             .args(arguments)
             .current_dir(folder)
             .env_clear()
@@ -67,6 +74,10 @@ impl Proxy {
         if let Some(output) = self.process.stdout.take() {
             std::thread::spawn(move || BufReader::new(output).lines().for_each(drop));
         }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     pub fn has_ended(&mut self) -> bool {

@@ -14,6 +14,7 @@
 //!
 //! `cargo bench --bench proxy` takes under five minutes; `-- --quick` about 20 seconds and less
 //! care; `-- --only json` (or `latency`, `streams`, `dialects`, `models`, `x-cashu`, `group`) one part.
+//! `-- --only count` counts instructions instead of time, where valgrind is installed.
 #![allow(
     clippy::as_conversions,
     clippy::disallowed_methods,
@@ -25,6 +26,7 @@
 )]
 
 mod answers;
+mod count;
 mod dialects;
 mod floor;
 mod group;
@@ -69,13 +71,21 @@ struct Plan {
 impl Plan {
     fn of(arguments: &[String]) -> Self {
         let only = arguments.iter().position(|word| word == "--only").and_then(|at| arguments.get(at + 1)).cloned();
-        if arguments.iter().any(|word| word == "--quick") {
+        if only.as_deref() == Some("count") {
+            let (each, opening) = (Duration::from_secs(5), Duration::from_secs(60));
+            Self { rounds: 1, each, keys: 200, opening, tokens: 15, only }
+        } else if arguments.iter().any(|word| word == "--quick") {
             let (each, opening) = (Duration::from_millis(700), Duration::from_secs(3));
             Self { rounds: 1, each, keys: 200, opening, tokens: 15, only }
         } else {
             let (each, opening) = (Duration::from_millis(2500), Duration::from_secs(60));
             Self { rounds: 3, each, keys: 10_000, opening, tokens: 100, only }
         }
+    }
+
+    /// The programs run under callgrind: asked for by name alone, as it is slow.
+    fn counts(&self) -> bool {
+        self.only.as_deref() == Some("count")
     }
 
     fn has(&self, part: &str) -> bool {
@@ -140,9 +150,11 @@ impl<'a> World<'a> {
     async fn build(plan: &Plan, bank: &'a Bank, report: &mut Report) -> Self {
         let upstream = Upstream::start().await;
         let myself = std::env::current_exe().expect("this program");
-        let mut floor = Proxy::start(&myself, &["--floor", &upstream.base_url()], Path::new("."), &[]);
+        let under: &[String] = if plan.counts() { &count::wrapped() } else { &[] };
+        let mut floor =
+            Proxy::start(under, &myself, &["--floor", &upstream.base_url()], Path::new("."), &count::environment());
         let floor_address = floor.first_line().parse().expect("the floor's address");
-        let node = Node::start(&upstream.base_url(), &bank.url()).await;
+        let node = Node::start(under, &upstream.base_url(), &bank.url()).await;
 
         let hot = bank.tokens(&[HOT_SATS], 1).await;
         let hot_key = money::open_keys(node.address, hot, plan.opening).await.remove(0);
@@ -158,6 +170,9 @@ impl<'a> World<'a> {
     }
 
     async fn run(&self, plan: &Plan, report: &mut Report) {
+        if plan.counts() {
+            count::measure(self, plan, report).await;
+        }
         if plan.has("json") {
             self.json(plan, report).await;
         }

@@ -21,7 +21,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub async fn start(upstream: &str, mint: &str) -> Self {
+    pub async fn start(under: &[String], upstream: &str, mint: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let models = folder.path().join("models.json");
         std::fs::write(&models, model_list().to_string()).expect("models.json");
@@ -40,7 +40,7 @@ impl Node {
             ("MALLOC_ARENA_MAX", "2".to_owned()),
         ];
         let binary = Path::new(env!("CARGO_BIN_EXE_coinslot"));
-        let mut proxy = Proxy::start(binary, &[], folder.path(), &environment);
+        let mut proxy = Proxy::start(under, binary, &[], folder.path(), &environment);
         proxy.mute();
         wait_until_ready(address, &mut proxy).await;
         Self { address, proxy, _folder: folder }
@@ -65,7 +65,7 @@ fn free_address() -> SocketAddr {
 }
 
 async fn wait_until_ready(address: SocketAddr, proxy: &mut Proxy) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(120);
     while Instant::now() < end {
         assert!(!proxy.has_ended(), "the node ended; what it said is above");
         if let Ok(mut connection) = Connection::open(address).await
@@ -76,7 +76,7 @@ async fn wait_until_ready(address: SocketAddr, proxy: &mut Proxy) {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("the node was not ready within 20 s");
+    panic!("the node was not ready within two minutes");
 }
 
 /// The example list, repeated under other names, and the models of the benchmark's upstream.
