@@ -48,7 +48,12 @@ impl<'a> Lens<'a> {
     /// # Errors
     /// When `source` is not exactly one JSON object.
     pub fn parse(source: &'a [u8]) -> Result<Self, Unreadable> {
-        let Members(members) = serde_json::from_slice(source).map_err(|error| match error.is_data() {
+        // As text, it is not checked once more for every member that it is one.
+        let parsed = match str::from_utf8(source) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_slice(source),
+        };
+        let Members(members) = parsed.map_err(|error| match error.is_data() {
             true => Unreadable::NotObject,
             false => Unreadable::Syntax(error.to_string()),
         })?;

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::body::{self, Lens, Patch};
 use super::complaint::Complaint;
+use super::pattern::{Last, Piece};
 use super::{Meter, Reading, Receipt, Step, sse};
 
 const DONE: &[u8] = b"[DONE]";
@@ -33,6 +34,15 @@ pub(super) trait Flow: Send {
 
     /// Takes the object of the next event.
     fn look(&mut self, lens: &Lens<'_>) -> Turn;
+
+    /// The pieces of an event that passes which may be otherwise in the next without another meaning, if that is so of
+    /// anything.
+    fn pieces<'a>(&self, _: &Lens<'a>) -> Option<Vec<Piece<'a>>> {
+        None
+    }
+
+    /// Takes such a piece of an event that is otherwise like the last one.
+    fn more(&mut self, _key: &'static str, _value: &[u8]) {}
 
     /// Whether any content has been seen.
     fn has_content(&self) -> bool;
@@ -69,12 +79,13 @@ pub(super) struct Follow<F> {
     flow: F,
     held: Option<Bytes>,
     end: Option<Bytes>,
+    alike: Last,
     is_done: bool,
 }
 
 impl<F: Flow> Follow<F> {
     pub(super) fn new(flow: F) -> Self {
-        Self { flow, held: None, end: None, is_done: false }
+        Self { flow, held: None, end: None, alike: Last::default(), is_done: false }
     }
 
     fn take(&mut self, event: &Bytes, lens: &Lens<'_>) -> Step {
@@ -84,9 +95,13 @@ impl<F: Flow> Follow<F> {
         }
         let mut patch = Patch::new(lens);
         self.flow.rename(&mut patch, lens);
+        let came = event;
         let event = patch.apply().map_or_else(|| event.clone(), |data| sse::with_data(event, &data));
         match turn {
-            Turn::Pass | Turn::Failed(_) => return Step::Forward(event),
+            Turn::Pass | Turn::Failed(_) => {
+                self.alike.remember(came, &event, self.flow.pieces(lens));
+                return Step::Forward(event);
+            }
             Turn::End => {
                 self.is_done = true;
                 self.end = Some(event);
@@ -107,6 +122,9 @@ impl<F: Flow> Meter for Follow<F> {
         if self.is_done {
             // Nothing that follows the end is anybody's.
             return Step::HoldBack;
+        }
+        if let Some(sent) = self.alike.repeat(event, |key, value| self.flow.more(key, value)) {
+            return Step::Forward(sent);
         }
         let Some(data) = sse::data_of(event) else {
             let is_comment = sse::is_comment(event);

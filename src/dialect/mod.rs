@@ -22,6 +22,7 @@ mod messages;
 mod moderations;
 mod multipart;
 mod needs;
+mod pattern;
 mod pieces;
 mod reading;
 mod receipt;

@@ -1,7 +1,9 @@
 //! What an answer says and what it consumed, whole or in pieces.
 
 use std::fmt;
+use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -9,6 +11,7 @@ use super::BadAnswer;
 use super::body::{self, Lens, Token, Tokens};
 use super::complaint::Complaint;
 use super::fields::served;
+use super::pattern::Piece;
 use crate::money::Usage;
 
 /// More of anything than one request can consume.
@@ -31,30 +34,19 @@ pub(super) struct Content {
 impl Content {
     pub(super) fn of(choices: &RawValue) -> Self {
         let mut content = Self::default();
-        let mut key: &[u8] = b"";
-        let mut skipped: usize = 0;
-        for token in Tokens::of(choices) {
-            match token {
-                Token::Open if skipped > 0 || repeats_text(key) => {
-                    skipped = skipped.saturating_add(1);
-                }
-                Token::Close => skipped = skipped.saturating_sub(1),
-                Token::Key(name) if skipped == 0 => key = name,
-                Token::Text(text) if skipped == 0 && !text.is_empty() => content.take(key, text),
-                _ => {}
-            }
-        }
+        texts(choices).for_each(|(key, text)| content.take(key, text));
         content
     }
 
-    fn take(&mut self, key: &[u8], text: &[u8]) {
+    pub(super) fn take(&mut self, key: &[u8], text: &[u8]) {
+        if text.is_empty() {
+            return;
+        }
         let counter = match key {
             b"finish_reason" => {
                 self.finished = true;
                 return;
             }
-            b"content" | b"refusal" | b"arguments" | b"name" | b"input" | b"text" | b"thinking" | b"transcript"
-            | b"partial_json" => &mut self.chars,
             b"reasoning" => &mut self.reasoning,
             b"reasoning_content" => &mut self.reasoning_content,
             b"data" => &mut self.data,
@@ -63,10 +55,19 @@ impl Content {
                 self.seen = true;
                 return;
             }
+            _ if COUNTED.iter().any(|counted| counted.as_bytes() == key) => &mut self.chars,
             _ => return,
         };
         *counter = counter.saturating_add(body::count_chars(text));
         self.seen = true;
+    }
+
+    /// The texts of `choices` that are content: with others in their places, an event means the same.
+    pub(super) fn pieces(choices: &RawValue) -> impl Iterator<Item = Piece<'_>> {
+        texts(choices).filter_map(|(key, value)| {
+            let key = COUNTED.into_iter().find(|counted| counted.as_bytes() == key)?;
+            Some(Piece { key, value })
+        })
     }
 
     /// A piece of text that stands alone.
@@ -93,6 +94,39 @@ impl Content {
     pub(super) fn tokens_of_sound(&self) -> u64 {
         self.data.div_ceil(3_200)
     }
+}
+
+/// Members whose text is what the model says.
+const COUNTED: [&str; 12] = [
+    "content",
+    "reasoning",
+    "reasoning_content",
+    "refusal",
+    "arguments",
+    "name",
+    "input",
+    "text",
+    "thinking",
+    "transcript",
+    "partial_json",
+    "data",
+];
+
+/// The texts of `choices`, each with the name of its member.
+fn texts(choices: &RawValue) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut tokens = Tokens::of(choices);
+    let (mut key, mut skipped) = (&b""[..], 0_usize);
+    std::iter::from_fn(move || {
+        loop {
+            match tokens.next()? {
+                Token::Open if skipped > 0 || repeats_text(key) => skipped = skipped.saturating_add(1),
+                Token::Close => skipped = skipped.saturating_sub(1),
+                Token::Key(name) if skipped == 0 => key = name,
+                Token::Text(text) if skipped == 0 => return Some((key, text)),
+                _ => {}
+            }
+        }
+    })
 }
 
 /// Members whose text is also elsewhere, or is none of the model's.
@@ -137,6 +171,9 @@ impl<'de> Deserialize<'de> for First<'de> {
     }
 }
 
+/// Made once: a search is over before one like it could be.
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
+
 /// The usage object and what it says, wherever this host puts it: the first one that can be
 /// used, or else one that cannot.
 pub(super) fn usage_of<'a>(lens: &Lens<'a>) -> Option<(&'a RawValue, Option<Usage>)> {
@@ -144,7 +181,7 @@ pub(super) fn usage_of<'a>(lens: &Lens<'a>) -> Option<(&'a RawValue, Option<Usag
     let groq = lens.object("x_groq").and_then(|groq| groq.get("usage"));
     let moonshot = lens
         .get("choices")
-        .filter(|choices| memchr::memmem::find(choices.get().as_bytes(), b"\"usage\"").is_some())
+        .filter(|choices| USAGE.find(choices.get().as_bytes()).is_some())
         .and_then(|choices| first_of_array(choices.get().as_bytes()))
         .and_then(Lens::of)
         .and_then(|choice| choice.get("usage"));

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::{failure_of, searches, unreported};
 use crate::dialect::body::{self, Lens, Patch};
+use crate::dialect::pattern::{Last, Piece};
 use crate::dialect::reading::{Content, usage_of};
 use crate::dialect::{Meter, Reading, Receipt, Shape, Step, fields, receipt, sse};
 use crate::money::{Demand, Service, Usage};
@@ -42,6 +43,7 @@ pub(in crate::dialect) struct ChatMeter {
     held: Option<Bytes>,
     /// The latest object, for the id and the time of one that has to be made up.
     last: Option<Bytes>,
+    alike: Last,
     is_done: bool,
 }
 
@@ -57,6 +59,7 @@ impl ChatMeter {
             service: None,
             held: None,
             last: None,
+            alike: Last::default(),
             is_done: false,
         }
     }
@@ -77,7 +80,11 @@ impl ChatMeter {
             self.usage = Some(Usage { web_searches: searches(told, self.demand.web_searches), ..usage });
         }
         if report.is_none() || (choices.is_some() && !content.finished) {
-            return Step::Forward(self.rewrite(event, lens, false));
+            let sent = self.rewrite(event, lens, false);
+            if report.is_none() && content.seen && !content.finished {
+                self.alike.remember(event, &sent, pieces(lens, choices));
+            }
+            return Step::Forward(sent);
         }
         let held = self.rewrite(event, lens, choices.is_none() && !self.wants_usage);
         match self.held.replace(held) {
@@ -121,8 +128,18 @@ impl ChatMeter {
     }
 }
 
+/// What may be otherwise in the next chunk without another meaning.
+fn pieces<'a>(lens: &Lens<'a>, choices: Option<&'a RawValue>) -> Option<Vec<Piece<'a>>> {
+    // What is content beside an error would be an error without.
+    let is_well = failure_of(lens, choices).is_none();
+    is_well.then(|| choices.into_iter().flat_map(Content::pieces).chain(Piece::padding(lens)).collect())
+}
+
 impl Meter for ChatMeter {
     fn observe(&mut self, event: &Bytes) -> Step {
+        if let Some(sent) = self.alike.repeat(event, |key, text| self.content.take(key.as_bytes(), text)) {
+            return Step::Forward(sent);
+        }
         let Some(data) = sse::data_of(event) else {
             let is_comment = sse::is_comment(event);
             return if is_comment { Step::HoldBack } else { Step::Forward(event.clone()) };

@@ -7,6 +7,7 @@ use super::{bill, is_there};
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::complaint::Complaint;
 use crate::dialect::follow::{Flow, Turn, named_event, rename_inside};
+use crate::dialect::pattern::Piece;
 use crate::dialect::reading::Content;
 use crate::dialect::{Reading, Receipt, Shape};
 
@@ -81,6 +82,16 @@ impl Flow for MessagesFlow {
             "" => Complaint::of(lens).map_or(Turn::Pass, Turn::Failed),
             _ => Turn::Pass,
         }
+    }
+
+    fn pieces<'a>(&self, lens: &Lens<'a>) -> Option<Vec<Piece<'a>>> {
+        let is_delta = lens.get("type").and_then(body::string).as_deref() == Some("content_block_delta");
+        let delta = lens.get("delta").filter(|_| is_delta)?;
+        Some(Content::pieces(delta).collect())
+    }
+
+    fn more(&mut self, key: &'static str, value: &[u8]) {
+        self.content.take(key.as_bytes(), value);
     }
 
     fn has_content(&self) -> bool {

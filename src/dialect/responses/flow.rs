@@ -7,6 +7,7 @@ use super::{bill, read_usage};
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::complaint::Complaint;
 use crate::dialect::follow::{Flow, Turn, named_event, rename_inside};
+use crate::dialect::pattern::Piece;
 use crate::dialect::reading::{Content, part};
 use crate::dialect::{Reading, Receipt, Shape, receipt};
 use crate::money::Usage;
@@ -93,6 +94,28 @@ impl Flow for ResponsesFlow {
                 None => Turn::Pass,
             },
             _ => Turn::Pass,
+        }
+    }
+
+    fn pieces<'a>(&self, lens: &Lens<'a>) -> Option<Vec<Piece<'a>>> {
+        let is_delta = lens.get("type").and_then(body::string).is_some_and(|kind| kind.ends_with(".delta"));
+        if !is_delta || lens.get("response").is_some() {
+            return None;
+        }
+        let delta = Piece::of_string(lens, "delta", "delta")?;
+        let number = lens.get("sequence_number").filter(|_| part(Some(lens), "sequence_number").is_some());
+        let number = number.map(|number| Piece { key: "sequence_number", value: number.get().as_bytes() });
+        Some([delta].into_iter().chain(number).chain(Piece::padding(lens)).collect())
+    }
+
+    fn more(&mut self, key: &'static str, value: &[u8]) {
+        match key {
+            "delta" => self.content.take(b"text", value),
+            "sequence_number" => {
+                let number = str::from_utf8(value).ok().and_then(|number| number.parse().ok());
+                self.sequence = number.unwrap_or(self.sequence);
+            }
+            _ => {}
         }
     }
 
