@@ -5,6 +5,7 @@
 //! cookies, reads proxy settings from the environment, repeats a request, or trusts a body to be
 //! short. What is in Tor is reached through Tor or not at all ([`way`]). A [`NetError`] never contains an address: addresses carry keys in their query.
 
+pub mod alarm;
 pub mod dialer;
 pub mod fetch;
 pub mod own;

@@ -15,14 +15,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use rust_decimal::Decimal;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
 
 use super::{Reply, Timing, Whole};
 use crate::clock::SharedClock;
 use crate::dialect::Receipt;
 use crate::failure::{Failure, Funds};
+use crate::net::alarm::Alarm;
 use crate::wallet::Change;
 
 /// A buffered answer beyond this streams live after all; its change is fetched.
@@ -109,31 +109,24 @@ pub(super) struct Form {
 /// Says in a comment, every so often, that a silent stream lives.
 struct Beat {
     every: Duration,
-    sleep: Pin<Box<Sleep>>,
-    /// When something was sent last.
-    last: Instant,
+    alarm: Alarm,
 }
 
 impl Beat {
     fn new(every: Duration) -> Self {
-        Self { every, sleep: Box::pin(tokio::time::sleep(every)), last: Instant::now() }
+        Self { every, alarm: Alarm::new(Instant::now() + every) }
     }
 
-    /// Ready when nothing was sent for long. Moves its alarm only when that goes off, so that a piece
-    /// costs it nothing.
+    /// Something was sent.
+    fn put_off(&mut self) {
+        self.alarm.set(Instant::now() + self.every);
+    }
+
+    /// Ready when nothing was sent for long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(self.sleep.as_mut().poll(cx));
-            let due = self.last + self.every;
-            let silent = Instant::now() >= due;
-            if silent {
-                self.last = Instant::now();
-            }
-            self.sleep.as_mut().reset(self.last + self.every);
-            if silent {
-                return Poll::Ready(());
-            }
-        }
+        ready!(self.alarm.poll(cx));
+        self.put_off();
+        Poll::Ready(())
     }
 }
 
@@ -169,7 +162,7 @@ impl Deliveries {
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         let (out, pieces) = mpsc::channel(1);
-        let lane = Lane { pump: Some(Box::pin(pump(out).in_current_span())), failure: None, pieces };
+        let lane = Lane { pump: Some(Box::pin(pump(out))), failure: None, pieces };
         let touched_ms = AtomicI64::new(clock.now_ms());
         let at_home = AtomicBool::new(false);
         let shared = Arc::new(Shared { lane: Mutex::new(Some(lane)), touched_ms, at_home, hold: form.hold });
@@ -300,19 +293,16 @@ impl Delivery {
             return Poll::Ready(Some(Err(Aborted)));
         };
         loop {
-            // Only the pump sends, and whatever it waits for wakes this task. Waiting for a piece as well would have
-            // the task woken by its own doing: polled once more, for every piece.
-            if let Ok(piece) = lane.pieces.try_recv() {
-                return Poll::Ready(Some(Ok(piece)));
-            }
             // Taken out while it runs, so that a pump that panics is dropped, and with it its hold.
             let Some(mut pump) = lane.pump.take() else {
-                return Poll::Ready(None);
+                return Poll::Ready(lane.pieces.try_recv().ok().map(Ok));
             };
             match pump.as_mut().poll(cx) {
                 Poll::Pending => {
                     lane.pump = Some(pump);
-                    // It may have sent something before it had to wait.
+                    // Only the pump sends, before it has to wait, and whatever it waits for wakes this task. Waiting
+                    // for a piece as well would have the task woken by its own doing: polled once more, for every
+                    // piece.
                     return lane.pieces.try_recv().map_or(Poll::Pending, |piece| Poll::Ready(Some(Ok(piece))));
                 }
                 Poll::Ready(Err(failure)) => lane.failure = Some(failure),
@@ -329,7 +319,7 @@ impl Stream for Delivery {
         let piece = self.poll_piece(cx);
         let Some(beat) = &mut self.beat else { return piece };
         if piece.is_ready() {
-            beat.last = Instant::now();
+            beat.put_off();
             return piece;
         }
         beat.poll(cx).map(|()| Some(Ok(Out::Data(Bytes::from_static(PING)))))

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use super::attempts::Opened;
 use super::{Job, Once, Out, Reply, Served, pump, upstream_failed};
@@ -48,7 +49,7 @@ impl Job {
             }
             Err(_) => {
                 is_begun.store(true, Ordering::Relaxed);
-                Ok(Reply::Stream(Box::new(exchange.start(form, |out| go_on(answering, excuse, out)))))
+                Ok(Reply::Stream(Box::new(exchange.start(form, |out| go_on(answering, excuse, out).in_current_span()))))
             }
         }
     }

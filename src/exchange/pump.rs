@@ -6,11 +6,13 @@
 //! Before it runs, the stream has been [`open`]ed: read up to its first real content, which is the last
 //! moment at which another upstream can be asked instead.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use super::delivery::MAX_BUFFERED;
 use super::replay::Tape;
@@ -20,7 +22,6 @@ use crate::dialect::{Complaint, Meter, Step};
 use crate::failure::Failure;
 use crate::upstream::{Answer, ForwardError, MAX_ANSWER, Miss, Outcome};
 use crate::wallet::Change;
-use std::sync::Arc;
 
 /// How long, and how much, is read after the client has left.
 #[derive(Clone, Copy)]
@@ -174,16 +175,19 @@ pub(super) async fn run(job: Box<Job>, opening: Opening, out: mpsc::Sender<Out>)
     let tape = job.once.as_ref().map(|once| once.tape(job.served()));
     let (reach, as_array) = (Reach::of(&job), job.shape.as_array);
     let mut sink = Sink { out, sent: false, whole: job.whole, as_array, size: 0, reach, drain: None, tape };
+    // What comes of the money is told with the request's id; to enter the span for every piece would cost as much as
+    // the piece.
+    let span = Span::current();
     let end = read(&job, &mut answer, (framer, ready), meter.as_mut(), &mut sink).await;
     let complete = meter.is_complete() && matches!(end, End::Closed | End::Abandoned | End::Stopped);
     if complete {
-        let outcome = finish(job, meter.as_mut(), &mut sink).await;
+        let outcome = finish(job, meter.as_mut(), &mut sink).instrument(span).await;
         // The connection can be used again if nothing but its end is left to read.
         let _rest = futures_util::FutureExt::now_or_never(answer.chunk());
         return outcome;
     }
     drop(answer);
-    break_off(job, end, meter.as_mut(), &mut sink).await
+    break_off(job, end, meter.as_mut(), &mut sink).instrument(span).await
 }
 
 async fn read(

@@ -5,6 +5,9 @@
 //! so its credentials, cookies, address and tracing stay here.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +19,7 @@ use super::provider::Upstream;
 use super::sending;
 use crate::config::Timeouts;
 use crate::dialect::Ask;
+use crate::net::alarm::Alarm;
 use crate::net::{self, NetError};
 
 /// Longest whole answer that is read.
@@ -65,6 +69,8 @@ pub struct Answer {
     end: Option<Instant>,
     /// When its first content must have come; `None` once it has.
     content_by: Option<Instant>,
+    /// Goes off when the next piece is late. There is none before one was waited for.
+    alarm: Option<Alarm>,
 }
 
 /// What a body claims to be.
@@ -100,7 +106,7 @@ impl Upstream {
         };
         if response.status().is_success() {
             let content_by = began.checked_add(thinking_time(&self.timeouts));
-            return Ok(Answer { response, idle_timeout: self.timeouts.idle, end, content_by });
+            return Ok(Answer { response, idle_timeout: self.timeouts.idle, end, content_by, alarm: None });
         }
         Err(ForwardError::Refused(self.read_refusal(response).await))
     }
@@ -213,14 +219,25 @@ impl Answer {
     /// # Errors
     /// When it stalls, breaks off, or its time is over.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ForwardError> {
-        let patience = match self.end.into_iter().chain(self.content_by).min() {
-            Some(until) => until.saturating_duration_since(Instant::now()).min(self.idle_timeout),
-            None => self.idle_timeout,
-        };
-        match tokio::time::timeout(patience, self.response.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => Err(failed(NetError::from(&error))),
-            Err(_) => Err(ForwardError::TimedOut),
+        // Never, if it is beyond what the clock can tell.
+        let silent = Instant::now().checked_add(self.idle_timeout);
+        let due = [silent, self.end, self.content_by].into_iter().flatten().min();
+        let alarm = &mut self.alarm;
+        if let (Some(alarm), Some(due)) = (alarm.as_mut(), due) {
+            alarm.set(due);
+        }
+        let mut chunk = pin!(self.response.chunk());
+        let chunk = poll_fn(|cx| {
+            if let Poll::Ready(chunk) = chunk.as_mut().poll(cx) {
+                return Poll::Ready(Some(chunk));
+            }
+            let Some(due) = due else { return Poll::Pending };
+            alarm.get_or_insert_with(|| Alarm::new(due)).poll(cx).map(|()| None)
+        });
+        match chunk.await {
+            Some(Ok(chunk)) => Ok(chunk),
+            Some(Err(error)) => Err(failed(NetError::from(&error))),
+            None => Err(ForwardError::TimedOut),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! One upstream: where it is, how it is asked, which models it serves.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use memchr::memmem::Finder;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rust_decimal::Decimal;
 use tokio::sync::Semaphore;
@@ -49,6 +51,7 @@ pub struct Upstream {
     key: Option<Secret>,
     /// What must be in no answer: the key, and headers that look like one.
     secrets: Vec<Secret>,
+    needles: Needles,
     overrides: Vec<(HeaderName, Option<HeaderValue>)>,
     pub(super) client: reqwest::Client,
     pub(super) timeouts: Timeouts,
@@ -63,6 +66,22 @@ pub struct Upstream {
     default_price: Option<(Decimal, Decimal)>,
     /// Made once: to put an address together costs more than to copy it.
     urls: HashMap<&'static str, Url>,
+}
+
+/// Secrets as they are looked for in every piece of every answer: made once, as that takes longer than to look.
+struct Needles(Vec<Finder<'static>>);
+
+impl Needles {
+    fn of(secrets: &[Secret]) -> Self {
+        let long = secrets.iter().map(Secret::expose).filter(|secret| secret.len() >= SECRET_CHARS);
+        Self(long.map(|secret| Finder::new(secret).into_owned()).collect())
+    }
+}
+
+impl fmt::Debug for Needles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Needles")
+    }
 }
 
 impl Upstream {
@@ -87,6 +106,7 @@ impl Upstream {
             value.clone().filter(|_| marks.iter().any(|mark| name.contains(mark)))
         };
         let secrets = config.api_key.iter().cloned().chain(config.headers.iter().filter_map(looks_secret));
+        let secrets: Vec<Secret> = secrets.filter(|secret| !secret.expose().is_empty()).collect();
         let mut upstream = Self {
             name: config.name.as_str().into(),
             preset,
@@ -98,7 +118,8 @@ impl Upstream {
             stream_options: config.stream_options,
             models: Models::new(config.models.clone(), preset),
             key: config.api_key.clone(),
-            secrets: secrets.filter(|secret| !secret.expose().is_empty()).collect(),
+            needles: Needles::of(&secrets),
+            secrets,
             overrides: overrides(&config.headers)?,
             client,
             timeouts: config.timeouts,
@@ -299,8 +320,7 @@ impl Upstream {
     /// Whether foreign bytes contain one of the keys that were sent.
     #[must_use]
     pub fn leaks(&self, bytes: &[u8]) -> bool {
-        let long = self.secrets.iter().filter(|secret| secret.expose().len() >= SECRET_CHARS);
-        long.into_iter().any(|secret| memchr::memmem::find(bytes, secret.expose().as_bytes()).is_some())
+        self.needles.0.iter().any(|needle| needle.find(bytes).is_some())
     }
 }
 
