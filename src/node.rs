@@ -5,6 +5,7 @@
 //! time limit; the ledger's queue is written out; the database is closed.
 
 mod doors;
+mod jobs;
 mod network;
 mod watching;
 
@@ -20,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminError, AdminState, OnNostr};
 use crate::alerts::Alerts;
-use crate::audit::{self, Auditor, Latest};
+use crate::audit::Latest;
 use crate::backup::{self, Snapshots};
 use crate::catalog::import::{ImportError, Importer};
 use crate::catalog::{file, route::Market};
@@ -28,7 +29,6 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Mints, Secret};
 use crate::exchange::{Deliveries, Exchange, Maintenance, Replays, Settings};
 use crate::http;
-use crate::jobs::{self, Crew};
 use crate::ledger::Ledger;
 use crate::net::public::Reach;
 use crate::net::way::{Way, Ways};
@@ -48,6 +48,7 @@ use crate::wallet::holdings::Inspector;
 use crate::wallet::mint::Limits;
 use crate::wallet::{Options, Seed, Wallet, WalletError};
 use doors::Doors;
+use jobs::Parts;
 
 pub(crate) use watching::caller_beside;
 
@@ -112,7 +113,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let url = config.storage.database_url.as_ref().map(Secret::expose);
     let store = Store::open(&data_dir, url, config.storage.strict).await?;
     let settings = Settings::open(&config, &store).await?;
-    let config = Config::clone(&settings.now());
+    let config = settings.now();
     let lock = FileLock::take(&data_dir.join("node.lock"), &data_dir.display().to_string())?;
     let vault = open_vault(&config, &store).await?;
     let owner = node_id(&data_dir)?;
@@ -124,14 +125,14 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let tor = Tor::open(&config, &background, &stop).await?;
     let ways = tor.ways();
-    let now_ms = clock.now_ms();
-    let lineage = take_over(&ledger, &data_dir, now_ms).await?;
+    let started_ms = clock.now_ms();
+    let lineage = take_over(&ledger, &data_dir, started_ms).await?;
 
     let wallet = open_wallet(&config, ways, &vault, &ledger).await?;
-    backup::sweep(&data_dir, now_ms);
-    let snapshots = Snapshots::new(&config, store.reader(), &vault);
+    backup::sweep(&data_dir, started_ms);
+    let snapshots = Snapshots::new(&config, store.reader(), &vault).map(Arc::new);
     let book = Arc::new(PriceBook::from_config(&config.pricing, &ways.prices, Arc::clone(&clock))?);
-    let (identity, is_new) = Identity::open(&config, &store, &vault, now_ms).await?;
+    let (identity, is_new) = Identity::open(&config, &store, &vault, started_ms).await?;
     let exchange = open_exchange(settings, ways, &wallet, vault, Arc::clone(&book), identity).await?;
     let exchanges = exchange.tracker.clone();
     let network = network::open(&config, ways, &exchange)?;
@@ -150,16 +151,10 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let doors = Doors::open(&config, &exchange, public, pages, visits).await?;
     let (address, admin_address) = (doors.address, doors.admin_address);
 
-    let crew = Crew::new(background.clone(), Arc::clone(&exchange.metrics), Arc::clone(exchange.ledger.clock()));
-    jobs::start(&crew, &stop, jobs::KeepEpoch { lineage, wallet: wallet.clone() });
-    start_upkeep(&crew, &stop, &config, &exchange, book);
-    if let Some(snapshots) = snapshots {
-        jobs::start(&crew, &stop, jobs::TakeSnapshot { snapshots, clock: Arc::clone(exchange.ledger.clock()) });
-    }
-    watching::start(&crew, &stop, &exchange, alerts, &latest, &network.announcer);
-    start_work(&crew, &stop, &config, &exchange, latest, now_ms);
-    network::start(&crew, &stop, &config, &exchange, &network, onion);
+    let parts = Parts { config, exchange, book, lineage, snapshots, alerts, latest, network, onion, started_ms };
+    jobs::start(&background, &stop, &parts);
     doors.serve(&background, &exchanges, (&drain, &stop));
+    let Parts { config, exchange, network, .. } = parts;
     let npub = is_new.then(|| exchange.identity.npub().to_owned());
     Ok(Running {
         address,
@@ -229,7 +224,7 @@ async fn open_exchange(
 /// Everything that a process does before it may touch money that others may have touched: it says
 /// that it is alive, lets go of what its last run held, and looks whether the database is the one
 /// that it should be.
-async fn take_over(ledger: &Ledger, data_dir: &Path, now_ms: i64) -> Result<Lineage, StartError> {
+async fn take_over(ledger: &Ledger, data_dir: &Path, now_ms: i64) -> Result<Arc<Lineage>, StartError> {
     let (store, owner) = (ledger.store(), ledger.owner());
     let released = ledger.release_orphans(owner).await?;
     if released > 0 {
@@ -245,7 +240,7 @@ async fn take_over(ledger: &Ledger, data_dir: &Path, now_ms: i64) -> Result<Line
              sessions and tokens of operators have ended"
         );
     }
-    Ok(lineage)
+    Ok(Arc::new(lineage))
 }
 
 /// The operator's pages, and their password if it was made just now.
@@ -279,85 +274,8 @@ async fn admin_pages(
     Ok((admin::router(state).merge(metrics), admin.generated))
 }
 
-/// Starts the jobs that move no money.
-fn start_upkeep(
-    crew: &Crew,
-    stop: &CancellationToken,
-    config: &Config,
-    exchange: &Arc<Exchange>,
-    book: Arc<PriceBook>,
-) {
-    let wallet = exchange.till.wallet().clone();
-    jobs::start(crew, stop, jobs::RefreshPrice::new(book, config.pricing.refresh_interval));
-    jobs::start(crew, stop, jobs::RefreshKeysets { wallet });
-    jobs::start(crew, stop, jobs::Heartbeat { ledger: exchange.ledger.clone() });
-    let retention = config.storage.retention;
-    jobs::start(crew, stop, jobs::Prune { exchange: Arc::clone(exchange), retention });
-    let usual = config.upstreams.probe_interval;
-    jobs::start(crew, stop, jobs::ProbeUpstreams { exchange: Arc::clone(exchange), usual });
-    jobs::start(crew, stop, jobs::KeepPrices { importer: Arc::clone(&exchange.importer) });
-    jobs::start(crew, stop, jobs::WatchMaintenance { exchange: Arc::clone(exchange) });
-    jobs::start(crew, stop, jobs::WatchSettings { exchange: Arc::clone(exchange) });
-    jobs::start(crew, stop, jobs::WatchTariffs { exchange: Arc::clone(exchange) });
-    jobs::start(crew, stop, jobs::WatchUpstreams { exchange: Arc::clone(exchange) });
-    jobs::start(crew, stop, jobs::KeepOutlays { exchange: Arc::clone(exchange) });
-    jobs::start(crew, stop, jobs::KeepTraffic { exchange: Arc::clone(exchange) });
-    if let Some(collector) = exchange.traces.clone() {
-        jobs::start(crew, stop, jobs::ExportTraces { collector });
-    }
-    jobs::start(crew, stop, jobs::Checkpoint { store: exchange.ledger.store().clone() });
-}
-
 /// How long the relays may keep a node that stops.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// Starts the jobs that may move money: now, or when it is known how much there is.
-fn start_work(
-    crew: &Crew,
-    stop: &CancellationToken,
-    config: &Config,
-    exchange: &Arc<Exchange>,
-    latest: Latest,
-    started_ms: i64,
-) {
-    if exchange.till.wallet().halted().is_none() {
-        return start_jobs(crew, stop, config, exchange, latest, started_ms);
-    }
-    let (config, exchange) = (config.clone(), Arc::clone(exchange));
-    let (background, stop) = (crew.clone(), stop.clone());
-    crew.spawn(async move {
-        if jobs::recover(exchange.till.wallet(), &stop).await {
-            start_jobs(&background, &stop, &config, &exchange, latest, started_ms);
-        }
-    });
-}
-
-/// Starts the jobs that may move money, and the one that counts it.
-fn start_jobs(
-    crew: &Crew,
-    stop: &CancellationToken,
-    config: &Config,
-    exchange: &Arc<Exchange>,
-    latest: Latest,
-    started_ms: i64,
-) {
-    let wallet = exchange.till.wallet().clone();
-    let idle = exchange.pool.longest_silence().unwrap_or(Duration::from_secs(120));
-    jobs::start(crew, stop, jobs::PayOut::new(Arc::clone(exchange), latest.clone(), config.payouts.interval));
-    if let Some(period) = config.payouts.expiry_interval {
-        jobs::start(crew, stop, jobs::RefundExpired::new(wallet.clone(), period));
-    }
-    if let Some(claim_time) = config.payouts.claim_time {
-        jobs::start(crew, stop, jobs::TakeBackUnclaimed { wallet: wallet.clone(), claim_time });
-    }
-    jobs::start(crew, stop, jobs::RefillLadder { wallet: wallet.clone() });
-    let auditor = Auditor::of(exchange.ledger.clone(), Inspector::of(&wallet), audit::MOST_ASKED);
-    jobs::start(crew, stop, jobs::CheckBooks { auditor, latest });
-    jobs::start(crew, stop, jobs::ResumeOperations { wallet, started_ms });
-    jobs::start(crew, stop, jobs::ExpireVouchers { ledger: exchange.ledger.clone() });
-    let patience = idle.saturating_mul(2).max(Duration::from_secs(240));
-    jobs::start(crew, stop, jobs::RescueStalled { exchange: Arc::clone(exchange), patience });
-}
 
 impl Running {
     /// Where the node listens.

@@ -14,18 +14,24 @@ use crate::tor::Onion;
 
 /// Looks whether the node is still what its listing says.
 pub struct Announce {
-    pub announcer: Announcer,
-    pub exchange: Arc<Exchange>,
+    announcer: Announcer,
+    exchange: Arc<Exchange>,
     /// Whether Nostr apps are told of the node's page (NIP-89).
-    pub tells_apps: bool,
-    pub onion: Onion,
+    tells_apps: bool,
+    onion: Onion,
     /// The onion that the listing names.
-    pub told_onion: Mutex<String>,
+    told_onion: Mutex<String>,
     /// Whether the operator was told why an address is not announced.
-    pub told: AtomicBool,
+    told: AtomicBool,
 }
 
 impl Announce {
+    #[must_use]
+    pub fn new(announcer: Announcer, exchange: Arc<Exchange>, tells_apps: bool, onion: Onion) -> Self {
+        let (told_onion, told) = (Mutex::default(), AtomicBool::new(false));
+        Self { announcer, exchange, tells_apps, onion, told_onion, told }
+    }
+
     fn told_onion(&self) -> MutexGuard<'_, String> {
         self.told_onion.lock().unwrap_or_else(PoisonError::into_inner)
     }

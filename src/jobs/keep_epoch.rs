@@ -1,5 +1,6 @@
 //! Counts on, in the database and beside it, so that a database which is put back is noticed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use crate::wallet::Wallet;
 
 /// Takes the data directory and the database one step on together.
 pub struct KeepEpoch {
-    pub lineage: Lineage,
+    pub lineage: Arc<Lineage>,
     pub wallet: Wallet,
 }
 

@@ -38,7 +38,6 @@ mod watch_settings;
 mod watch_tariffs;
 mod watch_upstreams;
 
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,55 +110,53 @@ pub trait Job: Send + Sync {
 /// Longest pause after a failed activation, unless a job says otherwise.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The jobs of a process: their tasks, and a log of what they did.
+/// The jobs of a process: their tasks, a log of what they did, and what ends them.
 #[derive(Clone, Debug)]
 pub struct Crew {
     tracker: TaskTracker,
     metrics: Arc<Metrics>,
     clock: SharedClock,
+    stop: CancellationToken,
 }
 
 impl Crew {
     #[must_use]
-    pub fn new(tracker: TaskTracker, metrics: Arc<Metrics>, clock: SharedClock) -> Self {
-        Self { tracker, metrics, clock }
+    pub fn new(tracker: TaskTracker, metrics: Arc<Metrics>, clock: SharedClock, stop: CancellationToken) -> Self {
+        Self { tracker, metrics, clock, stop }
     }
-}
 
-impl Deref for Crew {
-    type Target = TaskTracker;
-
-    fn deref(&self) -> &TaskTracker {
-        &self.tracker
+    /// What ends them, for a job whose activation lasts.
+    #[must_use]
+    pub const fn stop(&self) -> &CancellationToken {
+        &self.stop
     }
-}
 
-/// Starts a job; it ends when `stop` is cancelled, between two activations.
-pub fn start(crew: &Crew, stop: &CancellationToken, job: impl Job + 'static) {
-    let (tasks, stop) = (crew.clone(), stop.clone());
-    let job = Arc::new(job);
-    crew.spawn(async move {
-        loop {
-            let activated = std::panic::AssertUnwindSafe(job.activate()).catch_unwind().await;
-            let is_done = matches!(activated, Ok(Ok(())));
-            tasks.metrics.jobs.note(job.name(), is_done, tasks.clock.now_ms());
-            let pause = match activated {
-                Ok(Ok(())) => jittered(job.period()),
-                Ok(Err(error)) => {
-                    tracing::warn!(job = job.name(), %error, "a job failed");
-                    job.retry()
+    /// Starts a job; it ends when the crew is stopped, between two activations.
+    pub fn run(&self, job: impl Job + 'static) {
+        let crew = self.clone();
+        self.tracker.spawn(async move {
+            loop {
+                let activated = std::panic::AssertUnwindSafe(job.activate()).catch_unwind().await;
+                let is_done = matches!(activated, Ok(Ok(())));
+                crew.metrics.jobs.note(job.name(), is_done, crew.clock.now_ms());
+                let pause = match activated {
+                    Ok(Ok(())) => jittered(job.period()),
+                    Ok(Err(error)) => {
+                        tracing::warn!(job = job.name(), %error, "a job failed");
+                        job.retry()
+                    }
+                    Err(_) => {
+                        tracing::error!(job = job.name(), "a job panicked");
+                        job.period().max(RETRY)
+                    }
+                };
+                tokio::select! {
+                    () = rest(tokio::time::sleep(pause), job.nudged(), is_done) => {}
+                    () = crew.stop.cancelled() => return,
                 }
-                Err(_) => {
-                    tracing::error!(job = job.name(), "a job panicked");
-                    job.period().max(RETRY)
-                }
-            };
-            tokio::select! {
-                () = rest(tokio::time::sleep(pause), job.nudged(), is_done) => {}
-                () = stop.cancelled() => return,
             }
-        }
-    });
+        });
+    }
 }
 
 /// Waits for the next activation. Only after a success a nudge is heard at once: what nudges may go on doing so, and

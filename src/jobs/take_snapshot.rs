@@ -1,5 +1,6 @@
 //! Makes a sealed copy of the database every day, and keeps some.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use crate::clock::SharedClock;
 
 /// Looks every hour whether one is due.
 pub struct TakeSnapshot {
-    pub snapshots: Snapshots,
+    pub snapshots: Arc<Snapshots>,
     pub clock: SharedClock,
 }
 

@@ -1,10 +1,7 @@
 //! The node on Nostr.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
 
 use super::strangers_reach;
 use crate::admin::OnNostr;
@@ -12,12 +9,10 @@ use crate::catalog::rivals::Rivals;
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::exchange::Exchange;
-use crate::jobs::{self, Crew};
 use crate::net::dialer::Dialer;
 use crate::net::way::{Way, Ways};
 use crate::net::{ClientOptions, NetError};
 use crate::nostr::{Announcer, Caller, Directory, Identity};
-use crate::tor::Onion;
 
 /// How long a conversation with a relay may take.
 const RELAY_PATIENCE: Duration = Duration::from_secs(20);
@@ -57,41 +52,4 @@ pub(super) fn open(config: &Config, ways: &Ways, exchange: &Exchange) -> Result<
         rivals: directory.is_some().then(|| Rivals::new(store.clone(), Arc::clone(clock))),
         directory,
     })
-}
-
-/// Starts what the node does on Nostr, if the operator names relays.
-pub(super) fn start(
-    crew: &Crew,
-    stop: &CancellationToken,
-    config: &Config,
-    exchange: &Arc<Exchange>,
-    network: &OnNostr,
-    onion: Onion,
-) {
-    let (announcer, directory) = (&network.announcer, network.directory.clone());
-    if let (Some(directory), Some(period)) = (directory, config.nostr.refresh_interval) {
-        for relay in announcer.relays() {
-            let (directory, relay, stop) = (directory.clone(), relay.clone(), stop.clone());
-            jobs::start(crew, &stop.clone(), jobs::Discover { directory, relay, period, stop });
-        }
-        jobs::start(crew, stop, jobs::ProbeNodes { directory: directory.clone(), period });
-        if let Some(rivals) = network.rivals.clone() {
-            jobs::start(crew, stop, jobs::ComparePrices { directory, rivals, exchange: Arc::clone(exchange) });
-        }
-    }
-    if announcer.relays().is_empty() {
-        return;
-    }
-    jobs::start(
-        crew,
-        stop,
-        jobs::Announce {
-            announcer: announcer.clone(),
-            exchange: Arc::clone(exchange),
-            tells_apps: config.nostr.handler,
-            onion,
-            told_onion: Mutex::default(),
-            told: AtomicBool::new(false),
-        },
-    );
 }

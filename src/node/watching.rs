@@ -2,19 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
 use super::network::caller;
 use super::{StartError, open_vault};
-use crate::alerts::{Alerts, Sender, Watchman};
-use crate::audit::Latest;
+use crate::alerts::{Alerts, Sender};
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::exchange::Exchange;
-use crate::jobs::{self, Crew};
 use crate::net::NetError;
 use crate::net::way::Ways;
-use crate::nostr::{Announcer, Caller, Identity};
+use crate::nostr::{Caller, Identity};
 use crate::store::Store;
 
 /// What a conversation with a relay takes, for who stands beside the node, with the node's own key.
@@ -39,18 +35,4 @@ pub(super) fn open(config: &Config, ways: &Ways, exchange: &Exchange) -> Result<
     let sender = Sender::new(config, &ways.reports, &caller)?;
     let (ledger, repeat) = (&exchange.ledger, config.alerts.repeat);
     Ok(Alerts::new(ledger.store().clone(), Arc::clone(ledger.clock()), ledger.owner().to_owned(), repeat, sender))
-}
-
-/// Starts looking for what is wrong, and telling it.
-pub(super) fn start(
-    crew: &Crew,
-    stop: &CancellationToken,
-    exchange: &Arc<Exchange>,
-    alerts: Alerts,
-    audit: &Latest,
-    announcer: &Announcer,
-) {
-    let watchman = Watchman { exchange: Arc::clone(exchange), audit: audit.clone(), announcer: announcer.clone() };
-    jobs::start(crew, stop, jobs::WatchAlarms { alerts: alerts.clone(), watchman });
-    jobs::start(crew, stop, jobs::TellAlarms { alerts });
 }
