@@ -13,7 +13,7 @@ use super::sheet::{Sheets, Sold};
 use super::support;
 use crate::clock::SharedClock;
 use crate::config::{Live, Pricing};
-use crate::dialect::{Feature, Needs};
+use crate::dialect::{Feature, Needs, WireFormat};
 use crate::ledger::sheets::Sheet;
 use crate::money::rate::Exchange;
 use crate::money::tariff::{Deal, NoDeal, Profile, Tariffs, break_even};
@@ -366,12 +366,12 @@ impl Market {
         reached.filter(|(_, ways)| !ways.is_empty()).collect()
     }
 
-    /// Whether this model of the list is to be had in the wire format of this path.
+    /// Whether this model of the list is to be had in this wire format.
     #[must_use]
-    pub fn is_served(&self, id: &str, path: &str, pool: &Pool) -> bool {
+    pub fn is_served(&self, id: &str, format: WireFormat, pool: &Pool) -> bool {
         self.catalog.find(id).is_some_and(|model| {
             let names = Names { asked: id, id: &model.id, forwarded: model.upstream_id() };
-            let wanted = Wanted { path, names, tags: &model.upstream_tags, needs: Needs::default(), kind: None };
+            let wanted = Wanted { format, names, tags: &model.upstream_tags, needs: Needs::default(), kind: None };
             pool.could_serve(&wanted)
         })
     }

@@ -43,7 +43,7 @@ pub use settings::{MODELS_PATH, NOT_USED_YET, SETTINGS, Setting};
 pub use statuses::Statuses;
 pub use told::{EDITABLE, Editable, Environment, Force, Origin, Told};
 pub use tor::{Purpose, Tor};
-pub use upstreams::{Choice, ModelRule, Protocol, Timeouts, Upstream, UpstreamKind, Upstreams};
+pub use upstreams::{Choice, ModelRule, Timeouts, Upstream, UpstreamKind, Upstreams};
 
 /// Everything the node was told.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::{Secret, Statuses, address, values};
-use crate::dialect::{CONVERSIONS, Feature, Needs};
+use crate::dialect::{CONVERSIONS, Feature, Needs, WireFormat, named};
 
 type Parsed<T> = Result<T, String>;
 
@@ -65,9 +65,9 @@ pub struct Upstream {
     /// Azure's, where models have addresses of their own.
     pub api_version: Option<String>,
     /// `None`: the kind's own.
-    pub protocols: Option<Vec<Protocol>>,
+    pub protocols: Option<Vec<WireFormat>>,
     /// Wire formats that may be converted into one that it speaks, where it does not speak them itself.
-    pub convert_from: Vec<Protocol>,
+    pub convert_from: Vec<WireFormat>,
     /// `None`: those that the kind has.
     pub models: Option<Vec<ModelRule>>,
     /// The lowest goes first.
@@ -122,31 +122,6 @@ pub struct ModelRule {
     pub target: Option<String>,
 }
 
-macro_rules! named {
-    ($(#[$meta:meta])* $name:ident { $($variant:ident = $text:literal $(| $alias:literal)*,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name { $($variant,)+ }
-
-        impl $name {
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text,)+ }
-            }
-
-            #[must_use]
-            pub fn parse(text: &str) -> Option<Self> {
-                match text.to_ascii_lowercase().as_str() {
-                    $($text $(| $alias)* => Some(Self::$variant),)+
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
 named! {
     /// What an upstream is; `upstream::kind` says what follows from that.
     UpstreamKind {
@@ -163,22 +138,6 @@ named! {
         Vllm = "vllm",
         Routstr = "routstr",
         Generic = "generic" | "custom",
-    }
-}
-
-named! {
-    /// A wire format that an upstream speaks.
-    Protocol {
-        ChatCompletions = "chat_completions",
-        Completions = "completions",
-        Responses = "responses",
-        Messages = "messages",
-        Gemini = "gemini",
-        Embeddings = "embeddings",
-        Images = "images",
-        Audio = "audio",
-        Moderations = "moderations",
-        Rerank = "rerank",
     }
 }
 
@@ -300,7 +259,7 @@ impl Upstream {
         };
         put("base_url", self.base_url.as_ref().map(|url| json!(url.as_str())));
         put("api_version", self.api_version.as_ref().map(|text| json!(text)));
-        let names = |all: &[Protocol]| -> Value { all.iter().map(|one| json!(one.name())).collect() };
+        let names = |all: &[WireFormat]| -> Value { all.iter().map(|one| json!(one.name())).collect() };
         put("protocols", self.protocols.as_deref().map(names));
         put("convert_from", Some(&*self.convert_from).filter(|all| !all.is_empty()).map(names));
         put(
@@ -354,9 +313,13 @@ fn kinds() -> impl Iterator<Item = &'static str> {
 }
 
 /// Refuses what this version cannot convert. `table`: what it can, each with what it becomes.
-fn check_conversions(from: &[Protocol], spoken: Option<&[Protocol]>, table: &[(&str, &str)]) -> Parsed<()> {
-    let speaks = |name: &str| spoken.is_none_or(|spoken| spoken.iter().any(|one| one.name() == name));
-    let can_be = |from: &Protocol| table.iter().any(|(before, after)| *before == from.name() && speaks(after));
+fn check_conversions(
+    from: &[WireFormat],
+    spoken: Option<&[WireFormat]>,
+    table: &[(WireFormat, WireFormat)],
+) -> Parsed<()> {
+    let speaks = |format: &WireFormat| spoken.is_none_or(|spoken| spoken.contains(format));
+    let can_be = |from: &WireFormat| table.iter().any(|(before, after)| before == from && speaks(after));
     let Some(from) = from.iter().find(|from| !can_be(from)) else { return Ok(()) };
     let into = match spoken {
         Some(spoken) => spoken.iter().map(|one| one.name()).collect::<Vec<_>>().join(", "),
@@ -471,10 +434,10 @@ impl Entry<'_> {
         }
     }
 
-    fn protocols(&self, member: &str) -> Parsed<Option<Vec<Protocol>>> {
+    fn protocols(&self, member: &str) -> Parsed<Option<Vec<WireFormat>>> {
         let Some(names) = self.texts(member)? else { return Ok(None) };
-        let known = names.iter().map(|name| Protocol::parse(name)).collect::<Option<Vec<_>>>();
-        let expected = || expected_one("protocol", Protocol::ALL.iter().map(|protocol| protocol.name()));
+        let known = names.iter().map(|name| WireFormat::parse(name)).collect::<Option<Vec<_>>>();
+        let expected = || expected_one("protocol", WireFormat::ALL.iter().map(|format| format.name()));
         known.map(Some).ok_or_else(expected)
     }
 
@@ -605,14 +568,14 @@ mod tests {
 
     #[test]
     fn nothing_is_converted_unless_the_operator_says_so_and_it_can_be() {
-        use Protocol::{ChatCompletions, Messages, Responses};
+        use WireFormat::{ChatCompletions, Messages, Responses};
         let plain = Upstream::new("a", UpstreamKind::Groq, timeouts());
         assert!(plain.convert_from.is_empty() && plain.to_json().0.get("convert_from").is_none());
         let none = json!({ "name": "a", "provider_type": "groq", "convert_from": [] });
         assert_eq!(Upstream::from_json(&none, timeouts()), Ok(plain.clone()));
         let some = Upstream { convert_from: vec![Messages], ..plain };
         assert_eq!(some.to_json().0["convert_from"], json!(["messages"]));
-        let table = [("messages", "chat_completions")];
+        let table = [(Messages, ChatCompletions)];
         for (from, spoken, problem) in [
             (&[][..], None, None),
             (&[Messages], None, None),

@@ -19,8 +19,8 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Content, Rest, count, failed, part};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, multipart,
-    needs, receipt,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, WireFormat,
+    multipart, needs, receipt,
 };
 use crate::money::{Usage, UsageSource};
 
@@ -43,6 +43,10 @@ const WRITTEN: Kind = Kind { ends: &["transcript.text.done"], usage: read_usage,
 impl Dialect for Speech {
     fn path(&self) -> &'static str {
         "audio/speech"
+    }
+
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Audio
     }
 
     fn title(&self) -> &'static str {
@@ -80,7 +84,7 @@ impl Dialect for Speech {
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
         let body = fields::with_model(request.body, &shape.model, model)?;
-        let ask = Ask::json(self.protocol(), self.path(), body, shape.stream);
+        let ask = Ask::json(self.wire_format(), self.path(), body, shape.stream);
         Ok(if shape.stream { ask } else { Ask { accept: "*/*", ..ask } })
     }
 
@@ -115,6 +119,10 @@ fn spoken(shape: &Shape) -> Reading {
 impl Dialect for Listening {
     fn path(&self) -> &'static str {
         self.path
+    }
+
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Audio
     }
 
     fn title(&self) -> &'static str {
@@ -152,7 +160,7 @@ impl Dialect for Listening {
     }
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
-        let ask = multipart::forward(self.protocol(), self.path, request, shape, model)?;
+        let ask = multipart::forward(self.wire_format(), self.path, request, shape, model)?;
         Ok(if shape.stream { ask } else { Ask { accept: "*/*", ..ask } })
     }
 

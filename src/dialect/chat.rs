@@ -11,8 +11,8 @@ use super::complaint::Complaint;
 use super::fields::{self, field, unreadable};
 use super::reading::{Content, failed, part, usage_of};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Pieces, Reading, Receipt, Request, Shape, needs,
-    receipt,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Pieces, Reading, Receipt, Request, Shape,
+    WireFormat, needs, receipt,
 };
 use crate::money::{Demand, Usage};
 
@@ -64,6 +64,10 @@ impl Dialect for Chat {
         "chat/completions"
     }
 
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::ChatCompletions
+    }
+
     fn title(&self) -> &'static str {
         "A chat"
     }
@@ -100,7 +104,7 @@ impl Dialect for Chat {
     /// something has to change.
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
         let body = with_usage_and_model(request.body, shape, model)?;
-        Ok(Ask::json(self.protocol(), self.path(), body, shape.stream))
+        Ok(Ask::json(self.wire_format(), self.path(), body, shape.stream))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, shape: &Shape) -> Result<Reading, BadAnswer> {

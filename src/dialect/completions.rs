@@ -6,7 +6,10 @@ use super::body::Lens;
 use super::chat::meter::{ChatMeter, Kind};
 use super::chat::{read_choices, stamp, with_usage_and_model};
 use super::fields::{self, field, unreadable};
-use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, needs};
+use super::{
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, WireFormat,
+    needs,
+};
 
 /// `POST /v1/completions`.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +33,10 @@ const KIND: Kind = Kind {
 impl Dialect for Completions {
     fn path(&self) -> &'static str {
         "completions"
+    }
+
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Completions
     }
 
     fn title(&self) -> &'static str {
@@ -64,7 +71,7 @@ impl Dialect for Completions {
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
         let body = with_usage_and_model(request.body, shape, model)?;
-        Ok(Ask::json(self.protocol(), self.path(), body, shape.stream))
+        Ok(Ask::json(self.wire_format(), self.path(), body, shape.stream))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, shape: &Shape) -> Result<Reading, BadAnswer> {

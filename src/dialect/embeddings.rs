@@ -6,7 +6,10 @@ use super::body::{self, Lens, Patch};
 use super::complaint::Complaint;
 use super::fields::{self, unreadable};
 use super::reading::{failed, usage_of};
-use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, receipt, whole};
+use super::{
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, WireFormat, receipt,
+    whole,
+};
 use crate::money::Usage;
 
 /// `POST /v1/embeddings`. The vectors pass through as they come, as numbers or in base64.
@@ -24,6 +27,10 @@ const SEEN: [&str; 7] = ["image", "image_url", "image_base64", "video", "audio",
 impl Dialect for Embeddings {
     fn path(&self) -> &'static str {
         "embeddings"
+    }
+
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Embeddings
     }
 
     fn title(&self) -> &'static str {
@@ -47,7 +54,7 @@ impl Dialect for Embeddings {
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
         let body = fields::with_model(request.body, &shape.model, model)?;
-        Ok(Ask::json(self.protocol(), self.path(), body, false))
+        Ok(Ask::json(self.wire_format(), self.path(), body, false))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {

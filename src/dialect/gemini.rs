@@ -18,8 +18,8 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Content, failed};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS_IN_UTF_8, Feature, JSON, Meter, Protocol, Reading, Receipt,
-    Request, Shape, measure, needs, receipt, vision, whole,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS_IN_UTF_8, Feature, JSON, Meter, Reading, Receipt, Request,
+    Shape, WireFormat, measure, needs, receipt, vision, whole,
 };
 use crate::money::Wanted;
 use bytes::Bytes;
@@ -71,16 +71,16 @@ impl Dialect for Generate {
         if self.is_stream { "streamGenerateContent" } else { "generateContent" }
     }
 
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Gemini
+    }
+
     fn title(&self) -> &'static str {
         "A chat, as Google's clients have it"
     }
 
     fn is_of_a_model(&self) -> bool {
         true
-    }
-
-    fn protocol(&self) -> Protocol {
-        Protocol::Gemini
     }
 
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
@@ -102,7 +102,7 @@ impl Dialect for Generate {
 
     fn forward(&self, request: &Request<'_>, _: &Shape, model: &str) -> Result<Ask, BadRequest> {
         let body = other::renamed(request.body, model)?;
-        let ask = Ask::json(self.protocol(), path(model, self.path()), body, self.is_stream);
+        let ask = Ask::json(self.wire_format(), path(model, self.path()), body, self.is_stream);
         Ok(Ask { query: self.is_stream.then_some("alt=sse"), ..ask })
     }
 

@@ -10,8 +10,8 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Rest, failed, usage_of};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, JSON, Meter, Reading, Receipt, Request, Shape, multipart, needs,
-    receipt,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, JSON, Meter, Reading, Receipt, Request, Shape, WireFormat,
+    multipart, needs, receipt,
 };
 use crate::money::Usage;
 
@@ -167,6 +167,10 @@ impl Dialect for Generations {
         "images/generations"
     }
 
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Images
+    }
+
     fn title(&self) -> &'static str {
         "Pictures from a text"
     }
@@ -178,7 +182,7 @@ impl Dialect for Generations {
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
         let body = fields::with_model(request.body, &shape.model, model)?;
-        Ok(Ask::json(self.protocol(), self.path(), body, shape.stream))
+        Ok(Ask::json(self.wire_format(), self.path(), body, shape.stream))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
@@ -238,6 +242,10 @@ impl Dialect for Forms {
         self.path
     }
 
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Images
+    }
+
     fn title(&self) -> &'static str {
         "Pictures from pictures"
     }
@@ -268,9 +276,9 @@ impl Dialect for Forms {
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
         if self.is_json(request) {
             let body = fields::with_model(request.body, &shape.model, model)?;
-            return Ok(Ask::json(self.protocol(), self.path, body, shape.stream));
+            return Ok(Ask::json(self.wire_format(), self.path, body, shape.stream));
         }
-        multipart::forward(self.protocol(), self.path, request, shape, model)
+        multipart::forward(self.wire_format(), self.path, request, shape, model)
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {

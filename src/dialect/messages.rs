@@ -14,8 +14,8 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Content, failed};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Needs, Pieces, Protocol, Reading, Receipt,
-    Request, Shape, needs, receipt, whole,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Needs, Pieces, Reading, Receipt, Request, Shape,
+    WireFormat, needs, receipt, whole,
 };
 
 /// `POST /v1/messages`.
@@ -74,12 +74,12 @@ impl Dialect for Messages {
         "messages"
     }
 
-    fn title(&self) -> &'static str {
-        "A chat, as Anthropic's clients have it"
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Messages
     }
 
-    fn protocol(&self) -> Protocol {
-        Protocol::Anthropic
+    fn title(&self) -> &'static str {
+        "A chat, as Anthropic's clients have it"
     }
 
     fn headers(&self, sent: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
@@ -101,7 +101,7 @@ impl Dialect for Messages {
         } else {
             fields::with_model(request.body, &shape.model, model)?
         };
-        Ok(Ask::json(self.protocol(), self.path(), body, shape.stream))
+        Ok(Ask::json(self.wire_format(), self.path(), body, shape.stream))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
@@ -146,12 +146,12 @@ impl Dialect for CountTokens {
         "messages/count_tokens"
     }
 
-    fn title(&self) -> &'static str {
-        "The tokens of a chat, as Anthropic's clients have it"
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Messages
     }
 
-    fn protocol(&self) -> Protocol {
-        Protocol::Anthropic
+    fn title(&self) -> &'static str {
+        "The tokens of a chat, as Anthropic's clients have it"
     }
 
     fn headers(&self, sent: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
@@ -169,7 +169,7 @@ impl Dialect for CountTokens {
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
         let body = fields::with_model(request.body, &shape.model, model)?;
-        Ok(Ask::json(self.protocol(), self.path(), body, false))
+        Ok(Ask::json(self.wire_format(), self.path(), body, false))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {

@@ -1,5 +1,5 @@
-//! Wire formats. One file each; a new one is a file and a line in [`REGISTRY`], and upstreams must be said to speak it
-//! (`upstream::kind::protocol_of`).
+//! Endpoints and their wire formats. One file each; a new one is a file and a line in [`REGISTRY`], and upstreams must
+//! be said to speak its [`WireFormat`] (`upstream::kind::PRESETS`).
 //!
 //! A dialect never builds a request or an answer of its own. It looks through a lens
 //! ([`body`]) at the few fields that routing and billing need and splices edits into the original
@@ -31,9 +31,12 @@ mod responses;
 pub mod sse;
 mod vision;
 mod whole;
+mod wire_format;
 
 pub use complaint::Complaint;
 pub use needs::{Feature, Needs};
+pub use wire_format::WireFormat;
+pub(crate) use wire_format::named;
 
 use std::borrow::Cow;
 
@@ -66,9 +69,9 @@ pub const REGISTRY: &[&dyn Dialect] = &[
     &gemini::Embed { is_batch: true },
 ];
 
-/// Wire formats that can be converted, each with what it becomes, as `config` names them. An upstream that speaks a
-/// format itself is asked in that.
-pub const CONVERSIONS: &[(&str, &str)] = &[];
+/// Wire formats that can be converted, each with what it becomes. An upstream that speaks a format itself is asked in
+/// that.
+pub const CONVERSIONS: &[(WireFormat, WireFormat)] = &[];
 
 /// The dialect that serves `path` (without a leading `/` or `v1/`).
 #[must_use]
@@ -149,7 +152,7 @@ const USUAL_OUTPUT: u64 = 1_000;
 /// What an upstream is asked, but for its address and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    pub protocol: Protocol,
+    pub format: WireFormat,
     /// Below the version, like `chat/completions`.
     pub path: Cow<'static, str>,
     pub query: Option<&'static str>,
@@ -164,10 +167,10 @@ pub struct Ask {
 impl Ask {
     /// JSON to JSON, or to a stream of events.
     #[must_use]
-    pub fn json(protocol: Protocol, path: impl Into<Cow<'static, str>>, body: Pieces, stream: bool) -> Self {
+    pub fn json(format: WireFormat, path: impl Into<Cow<'static, str>>, body: Pieces, stream: bool) -> Self {
         let accept = if stream { "text/event-stream, application/json" } else { JSON };
         let (path, media) = (path.into(), JSON.into());
-        Self { protocol, path, query: None, media, accept, headers: Vec::new(), body }
+        Self { format, path, query: None, media, accept, headers: Vec::new(), body }
     }
 
     /// The same without a report of usage asked for, for an upstream that does not know how.
@@ -334,9 +337,12 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Its wire format: only upstreams that speak it are asked.
+    fn wire_format(&self) -> WireFormat;
+
     /// Whose conventions it follows.
     fn protocol(&self) -> Protocol {
-        Protocol::OpenAi
+        self.wire_format().protocol()
     }
 
     /// The member of a request that asks for a feature.

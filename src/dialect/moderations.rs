@@ -5,7 +5,9 @@ use bytes::Bytes;
 
 use super::body::{self, Lens, Patch};
 use super::fields::{self, field, unreadable};
-use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, whole};
+use super::{
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, WireFormat, whole,
+};
 
 /// `POST /v1/moderations`.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +19,10 @@ const MODEL: &str = "omni-moderation-latest";
 impl Dialect for Moderations {
     fn path(&self) -> &'static str {
         "moderations"
+    }
+
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Moderations
     }
 
     fn title(&self) -> &'static str {
@@ -43,7 +49,7 @@ impl Dialect for Moderations {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         let mut patch = Patch::new(&lens);
         fields::rename(&mut patch, &lens, model);
-        Ok(Ask::json(self.protocol(), self.path(), patch.pieces(request.body), false))
+        Ok(Ask::json(self.wire_format(), self.path(), patch.pieces(request.body), false))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {

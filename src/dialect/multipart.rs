@@ -10,7 +10,7 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use super::fields::{self, field};
-use super::{Ask, BadRequest, EVENTS, JSON, Pieces, Protocol, Request, Shape};
+use super::{Ask, BadRequest, EVENTS, JSON, Pieces, Request, Shape, WireFormat};
 
 const MAX_PARTS: usize = 100;
 const MAX_HEAD: usize = 2_000;
@@ -137,7 +137,7 @@ impl<'a> Form<'a> {
 
 /// The form for the upstream.
 pub(super) fn forward(
-    protocol: Protocol,
+    format: WireFormat,
     path: &'static str,
     request: &Request<'_>,
     shape: &Shape,
@@ -151,7 +151,7 @@ pub(super) fn forward(
     // Written anew: nothing else that the client put there goes on.
     let media = format!("multipart/form-data; boundary=\"{boundary}\"").into();
     let accept = if shape.stream { EVENTS } else { JSON };
-    Ok(Ask { protocol, path: path.into(), query: None, media, accept, headers: Vec::new(), body })
+    Ok(Ask { format, path: path.into(), query: None, media, accept, headers: Vec::new(), body })
 }
 
 /// The boundary of a form, of the characters that need no escape.
@@ -281,7 +281,7 @@ mod tests {
         let body = Bytes::from(body);
         let request = Request { media: MEDIA, ..Request::of(&body) };
         let shape = Shape { model: "m".into(), ..Shape::default() };
-        let ask = forward(Protocol::OpenAi, "x", &request, &shape, "m").unwrap();
+        let ask = forward(WireFormat::Images, "x", &request, &shape, "m").unwrap();
         assert_eq!(
             (ask.body.joined().as_ptr(), ask.media.as_ref()),
             (body.as_ptr(), "multipart/form-data; boundary=\"abc\"")

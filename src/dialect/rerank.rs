@@ -7,7 +7,10 @@ use super::body::{Lens, Patch, Tally};
 use super::complaint::Complaint;
 use super::fields::{self, field, unreadable};
 use super::reading::{count, failed, part};
-use super::{AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, receipt, whole};
+use super::{
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, WireFormat, receipt,
+    whole,
+};
 use crate::money::Usage;
 
 /// `POST /v1/rerank`.
@@ -23,6 +26,10 @@ const BYTES_PER_DOCUMENT: u64 = 500;
 impl Dialect for Rerank {
     fn path(&self) -> &'static str {
         "rerank"
+    }
+
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Rerank
     }
 
     fn title(&self) -> &'static str {
@@ -53,7 +60,7 @@ impl Dialect for Rerank {
 
     fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
         let body = fields::with_model(request.body, &shape.model, model)?;
-        Ok(Ask::json(self.protocol(), self.path(), body, false))
+        Ok(Ask::json(self.wire_format(), self.path(), body, false))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {

@@ -16,7 +16,8 @@ use super::fields::{self, field, unreadable};
 use super::follow::Follow;
 use super::reading::{Content, count, failed, usage_of};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, needs, receipt,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, WireFormat,
+    needs, receipt,
 };
 use crate::money::Usage;
 
@@ -64,6 +65,10 @@ const NOT_INPUT: [&str; 14] = [
 impl Dialect for Responses {
     fn path(&self) -> &'static str {
         "responses"
+    }
+
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Responses
     }
 
     fn title(&self) -> &'static str {
@@ -115,7 +120,7 @@ impl Dialect for Responses {
         if most > 0 && lens.present("max_tool_calls").is_none() {
             patch.set("max_tool_calls", most.to_string());
         }
-        Ok(Ask::json(self.protocol(), self.path(), patch.pieces(request.body), shape.stream))
+        Ok(Ask::json(self.wire_format(), self.path(), patch.pieces(request.body), shape.stream))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {

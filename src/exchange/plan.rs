@@ -24,9 +24,7 @@ impl Exchange {
         let names = Names { asked: &shape.model, id: &candidate.id, forwarded: &candidate.forwarded };
         let tags = candidate.upstream_tags();
         let kind = by.map(|path| self.kind_named(path, names, tags)).transpose()?;
-        // Where the model is in the path, its beginning tells the wire format.
-        let path = if dialect.is_of_a_model() { "models" } else { dialect.path() };
-        let wanted = Wanted { path, names, tags, needs: shape.needs, kind };
+        let wanted = Wanted { format: dialect.wire_format(), names, tags, needs: shape.needs, kind };
         self.pool.plan(&wanted, session).map_err(|why| self.unavailable(why, dialect, shape))
     }
 

@@ -31,7 +31,7 @@ impl Exchange {
             };
             let names = Names { asked: &model, id: &candidate.id, forwarded: &candidate.forwarded };
             let (tags, needs) = (candidate.upstream_tags(), Needs::default());
-            let wanted = Wanted { path: Chat.path(), names, tags, needs, kind: None };
+            let wanted = Wanted { format: Chat.wire_format(), names, tags, needs, kind: None };
             let plan = self.pool.plan(&wanted, None);
             let lease = plan.and_then(|plan| self.pool.lease(&mut plan.only(&name)));
             if let Ok(lease) = lease {
@@ -127,7 +127,7 @@ fn said(miss: &Miss) -> String {
 pub fn cheapest(catalog: &Catalog, upstream: &Upstream) -> Option<(String, String)> {
     let called = |id: &str, forwarded: &str, tags: &[String]| {
         let names = Names { asked: id, id, forwarded };
-        let wanted = Wanted { path: Chat.path(), names, tags, needs: Needs::default(), kind: None };
+        let wanted = Wanted { format: Chat.wire_format(), names, tags, needs: Needs::default(), kind: None };
         upstream.offers(&wanted).ok().map(|model| (id.to_owned(), model))
     };
     if let Some(probe) = upstream.probe_model() {
@@ -146,7 +146,7 @@ async fn question(upstream: &Upstream, model: &str) -> Result<Usage, Miss> {
     let body = json!({
         "model": model, "max_tokens": 1, "messages": [{ "role": "user", "content": "ping" }],
     });
-    let ask = Ask::json(Chat.protocol(), Chat.path(), Bytes::from(body.to_string()).into(), false);
+    let ask = Ask::json(Chat.wire_format(), Chat.path(), Bytes::from(body.to_string()).into(), false);
     let answer = upstream.forward(ask, model).await.map_err(Miss::Forward)?;
     let media = answer.content_type();
     let body = answer.whole().await.map_err(Miss::Forward)?;

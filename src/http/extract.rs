@@ -6,7 +6,7 @@ use axum::http::Response;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use super::{protocol_of, refuse};
+use super::{refuse, vendor_of};
 use crate::failure::{Code, Failure};
 
 /// The query.
@@ -19,7 +19,7 @@ pub struct Path<T>(pub T);
 
 // What was sent may be a token: it is not repeated.
 fn refusal(parts: &Parts, message: &str) -> Response<Body> {
-    let protocol = protocol_of(parts.uri.path(), &parts.headers);
+    let protocol = vendor_of(parts.uri.path(), &parts.headers);
     refuse(&Failure::client(Code::InvalidRequest, message), protocol)
 }
 

@@ -204,7 +204,7 @@ async fn hold_back(State(node): State<Node>, request: Request, next: Next) -> Re
     }
     match node.exchange.till.may_move() {
         Ok(()) => next.run(request).await,
-        Err(failure) => refuse(&failure, protocol_of(request.uri().path(), request.headers())),
+        Err(failure) => refuse(&failure, vendor_of(request.uri().path(), request.headers())),
     }
 }
 
@@ -229,11 +229,11 @@ async fn not_found(request: Request) -> Response<Body> {
     };
     // The network's clients know by these words that the node does not have the route at all.
     let message = format!("Path '{}' not found: {why}", clean(path));
-    refuse(&Failure::client(code, message), protocol_of(path, request.headers()))
+    refuse(&Failure::client(code, message), vendor_of(path, request.headers()))
 }
 
 async fn not_allowed(request: Request) -> Response<Body> {
-    let protocol = protocol_of(request.uri().path(), request.headers());
+    let protocol = vendor_of(request.uri().path(), request.headers());
     if headers::asks_for_websocket(request.headers()) {
         return refuse(&Failure::client(Code::UpgradeRequired, "This node speaks HTTP only."), protocol);
     }
@@ -241,8 +241,8 @@ async fn not_allowed(request: Request) -> Response<Body> {
     refuse(&Failure::client(Code::MethodNotAllowed, message), protocol)
 }
 
-/// The protocol that a client speaks, where no dialect says it.
-fn protocol_of(path: &str, headers: &HeaderMap) -> Protocol {
+/// The vendor whose conventions a client follows, where no dialect says it.
+fn vendor_of(path: &str, headers: &HeaderMap) -> Protocol {
     if path.starts_with("/v1beta/") || headers.contains_key(headers::X_GOOG_API_KEY) {
         Protocol::Gemini
     } else if headers.contains_key(headers::ANTHROPIC_VERSION) {

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::envelope::{self, Asked};
 use super::proxy::{self, Target};
 use super::refusals::Refusals;
-use super::{Node, headers, not_allowed, protocol_of, shapes};
+use super::{Node, headers, not_allowed, shapes, vendor_of};
 use crate::catalog::route::Buyer;
 use crate::clock::utc;
 use crate::config::Pricing;
@@ -185,7 +185,7 @@ fn asked_as(request: &Request) -> Protocol {
         return Protocol::Gemini;
     }
     let keys = [headers::X_API_KEY, headers::X_ANTHROPIC_API_KEY];
-    match protocol_of(path, headers) {
+    match vendor_of(path, headers) {
         // Only Anthropic's clients put it there, and nowhere else.
         Protocol::OpenAi
             if !headers.contains_key(AUTHORIZATION) && keys.iter().any(|key| headers.contains_key(key)) =>

@@ -3,7 +3,7 @@
 //! They end in shells and files of settings. An id with any character that could end a quoted text there
 //! is not put in.
 
-use crate::dialect::Protocol;
+use crate::dialect::WireFormat;
 use crate::http::Node;
 
 /// Something to paste, and what for.
@@ -29,22 +29,21 @@ impl<'a> Named<'a> {
     /// no upstream yet, as if they had all formats.
     pub fn of(node: &Node, ids: &[&'a str]) -> Self {
         let (market, pool) = (&node.exchange.market, &node.exchange.pool);
-        let of = |path: &str, family: &str, vendor: Protocol| {
-            if !node.exchange.settings.now().server.protocols.contains(&vendor) {
+        let of = |format: WireFormat, family: &str| {
+            if !node.exchange.settings.now().server.protocols.contains(&format.protocol()) {
                 return None;
             }
             if pool.is_empty() {
                 return Some(pasteable(first(ids, family)));
             }
-            let served = |id: &&str| market.is_served(id, path, pool);
-            pool.speaks(path).then(|| pasteable(first(ids, family).filter(served)))
+            let served = |id: &&str| market.is_served(id, format, pool);
+            pool.speaks(format).then(|| pasteable(first(ids, family).filter(served)))
         };
         Self {
-            chat: of("chat/completions", "", Protocol::OpenAi),
-            responses: of("responses", "gpt", Protocol::OpenAi),
-            messages: of("messages", "claude", Protocol::Anthropic),
-            // The beginning of the paths at which models have that format.
-            gemini: of("models", "gemini", Protocol::Gemini),
+            chat: of(WireFormat::ChatCompletions, ""),
+            responses: of(WireFormat::Responses, "gpt"),
+            messages: of(WireFormat::Messages, "claude"),
+            gemini: of(WireFormat::Gemini, "gemini"),
         }
     }
 }

@@ -92,7 +92,7 @@ impl Upstream {
         let began = Instant::now();
         let end = self.timeouts.total.and_then(|total| began.checked_add(total));
         // Put together as it is sent: a builder would hang every header up once more.
-        let mut request = Request::new(Method::POST, self.url(&ask.path, ask.query, model));
+        let mut request = Request::new(Method::POST, self.url(&ask, model));
         *request.headers_mut() = headers;
         *request.body_mut() = Some(sending::body(ask.body));
         let first_byte = self.timeouts.first_byte;
@@ -125,7 +125,7 @@ impl Upstream {
             let value = HeaderValue::from_str(value).map_err(|_| ForwardError::Broken)?;
             headers.insert(HeaderName::from_static(name), value);
         }
-        if let Some((name, value)) = self.credential(&ask.path, ask.protocol).map_err(failed)? {
+        if let Some((name, value)) = self.credential(ask.format).map_err(failed)? {
             headers.insert(name, value);
         }
         self.override_headers(&mut headers);

@@ -3,9 +3,10 @@
 //! A row says where it is, how it takes its key, which wire formats it speaks and how it calls models.
 //! Everything that an operator can say of a single upstream wins over its row.
 
-use crate::config::{Protocol, UpstreamKind};
+use crate::config::UpstreamKind;
+use crate::dialect::WireFormat;
 
-use Protocol::{
+use WireFormat::{
     Audio, ChatCompletions, Completions, Embeddings, Gemini, Images, Messages, Moderations, Rerank, Responses,
 };
 
@@ -23,7 +24,7 @@ pub enum Auth {
 /// The vendor's own wire format, where it is served in another way than the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Native {
-    pub protocol: Protocol,
+    pub format: WireFormat,
     pub root: &'static str,
     pub auth: Auth,
 }
@@ -39,7 +40,7 @@ pub struct Preset {
     pub root: &'static str,
     pub auth: Auth,
     pub native: Option<Native>,
-    pub speaks: &'static [Protocol],
+    pub speaks: &'static [WireFormat],
     /// The vendor in the ids of price lists (`vendor/model`). It serves those models alone, and calls
     /// them `model`.
     pub vendor: Option<&'static str>,
@@ -76,7 +77,7 @@ pub const PRESETS: &[Preset] = &[
         base_url: Some("https://api.anthropic.com/v1"),
         host: "api.anthropic.com",
         root: "v1",
-        native: Some(Native { protocol: Messages, root: "v1", auth: Auth::Header("x-api-key") }),
+        native: Some(Native { format: Messages, root: "v1", auth: Auth::Header("x-api-key") }),
         speaks: &[Messages, ChatCompletions],
         vendor: Some("anthropic"),
         ..PLAIN
@@ -112,7 +113,7 @@ pub const PRESETS: &[Preset] = &[
         base_url: Some("https://generativelanguage.googleapis.com"),
         host: "generativelanguage.googleapis.com",
         root: "v1beta/openai",
-        native: Some(Native { protocol: Gemini, root: "v1beta", auth: Auth::Header("x-goog-api-key") }),
+        native: Some(Native { format: Gemini, root: "v1beta", auth: Auth::Header("x-goog-api-key") }),
         speaks: &[Gemini, ChatCompletions, Embeddings, Images],
         vendor: Some("google"),
         ..PLAIN
@@ -154,8 +155,8 @@ pub const PRESETS: &[Preset] = &[
         speaks: &[ChatCompletions, Completions, Responses, Messages, Embeddings, Audio, Rerank],
         ..PLAIN
     },
-    Preset { kind: UpstreamKind::Routstr, root: "v1", speaks: Protocol::ALL, ..PLAIN },
-    Preset { kind: UpstreamKind::Generic, auth: Auth::AsUsual, speaks: Protocol::ALL, ..PLAIN },
+    Preset { kind: UpstreamKind::Routstr, root: "v1", speaks: WireFormat::ALL, ..PLAIN },
+    Preset { kind: UpstreamKind::Generic, auth: Auth::AsUsual, speaks: WireFormat::ALL, ..PLAIN },
 ];
 
 impl Preset {
@@ -177,31 +178,12 @@ impl Preset {
 
     /// How and where this wire format is served.
     #[must_use]
-    pub fn door(&self, protocol: Option<Protocol>) -> (&'static str, Auth) {
+    pub fn door(&self, format: WireFormat) -> (&'static str, Auth) {
         match self.native {
-            Some(native) if Some(native.protocol) == protocol => (native.root, native.auth),
+            Some(native) if native.format == format => (native.root, native.auth),
             _ => (self.root, self.auth),
         }
     }
-}
-
-/// The wire format that a path below `/v1/` belongs to. `None`: one that every upstream is tried for.
-#[must_use]
-pub fn protocol_of(path: &str) -> Option<Protocol> {
-    let first = path.split('/').next().unwrap_or_default();
-    Some(match first {
-        "chat" => ChatCompletions,
-        "completions" => Completions,
-        "responses" => Responses,
-        "messages" => Messages,
-        "models" => Gemini,
-        "embeddings" => Embeddings,
-        "images" => Images,
-        "audio" => Audio,
-        "moderations" => Moderations,
-        "rerank" => Rerank,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
@@ -234,31 +216,14 @@ mod tests {
         }
     }
 
-    #[test]
-    fn paths_have_their_wire_format() {
-        for (path, protocol) in [
-            ("chat/completions", Some(ChatCompletions)),
-            ("messages/count_tokens", Some(Messages)),
-            ("models/gemini-pro:generateContent", Some(Gemini)),
-            ("audio/speech", Some(Audio)),
-            ("something", None),
-        ] {
-            assert_eq!(protocol_of(path), protocol, "{path}");
-        }
-    }
-
-    /// One that is of no wire format would be sent to upstreams that do not speak it.
+    /// Nobody could be asked in one that no kind speaks.
     #[test]
     fn every_dialect_is_of_a_wire_format_that_some_kind_speaks() {
         for dialect in crate::dialect::REGISTRY {
-            let path = match dialect.is_of_a_model() {
-                true => format!("models/m:{}", dialect.path()),
-                false => dialect.path().to_owned(),
-            };
-            let protocol = protocol_of(&path).unwrap_or_else(|| panic!("{path} is of no wire format"));
             // Those that speak all of them say nothing of this one.
-            let mut named = PRESETS.iter().filter(|preset| preset.speaks != Protocol::ALL);
-            assert!(named.any(|preset| preset.speaks.contains(&protocol)), "{path} is in no row");
+            let mut named = PRESETS.iter().filter(|preset| preset.speaks != WireFormat::ALL);
+            let format = dialect.wire_format();
+            assert!(named.any(|preset| preset.speaks.contains(&format)), "{} is in no row", format.name());
         }
     }
 }

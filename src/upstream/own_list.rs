@@ -6,7 +6,7 @@ use url::Url;
 use super::Upstream;
 use super::provider::join;
 use crate::config::UpstreamKind;
-use crate::dialect::Protocol;
+use crate::dialect::WireFormat;
 use crate::net::NetError;
 use crate::net::fetch::{self, FetchError, Fetched, Limits};
 
@@ -32,7 +32,7 @@ impl Upstream {
     /// When it does not answer as it should.
     pub async fn own_list(&self, tag: Option<&str>, limits: Limits) -> Result<Fetched, FetchError> {
         let mut headers = HeaderMap::new();
-        if let Some((name, value)) = self.credential("chat/completions", Protocol::OpenAi)? {
+        if let Some((name, value)) = self.credential(WireFormat::ChatCompletions)? {
             headers.insert(name, value);
         }
         self.override_headers(&mut headers);

@@ -22,7 +22,7 @@ use super::provider::Upstream;
 use super::sticky::{Session, Sticky};
 use crate::clock::SharedClock;
 use crate::config::{self, Choice, Live, Statuses, Upstreams};
-use crate::dialect::{Feature, Needs};
+use crate::dialect::{Feature, Needs, WireFormat};
 use crate::net::NetError;
 use crate::net::way::Way;
 use crate::store::StoreError;
@@ -151,8 +151,7 @@ struct Ground {
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// The endpoint's path, which tells the wire format.
-    pub path: &'a str,
+    pub format: WireFormat,
     pub names: Names<'a>,
     /// Tags that the upstream must have.
     pub tags: &'a [String],
@@ -272,10 +271,10 @@ impl Pool {
         self.members().iter().any(|member| member.upstream.called(names, tags).is_some())
     }
 
-    /// Whether some upstream has the wire format of this path.
+    /// Whether some upstream has this wire format.
     #[must_use]
-    pub fn speaks(&self, path: &str) -> bool {
-        self.members().iter().any(|member| member.upstream.speaks(path))
+    pub fn speaks(&self, format: WireFormat) -> bool {
+        self.members().iter().any(|member| member.upstream.speaks(format))
     }
 
     /// Whether some upstream could serve this, whether it does just now or not.

@@ -12,11 +12,11 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::account;
-use super::kind::{Auth, Preset, protocol_of};
+use super::kind::{Auth, Preset};
 use super::models::{Models, Names};
 use super::pool::{Unavailable, Wanted};
-use crate::config::{self, Protocol, Secret, Timeouts};
-use crate::dialect::{self, Needs};
+use crate::config::{self, Secret, Timeouts};
+use crate::dialect::{self, Ask, Dialect, Needs, Protocol, WireFormat};
 use crate::net::way::Way;
 use crate::net::{self, ClientOptions, NetError};
 
@@ -43,7 +43,7 @@ pub struct Upstream {
     preset: &'static Preset,
     pub(super) base: Url,
     api_version: Option<String>,
-    protocols: Vec<Protocol>,
+    formats: Vec<WireFormat>,
     tags: Vec<String>,
     capabilities: Option<Needs>,
     stream_options: bool,
@@ -112,7 +112,7 @@ impl Upstream {
             preset,
             base,
             api_version: config.api_version.clone(),
-            protocols: config.protocols.clone().unwrap_or_else(|| preset.speaks.to_vec()),
+            formats: config.protocols.clone().unwrap_or_else(|| preset.speaks.to_vec()),
             tags: config.tags.clone(),
             capabilities: config.capabilities,
             stream_options: config.stream_options,
@@ -135,7 +135,7 @@ impl Upstream {
             urls: HashMap::new(),
         };
         upstream.urls = upstream.fixed_urls();
-        upstream.credential("chat/completions", dialect::Protocol::OpenAi)?;
+        upstream.credential(WireFormat::ChatCompletions)?;
         Ok(upstream)
     }
 
@@ -224,7 +224,7 @@ impl Upstream {
             return Err(Unavailable::Unserved);
         }
         let model = self.called(wanted.names, wanted.tags).ok_or(Unavailable::Unserved)?;
-        if !self.speaks(wanted.path) {
+        if !self.speaks(wanted.format) {
             return Err(Unavailable::NotServed);
         }
         match self.capabilities.and_then(|capabilities| wanted.needs.beyond(capabilities)) {
@@ -233,10 +233,10 @@ impl Upstream {
         }
     }
 
-    /// Whether it has the wire format of this path.
+    /// Whether it has this wire format.
     #[must_use]
-    pub fn speaks(&self, path: &str) -> bool {
-        protocol_of(path).is_none_or(|protocol| self.protocols.contains(&protocol))
+    pub fn speaks(&self, format: WireFormat) -> bool {
+        self.formats.contains(&format)
     }
 
     /// What it calls the model, if it has it and these tags.
@@ -245,18 +245,14 @@ impl Upstream {
         if tags.iter().all(|tag| self.tags.contains(tag)) { self.models.find(names) } else { None }
     }
 
-    /// The header that carries the key to this path.
-    pub(super) fn credential(
-        &self,
-        path: &str,
-        convention: dialect::Protocol,
-    ) -> Result<Option<(HeaderName, HeaderValue)>, NetError> {
+    /// The header that carries the key where this wire format is served.
+    pub(super) fn credential(&self, format: WireFormat) -> Result<Option<(HeaderName, HeaderValue)>, NetError> {
         let Some(key) = &self.key else { return Ok(None) };
         let alone = |name: &'static str| (HeaderName::from_static(name), key.expose().to_owned());
-        let (name, text) = match (self.preset.door(protocol_of(path)).1, convention) {
+        let (name, text) = match (self.preset.door(format).1, format.protocol()) {
             (Auth::Header(name), _) => alone(name),
-            (Auth::AsUsual, dialect::Protocol::Anthropic) => alone("x-api-key"),
-            (Auth::AsUsual, dialect::Protocol::Gemini) => alone("x-goog-api-key"),
+            (Auth::AsUsual, Protocol::Anthropic) => alone("x-api-key"),
+            (Auth::AsUsual, Protocol::Gemini) => alone("x-goog-api-key"),
             (Auth::Bearer | Auth::AsUsual, _) => (AUTHORIZATION, format!("Bearer {}", key.expose())),
         };
         let mut value = HeaderValue::from_str(&text)
@@ -265,26 +261,26 @@ impl Upstream {
         Ok(Some((name, value)))
     }
 
-    /// Where a request with this path goes.
-    pub(super) fn url(&self, path: &str, query: Option<&str>, model: &str) -> Url {
-        match self.urls.get(path).filter(|_| query.is_none()) {
+    /// Where this is asked.
+    pub(super) fn url(&self, ask: &Ask, model: &str) -> Url {
+        match self.urls.get(&*ask.path).filter(|_| ask.query.is_none()) {
             Some(url) => url.clone(),
-            None => self.make_url(path, query, model),
+            None => self.make_url(ask.format, &ask.path, ask.query, model),
         }
     }
 
     /// The addresses that no model is in, of all paths that are forwarded.
     fn fixed_urls(&self) -> HashMap<&'static str, Url> {
         let fixed = dialect::REGISTRY.iter().filter(|dialect| self.api_version.is_none() && !dialect.is_of_a_model());
-        fixed.map(|dialect| (dialect.path(), self.make_url(dialect.path(), None, ""))).collect()
+        let url = |dialect: &&dyn Dialect| self.make_url(dialect.wire_format(), dialect.path(), None, "");
+        fixed.map(|dialect| (dialect.path(), url(dialect))).collect()
     }
 
-    fn make_url(&self, path: &str, query: Option<&str>, model: &str) -> Url {
+    fn make_url(&self, format: WireFormat, path: &str, query: Option<&str>, model: &str) -> Url {
         let mut url = self.base.clone();
-        let wire = protocol_of(path);
         let mut base = self.base.path();
-        let mut root = self.preset.door(wire).0;
-        if wire == Some(Protocol::Gemini) && root.is_empty() {
+        let mut root = self.preset.door(format).0;
+        if format == WireFormat::Gemini && root.is_empty() {
             // Google's own routes have another version, beside that of all others.
             root = "v1beta";
             base = base.trim_end_matches('/');
@@ -445,13 +441,14 @@ mod tests {
             (r#""provider_type":"openrouter""#, "messages", "https://openrouter.ai/api/v1/messages", "authorization"),
         ] {
             let upstream = upstream(&format!(r#"{{"name":"x","api_key":"0123456789",{entry}}}"#));
-            assert_eq!(upstream.url(path, None, "m").as_str(), url, "{entry}");
-            let convention = match path.split('/').next() {
-                Some("messages") => dialect::Protocol::Anthropic,
-                Some("models") => dialect::Protocol::Gemini,
-                _ => dialect::Protocol::OpenAi,
+            let format = match path.split('/').next() {
+                Some("messages") => WireFormat::Messages,
+                Some("models") => WireFormat::Gemini,
+                _ => WireFormat::ChatCompletions,
             };
-            let (name, value) = upstream.credential(path, convention).unwrap().unwrap();
+            let ask = Ask::json(format, path, bytes::Bytes::new().into(), false);
+            assert_eq!(upstream.url(&ask, "m").as_str(), url, "{entry}");
+            let (name, value) = upstream.credential(format).unwrap().unwrap();
             assert_eq!(name.as_str(), header, "{entry}");
             assert!(value.is_sensitive() && upstream.leaks(value.as_bytes()));
         }
@@ -474,22 +471,22 @@ mod tests {
 
     #[test]
     fn wire_formats_and_models_decide_what_is_served() {
-        fn wanted<'a>(path: &'a str, name: &'a str) -> Wanted<'a> {
+        fn wanted(format: WireFormat, name: &str) -> Wanted<'_> {
             let names = Names { asked: name, id: name, forwarded: name };
-            Wanted { path, names, tags: &[], needs: Needs::default(), kind: None }
+            Wanted { format, names, tags: &[], needs: Needs::default(), kind: None }
         }
         let served = |name: &str| Ok(name.to_owned());
         let anthropic = upstream(r#"{"name":"x","provider_type":"anthropic"}"#);
-        assert_eq!(anthropic.offers(&wanted("messages", "anthropic/c")), served("c"));
-        assert_eq!(anthropic.offers(&wanted("embeddings", "anthropic/c")), Err(Unavailable::NotServed));
-        assert_eq!(anthropic.offers(&wanted("messages", "openai/c")), Err(Unavailable::Unserved));
+        assert_eq!(anthropic.offers(&wanted(WireFormat::Messages, "anthropic/c")), served("c"));
+        assert_eq!(anthropic.offers(&wanted(WireFormat::Embeddings, "anthropic/c")), Err(Unavailable::NotServed));
+        assert_eq!(anthropic.offers(&wanted(WireFormat::Messages, "openai/c")), Err(Unavailable::Unserved));
         let generic = upstream(
             r#"{"name":"x","base_url":"https://a.example","protocols":["messages"],"tags":["eu","fast"],
             "capabilities":["streaming"]}"#,
         );
         assert_eq!(generic.label(), UpstreamKind::Generic.name());
-        assert_eq!(generic.offers(&wanted("chat/completions", "c")), Err(Unavailable::NotServed));
-        let plain = wanted("messages", "a/c");
+        assert_eq!(generic.offers(&wanted(WireFormat::ChatCompletions, "c")), Err(Unavailable::NotServed));
+        let plain = wanted(WireFormat::Messages, "a/c");
         assert_eq!(generic.offers(&plain), served("a/c"));
         for (tags, expected) in [(&["eu"][..], true), (&["fast", "eu"], true), (&["eu", "us"], false)] {
             let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
@@ -498,7 +495,10 @@ mod tests {
         for (feature, expected) in [(Feature::Streaming, true), (Feature::Tools, false)] {
             let needs = [feature].into_iter().collect();
             assert_eq!(generic.offers(&Wanted { needs, ..plain }).is_ok(), expected);
-            assert!(anthropic.offers(&Wanted { needs, ..wanted("messages", "anthropic/c") }).is_ok(), "not said: all");
+            assert!(
+                anthropic.offers(&Wanted { needs, ..wanted(WireFormat::Messages, "anthropic/c") }).is_ok(),
+                "not said: all"
+            );
         }
     }
 }

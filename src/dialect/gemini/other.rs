@@ -9,7 +9,7 @@ use crate::dialect::complaint::Complaint;
 use crate::dialect::fields::{self, field, unreadable};
 use crate::dialect::reading::{count, failed, part};
 use crate::dialect::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Pieces, Protocol, Reading, Receipt, Request, Shape,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Pieces, Reading, Receipt, Request, Shape, WireFormat,
     receipt, whole,
 };
 use crate::money::Usage;
@@ -29,16 +29,16 @@ impl Dialect for CountTokens {
         "countTokens"
     }
 
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Gemini
+    }
+
     fn title(&self) -> &'static str {
         "The tokens of a chat, as Google's clients have it"
     }
 
     fn is_of_a_model(&self) -> bool {
         true
-    }
-
-    fn protocol(&self) -> Protocol {
-        Protocol::Gemini
     }
 
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
@@ -65,7 +65,7 @@ impl Dialect for CountTokens {
             }
         }
         let body = patch.pieces(request.body);
-        Ok(Ask::json(self.protocol(), path(model, self.path()), body, false))
+        Ok(Ask::json(self.wire_format(), path(model, self.path()), body, false))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
@@ -86,16 +86,16 @@ impl Dialect for Embed {
         if self.is_batch { "batchEmbedContents" } else { "embedContent" }
     }
 
+    fn wire_format(&self) -> WireFormat {
+        WireFormat::Gemini
+    }
+
     fn title(&self) -> &'static str {
         "Vectors for texts, as Google's clients have it"
     }
 
     fn is_of_a_model(&self) -> bool {
         true
-    }
-
-    fn protocol(&self) -> Protocol {
-        Protocol::Gemini
     }
 
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest> {
@@ -113,7 +113,7 @@ impl Dialect for Embed {
 
     fn forward(&self, request: &Request<'_>, _: &Shape, model: &str) -> Result<Ask, BadRequest> {
         let body = if self.is_batch { all_renamed(request.body, model)? } else { renamed(request.body, model)? };
-        Ok(Ask::json(self.protocol(), path(model, self.path()), body, false))
+        Ok(Ask::json(self.wire_format(), path(model, self.path()), body, false))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
