@@ -16,7 +16,7 @@
 
 use rust_decimal::Decimal;
 
-use crate::money::rate::{Exchange, seconds};
+use crate::money::rate::{Conversion, seconds};
 use crate::money::{Demand, Msat, Prices, RateCard};
 
 /// Context that is reckoned with when none is known, in tokens.
@@ -178,7 +178,7 @@ pub fn hold(limits: Limits, card: &RateCard, shape: &WorstCase, tolerance_percen
     let services = card.prices.services.iter().map(|(_, prices)| prices);
     let mut amount = card.minimum;
     for prices in services.chain([&card.prices]) {
-        amount = amount.max(hold_at(limits, prices, &card.exchange, shape, tolerance_percent)?);
+        amount = amount.max(hold_at(limits, prices, &card.conversion, shape, tolerance_percent)?);
     }
     Some(amount)
 }
@@ -186,23 +186,23 @@ pub fn hold(limits: Limits, card: &RateCard, shape: &WorstCase, tolerance_percen
 fn hold_at(
     limits: Limits,
     prices: &Prices,
-    exchange: &Exchange,
+    conversion: &Conversion,
     shape: &WorstCase,
     tolerance_percent: Decimal,
 ) -> Option<Msat> {
     if shape.demand.uncounted {
-        exchange.ceil_msat(prices.request)
-    } else if matches!(exchange, Exchange::Sat) {
-        exchange.ceil_msat(static_worst_case(limits, prices, shape)?)
+        conversion.ceil_msat(prices.request)
+    } else if matches!(conversion, Conversion::Sat) {
+        conversion.ceil_msat(static_worst_case(limits, prices, shape)?)
     } else {
         let share = tolerance_percent.clamp(Decimal::ZERO, Decimal::ONE_HUNDRED);
         let kept = Decimal::ONE_HUNDRED.checked_sub(share)?.checked_div(Decimal::ONE_HUNDRED)?;
-        let gate = Gate { limits, prices, exchange, shape, kept };
+        let gate = Gate { limits, prices, conversion, shape, kept };
         let mut amount = gate.discounted_maximum()?;
         if !limits.discounts_are_sound() {
             amount = amount.max(gate.asked_for()?);
         }
-        amount.checked_add(exchange.ceil_msat(gate.additions()?)?)
+        amount.checked_add(conversion.ceil_msat(gate.additions()?)?)
     }
 }
 
@@ -210,7 +210,7 @@ fn hold_at(
 struct Gate<'a> {
     limits: Limits,
     prices: &'a Prices,
-    exchange: &'a Exchange,
+    conversion: &'a Conversion,
     shape: &'a WorstCase,
     /// What the tolerance leaves, 0.99.
     kept: Decimal,
@@ -220,21 +220,21 @@ impl Gate<'_> {
     /// The maximum, less what this prompt and this output limit leave unused.
     fn discounted_maximum(&self) -> Option<Msat> {
         let maxima = self.limits.maxima(self.prices)?;
-        let whole = self.exchange.floor_msat(maxima.total.checked_mul(self.kept)?)?;
+        let whole = self.conversion.floor_msat(maxima.total.checked_mul(self.kept)?)?;
         let room = Decimal::from(self.limits.prompt_room()).checked_mul(self.kept)?;
         let prompt = self.held_prompt_tokens(room)?;
         let free = room.checked_sub(prompt)?.checked_mul(self.prices.prompt)?;
         let mut amount = if free.is_sign_negative() {
             // More than the room, by what is not in the conversation.
-            whole.checked_add(self.exchange.ceil_msat(free.abs())?)?
+            whole.checked_add(self.conversion.ceil_msat(free.abs())?)?
         } else {
-            whole.excess_over(self.exchange.floor_msat(free)?)
+            whole.excess_over(self.conversion.floor_msat(free)?)
         };
         if let Some(limit) = self.shape.max_output {
             let asked = times(limit, self.prices.completion)?;
             let free = maxima.completion.checked_mul(self.kept)?.checked_sub(asked)?;
             if free > Decimal::ZERO {
-                amount = amount.excess_over(self.exchange.floor_msat(free)?);
+                amount = amount.excess_over(self.conversion.floor_msat(free)?);
             }
         }
         Some(amount)
@@ -259,7 +259,7 @@ impl Gate<'_> {
         let asked = times(input, self.prices.prompt)?.checked_add(output)?;
         let most = self.limits.maxima(self.prices)?.total.checked_mul(self.kept)?;
         let most = times(self.shape.prompts.max(1), most)?;
-        self.exchange.floor_msat(asked.min(most))
+        self.conversion.floor_msat(asked.min(most))
     }
 
     /// What the network's formula does not know.

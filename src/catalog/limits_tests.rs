@@ -8,8 +8,8 @@ fn decimal(text: &str) -> Decimal {
     text.parse().unwrap()
 }
 
-fn usd(btc_usd: u64, exchange_fee: &str, provider_fee: &str) -> Exchange {
-    Exchange::Usd {
+fn usd(btc_usd: u64, exchange_fee: &str, provider_fee: &str) -> Conversion {
+    Conversion::Usd {
         btc_usd: Decimal::from(btc_usd),
         exchange_fee: decimal(exchange_fee),
         provider_fee: decimal(provider_fee),
@@ -20,7 +20,7 @@ fn usd(btc_usd: u64, exchange_fee: &str, provider_fee: &str) -> Exchange {
 fn card(prompt: &str, completion: &str) -> RateCard {
     RateCard {
         prices: Prices { prompt: decimal(prompt), completion: decimal(completion), ..Prices::default() },
-        exchange: usd(100_000, "1", "1"),
+        conversion: usd(100_000, "1", "1"),
         minimum: Msat::new(1).unwrap(),
     }
 }
@@ -165,7 +165,7 @@ fn batches_by_hand() {
     assert_eq!(held(limits(8_192, 0), &vectors, &batch), 36 * 8_192);
     assert_eq!(held(limits(8_192, 0), &vectors, &WorstCase { more_tokens: 100_000, ..batch }), 100_001);
     // Also at the operator's own prices: 3 × 100000 × 0.001 sat.
-    let own = RateCard { exchange: Exchange::Sat, ..self::card("0.001", "0.003") };
+    let own = RateCard { conversion: Conversion::Sat, ..self::card("0.001", "0.003") };
     let open = WorstCase { demand: Demand { open_input: true, ..Demand::default() }, ..of(3, 300) };
     assert_eq!(held(model, &own, &open), 300_000);
     // Sound of unknown length is no longer than the context.
@@ -182,7 +182,7 @@ fn batches_by_hand() {
 #[test]
 fn a_real_model_by_hand() {
     let mut card = card("0.00000015", "0.0000006");
-    card.exchange = usd(100_000, "1.005", "1.05");
+    card.conversion = usd(100_000, "1.005", "1.05");
     let expected = 27_760 - 17_474 - 10_238;
     assert_eq!(held(limits(128_000, 16_384), &card, &shape(300, Some(50))), expected);
 }
@@ -190,7 +190,7 @@ fn a_real_model_by_hand() {
 #[test]
 fn static_prices_by_hand() {
     let mut card = card("0.001", "0.003");
-    card.exchange = Exchange::Sat;
+    card.conversion = Conversion::Sat;
     card.prices.request = Decimal::from(2);
     // 2 + 100 × 0.001 + 50 × 0.003 = 2.25 sat
     assert_eq!(held(Limits::default(), &card, &shape(300, Some(50))), 2_250);
@@ -291,7 +291,7 @@ fn absurd_requests_are_refused_not_miscounted() {
 fn node_gate(limits: Limits, card: &RateCard, shape: &WorstCase) -> i128 {
     let maxima = limits.maxima(&card.prices).unwrap();
     let kept = decimal("0.99");
-    let floor = |amount: Decimal| i128::from(card.exchange.floor_msat(amount).unwrap().get());
+    let floor = |amount: Decimal| i128::from(card.conversion.floor_msat(amount).unwrap().get());
     let mut gate = floor(maxima.total * kept).max(1);
     let room = match (limits.context, limits.max_completion) {
         (Some(context), Some(most)) => context.saturating_sub(most),
@@ -317,7 +317,7 @@ fn expected_cost(limits: Limits, card: &RateCard, shape: &WorstCase) -> i128 {
     let maxima = limits.maxima(&card.prices).unwrap();
     let output = shape.max_output.map_or(maxima.completion, |limit| Decimal::from(limit) * card.prices.completion);
     let prompt = Decimal::from(shape.prompt_chars / 3) * card.prices.prompt;
-    i128::from(card.exchange.floor_msat(prompt + output).unwrap().get())
+    i128::from(card.conversion.floor_msat(prompt + output).unwrap().get())
 }
 
 fn any_limits() -> impl proptest::strategy::Strategy<Value = Limits> {
@@ -334,7 +334,7 @@ fn any_card() -> impl proptest::strategy::Strategy<Value = RateCard> {
             completion: Decimal::new(completion, 10),
             ..Prices::default()
         },
-        exchange: usd(btc, "1.005", "1.05"),
+        conversion: usd(btc, "1.005", "1.05"),
         minimum: Msat::new(1).unwrap(),
     })
 }
@@ -379,7 +379,7 @@ proptest::proptest! {
             proptest::prop_assert!(hold >= gate && hold <= deposit, "{} {}", hold, deposit);
         }
         let most = limits.maxima(&card.prices).unwrap().total;
-        let most = i128::from(card.exchange.ceil_msat(most).unwrap().get());
+        let most = i128::from(card.conversion.ceil_msat(most).unwrap().get());
         proptest::prop_assert!(hold <= most.max(1));
     }
 
@@ -397,7 +397,7 @@ proptest::proptest! {
         let (prompt, output) = (prompt.min(room), output.min(limits.completion() / 4));
         let asked = Decimal::from(prompt) * card.prices.prompt
             + Decimal::from(output) * card.prices.completion;
-        let asked = card.exchange.floor_msat(asked).unwrap().get();
+        let asked = card.conversion.floor_msat(asked).unwrap().get();
         proptest::prop_assert!(held(limits, &card, &shape(prompt * 3, Some(output))) >= asked);
     }
 }

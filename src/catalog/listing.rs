@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value, json};
 use super::card;
 use super::limits::Maxima;
 use super::model::{Architecture, Model, TopProvider};
-use crate::money::rate::Exchange;
+use crate::money::rate::Conversion;
 use crate::money::tariff::{Profile, Tariffs};
 use crate::money::{Msat, Prices};
 
@@ -20,7 +20,7 @@ pub struct Terms<'a> {
     /// Factor on the list price, in `pricing`.
     pub provider_fee: Decimal,
     /// The rate, with both fees; `None` when no current one is known.
-    pub exchange: Option<&'a Exchange>,
+    pub conversion: Option<&'a Conversion>,
     /// Prices in sats that replace those of every model (`COST_PER_REQUEST` and so on).
     pub static_prices: Option<&'a Prices>,
     /// What a served request costs at least.
@@ -124,9 +124,9 @@ fn pricing_sats(model: &Model, terms: &Terms<'_>) -> Option<Value> {
         maxima.total = maxima.total.checked_add(prices.request)?;
         return price_object(prices, &maxima, floor, Some);
     }
-    let exchange = terms.exchange?;
+    let conversion = terms.conversion?;
     let maxima = model.limits().maxima(&model.prices)?;
-    price_object(&model.prices, &maxima, floor, |usd| exchange.to_sat_decimal(usd))
+    price_object(&model.prices, &maxima, floor, |usd| conversion.to_sat_decimal(usd))
 }
 
 /// All prices, converted. `request` and `max_cost` are raised to `floor`.
@@ -212,18 +212,18 @@ mod tests {
         Model::from_entry(&serde_json::from_str::<Box<RawValue>>(text).unwrap()).unwrap()
     }
 
-    fn exchange() -> Exchange {
-        Exchange::Usd {
+    fn conversion() -> Conversion {
+        Conversion::Usd {
             btc_usd: Decimal::from(100_000),
             exchange_fee: "1.005".parse().unwrap(),
             provider_fee: "1.05".parse().unwrap(),
         }
     }
 
-    fn terms(exchange: Option<&Exchange>) -> Terms<'_> {
+    fn terms(conversion: Option<&Conversion>) -> Terms<'_> {
         Terms {
             provider_fee: "1.05".parse().unwrap(),
-            exchange,
+            conversion,
             static_prices: None,
             minimum: Msat::new(1).unwrap(),
             provider: "generic",
@@ -238,8 +238,8 @@ mod tests {
 
     #[test]
     fn numbers_by_hand() {
-        let exchange = exchange();
-        let shown = entry(&model(MINI), &[], &terms(Some(&exchange)));
+        let conversion = conversion();
+        let shown = entry(&model(MINI), &[], &terms(Some(&conversion)));
         let usd = &shown["pricing"];
         // 0.15 and 0.60 USD per million × 1.05
         assert_eq!(usd["prompt"].to_string(), "1.575e-7");
@@ -294,9 +294,9 @@ mod tests {
 
     #[test]
     fn a_free_model_still_costs_the_minimum() {
-        let exchange = exchange();
+        let conversion = conversion();
         let free = model(r#"{"id":"m","pricing":{"prompt":"0","completion":"0"}}"#);
-        let mut terms = terms(Some(&exchange));
+        let mut terms = terms(Some(&conversion));
         terms.minimum = Msat::new(2500).unwrap();
         let sats = &entry(&free, &[], &terms)["sats_pricing"];
         assert_eq!(sats["request"].to_string(), "2.5");

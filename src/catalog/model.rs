@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::card::Card;
 use super::limits::Limits;
 use super::services;
-use crate::money::rate::{Exchange, Tier};
+use crate::money::rate::{Conversion, Tier};
 use crate::money::{Msat, Prices, RateCard};
 use crate::price::decimal;
 
@@ -152,8 +152,8 @@ impl Model {
 
     /// Its prices at this rate; what a request is held and charged by.
     #[must_use]
-    pub fn rate_card(&self, exchange: Exchange, minimum: Msat) -> RateCard {
-        RateCard { prices: self.prices.clone(), exchange, minimum }
+    pub fn rate_card(&self, conversion: Conversion, minimum: Msat) -> RateCard {
+        RateCard { prices: self.prices.clone(), conversion, minimum }
     }
 }
 

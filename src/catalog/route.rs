@@ -15,7 +15,7 @@ use crate::clock::SharedClock;
 use crate::config::{Live, Pricing};
 use crate::dialect::{Feature, Needs, WireFormat};
 use crate::ledger::sheets::Sheet;
-use crate::money::rate::Exchange;
+use crate::money::rate::Conversion;
 use crate::money::tariff::{Deal, NoDeal, Profile, Tariffs, break_even};
 use crate::money::{Msat, Prices, RateCard};
 use crate::price::{PriceBook, Rate, Source, StaleRate};
@@ -182,7 +182,7 @@ impl Market {
     /// Whether a request could be priced now.
     #[must_use]
     pub fn is_priced(&self) -> bool {
-        !self.model_based || self.exchange().is_some()
+        !self.model_based || self.conversion().is_some()
     }
 
     /// The rate that is billed at now, why there is none, and what it rests on.
@@ -237,15 +237,15 @@ impl Market {
             None => model.to_owned(),
         };
         let id = found.as_ref().map_or_else(|| model.to_owned(), |found| found.id.clone());
-        let (list, exchange, rate) = match &found {
+        let (list, conversion, rate) = match &found {
             Some(found) if self.model_based => {
-                let (exchange, rate) = self.exchange().ok_or(RouteError::NoRate)?;
-                (found.prices.clone(), exchange, Some(rate))
+                let (conversion, rate) = self.conversion().ok_or(RouteError::NoRate)?;
+                (found.prices.clone(), conversion, Some(rate))
             }
-            _ => (self.static_prices_of_all().ok_or(RouteError::OutOfRange)?, Exchange::Sat, None),
+            _ => (self.static_prices_of_all().ok_or(RouteError::OutOfRange)?, Conversion::Sat, None),
         };
         let names = Names { asked: model, id: &id, forwarded: &forwarded };
-        let dealt = self.deal(names, list, exchange, buyer).map_err(|why| match why {
+        let dealt = self.deal(names, list, conversion, buyer).map_err(|why| match why {
             NoDeal::NotSold => RouteError::NotSold(model.to_owned()),
             NoDeal::OutOfRange => RouteError::OutOfRange,
         })?;
@@ -260,7 +260,7 @@ impl Market {
         let kind = makes_pictures.then(|| picture_name(&dealt.card.prices, picture));
         let rate_card = RateCard { prices: as_asked(dealt.card.prices), ..dealt.card };
         // The operator's own price for a request pays for whatever it is.
-        let is_flat = matches!(rate_card.exchange, Exchange::Sat) && !rate_card.prices.request.is_zero();
+        let is_flat = matches!(rate_card.conversion, Conversion::Sat) && !rate_card.prices.request.is_zero();
         if let Some(what) = rate_card.prices.lacks(&worst.demand).filter(|_| !is_flat) {
             return Err(RouteError::Unpriced { model: model.to_owned(), what });
         }
@@ -285,22 +285,22 @@ impl Market {
     }
 
     /// What this buyer pays for a model with these prices, now.
-    fn deal(&self, names: Names<'_>, list: Prices, exchange: Exchange, buyer: Buyer<'_>) -> Result<Dealt, NoDeal> {
+    fn deal(&self, names: Names<'_>, list: Prices, conversion: Conversion, buyer: Buyer<'_>) -> Result<Dealt, NoDeal> {
         let tariffs = self.tariffs();
         let deal = if buyer.profile.is_none() && tariffs.windows.is_empty() {
             Deal::default()
         } else {
-            let least = || least_factor(&exchange, buyer.pool, names);
+            let least = || least_factor(&conversion, buyer.pool, names);
             tariffs.deal(buyer.profile, names.id, self.clock.now_ms(), least)?
         };
         let minimum = self.pricing().min_request;
-        let model = matches!(exchange, Exchange::Usd { .. }).then_some(names.id);
-        let sheet = self.sheets.prices(&Sold { model, list: &list, deal: &deal, exchange: &exchange, minimum });
+        let model = matches!(conversion, Conversion::Usd { .. }).then_some(names.id);
+        let sheet = self.sheets.prices(&Sold { model, list: &list, deal: &deal, conversion: &conversion, minimum });
         let (prices, list) = match deal.multiplier == Decimal::ONE {
             true => (list, None),
             false => (list.times(deal.multiplier).ok_or(NoDeal::OutOfRange)?, Some(list)),
         };
-        Ok(Dealt { card: RateCard { prices, exchange, minimum }, list, deal, sheet })
+        Ok(Dealt { card: RateCard { prices, conversion, minimum }, list, deal, sheet })
     }
 
     fn rate_sheet(&self, rate: Rate) -> Arc<Sheet> {
@@ -312,7 +312,7 @@ impl Market {
     #[must_use]
     pub fn listing(&self, buyer: Buyer<'_>) -> serde_json::Value {
         let pool = buyer.pool;
-        let exchange = self.exchange().map(|(exchange, _)| exchange);
+        let conversion = self.conversion().map(|(conversion, _)| conversion);
         let tariffs = self.tariffs();
         let now_ms = self.clock.now_ms();
         let catalog = self.catalog.now();
@@ -322,13 +322,13 @@ impl Market {
                 return None;
             }
             let (list, sold_in) = match self.model_based {
-                true => (model.prices.clone(), exchange.clone().unwrap_or_else(|| self.exchange_at(Decimal::ONE))),
-                false => (self.static_prices_of_all()?, Exchange::Sat),
+                true => (model.prices.clone(), conversion.clone().unwrap_or_else(|| self.conversion_at(Decimal::ONE))),
+                false => (self.static_prices_of_all()?, Conversion::Sat),
             };
             let dealt = self.deal(names, list, sold_in, buyer).ok()?;
             let terms = Terms {
                 provider_fee: self.pricing().provider_fee,
-                exchange: exchange.as_ref(),
+                conversion: conversion.as_ref(),
                 static_prices: (!self.model_based).then_some(&dealt.card.prices),
                 minimum: self.pricing().min_request,
                 provider: pool.label(),
@@ -381,7 +381,7 @@ impl Market {
     pub fn static_prices(&self) -> Option<RateCard> {
         let minimum = self.pricing().min_request;
         let prices = (!self.model_based).then(|| self.static_prices_of_all()).flatten()?;
-        Some(RateCard { prices, exchange: Exchange::Sat, minimum })
+        Some(RateCard { prices, conversion: Conversion::Sat, minimum })
     }
 
     /// What requests to this model are charged by now, and the factor in its prices; `None` when it has no
@@ -389,12 +389,12 @@ impl Market {
     #[must_use]
     pub fn rate_card(&self, model: &str, buyer: Buyer<'_>) -> Option<(RateCard, Decimal)> {
         let found = self.catalog.find(model).filter(|_| self.model_based);
-        let (list, exchange, forwarded) = match &found {
-            Some(found) => (found.prices.clone(), self.exchange()?.0, found.upstream_id()),
-            None => (self.static_prices()?.prices, Exchange::Sat, model),
+        let (list, conversion, forwarded) = match &found {
+            Some(found) => (found.prices.clone(), self.conversion()?.0, found.upstream_id()),
+            None => (self.static_prices()?.prices, Conversion::Sat, model),
         };
         let id = found.as_ref().map_or(model, |found| &found.id);
-        let dealt = self.deal(Names { asked: model, id, forwarded }, list, exchange, buyer).ok()?;
+        let dealt = self.deal(Names { asked: model, id, forwarded }, list, conversion, buyer).ok()?;
         Some((dealt.card, dealt.deal.multiplier))
     }
 
@@ -410,15 +410,15 @@ impl Market {
         self.catalog.find(name).map(|model| model.id.clone())
     }
 
-    fn exchange(&self) -> Option<(Exchange, Rate)> {
+    fn conversion(&self) -> Option<(Conversion, Rate)> {
         let rate = self.book.current(self.clock.now_ms()).ok()?;
-        Some((self.exchange_at(rate.btc_usd), rate))
+        Some((self.conversion_at(rate.btc_usd), rate))
     }
 
-    fn exchange_at(&self, btc_usd: Decimal) -> Exchange {
+    fn conversion_at(&self, btc_usd: Decimal) -> Conversion {
         let pricing = self.pricing();
         let (exchange_fee, provider_fee) = (pricing.exchange_fee, pricing.provider_fee);
-        Exchange::Usd { btc_usd, exchange_fee, provider_fee }
+        Conversion::Usd { btc_usd, exchange_fee, provider_fee }
     }
 
     /// `COST_PER_REQUEST` and `COST_PER_1K_*`, in sats.
@@ -436,13 +436,13 @@ impl Market {
 
 /// The factor on the list at which the dearest upstream takes all that is charged. What the operator's own
 /// prices in sats cost nobody knows: those are never lowered.
-fn least_factor(exchange: &Exchange, pool: &Pool, names: Names<'_>) -> Option<Decimal> {
-    match exchange {
-        Exchange::Usd { exchange_fee, provider_fee, .. } => {
+fn least_factor(conversion: &Conversion, pool: &Pool, names: Names<'_>) -> Option<Decimal> {
+    match conversion {
+        Conversion::Usd { exchange_fee, provider_fee, .. } => {
             let fee = pool.dearest_fee(names).unwrap_or(Decimal::ONE);
             break_even(fee, exchange_fee.checked_mul(*provider_fee)?)
         }
-        Exchange::Sat => Some(Decimal::ONE),
+        Conversion::Sat => Some(Decimal::ONE),
     }
 }
 

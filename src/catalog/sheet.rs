@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::card;
 use crate::ledger::sheets::Sheet;
-use crate::money::rate::Exchange;
+use crate::money::rate::Conversion;
 use crate::money::tariff::Deal;
 use crate::money::{Msat, Prices};
 use crate::price::{Rate, Source, Standing};
@@ -33,7 +33,7 @@ pub struct Sold<'a> {
     pub list: &'a Prices,
     pub deal: &'a Deal,
     /// The fees of it.
-    pub exchange: &'a Exchange,
+    pub conversion: &'a Conversion,
     pub minimum: Msat,
 }
 
@@ -70,7 +70,7 @@ impl Sheets {
     pub fn prices(&self, sold: &Sold<'_>) -> Arc<Sheet> {
         let profile = sold.deal.profile.as_ref().map(|profile| profile.name.clone());
         let key = (sold.model.unwrap_or_default().to_owned(), profile.unwrap_or_default());
-        let fees = fees(sold.exchange);
+        let fees = fees(sold.conversion);
         if let Some(last) = self.prices.get(&key)
             && last.list == *sold.list
             && last.deal == *sold.deal
@@ -103,10 +103,10 @@ impl Sheets {
     }
 }
 
-fn fees(exchange: &Exchange) -> Option<(Decimal, Decimal)> {
-    match exchange {
-        Exchange::Usd { exchange_fee, provider_fee, .. } => Some((*provider_fee, *exchange_fee)),
-        Exchange::Sat => None,
+fn fees(conversion: &Conversion) -> Option<(Decimal, Decimal)> {
+    match conversion {
+        Conversion::Usd { exchange_fee, provider_fee, .. } => Some((*provider_fee, *exchange_fee)),
+        Conversion::Sat => None,
     }
 }
 
@@ -116,7 +116,7 @@ fn describe(sold: &Sold<'_>) -> Value {
     if let Some(model) = sold.model {
         put("model", json!(model));
     }
-    let fees = fees(sold.exchange);
+    let fees = fees(sold.conversion);
     put("currency", json!(if fees.is_some() { "usd" } else { "sat" }));
     put("pricing", Value::Object(pricing(sold.list)));
     put("multiplier", json!(sold.deal.multiplier.normalize()));
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn the_same_numbers_have_the_same_id_and_others_another() {
         let list = Prices { prompt: "0.00001".parse().unwrap(), ..Prices::default() };
-        let usd = |fee: &str, btc_usd: i64| Exchange::Usd {
+        let usd = |fee: &str, btc_usd: i64| Conversion::Usd {
             btc_usd: Decimal::from(btc_usd),
             exchange_fee: Decimal::ONE,
             provider_fee: fee.parse().unwrap(),
@@ -227,18 +227,18 @@ mod tests {
         let (sheets, others) = (Sheets::default(), Sheets::default());
         let plain = deal("1");
         let (fees, minimum) = (usd("1.05", 100_000), Msat::new(1).unwrap());
-        let sold = Sold { model: Some("m"), list: &list, deal: &plain, exchange: &fees, minimum };
+        let sold = Sold { model: Some("m"), list: &list, deal: &plain, conversion: &fees, minimum };
         let id = sheets.prices(&sold).id().to_owned();
         assert_eq!(sheets.prices(&sold).id(), id);
         assert_eq!(others.prices(&sold).id(), id, "in every process");
         // The rate has a sheet of its own.
-        assert_eq!(sheets.prices(&Sold { exchange: &usd("1.05", 50_000), ..sold.clone() }).id(), id);
+        assert_eq!(sheets.prices(&Sold { conversion: &usd("1.05", 50_000), ..sold.clone() }).id(), id);
         let dearer = Prices { prompt: "0.00002".parse().unwrap(), ..list.clone() };
         for other in [
             Sold { model: Some("n"), ..sold.clone() },
             Sold { list: &dearer, ..sold.clone() },
             Sold { deal: &deal("0.8"), ..sold.clone() },
-            Sold { exchange: &usd("1.06", 100_000), ..sold.clone() },
+            Sold { conversion: &usd("1.06", 100_000), ..sold.clone() },
             Sold { minimum: Msat::new(2).unwrap(), ..sold.clone() },
         ] {
             assert_ne!(sheets.prices(&other).id(), id, "{other:?}");

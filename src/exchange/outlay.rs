@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use super::Job;
 use crate::catalog::route::Candidate;
 use crate::dialect::body::Lens;
-use crate::money::rate::Exchange;
+use crate::money::rate::Conversion;
 use crate::money::{Msat, RateCard, Usage};
 use crate::price::decimal;
 use crate::upstream::{Outlay, Upstream};
@@ -92,8 +92,8 @@ fn can_be(usd: Decimal) -> bool {
 
 /// An amount in USD at the rate of the card.
 fn in_msat(card: &RateCard, usd: Decimal) -> Option<u64> {
-    let Exchange::Usd { btc_usd, .. } = &card.exchange else { return None };
-    let plain = Exchange::Usd { btc_usd: *btc_usd, exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE };
+    let Conversion::Usd { btc_usd, .. } = &card.conversion else { return None };
+    let plain = Conversion::Usd { btc_usd: *btc_usd, exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE };
     plain.ceil_msat(usd).map(Msat::get)
 }
 
@@ -101,7 +101,7 @@ fn in_msat(card: &RateCard, usd: Decimal) -> Option<u64> {
 /// not in USD: then nobody knows.
 pub(super) fn of(candidate: &Candidate, fee: Decimal, usage: &Usage) -> Option<(Decimal, Option<u64>)> {
     let card = &candidate.rate_card;
-    if !matches!(card.exchange, Exchange::Usd { .. }) {
+    if !matches!(card.conversion, Conversion::Usd { .. }) {
         return None;
     }
     let list = candidate.list.as_ref().unwrap_or(&card.prices);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Job;
 use crate::failure::{Code, facts};
 use crate::ledger::sheets::Sheet;
-use crate::money::rate::Exchange;
+use crate::money::rate::Conversion;
 use crate::money::{Cost, Msat, Prices, Usage, UsageSource};
 
 /// Decimals are strings, amounts msat, times ms since the Unix epoch.
@@ -171,9 +171,9 @@ impl Job {
     fn price(&self, usage: &Usage) -> Price {
         let card = &self.candidate.rate_card;
         let prices = card.prices.for_usage(usage);
-        let (currency, exchange_fee, provider_fee) = match &card.exchange {
-            Exchange::Usd { exchange_fee, provider_fee, .. } => ("usd", Some(*exchange_fee), Some(*provider_fee)),
-            Exchange::Sat => ("sat", None, None),
+        let (currency, exchange_fee, provider_fee) = match &card.conversion {
+            Conversion::Usd { exchange_fee, provider_fee, .. } => ("usd", Some(*exchange_fee), Some(*provider_fee)),
+            Conversion::Sat => ("sat", None, None),
         };
         Price {
             currency,

@@ -89,7 +89,7 @@ impl Cost {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rate::{Exchange, Prices, RateCard, Tier};
+    use super::super::rate::{Conversion, Prices, RateCard, Tier};
     use super::super::usage::Usage;
     use super::*;
 
@@ -100,7 +100,7 @@ mod tests {
                 completion: completion.parse().unwrap(),
                 ..Prices::default()
             },
-            exchange: Exchange::Usd {
+            conversion: Conversion::Usd {
                 btc_usd: Decimal::from(btc_usd),
                 exchange_fee: "1.005".parse().unwrap(),
                 provider_fee: "1.05".parse().unwrap(),
@@ -160,8 +160,8 @@ mod tests {
     #[test]
     fn a_long_input_makes_all_of_the_request_dearer() {
         let mut card = card("0.00001", "0.00002", 100_000);
-        card.exchange =
-            Exchange::Usd { btc_usd: Decimal::from(100_000), exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE };
+        card.conversion =
+            Conversion::Usd { btc_usd: Decimal::from(100_000), exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE };
         let dearer = |prompt, completion| Prices {
             prompt: Decimal::new(prompt, 5),
             completion: Decimal::new(completion, 5),
@@ -190,8 +190,8 @@ mod tests {
     fn every_further_bucket_has_its_own_price() {
         let price = |msat: i64| Some(Decimal::new(msat, 6));
         let mut card = card("0.000001", "0.000002", 100_000);
-        card.exchange =
-            Exchange::Usd { btc_usd: Decimal::from(100_000), exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE };
+        card.conversion =
+            Conversion::Usd { btc_usd: Decimal::from(100_000), exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE };
         let bare = card.clone();
         card.prices.input_cache_write = price(3);
         card.prices.input_cache_write_1h = price(5);
@@ -251,7 +251,7 @@ mod tests {
                 completion: Decimal::new(3, 3),
                 ..Prices::default()
             },
-            exchange: Exchange::Sat,
+            conversion: Conversion::Sat,
             minimum: Msat::new(1).unwrap(),
         };
         // 2 sat + 1500 × 1/1000 sat + 10 × 3/1000 sat = 3.53 sat

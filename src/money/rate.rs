@@ -15,7 +15,7 @@ use super::usage::{CacheWrites, Demand, Usage};
 /// What clients of this network put down for a request, as a part of what they reckon.
 const SPARE: Decimal = Decimal::from_parts(105, 0, 0, false, 2);
 
-/// Price per unit of each bucket, in the currency of the [`Exchange`] beside it.
+/// Price per unit of each bucket, in the currency of the [`Conversion`] beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prices {
     /// Per input token.
@@ -343,7 +343,7 @@ pub fn seconds(ms: u64, price: Decimal) -> Option<Decimal> {
 
 /// How the currency of [`Prices`] becomes msat. Both fees make it dearer for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exchange {
+pub enum Conversion {
     /// Prices in USD: `msat = usd × exchange_fee × provider_fee × 10¹¹ ÷ btc_usd`.
     Usd { btc_usd: Decimal, exchange_fee: Decimal, provider_fee: Decimal },
     /// Prices in satoshi, as set by the operator; no fee applies.
@@ -364,7 +364,7 @@ fn shifted(mut amount: Decimal, places: u32) -> Option<Decimal> {
     amount.checked_mul(Decimal::from(rest))
 }
 
-impl Exchange {
+impl Conversion {
     /// Numerator and denominator of msat per unit of the currency.
     fn factor(&self) -> Option<(Decimal, Decimal)> {
         match self {
@@ -426,7 +426,7 @@ impl Exchange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateCard {
     pub prices: Prices,
-    pub exchange: Exchange,
+    pub conversion: Conversion,
     /// `MIN_REQUEST_MSAT`: what a served request costs at least.
     pub minimum: Msat,
 }
@@ -443,7 +443,7 @@ impl RateCard {
         let mut sum = Decimal::ZERO;
         for (part, amount) in parts.into_iter().filter(|(_, amount)| !amount.is_zero()) {
             sum = sum.checked_add(amount)?;
-            cost.grow_to(part, self.exchange.ceil_msat(sum)?)?;
+            cost.grow_to(part, self.conversion.ceil_msat(sum)?)?;
         }
         cost.grow_to(Part::Base, cost.total.max(self.minimum))?;
         Some(cost)
@@ -452,7 +452,7 @@ impl RateCard {
     /// The sum in USD as the price list shows it (provider fee included, exchange fee not), where
     /// prices are in USD at all.
     fn list_price_usd(&self, parts: &[(Part, Decimal)]) -> Option<Option<Decimal>> {
-        let Exchange::Usd { provider_fee, .. } = &self.exchange else {
+        let Conversion::Usd { provider_fee, .. } = &self.conversion else {
             return Some(None);
         };
         let usd = total(parts)?.checked_mul(*provider_fee)?;

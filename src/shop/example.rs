@@ -4,7 +4,7 @@ use rust_decimal::Decimal;
 
 use super::prices::exact;
 use crate::catalog::route::{Buyer, Market};
-use crate::money::rate::Exchange;
+use crate::money::rate::Conversion;
 use crate::money::{RateCard, Usage};
 use crate::pages::format;
 
@@ -53,14 +53,14 @@ fn steps(card: &RateCard, multiplier: Decimal) -> Option<Vec<Step>> {
     if !prices.request.is_zero() {
         sum = format!("{sum} + {}", exact(prices.request));
     }
-    let msat = card.exchange.to_sat_decimal(list)?.checked_mul(Decimal::ONE_THOUSAND)?;
+    let msat = card.conversion.to_sat_decimal(list)?.checked_mul(Decimal::ONE_THOUSAND)?;
     let mut steps = Vec::new();
     let what = match multiplier == Decimal::ONE {
         true => "Tokens at list price",
         false => "Tokens at the price of this hour",
     };
-    match &card.exchange {
-        Exchange::Usd { btc_usd, exchange_fee, provider_fee } => {
+    match &card.conversion {
+        Conversion::Usd { btc_usd, exchange_fee, provider_fee } => {
             steps.push(Step { what, sum, result: format!("{} USD", exact(list)) });
             let dearer = list.checked_mul(*provider_fee)?.checked_mul(*exchange_fee)?;
             steps.push(Step {
@@ -74,7 +74,7 @@ fn steps(card: &RateCard, multiplier: Decimal) -> Option<Vec<Step>> {
                 result: format!("{} msat", exact(msat.round_dp(6))),
             });
         }
-        Exchange::Sat => {
+        Conversion::Sat => {
             steps.push(Step { what: "Tokens at the node’s price", sum, result: format!("{} sat", exact(list)) });
         }
     }

@@ -9,7 +9,7 @@ use coinslot::dialect::sse::{self, Framer, TooLong};
 use coinslot::dialect::{
     AnswerBody, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, Step, for_path,
 };
-use coinslot::money::rate::Exchange;
+use coinslot::money::rate::Conversion;
 use coinslot::money::{Cost, Msat, Prices, RateCard, Usage};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -168,7 +168,11 @@ fn card() -> RateCard {
             input_cache_write: Some(price("0.0000125")),
             ..Prices::default()
         },
-        exchange: Exchange::Usd { btc_usd: price("100000"), exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE },
+        conversion: Conversion::Usd {
+            btc_usd: price("100000"),
+            exchange_fee: Decimal::ONE,
+            provider_fee: Decimal::ONE,
+        },
         minimum: Msat::new(1).unwrap(),
     }
 }

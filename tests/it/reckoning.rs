@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use coinslot::catalog::Model;
 use coinslot::catalog::limits::{Limits, WorstCase, hold};
-use coinslot::money::rate::{Exchange, Prices, RateCard, Tier};
+use coinslot::money::rate::{Conversion, Prices, RateCard, Tier};
 use coinslot::money::tariff::{ALL_DAYS, Filter, Profile, Tariffs, Window};
 use coinslot::money::{CacheWrites, Demand, Msat, Service, Usage, Wanted};
 use proptest::prelude::*;
@@ -16,9 +16,9 @@ fn decimal(text: &str) -> Decimal {
     text.parse().unwrap()
 }
 
-fn usd(btc_usd: &str, exchange_fee: &str, provider_fee: &str) -> Exchange {
+fn usd(btc_usd: &str, exchange_fee: &str, provider_fee: &str) -> Conversion {
     let (btc_usd, exchange_fee, provider_fee) = (decimal(btc_usd), decimal(exchange_fee), decimal(provider_fee));
-    Exchange::Usd { btc_usd, exchange_fee, provider_fee }
+    Conversion::Usd { btc_usd, exchange_fee, provider_fee }
 }
 
 fn prices(pricing: Value) -> Prices {
@@ -26,8 +26,8 @@ fn prices(pricing: Value) -> Prices {
     Model::from_entry(&entry).unwrap().prices
 }
 
-fn card(prices: Prices, exchange: Exchange) -> RateCard {
-    RateCard { prices, exchange, minimum: Msat::new(1).unwrap() }
+fn card(prices: Prices, conversion: Conversion) -> RateCard {
+    RateCard { prices, conversion, minimum: Msat::new(1).unwrap() }
 }
 
 /// Prices as vendors print them. A dollar is a million msat here: 100,000 USD for a bitcoin, no fees.
@@ -159,7 +159,7 @@ fn every_priced_kind_by_hand() {
         let card = card(prices, usd("100000", "1", "1"));
         assert_eq!(card.price(usage).unwrap().total.get(), *msat, "{what}");
         // Half a dollar is twice the bitcoin; with fees, all of it is dearer, and rounded once.
-        let dear = RateCard { exchange: usd("50000", "1.005", "1.05"), ..card.clone() };
+        let dear = RateCard { conversion: usd("50000", "1.005", "1.05"), ..card.clone() };
         let list = card.price(usage).unwrap().usd.unwrap();
         let exact = list * decimal("1.05525") * decimal("2000000");
         let expected = u64::try_from(exact.ceil()).unwrap().max(1);
@@ -261,12 +261,12 @@ fn dealt(prices: &Prices, profile: i64, window: i64) -> Prices {
     prices.times(deal.multiplier).unwrap()
 }
 
-fn any_exchange() -> impl Strategy<Value = Exchange> {
+fn any_conversion() -> impl Strategy<Value = Conversion> {
     let fee = || (0_i64..3_000).prop_map(|more| Decimal::new(10_000 + more, 4));
     (100_000_i64..100_000_000, fee(), fee(), any::<bool>()).prop_map(|(cents, exchange_fee, provider_fee, in_usd)| {
         match in_usd {
-            true => Exchange::Usd { btc_usd: Decimal::new(cents, 2), exchange_fee, provider_fee },
-            false => Exchange::Sat,
+            true => Conversion::Usd { btc_usd: Decimal::new(cents, 2), exchange_fee, provider_fee },
+            false => Conversion::Sat,
         }
     })
 }
@@ -304,7 +304,7 @@ proptest! {
     /// Whatever is used more of, the cost does not fall; nor does it when a bitcoin is worth less.
     #[test]
     fn more_never_costs_less(
-        prices in any_prices(), exchange in any_exchange(), used in any_usage(), more in 1_u64..100_000,
+        prices in any_prices(), exchange in any_conversion(), used in any_usage(), more in 1_u64..100_000,
         profile in 1_i64..3_000, window in 1_i64..300,
     ) {
         let card = card(dealt(&prices, profile, window), exchange);
@@ -329,9 +329,9 @@ proptest! {
             let dearer = card.price(&grown).unwrap();
             prop_assert!(dearer.total >= cost.total, "{at}: {} then {}", cost.total, dearer.total);
         }
-        if let Exchange::Usd { btc_usd, exchange_fee, provider_fee } = card.exchange.clone() {
-            let weaker = Exchange::Usd { btc_usd: btc_usd / Decimal::TWO, exchange_fee, provider_fee };
-            let dearer = RateCard { exchange: weaker, ..card }.price(&used).unwrap();
+        if let Conversion::Usd { btc_usd, exchange_fee, provider_fee } = card.conversion.clone() {
+            let weaker = Conversion::Usd { btc_usd: btc_usd / Decimal::TWO, exchange_fee, provider_fee };
+            let dearer = RateCard { conversion: weaker, ..card }.price(&used).unwrap();
             prop_assert!(dearer.total >= cost.total);
         }
     }
@@ -342,7 +342,7 @@ proptest! {
     /// takes beyond that, with a short answer, the formula does not hold for.
     #[test]
     fn a_hold_is_enough(
-        prices in any_prices(), exchange in any_exchange(),
+        prices in any_prices(), exchange in any_conversion(),
         profile in 1_i64..3_000, window in 1_i64..300, tolerance in 0_i64..3,
         (context, most) in (1_000_u64..1_000_000, 0_u64..120),
         (prompt, extra, pictures, asked) in (0_u64..100, 0_u64..100, 0_u64..50, proptest::option::of(0_u64..=100)),
@@ -367,7 +367,7 @@ proptest! {
         let audio_in = if sold(card.prices.audio) { 7 } else { 0 };
         let audio_ms = if sold(card.prices.second) { audio_ms } else { 0 };
         // Where no limit is known, prices in sats are reckoned with 32,000 tokens.
-        let unknown = if matches!(card.exchange, Exchange::Sat) { 32_000 } else { context };
+        let unknown = if matches!(card.conversion, Conversion::Sat) { 32_000 } else { context };
         let longest = max_completion.unwrap_or(unknown).min(context);
         let max_output = asked.map(|percent| share(longest, percent));
         let shape = WorstCase {
@@ -411,9 +411,9 @@ proptest! {
         let cost = card.price(&used).unwrap().total.get();
         let held = hold(limits, &card, &shape, Decimal::from(tolerance)).unwrap().get();
         let most = limits.maxima(&card.prices).unwrap().total * Decimal::from(tolerance) / Decimal::from(100);
-        let knocked_off = match &card.exchange {
-            Exchange::Usd { .. } => card.exchange.ceil_msat(most).unwrap().get() + 1,
-            Exchange::Sat => 0,
+        let knocked_off = match &card.conversion {
+            Conversion::Usd { .. } => card.conversion.ceil_msat(most).unwrap().get() + 1,
+            Conversion::Sat => 0,
         };
         prop_assert!(held + knocked_off >= cost, "held {held}, cost {cost}: {limits:?} {shape:?} {used:?} {:?}", card.prices);
     }
@@ -429,7 +429,7 @@ proptest! {
         let list = Prices { prompt: digits(prompt, 12), completion: digits(completion, 12), ..Prices::default() };
         let card = RateCard {
             prices: list.times(digits(factor, 6)).unwrap(),
-            exchange: Exchange::Usd {
+            conversion: Conversion::Usd {
                 btc_usd: digits(cents, 2), exchange_fee: digits(exchange, 4), provider_fee: digits(provider, 4),
             },
             minimum: Msat::ZERO,
