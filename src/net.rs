@@ -8,7 +8,7 @@
 pub mod alarm;
 pub mod dialer;
 pub mod fetch;
-pub mod own;
+pub mod local_node;
 pub mod post;
 pub mod public;
 mod trust;

@@ -36,7 +36,7 @@ use crate::net::{self, ClientOptions, NetError};
 use crate::nostr::{Announcer, Identity, IdentityError};
 use crate::openapi::Described;
 use crate::payment::payer::Till;
-use crate::payment::rates::Rates;
+use crate::payment::throttle::KeyThrottle;
 use crate::price::PriceBook;
 use crate::shop;
 use crate::store::{FileLock, Lineage, Store, StoreError};
@@ -206,7 +206,7 @@ async fn open_exchange(
         pool,
         settings,
         maintenance,
-        rates: Rates::new(config.key_limits, clock),
+        throttle: KeyThrottle::new(config.key_limits, clock),
         tracker: TaskTracker::new(),
         deliveries: Deliveries::default(),
         keep_alive: config.server.keep_alive,

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use crate::net::own;
+use crate::net::local_node;
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     let path = match words {
@@ -24,7 +24,8 @@ async fn look(address: SocketAddr, path: &str) -> Result<String, String> {
     if address.port() == 0 {
         return Err("PORT=0 is another port at every start; name one to have the node looked after".to_owned());
     }
-    let answer = own::get(address, path).await.map_err(|error| format!("no node answers on {address}: {error}"))?;
+    let answer =
+        local_node::get(address, path).await.map_err(|error| format!("no node answers on {address}: {error}"))?;
     if answer.status == 200 {
         return Ok("the node is well\n".to_owned());
     }

@@ -14,7 +14,7 @@ use crate::admin::trail::CLI;
 use crate::catalog::card::{self, Change};
 use crate::catalog::file;
 use crate::catalog::import::plan::Proposal;
-use crate::catalog::import::{Importer, Offer, Outcome, Own, Switch, Verdict};
+use crate::catalog::import::{Importer, Offer, Outcome, Overrides, Switch, Verdict};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::store::Store;
@@ -57,7 +57,7 @@ enum Act {
     Decide(Verdict, Which),
     TakeBack(Vec<String>),
     Switch { ids: Vec<String>, what: Switch },
-    Own { id: String, own: Own },
+    Own { id: String, own: Overrides },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,13 +114,16 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
 fn own(verb: &str, words: &[String]) -> Option<Act> {
     let (id, rest) = words.split_first()?;
     let own = match verb {
-        "names" => Own { names: Some(rest.to_vec()), ..Own::default() },
+        "names" => Overrides { names: Some(rest.to_vec()), ..Overrides::default() },
         _ => {
             let prices = rest.iter().map(|word| match word.split_once('=')? {
                 (name, "") => Some((name.to_owned(), None)),
                 (name, price) => Some((name.to_owned(), Some(card::read(name, price)?))),
             });
-            Own { prices: prices.collect::<Option<Vec<_>>>().filter(|prices| !prices.is_empty())?, ..Own::default() }
+            Overrides {
+                prices: prices.collect::<Option<Vec<_>>>().filter(|prices| !prices.is_empty())?,
+                ..Overrides::default()
+            }
         }
     };
     Some(Act::Own { id: id.clone(), own })

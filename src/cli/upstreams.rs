@@ -19,8 +19,8 @@ use crate::exchange::{cheapest, timed};
 use crate::pages::format;
 use crate::store::Store;
 use crate::upstream::Pool;
-use crate::upstream::own::{self, Intent};
 use crate::upstream::repo::{self, Listed};
+use crate::upstream::stored::{self, Intent};
 
 pub(super) const ARGUMENTS: &str = "list|clear|add|set|remove|test …";
 
@@ -114,7 +114,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<(S
             Ok(said(&name, word, text))
         }
         Act::Remove(name) => {
-            own::remove(store, &name, SystemClock.now_ms()).await.map_err(|error| error.to_string())?;
+            stored::remove(store, &name, SystemClock.now_ms()).await.map_err(|error| error.to_string())?;
             note(store, "upstreams.remove", &name, &json!({})).await?;
             Ok(said(&name, "removed", "is removed."))
         }
@@ -126,11 +126,11 @@ async fn put(config: &Config, store: &Store, intent: Intent<'_>, entry: &Map<Str
     let vault = vault(config, store).await?;
     let (ways, _open) = super::ways(config).await?;
     let stored =
-        own::put(store, (&vault, &ways.upstreams), &config.upstreams, (intent, entry), SystemClock.now_ms()).await;
+        stored::put(store, (&vault, &ways.upstreams), &config.upstreams, (intent, entry), SystemClock.now_ms()).await;
     let stored = stored.map_err(|error| error.to_string())?;
     let name = stored.0.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let action = if intent == Intent::Add { "upstreams.add" } else { "upstreams.set" };
-    note(store, action, &name, &own::detail(&stored)).await?;
+    note(store, action, &name, &stored::detail(&stored)).await?;
     Ok(name)
 }
 

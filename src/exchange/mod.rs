@@ -63,7 +63,7 @@ use crate::money::{CacheWrites, Cost, Msat, Usage};
 use crate::nostr::Identity;
 use crate::payment::Payment;
 use crate::payment::payer::{Payer, Till, insufficient, key_blocked, key_expired, limit_reached};
-use crate::payment::rates::{Pass, Rates, TooFast};
+use crate::payment::throttle::{KeyThrottle, Pass, TooFast};
 use crate::status::Traffic;
 use crate::telemetry::{Collector, Link, Trace};
 use crate::upstream::{Lease, Plan, Pool};
@@ -202,7 +202,7 @@ pub struct Exchange {
     pub settings: Settings,
     pub maintenance: Maintenance,
     /// How fast keys may spend.
-    pub rates: Arc<Rates>,
+    pub throttle: Arc<KeyThrottle>,
     pub tracker: TaskTracker,
     pub deliveries: Deliveries,
     /// How long a stream is silent before its client is told that it lives.
@@ -324,7 +324,7 @@ impl Exchange {
         let lease = self.pool.first(&mut plan).await.map_err(|why| self.unavailable(why, call.dialect, &shape))?;
         let ask = call.sent.ask(call.dialect, &shape, &lease).map_err(|bad| bad_request(&bad))?;
         let (payment, protocol) = (&call.payment, call.dialect.protocol());
-        let pass = self.rates.enter(payment, protocol, shape.usual_tokens(), shape.stream).map_err(too_fast)?;
+        let pass = self.throttle.enter(payment, protocol, shape.usual_tokens(), shape.stream).map_err(too_fast)?;
         let stream_media = call.stream_media();
         if let Some(once) = &call.once {
             Box::pin(once.claim()).await?;

@@ -188,7 +188,7 @@ impl Exchange {
         let config = self.settings.now();
         self.market.set_pricing(config.pricing.clone());
         self.importer.set_provider_fee(config.pricing.provider_fee);
-        self.rates.set_limits(config.key_limits);
+        self.throttle.set_limits(config.key_limits);
         self.till.set_terms(config.pricing.child_key_cost, config.clients, config.server.takes_money);
         self.till.wallet().set_ladder(config.mints.ladder_coins);
     }

@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 use super::models::date_time;
 use crate::dialect::Protocol;
 use crate::exchange::Timing;
-use crate::payment::rates::{Left, Standing};
+use crate::payment::throttle::{Left, Standing};
 
 pub const X_CASHU: HeaderName = HeaderName::from_static("x-cashu");
 pub const X_CASHU_CHANGE: HeaderName = HeaderName::from_static("x-cashu-change");

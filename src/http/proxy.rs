@@ -73,7 +73,7 @@ pub async fn serve(State(node): State<Node>, target: Target, request: Request) -
     let out = response.headers_mut();
     if let Some(key) = key {
         let now_ms = node.exchange.ledger.clock().now_ms();
-        headers::put_rates(out, &node.exchange.rates.standing(&key, protocol), protocol, now_ms);
+        headers::put_rates(out, &node.exchange.throttle.standing(&key, protocol), protocol, now_ms);
     }
     if !out.contains_key(headers::SERVER_TIMING) {
         Writer::new(out).put_timing(&Timing::default(), Some(asks.began.elapsed()));
@@ -129,7 +129,7 @@ async fn read_call<'a>(
     let till = &node.exchange.till;
     let credentials = Credentials { query_key: query.key.as_deref(), ..credentials(headers)? };
     let payment = payment::read(credentials, |id| till.remembers(id))?;
-    *limited = node.exchange.rates.key_of(&payment).map(str::to_owned);
+    *limited = node.exchange.throttle.key_of(&payment).map(str::to_owned);
     let expiry = payment::expiry::read(credentials, &payment)?;
     till.check_mint(&payment).await?;
     // Before its body takes room, and before its allowance is counted: keys are easily invented.

@@ -1,14 +1,14 @@
 //! How a request is paid: read from its headers, and ended early. Behind [`payer::Payer`] nobody
 //! knows any more whether a key or a token paid. What else a key's owner does is in [`keys`]; what
-//! somebody may ask for who pays nothing, in [`visitors`]; how fast a key may spend, in [`rates`].
+//! somebody may ask for who pays nothing, in [`visitors`]; how fast a key may spend, in [`throttle`].
 
 pub mod expiry;
 pub mod keys;
 pub mod lightning;
 pub mod payer;
-pub mod rates;
 pub mod refunds;
 pub mod sight;
+pub mod throttle;
 pub mod visitors;
 pub mod vouchers;
 

@@ -1,6 +1,6 @@
 //! All upstreams, and the leave to ask one of them.
 
-mod stored;
+mod reload;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -21,7 +21,7 @@ use coinslot::net::dialer::Dialer;
 use coinslot::nostr::{Announcer, Caller, Directory, Identity, Listing};
 use coinslot::openapi::{About, publish};
 use coinslot::payment::payer::Till;
-use coinslot::payment::rates::Rates;
+use coinslot::payment::throttle::KeyThrottle;
 use coinslot::price::PriceBook;
 use coinslot::store::{Durability, Store};
 use coinslot::vault::Vault;
@@ -162,7 +162,7 @@ impl House {
             pool: pool.clone(),
             settings: Settings::of(config),
             maintenance: Maintenance::new(None),
-            rates: Rates::new(KeyLimits::default(), shared.clone()),
+            throttle: KeyThrottle::new(KeyLimits::default(), shared.clone()),
             tracker: TaskTracker::new(),
             deliveries: Deliveries::default(),
             keep_alive: None,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::page::said;
 use crate::admin::trail::{self, Act};
 use crate::catalog::import::plan::Proposal;
-use crate::catalog::import::{ImportError, Importer, Outcome, Own, Switch, Verdict};
+use crate::catalog::import::{ImportError, Importer, Outcome, Overrides, Switch, Verdict};
 use crate::clock::SharedClock;
 use crate::store::{Store, StoreError};
 
@@ -74,7 +74,7 @@ impl Desk<'_> {
     }
 
     /// Gives a model prices and names of the operator's.
-    pub async fn set_own(self, id: &str, own: &Own) -> Result<(), ActError> {
+    pub async fn set_own(self, id: &str, own: &Overrides) -> Result<(), ActError> {
         self.importer.set_own(id, own).await?;
         Ok(self.note("models.own", id, &own.told()).await?)
     }

@@ -17,7 +17,7 @@ use super::{desk, refused};
 use crate::catalog::card::Change;
 use crate::catalog::import::plan::Proposal;
 use crate::catalog::import::repo::Source;
-use crate::catalog::import::{Offer, Own, Switch, Verdict};
+use crate::catalog::import::{Offer, Overrides, Switch, Verdict};
 use crate::price::decimal;
 
 pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
@@ -273,7 +273,7 @@ async fn own_call(
         Some(price) => Ok((name, price)),
         None => Ok((name, None)),
     });
-    let own = Own { prices: prices.collect::<Result<_, _>>()?, names: call.names, seen: None };
+    let own = Overrides { prices: prices.collect::<Result<_, _>>()?, names: call.names, seen: None };
     desk(&state, actor).set_own(&call.id, &own).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -13,7 +13,7 @@ use super::super::session::Session;
 use super::super::{AdminError, AdminState, page};
 use super::{desk, page as list, refused};
 use crate::catalog::card;
-use crate::catalog::import::{Offer, Own};
+use crate::catalog::import::{Offer, Overrides};
 
 const PATH: &str = "/admin/models/one";
 /// What the name of a price has before it in the form.
@@ -89,8 +89,8 @@ async fn save(
 }
 
 /// What the form says. A price that is empty is the source's.
-fn read(fields: &[(String, String)]) -> Result<Own, AdminError> {
-    let mut own = Own::default();
+fn read(fields: &[(String, String)]) -> Result<Overrides, AdminError> {
+    let mut own = Overrides::default();
     let mut added = (String::new(), String::new());
     let mut take = |name: &str, text: &str| {
         let price = match text.trim() {
@@ -146,7 +146,7 @@ async fn render(
         rows: rows(&offer),
         names: offer.own_names.join("\n"),
         other_names,
-        seen: Own::digest(&offer.own_prices, &offer.own_names),
+        seen: Overrides::digest(&offer.own_prices, &offer.own_names),
     })?;
     Ok((status, html).into_response())
 }

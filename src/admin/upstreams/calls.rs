@@ -13,7 +13,7 @@ use super::super::AdminState;
 use super::super::api::{ApiError, Body, Complaint};
 use super::super::operator::{Operator, Scope};
 use super::{View, forget, put, remove, test, view};
-use crate::upstream::own::Intent;
+use crate::upstream::stored::Intent;
 
 pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
     OpenApiRouter::new()

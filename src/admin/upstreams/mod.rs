@@ -13,7 +13,7 @@ use super::trail::{self, Act};
 use super::{AdminError, AdminState, format};
 use crate::exchange::Tested;
 use crate::upstream::Condition;
-use crate::upstream::own::{Described, Intent, OwnError, detail};
+use crate::upstream::stored::{Described, Intent, StoredError, detail};
 
 pub(super) use calls::api;
 pub(super) use page::pages;
@@ -78,13 +78,15 @@ async fn view(state: &AdminState) -> Result<Vec<View>, AdminError> {
     Ok(described.into_iter().map(view).collect())
 }
 
-fn refused(error: OwnError) -> AdminError {
+fn refused(error: StoredError) -> AdminError {
     match error {
-        OwnError::Store(error) => error.into(),
-        OwnError::Vault(error) => AdminError::invalid(format!("The stored upstreams cannot be read: {error}.")),
-        OwnError::Invalid(_) => AdminError::invalid(format!("Not done: {error}.")),
-        OwnError::Fixed | OwnError::Exists | OwnError::Changed => AdminError::conflict(format!("Not done: {error}.")),
-        OwnError::Unknown => AdminError::not_found("There is no such upstream."),
+        StoredError::Store(error) => error.into(),
+        StoredError::Vault(error) => AdminError::invalid(format!("The stored upstreams cannot be read: {error}.")),
+        StoredError::Invalid(_) => AdminError::invalid(format!("Not done: {error}.")),
+        StoredError::Fixed | StoredError::Exists | StoredError::Changed => {
+            AdminError::conflict(format!("Not done: {error}."))
+        }
+        StoredError::Unknown => AdminError::not_found("There is no such upstream."),
     }
 }
 

@@ -14,7 +14,7 @@ use super::super::session::Session;
 use super::super::{AdminError, AdminState, page, shown_again};
 use super::{View, forget, put, remove, test, view};
 use crate::upstream::kind::PRESETS;
-use crate::upstream::own::{Intent, digest};
+use crate::upstream::stored::{Intent, digest};
 
 const PATH: &str = "/admin/upstreams";
 

@@ -72,7 +72,7 @@ impl Place {
         let tag = before.map(|source| source.etag.as_str()).filter(|tag| !tag.is_empty());
         let fetched = match self {
             Self::OpenRouter(url) | Self::LiteLlm(url) => fetcher.get(url, tag, LIMITS).await,
-            Self::Own(upstream) => upstream.own_list(tag, LIMITS).await,
+            Self::Own(upstream) => upstream.fetch_list(tag, LIMITS).await,
         };
         let mut source = Source { name, address, checked_ms: now_ms, ..before.cloned().unwrap_or_default() };
         source.trouble.clear();

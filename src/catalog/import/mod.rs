@@ -11,7 +11,7 @@
 mod ask;
 pub mod listed;
 mod litellm;
-mod own;
+mod overrides;
 pub mod plan;
 pub mod repo;
 mod wanted;
@@ -35,7 +35,7 @@ use crate::net::way::Way;
 use crate::store::{Store, StoreError};
 use crate::upstream::Pool;
 use ask::Place;
-pub use own::Own;
+pub use overrides::Overrides;
 use plan::{Plan, Proposal};
 use repo::{Changes, Choice, Source, State};
 pub use wanted::Lists;
@@ -220,7 +220,7 @@ impl Importer {
             let choice = state.choices.get(&model.id).cloned().unwrap_or_default();
             model.enabled &= !choice.is_off;
             model.visible &= !choice.is_hidden;
-            if let Err(problem) = own::apply(model, &choice) {
+            if let Err(problem) = overrides::apply(model, &choice) {
                 // It could be sold for less than the operator says.
                 tracing::warn!(model = %model.id, %problem, "a model is not sold: its own prices do not go with its source's");
                 model.enabled = false;
@@ -365,7 +365,7 @@ impl Importer {
     /// # Errors
     /// When there is no such model, such a price or name cannot be or is another model's, what was seen is no more,
     /// or the database does not answer.
-    pub async fn set_own(&self, id: &str, own: &Own) -> Result<(), ImportError> {
+    pub async fn set_own(&self, id: &str, own: &Overrides) -> Result<(), ImportError> {
         self.revise(|state| {
             let choice = state.choices.get(id).cloned().unwrap_or_default();
             let changed = own.change(&choice)?;
@@ -374,7 +374,7 @@ impl Importer {
             state.choices.insert(id.to_owned(), plain);
             let before = self.assemble(state);
             let mut model = before.model(id).map(|model| Model::clone(&model)).ok_or(ImportError::Unknown)?;
-            own::apply(&mut model, &changed).map_err(ImportError::Own)?;
+            overrides::apply(&mut model, &changed).map_err(ImportError::Own)?;
             state.choices.insert(id.to_owned(), changed.clone());
             let catalog = self.assemble(state);
             // A name that is given goes before the id without its vendor, so the other model would lose it untold.

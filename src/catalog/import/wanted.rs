@@ -56,7 +56,7 @@ impl Lists {
         Self(lists)
     }
 
-    fn own_list(&self, upstream: &str) -> Option<&List> {
+    fn list_of(&self, upstream: &str) -> Option<&List> {
         let name = own_name(upstream);
         self.0.iter().find(|(source, _)| *source == name).map(|(_, list)| list)
     }
@@ -67,7 +67,7 @@ impl Lists {
     pub fn cost(&self, pool: &Pool, id: &str, forwarded: &str, provider_fee: Decimal) -> Option<Card> {
         let callings = pool.callings(names(id, forwarded));
         let costs = callings.iter().filter_map(|calling| {
-            let listed = self.own_list(&calling.upstream)?.find(&calling.model)?;
+            let listed = self.list_of(&calling.upstream)?.find(&calling.model)?;
             listed.card.times(calling.fee.checked_div(provider_fee)?)
         });
         costs.reduce(|one, other| one.meet(&other).0)
@@ -84,7 +84,7 @@ impl Lists {
 
     /// Whether some upstream serves the model, and does not list others alone.
     fn is_had(&self, pool: &Pool, id: &str) -> bool {
-        let has = |upstream: &str, model: &str| self.own_list(upstream).is_none_or(|list| list.names(model));
+        let has = |upstream: &str, model: &str| self.list_of(upstream).is_none_or(|list| list.names(model));
         pool.is_empty() || pool.callings(names(id, id)).iter().any(|calling| has(&calling.upstream, &calling.model))
     }
 
@@ -92,7 +92,7 @@ impl Lists {
     /// whose list does not name it has not got it.
     fn is_priced(&self, callings: &[Calling], by_default: &[&str]) -> bool {
         callings.iter().all(|calling| {
-            self.own_list(&calling.upstream).is_some_and(|list| {
+            self.list_of(&calling.upstream).is_some_and(|list| {
                 let is_default = by_default.contains(&&*calling.upstream) && list.unpriced.contains(&calling.model);
                 is_default || list.find(&calling.model).is_some() || !list.names(&calling.model)
             })
@@ -140,7 +140,7 @@ impl Lists {
         }
         // Last of all, what nobody has a price for but the operator.
         for upstream in &upstreams {
-            let (Some(price), Some(list)) = (upstream.default_price(), self.own_list(upstream.name())) else {
+            let (Some(price), Some(list)) = (upstream.default_price(), self.list_of(upstream.name())) else {
                 continue;
             };
             let source = format!("{}{BY_DEFAULT}", own_name(upstream.name()));

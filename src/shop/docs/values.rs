@@ -129,7 +129,7 @@ impl Values {
     }
 
     fn add_limits(&mut self, node: &Node) {
-        let (keys, visitors) = (node.exchange.rates.limits(), node.exchange.till.allowance());
+        let (keys, visitors) = (node.exchange.throttle.limits(), node.exchange.till.allowance());
         let most = |limit: Option<u64>| limit.map_or_else(|| "no limit".to_owned(), example::figure);
         let few = |limit: Option<usize>| most(limit.and_then(|limit| u64::try_from(limit).ok()));
         self.0.extend([

@@ -14,7 +14,7 @@ use crate::store::{Store, StoreError};
 use crate::upstream::outlay::Outlays;
 use crate::upstream::sealed::{self, seal};
 use crate::upstream::sticky::Sticky;
-use crate::upstream::{barred, own, repo};
+use crate::upstream::{barred, repo, stored};
 use crate::vault::Vault;
 
 impl Pool {
@@ -123,23 +123,23 @@ impl Pool {
     /// All that are stored, as the operator may see them.
     ///
     /// # Errors
-    /// See [`own::described`].
-    pub async fn described(&self, store: &Store) -> Result<Vec<own::Described>, own::OwnError> {
-        own::described(store, &self.ground.vault).await
+    /// See [`stored::described`].
+    pub async fn described(&self, store: &Store) -> Result<Vec<stored::Described>, stored::StoredError> {
+        stored::described(store, &self.ground.vault).await
     }
 
-    /// Stores one of the operator's, and takes it up. Returns what [`own::put`] does.
+    /// Stores one of the operator's, and takes it up. Returns what [`stored::put`] does.
     ///
     /// # Errors
     /// See there.
     pub async fn put(
         &self,
         store: &Store,
-        intent: own::Intent<'_>,
+        intent: stored::Intent<'_>,
         given: &serde_json::Map<String, serde_json::Value>,
-    ) -> Result<(serde_json::Value, bool), own::OwnError> {
+    ) -> Result<(serde_json::Value, bool), stored::StoredError> {
         let Ground { rules, vault, way, .. } = &self.ground;
-        let stored = own::put(store, (vault, way), rules, (intent, given), self.clock.now_ms()).await?;
+        let stored = stored::put(store, (vault, way), rules, (intent, given), self.clock.now_ms()).await?;
         self.watch(store).await?;
         Ok(stored)
     }
@@ -147,9 +147,9 @@ impl Pool {
     /// Removes one of the operator's. Requests under way go on.
     ///
     /// # Errors
-    /// See [`own::remove`].
-    pub async fn remove(&self, store: &Store, name: &str) -> Result<(), own::OwnError> {
-        own::remove(store, name, self.clock.now_ms()).await?;
+    /// See [`stored::remove`].
+    pub async fn remove(&self, store: &Store, name: &str) -> Result<(), stored::StoredError> {
+        stored::remove(store, name, self.clock.now_ms()).await?;
         Ok(self.watch(store).await?)
     }
 

@@ -72,7 +72,7 @@ type Name = [u8; 32];
 
 /// All keys of the last minute.
 #[derive(Debug)]
-pub struct Rates {
+pub struct KeyThrottle {
     salt: [u8; 32],
     limits: Live<KeyLimits>,
     clock: SharedClock,
@@ -88,7 +88,7 @@ struct Keys {
 /// The leave to make one request. Dropped, it gives its stream's place back.
 #[derive(Debug)]
 pub struct Pass {
-    rates: Arc<Rates>,
+    throttle: Arc<KeyThrottle>,
     /// `None`: nothing is counted.
     key: Option<Name>,
     id: u64,
@@ -137,7 +137,7 @@ impl Key {
     }
 }
 
-impl Rates {
+impl KeyThrottle {
     #[must_use]
     pub fn new(limits: KeyLimits, clock: SharedClock) -> Arc<Self> {
         Arc::new(Self { salt: rand::random(), limits: Live::new(limits), clock, keys: Mutex::default() })
@@ -174,7 +174,7 @@ impl Rates {
         tokens: u64,
         streams: bool,
     ) -> Result<Pass, TooFast> {
-        let pass = |key, id| Pass { rates: Arc::clone(self), key, id, streams };
+        let pass = |key, id| Pass { throttle: Arc::clone(self), key, id, streams };
         let Some(name) = self.key_of(payment).map(|key| self.name(key, protocol)) else { return Ok(pass(None, 0)) };
         let now_ms = self.clock.now_ms();
         let mut keys = self.lock();
@@ -255,7 +255,7 @@ impl Pass {
     /// Counts what was really used.
     pub fn used(&self, tokens: u64) {
         let Some(name) = &self.key else { return };
-        let mut keys = self.rates.lock();
+        let mut keys = self.throttle.lock();
         let entry = keys
             .by_name
             .get_mut(name)
@@ -269,7 +269,7 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         let Some(name) = self.key.as_ref().filter(|_| self.streams) else { return };
-        if let Some(key) = self.rates.lock().by_name.get_mut(name) {
+        if let Some(key) = self.throttle.lock().by_name.get_mut(name) {
             key.streams = key.streams.saturating_sub(1);
         }
     }
@@ -297,7 +297,7 @@ mod tests {
         }
     }
 
-    fn rates(requests: u64, tokens: u64, streams: usize) -> (Arc<Hands>, Arc<Rates>) {
+    fn throttle(requests: u64, tokens: u64, streams: usize) -> (Arc<Hands>, Arc<KeyThrottle>) {
         let some = |limit| (limit > 0).then_some(limit);
         let limits = KeyLimits {
             requests_per_minute: some(requests),
@@ -305,7 +305,7 @@ mod tests {
             max_streams: (streams > 0).then_some(streams),
         };
         let hands = Arc::new(Hands::default());
-        (Arc::clone(&hands), Rates::new(limits, hands))
+        (Arc::clone(&hands), KeyThrottle::new(limits, hands))
     }
 
     fn key(name: &str) -> Payment {
@@ -314,11 +314,11 @@ mod tests {
 
     #[test]
     fn no_minute_sees_more_requests() {
-        let (hands, rates) = rates(3, 0, 0);
+        let (hands, throttle) = throttle(3, 0, 0);
         let (mut let_through, mut promised): (Vec<i64>, i64) = (Vec::new(), i64::MAX);
         for now_ms in (0..600_000).step_by(7_001) {
             hands.0.store(now_ms, Ordering::SeqCst);
-            match rates.enter(&key("a"), OpenAi, 1, false) {
+            match throttle.enter(&key("a"), OpenAi, 1, false) {
                 Ok(_) => {
                     let_through.push(now_ms);
                     promised = i64::MAX;
@@ -329,7 +329,7 @@ mod tests {
                 }
             }
             if now_ms < 14_003 {
-                assert!(rates.enter(&key("b"), OpenAi, 1, false).is_ok(), "each key for itself");
+                assert!(throttle.enter(&key("b"), OpenAi, 1, false).is_ok(), "each key for itself");
             }
         }
         for first in &let_through {
@@ -340,53 +340,53 @@ mod tests {
 
     #[test]
     fn tokens_are_settled_and_a_large_request_fits_an_empty_minute() {
-        let (hands, rates) = rates(0, 100, 0);
-        let first = rates.enter(&key("a"), OpenAi, 90, false).unwrap();
+        let (hands, throttle) = throttle(0, 100, 0);
+        let first = throttle.enter(&key("a"), OpenAi, 90, false).unwrap();
         assert_eq!(
-            rates.enter(&key("a"), OpenAi, 20, false).unwrap_err(),
+            throttle.enter(&key("a"), OpenAi, 20, false).unwrap_err(),
             TooFast { what: "tokens a minute", secs: 60 }
         );
         first.used(10);
         drop(first);
-        assert_eq!(rates.standing("a", OpenAi).tokens.unwrap(), Left { limit: 100, remaining: 90, reset_secs: 60 });
-        assert!(rates.enter(&key("a"), OpenAi, 500, false).is_err());
+        assert_eq!(throttle.standing("a", OpenAi).tokens.unwrap(), Left { limit: 100, remaining: 90, reset_secs: 60 });
+        assert!(throttle.enter(&key("a"), OpenAi, 500, false).is_err());
         hands.0.store(60_000, Ordering::SeqCst);
-        assert!(rates.enter(&key("a"), OpenAi, 500, false).is_ok());
-        assert_eq!(rates.standing("a", OpenAi).tokens.unwrap().remaining, 0);
+        assert!(throttle.enter(&key("a"), OpenAi, 500, false).is_ok());
+        assert_eq!(throttle.standing("a", OpenAi).tokens.unwrap().remaining, 0);
     }
 
     #[test]
     fn a_stream_gives_its_place_back() {
-        let (_, rates) = rates(0, 0, 1);
-        let running = rates.enter(&key("a"), OpenAi, 1, true).unwrap();
-        assert_eq!(rates.enter(&key("a"), OpenAi, 1, true).unwrap_err().what, "streams at a time");
-        assert!(rates.enter(&key("a"), OpenAi, 1, false).is_ok());
+        let (_, throttle) = throttle(0, 0, 1);
+        let running = throttle.enter(&key("a"), OpenAi, 1, true).unwrap();
+        assert_eq!(throttle.enter(&key("a"), OpenAi, 1, true).unwrap_err().what, "streams at a time");
+        assert!(throttle.enter(&key("a"), OpenAi, 1, false).is_ok());
         drop(running);
-        assert!(rates.enter(&key("a"), OpenAi, 1, true).is_ok());
-        assert_eq!(rates.standing("a", OpenAi), Standing::default());
+        assert!(throttle.enter(&key("a"), OpenAi, 1, true).is_ok());
+        assert_eq!(throttle.standing("a", OpenAi), Standing::default());
     }
 
     #[test]
     fn a_burst_at_one_vendors_endpoints_stops_nobody_at_anothers() {
-        let (_, rates) = rates(1, 0, 1);
-        let running = rates.enter(&key("a"), Anthropic, 1, true).unwrap();
-        assert!(rates.enter(&key("a"), Anthropic, 1, false).is_err());
-        let other = rates.enter(&key("a"), OpenAi, 1, true).unwrap();
-        assert!(rates.enter(&key("a"), OpenAi, 1, false).is_err());
+        let (_, throttle) = throttle(1, 0, 1);
+        let running = throttle.enter(&key("a"), Anthropic, 1, true).unwrap();
+        assert!(throttle.enter(&key("a"), Anthropic, 1, false).is_err());
+        let other = throttle.enter(&key("a"), OpenAi, 1, true).unwrap();
+        assert!(throttle.enter(&key("a"), OpenAi, 1, false).is_err());
         drop((running, other));
         for protocol in [Anthropic, OpenAi] {
-            assert_eq!(rates.standing("a", protocol).requests.unwrap().remaining, 0);
+            assert_eq!(throttle.standing("a", protocol).requests.unwrap().remaining, 0);
         }
     }
 
     #[test]
     fn quiet_keys_are_forgotten() {
-        let (hands, rates) = rates(5, 0, 0);
+        let (hands, throttle) = throttle(5, 0, 0);
         for name in 0..TIDY_ABOVE {
-            drop(rates.enter(&key(&name.to_string()), OpenAi, 1, false));
+            drop(throttle.enter(&key(&name.to_string()), OpenAi, 1, false));
         }
         hands.0.store(60_000, Ordering::SeqCst);
-        drop(rates.enter(&key("another"), OpenAi, 1, false));
-        assert_eq!(rates.lock().by_name.len(), 1);
+        drop(throttle.enter(&key("another"), OpenAi, 1, false));
+        assert_eq!(throttle.lock().by_name.len(), 1);
     }
 }

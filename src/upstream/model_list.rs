@@ -30,7 +30,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When it does not answer as it should.
-    pub async fn own_list(&self, tag: Option<&str>, limits: Limits) -> Result<Fetched, FetchError> {
+    pub async fn fetch_list(&self, tag: Option<&str>, limits: Limits) -> Result<Fetched, FetchError> {
         let mut headers = HeaderMap::new();
         if let Some((name, value)) = self.credential(WireFormat::ChatCompletions)? {
             headers.insert(name, value);

@@ -14,16 +14,16 @@ const MAX_NAME_LENGTH: usize = 200;
 
 /// What is to change; what is absent stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Own {
+pub struct Overrides {
     /// Prices by name, in USD for one unit. `None`: what the source says counts again.
     pub prices: Vec<(String, Option<Decimal>)>,
     /// All the names that the operator gives it.
     pub names: Option<Vec<String>>,
-    /// What all of it was for whoever thought of this, by [`Own::digest`]. Absent: whatever it is.
+    /// What all of it was for whoever thought of this, by [`Overrides::digest`]. Absent: whatever it is.
     pub seen: Option<String>,
 }
 
-impl Own {
+impl Overrides {
     /// What recognises all that the operator has said of a model.
     #[must_use]
     pub fn digest(prices: &Card, names: &[String]) -> String {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn choice(prices: &[(&str, &str)], names: &[&str]) -> Choice {
-        let own = Own {
+        let own = Overrides {
             prices: prices.iter().map(|(name, price)| ((*name).to_owned(), price.parse().ok())).collect(),
             names: Some(names.iter().map(|name| (*name).to_owned()).collect()),
             seen: None,
@@ -179,17 +179,18 @@ mod tests {
             assert_eq!(sold.prices, model().prices);
         }
         for wrong in ["", "a b", "a\n", &"x".repeat(201)] {
-            let own = Own { names: Some(vec![wrong.to_owned()]), ..Own::default() };
+            let own = Overrides { names: Some(vec![wrong.to_owned()]), ..Overrides::default() };
             assert!(own.change(&Choice::default()).is_err(), "{wrong}");
         }
-        let many = Own { names: Some((0..33).map(|n| n.to_string()).collect()), ..Own::default() };
+        let many = Overrides { names: Some((0..33).map(|n| n.to_string()).collect()), ..Overrides::default() };
         assert!(many.change(&Choice::default()).is_err());
     }
 
     #[test]
     fn what_is_taken_back_is_the_sources_again() {
         let own = choice(&[("prompt", "1"), ("completion", "2")], &["b2"]);
-        let back = Own { prices: vec![("prompt".to_owned(), None)], ..Own::default() }.change(&own).unwrap();
+        let back =
+            Overrides { prices: vec![("prompt".to_owned(), None)], ..Overrides::default() }.change(&own).unwrap();
         assert_eq!((back.prices.get("prompt"), back.prices.get("completion")), (None, Some(Decimal::TWO)));
         assert_eq!(back.names, ["b2"]);
     }

@@ -14,7 +14,7 @@ use crate::vault::{Vault, VaultError, hex};
 
 /// Why nothing was stored.
 #[derive(Debug, thiserror::Error)]
-pub enum OwnError {
+pub enum StoredError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -52,7 +52,7 @@ const SECRET: [&str; 3] = ["api_key", "headers", "proxy_url"];
 ///
 /// # Errors
 /// When the database does not answer, or the secret key is another one.
-pub async fn described(store: &Store, vault: &Vault) -> Result<Vec<Described>, OwnError> {
+pub async fn described(store: &Store, vault: &Vault) -> Result<Vec<Described>, StoredError> {
     let mut rows = repo::upstreams(store).await?;
     rows.sort_by_key(|row| !row.from_environment);
     let mut all: Vec<Described> = Vec::new();
@@ -78,8 +78,8 @@ pub async fn described(store: &Store, vault: &Vault) -> Result<Vec<Described>, O
 type Members = Map<String, Value>;
 
 /// The open and the sealed members of a row.
-fn parts(row: &Stored, vault: &Vault) -> Result<(Members, Members), OwnError> {
-    let unreadable = || OwnError::Invalid(format!("the stored upstream {} cannot be read", row.name));
+fn parts(row: &Stored, vault: &Vault) -> Result<(Members, Members), StoredError> {
+    let unreadable = || StoredError::Invalid(format!("the stored upstream {} cannot be read", row.name));
     let spec: Value = serde_json::from_str(&row.spec).map_err(|_| unreadable())?;
     let secrets = sealed::secrets(row, vault).map_err(|_| unreadable())?;
     match (spec, secrets) {
@@ -118,13 +118,13 @@ pub async fn put(
     rules: &Upstreams,
     wanted: (Intent<'_>, &Map<String, Value>),
     now_ms: i64,
-) -> Result<(Value, bool), OwnError> {
+) -> Result<(Value, bool), StoredError> {
     for _ in 0..TRIES {
         if let Some(stored) = try_put(store, tools, rules, wanted, now_ms).await? {
             return Ok(stored);
         }
     }
-    Err(OwnError::Changed)
+    Err(StoredError::Changed)
 }
 
 /// The same, once; nothing is stored where what it was made of is there no more.
@@ -134,21 +134,21 @@ async fn try_put(
     rules: &Upstreams,
     (intent, given): (Intent<'_>, &Map<String, Value>),
     now_ms: i64,
-) -> Result<Option<(Value, bool)>, OwnError> {
+) -> Result<Option<(Value, bool)>, StoredError> {
     let name = given.get("name").and_then(Value::as_str).unwrap_or_default().trim();
     let rows = repo::upstreams(store).await?;
     if rows.iter().any(|row| row.from_environment && row.name == name) {
-        return Err(OwnError::Fixed);
+        return Err(StoredError::Fixed);
     }
     let known = rows.iter().find(|row| !row.from_environment && row.name == name);
     let before = match (intent, known) {
-        (Intent::Add, Some(_)) => return Err(OwnError::Exists),
-        (Intent::Change(_), None) => return Err(OwnError::Unknown),
+        (Intent::Add, Some(_)) => return Err(StoredError::Exists),
+        (Intent::Change(_), None) => return Err(StoredError::Unknown),
         (Intent::Add, None) => None,
         (Intent::Change(seen), Some(row)) => {
             let (mut spec, secrets) = parts(row, vault)?;
             if seen.is_some_and(|seen| seen != digest(&spec)) {
-                return Err(OwnError::Changed);
+                return Err(StoredError::Changed);
             }
             spec.extend(secrets);
             Some(spec)
@@ -161,13 +161,13 @@ async fn try_put(
             value => drop(entry.insert(member.clone(), value.clone())),
         }
     }
-    let read = |entry| config::Upstream::from_json(&Value::Object(entry), rules.timeouts).map_err(OwnError::Invalid);
+    let read = |entry| config::Upstream::from_json(&Value::Object(entry), rules.timeouts).map_err(StoredError::Invalid);
     let described = read(entry)?;
     if let Some(before) = before {
         keeps_secrets_home(&read(before)?, &described, given)?;
     }
     // What could not be asked is not stored.
-    Upstream::new(&described, way).map_err(|error| OwnError::Invalid(error.to_string()))?;
+    Upstream::new(&described, way).map_err(|error| StoredError::Invalid(error.to_string()))?;
     let row = Stored { from_environment: false, ..sealed::seal(&described, vault)? };
     if !repo::put_own(store, known, &row, now_ms).await? {
         return Ok(None);
@@ -182,8 +182,8 @@ fn keeps_secrets_home(
     before: &config::Upstream,
     after: &config::Upstream,
     given: &Map<String, Value>,
-) -> Result<(), OwnError> {
-    let origin = |one| provider::origin(one).map_err(|error| OwnError::Invalid(error.to_string()));
+) -> Result<(), StoredError> {
+    let origin = |one| provider::origin(one).map_err(|error| StoredError::Invalid(error.to_string()));
     let moved = match (origin(before)? != origin(after)?, before.proxy_url != after.proxy_url) {
         (true, _) => "another address",
         (false, true) => "another proxy",
@@ -197,18 +197,18 @@ fn keeps_secrets_home(
     } else {
         return Ok(());
     };
-    Err(OwnError::Invalid(format!("it gets {moved}, so say its {secret} again too, or have it forgotten")))
+    Err(StoredError::Invalid(format!("it gets {moved}, so say its {secret} again too, or have it forgotten")))
 }
 
 /// Removes an upstream of the operator's.
 ///
 /// # Errors
 /// When there is none, or the environment describes it.
-pub async fn remove(store: &Store, name: &str, now_ms: i64) -> Result<(), OwnError> {
+pub async fn remove(store: &Store, name: &str, now_ms: i64) -> Result<(), StoredError> {
     match repo::remove_own(store, name, now_ms).await? {
         true => Ok(()),
-        false if repo::upstreams(store).await?.iter().any(|row| row.name == name) => Err(OwnError::Fixed),
-        false => Err(OwnError::Unknown),
+        false if repo::upstreams(store).await?.iter().any(|row| row.name == name) => Err(StoredError::Fixed),
+        false => Err(StoredError::Unknown),
     }
 }
 
