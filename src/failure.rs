@@ -212,12 +212,21 @@ impl Code {
     ];
 }
 
+/// What a client reads of a failure beside its words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub status: u16,
+    /// Its `type`.
+    pub kind: &'static str,
+    pub code: &'static str,
+}
+
 /// Status, `type` and `code` of a failure.
 #[must_use]
 #[expect(clippy::too_many_lines, reason = "one table")]
-pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
+pub const fn facts(code: Code) -> Facts {
     const INVALID: &str = "invalid_request_error";
-    match code {
+    let (status, kind, code) = match code {
         Code::MissingApiKey => (401, INVALID, "missing_api_key"),
         Code::Unauthorized => (401, INVALID, "unauthorized"),
         Code::InvalidApiKey => (401, INVALID, "invalid_api_key"),
@@ -290,7 +299,8 @@ pub const fn facts(code: Code) -> (u16, &'static str, &'static str) {
         Code::Recovering => (503, "api_error", "recovering"),
         Code::Aborted => (503, "api_error", "request_aborted"),
         Code::Internal => (500, "api_error", "internal_error"),
-    }
+    };
+    Facts { status, kind, code }
 }
 
 /// What a client must pay, where that is the problem.
@@ -398,7 +408,7 @@ impl Failure {
     /// passed on.
     #[must_use]
     pub fn names(&self) -> (&str, &str) {
-        let (_, kind, code) = facts(self.code);
+        let Facts { kind, code, .. } = facts(self.code);
         let own = self.upstream.as_deref();
         (
             own.and_then(|answer| answer.kind.as_deref()).unwrap_or(kind),

@@ -93,7 +93,7 @@ impl Exchange {
         let sum = sum_of(ending, outlay, cost, (first_ms, took_ms));
         let listed = || self.market.lists(model);
         self.traffic.sums().note((Some(model), Some(&outlay.upstream)), listed, place.began_ms(), sum);
-        let status = failure.map_or(ending.name(), |failure| facts(failure.code).2);
+        let status = failure.map_or(ending.name(), |failure| facts(failure.code).code);
         place.ended(Ended { status, charged_msat: outlay.charged, first_ms, took_ms, at_ms: outlay.at_ms });
     }
 

@@ -108,7 +108,7 @@ impl Job {
         let service = self.service(usage);
         let price_as = self.usual_price(usage, service);
         let record = Record {
-            failure: failure.map(|code| facts(code).2),
+            failure: failure.map(|code| facts(code).code),
             model: &self.shape.model,
             path: self.dialect.path(),
             provider: self.lease.upstream().label(),

@@ -86,14 +86,13 @@ fn json(body: String, request_id: &str) -> Response<Body> {
 /// The response that tells a client of a failure.
 #[must_use]
 pub fn render(failure: &Failure, asked: &Asked<'_>) -> Response<Body> {
-    let (status, ..) = facts(failure.code);
     let status = match (failure.code, asked.protocol) {
         // The vendors' own answer. In OpenAI's shape, clients of this network look for 400.
         (Code::InvalidModel, Protocol::Anthropic | Protocol::Gemini) => 404,
         (Code::UpstreamUnavailable | Code::Overloaded, Protocol::Anthropic) => OVERLOADED,
         // What is worth trying again after a while: the others are told 502, as clients of this network expect.
         (Code::UpstreamFailed, Protocol::Anthropic) if failure.retry != Retry::Never => OVERLOADED,
-        _ => status,
+        _ => facts(failure.code).status,
     };
     let status = failure.upstream.as_ref().map_or(status, |answer| answer.status);
     let mut error = error_object(failure);
@@ -265,11 +264,11 @@ mod tests {
     #[test]
     fn statuses_follow_the_rules() {
         for code in [Code::PaymentRequired, Code::InsufficientBalance, Code::BalanceLimitExceeded] {
-            assert_eq!(facts(code).0, 402);
-            assert_eq!(facts(code).1, "insufficient_quota");
+            assert_eq!(facts(code).status, 402);
+            assert_eq!(facts(code).kind, "insufficient_quota");
         }
         for code in [Code::MintUnreachable, Code::RedemptionPending, Code::PriceUnavailable] {
-            assert_eq!(facts(code).0, 503);
+            assert_eq!(facts(code).status, 503);
         }
     }
 

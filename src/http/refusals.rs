@@ -136,14 +136,13 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::failure::{Code, facts};
 
     #[test]
     fn every_status_of_the_envelope_is_described() {
+        let given = Code::ALL.iter().map(|code| facts(*code).status);
         // 405 is of routes, not of calls.
-        let source = include_str!("../failure.rs");
-        let table = source.split("pub const fn facts").nth(1).unwrap().split("\n}").next().unwrap();
-        let given: BTreeSet<&str> =
-            table.split("=> (").skip(1).filter_map(|rest| rest.get(..3)).filter(|one| *one != "405").collect();
-        assert_eq!(given, STATUSES.iter().map(|(status, _)| *status).collect());
+        let given: BTreeSet<String> = given.filter(|status| *status != 405).map(|status| status.to_string()).collect();
+        assert_eq!(given, STATUSES.iter().map(|(status, _)| (*status).to_owned()).collect());
     }
 }

@@ -256,7 +256,7 @@ fn answer(node: &Node, page: Result<Response, Failure>) -> Response {
     let trouble =
         Trouble { name: &node.info().name, message: &failure.message, money: fate(&failure.funds), token, retry };
     let mut response = render(&trouble).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response());
-    let (status, ..) = crate::failure::facts(failure.code);
+    let status = crate::failure::facts(failure.code).status;
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(secs) = retry {
         response.headers_mut().insert(RETRY_AFTER, secs.into());

@@ -109,7 +109,7 @@ impl Status {
             "charged" => Ok(Self::Charged),
             "free" => Ok(Self::Free),
             "failed" => Ok(Self::Failed),
-            code if Code::ALL.iter().any(|known| facts(*known).2 == code) => Ok(Self::FailedWith(code.to_owned())),
+            code if Code::ALL.iter().any(|known| facts(*known).code == code) => Ok(Self::FailedWith(code.to_owned())),
             _ => Err(AdminError::invalid(
                 "A status is running, charged, free, failed, or the code of a failure, such as upstream_error, \
                  upstream_timeout, upstream_rejected, UPSTREAM_RATE_LIMIT or request_aborted. /docs/errors has all.",
