@@ -19,7 +19,7 @@ use utoipa::openapi::security::SecurityRequirement;
 use super::session::{Session, same};
 use super::{AdminError, AdminState};
 use crate::alerts::Alerts;
-use crate::audit::{Latest, Report, Verdict};
+use crate::audit::{Latest, Report, Solvency};
 use crate::config::Secret;
 use crate::exchange::Exchange;
 use crate::metrics::Kind::{Counter, Gauge, Histogram};
@@ -206,10 +206,10 @@ fn write_audit(out: &mut Exposition, audit: &Latest) {
     out.family("coinslot_audit_verdict", Gauge, "1 at the verdict of the last audit.");
     if let Some(verdict) = verdict {
         let all = [
-            ("proven", Verdict::Proven),
-            ("not_asked", Verdict::NotAsked),
-            ("short", Verdict::Short),
-            ("faulty", Verdict::Faulty),
+            ("proven", Solvency::Proven),
+            ("not_asked", Solvency::NotAsked),
+            ("short", Solvency::Short),
+            ("faulty", Solvency::Faulty),
         ];
         for (name, one) in all {
             out.sample(&[("verdict", name)], flag(one == verdict));

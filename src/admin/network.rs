@@ -14,7 +14,7 @@ use crate::catalog::rivals::{Compared, Comparison, Quote};
 use crate::money::Msat;
 use crate::nostr::directory::{Health, Heard, Listed};
 use crate::nostr::provider::{Opinion, RECOMMENDATION};
-use crate::nostr::{Announced, Standing, names};
+use crate::nostr::{Announced, RelayStatus, names};
 use crate::tor::{self, Onion};
 
 /// Nodes that are shown.
@@ -168,7 +168,7 @@ fn judge(announced: &Announced) -> (&'static str, bool) {
     }
 }
 
-fn relay_row(standing: &Standing, has_it: bool, heard: Option<&Heard>) -> RelayRow {
+fn relay_row(standing: &RelayStatus, has_it: bool, heard: Option<&Heard>) -> RelayRow {
     let flood = |heard: &Heard| if heard.is_flood { ", and more than was asked for" } else { "" };
     let took = |heard: &Heard| format!("{} taken, {} refused{}", heard.taken, heard.refused, flood(heard));
     RelayRow {
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn the_operator_is_told_in_a_word_whether_clients_find_the_node() {
         let with = |event: bool, is_down, relays: &[bool]| {
-            let relays = relays.iter().map(|has_it| (Standing::default(), *has_it)).collect();
+            let relays = relays.iter().map(|has_it| (RelayStatus::default(), *has_it)).collect();
             let event = event.then(|| ("{}".to_owned(), 1, 2));
             judge(&Announced { address: String::new(), event, is_down, relays })
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{AdminError, format};
 use crate::alerts::{self, Kind};
-use crate::audit::{Auditor, Latest, Verdict};
+use crate::audit::{Auditor, Latest, Solvency};
 use crate::ledger::Ledger;
 use crate::store::StoreError;
 
@@ -52,7 +52,7 @@ pub(crate) async fn prove(ledger: &Ledger, last: Option<&Latest>) -> Result<(), 
     let off = [Some(&now), last.as_deref()]
         .into_iter()
         .flatten()
-        .find(|report| matches!(report.verdict(), Verdict::Faulty | Verdict::Short));
+        .find(|report| matches!(report.verdict(), Solvency::Faulty | Solvency::Short));
     off.map_or(Ok(()), |report| Err(Unproven::At(report.at_ms)))
 }
 

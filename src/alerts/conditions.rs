@@ -75,7 +75,7 @@ impl Watchman {
     fn rate(&self) -> State {
         let view = self.exchange.market.rate();
         match view.rate {
-            Ok(rate) if rate.standing == price::Standing::Grace => State::Wrong(format!(
+            Ok(rate) if rate.basis == price::RateBasis::Grace => State::Wrong(format!(
                 "Too few feeds answer since {}; the last rate is used, made dearer",
                 format::utc(rate.as_of_ms)
             )),
@@ -98,7 +98,7 @@ impl Watchman {
         if announced.event.is_none() || announced.is_down || announced.relays.is_empty() {
             return Ok(State::Well);
         }
-        let fails = |(standing, has): &(crate::nostr::Standing, bool)| !has && standing.failures > 0;
+        let fails = |(standing, has): &(crate::nostr::RelayStatus, bool)| !has && standing.failures > 0;
         let count = announced.relays.len();
         let all = announced.relays.iter().all(fails);
         Ok(wrong_if(all.then(|| format!("{count} of {count} fail, so clients do not find the node"))))

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{Auditor, Report, Verdict};
+use super::{Auditor, Report, Solvency};
 use crate::store::StoreError;
 
 /// One place for the last outcome. Clones share it.
@@ -39,7 +39,7 @@ impl Latest {
     ///
     /// # Errors
     /// When the books cannot be read.
-    pub async fn prove(&self, auditor: &Auditor) -> Result<(Arc<Report>, Option<Verdict>), StoreError> {
+    pub async fn prove(&self, auditor: &Auditor) -> Result<(Arc<Report>, Option<Solvency>), StoreError> {
         let proven = auditor.prove().await;
         let noted = self.note(proven, auditor);
         self.renewed.notify_one();
@@ -50,7 +50,7 @@ impl Latest {
         &self,
         proven: Result<Report, StoreError>,
         auditor: &Auditor,
-    ) -> Result<(Arc<Report>, Option<Verdict>), StoreError> {
+    ) -> Result<(Arc<Report>, Option<Solvency>), StoreError> {
         let mut last = self.lock();
         let before = last.verdict();
         match proven {
@@ -94,7 +94,7 @@ impl Latest {
 
     /// What is known of the books; `None` before anything is.
     #[must_use]
-    pub fn verdict(&self) -> Option<Verdict> {
+    pub fn verdict(&self) -> Option<Solvency> {
         self.lock().verdict()
     }
 
@@ -104,7 +104,7 @@ impl Latest {
 }
 
 impl Outcome {
-    fn verdict(&self) -> Option<Verdict> {
-        if self.lack.is_some() { Some(Verdict::Faulty) } else { self.report.as_ref().map(|report| report.verdict()) }
+    fn verdict(&self) -> Option<Solvency> {
+        if self.lack.is_some() { Some(Solvency::Faulty) } else { self.report.as_ref().map(|report| report.verdict()) }
     }
 }

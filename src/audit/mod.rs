@@ -27,7 +27,7 @@ use crate::wallet::holdings::{Answer, Holdings, Inspector, ProofId, canonical};
 use crate::wallet::recovery;
 
 pub use latest::{Lack, Latest};
-pub use report::{Asked, PurseReport, Report, Verdict};
+pub use report::{Asked, PurseReport, Report, Solvency};
 
 /// Proofs that one mint is asked about each time: public mints limit their callers.
 pub const MOST_ASKED: usize = 1_000;

@@ -12,7 +12,7 @@ use crate::wallet::holdings::{Holdings, Purse};
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum Solvency {
     /// All of it is proven.
     Proven,
     /// The books are right, and some mint was not asked about its ecash, or not about all of it.
@@ -23,7 +23,7 @@ pub enum Verdict {
     Faulty,
 }
 
-impl Verdict {
+impl Solvency {
     /// What the operator has to do something about, in a line that anybody may read.
     #[must_use]
     pub fn alarm(self) -> Option<&'static str> {
@@ -151,14 +151,14 @@ impl Report {
     }
 
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Solvency {
         if !self.faults.is_empty() {
-            return Verdict::Faulty;
+            return Solvency::Faulty;
         }
         if self.shortfall_msat() > 0 {
-            return Verdict::Short;
+            return Solvency::Short;
         }
-        if self.mints.iter().any(|mint| mint.asked < mint.proofs) { Verdict::NotAsked } else { Verdict::Proven }
+        if self.mints.iter().any(|mint| mint.asked < mint.proofs) { Solvency::NotAsked } else { Solvency::Proven }
     }
 
     /// What is owed beyond the ecash there is, and beyond what is on its way out and not booked yet.
@@ -220,13 +220,13 @@ impl fmt::Display for Report {
             writeln!(text, "FAULT: {fault}")?;
         }
         let verdict = match self.verdict() {
-            Verdict::Proven => "proven: the ecash covers what is owed, and the rest was earned",
-            Verdict::NotAsked => "the books are right; not all of the ecash could be shown to the mints",
-            Verdict::Short => {
+            Solvency::Proven => "proven: the ecash covers what is owed, and the rest was earned",
+            Solvency::NotAsked => "the books are right; not all of the ecash could be shown to the mints",
+            Solvency::Short => {
                 writeln!(text, "SHORT: {} sat are owed beyond the ecash there is", sat(self.shortfall_msat()))?;
                 "NOT SOLVENT: the books are right, and the ecash does not cover what is owed"
             }
-            Verdict::Faulty => "NOT PROVEN",
+            Solvency::Faulty => "NOT PROVEN",
         };
         write!(f, "{text}{verdict}")
     }
@@ -256,8 +256,8 @@ mod tests {
             assert_eq!(purse.unexplained_msat(), off, "{purse:?}");
         }
         let report = |purse| Report { liabilities_msat: 7, ecash_msat: 5, purses: vec![purse], ..Report::default() };
-        assert_eq!(report(purse(5, 5, (0, 0))).verdict(), Verdict::Short);
-        assert_eq!(report(purse(5, 7, (-2, 0))).verdict(), Verdict::Proven, "on its way out");
+        assert_eq!(report(purse(5, 5, (0, 0))).verdict(), Solvency::Short);
+        assert_eq!(report(purse(5, 7, (-2, 0))).verdict(), Solvency::Proven, "on its way out");
         assert_eq!((sat(-1), sat(1_234_567)), ("-0.001".to_owned(), "1234.567".to_owned()));
     }
 }

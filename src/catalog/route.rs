@@ -19,7 +19,7 @@ use crate::money::rate::Conversion;
 use crate::money::tariff::{Deal, NoDeal, Profile, Tariffs, break_even};
 use crate::money::{Msat, Prices, RateCard};
 use crate::price::{PriceBook, Rate, Source, StaleRate};
-use crate::upstream::{ModelPath, Names, Pool, Wanted};
+use crate::upstream::{ModelPath, Names, Pool, Requirements};
 
 /// What serves a request, and on which terms. The rate card is frozen here.
 #[derive(Clone, Debug)]
@@ -371,7 +371,8 @@ impl Market {
     pub fn is_served(&self, id: &str, format: WireFormat, pool: &Pool) -> bool {
         self.catalog.find(id).is_some_and(|model| {
             let names = Names { asked: id, id: &model.id, forwarded: model.upstream_id() };
-            let wanted = Wanted { format, names, tags: &model.upstream_tags, needs: Needs::default(), kind: None };
+            let wanted =
+                Requirements { format, names, tags: &model.upstream_tags, needs: Needs::default(), kind: None };
             pool.could_serve(&wanted)
         })
     }

@@ -103,7 +103,7 @@ fn of_service(base: &Prices, mut told: BTreeMap<u64, Told>) -> Option<Prices> {
 #[cfg(test)]
 mod tests {
     use crate::catalog::Model;
-    use crate::money::{Prices, Service, Usage, Wanted};
+    use crate::money::{AskedService, Prices, Service, Usage};
 
     fn prices(members: &str) -> Result<Prices, String> {
         let entry = format!(r#"{{"id":"m","pricing":{{"prompt":"2","completion":"10",{members}}}}}"#);
@@ -112,7 +112,7 @@ mod tests {
 
     /// Prompt, completion, cache read and cache write of a service, for so many tokens of input.
     fn at(prices: &Prices, service: Service, input: u64) -> [u32; 4] {
-        let all = prices.clone().for_service(Wanted::Any);
+        let all = prices.clone().for_service(AskedService::Any);
         let had = all.for_usage(&Usage { input, service: Some(service), ..Usage::default() });
         [had.prompt, had.completion, had.cache_read(), had.cache_write()].map(|price| price.try_into().unwrap())
     }

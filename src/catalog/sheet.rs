@@ -19,7 +19,7 @@ use crate::ledger::sheets::Sheet;
 use crate::money::rate::Conversion;
 use crate::money::tariff::Deal;
 use crate::money::{Msat, Prices};
-use crate::price::{Rate, Source, Standing};
+use crate::price::{Rate, RateBasis, Source};
 
 /// Sheets that are remembered, so that they need not be written and hashed for each request.
 const REMEMBERED: u64 = 10_000;
@@ -89,7 +89,7 @@ impl Sheets {
     #[must_use]
     pub fn rate(&self, rate: Rate, refreshes: u64, sources: impl FnOnce() -> Vec<Source>) -> Arc<Sheet> {
         // The operator's own has no age.
-        let as_of_ms = if rate.standing == Standing::Fixed { 0 } else { rate.as_of_ms };
+        let as_of_ms = if rate.basis == RateBasis::Fixed { 0 } else { rate.as_of_ms };
         let quoted = (Rate { as_of_ms, ..rate }, refreshes);
         let mut last = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, sheet)) = last.as_ref()
@@ -165,8 +165,8 @@ fn describe_rate(rate: &Rate, sources: &[Source]) -> Value {
     let mut sheet = Map::new();
     let mut put = |key: &str, value: Value| drop(sheet.insert(key.to_owned(), value));
     put("btc_usd", json!(rate.btc_usd.normalize()));
-    put("state", json!(rate.standing.as_str()));
-    if rate.standing != Standing::Fixed {
+    put("state", json!(rate.basis.as_str()));
+    if rate.basis != RateBasis::Fixed {
         put("as_of_ms", json!(rate.as_of_ms));
         let said = |source: &Source| {
             let (btc_usd, at_ms) = source.answer?;
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_rate_is_written_once_for_each_answer_of_its_feeds() {
         let sheets = Sheets::default();
-        let rate = Rate { btc_usd: Decimal::from(100_000), as_of_ms: 7, sources: 1, standing: Standing::Fresh };
+        let rate = Rate { btc_usd: Decimal::from(100_000), as_of_ms: 7, sources: 1, basis: RateBasis::Fresh };
         let source = |at_ms| {
             let answer = Some((Decimal::from(100_000), at_ms));
             vec![Source { name: "kraken".to_owned(), answer, counts: true }]
@@ -266,7 +266,7 @@ mod tests {
             first.content(),
             r#"{"btc_usd":"100000","state":"fresh","as_of_ms":7,"sources":[{"name":"kraken","btc_usd":"100000","at_ms":7,"counts":true}]}"#
         );
-        let fixed = Rate { standing: Standing::Fixed, sources: 0, ..rate };
+        let fixed = Rate { basis: RateBasis::Fixed, sources: 0, ..rate };
         let (one, other) = (sheets.rate(fixed, 2, Vec::new), sheets.rate(Rate { as_of_ms: 8, ..fixed }, 2, Vec::new));
         assert_eq!((one.id(), one.content()), (other.id(), r#"{"btc_usd":"100000","state":"fixed"}"#));
     }

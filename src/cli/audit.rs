@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::USAGE;
-use crate::audit::{Auditor, Report, Verdict};
+use crate::audit::{Auditor, Report, Solvency};
 use crate::clock::SystemClock;
 use crate::config::{Config, Secret};
 use crate::node;
@@ -32,9 +32,9 @@ pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
                 println!("{report}")
             }
             match report.verdict() {
-                Verdict::Proven => ExitCode::SUCCESS,
-                Verdict::Faulty | Verdict::Short => ExitCode::FAILURE,
-                Verdict::NotAsked => ExitCode::from(NOT_ASKED),
+                Solvency::Proven => ExitCode::SUCCESS,
+                Solvency::Faulty | Solvency::Short => ExitCode::FAILURE,
+                Solvency::NotAsked => ExitCode::from(NOT_ASKED),
             }
         }
         Err(error) => {

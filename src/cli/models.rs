@@ -14,7 +14,7 @@ use crate::admin::trail::CLI;
 use crate::catalog::card::{self, Change};
 use crate::catalog::file;
 use crate::catalog::import::plan::Proposal;
-use crate::catalog::import::{Importer, Offer, Outcome, Overrides, Switch, Verdict};
+use crate::catalog::import::{Decision, Importer, Offer, Outcome, Overrides, Switch};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::store::Store;
@@ -54,7 +54,7 @@ enum Act {
     List,
     Sync,
     Diff,
-    Decide(Verdict, Which),
+    Decide(Decision, Which),
     TakeBack(Vec<String>),
     Switch { ids: Vec<String>, what: Switch },
     Own { id: String, own: Overrides },
@@ -98,10 +98,10 @@ fn read(words: &[&str]) -> Option<(Act, bool)> {
         // Whoever sells below cost names the model.
         "apply" if has_cost && (all || ids.is_empty() || below == at) => return None,
         "apply" if at => Act::TakeBack(ids),
-        "apply" if below => Act::Decide(Verdict::ApplyBelowCost, which?),
-        "apply" => Act::Decide(Verdict::Apply, which?),
+        "apply" if below => Act::Decide(Decision::ApplyBelowCost, which?),
+        "apply" => Act::Decide(Decision::Apply, which?),
         "price" | "names" if !all && !has_cost => own(verb, &ids)?,
-        "refuse" if !has_cost => Act::Decide(Verdict::Refuse, which?),
+        "refuse" if !has_cost => Act::Decide(Decision::Refuse, which?),
         _ if !ids.is_empty() && !all && !has_cost => {
             Act::Switch { ids, what: SWITCHES.iter().find(|(word, ..)| word == verb)?.1 }
         }
@@ -203,7 +203,7 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
 }
 
 /// One after the other; what was decided before something went wrong stays decided.
-async fn decide(desk: Desk<'_>, verdict: Verdict, which: Which, json: bool) -> Result<String, String> {
+async fn decide(desk: Desk<'_>, verdict: Decision, which: Which, json: bool) -> Result<String, String> {
     let ids: Vec<(String, Option<String>)> = match which {
         Which::These(ids) => ids.into_iter().map(|id| (id, None)).collect(),
         Which::All => {
@@ -211,7 +211,7 @@ async fn decide(desk: Desk<'_>, verdict: Verdict, which: Which, json: bool) -> R
             plan.waiting().map(|one| (one.id.clone(), Some(one.digest.clone()))).collect()
         }
     };
-    let word = if verdict == Verdict::Refuse { "refused" } else { "applied" };
+    let word = if verdict == Decision::Refuse { "refused" } else { "applied" };
     let mut decided = Vec::new();
     for (id, digest) in ids {
         let one = desk.decide(&id, digest.as_deref(), verdict).await;
@@ -349,9 +349,9 @@ mod tests {
             ("sync", Some((Act::Sync, false))),
             ("--json sync", None),
             ("diff --json", Some((Act::Diff, true))),
-            ("apply a/b c", Some((Act::Decide(Verdict::Apply, these(&["a/b", "c"])), false))),
-            ("apply --all", Some((Act::Decide(Verdict::Apply, Which::All), false))),
-            ("apply --below-cost a", Some((Act::Decide(Verdict::ApplyBelowCost, these(&["a"])), false))),
+            ("apply a/b c", Some((Act::Decide(Decision::Apply, these(&["a/b", "c"])), false))),
+            ("apply --all", Some((Act::Decide(Decision::Apply, Which::All), false))),
+            ("apply --below-cost a", Some((Act::Decide(Decision::ApplyBelowCost, these(&["a"])), false))),
             ("apply a --at-cost", Some((Act::TakeBack(vec!["a".to_owned()]), false))),
             ("apply --at-cost --below-cost a", None),
             ("apply --at-cost", None),
@@ -359,7 +359,7 @@ mod tests {
             ("apply --below-cost --all", None),
             ("apply", None),
             ("apply --all a", None),
-            ("refuse --all --json", Some((Act::Decide(Verdict::Refuse, Which::All), true))),
+            ("refuse --all --json", Some((Act::Decide(Decision::Refuse, Which::All), true))),
             ("refuse --below-cost a", None),
             ("enable a", Some((switch("a", Switch::Sold(true)), false))),
             ("disable a", Some((switch("a", Switch::Sold(false)), false))),

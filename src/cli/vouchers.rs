@@ -15,7 +15,7 @@ use crate::ledger::Ledger;
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, Voucher};
 use crate::money::Sat;
 use crate::pages::format;
-use crate::payment::vouchers::{IssueError, Issued, Wanted, issue};
+use crate::payment::vouchers::{BatchOrder, IssueError, Issued, issue};
 use crate::store::Store;
 use crate::vault::{SEED, hex};
 
@@ -133,7 +133,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
             let vault = vault(config, store).await?;
             may_move(config, store).await?;
             let span_ms = hours.map(|hours| hours.saturating_mul(HOUR_MS));
-            let wanted = Wanted {
+            let wanted = BatchOrder {
                 batch: uuid::Uuid::new_v4().to_string(),
                 count,
                 amount: sats.to_msat(),

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::body::{self, Lens, Patch, Tally, Unreadable};
 use super::measure::{self, Volume};
 use super::{BadRequest, Pieces, Shape};
-use crate::money::{CacheWrites, Service, Wanted};
+use crate::money::{AskedService, CacheWrites, Service};
 
 const MAX_MODEL_CHARS: usize = 256;
 const MAX_CHOICES: u64 = 128;
@@ -258,16 +258,16 @@ pub(super) fn rename_if_named(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model:
 
 /// How the request wants to be served. What nobody has a price for is refused here, what this model has none
 /// for where it is priced.
-pub(super) fn read_service(lens: &Lens<'_>) -> Result<Wanted, BadRequest> {
+pub(super) fn read_service(lens: &Lens<'_>) -> Result<AskedService, BadRequest> {
     service(text(lens, "service_tier")?.as_deref())
 }
 
-pub(super) fn service(tier: Option<&str>) -> Result<Wanted, BadRequest> {
+pub(super) fn service(tier: Option<&str>) -> Result<AskedService, BadRequest> {
     match tier {
-        None | Some("default" | "standard" | "standard_only" | "on_demand") => Ok(Wanted::Standard),
-        Some("auto") => Ok(Wanted::Any),
-        Some("flex") => Ok(Wanted::Flex),
-        Some("priority") => Ok(Wanted::Priority),
+        None | Some("default" | "standard" | "standard_only" | "on_demand") => Ok(AskedService::Standard),
+        Some("auto") => Ok(AskedService::Any),
+        Some("flex") => Ok(AskedService::Flex),
+        Some("priority") => Ok(AskedService::Priority),
         Some(_) => Err(field("This service_tier is not sold here: auto, default, flex or priority may be")),
     }
 }

@@ -21,7 +21,7 @@ use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, EVENTS_IN_UTF_8, Feature, JSON, Meter, Reading, Receipt, Request,
     Shape, WireFormat, measure, needs, receipt, vision, whole,
 };
-use crate::money::Wanted;
+use crate::money::AskedService;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -242,7 +242,7 @@ fn read_config(config: &Lens<'_>, shape: &mut Shape) -> Result<(), BadRequest> {
 }
 
 /// The names of the tiers come in capitals too, and with what they are in front.
-fn read_service(lens: &Lens<'_>) -> Result<Wanted, BadRequest> {
+fn read_service(lens: &Lens<'_>) -> Result<AskedService, BadRequest> {
     let told = match (fields::text(lens, "serviceTier")?, fields::text(lens, "service_tier")?) {
         (Some(_), Some(_)) => return Err(field("serviceTier is given twice")),
         (one, other) => one.or(other).map(|told| told.to_ascii_lowercase()),

@@ -95,15 +95,15 @@ impl Job {
     /// # Errors
     /// What the client is told when nobody is left, or the fault is its own.
     fn turn_to_next(&mut self, miss: Miss, plan: &mut Plan) -> Result<(), Failure> {
-        let verdict = miss.verdict(&self.exchange.pool.retried);
-        self.lease.finish(verdict.outcome);
+        let step = miss.next_step(&self.exchange.pool.retried);
+        self.lease.finish(step.outcome);
         let failure = self.failure_of(miss);
         // Not what the upstream said: it may have repeated the prompt.
         tracing::info!(
             request = %self.request_id, upstream = %self.lease.upstream().name(),
             attempt = ?self.attempts.last(), "an upstream gave no answer"
         );
-        if !verdict.ask_next {
+        if !step.ask_next {
             return Err(failure);
         }
         match self.exchange.pool.lease(plan) {

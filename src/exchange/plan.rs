@@ -7,7 +7,7 @@ use crate::dialect::body::{self, Lens};
 use crate::dialect::{Dialect, Shape};
 use crate::failure::{Code, Failure};
 use crate::payment::Payment;
-use crate::upstream::{Names, Plan, Session, Unavailable, Wanted};
+use crate::upstream::{Names, Plan, Requirements, Session, Unavailable};
 
 const BUSY: &str = "What could serve this model is busy right now.";
 
@@ -24,7 +24,7 @@ impl Exchange {
         let names = Names { asked: &shape.model, id: &candidate.id, forwarded: &candidate.forwarded };
         let tags = candidate.upstream_tags();
         let kind = by.map(|path| self.kind_named(path, names, tags)).transpose()?;
-        let wanted = Wanted { format: dialect.wire_format(), names, tags, needs: shape.needs, kind };
+        let wanted = Requirements { format: dialect.wire_format(), names, tags, needs: shape.needs, kind };
         self.pool.plan(&wanted, session).map_err(|why| self.unavailable(why, dialect, shape))
     }
 

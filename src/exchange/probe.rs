@@ -15,7 +15,7 @@ use crate::catalog::{Catalog, Model};
 use crate::dialect::chat::Chat;
 use crate::dialect::{AnswerBody, Ask, Dialect as _, Needs, Reading, Shape};
 use crate::money::Usage;
-use crate::upstream::{ForwardError, Lease, Miss, Names, Outcome, Upstream, Wanted};
+use crate::upstream::{ForwardError, Lease, Miss, Names, Outcome, Requirements, Upstream};
 
 impl Exchange {
     /// Asks every upstream that has a model for it, and of which nothing was heard for so long as it says itself, or
@@ -31,7 +31,7 @@ impl Exchange {
             };
             let names = Names { asked: &model, id: &candidate.id, forwarded: &candidate.forwarded };
             let (tags, needs) = (candidate.upstream_tags(), Needs::default());
-            let wanted = Wanted { format: Chat.wire_format(), names, tags, needs, kind: None };
+            let wanted = Requirements { format: Chat.wire_format(), names, tags, needs, kind: None };
             let plan = self.pool.plan(&wanted, None);
             let lease = plan.and_then(|plan| self.pool.lease(&mut plan.only(&name)));
             if let Ok(lease) = lease {
@@ -127,7 +127,7 @@ fn said(miss: &Miss) -> String {
 pub fn cheapest(catalog: &Catalog, upstream: &Upstream) -> Option<(String, String)> {
     let called = |id: &str, forwarded: &str, tags: &[String]| {
         let names = Names { asked: id, id, forwarded };
-        let wanted = Wanted { format: Chat.wire_format(), names, tags, needs: Needs::default(), kind: None };
+        let wanted = Requirements { format: Chat.wire_format(), names, tags, needs: Needs::default(), kind: None };
         upstream.offers(&wanted).ok().map(|model| (id.to_owned(), model))
     };
     if let Some(probe) = upstream.probe_model() {

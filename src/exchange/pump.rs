@@ -318,7 +318,7 @@ async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mu
         End::Failed(error) => (failed, job.forward_failure(error)),
         End::Reported(said) => {
             let miss = job.miss_of(&said);
-            (Some(miss.verdict(&job.exchange.pool.retried).outcome), job.failure_of(miss))
+            (Some(miss.next_step(&job.exchange.pool.retried).outcome), job.failure_of(miss))
         }
         End::Closed => (failed, upstream_failed(INCOMPLETE)),
         End::Abandoned => (None, upstream_failed(INCOMPLETE)),

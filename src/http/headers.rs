@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 use super::models::date_time;
 use crate::dialect::Protocol;
 use crate::exchange::Timing;
-use crate::payment::throttle::{Left, Standing};
+use crate::payment::throttle::{Allowances, Left};
 
 pub const X_CASHU: HeaderName = HeaderName::from_static("x-cashu");
 pub const X_CASHU_CHANGE: HeaderName = HeaderName::from_static("x-cashu-change");
@@ -111,22 +111,27 @@ pub fn exposed() -> Vec<HeaderName> {
 }
 
 /// What is left to a key in this minute. The upstream account's own limits are nobody's business.
-pub fn put_rates(headers: &mut HeaderMap, standing: &Standing, protocol: Protocol, now_ms: i64) {
+pub fn put_allowances(headers: &mut HeaderMap, allowances: &Allowances, protocol: Protocol, now_ms: i64) {
     let now = u64::try_from(now_ms.div_euclid(1000)).unwrap_or(0);
-    if let Some(left) = standing.requests.or(standing.tokens) {
+    if let Some(left) = allowances.requests.or(allowances.tokens) {
         put_left(headers, PLAIN_RATE_LIMITS, left, &now.saturating_add(left.reset_secs).to_string());
     }
-    put_rates_as(headers, standing, RATE_LIMITS, |secs| format!("{secs}s"));
+    put_allowances_as(headers, allowances, RATE_LIMITS, |secs| format!("{secs}s"));
     if protocol == Protocol::Anthropic {
-        put_rates_as(headers, standing, ANTHROPIC_RATE_LIMITS, |secs| date_time(now.saturating_add(secs)));
+        put_allowances_as(headers, allowances, ANTHROPIC_RATE_LIMITS, |secs| date_time(now.saturating_add(secs)));
     }
 }
 
-fn put_rates_as(headers: &mut HeaderMap, standing: &Standing, names: [HeaderName; 6], when: impl Fn(u64) -> String) {
+fn put_allowances_as(
+    headers: &mut HeaderMap,
+    allowances: &Allowances,
+    names: [HeaderName; 6],
+    when: impl Fn(u64) -> String,
+) {
     let [limit, remaining, reset, token_limit, tokens_remaining, token_reset] = names;
     let rows = [
-        (standing.requests, [limit, remaining, reset]),
-        (standing.tokens, [token_limit, tokens_remaining, token_reset]),
+        (allowances.requests, [limit, remaining, reset]),
+        (allowances.tokens, [token_limit, tokens_remaining, token_reset]),
     ];
     for (left, names) in rows {
         if let Some(left) = left {

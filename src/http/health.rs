@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Node, shapes};
-use crate::audit::Verdict;
+use crate::audit::Solvency;
 use crate::wallet::{Condition, MintHealth};
 
 /// What runs here.
@@ -42,7 +42,7 @@ pub async fn ready(State(node): State<Node>) -> (StatusCode, Json<Value>) {
     let upstreams = json!({ "configured": upstreams.len(), "left_alone": alone });
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mints: Vec<Value> = health.iter().map(mint).collect();
-    let alarms: Vec<&str> = node.audit.verdict().and_then(Verdict::alarm).into_iter().collect();
+    let alarms: Vec<&str> = node.audit.verdict().and_then(Solvency::alarm).into_iter().collect();
     let network = network(&node).await;
     let body = json!({
         "ready": reasons.is_empty(), "reasons": reasons, "alarms": alarms, "mints": mints,

@@ -73,7 +73,7 @@ pub async fn serve(State(node): State<Node>, target: Target, request: Request) -
     let out = response.headers_mut();
     if let Some(key) = key {
         let now_ms = node.exchange.ledger.clock().now_ms();
-        headers::put_rates(out, &node.exchange.throttle.standing(&key, protocol), protocol, now_ms);
+        headers::put_allowances(out, &node.exchange.throttle.allowances(&key, protocol), protocol, now_ms);
     }
     if !out.contains_key(headers::SERVER_TIMING) {
         Writer::new(out).put_timing(&Timing::default(), Some(asks.began.elapsed()));

@@ -24,7 +24,7 @@ pub async fn show(State(node): State<Node>) -> (StatusCode, Json<Value>) {
             let body = json!({
                 "btc_usd": rate.btc_usd,
                 "sats_per_usd": sats_per_usd.map(|sats| sats.round_dp(8).normalize()),
-                "state": rate.standing.as_str(),
+                "state": rate.basis.as_str(),
                 "as_of": rate.as_of_ms.div_euclid(1000),
                 "age_seconds": age(rate.as_of_ms),
                 "fees": fees,

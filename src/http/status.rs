@@ -74,11 +74,11 @@ fn of_rate(node: &Node) -> RateStatus {
     let view = node.exchange.market.rate();
     let age = |at_ms: i64| view.now_ms.saturating_sub(at_ms).max(0);
     match view.rate {
-        Ok(rate) if rate.standing == price::Standing::Fixed => {
+        Ok(rate) if rate.basis == price::RateBasis::Fixed => {
             RateStatus { state: Is::Operational, age_ms: None, is_fixed: true }
         }
         Ok(rate) => {
-            let state = if rate.standing == price::Standing::Grace { Is::Degraded } else { Is::Operational };
+            let state = if rate.basis == price::RateBasis::Grace { Is::Degraded } else { Is::Operational };
             RateStatus { state, age_ms: Some(age(rate.as_of_ms)), is_fixed: false }
         }
         Err(stale) => RateStatus { state: Is::Failed, age_ms: stale.last_seen_ms.map(age), is_fixed: false },

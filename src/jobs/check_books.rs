@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Job;
-use crate::audit::{Auditor, Latest, Verdict};
+use crate::audit::{Auditor, Latest, Solvency};
 
 /// Runs the audit and keeps its outcome.
 pub struct CheckBooks {
@@ -41,10 +41,10 @@ impl Job for CheckBooks {
             tracing::warn!(mint = mint.mint, silence, "the mint was not asked about its ecash");
         }
         let verdict = report.verdict();
-        if verdict == Verdict::Short {
+        if verdict == Solvency::Short {
             tracing::error!(msat = report.shortfall_msat(), "ALARM: the ecash does not cover what is owed");
         }
-        if verdict.alarm().is_none() && before.and_then(Verdict::alarm).is_some() {
+        if verdict.alarm().is_none() && before.and_then(Solvency::alarm).is_some() {
             tracing::info!("the books are right again, and the ecash covers what is owed");
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Job;
-use crate::audit::{Latest, Verdict};
+use crate::audit::{Latest, Solvency};
 use crate::exchange::Exchange;
 use crate::wallet::Change;
 
@@ -31,7 +31,7 @@ impl PayOut {
         let verdict = self.books.verdict();
         let is_held = verdict.is_none_or(|verdict| verdict.alarm().is_some());
         self.is_held.store(is_held, Ordering::Relaxed);
-        if let Some(why) = verdict.and_then(Verdict::alarm) {
+        if let Some(why) = verdict.and_then(Solvency::alarm) {
             tracing::warn!(why, "no earnings are paid out");
         }
         is_held

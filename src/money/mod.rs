@@ -15,5 +15,5 @@ pub mod usage;
 pub use amount::{MintUnit, Msat, Sat};
 pub use cost::Cost;
 pub use rate::{Prices, RateCard};
-pub use service::{Service, Wanted};
+pub use service::{AskedService, Service};
 pub use usage::{CacheWrites, Demand, Usage, UsageSource};

@@ -17,7 +17,7 @@ pub enum Service {
 
 /// How a request asks to be served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wanted {
+pub enum AskedService {
     /// It says nothing, or wants the standard service.
     #[default]
     Standard,
@@ -42,7 +42,7 @@ impl Service {
     }
 }
 
-impl Wanted {
+impl AskedService {
     /// What an answer that says nothing was served as.
     fn assumed(self) -> Service {
         match self {
@@ -65,7 +65,7 @@ impl Prices {
     /// The prices of a request that wants to be served like this: `self` is what an answer costs that does
     /// not say how it was served, and `services` are all that one may name.
     #[must_use]
-    pub fn for_service(mut self, wanted: Wanted) -> Self {
+    pub fn for_service(mut self, wanted: AskedService) -> Self {
         if self.services.is_empty() {
             return self;
         }
@@ -87,7 +87,7 @@ impl Prices {
 
     /// The service whose prices these are for this usage. `self` was cut down to what the request `wanted`.
     #[must_use]
-    pub fn charged_as(&self, usage: &Usage, wanted: Wanted) -> Service {
+    pub fn charged_as(&self, usage: &Usage, wanted: AskedService) -> Service {
         let told = usage.service.unwrap_or(wanted.assumed());
         let is_priced = self.services.iter().any(|(priced, _)| *priced == told);
         if is_priced { told } else { Service::Standard }
@@ -96,8 +96,8 @@ impl Prices {
     /// Whether a request that wants to be served like this can be priced. What is cheaper elsewhere is served
     /// at the standard price; what is dearer needs its own.
     #[must_use]
-    pub fn sells(&self, wanted: Wanted) -> bool {
-        wanted != Wanted::Priority || self.services.iter().any(|(service, _)| *service == Service::Priority)
+    pub fn sells(&self, wanted: AskedService) -> bool {
+        wanted != AskedService::Priority || self.services.iter().any(|(service, _)| *service == Service::Priority)
     }
 }
 
@@ -117,23 +117,23 @@ mod tests {
         let all = Prices { services: vec![(Service::Flex, at(1)), (Service::Priority, at(4))], ..at(2) };
         let dear = Prices { services: vec![(Service::Priority, at(4))], ..at(2) };
         for (what, prices, wanted, charged) in [
-            ("all", &all, Wanted::Standard, [2, 1, 2, 2]),
-            ("all", &all, Wanted::Flex, [1, 1, 2, 2]),
-            ("all", &all, Wanted::Priority, [4, 1, 2, 4]),
-            ("all", &all, Wanted::Any, [2, 1, 2, 4]),
-            ("dear", &dear, Wanted::Standard, [2, 2, 2, 2]),
-            ("dear", &dear, Wanted::Flex, [2, 2, 2, 2]),
-            ("dear", &dear, Wanted::Priority, [4, 2, 2, 4]),
-            ("dear", &dear, Wanted::Any, [2, 2, 2, 4]),
-            ("one", &at(2), Wanted::Any, [2, 2, 2, 2]),
-            ("one", &at(2), Wanted::Flex, [2, 2, 2, 2]),
+            ("all", &all, AskedService::Standard, [2, 1, 2, 2]),
+            ("all", &all, AskedService::Flex, [1, 1, 2, 2]),
+            ("all", &all, AskedService::Priority, [4, 1, 2, 4]),
+            ("all", &all, AskedService::Any, [2, 1, 2, 4]),
+            ("dear", &dear, AskedService::Standard, [2, 2, 2, 2]),
+            ("dear", &dear, AskedService::Flex, [2, 2, 2, 2]),
+            ("dear", &dear, AskedService::Priority, [4, 2, 2, 4]),
+            ("dear", &dear, AskedService::Any, [2, 2, 2, 4]),
+            ("one", &at(2), AskedService::Any, [2, 2, 2, 2]),
+            ("one", &at(2), AskedService::Flex, [2, 2, 2, 2]),
         ] {
             let card = prices.clone().for_service(wanted);
             let told = [None, Some(Service::Flex), Some(Service::Standard), Some(Service::Priority)];
             let had = told.map(|service| card.for_usage(&Usage { service, ..Usage::default() }).prompt);
             assert_eq!(had, charged.map(Decimal::from), "{what} {wanted:?}");
         }
-        assert!(dear.sells(Wanted::Priority) && !at(2).sells(Wanted::Priority));
-        assert!(at(2).sells(Wanted::Any) && at(2).sells(Wanted::Flex));
+        assert!(dear.sells(AskedService::Priority) && !at(2).sells(AskedService::Priority));
+        assert!(at(2).sells(AskedService::Any) && at(2).sells(AskedService::Flex));
     }
 }

@@ -1,6 +1,6 @@
 //! What a request consumed, in disjoint buckets, whatever the wire format called them.
 
-use super::service::{Service, Wanted};
+use super::service::{AskedService, Service};
 
 /// Where the numbers come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,7 +151,7 @@ pub struct Demand {
     pub open_input: bool,
     /// Calls of tools that the upstream runs. After each the model reads what it was sent once more.
     pub tool_calls: u64,
-    pub service: Wanted,
+    pub service: AskedService,
     pub cache_writes: CacheWrites,
     /// Audio tokens that are sent.
     pub audio_in: u64,

@@ -12,7 +12,7 @@ use nostr::{Filter, Kind, PublicKey};
 
 use super::listing::{CLIENT, LISTING, Listing, RELAY_LIST, relay_list, retired_handler, withdrawal};
 use super::relay::{Caller, Relay, RelayError};
-use super::repo::{self, Said, Standing};
+use super::repo::{self, RelayStatus, Said};
 use super::{Draft, IdentityError, SignedEvent};
 use crate::clock::{HOUR_MS, MINUTE_MS, doubled, has_come};
 use crate::store::{Store, StoreError};
@@ -69,7 +69,7 @@ pub struct Announced {
     /// The event says that the node is down.
     pub is_down: bool,
     /// Each configured relay, and whether it has the event.
-    pub relays: Vec<(Standing, bool)>,
+    pub relays: Vec<(RelayStatus, bool)>,
 }
 
 impl Announcer {
@@ -134,13 +134,13 @@ impl Announcer {
     pub async fn announced(&self) -> Result<Announced, StoreError> {
         let address = self.address();
         let said = repo::said(&self.inner.store, &address).await?;
-        let known = repo::standings(&self.inner.store, &address).await?;
-        let has = |standing: &Standing| said.as_ref().is_some_and(|said| said.event.id() == standing.event_id);
+        let known = repo::statuses(&self.inner.store, &address).await?;
+        let has = |status: &RelayStatus| said.as_ref().is_some_and(|said| said.event.id() == status.event_id);
         let relays = self.inner.relays.iter().map(|url| {
-            let standing = known.iter().find(|known| known.url == *url).cloned();
-            let standing = standing.unwrap_or_else(|| Standing { url: url.clone(), ..Standing::default() });
-            let has = has(&standing);
-            (standing, has)
+            let status = known.iter().find(|known| known.url == *url).cloned();
+            let status = status.unwrap_or_else(|| RelayStatus { url: url.clone(), ..RelayStatus::default() });
+            let has = has(&status);
+            (status, has)
         });
         Ok(Announced {
             relays: relays.collect(),
@@ -200,16 +200,16 @@ impl Announcer {
 
     /// Brings what was said to the relays that do not have it and may be asked.
     async fn spread(&self, said: &Said, now_ms: i64) -> Result<Vec<String>, AnnounceError> {
-        let known = repo::standings(&self.inner.store, &self.address()).await?;
-        let standing = |url: &String| known.iter().find(|known| known.url == *url).cloned();
+        let known = repo::statuses(&self.inner.store, &self.address()).await?;
+        let status = |url: &String| known.iter().find(|known| known.url == *url).cloned();
         let due = self.inner.relays.iter().filter_map(|url| {
-            let standing = standing(url).unwrap_or_else(|| Standing { url: url.clone(), ..Standing::default() });
-            let is_due = has_come(standing.retry_ms, now_ms, MOST_PAUSE_MS);
-            (standing.event_id != said.event.id() && is_due).then_some(standing)
+            let status = status(url).unwrap_or_else(|| RelayStatus { url: url.clone(), ..RelayStatus::default() });
+            let is_due = has_come(status.retry_ms, now_ms, MOST_PAUSE_MS);
+            (status.event_id != said.event.id() && is_due).then_some(status)
         });
-        let outcomes = join_all(due.map(|standing| async {
-            let outcome = self.inner.caller.within(self.tell(&standing.url, said)).await;
-            (standing, outcome)
+        let outcomes = join_all(due.map(|status| async {
+            let outcome = self.inner.caller.within(self.tell(&status.url, said)).await;
+            (status, outcome)
         }));
         let mut troubles = Vec::new();
         for (before, outcome) in outcomes.await {
@@ -218,7 +218,7 @@ impl Announcer {
             if outcome.is_err() && after.said != before.said {
                 troubles.push(format!("{}: {}", after.url, after.said));
             }
-            repo::set_standing(&self.inner.store, &self.address(), &after).await?;
+            repo::set_status(&self.inner.store, &self.address(), &after).await?;
         }
         Ok(troubles)
     }
@@ -284,10 +284,10 @@ fn opens(handler: &str) -> bool {
 }
 
 /// How a relay stands after an attempt.
-fn judge(before: &Standing, outcome: &Result<(), RelayError>, said: &Said, now_ms: i64) -> Standing {
+fn judge(before: &RelayStatus, outcome: &Result<(), RelayError>, said: &Said, now_ms: i64) -> RelayStatus {
     let url = before.url.clone();
     match outcome {
-        Ok(()) => Standing {
+        Ok(()) => RelayStatus {
             url,
             event_id: said.event.id().to_owned(),
             ok_ms: Some(now_ms),
@@ -297,7 +297,7 @@ fn judge(before: &Standing, outcome: &Result<(), RelayError>, said: &Said, now_m
         },
         Err(error) => {
             let failures = before.failures.saturating_add(1);
-            Standing {
+            RelayStatus {
                 url,
                 failures,
                 retry_ms: now_ms.saturating_add(pause_ms(error, failures)),
@@ -347,15 +347,15 @@ mod tests {
             created_at: 0,
             expires_at: 0,
         };
-        let mut standing = Standing { url: "wss://r".into(), event_id: "old".into(), ..Standing::default() };
+        let mut status = RelayStatus { url: "wss://r".into(), event_id: "old".into(), ..RelayStatus::default() };
         let mut pauses = Vec::new();
         for _ in 0..7 {
-            standing = judge(&standing, &Err(RelayError::Silent), &said, 1_000);
-            pauses.push((standing.retry_ms - 1_000) / 1_000);
+            status = judge(&status, &Err(RelayError::Silent), &said, 1_000);
+            pauses.push((status.retry_ms - 1_000) / 1_000);
         }
         assert_eq!(pauses, [30, 60, 120, 240, 480, 900, 900]);
-        assert_eq!((standing.event_id.as_str(), standing.failures), ("old", 7));
-        let refused = judge(&standing, &Err(RelayError::Refused("blocked: you".into())), &said, 1_000);
+        assert_eq!((status.event_id.as_str(), status.failures), ("old", 7));
+        let refused = judge(&status, &Err(RelayError::Refused("blocked: you".into())), &said, 1_000);
         assert_eq!((refused.retry_ms, refused.said.as_str()), (3_601_000, "it refused: blocked: you"));
         let told = judge(&refused, &Ok(()), &said, 2_000);
         assert_eq!((told.event_id.as_str(), told.ok_ms, told.failures, told.retry_ms), ("id", Some(2_000), 0, 0));

@@ -23,7 +23,7 @@ pub use directory::Directory;
 pub use identity::{Draft, Identity, IdentityError, SignedEvent};
 pub use listing::{Listing, public_url};
 pub use relay::Caller;
-pub use repo::{Standing, Told, names};
+pub use repo::{RelayStatus, Told, names};
 pub use signed_request::SignedRequest;
 
 /// The id of an event of this node's own.

@@ -26,7 +26,7 @@ pub struct Said {
 
 /// How a relay stands to this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct RelayStatus {
     pub url: String,
     /// The event that it said it has.
     pub event_id: String,
@@ -136,15 +136,15 @@ pub(super) async fn say(store: &Store, address: &str, said: &Said, latest: i64) 
     tx.commit().await
 }
 
-pub(super) async fn standings(store: &Store, address: &str) -> Result<Vec<Standing>, StoreError> {
+pub(super) async fn statuses(store: &Store, address: &str) -> Result<Vec<RelayStatus>, StoreError> {
     let rows = sqlx::query(
         "SELECT url, event_id, ok_at, failures, retry_at, said FROM nostr_relays WHERE address = $1 ORDER BY url",
     );
-    rows.bind(address).fetch_all(store.read()).await?.iter().map(standing).collect()
+    rows.bind(address).fetch_all(store.read()).await?.iter().map(status).collect()
 }
 
-fn standing(row: &AnyRow) -> Result<Standing, StoreError> {
-    Ok(Standing {
+fn status(row: &AnyRow) -> Result<RelayStatus, StoreError> {
+    Ok(RelayStatus {
         url: row.try_get(0)?,
         event_id: row.try_get(1)?,
         ok_ms: row.try_get(2)?,
@@ -154,7 +154,7 @@ fn standing(row: &AnyRow) -> Result<Standing, StoreError> {
     })
 }
 
-pub(super) async fn set_standing(store: &Store, address: &str, standing: &Standing) -> Result<(), StoreError> {
+pub(super) async fn set_status(store: &Store, address: &str, status: &RelayStatus) -> Result<(), StoreError> {
     let mut tx = store.begin(Durability::ProcessSafe).await?;
     sqlx::query(
         "INSERT INTO nostr_relays (address, url, event_id, ok_at, failures, retry_at, said) \
@@ -162,12 +162,12 @@ pub(super) async fn set_standing(store: &Store, address: &str, standing: &Standi
          ok_at = excluded.ok_at, failures = excluded.failures, retry_at = excluded.retry_at, said = excluded.said",
     )
     .bind(address)
-    .bind(standing.url.as_str())
-    .bind(standing.event_id.as_str())
-    .bind(standing.ok_ms)
-    .bind(standing.failures)
-    .bind(standing.retry_ms)
-    .bind(standing.said.as_str())
+    .bind(status.url.as_str())
+    .bind(status.event_id.as_str())
+    .bind(status.ok_ms)
+    .bind(status.failures)
+    .bind(status.retry_ms)
+    .bind(status.said.as_str())
     .execute(tx.hand())
     .await?;
     tx.commit().await

@@ -16,7 +16,7 @@ const MAX_BYTES: usize = 8 * 1024;
 
 /// What a signature must be for.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct Expected<'a> {
     pub method: &'a str,
     /// Hashed into the signature, where there is one that does not carry the event itself.
     pub body: &'a [u8],
@@ -40,7 +40,7 @@ impl SignedRequest {
     ///
     /// # Errors
     /// What is wrong with it, for whoever sent it. It repeats nothing of what was sent.
-    pub fn read(encoded: &str, wanted: Wanted<'_>) -> Result<Self, &'static str> {
+    pub fn read(encoded: &str, wanted: Expected<'_>) -> Result<Self, &'static str> {
         if encoded.len() > MAX_BYTES {
             return Err("The signed event is too long.");
         }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn read(encoded: &str, body: &[u8]) -> Result<SignedRequest, &'static str> {
-        SignedRequest::read(encoded, Wanted { method: "POST", body, now_ms: NOW_MS })
+        SignedRequest::read(encoded, Expected { method: "POST", body, now_ms: NOW_MS })
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct Left {
 
 /// What is left of a key's allowances, where there are any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct Allowances {
     pub requests: Option<Left>,
     pub tokens: Option<Left>,
 }
@@ -223,7 +223,7 @@ impl KeyThrottle {
 
     /// What is left to a key at these endpoints.
     #[must_use]
-    pub fn standing(&self, key: &str, protocol: Protocol) -> Standing {
+    pub fn allowances(&self, key: &str, protocol: Protocol) -> Allowances {
         let name = self.name(key, protocol);
         let now_ms = self.clock.now_ms();
         let mut keys = self.lock();
@@ -231,7 +231,7 @@ impl KeyThrottle {
         let key = keys.by_name.get_mut(&name).unwrap_or(&mut none);
         key.tidy(now_ms);
         let limits = self.limits();
-        Standing {
+        Allowances {
             requests: limits.requests_per_minute.map(|limit| key.requests.left(now_ms, limit)),
             tokens: limits.tokens_per_minute.map(|limit| key.tokens.left(now_ms, limit)),
         }
@@ -348,11 +348,14 @@ mod tests {
         );
         first.used(10);
         drop(first);
-        assert_eq!(throttle.standing("a", OpenAi).tokens.unwrap(), Left { limit: 100, remaining: 90, reset_secs: 60 });
+        assert_eq!(
+            throttle.allowances("a", OpenAi).tokens.unwrap(),
+            Left { limit: 100, remaining: 90, reset_secs: 60 }
+        );
         assert!(throttle.enter(&key("a"), OpenAi, 500, false).is_err());
         hands.0.store(60_000, Ordering::SeqCst);
         assert!(throttle.enter(&key("a"), OpenAi, 500, false).is_ok());
-        assert_eq!(throttle.standing("a", OpenAi).tokens.unwrap().remaining, 0);
+        assert_eq!(throttle.allowances("a", OpenAi).tokens.unwrap().remaining, 0);
     }
 
     #[test]
@@ -363,7 +366,7 @@ mod tests {
         assert!(throttle.enter(&key("a"), OpenAi, 1, false).is_ok());
         drop(running);
         assert!(throttle.enter(&key("a"), OpenAi, 1, true).is_ok());
-        assert_eq!(throttle.standing("a", OpenAi), Standing::default());
+        assert_eq!(throttle.allowances("a", OpenAi), Allowances::default());
     }
 
     #[test]
@@ -375,7 +378,7 @@ mod tests {
         assert!(throttle.enter(&key("a"), OpenAi, 1, false).is_err());
         drop((running, other));
         for protocol in [Anthropic, OpenAi] {
-            assert_eq!(throttle.standing("a", protocol).requests.unwrap().remaining, 0);
+            assert_eq!(throttle.allowances("a", protocol).requests.unwrap().remaining, 0);
         }
     }
 

@@ -34,7 +34,7 @@ const MAX_NOTE: usize = 100;
 
 /// A batch as the operator asks for it.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct BatchOrder {
     /// Names the batch: the same name is issued once.
     pub batch: String,
     pub count: usize,
@@ -85,7 +85,7 @@ pub async fn issue(
     vault: &Vault,
     mints: &[String],
     unit: MintUnit,
-    wanted: &Wanted,
+    wanted: &BatchOrder,
 ) -> Result<Vec<Issued>, IssueError> {
     check(wanted, ledger.clock().now_ms()).map_err(IssueError::Asked)?;
     if let Some(name) = &wanted.profile {
@@ -119,7 +119,7 @@ pub async fn issue(
     Ok(codes.iter().map(issued).collect())
 }
 
-fn check(wanted: &Wanted, now_ms: i64) -> Result<(), String> {
+fn check(wanted: &BatchOrder, now_ms: i64) -> Result<(), String> {
     if !(1..=MAX_BATCH).contains(&wanted.count) {
         return Err(format!("A batch has 1 to {MAX_BATCH} vouchers."));
     }
@@ -140,7 +140,7 @@ impl Till {
     ///
     /// # Errors
     /// See [`IssueError`].
-    pub async fn issue_vouchers(&self, wanted: &Wanted) -> Result<Vec<Issued>, IssueError> {
+    pub async fn issue_vouchers(&self, wanted: &BatchOrder) -> Result<Vec<Issued>, IssueError> {
         let wallet = self.wallet();
         issue(wallet.ledger(), self.vault(), wallet.mints(), wallet.unit(), wanted).await
     }

@@ -69,12 +69,12 @@ pub struct Rate {
     pub as_of_ms: i64,
     /// How many answers are behind it; 0 for a rate that the operator fixed.
     pub sources: usize,
-    pub standing: Standing,
+    pub basis: RateBasis,
 }
 
 /// What a rate rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum RateBasis {
     /// Feeds that answered lately and agree.
     Fresh,
     /// The operator's word.
@@ -83,7 +83,7 @@ pub enum Standing {
     Grace,
 }
 
-impl Standing {
+impl RateBasis {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -205,7 +205,7 @@ impl PriceBook {
     /// contradict each other.
     pub fn current(&self, now_ms: i64) -> Result<Rate, StaleRate> {
         if let Some(btc_usd) = self.fixed {
-            return Ok(Rate { btc_usd, as_of_ms: now_ms, sources: 0, standing: Standing::Fixed });
+            return Ok(Rate { btc_usd, as_of_ms: now_ms, sources: 0, basis: RateBasis::Fixed });
         }
         let quotes = self.quotes();
         let stale = || StaleRate { last_seen_ms: quotes.iter().flatten().map(|quote| quote.at_ms).max() };
@@ -257,7 +257,7 @@ impl PriceBook {
         let Some((btc_usd, kept)) = agreed else { return Verdict::Contradictory };
         let used = young.iter().filter(|quote| kept.contains(&quote.btc_usd));
         let as_of_ms = used.map(|quote| quote.at_ms).min().unwrap_or(now_ms);
-        Verdict::Agreed(Rate { btc_usd, as_of_ms, sources: kept.len(), standing: Standing::Fresh }, kept)
+        Verdict::Agreed(Rate { btc_usd, as_of_ms, sources: kept.len(), basis: RateBasis::Fresh }, kept)
     }
 
     /// An answer from the future (the clock was set back) is as doubtful as an old one.
@@ -274,7 +274,7 @@ impl PriceBook {
         }
         let margin = Decimal::ONE_HUNDRED.checked_add(Decimal::from(self.rules.grace_margin_percent))?;
         let dearer = last.btc_usd.checked_mul(Decimal::ONE_HUNDRED)?.checked_div(margin)?.round_dp(2);
-        Some(Rate { btc_usd: dearer, standing: Standing::Grace, ..last })
+        Some(Rate { btc_usd: dearer, basis: RateBasis::Grace, ..last })
     }
 
     fn quotes(&self) -> Arc<Quotes> {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     fn fresh(btc_usd: u64, as_of_ms: i64, sources: usize) -> Rate {
-        Rate { btc_usd: Decimal::from(btc_usd), as_of_ms, sources, standing: Standing::Fresh }
+        Rate { btc_usd: Decimal::from(btc_usd), as_of_ms, sources, basis: RateBasis::Fresh }
     }
 
     #[tokio::test]
@@ -467,7 +467,7 @@ mod tests {
         clock.0.store(601_001, Ordering::SeqCst);
         book.refresh().await;
         assert_eq!(book.current(601_000).unwrap(), fresh(105_000, 1_000, 2));
-        let grace = Rate { standing: Standing::Grace, ..fresh(100_000, 1_000, 2) };
+        let grace = Rate { basis: RateBasis::Grace, ..fresh(100_000, 1_000, 2) };
         assert_eq!(book.current(601_001).unwrap(), grace, "105 to 100: five percent dearer");
         assert_eq!(book.current(901_000).unwrap(), grace);
         assert_eq!(book.current(901_001), Err(StaleRate { last_seen_ms: Some(1_000) }));

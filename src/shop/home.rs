@@ -20,7 +20,7 @@ use crate::money::RateCard;
 use crate::money::tariff::Window;
 use crate::news;
 use crate::pages::format;
-use crate::price::Standing;
+use crate::price::RateBasis;
 
 #[derive(Template)]
 #[template(path = "shop/home.html")]
@@ -134,10 +134,10 @@ fn rate(view: &RateView) -> Rate {
         return Rate { usd: None, state: "not known well enough: nothing is sold until it is".to_owned() };
     };
     let age = format::age(view.now_ms.saturating_sub(rate.as_of_ms));
-    let state = match rate.standing {
-        Standing::Fresh => format!("median of {} feeds, {age} old", rate.sources),
-        Standing::Fixed => "set by the operator".to_owned(),
-        Standing::Grace => format!("the last good one, {age} old, at a margin: the feeds are silent"),
+    let state = match rate.basis {
+        RateBasis::Fresh => format!("median of {} feeds, {age} old", rate.sources),
+        RateBasis::Fixed => "set by the operator".to_owned(),
+        RateBasis::Grace => format!("the last good one, {age} old, at a margin: the feeds are silent"),
     };
     Rate { usd: Some(prices::exact(rate.btc_usd.round_dp(2))), state }
 }

@@ -20,7 +20,7 @@ pub enum Miss {
 
 /// What follows from a miss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct NextStep {
     pub outcome: Outcome,
     /// Whether another upstream is asked.
     pub ask_next: bool,
@@ -30,7 +30,7 @@ impl Miss {
     /// The one place that says who is asked after what. `retried`: the statuses after which the operator wants another
     /// to be asked, where the refusal does not say more than its status.
     #[must_use]
-    pub fn verdict(&self, retried: &Statuses) -> Verdict {
+    pub fn next_step(&self, retried: &Statuses) -> NextStep {
         let outcome = self.outcome();
         let ask_next = match self {
             Self::Forward(ForwardError::Refused(refused)) => match outcome {
@@ -39,7 +39,7 @@ impl Miss {
             },
             _ => true,
         };
-        Verdict { outcome, ask_next }
+        NextStep { outcome, ask_next }
     }
 
     /// What it means for the upstream.
@@ -121,22 +121,22 @@ mod tests {
             (529, Failed(Some(3)), true),
         ] {
             let miss = refused(status, Some(3), None);
-            assert_eq!(miss.verdict(&usual), Verdict { outcome, ask_next }, "{status}");
+            assert_eq!(miss.next_step(&usual), NextStep { outcome, ask_next }, "{status}");
             assert_eq!(miss.status(), Some(status));
         }
         for (status, message, outcome, ask_next) in [
             (403, "Your input was flagged for \"harassment\".", own_fault, false),
             (402, "This request requires more credits, or fewer max_tokens.", TooDear, true),
         ] {
-            assert_eq!(refused(status, None, Some(message)).verdict(&usual), Verdict { outcome, ask_next });
+            assert_eq!(refused(status, None, Some(message)).next_step(&usual), NextStep { outcome, ask_next });
         }
-        let failed = Verdict { outcome: Failed(None), ask_next: true };
+        let failed = NextStep { outcome: Failed(None), ask_next: true };
         for error in [ForwardError::Unreachable, ForwardError::TimedOut, ForwardError::Broken, ForwardError::TooLarge] {
             let is_unreachable = error == ForwardError::Unreachable;
             let miss = Miss::Forward(error);
-            assert_eq!((miss.verdict(&usual), miss.was_never_sent()), (failed, is_unreachable));
+            assert_eq!((miss.next_step(&usual), miss.was_never_sent()), (failed, is_unreachable));
         }
-        assert_eq!(Miss::Worthless("x".to_owned()).verdict(&usual), failed);
+        assert_eq!(Miss::Worthless("x".to_owned()).next_step(&usual), failed);
     }
 
     #[test]
@@ -148,12 +148,12 @@ mod tests {
             (429, Limited(None), false),
             (500, Failed(None), true),
         ] {
-            assert_eq!(refused(status, None, None).verdict(&own), Verdict { outcome, ask_next }, "{status}");
+            assert_eq!(refused(status, None, None).next_step(&own), NextStep { outcome, ask_next }, "{status}");
         }
         // What leaves no doubt is no matter of statuses.
         let flagged = "Your input was flagged for \"harassment\".";
-        assert!(!refused(403, None, Some(flagged)).verdict(&"403".parse().unwrap()).ask_next);
+        assert!(!refused(403, None, Some(flagged)).next_step(&"403".parse().unwrap()).ask_next);
         let barred = refused(401, None, Some("Incorrect API key provided: sk-a"));
-        assert!(barred.verdict(&own).ask_next);
+        assert!(barred.next_step(&own).ask_next);
     }
 }

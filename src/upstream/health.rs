@@ -56,7 +56,7 @@ pub enum Outcome {
 
 /// Whether an upstream may be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Availability {
     Ready,
     /// Only if nobody else is there.
     Resting,
@@ -139,7 +139,7 @@ impl Health {
     }
 
     /// Whether it may be asked now.
-    pub fn standing(&mut self, now_ms: i64) -> Standing {
+    pub fn availability(&mut self, now_ms: i64) -> Availability {
         self.tick(now_ms);
         let closed_until = match self.circuit {
             Circuit::Open { until_ms } => until_ms,
@@ -148,17 +148,17 @@ impl Health {
         };
         let until_ms = closed_until.max(self.asked_until_ms);
         if now_ms < until_ms {
-            Standing::Out { until_ms }
+            Availability::Out { until_ms }
         } else if now_ms < self.rest_until_ms {
-            Standing::Resting
+            Availability::Resting
         } else {
-            Standing::Ready
+            Availability::Ready
         }
     }
 
     /// Lets one attempt through, which after a pause decides whether others follow. `None`: not now.
     pub fn admit(&mut self, now_ms: i64) -> Option<Ticket> {
-        if matches!(self.standing(now_ms), Standing::Out { .. }) {
+        if matches!(self.availability(now_ms), Availability::Out { .. }) {
             return None;
         }
         let probe = !matches!(self.circuit, Circuit::Closed { .. });
@@ -302,19 +302,19 @@ mod tests {
         for outcome in [Failed(None), Failed(None), Answered, Failed(None), Failed(None)] {
             meet(&mut health, 0, outcome);
         }
-        assert_eq!(health.standing(0), Standing::Resting, "a success in between starts the count anew");
+        assert_eq!(health.availability(0), Availability::Resting, "a success in between starts the count anew");
         meet(&mut health, 0, Failed(None));
-        assert_eq!(health.standing(0), Standing::Out { until_ms: 60_000 });
+        assert_eq!(health.availability(0), Availability::Out { until_ms: 60_000 });
         assert!(health.admit(59_999).is_none());
         let probe = health.admit(60_000).expect("time is over");
         assert!(health.admit(60_000).is_none(), "one at a time");
         assert!(health.finish(60_000, &probe, Failed(None)));
-        assert_eq!(health.standing(60_000), Standing::Out { until_ms: 180_000 }, "twice as long");
+        assert_eq!(health.availability(60_000), Availability::Out { until_ms: 180_000 }, "twice as long");
         let probe = health.admit(180_000).unwrap();
         health.abandon(180_000, &probe);
         let probe = health.admit(180_000).expect("one that was given up makes room");
         health.finish(180_000, &probe, Answered);
-        assert_eq!(health.standing(180_000), Standing::Ready);
+        assert_eq!(health.availability(180_000), Availability::Ready);
         assert!(health.is_spotless(180_000));
     }
 
@@ -324,9 +324,9 @@ mod tests {
         let (slow, late) = (health.admit(0).unwrap(), health.admit(0).unwrap());
         meet(&mut health, 0, Failed(None));
         health.finish(10, &slow, Answered);
-        assert_eq!(health.standing(10), Standing::Out { until_ms: 60_000 });
+        assert_eq!(health.availability(10), Availability::Out { until_ms: 60_000 });
         assert!(!health.finish(20, &late, Failed(None)));
-        assert_eq!(health.standing(20), Standing::Out { until_ms: 60_000 });
+        assert_eq!(health.availability(20), Availability::Out { until_ms: 60_000 });
     }
 
     #[test]
@@ -342,17 +342,17 @@ mod tests {
         ] {
             let mut health = Health::new(5);
             meet(&mut health, 0, outcome);
-            let expected = if out { Standing::Out { until_ms } } else { Standing::Resting };
-            assert_eq!(health.standing(until_ms - 1), expected, "{outcome:?}");
-            assert_eq!(health.standing(until_ms), Standing::Ready, "{outcome:?}");
+            let expected = if out { Availability::Out { until_ms } } else { Availability::Resting };
+            assert_eq!(health.availability(until_ms - 1), expected, "{outcome:?}");
+            assert_eq!(health.availability(until_ms), Availability::Ready, "{outcome:?}");
             let mut lenient = Health::new(0);
             (0..50).for_each(|_| meet(&mut lenient, 0, outcome));
-            assert_eq!(lenient.standing(until_ms - 1), Standing::Resting, "{outcome:?}");
+            assert_eq!(lenient.availability(until_ms - 1), Availability::Resting, "{outcome:?}");
         }
         let mut health = Health::new(5);
         meet(&mut health, 0, Failed(None));
         meet(&mut health, 1, Answered);
-        assert_eq!(health.standing(1), Standing::Ready, "an answer ends it");
+        assert_eq!(health.availability(1), Availability::Ready, "an answer ends it");
     }
 
     #[test]
@@ -361,12 +361,12 @@ mod tests {
             let mut health = Health::new(2);
             meet(&mut health, 0, Failed(None));
             meet(&mut health, 1, outcome);
-            assert_eq!(health.standing(1), Standing::Resting, "{outcome:?} ends no rest");
+            assert_eq!(health.availability(1), Availability::Resting, "{outcome:?} ends no rest");
             (0..5).for_each(|_| meet(&mut health, 15_000, outcome));
-            assert_eq!(health.standing(15_000), Standing::Ready, "{outcome:?} is no failure");
+            assert_eq!(health.availability(15_000), Availability::Ready, "{outcome:?} is no failure");
             meet(&mut health, 15_000, Failed(None));
-            let out = Standing::Out { until_ms: 75_000 };
-            assert_eq!(health.standing(15_000), out, "{outcome:?} does not end a row of failures");
+            let out = Availability::Out { until_ms: 75_000 };
+            assert_eq!(health.availability(15_000), out, "{outcome:?} does not end a row of failures");
             meet(&mut health, 75_000, outcome);
             assert!(
                 health.admit(75_000).is_some(),
@@ -380,17 +380,17 @@ mod tests {
         // Every second one fails, so never two in a row; what the client did wrong counts on neither side.
         let mut health = Health::new(5);
         (0..10).flat_map(|_| [Failed(None), Answered, Refused]).for_each(|outcome| meet(&mut health, 0, outcome));
-        assert_eq!(health.standing(0), Standing::Ready, "not yet");
+        assert_eq!(health.availability(0), Availability::Ready, "not yet");
         assert!(!health.is_spotless(0), "its failures are remembered");
         meet(&mut health, 0, Failed(None));
-        assert_eq!(health.standing(0), Standing::Out { until_ms: 60_000 });
+        assert_eq!(health.availability(0), Availability::Out { until_ms: 60_000 });
         meet(&mut health, 60_000, Answered);
         assert!(health.is_spotless(60_000), "after a probe it begins anew");
         // One in three is borne with, and so is half where the operator bears more than that in a row.
         for (limit, round) in [(5, [Failed(None), Answered, Answered]), (20, [Failed(None), Answered, Refused])] {
             let mut health = Health::new(limit);
             (0..50).flat_map(|_| round).for_each(|outcome| meet(&mut health, 0, outcome));
-            assert_eq!(health.standing(0), Standing::Ready, "{limit}");
+            assert_eq!(health.availability(0), Availability::Ready, "{limit}");
         }
         let mut health = Health::new(5);
         meet(&mut health, 0, Failed(None));
@@ -402,6 +402,6 @@ mod tests {
     fn a_clock_that_is_set_back_prolongs_nothing() {
         let mut health = Health::new(1);
         meet(&mut health, 1_000_000, Failed(None));
-        assert_eq!(health.standing(0), Standing::Out { until_ms: 60_000 });
+        assert_eq!(health.availability(0), Availability::Out { until_ms: 60_000 });
     }
 }

@@ -34,14 +34,14 @@ mod sticky;
 pub mod stored;
 
 pub use bar::Bar;
-pub use failover::{Miss, Verdict};
+pub use failover::{Miss, NextStep};
 pub use fault::Fault;
 pub use forward::{Answer, ForwardError, MAX_ANSWER, Media, Refused};
-pub use health::{Outcome, Standing};
+pub use health::{Availability, Outcome};
 pub use lease::Lease;
 pub use model_path::ModelPath;
 pub use models::{Models, Names};
 pub use outlay::Outlay;
-pub use pool::{Calling, Condition, Plan, Pool, PoolError, Unavailable, Wanted};
+pub use pool::{Calling, Condition, Plan, Pool, PoolError, Requirements, Unavailable};
 pub use provider::Upstream;
 pub use sticky::Session;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::bar::Bar;
 use super::barred::Marks;
 use super::choice::{Entrant, order};
-use super::health::{Health, Standing, Ticket};
+use super::health::{Availability, Health, Ticket};
 use super::lease::Lease;
 use super::model_path::ModelPath;
 use super::models::Names;
@@ -150,7 +150,7 @@ struct Ground {
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct Requirements<'a> {
     pub format: WireFormat,
     pub names: Names<'a>,
     /// Tags that the upstream must have.
@@ -203,9 +203,9 @@ impl Pool {
         let name = member.upstream.name();
         let (mut out, mut rests) = (Vec::new(), false);
         for (model, health) in member.health().iter_mut() {
-            match health.standing(now_ms) {
-                Standing::Out { until_ms } => out.push((model.clone(), secs_until(until_ms, now_ms))),
-                standing => rests |= standing == Standing::Resting,
+            match health.availability(now_ms) {
+                Availability::Out { until_ms } => out.push((model.clone(), secs_until(until_ms, now_ms))),
+                availability => rests |= availability == Availability::Resting,
             }
         }
         out.sort();
@@ -279,7 +279,7 @@ impl Pool {
 
     /// Whether some upstream could serve this, whether it does just now or not.
     #[must_use]
-    pub fn could_serve(&self, wanted: &Wanted<'_>) -> bool {
+    pub fn could_serve(&self, wanted: &Requirements<'_>) -> bool {
         self.members().iter().any(|member| member.upstream.offers(wanted).is_ok())
     }
 
@@ -322,7 +322,7 @@ impl Pool {
     ///
     /// # Errors
     /// When nothing could.
-    pub fn plan(&self, wanted: &Wanted<'_>, session: Option<Session>) -> Result<Plan, Unavailable> {
+    pub fn plan(&self, wanted: &Requirements<'_>, session: Option<Session>) -> Result<Plan, Unavailable> {
         let members = self.members();
         if members.is_empty() {
             return Err(Unavailable::None);
@@ -432,8 +432,8 @@ impl Pool {
         };
         match ticket {
             Some(ticket) => Ok((place, ticket)),
-            None => Err(match health.get_mut(model).map(|known| known.standing(now_ms)) {
-                Some(Standing::Out { until_ms }) => Unavailable::Out { secs: secs_until(until_ms, now_ms) },
+            None => Err(match health.get_mut(model).map(|known| known.availability(now_ms)) {
+                Some(Availability::Out { until_ms }) => Unavailable::Out { secs: secs_until(until_ms, now_ms) },
                 _ => Unavailable::Busy,
             }),
         }
@@ -526,7 +526,7 @@ impl Member {
     fn entrant(&self, model: &str, known: Option<&Arc<str>>, now_ms: i64) -> Entrant {
         let mut health = self.health();
         let mut rests =
-            |name: &str| health.get_mut(name).is_some_and(|health| health.standing(now_ms) != Standing::Ready);
+            |name: &str| health.get_mut(name).is_some_and(|health| health.availability(now_ms) != Availability::Ready);
         Entrant {
             priority: self.upstream.priority,
             weight: self.upstream.weight,

@@ -14,7 +14,7 @@ use url::Url;
 use super::account;
 use super::kind::{Auth, Preset};
 use super::models::{Models, Names};
-use super::pool::{Unavailable, Wanted};
+use super::pool::{Requirements, Unavailable};
 use crate::config::{self, Secret, Timeouts};
 use crate::dialect::{self, Ask, Dialect, Needs, Protocol, WireFormat};
 use crate::net::way::Way;
@@ -219,7 +219,7 @@ impl Upstream {
     ///
     /// # Errors
     /// Why it does not serve the request: the model, the wire format, or something that it lacks.
-    pub fn offers(&self, wanted: &Wanted<'_>) -> Result<String, Unavailable> {
+    pub fn offers(&self, wanted: &Requirements<'_>) -> Result<String, Unavailable> {
         if wanted.kind.is_some_and(|kind| kind != self.label()) {
             return Err(Unavailable::Unserved);
         }
@@ -471,9 +471,9 @@ mod tests {
 
     #[test]
     fn wire_formats_and_models_decide_what_is_served() {
-        fn wanted(format: WireFormat, name: &str) -> Wanted<'_> {
+        fn wanted(format: WireFormat, name: &str) -> Requirements<'_> {
             let names = Names { asked: name, id: name, forwarded: name };
-            Wanted { format, names, tags: &[], needs: Needs::default(), kind: None }
+            Requirements { format, names, tags: &[], needs: Needs::default(), kind: None }
         }
         let served = |name: &str| Ok(name.to_owned());
         let anthropic = upstream(r#"{"name":"x","provider_type":"anthropic"}"#);
@@ -490,13 +490,13 @@ mod tests {
         assert_eq!(generic.offers(&plain), served("a/c"));
         for (tags, expected) in [(&["eu"][..], true), (&["fast", "eu"], true), (&["eu", "us"], false)] {
             let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
-            assert_eq!(generic.offers(&Wanted { tags: &tags, ..plain }).is_ok(), expected, "{tags:?}");
+            assert_eq!(generic.offers(&Requirements { tags: &tags, ..plain }).is_ok(), expected, "{tags:?}");
         }
         for (feature, expected) in [(Feature::Streaming, true), (Feature::Tools, false)] {
             let needs = [feature].into_iter().collect();
-            assert_eq!(generic.offers(&Wanted { needs, ..plain }).is_ok(), expected);
+            assert_eq!(generic.offers(&Requirements { needs, ..plain }).is_ok(), expected);
             assert!(
-                anthropic.offers(&Wanted { needs, ..wanted(WireFormat::Messages, "anthropic/c") }).is_ok(),
+                anthropic.offers(&Requirements { needs, ..wanted(WireFormat::Messages, "anthropic/c") }).is_ok(),
                 "not said: all"
             );
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coinslot::ledger::vouchers::Funds;
 use coinslot::money::Msat;
-use coinslot::payment::vouchers::Wanted;
+use coinslot::payment::vouchers::BatchOrder;
 use serde_json::{Value, json};
 
 use crate::pool::{KEYS, NAMES, World, refuse};
@@ -469,7 +469,7 @@ async fn money_is_counted_by_how_it_came_and_went() {
     // A voucher makes one, of what was given to the node.
     let gift = json!({ "token": world.purse.send(60).await });
     assert_eq!(world.node.post("/v1/wallet/donate").json(&gift).send().await.unwrap().status(), 200);
-    let wanted = Wanted {
+    let wanted = BatchOrder {
         funds: Funds::Earned,
         profile: None,
         batch: "one".to_owned(),

@@ -7,7 +7,7 @@ use coinslot::catalog::Model;
 use coinslot::catalog::limits::{Limits, WorstCase, hold};
 use coinslot::money::rate::{Conversion, Prices, RateCard, Tier};
 use coinslot::money::tariff::{ALL_DAYS, Filter, Profile, Tariffs, Window};
-use coinslot::money::{CacheWrites, Demand, Msat, Service, Usage, Wanted};
+use coinslot::money::{AskedService, CacheWrites, Demand, Msat, Service, Usage};
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -155,7 +155,7 @@ fn every_priced_kind_by_hand() {
         ("nothing", &embedding, NONE, 1),
     ];
     for (what, pricing, usage, msat) in &rows {
-        let prices = prices((*pricing).clone()).for_service(Wanted::Standard);
+        let prices = prices((*pricing).clone()).for_service(AskedService::Standard);
         let card = card(prices, usd("100000", "1", "1"));
         assert_eq!(card.price(usage).unwrap().total.get(), *msat, "{what}");
         // Half a dollar is twice the bitcoin; with fees, all of it is dearer, and rounded once.

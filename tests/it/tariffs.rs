@@ -12,7 +12,7 @@ use coinslot::ledger::vouchers::Funds;
 use coinslot::ledger::vouchers::repo::Which;
 use coinslot::money::Msat;
 use coinslot::money::tariff::{ALL_DAYS, Filter, Profile, Window};
-use coinslot::payment::vouchers::Wanted;
+use coinslot::payment::vouchers::BatchOrder;
 use serde_json::{Value, json};
 
 use crate::bearer::{refund, world};
@@ -472,7 +472,7 @@ async fn a_voucher_with_a_profile_makes_a_key_that_has_it() {
     assert_eq!(given.status(), 200);
     world.put(&profile("fair", "0.5", true)).await;
     let issue = async |profile: Option<&str>| {
-        let wanted = Wanted {
+        let wanted = BatchOrder {
             batch: uuid::Uuid::new_v4().to_string(),
             count: 1,
             amount: Msat::new(50_000).unwrap(),

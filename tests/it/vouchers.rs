@@ -10,7 +10,7 @@ use coinslot::ledger::books::Books;
 use coinslot::ledger::vouchers::repo::Which;
 use coinslot::ledger::vouchers::{Funds, IssueError as LedgerError, State};
 use coinslot::money::Msat;
-use coinslot::payment::vouchers::{IssueError, Wanted};
+use coinslot::payment::vouchers::{BatchOrder, IssueError};
 use coinslot::wallet::Change;
 use futures_util::future::join_all;
 use rand::rngs::StdRng;
@@ -60,7 +60,7 @@ impl World {
 
     /// Issues vouchers; gives their codes.
     async fn issue(&self, count: usize, sats: u64, hours: Option<i64>) -> Result<Vec<String>, IssueError> {
-        let wanted = Wanted {
+        let wanted = BatchOrder {
             funds: Funds::Earned,
             profile: None,
             batch: uuid::Uuid::new_v4().to_string(),

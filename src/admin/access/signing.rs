@@ -11,7 +11,7 @@ use crate::admin::operator::Actor;
 use crate::admin::{AdminError, AdminState};
 use crate::net;
 use crate::nostr::SignedRequest;
-use crate::nostr::signed_request::Wanted;
+use crate::nostr::signed_request::Expected;
 
 /// Whose signature of this very request it is.
 ///
@@ -27,7 +27,7 @@ pub(in crate::admin) async fn check(
         return Err(AdminError::unauthorized("ADMIN_NPUBS is not set: nobody can log in by a signature here."));
     }
     let now_ms = state.now_ms();
-    let signed = SignedRequest::read(encoded, Wanted { method: "POST", body, now_ms });
+    let signed = SignedRequest::read(encoded, Expected { method: "POST", body, now_ms });
     let signed = signed.map_err(AdminError::unauthorized)?;
     if !is_ours(&state.origins, &state.onion.own_url(), &signed.url, path) {
         let why = "The signed event is for another address. Those of this node are in HTTP_URL and ONION_URL, and its \

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::page::said;
 use crate::admin::trail::{self, Act};
 use crate::catalog::import::plan::Proposal;
-use crate::catalog::import::{ImportError, Importer, Outcome, Overrides, Switch, Verdict};
+use crate::catalog::import::{Decision, ImportError, Importer, Outcome, Overrides, Switch};
 use crate::clock::SharedClock;
 use crate::store::{Store, StoreError};
 
@@ -49,7 +49,7 @@ impl Desk<'_> {
     }
 
     /// Decides about what waits for a model: the change of this digest, or whatever it is.
-    pub async fn decide(self, id: &str, digest: Option<&str>, verdict: Verdict) -> Result<Proposal, ActError> {
+    pub async fn decide(self, id: &str, digest: Option<&str>, verdict: Decision) -> Result<Proposal, ActError> {
         let decided = self.importer.decide(id, digest, verdict).await?;
         let changes: Vec<String> = decided.changes.iter().map(said).collect();
         let detail = json!({ "verdict": word(verdict), "kind": decided.kind.name(), "changes": changes });
@@ -80,10 +80,10 @@ impl Desk<'_> {
     }
 }
 
-const fn word(verdict: Verdict) -> &'static str {
+const fn word(verdict: Decision) -> &'static str {
     match verdict {
-        Verdict::Apply => "apply",
-        Verdict::ApplyBelowCost => "apply_below_cost",
-        Verdict::Refuse => "refuse",
+        Decision::Apply => "apply",
+        Decision::ApplyBelowCost => "apply_below_cost",
+        Decision::Refuse => "refuse",
     }
 }

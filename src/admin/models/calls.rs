@@ -17,7 +17,7 @@ use super::{desk, refused};
 use crate::catalog::card::Change;
 use crate::catalog::import::plan::Proposal;
 use crate::catalog::import::repo::Source;
-use crate::catalog::import::{Offer, Overrides, Switch, Verdict};
+use crate::catalog::import::{Decision, Offer, Overrides, Switch};
 use crate::price::decimal;
 
 pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
@@ -204,9 +204,9 @@ async fn decide_call(
 ) -> Result<StatusCode, ApiError> {
     let actor = operator.may(Scope::Manage)?;
     let verdict = match call.verdict {
-        Said::Apply => Verdict::Apply,
-        Said::ApplyBelowCost => Verdict::ApplyBelowCost,
-        Said::Refuse => Verdict::Refuse,
+        Said::Apply => Decision::Apply,
+        Said::ApplyBelowCost => Decision::ApplyBelowCost,
+        Said::Refuse => Decision::Refuse,
         Said::AtCost => {
             desk(&state, actor).take_back(&call.id).await.map_err(refused)?;
             return Ok(StatusCode::NO_CONTENT);

@@ -15,7 +15,7 @@ use super::{desk, one, refused};
 use crate::catalog::card::{self, Card, Change};
 use crate::catalog::import::plan::{Kind, Proposal};
 use crate::catalog::import::repo::Source;
-use crate::catalog::import::{self, Offer, Verdict};
+use crate::catalog::import::{self, Decision, Offer};
 
 pub(super) const PATH: &str = "/admin/models";
 /// Models, and changes, that are shown.
@@ -121,9 +121,9 @@ async fn say(
     let desk = desk(&state, session.actor());
     let verdict = match form.verdict.as_str() {
         "at_cost" => None,
-        "apply" => Some(Verdict::Apply),
-        "apply_below_cost" => Some(Verdict::ApplyBelowCost),
-        _ => Some(Verdict::Refuse),
+        "apply" => Some(Decision::Apply),
+        "apply_below_cost" => Some(Decision::ApplyBelowCost),
+        _ => Some(Decision::Refuse),
     };
     let decided = match verdict {
         Some(verdict) => desk.decide(&form.id, Some(&form.digest), verdict).await.map(drop),

@@ -27,7 +27,7 @@ use super::operator::{Operator, Scope};
 use super::session::Session;
 use super::{AdminError, AdminState, format, page, upstreams};
 use crate::alerts;
-use crate::audit::{PurseReport, Report, Verdict};
+use crate::audit::{PurseReport, Report, Solvency};
 use crate::clock::{DAY_MS, HOUR_MS};
 use crate::pages::WITH_SCRIPT;
 use crate::status::Sum;
@@ -111,7 +111,7 @@ struct Proof {
     at_ms: i64,
     /// proven, not_asked, short or faulty.
     #[schema(value_type = String)]
-    verdict: Verdict,
+    verdict: Solvency,
     ecash_msat: i64,
     owed_msat: i64,
     /// The part of it that vouchers promise.
@@ -325,7 +325,7 @@ async fn render(
         message,
         now: format::utc(view.now_ms),
         proof_age: proven_ms.map(|at_ms| format::age(view.now_ms.saturating_sub(at_ms))),
-        is_proven: view.proof.as_ref().is_some_and(|proof| proof.verdict != Verdict::Faulty),
+        is_proven: view.proof.as_ref().is_some_and(|proof| proof.verdict != Solvency::Faulty),
         oldest: view.unfinished_since_ms.map(|since| format::age(view.now_ms.saturating_sub(since))),
         charts: charts(&view, &frame),
         tables: [("by hour", table(&view.hours)), ("by day", table(&view.days))],

@@ -9,7 +9,7 @@ use crate::audit::Latest;
 use crate::ledger::Ledger;
 use crate::ledger::vouchers::Funds;
 use crate::ledger::vouchers::repo::Which;
-use crate::payment::vouchers::{IssueError, Issued, Wanted};
+use crate::payment::vouchers::{BatchOrder, IssueError, Issued};
 use crate::store::StoreError;
 
 /// Why it was not done.
@@ -33,7 +33,7 @@ pub(crate) async fn issue(
     ledger: &Ledger,
     last: Option<&Latest>,
     actor: &str,
-    wanted: &Wanted,
+    wanted: &BatchOrder,
     issuing: impl Future<Output = Result<Vec<Issued>, IssueError>>,
 ) -> Result<Vec<Issued>, ActError> {
     proof::prove(ledger, last).await?;

@@ -23,7 +23,7 @@ use super::session::{self, Session};
 use super::{AdminError, AdminState, format, page, repo};
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, MAX_BATCH, State as VoucherState, Voucher};
 use crate::money::Sat;
-use crate::payment::vouchers::{IssueError, Issued, Wanted};
+use crate::payment::vouchers::{BatchOrder, IssueError, Issued};
 
 const PATH: &str = "/admin/vouchers";
 /// Vouchers on a page.
@@ -100,7 +100,7 @@ fn one(voucher: Voucher, now_ms: i64) -> One {
 }
 
 /// Issues a batch. The codes are in the answer, and nowhere else.
-async fn give(state: &AdminState, actor: &Actor, wanted: &Wanted) -> Result<Vec<Issued>, AdminError> {
+async fn give(state: &AdminState, actor: &Actor, wanted: &BatchOrder) -> Result<Vec<Issued>, AdminError> {
     state.may_move()?;
     let issuing = state.till.issue_vouchers(wanted);
     acts::issue(&state.ledger, Some(&state.audit), actor.as_str(), wanted, issuing).await.map_err(refused)
@@ -224,7 +224,7 @@ async fn revoke(
     }
 }
 
-fn read(form: &IssueForm, now_ms: i64) -> Result<Wanted, String> {
+fn read(form: &IssueForm, now_ms: i64) -> Result<BatchOrder, String> {
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let sats = number(&form.sats).ok_or("The amount is a whole number of sats.")?;
     let count = number(&form.count).ok_or("How many?")?;
@@ -253,7 +253,7 @@ fn bad_days() -> String {
 }
 
 /// What is to be issued, in the words of the ledger.
-fn wanted(call: IssueCall, now_ms: i64) -> Result<Wanted, String> {
+fn wanted(call: IssueCall, now_ms: i64) -> Result<BatchOrder, String> {
     let sats = Sat::new(call.sats).ok_or("The amount is a whole number of sats.")?;
     let expires_ms = match call.days {
         None => None,
@@ -267,7 +267,7 @@ fn wanted(call: IssueCall, now_ms: i64) -> Result<Wanted, String> {
     if batch.is_empty() || batch.len() > 64 {
         return Err("The name of a batch has 1 to 64 letters.".to_owned());
     }
-    Ok(Wanted {
+    Ok(BatchOrder {
         batch,
         count: usize::try_from(call.count.unwrap_or(1)).map_err(|_| "How many?")?,
         amount: sats.to_msat(),

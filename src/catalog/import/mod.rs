@@ -14,7 +14,7 @@ mod litellm;
 mod overrides;
 pub mod plan;
 pub mod repo;
-mod wanted;
+mod target;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ use ask::Place;
 pub use overrides::Overrides;
 use plan::{Plan, Proposal};
 use repo::{Changes, Choice, Source, State};
-pub use wanted::Lists;
+pub use target::Lists;
 
 /// A source that did not answer is asked again after so long.
 const RETRY: Duration = Duration::from_secs(300);
@@ -65,7 +65,7 @@ pub enum ImportError {
 
 /// What the operator says to a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     Apply,
     /// Apply it, and sell this model below cost from now on.
     ApplyBelowCost,
@@ -296,7 +296,7 @@ impl Importer {
     ///
     /// # Errors
     /// When there is no such change, or the database does not answer.
-    pub async fn decide(&self, id: &str, digest: Option<&str>, verdict: Verdict) -> Result<Proposal, ImportError> {
+    pub async fn decide(&self, id: &str, digest: Option<&str>, decision: Decision) -> Result<Proposal, ImportError> {
         self.revise(|state| {
             let waits = |state: &State| self.plan(state).proposals.into_iter().find(|proposal| proposal.id == id);
             let mut found = waits(state);
@@ -307,7 +307,7 @@ impl Importer {
                 _ => {}
             }
             let mut choice = state.choices.get(id).cloned().unwrap_or_default();
-            if verdict == Verdict::ApplyBelowCost && !choice.below_cost {
+            if decision == Decision::ApplyBelowCost && !choice.below_cost {
                 choice.below_cost = true;
                 state.choices.insert(id.to_owned(), choice.clone());
                 found = waits(state);
@@ -315,8 +315,8 @@ impl Importer {
             let found = found.ok_or(ImportError::NothingWaits)?;
             let mut changes = Changes { is_news: true, ..Changes::default() };
             choice.refused.clear();
-            match (verdict, &found.wanted) {
-                (Verdict::Refuse, _) => choice.refused.clone_from(&found.digest),
+            match (decision, &found.wanted) {
+                (Decision::Refuse, _) => choice.refused.clone_from(&found.digest),
                 (_, Some(wanted)) => changes.put.push(wanted.clone()),
                 (_, None) => changes.gone.push(id.to_owned()),
             }
@@ -418,7 +418,7 @@ impl Importer {
                 own_names: choice.names,
                 is_below_cost: cost.is_some_and(|cost| card.at_least(&cost) != card),
                 is_served: self.pool.is_empty()
-                    || self.pool.serves(wanted::names(&model.id, model.upstream_id()), &model.upstream_tags),
+                    || self.pool.serves(target::names(&model.id, model.upstream_id()), &model.upstream_tags),
                 card,
                 model: Arc::clone(model),
             }
@@ -444,9 +444,9 @@ impl Importer {
                 (Catalog::default(), cards.collect())
             }
         };
-        let wanted = lists.wanted(state, &own, &self.pool, *self.provider_fee.get());
-        let plan = plan::plan(state, &built_in, &wanted.models, &wanted.unsure, |id| wanted::is_own(&own, id));
-        Plan { notes: wanted.notes, ..plan }
+        let target = lists.target(state, &own, &self.pool, *self.provider_fee.get());
+        let plan = plan::plan(state, &built_in, &target.models, &target.unsure, |id| target::is_own(&own, id));
+        Plan { notes: target.notes, ..plan }
     }
 
     /// Writes what follows from the state as it is, and puts the new list on the shelf.

@@ -25,7 +25,7 @@ pub struct Lists(Vec<(String, List)>);
 
 /// What they would have.
 #[derive(Debug, Default)]
-pub struct Wanted {
+pub struct TargetList {
     pub models: BTreeMap<String, Synced>,
     /// Those that an upstream's list alone has a price for, while another one would be asked that says none.
     pub unsure: BTreeSet<String>,
@@ -102,14 +102,14 @@ impl Lists {
     /// Every model that is to be offered beside the operator's own list, which has the first word. What no
     /// upstream has is not taken up.
     #[must_use]
-    pub fn wanted(&self, state: &State, own: &Catalog, pool: &Pool, provider_fee: Decimal) -> Wanted {
-        let (mut wanted, mut room) = (Wanted { notes: self.notes(), ..Wanted::default() }, Room::of(state));
+    pub fn target(&self, state: &State, own: &Catalog, pool: &Pool, provider_fee: Decimal) -> TargetList {
+        let (mut target, mut room) = (TargetList { notes: self.notes(), ..TargetList::default() }, Room::of(state));
         let upstreams = pool.upstreams();
         let defaults = upstreams.iter().filter(|upstream| upstream.default_price().is_some());
         let by_default: Vec<&str> = defaults.map(|upstream| &**upstream.name()).collect();
         let mut take = |source: &str, id: String, listed: Listed| {
             if is_own(own, &id)
-                || wanted.models.contains_key(&id)
+                || target.models.contains_key(&id)
                 || !(state.synced.contains_key(&id) || self.is_had(pool, &id))
             {
                 return;
@@ -120,11 +120,11 @@ impl Lists {
                 Ok(_) if !room.take(source, &id) => {}
                 Ok(listed) => {
                     if source.starts_with(OWN) && !self.is_priced(&pool.callings(names(&id, &id)), &by_default) {
-                        wanted.unsure.insert(id.clone());
+                        target.unsure.insert(id.clone());
                     }
-                    wanted.models.insert(id, Synced { source: source.to_owned(), listed });
+                    target.models.insert(id, Synced { source: source.to_owned(), listed });
                 }
-                Err(problem) => wanted.note(source, format!("{id}: {problem}")),
+                Err(problem) => target.note(source, format!("{id}: {problem}")),
             }
         };
         for (source, list) in &self.0 {
@@ -151,10 +151,10 @@ impl Lists {
             }
         }
         for (source, count) in room.over {
-            wanted
-                .note(&source, format!("{count} models are not taken up: it has {MAX_MODELS} in force, or that wait"));
+            let what = format!("{count} models are not taken up: it has {MAX_MODELS} in force, or that wait");
+            target.note(&source, what);
         }
-        wanted
+        target
     }
 }
 
@@ -191,7 +191,7 @@ fn add_one(count: &mut usize) {
     *count = count.saturating_add(1);
 }
 
-impl Wanted {
+impl TargetList {
     fn note(&mut self, source: &str, what: String) {
         self.notes.push((source.strip_suffix(BY_DEFAULT).unwrap_or(source).to_owned(), what));
     }
