@@ -2,7 +2,8 @@
 //!
 //! SQLite: the file that `VACUUM INTO` makes. PostgreSQL: lines of text, `T name` before the rows of a
 //! table and `R json` for each, read in one `REPEATABLE READ` transaction. They are loaded into empty
-//! tables of the same version, with triggers off: what those did is in the rows already.
+//! tables of the same version, with triggers off: what those did is in the rows already. They come in no order, so a
+//! row that refers to another one of its table is held to that at the end.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -70,6 +71,8 @@ pub async fn load(store: &Store, from: &Path) -> Result<(), StoreError> {
         let table = quoted(table)?;
         run(&mut tx, format!("ALTER TABLE {table} DISABLE TRIGGER USER")).await?;
     }
+    let within = within_tables(&mut tx.hand()).await?;
+    change(&mut tx, &within, "DEFERRABLE INITIALLY DEFERRED").await?;
     let all = order.iter().map(|table| quoted(table)).collect::<Result<Vec<_>, _>>()?.join(", ");
     run(&mut tx, format!("TRUNCATE {all}")).await?;
     for table in &order {
@@ -90,6 +93,9 @@ pub async fn load(store: &Store, from: &Path) -> Result<(), StoreError> {
         }
         insert(&mut tx, table, &mut rows).await?;
     }
+    // No table can be changed while something is left to be looked at.
+    run(&mut tx, "SET CONSTRAINTS ALL IMMEDIATE".to_owned()).await?;
+    change(&mut tx, &within, "NOT DEFERRABLE").await?;
     for table in &order {
         let table = quoted(table)?;
         run(&mut tx, format!("ALTER TABLE {table} ENABLE TRIGGER USER")).await?;
@@ -99,6 +105,15 @@ pub async fn load(store: &Store, from: &Path) -> Result<(), StoreError> {
 
 async fn run(tx: &mut Tx, sql: String) -> Result<(), StoreError> {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(tx.hand()).await?;
+    Ok(())
+}
+
+/// Says of references when they are looked at.
+async fn change(tx: &mut Tx, references: &[(String, String)], when: &str) -> Result<(), StoreError> {
+    for (table, name) in references {
+        let (table, name) = (quoted(table)?, quoted(name)?);
+        run(tx, format!("ALTER TABLE {table} ALTER CONSTRAINT {name} {when}")).await?;
+    }
     Ok(())
 }
 
@@ -211,13 +226,25 @@ async fn by_reference(hand: &mut Hand<'_>) -> Result<Vec<String>, StoreError> {
     Ok(order)
 }
 
-/// A table's name as part of a statement. Ours and cdk's are plain.
+/// The references of tables to themselves: the table, and the name of the constraint.
+async fn within_tables(hand: &mut Hand<'_>) -> Result<Vec<(String, String)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT a.relname::text, c.conname::text FROM pg_constraint c JOIN pg_class a ON a.oid = c.conrelid \
+         JOIN pg_namespace n ON n.oid = a.relnamespace \
+         WHERE c.contype = 'f' AND n.nspname = current_schema() AND c.confrelid = c.conrelid",
+    )
+    .fetch_all(hand.again())
+    .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// The name of a table, a constraint or a function as part of a statement. Ours and cdk's are plain.
 fn quoted(table: &str) -> Result<String, StoreError> {
     if !table.is_empty() && table.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     {
         return Ok(format!("\"{table}\""));
     }
-    Err(StoreError::Inconsistent { table: "the schema", what: "a table with a name that is not plain".into() })
+    Err(StoreError::Inconsistent { table: "the schema", what: "a name that is not plain".into() })
 }
 
 fn io(path: &Path, error: &std::io::Error) -> StoreError {

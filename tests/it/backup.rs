@@ -408,6 +408,44 @@ async fn a_restore_that_fails_can_be_tried_again() {
     copy.db.remove().await;
 }
 
+/// PostgreSQL: a row may be in the backup long before the one that it refers to.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_refer_to_later_ones_are_restored() {
+    use sqlx::{Connection, Executor};
+    if !on_postgres() {
+        return;
+    }
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let mut original = ChildNode::start(&mint.url(), &upstream, &[PASSPHRASE]).await;
+    original.stop().await;
+    let mut connection = sqlx::PgConnection::connect(&original.db.url().unwrap()).await.unwrap();
+    // The first row takes back what the last one has made.
+    let rows = "INSERT INTO operations (id, kind, state, account, mint, unit, amount, owner, due_at, created_at, \
+         updated_at, takes_back) SELECT 'row-' || n, 'sweep', 'failed', (SELECT MIN(id) FROM accounts), \
+         'https://gone.example', 'sat', 0, 'x', 1, 1, 1, CASE n WHEN 1 THEN 'row-300' END \
+         FROM generate_series(1, 300) n ORDER BY n";
+    assert_eq!(connection.execute(rows).await.unwrap().rows_affected(), 300);
+    connection.close().await.unwrap();
+    let (_, name) = file(&original.db.dir());
+    assert_eq!(original.verb(&["backup", &name]).await.code, 0);
+
+    let copy = ChildNode::prepare(&mint.url(), &upstream, &[PASSPHRASE]).await;
+    let restored = copy.verb(&["restore", &name]).await;
+    assert_eq!(restored.code, 0, "{restored:?}");
+    let mut connection = sqlx::PgConnection::connect(&copy.db.url().unwrap()).await.unwrap();
+    let taken = "SELECT takes_back FROM operations WHERE id = 'row-1'";
+    let taken: String = sqlx::query(taken).fetch_one(&mut connection).await.unwrap().get(0);
+    assert_eq!(taken, "row-300");
+    let deferred = "SELECT COUNT(*) FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace \
+         WHERE n.nspname = current_schema() AND c.condeferrable";
+    let deferred: i64 = sqlx::query(deferred).fetch_one(&mut connection).await.unwrap().get(0);
+    assert_eq!(deferred, 0, "what refers to nothing is refused at once again");
+    connection.close().await.unwrap();
+    copy.db.books().await;
+    original.db.remove().await;
+    copy.db.remove().await;
+}
+
 /// A refund was under way when the backup was made, and the mint had done its part: the copy gives out
 /// the same token, and no other.
 #[tokio::test(flavor = "multi_thread")]
