@@ -2,6 +2,7 @@
 //!
 //! It takes whatever has queued up, at most [`BATCH`] entries, and writes it in two statements: one places
 //! all holds, one ends all. They are two commits, or one where a commit waits for the disk and nobody else writes.
+//! Beside other processes it writes in parts (see [`parts`]), a commit each.
 //! Then it answers everyone who waits. There is no timer: before a batch, whoever else can run does, and while it commits, the next one
 //! queues, so commits per request fall as concurrency rises.
 //!
@@ -167,17 +168,11 @@ impl Writer {
                     Err(_) => break,
                 }
             }
-            // Places go first, so that a hold abandoned in the same batch is there to be released.
-            let (mut batch, ends): (Vec<Entry>, Vec<Entry>) =
-                line.drain(..line.len().min(BATCH)).partition(|entry| matches!(entry, Entry::Place { .. }));
+            let batch: Vec<Entry> = line.drain(..line.len().min(BATCH)).collect();
             let mut left = Vec::new();
-            if !writer.writes_alone {
-                // Rows of several accounts are locked. Another process that locks them for the other purpose
-                // would wait for this one, and this one for it.
-                left = writer.apply(std::mem::take(&mut batch)).await;
+            for part in parts(batch, writer.writes_alone) {
+                left.extend(writer.apply(part).await);
             }
-            batch.extend(ends);
-            left.extend(writer.apply(batch).await);
             for entry in left.into_iter().rev() {
                 line.push_front(entry);
             }
@@ -200,7 +195,7 @@ impl Writer {
         }
     }
 
-    /// Writes entries of one kind and answers them. Returns those that have to be tried again.
+    /// Writes entries and answers them. Returns those that have to be tried again.
     async fn apply(&mut self, batch: Vec<Entry>) -> Vec<Entry> {
         if batch.is_empty() {
             return batch;
@@ -441,8 +436,25 @@ impl Entry {
     }
 }
 
+/// What is written together. Places go first, so that a hold abandoned in the same batch is there to be released.
+///
+/// Each statement locks rows of several accounts. What is charged has the row of the income first, and then those of
+/// the keys, in their order; places and what is released have only the latter. Beside other processes these are
+/// parts of their own: in one transaction with a release, a charge would wait for the income with a key's row in hand,
+/// and a process that has the income would wait for that.
+fn parts(batch: Vec<Entry>, writes_alone: bool) -> [Vec<Entry>; 3] {
+    let is_charge = |entry: &Entry| entry.as_end().is_some_and(|end| !end.charge.is_zero());
+    let (mut places, ends): (Vec<_>, Vec<_>) = batch.into_iter().partition(|entry| entry.as_end().is_none());
+    if writes_alone {
+        places.extend(ends);
+        return [places, Vec::new(), Vec::new()];
+    }
+    let (charges, releases) = ends.into_iter().partition(is_charge);
+    [places, releases, charges]
+}
+
 /// The ends of a batch. The rows of accounts are locked in this order, which is that of the holds: two processes that
-/// write at once do not wait for each other.
+/// write ends of one kind at once (see [`parts`]) do not wait for each other.
 fn ends_of(batch: &[Entry]) -> Vec<&End> {
     let mut ends: Vec<&End> = batch.iter().filter_map(Entry::as_end).collect();
     ends.sort_by_key(|end| end.account);
@@ -497,21 +509,38 @@ fn refuse_places(batch: Vec<Entry>, error: &Arc<StoreError>) -> Vec<Entry> {
 mod tests {
     use super::*;
 
+    fn end(id: i64, account: i64, charge: u64) -> Entry {
+        let charge = Msat::new(charge).unwrap();
+        let (account, sheets) = (AccountId(account), Vec::new());
+        Entry::End { end: End { id, account, held: charge, charge, record: String::new(), sheets }, reply: None }
+    }
+
+    fn place(id: i64) -> Entry {
+        let account = AccountId(4);
+        let source = Source { account, spender: account };
+        Entry::Place { id, source, amount: Msat::ZERO, request: String::new(), reply: oneshot::channel().0 }
+    }
+
     #[test]
     fn ends_lock_accounts_in_one_order_whatever_came_first() {
-        let end = |id: i64, account: i64| Entry::End {
-            end: End {
-                id,
-                account: AccountId(account),
-                held: Msat::ZERO,
-                charge: Msat::ZERO,
-                record: String::new(),
-                sheets: Vec::new(),
-            },
-            reply: None,
-        };
-        let batch = [end(1, 9), end(2, 4), end(3, 9), end(4, 7)];
+        let batch = [end(1, 9, 0), end(2, 4, 0), end(3, 9, 0), end(4, 7, 0)];
         let order: Vec<(i64, i64)> = ends_of(&batch).iter().map(|end| (end.account.get(), end.id)).collect();
         assert_eq!(order, [(4, 2), (7, 4), (9, 1), (9, 3)]);
+    }
+
+    #[test]
+    fn beside_other_processes_a_charge_waits_for_nobody_with_a_released_row_in_hand() {
+        let batch = || vec![end(1, 4, 0), end(2, 7, 5), place(3), end(4, 9, 0), end(5, 4, 1), place(6)];
+        let ids = |parts: [Vec<Entry>; 3]| {
+            parts.map(|part| {
+                let id = |entry: &Entry| match entry {
+                    Entry::Place { id, .. } => *id,
+                    Entry::End { end, .. } => end.id,
+                };
+                part.iter().map(id).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(ids(parts(batch(), false)), [vec![3, 6], vec![1, 4], vec![2, 5]]);
+        assert_eq!(ids(parts(batch(), true)), [vec![3, 6, 1, 2, 4, 5], vec![], vec![]]);
     }
 }

@@ -14,10 +14,12 @@ use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use sqlx::Row;
+use sqlx::{Connection, PgConnection, Row};
 use tokio::task::JoinHandle;
 
+use crate::support::answers::until;
 use crate::support::db::{TestDb, on_postgres};
+use crate::support::store::TempDatabase;
 
 const MINT: &str = "https://mint.example";
 const OWNER: &str = "the node under test";
@@ -819,6 +821,69 @@ async fn releasing_orphans_races_with_their_owner() {
     assert_eq!((proof.open_holds, proof.earnings), (0, 10 * charged));
     other.close().await;
     end(books, db).await;
+}
+
+/// PostgreSQL: one process releases and charges at once, while another charges an account of which the first has released
+/// something. One waits for the other, and never both.
+///
+/// On one thread, so that all that the first one ends is in line before its writer looks.
+#[tokio::test]
+async fn ends_of_two_processes_do_not_wait_for_each_other() {
+    if !on_postgres() {
+        return;
+    }
+    let (database, dir) = (TempDatabase::create().await, tempfile::tempdir().unwrap());
+    let store = Store::open(dir.path(), Some(&database.url()), false).await.unwrap();
+    let (ours, theirs) = (Books::open(&store, OWNER).await, Books::open(&store, "another node").await);
+    let mut keys = [ours.key("a").await, ours.key("b").await, ours.key("c").await];
+    keys.sort();
+    for key in keys {
+        ours.top_up(key, 1_000).await;
+    }
+    let [a, b, c] = keys;
+    let first = ours.ledger.hold(a, msat(100), "r").await.unwrap();
+    let second = ours.ledger.hold(b, msat(100), "r").await.unwrap();
+    let third = ours.ledger.hold(c, msat(100), "r").await.unwrap();
+    let other = theirs.ledger.hold(a, msat(100), "r").await.unwrap();
+    // Nobody gets further than to b before both are under way.
+    let mut between = store.begin(Durability::Full).await.unwrap();
+    let row = sqlx::query("SELECT id FROM accounts WHERE id = $1 FOR UPDATE").bind(b.get());
+    row.fetch_one(between.hand()).await.unwrap();
+    let waiting = async |wanted: i64| {
+        let sql =
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        until("they wait", async || ours.number(sql).await == wanted).await;
+    };
+    let ended = async { tokio::join!(first.release(), second.release(), third.capture(cost(30))) };
+    let charged = async {
+        waiting(1).await;
+        let both_wait = async {
+            waiting(2).await;
+            between.commit().await.unwrap();
+        };
+        tokio::join!(other.capture(cost(40)), both_wait).0
+    };
+    let ((first, second, third), other) = tokio::join!(ended, charged);
+    assert_eq!((first.is_ok(), second.unwrap(), other.is_ok()), (true, msat(1_000), true));
+    assert_eq!(third.unwrap().remaining, msat(970));
+    let balances = [ours.balance(a).await, ours.balance(b).await, ours.balance(c).await];
+    assert_eq!(balances, [(960, 0), (1_000, 0), (970, 0)]);
+    assert_eq!(ours.prove().await.earnings, 70);
+    theirs.close().await;
+    ours.close().await;
+    store.close().await;
+    // What its connections have counted is there when they are gone.
+    let mut connection = PgConnection::connect(&database.url()).await.unwrap();
+    let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    until("they are gone", async || {
+        sqlx::query(others).fetch_one(&mut connection).await.unwrap().get::<i64, _>(0) == 0
+    })
+    .await;
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let deadlocks: i64 = sqlx::query(deadlocks).fetch_one(&mut connection).await.unwrap().get(0);
+    assert_eq!(deadlocks, 0);
+    connection.close().await.unwrap();
+    database.remove().await;
 }
 
 #[derive(Debug)]
