@@ -103,7 +103,7 @@ pub(super) struct Writer {
     owner: String,
     stats: Arc<WriterStats>,
     live: Arc<Live>,
-    /// Sheets that this process has stored.
+    /// Sheets that this process has stored, as far as it knows: see [`Writer::start_over`].
     known: HashSet<Arc<Sheet>>,
     /// Why the last batch was not written, if it was not.
     failure: Option<Arc<StoreError>>,
@@ -214,7 +214,7 @@ impl Writer {
                 }
                 Err(error) => {
                     tracing::warn!(%error, attempt, entries = batch.len(), "ledger batch failed");
-                    self.desk.leave().await;
+                    self.start_over().await;
                     failure = Some(Arc::new(error));
                     tokio::time::sleep(Duration::from_millis(20_u64 << attempt.min(6))).await;
                 }
@@ -223,6 +223,13 @@ impl Writer {
         let failure = failure.unwrap_or_else(|| Arc::new(StoreError::Io("no attempt made".into())));
         self.failure = Some(Arc::clone(&failure));
         refuse_places(batch, &failure)
+    }
+
+    /// After a failure. The connection may be broken, and the database may have gone down: it comes back without what
+    /// was not synced, and sheets were not.
+    async fn start_over(&mut self) {
+        self.known.clear();
+        self.desk.leave().await;
     }
 
     /// One entry a commit, so that only the one that breaks a rule fails.
@@ -300,7 +307,7 @@ impl Writer {
                 Ok(Some(refused)) => drop(outcome.refused.insert(id, refused)),
                 // The rest of the batch is written, whatever became of this one.
                 Err(error) => {
-                    self.desk.leave().await;
+                    self.start_over().await;
                     outcome.refused.insert(id, HoldError::Store(Arc::new(error)));
                 }
             }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::bearer::world;
+use crate::support::db::on_postgres;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::tokens::account_key;
 use crate::support::upstream::{Script, completion, sse, usage};
@@ -86,6 +87,39 @@ async fn a_charge_has_a_receipt_that_explains_it() {
     assert_eq!(fetch(&node, &id, &account_key(&token)).await, (200, first.clone()));
     let plain = node.get(&format!("/receipts/{id}")).header("x-api-key", account_key(&token)).send().await.unwrap();
     assert_eq!(plain.text().await.unwrap(), first);
+    node.finish().await;
+}
+
+/// PostgreSQL comes back from a crash without what was not synced. Prices that are lost with it are stored again.
+#[tokio::test(flavor = "multi_thread")]
+async fn prices_that_the_database_has_lost_are_stored_again() {
+    use sqlx::{Connection, Executor};
+    if !on_postgres() {
+        return;
+    }
+    let (_mint, purse, _upstream, node) = world(500).await;
+    let token = purse.send(200).await;
+    let pay = async || {
+        let answer = node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let id = request_id(&answer);
+        answer.text().await.unwrap();
+        node.settled().await;
+        receipt(&node, &id, &token).await
+    };
+    let before = pay().await;
+    let mut connection = sqlx::PgConnection::connect(&node.settings()["DATABASE_URL"]).await.unwrap();
+    // Who has charged it keeps its connection.
+    let writer = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
+         WHERE datname = current_database() AND query LIKE 'UPDATE holds SET charged%'";
+    assert_eq!(sqlx::query(writer).fetch_all(&mut connection).await.unwrap().len(), 1);
+    let lost = "ALTER TABLE price_sheets DISABLE TRIGGER USER; DELETE FROM price_sheets; \
+         ALTER TABLE price_sheets ENABLE TRIGGER USER";
+    connection.execute(sqlx::raw_sql(lost)).await.unwrap();
+    connection.close().await.unwrap();
+    assert_eq!(pay().await["price"], before["price"]);
+    // The first charge has lost its prices for good, and the books have not lost it.
+    assert_eq!(node.balance(&token).await, (196_000, 0, 4_000));
     node.finish().await;
 }
 
