@@ -4,7 +4,7 @@
 //! in place; then the epoch says that a recovery is due, and the database comes last.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 
 use super::parcel::Unpacker;
@@ -100,7 +100,7 @@ fn take(
         NODE => contents.node = unpacker.text(length).map_err(damaged)?,
         DATABASE => {
             let mut out = BufWriter::new(create_private(&copy.0)?);
-            unpacker.copy(length, &mut out).map_err(damaged)?;
+            unpacker.copy(length, &mut out).map_err(|error| not_copied(error, &copy.0))?;
             out.flush().map_err(at(&copy.0))?;
             out.get_ref().sync_all().map_err(at(&copy.0))?;
             contents.database = true;
@@ -108,6 +108,14 @@ fn take(
         _ => return Err(BackupError::Format("this backup was made by a later version of coinslot")),
     }
     Ok(())
+}
+
+/// A file that does not open, or ends, is damaged. Anything else is no fault of the backup's: there may be no room.
+fn not_copied(error: io::Error, to: &Path) -> BackupError {
+    match error.kind() {
+        ErrorKind::InvalidData | ErrorKind::UnexpectedEof => BackupError::Damaged,
+        _ => at(to)(error),
+    }
 }
 
 fn check_kind(manifest: &Manifest, location: &Location) -> Result<(), BackupError> {

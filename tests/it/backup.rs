@@ -408,6 +408,24 @@ async fn a_restore_that_fails_can_be_tried_again() {
     copy.db.remove().await;
 }
 
+/// Where the copy has no room, nothing is wrong with the backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_does_not_fit_is_not_called_damaged() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let mut original = ChildNode::start(&mint.url(), &upstream, &[PASSPHRASE]).await;
+    original.stop().await;
+    let (_, name) = file(&original.db.dir());
+    assert_eq!(original.verb(&["backup", &name]).await.code, 0);
+    let copy = ChildNode::prepare(&mint.url(), &upstream, &[PASSPHRASE]).await;
+    let full = copy.verb_without_room(&["restore", &name]).await;
+    assert!(full.code == 1 && full.complained.contains("File too large"), "{full:?}");
+    assert_eq!(std::fs::read_dir(copy.db.data_dir()).unwrap().count(), 0, "nothing is left of it");
+    let restored = copy.verb(&["restore", &name]).await;
+    assert_eq!(restored.code, 0, "{restored:?}");
+    original.db.remove().await;
+    copy.db.remove().await;
+}
+
 /// PostgreSQL: a row may be in the backup long before the one that it refers to.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_refer_to_later_ones_are_restored() {

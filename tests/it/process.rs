@@ -162,7 +162,13 @@ pub struct Outcome {
 /// Runs the program with these words to its end.
 pub async fn run(dir: &Path, settings: &BTreeMap<String, String>, words: &[&str]) -> Outcome {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
-    command.args(words).env_clear().current_dir(dir).envs(settings).stdin(Stdio::null());
+    command.args(words);
+    outcome(command, dir, settings).await
+}
+
+/// What comes of this command.
+async fn outcome(mut command: Command, dir: &Path, settings: &BTreeMap<String, String>) -> Outcome {
+    command.env_clear().current_dir(dir).envs(settings).stdin(Stdio::null());
     // The mint may be in this process: nothing here may wait for it.
     let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
@@ -210,6 +216,14 @@ impl ChildNode {
         let mut settings = self.settings.clone();
         settings.insert(name.to_owned(), value.to_owned());
         run(&self.db.dir(), &settings, words).await
+    }
+
+    /// The same where no file gets longer than a kilobyte.
+    pub async fn verb_without_room(&self, words: &[&str]) -> Outcome {
+        let mut command = Command::new("/bin/sh");
+        let limited = "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"";
+        command.args(["-c", limited, env!("CARGO_BIN_EXE_coinslot")]).args(words);
+        outcome(command, &self.db.dir(), &self.settings).await
     }
 
     /// All that the running program wrote so far.
