@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt as _;
-use sqlx::{AnyConnection, AnyExecutor, AssertSqlSafe, Row};
+use sqlx::{AnyExecutor, AssertSqlSafe, Row};
 
 use super::{Durability, Hand, Location, Reader, Store, StoreError, Tx, open};
 
@@ -148,26 +148,50 @@ pub async fn check_vacant(location: &Location) -> Result<(), StoreError> {
         Location::Postgres(url) => {
             sqlx::any::install_default_drivers();
             let pool = open::postgres_pool(url, 1, "on").await?;
-            let vacant = is_vacant(&mut *pool.acquire().await?).await;
+            let vacant = is_vacant(&mut Hand::Pooled(&mut *pool.acquire().await?)).await;
             pool.close().await;
-            if vacant? {
-                return Ok(());
-            }
-            Err(StoreError::Io("DATABASE_URL leads to a database with tables in it; nothing is overwritten".to_owned()))
+            if vacant? { Ok(()) } else { Err(occupied()) }
         }
     }
 }
 
+fn occupied() -> StoreError {
+    StoreError::Io("DATABASE_URL leads to a database with tables in it; nothing is overwritten".to_owned())
+}
+
+/// Removes tables that a restore has made on PostgreSQL before it failed, so that those of an earlier version can be
+/// made: see [`check_vacant`].
+///
+/// # Errors
+/// When something is in them by now, or the database does not work. Then they stay.
+pub(super) async fn clear(store: &Store) -> Result<(), StoreError> {
+    let mut tx = store.begin(Durability::Full).await?;
+    let there = tables(tx.hand()).await?;
+    let all = there.iter().map(|table| quoted(table)).collect::<Result<Vec<_>, _>>()?.join(", ");
+    // Nobody puts anything in between the look and the end.
+    run(&mut tx, format!("LOCK TABLE {all} IN ACCESS EXCLUSIVE MODE")).await?;
+    if !is_vacant(&mut tx.hand()).await? {
+        return Err(occupied());
+    }
+    let functions = functions(tx.hand()).await?;
+    run(&mut tx, format!("DROP TABLE {all}")).await?;
+    for function in &functions {
+        let function = quoted(function)?;
+        run(&mut tx, format!("DROP FUNCTION {function}()")).await?;
+    }
+    tx.commit().await
+}
+
 /// Whether there are no tables, or only ours, as they were made.
-async fn is_vacant(connection: &mut AnyConnection) -> Result<bool, StoreError> {
-    let there = tables(&mut *connection).await?;
+async fn is_vacant(hand: &mut Hand<'_>) -> Result<bool, StoreError> {
+    let there = tables(hand.again()).await?;
     if there.is_empty() || !there.iter().any(|table| table == "schema_version") {
         return Ok(there.is_empty());
     }
     for table in there.iter().filter(|table| !NEVER_EMPTY.contains(&table.as_str())) {
         let Ok(table) = quoted(table) else { return Ok(false) };
         let sql = format!("SELECT 1 FROM {table} LIMIT 1");
-        if sqlx::query(AssertSqlSafe(sql)).fetch_optional(&mut *connection).await?.is_some() {
+        if sqlx::query(AssertSqlSafe(sql)).fetch_optional(hand.again()).await?.is_some() {
             return Ok(false);
         }
     }
@@ -192,6 +216,18 @@ async fn tables(executor: impl AnyExecutor<'_>) -> Result<Vec<String>, StoreErro
     let rows = sqlx::query(
         "SELECT table_name::text FROM information_schema.tables \
          WHERE table_schema = current_schema() AND table_type = 'BASE TABLE' ORDER BY table_name",
+    )
+    .fetch_all(executor)
+    .await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// The functions that triggers of the tables call.
+async fn functions(executor: impl AnyExecutor<'_>) -> Result<Vec<String>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT DISTINCT p.proname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid \
+         JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = c.relnamespace AND n.oid = p.pronamespace \
+         WHERE n.nspname = current_schema() AND NOT t.tgisinternal",
     )
     .fetch_all(executor)
     .await?;

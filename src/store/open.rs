@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, AnyPool, Connection as _, Executor};
 use tokio::sync::Mutex;
 
 use super::lock::FileLock;
-use super::{Location, Store, StoreError, migrate};
+use super::{Location, Store, StoreError, dump, migrate};
 
 /// Longest wait for a connection of a pool, or for SQLite's own lock.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -107,13 +107,17 @@ impl Store {
         })
     }
 
-    /// Makes the tables of an earlier version in an empty PostgreSQL database, for a dump to be loaded.
+    /// Makes the tables of an earlier version in an empty PostgreSQL database, for a dump to be loaded. Empty ones of a
+    /// later version, left by the try before, make room for them.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not answer, or tables of a later version are not empty.
     pub async fn open_at(url: &str, version: i64) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let store = Self::connect_postgres(url, false).await?;
+        if migrate::current_version(&store.location, &store.full).await? > version {
+            dump::clear(&store).await?;
+        }
         migrate::run_to(&store, version).await?;
         Ok(store)
     }

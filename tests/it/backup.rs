@@ -400,8 +400,20 @@ async fn a_restore_that_fails_can_be_tried_again() {
         let failed = copy.verb(&["restore", &bad]).await;
         assert!(failed.code == 1 && failed.complained.contains("not those of this program"), "{failed:?}");
     }
+    // Those of a backup of a later version, too.
+    let mut connection = sqlx::PgConnection::connect(&copy.db.url().unwrap()).await.unwrap();
+    let later = "INSERT INTO schema_version (version) SELECT MAX(version) + 1 FROM schema_version";
+    assert_eq!(connection.execute(later).await.unwrap().rows_affected(), 1);
+    // What is in use is in use, and stays.
+    let used = "INSERT INTO settings (name, value, updated_at) VALUES ('x', 'y', 1)";
+    connection.execute(used).await.unwrap();
+    let refused = copy.verb(&["restore", &good]).await;
+    assert!(refused.code == 1 && refused.complained.contains("nothing is overwritten"), "{refused:?}");
+    assert_eq!(connection.execute("DELETE FROM settings WHERE name = 'x'").await.unwrap().rows_affected(), 1);
+    connection.close().await.unwrap();
     let restored = copy.verb(&["restore", &good]).await;
     assert_eq!(restored.code, 0, "{restored:?}");
+    copy.db.books().await;
     let twice = copy.verb(&["restore", &good]).await;
     assert!(twice.code == 1 && twice.complained.contains("nothing is overwritten"), "{twice:?}");
     original.db.remove().await;
