@@ -38,6 +38,7 @@ pub(crate) async fn prove(ledger: &Ledger, last: Option<&Latest>) -> Result<(), 
         clock: Arc::clone(ledger.clock()),
         inspector: None,
         ledger: Some(ledger.clone()),
+        patience: ledger.patience(),
         most_asked: 0,
     };
     let now = auditor.prove().await?;

@@ -18,6 +18,7 @@ mod latest;
 mod report;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::SharedClock;
 use crate::ledger::books::{Books, OpenHold, open_holds};
@@ -43,6 +44,8 @@ pub struct Auditor {
     pub inspector: Option<Inspector>,
     /// The ledger of this process, where a node runs in it.
     pub ledger: Option<Ledger>,
+    /// Silence after which the process of a hold is taken for dead; [`PATIENCE`] at least.
+    pub patience: Duration,
     /// Most proofs that one mint is asked about.
     pub most_asked: usize,
 }
@@ -55,6 +58,7 @@ impl Auditor {
             reader: ledger.store().reader(),
             clock: Arc::clone(ledger.clock()),
             inspector: Some(inspector),
+            patience: ledger.patience(),
             ledger: Some(ledger),
             most_asked,
         }
@@ -105,8 +109,7 @@ impl Auditor {
                 continue;
             }
             let silent_ms = hold.owner_seen_ms.map(|seen| now_ms.saturating_sub(seen));
-            let patience = self.ledger.as_ref().map_or(PATIENCE, Ledger::patience).max(PATIENCE);
-            let patience_ms = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
+            let patience_ms = i64::try_from(self.patience.max(PATIENCE).as_millis()).unwrap_or(i64::MAX);
             if silent_ms.is_none_or(|silent| silent > patience_ms) {
                 let seen = silent_ms.map_or("never".to_owned(), |ms| format!("{} s ago", ms.div_euclid(1000)));
                 let OpenHold { id, request, owner, .. } = hold;

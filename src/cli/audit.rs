@@ -55,6 +55,7 @@ async fn audit(config: &Config) -> Result<Report, String> {
         clock: Arc::new(SystemClock),
         inspector: Some(inspector),
         ledger: None,
+        patience: config.storage.node_timeout,
         most_asked: usize::MAX,
     };
     let report = auditor.prove().await.map_err(|error| error.to_string());

@@ -152,6 +152,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
     // No hold is placed here, so its writer never runs.
     let owner = format!("keys-{}", hex(&rand::random::<[u8; 4]>()));
     let (ledger, _writer) = Ledger::open(store.clone(), Arc::new(SystemClock), owner).await.map_err(said)?;
+    let ledger = ledger.with_patience(config.storage.node_timeout);
     match act {
         Act::List { filter, after, limit } => {
             let found = ledger.keys(&filter, after, limit).await.map_err(said)?;

@@ -127,6 +127,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
     // No hold is placed here, so its writer never runs.
     let owner = format!("vouchers-{}", hex(&rand::random::<[u8; 4]>()));
     let (ledger, _writer) = Ledger::open(store.clone(), clock.clone(), owner).await.map_err(said)?;
+    let ledger = ledger.with_patience(config.storage.node_timeout);
     match act {
         Act::Create { sats, count, hours, note, profile, funds } => {
             has_run(store.setting(SEED).await)?;

@@ -2,7 +2,7 @@
 //! while the node is at work.
 
 use cdk::nuts::{CurrencyUnit, State, Token};
-use coinslot::store::Durability;
+use coinslot::store::{Durability, Store};
 use coinslot::wallet::cdk_db;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row};
@@ -12,10 +12,10 @@ use crate::support::answers::until;
 use crate::support::chaos::{Chaos, Mode};
 use crate::support::db::TestDb;
 use crate::support::mint::TestMint;
-use crate::support::node::{TestNode, ask};
+use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::operator::Operator;
 use crate::support::purse::Purse;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Script, Upstream, delta};
 
 /// Runs statements on the database of a node that is stopped.
 async fn plant(db: &TestDb, statements: &[&str]) {
@@ -209,6 +209,43 @@ async fn spend_elsewhere(db: &TestDb, secret: &str, purse: &Purse, mint_url: &st
     let proof = of_secret(db, secret).await;
     let token = Token::new(mint_url.parse().unwrap(), vec![proof], None, CurrencyUnit::Sat);
     purse.receive(&token.to_string()).await.unwrap();
+}
+
+/// How long a process may be silent, the operator says: also to what the command line proves beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_may_be_silent_for_longer_is_not_called_dead() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(200).await;
+    let mut node = ChildNode::start(&mint.url(), &upstream, &[("NODE_TIMEOUT_SECONDS", "3600")]).await;
+    let key = purse.send(100).await;
+    node.chat(&ask("hi")).bearer_auth(&key).send().await.unwrap().text().await.unwrap();
+    upstream.next(Script::Paused { before: vec![delta(MODEL, "first")], after: vec![] });
+    let mut stream = node.chat(&ask_streaming("hi")).bearer_auth(&key).send().await.unwrap();
+    assert!(stream.chunk().await.unwrap().is_some());
+    let (available, held, spent) = node.balance(&key).await;
+    assert!((available + held, spent) == (98_000, 2_000) && held > 0, "{available} {held} {spent}");
+    // It says that it is alive every ten minutes.
+    let store = Store::open_beside(&node.db.data_dir(), node.db.url().as_deref()).await.unwrap();
+    let mut tx = store.begin(Durability::Full).await.unwrap();
+    let silent = sqlx::query("UPDATE nodes SET seen_at = seen_at - 120000").execute(tx.hand()).await.unwrap();
+    assert_eq!(silent.rows_affected(), 1);
+    tx.commit().await.unwrap();
+    store.close().await;
+
+    let audit = node.verb(&["audit", "--json"]).await;
+    let report: Value = serde_json::from_str(&audit.said).unwrap_or_else(|_| panic!("{audit:?}"));
+    assert_eq!((&report["faults"], audit.code), (&serde_json::json!([]), 0), "{report}");
+    let listed = node.verb(&["keys", "list", "--json"]).await;
+    let listed: Value = serde_json::from_str(&listed.said).unwrap_or_else(|_| panic!("{listed:?}"));
+    let id = listed["keys"][0]["id"].as_str().unwrap();
+    let issued = node.verb(&["vouchers", "create", "--sats", "1"]).await;
+    assert_eq!(issued.code, 0, "{issued:?}");
+    let adjusted = node.verb(&["keys", "adjust", id, "--sats", "1", "--reason", "a test"]).await;
+    assert_eq!(adjusted.code, 0, "{adjusted:?}");
+    assert_eq!(node.balance(&key).await, (available + 1_000, held, 2_000));
+    node.kill();
+    node.db.remove().await;
 }
 
 /// The node works as hard as it can, and is audited from outside and from inside all the while.

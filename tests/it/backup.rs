@@ -400,11 +400,10 @@ async fn a_restore_that_fails_can_be_tried_again() {
         let failed = copy.verb(&["restore", &bad]).await;
         assert!(failed.code == 1 && failed.complained.contains("not those of this program"), "{failed:?}");
     }
-    // Those of a backup of a later version, too.
+    // So are those of a backup of a later version, unless something is in them by now.
     let mut connection = sqlx::PgConnection::connect(&copy.db.url().unwrap()).await.unwrap();
     let later = "INSERT INTO schema_version (version) SELECT MAX(version) + 1 FROM schema_version";
     assert_eq!(connection.execute(later).await.unwrap().rows_affected(), 1);
-    // What is in use is in use, and stays.
     let used = "INSERT INTO settings (name, value, updated_at) VALUES ('x', 'y', 1)";
     connection.execute(used).await.unwrap();
     let refused = copy.verb(&["restore", &good]).await;

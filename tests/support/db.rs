@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use coinslot::audit::Auditor;
 use coinslot::clock::SystemClock;
+use coinslot::ledger::PATIENCE;
 use coinslot::ledger::books::Books;
 use coinslot::store::{Reader, Store};
 use sqlx::{AnyConnection, Connection, Row};
@@ -74,6 +75,7 @@ impl TestDb {
             clock: Arc::new(SystemClock),
             inspector: None,
             ledger: None,
+            patience: PATIENCE,
             most_asked: 0,
         };
         let report = auditor.prove().await.expect("the audit");
