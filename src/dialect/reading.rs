@@ -120,7 +120,11 @@ fn texts(choices: &RawValue) -> impl Iterator<Item = (&[u8], &[u8])> {
         loop {
             match tokens.next()? {
                 Token::Open if skipped > 0 || repeats_text(key) => skipped = skipped.saturating_add(1),
-                Token::Close => skipped = skipped.saturating_sub(1),
+                Token::Close => {
+                    skipped = skipped.saturating_sub(1);
+                    // It is over, and the value with it: what follows is not of that name.
+                    key = b"";
+                }
                 Token::Key(name) if skipped == 0 => key = name,
                 Token::Text(text) if skipped == 0 => return Some((key, text)),
                 _ => {}
@@ -475,6 +479,15 @@ mod tests {
             (
                 r#"[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","text":"a"}]},"finish_reason":null}]"#,
                 1,
+                true,
+                false,
+            ),
+            // What comes last in a choice says nothing of the next one.
+            (r#"[{"delta":{"content":"a"},"logprobs":null},{"delta":{"content":"bc"}}]"#, 3, true, false),
+            (r#"[{"message":{"content":"a","annotations":[]}},{"message":{"content":"bc"}}]"#, 3, true, false),
+            (
+                r#"[{"delta":{"content":"a"},"content_filter_results":{"x":{}}},{"delta":{"content":"bc"}}]"#,
+                3,
                 true,
                 false,
             ),
