@@ -15,7 +15,7 @@ use super::{
 #[derive(Clone, Copy, Debug)]
 pub struct Completions;
 
-const READ: [&str; 7] = ["model", "prompt", "stream", "stream_options", "n", "best_of", "max_tokens"];
+const READ: [&str; 8] = ["model", "prompt", "stream", "stream_options", "n", "best_of", "max_tokens", "service_tier"];
 
 /// What the model never sees.
 const NOT_INPUT: [&str; 8] =

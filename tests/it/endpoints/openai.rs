@@ -34,6 +34,8 @@ async fn legacy_completions_are_charged_like_chat() {
         (json!({ "best_of": "x" }), 400),
         (json!({ "prompt": vec!["x"; 100], "n": 100 }), 400),
         (json!({ "service_tier": "priority" }), 400),
+        // Another parser could take it for a wish.
+        (json!({ "Service_Tier": "priority" }), 400),
     ] {
         world.refused(&more.to_string(), world.post("/v1/completions", &with(ask.clone(), more.clone())), status).await;
     }
