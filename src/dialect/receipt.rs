@@ -39,8 +39,9 @@ impl CostObject {
             input_msats: cost.input.get(),
             output_msats: cost.output.get(),
             total_msats: cost.total.get(),
-            cache_read_input_tokens: cost.usage.cache_read,
-            cache_creation_input_tokens: cost.usage.cache_write,
+            // Of the same kinds as the amounts below.
+            cache_read_input_tokens: cost.usage.cache_read.saturating_add(cost.usage.audio_cached),
+            cache_creation_input_tokens: cost.usage.cache_write.saturating_add(cost.usage.cache_write_1h),
             cache_read_msats: cost.cache_read.get(),
             cache_creation_msats: cost.cache_write.get(),
             // The decimal's own text: the number never becomes a float.

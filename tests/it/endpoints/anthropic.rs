@@ -72,6 +72,14 @@ async fn messages_are_charged_to_the_msat_whole_and_streamed() {
         assert_eq!(whole.msat, msat, "{what}");
         let told = whole.json();
         assert_eq!((&told["usage"]["cost"]["total_msats"], &told["model"]), (&json!(msat), &json!("rich")), "{what}");
+        // What an answer tells of its caches, and what these cost, is of the same tokens.
+        if what == "a cache that all of it goes to, for an hour" {
+            let bill = &told["usage"]["cost"];
+            assert_eq!(
+                (&bill["cache_creation_input_tokens"], &bill["cache_creation_msats"]),
+                (&json!(210), &json!(4200))
+            );
+        }
         let mut early = usage.clone();
         early["output_tokens"] = json!(1);
         let start = json!({ "id": "msg_1", "type": "message", "role": "assistant", "model": RICH, "content": [], "usage": early });
