@@ -69,7 +69,8 @@ impl Cost {
         Some(())
     }
 
-    /// The same cost, bounded by what was held; the second value is what the operator writes off.
+    /// The same cost, bounded by what was held; the second value is what the operator writes off. The price in USD is
+    /// cut alike.
     #[must_use]
     pub fn bounded_by(mut self, hold: Msat) -> (Self, Msat) {
         let shortfall = self.total.excess_over(hold);
@@ -81,6 +82,9 @@ impl Cost {
                 *part = part.excess_over(cut);
                 left = left.excess_over(cut);
             }
+            let (held, whole) = (Decimal::from(hold.get()), Decimal::from(self.total.get()));
+            let share = held.checked_div(whole);
+            self.usd = self.usd.and_then(|usd| Some(usd.checked_mul(share?)?.round_dp(12).normalize()));
             self.total = hold;
         }
         (self, shortfall)
@@ -268,6 +272,13 @@ mod tests {
         assert_eq!(shortfall, cost.total.checked_sub(hold).unwrap());
         let parts = [bounded.base, bounded.input, bounded.cache_read, bounded.cache_write, bounded.output];
         assert_eq!(parts.iter().map(|p| p.get()).sum::<u64>(), 1500);
+        // Half of what it came to is half of its price in USD. 0.003 USD × 1.05525 × 10⁶ = 3165.75.
+        assert_eq!((cost.total.get(), cost.usd), (3166, Some("0.003".parse().unwrap())));
+        let (halved, _) = cost.clone().bounded_by(Msat::new(1583).unwrap());
+        assert_eq!(halved.usd, Some("0.0015".parse().unwrap()));
+        assert_eq!(cost.clone().bounded_by(Msat::ZERO).0.usd, Some(Decimal::ZERO));
+        let (whole, shortfall) = cost.clone().bounded_by(cost.total);
+        assert_eq!((whole, shortfall), (cost, Msat::ZERO));
     }
 
     proptest::proptest! {
