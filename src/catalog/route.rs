@@ -57,6 +57,12 @@ impl Candidate {
         self.model.as_ref().map_or(&[], |model| &model.upstream_tags)
     }
 
+    /// Tokens that it reads at most, where that is known.
+    #[must_use]
+    pub fn context(&self) -> Option<u64> {
+        self.model.as_ref().and_then(|model| model.limits().context)
+    }
+
     /// The first of these that it is known not to do.
     #[must_use]
     pub fn lacks(&self, needs: Needs) -> Option<Feature> {

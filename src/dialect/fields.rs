@@ -175,6 +175,8 @@ pub(super) fn measure(
     shape.images = volume.images;
     shape.image_tokens = volume.image_tokens;
     shape.demand.audio_in = volume.audio_tokens;
+    shape.usual_audio_tokens = volume.usual_audio_tokens;
+    shape.usual_file_tokens = volume.usual_file_tokens;
     shape.demand.open_input |= volume.is_open;
     let is_input = |name: &str| !not_input.contains(&name) && !prompt.contains(&name);
     for (name, value) in lens.members().filter(|(name, _)| is_input(name)) {

@@ -20,6 +20,11 @@ const MAX_DEPTH: usize = 128;
 /// Longest address of a picture. What is longer must be the picture itself.
 const MAX_ADDRESS: usize = 2048;
 
+/// What a file is usually read as, where nobody tells: a page as a picture is some 1,500 tokens, and a scan of one
+/// 100 kB; a second of a video is some 250 tokens, and 128 kB.
+const BYTES_PER_FILE_TOKEN: u64 = 64;
+const BYTES_PER_VIDEO_TOKEN: u64 = 512;
+
 /// Members of a conversation whose JSON is anybody's own: calls of tools, what they gave, and definitions.
 const OWN: [&[u8]; 12] = [
     b"input",
@@ -59,6 +64,10 @@ pub struct Volume {
     pub image_tokens: u64,
     /// Tokens of audio, at most.
     pub audio_tokens: u64,
+    /// What they usually are, as far as that can be told without listening.
+    pub usual_audio_tokens: u64,
+    /// What files that are sent are usually read as, as far as that can be told from their size.
+    pub usual_file_tokens: u64,
     /// There is a file in it of which nobody knows how many tokens it is.
     pub is_open: bool,
     /// Files that lie in an account of the upstream's, by their id.
@@ -76,6 +85,8 @@ impl Volume {
         self.images = self.images.saturating_add(other.images);
         self.image_tokens = self.image_tokens.saturating_add(other.image_tokens);
         self.audio_tokens = self.audio_tokens.saturating_add(other.audio_tokens);
+        self.usual_audio_tokens = self.usual_audio_tokens.saturating_add(other.usual_audio_tokens);
+        self.usual_file_tokens = self.usual_file_tokens.saturating_add(other.usual_file_tokens);
         self.is_open |= other.is_open;
         self.account_files = self.account_files.saturating_add(other.account_files);
         self.cache_marks = self.cache_marks.saturating_add(other.cache_marks);
@@ -105,13 +116,23 @@ impl Volume {
         }
     }
 
+    /// A file that is sent, if it is longer than its address could be.
+    fn sent_file(&mut self, medium: Medium, data: &[u8]) {
+        self.file(false);
+        if data.len() > MAX_ADDRESS {
+            let bytes_per_token = if medium == Medium::Video { BYTES_PER_VIDEO_TOKEN } else { BYTES_PER_FILE_TOKEN };
+            let tokens = unpacked(payload(data)) / bytes_per_token;
+            self.usual_file_tokens = self.usual_file_tokens.saturating_add(tokens);
+        }
+    }
+
     /// Something that is said to be a picture by its address, or is one in a data URI.
     fn link(&mut self, url: &[u8], is_low: bool) {
         match Link::of(url) {
             Link::Picture => self.image(vision::estimate_tokens(url, is_low)),
             Link::Data(Medium::Image, data) => self.image(vision::estimate_data_tokens(data)),
             Link::Data(Medium::Audio, data) => self.sound(data),
-            Link::Data(Medium::File, _) => self.file(false),
+            Link::Data(medium @ (Medium::File | Medium::Video), data) => self.sent_file(medium, data),
             Link::Data(Medium::Text, _) => self.text(url),
         }
     }
@@ -121,6 +142,7 @@ impl Volume {
         let payload = payload(data);
         if is_base64(payload) {
             self.audio_tokens = self.audio_tokens.saturating_add(audio_tokens(payload));
+            self.usual_audio_tokens = self.usual_audio_tokens.saturating_add(usual_audio_tokens(payload));
         } else if data.len() <= MAX_ADDRESS {
             self.file(true);
         } else {
@@ -135,7 +157,7 @@ impl Volume {
                 self.image(tokens(payload(data)));
             }
             Medium::Audio => self.sound(data),
-            Medium::File => self.file(false),
+            Medium::File | Medium::Video => self.sent_file(medium, data),
             Medium::Image | Medium::Text => self.text(data),
         }
     }
@@ -145,7 +167,8 @@ impl Volume {
         match data_uri(text).map(|(head, _)| Medium::of(&plain(head))) {
             Some(Medium::Text) => self.text(text),
             Some(Medium::Audio) => self.sound(text),
-            _ => self.file(false),
+            Some(Medium::Video) => self.sent_file(Medium::Video, text),
+            _ => self.sent_file(Medium::File, text),
         }
     }
 
@@ -182,8 +205,19 @@ impl Volume {
 
 /// Tokens of audio in base64: 32 a second, at 8 kbit/s, which speech is hardly ever below.
 fn audio_tokens(base64: &[u8]) -> u64 {
-    let bytes = u64::try_from(base64.len()).unwrap_or(u64::MAX) / 4 * 3;
-    (bytes / 1000).saturating_add(1).saturating_mul(32)
+    (unpacked(base64) / 1000).saturating_add(1).saturating_mul(32)
+}
+
+/// What it usually is: compressed, it is reckoned at 64 kbit/s, as recordings of speech often are, and plain samples at
+/// the 256 kbit/s of 16,000 a second.
+fn usual_audio_tokens(base64: &[u8]) -> u64 {
+    let is_wav = base64.starts_with(b"UklGR");
+    audio_tokens(base64) / if is_wav { 32 } else { 8 }
+}
+
+/// Bytes that this much base64 is.
+fn unpacked(base64: &[u8]) -> u64 {
+    u64::try_from(base64.len()).unwrap_or(u64::MAX) / 4 * 3
 }
 
 /// Whether this can be base64, of either alphabet, as it stands in JSON.
@@ -209,8 +243,9 @@ enum Medium {
     Audio,
     /// As long as it is: characters, or base64 of characters.
     Text,
-    /// A document or a video: compressed, so its length says nothing.
+    /// A document or a video: compressed, so its length says little.
     File,
+    Video,
 }
 
 impl Medium {
@@ -220,6 +255,8 @@ impl Medium {
             Self::Image
         } else if media.starts_with(b"audio") {
             Self::Audio
+        } else if media.starts_with(b"video") {
+            Self::Video
         } else if TEXTS.iter().any(|known| media.starts_with(known)) {
             Self::Text
         } else {

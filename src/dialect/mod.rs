@@ -223,6 +223,9 @@ pub struct Shape {
     pub demand: Demand,
     /// Length of the audio that is sent, in milliseconds, as far as that can be told without listening.
     pub usual_audio_ms: u64,
+    /// Tokens of audio, and of files, that the conversation brings, as far as their size tells.
+    pub usual_audio_tokens: u64,
+    pub usual_file_tokens: u64,
     /// What it needs of whoever serves it.
     pub needs: Needs,
     /// Quality and size of the pictures asked for, as far as they were given.

@@ -31,7 +31,8 @@ struct Reach {
 }
 
 const OF_TEXT: Reach = Reach { time: Duration::from_secs(60), bytes: 4 * 1024 * 1024 };
-/// Pictures and sound are longer, take longer to make, and say at their end what they cost.
+/// Pictures and sound are longer, take longer to make, and say at their end what they cost. So do answers to what is
+/// long to read and says little of its length: sound, files, finds.
 const OF_MEDIA: Reach = Reach { time: Duration::from_secs(300), bytes: MAX_ANSWER };
 
 impl Reach {
@@ -39,7 +40,8 @@ impl Reach {
         let demand = &job.shape.demand;
         let may_draw = demand.image_by_default && job.candidate.rate_card.prices.image_output.is_some();
         let draws = demand.images_made > 0 || demand.image_out || may_draw;
-        if draws || demand.audio_out || demand.characters > 0 { OF_MEDIA } else { OF_TEXT }
+        let is_media = draws || demand.audio_out || demand.characters > 0;
+        if is_media || demand.audio_in > 0 || demand.open_input { OF_MEDIA } else { OF_TEXT }
     }
 }
 

@@ -122,13 +122,16 @@ impl Job {
         }
     }
 
-    /// Tokens counted from text: four characters each, on both sides; and what is no text as it was seen. A ranking is
-    /// sold by its units or by its tokens.
+    /// Tokens counted from text: four characters each, on both sides; and what is no text as it was seen, or by the
+    /// size of what was sent. A ranking is sold by its units or by its tokens.
     fn estimate(&self, output_chars: u64, beside: Usage) -> Usage {
         let by_unit = self.candidate.rate_card.prices.query.is_some_and(|price| !price.is_zero());
         let queries = if by_unit { self.shape.demand.queries } else { 0 };
+        // No file is longer than what the model reads.
+        let of_files = self.shape.usual_file_tokens.min(self.candidate.context().unwrap_or(u64::MAX));
         Usage {
-            input: if queries > 0 { 0 } else { self.shape.estimated_input() },
+            input: if queries > 0 { 0 } else { self.shape.estimated_input().saturating_add(of_files) },
+            audio_in: self.shape.usual_audio_tokens,
             queries,
             output: output_chars.div_ceil(4),
             images: self.shape.images,

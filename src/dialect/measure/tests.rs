@@ -141,6 +141,30 @@ fn cache_marks_are_seen_wherever_they_stand() {
     }
 }
 
+#[test]
+fn what_is_sent_is_usually_as_long_as_its_size_tells() {
+    let data = "A".repeat(68_268);
+    let wav = format!("UklGR{}", "A".repeat(68_263));
+    // 51,201 bytes: at 64 bytes a token, at 512, and six seconds and a half of 32 tokens, or a quarter of it.
+    for (text, files, audio) in [
+        (format!(r#"{{"type":"file","file":{{"filename":"y.pdf","file_data":"{data}"}}}}"#), 800, 0),
+        (format!(r#"{{"type":"input_file","file_data":"data:application/pdf;base64,{data}"}}"#), 800, 0),
+        (format!(r#"{{"source":{{"type":"base64","media_type":"application/pdf","data":"{data}"}}}}"#), 800, 0),
+        (format!(r#"{{"inlineData":{{"mimeType":"video/mp4","data":"{data}"}}}}"#), 100, 0),
+        (format!(r#"{{"image_url":{{"url":"data:video/mp4;base64,{data}"}}}}"#), 100, 0),
+        (format!(r#"{{"type":"file","file":{{"file_data":"data:video/mp4;base64,{data}"}}}}"#), 100, 0),
+        (format!(r#"{{"type":"input_audio","input_audio":{{"data":"{data}","format":"mp3"}}}}"#), 0, 52 * 4),
+        (format!(r#"{{"type":"input_audio","input_audio":{{"data":"{wav}","format":"wav"}}}}"#), 0, 52),
+        // Of what lies elsewhere nothing is known.
+        (r#"{"type":"file","file":{"file_data":"https://x/y.pdf"}}"#.to_owned(), 0, 0),
+        (r#"{"type":"audio_url","audio_url":{"url":"https://x/y.mp3"}}"#.to_owned(), 0, 0),
+    ] {
+        let volume = of(&format!("[{text}]"));
+        let kind: String = text.chars().take(80).collect();
+        assert_eq!((volume.usual_file_tokens, volume.usual_audio_tokens), (files, audio), "{kind}");
+    }
+}
+
 /// What lies elsewhere, or is compressed, may be as long as the model reads.
 #[test]
 fn files_of_unknown_length_are_open() {

@@ -103,7 +103,9 @@ impl Values {
             ),
         };
         let silent = match exchange.settings.now().pricing.missing_usage {
-            MissingUsage::Estimate => "the tokens are counted from the text, four characters each",
+            MissingUsage::Estimate => {
+                "the tokens are counted from the text, four characters each, and of sound and files from their size"
+            }
             MissingUsage::Max => "all that was held is charged",
             MissingUsage::Free => "nothing is charged",
         };

@@ -120,6 +120,28 @@ async fn what_is_not_read_to_its_end_is_charged_as_far_as_it_is_known() {
     let charged = world.left("a chat", post, from_ref(&spoken), from_ref(&spoken)).await;
     // 415 characters, 104 tokens; and twice ten tokens of sound, half a second.
     assert_eq!(charged, 104 * 10 + 20 * 80);
+
+    // What was sent counts by its size: a hundred kilobytes are so much more than nothing.
+    let asked = async |part: Value| {
+        let messages = json!([{ "role": "user", "content": [part] }]);
+        let ask = json!({ "model": RICH, "messages": messages, "max_tokens": 600, "stream": true });
+        let word = json!({ "type": "chunk", "choices": [{ "index": 0, "delta": { "content": "hi" } }] });
+        world.left("sent", world.post("/v1/chat/completions", &ask), from_ref(&word), from_ref(&word)).await
+    };
+    let sound = |data: String| json!({ "type": "input_audio", "input_audio": { "data": data, "format": "mp3" } });
+    let file = |data: String| json!({ "type": "file", "file": { "filename": "y.pdf", "file_data": data } });
+    // 24,000 bytes are three seconds at 64 kbit/s and the one that has begun: 100 tokens of 40 msat; three bytes are 4.
+    let (long, short) = (asked(sound("A".repeat(32_000))).await, asked(sound("AAAA".to_owned())).await);
+    assert_eq!(long - short, 96 * 40);
+    // Plain samples are a quarter of that.
+    let samples = asked(sound(format!("UklGR{}", "A".repeat(31_995)))).await;
+    assert_eq!(samples - short, 21 * 40);
+    // 19,200 bytes are 300 tokens of 10 msat.
+    let (long, short) = (asked(file("A".repeat(25_600))).await, asked(file("AAAA".to_owned())).await);
+    assert_eq!(long - short, 3_000);
+    // No more than the model reads.
+    let whole = asked(file("A".repeat(1_000_000))).await;
+    assert_eq!(whole - short, 100_000);
     drop(taken);
     world.finish().await;
 }
