@@ -41,6 +41,7 @@ impl Dialect for Embeddings {
         let lens = Lens::parse(request.body).map_err(unreadable)?;
         fields::once(&lens, &READ)?;
         fields::refuse_stream(&lens)?;
+        fields::refuse_unpriced(&lens)?;
         let mut shape =
             Shape { model: fields::read_model(&lens)?, max_output: Some(0), choices: 1, ..Shape::default() };
         let input = fields::required(&lens, "input")?;

@@ -38,6 +38,10 @@ const OTHER_MODELS: [&str; 3] = ["models", "fallbacks", "preset"];
 /// What the upstream takes money for by itself.
 const EXTRAS: [&str; 2] = ["plugins", "search_parameters"];
 
+/// What a router is told of the hosts of a model, in its `provider`: with these, it asks others than the cheapest.
+const HOSTS: [&str; 5] = ["order", "only", "ignore", "sort", "quantizations"];
+const PREFERRED: &str = "preferred_";
+
 /// Where a request says how long its prompt is kept in a cache, and how long that may be for what is usually taken.
 const RETENTION: &str = "prompt_cache_retention";
 const KEPT: [&str; 4] = ["null", "\"in_memory\"", "\"in-memory\"", "\"24h\""];
@@ -50,6 +54,9 @@ pub(super) fn refuse_unpriced(lens: &Lens<'_>) -> Result<(), BadRequest> {
         if is_of(&[RETENTION]) && !KEPT.contains(&value.get()) {
             return Err(field(KEPT_FOR_LONGER));
         }
+        if is_of(&["provider"]) {
+            refuse_hosts(value)?;
+        }
         let why = if is_of(&OTHER_MODELS) {
             "the price is that of the one model that is asked"
         } else if is_of(&EXTRAS) {
@@ -57,11 +64,35 @@ pub(super) fn refuse_unpriced(lens: &Lens<'_>) -> Result<(), BadRequest> {
         } else {
             continue;
         };
-        if !matches!(value.get(), "null" | "[]" | "{}" | "\"\"") {
+        if !asks_for_nothing(value) {
             return Err(field(format!("{name} is not sold here: {why}")));
         }
     }
     Ok(())
+}
+
+fn asks_for_nothing(value: &RawValue) -> bool {
+    matches!(value.get(), "null" | "[]" | "{}" | "\"\"")
+}
+
+/// Refuses a choice among the hosts of a model: they take different prices, and there is one here. The cheapest may be
+/// asked for.
+fn refuse_hosts(provider: &RawValue) -> Result<(), BadRequest> {
+    if !body::is_object(provider) {
+        return Ok(());
+    }
+    let provider = Lens::of(provider).ok_or_else(|| field("provider must be an object that is not huge"))?;
+    let chooses = |name: &str| {
+        let begins = name.get(..PREFERRED.len()).is_some_and(|begin| body::is_alike(begin, PREFERRED));
+        begins || HOSTS.iter().any(|one| body::is_alike(name, one))
+    };
+    let is_free = |value: &RawValue| asks_for_nothing(value) || value.get() == "\"price\"";
+    match provider.members().find(|(name, value)| chooses(name) && !is_free(value)) {
+        Some((name, _)) => Err(field(format!(
+            "provider.{name} is not sold here: the price is one, and which host is asked is not the client's"
+        ))),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn read_flag(lens: &Lens<'_>, name: &str) -> Result<bool, BadRequest> {

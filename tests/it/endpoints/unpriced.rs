@@ -39,6 +39,14 @@ async fn what_no_price_is_for_is_refused() {
         ("/v1/chat/completions", chat(), json!({ "plugins": [{ "id": "web" }] })),
         ("/v1/chat/completions", chat(), json!({ "search_parameters": { "mode": "on" } })),
         ("/v1/completions", json!({ "model": RICH, "prompt": "hi" }), json!({ "models": ["toy/dearer"] })),
+        // The dearest of its hosts.
+        ("/v1/chat/completions", chat(), json!({ "provider": { "order": ["dear"] } })),
+        ("/v1/chat/completions", chat(), json!({ "provider": { "Only": ["dear"] } })),
+        ("/v1/chat/completions", chat(), json!({ "Provider": { "ignore": ["cheap"] } })),
+        ("/v1/completions", json!({ "model": RICH, "prompt": "hi" }), json!({ "provider": { "sort": "throughput" } })),
+        ("/v1/embeddings", json!({ "model": RICH, "input": "hi" }), json!({ "provider": { "only": ["dear"] } })),
+        ("/v1/responses", responses.clone(), json!({ "provider": { "preferred_max_latency": 1 } })),
+        ("/v1/messages", messages.clone(), json!({ "provider": { "quantizations": ["fp32"] } })),
         ("/v1/responses", responses.clone(), json!({ "plugins": [{ "id": "web" }] })),
         ("/v1/messages", messages.clone(), json!({ "fallbacks": [{ "model": "toy/dearer" }] })),
         ("/v1/messages", messages, json!({ "inference_geo": "us" })),
@@ -66,6 +74,12 @@ async fn what_no_price_is_for_is_refused() {
     let empty =
         with(chat(), json!({ "models": [], "plugins": null, "tools": [{ "type": "function", "function": {} }] }));
     world.charged("empty", world.post("/v1/chat/completions", &empty)).await;
+    // What chooses no host, too.
+    let hosts =
+        json!({ "data_collection": "deny", "zdr": true, "order": [], "sort": "price", "max_price": { "prompt": 1 } });
+    let private = json!({ "provider": hosts });
+    world.charged("private", world.post("/v1/chat/completions", &with(chat(), private.clone()))).await;
+    assert_eq!(world.upstream.last().json()["provider"], private["provider"]);
     let kept = json!({ "prompt_cache_options": { "mode": "explicit", "ttl": "30m" }, "prompt_cache_retention": "24h" });
     let kept = with(with(chat(), marked("30m")), kept);
     world.charged("kept", world.post("/v1/chat/completions", &kept)).await;
