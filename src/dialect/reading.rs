@@ -250,8 +250,14 @@ fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
     let mut usage = Usage { contradictory: whole.is_exceeded, ..Usage::default() };
     split_input(lens, input, &mut usage);
     split_output(lens, output, total.and_then(|total| total.checked_sub(prompt)), &mut usage);
+    // What Perplexity's research read of its sources is beside all that.
+    usage.input = usage.input.saturating_add(part(Some(lens), CITED).unwrap_or(0));
     Some(usage)
 }
+
+/// What Perplexity's research tells of its sources. Where it is there, `reasoning_tokens` stands beside it, and is no
+/// part of the output.
+const CITED: &str = "citation_tokens";
 
 /// Cached parts and audio are inside the input. A written part that does not fit is ordinary input.
 fn split_input(lens: &Lens<'_>, input: u64, usage: &mut Usage) {
@@ -284,13 +290,15 @@ fn split_output(lens: &Lens<'_>, output: u64, not_prompt: Option<u64>, usage: &m
     let details = lens.object("completion_tokens_details").or_else(|| lens.object("output_tokens_details"));
     let details = details.as_ref();
     let told = part(details, "reasoning_tokens").filter(|told| *told > 0);
-    let thoughts = not_prompt.and_then(|all| all.checked_sub(output));
+    let is_research = told.is_none() && part(Some(lens), CITED).is_some();
+    let told = if is_research { part(Some(lens), "reasoning_tokens") } else { told };
+    let thoughts = not_prompt.filter(|_| !is_research).and_then(|all| all.checked_sub(output));
     // What a cache served may stand beside the prompt.
     let thoughts = thoughts.filter(|rest| {
         *rest != usage.cache_read.saturating_add(usage.cache_write).saturating_add(usage.cache_write_1h)
     });
     let reasoning = told.or(thoughts).unwrap_or(0);
-    let is_beside = not_prompt.is_some() && output.checked_add(reasoning) == not_prompt;
+    let is_beside = is_research || (not_prompt.is_some() && output.checked_add(reasoning) == not_prompt);
     let mut rest = Rest::of(output);
     usage.reasoning = if is_beside { reasoning } else { rest.take_whole(reasoning) };
     usage.audio_out = rest.take(part(details, "audio_tokens").unwrap_or(0));
@@ -391,6 +399,20 @@ mod tests {
             (
                 r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":2}}"#,
                 usage(10, 0, 0, 5, 2),
+            ),
+            // Research that read 30, and thought 40.
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"citation_tokens":30,"reasoning_tokens":40}"#,
+                usage(40, 0, 0, 5, 40),
+            ),
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":85,"citation_tokens":30,"reasoning_tokens":40}"#,
+                usage(40, 0, 0, 5, 40),
+            ),
+            // Of others, it is inside.
+            (
+                r#""usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"reasoning_tokens":4}"#,
+                usage(10, 0, 0, 5, 0),
             ),
             (r#""usage":{"prompt_tokens":20,"completion_tokens":151,"total_tokens":553}"#, usage(20, 0, 0, 151, 382)),
             (

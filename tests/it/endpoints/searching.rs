@@ -96,6 +96,27 @@ async fn a_model_that_always_searches_costs_a_search_each_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_research_read_and_thought_is_charged_beside_its_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = start(&dir).await;
+    let usage = json!({ "prompt_tokens": 33, "completion_tokens": 50, "total_tokens": 83, "search_context_size": "low",
+        "citation_tokens": 2_000, "num_search_queries": 2, "reasoning_tokens": 700 });
+    for stream in [false, true] {
+        let model = "perplexity/sonar-deep-research";
+        let choices = json!([{ "index": 0, "message": { "content": "x" }, "finish_reason": "stop" }]);
+        world.upstream.next(match stream {
+            true => Script::Stream { pieces: sse(model, &["x"], Some(usage.clone())), cut: false },
+            false => answer(&json!({ "id": "c", "choices": choices, "usage": usage })),
+        });
+        let ask = with(chat(model), json!({ "stream": stream }));
+        let charged = world.charged("research", world.post("/v1/chat/completions", &ask)).await;
+        // Two searches; and thoughts cost what the output does.
+        assert_eq!(charged.msat, 2_033 * 10 + (50 + 700) * 20 + 20_000, "{stream}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn such_a_search_is_held_for_with_all_that_it_may_find() {
     let dir = tempfile::tempdir().unwrap();
     let world = start(&dir).await;
