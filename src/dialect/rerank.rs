@@ -73,13 +73,14 @@ impl Dialect for Rerank {
         let usage = lens.object("usage");
         let tokens = usage.as_ref().and_then(|usage| count(usage, "total_tokens").ok().flatten());
         let tokens = tokens.or_else(|| part(billed.as_ref(), "input_tokens"));
-        let units = [billed.as_ref(), usage.as_ref()].into_iter().find_map(|report| part(report, "search_units"));
-        Ok(match (units, tokens) {
-            (None, None) => Reading::Silent,
-            // Whoever counts units counts no tokens beside them.
-            (Some(queries), _) => Reading::Reported(Usage { queries, ..Usage::default() }),
-            (None, Some(input)) => Reading::Reported(Usage { input, ..Usage::default() }),
-        })
+        let mut reports = [billed.as_ref(), usage.as_ref()].into_iter();
+        let units = reports.find_map(|report| part(report, "search_units").filter(|units| *units > 0));
+        if units.is_none() && tokens.is_none() {
+            return Ok(Reading::Silent);
+        }
+        // Where both are told, the price list says which of them counts.
+        let (queries, input) = (units.unwrap_or(0), tokens.unwrap_or(0));
+        Ok(Reading::Reported(Usage { queries, input, ..Usage::default() }))
     }
 
     fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {

@@ -98,7 +98,7 @@ impl Job {
         let (output_chars, beside) = match reading {
             Reading::Reported(usage) => {
                 let web_searches = usage.web_searches.max(searches);
-                let usage = Usage { images: self.shape.images, web_searches, ..usage };
+                let usage = self.by_one_measure(Usage { images: self.shape.images, web_searches, ..usage });
                 if usage.contradictory {
                     tracing::warn!(
                         request = %self.request_id, model = %self.shape.model, ?usage,
@@ -122,11 +122,23 @@ impl Job {
         }
     }
 
+    /// A ranking is sold by its units or by its tokens, also where both are told.
+    fn by_one_measure(&self, usage: Usage) -> Usage {
+        match usage.queries > 0 && usage.input > 0 {
+            true if self.is_sold_by_unit() => Usage { input: 0, ..usage },
+            true => Usage { queries: 0, ..usage },
+            false => usage,
+        }
+    }
+
+    fn is_sold_by_unit(&self) -> bool {
+        self.candidate.rate_card.prices.query.is_some_and(|price| !price.is_zero())
+    }
+
     /// Tokens counted from text: four characters each, on both sides; and what is no text as it was seen, or by the
-    /// size of what was sent. A ranking is sold by its units or by its tokens.
+    /// size of what was sent.
     fn estimate(&self, output_chars: u64, beside: Usage) -> Usage {
-        let by_unit = self.candidate.rate_card.prices.query.is_some_and(|price| !price.is_zero());
-        let queries = if by_unit { self.shape.demand.queries } else { 0 };
+        let queries = if self.is_sold_by_unit() { self.shape.demand.queries } else { 0 };
         // No file is longer than what the model reads.
         let of_files = self.shape.usual_file_tokens.min(self.candidate.context().unwrap_or(u64::MAX));
         Usage {

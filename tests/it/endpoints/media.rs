@@ -207,10 +207,17 @@ async fn judgement_costs_a_request_and_ranking_its_units() {
     assert_eq!((answer.msat, &answer.json()["usage"]["cost"]["total_msats"]), (2000, &json!(2000)));
     world.next(&json!({ "data": [{ "index": 0 }], "usage": { "total_tokens": 20 } }));
     assert_eq!(world.charged("tokens", world.post("/v1/rerank", &ask)).await.msat, 200);
-    // Units are told in another place, too; they count before tokens.
+    // Units are told in another place, too; they count where they have a price.
     let ranked = json!([{ "index": 0, "relevance_score": 0.5 }]);
     world.next(&json!({ "results": ranked, "usage": { "search_units": 1, "total_tokens": 20 } }));
     assert_eq!(world.charged("units in the usage", world.post("/v1/rerank", &ask)).await.msat, 2000);
+    // By whichever the model is sold; no units are none.
+    for (model, units, msat) in [("rich", 1, 2000), ("rich", 0, 200), (MODEL, 1, 200), (MODEL, 0, 200)] {
+        let told = json!({ "billed_units": { "search_units": units, "input_tokens": 20 } });
+        world.next(&json!({ "results": ranked, "meta": told }));
+        let ask = with(ask.clone(), json!({ "model": model }));
+        assert_eq!(world.charged("both", world.post("/v1/rerank", &ask)).await.msat, msat, "{model} {units}");
+    }
     // Where nothing is told: the units of so many documents, or fourteen characters, four tokens of 10 msat.
     for (model, msat) in [("rich", 2000), (MODEL, 40)] {
         world.next(&json!({ "results": ranked }));
