@@ -231,7 +231,7 @@ fn read_prices(pricing: &HashMap<String, &RawValue>) -> Result<Prices, String> {
 }
 
 /// Prices of long inputs: a name and `_above_200k_tokens`, for the prices of text and of audio that is sent. What such a
-/// tier leaves out costs what it costs without it.
+/// tier leaves out costs what it costs without it, and reasoning no less than output there.
 fn read_tiers(pricing: &HashMap<String, &RawValue>, base: &Prices) -> Result<Vec<Tier>, String> {
     let mut tiers: BTreeMap<u64, Prices> = BTreeMap::new();
     for (name, raw) in pricing {
@@ -252,6 +252,10 @@ fn read_tiers(pricing: &HashMap<String, &RawValue>, base: &Prices) -> Result<Vec
             "audio" | "input_cost_per_audio_token" => prices.audio = Some(price),
             _ => return Err(format!("its {name} price is of no kind that is known")),
         }
+    }
+    for prices in tiers.values_mut() {
+        let reasoning = prices.internal_reasoning.filter(|price| !price.is_zero());
+        prices.internal_reasoning = reasoning.map(|price| price.max(prices.completion));
     }
     Ok(tiers.into_iter().map(|(above, prices)| Tier { above, prices }).collect())
 }

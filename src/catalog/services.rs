@@ -93,6 +93,8 @@ fn of_service(base: &Prices, mut told: BTreeMap<u64, Told>) -> Option<Prices> {
     }
     for (above, long) in told {
         let usual = base.for_input(above.saturating_add(1));
+        // Not as dear as it is in the usual service, where output is dearer.
+        let usual = &Prices { internal_reasoning: base.internal_reasoning, ..usual.clone() };
         let prompt = long.prompt.unwrap_or(prompt.max(usual.prompt));
         let completion = long.completion.unwrap_or(completion.max(usual.completion));
         prices.tiers.push(Tier { above, prices: long.over(usual, prompt, completion) });
@@ -136,6 +138,22 @@ mod tests {
             (Service::Priority, 200_001, [8, 20, 8, 8]),
         ] {
             assert_eq!(at(&mine, service, input), expected, "{service:?} {input}");
+        }
+        // Reasoning costs no less than output does there, and no more for what output costs elsewhere.
+        let mine = prices(
+            r#""internal_reasoning":"12","prompt_above_200k_tokens":"4","completion_above_200k_tokens":"15","prompt_flex":"1",
+            "completion_flex":"5","prompt_above_200k_tokens_flex":"2","completion_above_200k_tokens_flex":"7""#,
+        )
+        .unwrap()
+        .for_service(Wanted::Any);
+        for (service, input, expected) in [
+            (Service::Standard, 1, 12_u32),
+            (Service::Standard, 200_001, 15),
+            (Service::Flex, 1, 12),
+            (Service::Flex, 200_001, 12),
+        ] {
+            let used = Usage { input, service: Some(service), ..Usage::default() };
+            assert_eq!(mine.for_usage(&used).reasoning(), expected.into(), "{service:?} {input}");
         }
         assert!(prices(r#""prompt_flex":null,"image_flex":"""#).unwrap().services.is_empty());
         for (members, reason) in [

@@ -37,9 +37,10 @@ pub fn reckon(receipt: &Value, sheet: &Value, rate: &Value) -> u64 {
     let completion = prices.text("completion").unwrap();
     let written = prices.text("input_cache_write").unwrap_or(prompt);
     let heard = prices.text("audio").unwrap_or(prompt);
-    // In another service it costs no less than output does there.
+    // In another service, and for a long input, it costs no less than output does there.
     let reasoning = prices.get("internal_reasoning").filter(|price| !price.is_zero()).unwrap_or(completion);
-    let reasoning = if service.is_empty() { reasoning } else { reasoning.max(completion) };
+    let is_usual = service.is_empty() && prices.tier().is_none();
+    let reasoning = if is_usual { reasoning } else { reasoning.max(completion) };
     let mut list = sum(&[
         ("input", prompt),
         ("cache_read", prices.text("input_cache_read").unwrap_or(prompt)),
@@ -110,14 +111,20 @@ impl Prices<'_> {
         self.pricing.get(name).map(decimal)
     }
 
-    /// A price that depends on the length of the request and on how it was served.
-    fn text(&self, name: &str) -> Option<Decimal> {
+    /// The length, in thousands, above which the prices are those of this request.
+    fn tier(&self) -> Option<u64> {
         let service = self.service;
         let above = |key: &String| {
             let length = key.strip_prefix("prompt_above_")?.strip_suffix(service)?.strip_suffix("k_tokens")?;
             length.parse::<u64>().ok().filter(|length| self.input > length * 1000)
         };
-        match self.pricing.as_object().unwrap().keys().filter_map(above).max() {
+        self.pricing.as_object().unwrap().keys().filter_map(above).max()
+    }
+
+    /// A price that depends on the length of the request and on how it was served.
+    fn text(&self, name: &str) -> Option<Decimal> {
+        let service = self.service;
+        match self.tier() {
             Some(length) => self.get(&format!("{name}_above_{length}k_tokens{service}")).or_else(|| self.get(name)),
             None => self.get(&format!("{name}{service}")),
         }

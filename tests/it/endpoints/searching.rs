@@ -21,6 +21,11 @@ fn list() -> Value {
         ("toy/finder", json!({ "web_search": "0.01" }), json!({ "searches_unasked": true })),
         ("toy/sonar-offline", json!({ "web_search": "0.01" }), json!({ "searches_unasked": false })),
         ("perplexity/sonar-pro", json!({ "request": "0.005" }), json!({})),
+        (
+            "toy/thinker",
+            json!({ "internal_reasoning": "0.00003", "prompt_above_1k_tokens": "0.00002", "completion_above_1k_tokens": "0.00004" }),
+            json!({}),
+        ),
         ("openai/gpt-5.6", json!({ "input_cache_write": "0.0000125" }), json!({})),
         ("anthropic/claude-opus-5", json!({ "input_cache_write": "0.0000125" }), json!({})),
     ] {
@@ -112,6 +117,24 @@ async fn what_research_read_and_thought_is_charged_beside_its_answer() {
         let charged = world.charged("research", world.post("/v1/chat/completions", &ask)).await;
         // Two searches; and thoughts cost what the output does.
         assert_eq!(charged.msat, 2_033 * 10 + (50 + 700) * 20 + 20_000, "{stream}");
+    }
+    world.finish().await;
+}
+
+/// What has a price of its own for reasoning has none for that after a long input, where output is dearer.
+#[tokio::test(flavor = "multi_thread")]
+async fn reasoning_about_a_long_input_costs_no_less_than_output_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = start(&dir).await;
+    let said = json!([{ "role": "user", "content": "x".repeat(7_000) }]);
+    let ask = with(chat("toy/thinker"), json!({ "messages": said }));
+    for (input, msat) in [(1_000, 10_000 + 20 * 20 + 30 * 30), (2_000, 40_000 + 20 * 40 + 30 * 40)] {
+        let details = json!({ "reasoning_tokens": 30 });
+        let usage = json!({ "prompt_tokens": input, "completion_tokens": 50, "completion_tokens_details": details });
+        let choices = json!([{ "index": 0, "message": { "content": "x" }, "finish_reason": "stop" }]);
+        world.next(&json!({ "id": "c", "choices": choices, "usage": usage }));
+        let answer = world.charged("long", world.post("/v1/chat/completions", &ask)).await;
+        assert_eq!(answer.msat, msat, "{input}");
     }
     world.finish().await;
 }
