@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::body::{self, Lens, Patch};
 use super::complaint::Complaint;
 use super::fields::{self, unreadable};
-use super::reading::{failed, usage_of};
+use super::reading::{failed, part, usage_of};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, WireFormat, receipt,
     whole,
@@ -66,7 +66,11 @@ impl Dialect for Embeddings {
         Ok(match usage_of(&lens) {
             // Nothing comes out but vectors, whatever the report says.
             Some((_, Some(usage))) => Reading::Reported(input_only(usage)),
-            _ => Reading::Silent,
+            // Some tell the total alone, which is all input.
+            _ => match part(lens.object("usage").as_ref(), "total_tokens").filter(|total| *total > 0) {
+                Some(input) => Reading::Reported(Usage { input, ..Usage::default() }),
+                None => Reading::Silent,
+            },
         })
     }
 

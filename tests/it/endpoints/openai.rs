@@ -81,6 +81,8 @@ async fn embeddings_are_charged_by_their_input_alone() {
     world.next(&json!({ "data": [{ "embedding": [0] }] }));
     let ask = json!({ "model": MODEL, "input": "x".repeat(400) });
     assert_eq!(world.charged("silent", world.post("/v1/embeddings", &ask)).await.msat, 1000);
+    world.next(&json!({ "data": [{ "embedding": [0] }], "usage": { "total_tokens": 130 } }));
+    assert_eq!(world.charged("the total alone", world.post("/v1/embeddings", &ask)).await.msat, 1300);
     world.next(
         &json!({ "data": [{ "embedding": [0] }], "usage": { "prompt_tokens": 7, "completion_tokens": 999_999 } }),
     );
