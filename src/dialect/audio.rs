@@ -1,8 +1,8 @@
 //! OpenAI's audio: text is spoken, speech is written down.
 //!
 //! Speech is sold by the character: the sound itself says nothing about its price. Listening is
-//! billed by what is reported, seconds or tokens, so the formats that report nothing are refused,
-//! but for subtitles, whose last time tells how long the audio was.
+//! billed by what is reported, seconds (as OpenAI and Mistral call them) or tokens, so the formats
+//! that report nothing are refused, but for subtitles, whose last time tells how long the audio was.
 
 mod length;
 
@@ -224,10 +224,10 @@ fn is_silence(answer: AnswerBody<'_>) -> bool {
     is_text && !answer.media.starts_with("text/html") && (text.is_empty() || text.starts_with(b"WEBVTT"))
 }
 
-/// A report in seconds or in tokens.
+/// A report in seconds or in tokens. Mistral counts tokens beside the seconds, and sells these.
 fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
     let report = lens.object("usage")?;
-    if let Some(seconds) = report.present("seconds") {
+    if let Some(seconds) = report.present("seconds").or_else(|| report.present("prompt_audio_seconds")) {
         return milliseconds(seconds).map(listened);
     }
     let input = count(&report, "input_tokens").ok()??;

@@ -139,6 +139,12 @@ async fn listening_is_charged_by_the_second_or_the_token() {
     for (what, more, body, msat) in [
         ("verbose", ("response_format", "verbose_json"), json!({ "text": "hi", "duration": 8.47 }), 847),
         (
+            "Mistral's seconds",
+            ("language", "en"),
+            json!({ "text": "hi", "usage": { "prompt_audio_seconds": 2, "prompt_tokens": 4, "completion_tokens": 30, "total_tokens": 409 } }),
+            200,
+        ),
+        (
             "tokens",
             ("language", "en"),
             json!({ "text": "hi", "usage": { "type": "tokens", "input_tokens": 14, "input_token_details": { "audio_tokens": 10, "text_tokens": 4 }, "output_tokens": 5 } }),
