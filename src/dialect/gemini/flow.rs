@@ -139,15 +139,20 @@ fn served(report: &Lens<'_>) -> Option<Service> {
     }
 }
 
+/// Where the tokens of the prompt are told by their kind.
+pub(super) const PROMPT_DETAILS: [&str; 2] = ["promptTokensDetails", "promptTokenDetails"];
+
 /// What a cache served is inside the prompt, and so is every kind of media, cached or not.
-fn split_input(report: &Lens<'_>, input: u64, usage: &mut Usage) {
+pub(super) fn split_input(report: &Lens<'_>, input: u64, usage: &mut Usage) {
     let mut rest = Rest::of(input);
     let cached = rest.take(part(Some(report), "cachedContentTokenCount").unwrap_or(0));
     let mut of_cache = Rest::of(cached);
     usage.audio_cached = of_cache.take(of_modality(report, "cacheTokensDetails", "AUDIO"));
     usage.cache_read = of_cache.left;
-    let audio = of_modality(report, "promptTokensDetails", "AUDIO").saturating_sub(usage.audio_cached);
-    let images = of_modality(report, "promptTokensDetails", "IMAGE");
+    // Embeddings spell it in a way of their own.
+    let list = PROMPT_DETAILS.into_iter().find(|list| report.present(list).is_some()).unwrap_or_default();
+    let audio = of_modality(report, list, "AUDIO").saturating_sub(usage.audio_cached);
+    let images = of_modality(report, list, "IMAGE");
     let images = images.saturating_sub(of_modality(report, "cacheTokensDetails", "IMAGE"));
     usage.audio_in = rest.take(audio);
     usage.image_in = rest.take(images);

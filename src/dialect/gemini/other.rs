@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::flow::{PROMPT_DETAILS, split_input};
 use super::{either, model, path, refuse_files};
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::complaint::Complaint;
@@ -116,8 +117,8 @@ impl Dialect for Embed {
         Ok(Ask::json(self.wire_format(), path(model, self.path()), body, false))
     }
 
-    fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
-        read_vectors(answer.bytes, if self.is_batch { "embeddings" } else { "embedding" })
+    fn read_answer(&self, answer: AnswerBody<'_>, shape: &Shape) -> Result<Reading, BadAnswer> {
+        read_vectors(answer.bytes, if self.is_batch { "embeddings" } else { "embedding" }, shape)
     }
 
     fn stamp(&self, body: &Bytes, _: &Shape, receipt: &Receipt) -> Bytes {
@@ -169,15 +170,24 @@ fn all_renamed(body: &Bytes, model: &str) -> Result<Pieces, BadRequest> {
     Ok(patch.pieces(body))
 }
 
-fn read_vectors(bytes: &[u8], name: &str) -> Result<Reading, BadAnswer> {
+fn read_vectors(bytes: &[u8], name: &str, shape: &Shape) -> Result<Reading, BadAnswer> {
     let Ok(lens) = Lens::parse(bytes) else { return Err(failed(bytes)) };
     if lens.present(name).is_none() {
         return Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error));
     }
     let report = lens.object("usageMetadata");
     let told = report.as_ref().and_then(|report| count(report, "promptTokenCount").ok().flatten());
-    let told = told.or_else(|| counted(lens.get(name)?));
-    Ok(told.map_or(Reading::Silent, |input| Reading::Reported(Usage { input, ..Usage::default() })))
+    let Some(told) = told.or_else(|| counted(lens.get(name)?)) else { return Ok(Reading::Silent) };
+    let mut usage = Usage { input: told, ..Usage::default() };
+    match report.filter(|report| PROMPT_DETAILS.iter().any(|list| report.present(list).is_some())) {
+        Some(report) => split_input(&report, told, &mut usage),
+        // What of it is sound nobody says: as much as such a recording usually is.
+        None => {
+            usage.audio_in = shape.usual_audio_tokens.min(told);
+            usage.input = told.saturating_sub(usage.audio_in);
+        }
+    }
+    Ok(Reading::Reported(usage))
 }
 
 /// The tokens of one vector's text, or of all in a batch, where each tells them.

@@ -177,6 +177,29 @@ async fn the_upstream_is_spoken_to_as_google_wants_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sound_that_becomes_a_vector_is_charged_as_sound() {
+    let world = start().await;
+    let detail = |modality: &str, count: u64| json!({ "modality": modality, "tokenCount": count });
+    let details = json!([detail("TEXT", 4), detail("AUDIO", 96)]);
+    // 24,000 bytes: 100 tokens at 64 kbit/s.
+    let sound = json!({ "inlineData": { "mimeType": "audio/mp3", "data": "A".repeat(32_000) } });
+    let content = json!({ "parts": [{ "text": "x".repeat(400) }, sound] });
+    for (what, usage, msat) in [
+        ("by kind", json!({ "promptTokenCount": 100, "promptTokensDetails": details }), 4 * 10 + 96 * 40),
+        ("by kind, spelled anew", json!({ "promptTokenCount": 100, "promptTokenDetails": details }), 4 * 10 + 96 * 40),
+        ("together", json!({ "promptTokenCount": 150 }), 50 * 10 + 100 * 40),
+        ("no more than was told", json!({ "promptTokenCount": 60 }), 60 * 40),
+        // 440 characters, beside the sound.
+        ("nothing", json!({}), 110 * 10 + 100 * 40),
+    ] {
+        world.next(&json!({ "embedding": { "values": [1.0] }, "usageMetadata": usage }));
+        let ask = json!({ "content": content });
+        assert_eq!(world.charged(what, world.google("rich:embedContent", &ask)).await.msat, msat, "{what}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_googles() {
     let world = start().await;
     let sound = json!({ "contents": [{ "parts": [{ "inlineData": { "mimeType": "audio/wav", "data": "AAAA" } }] }] });
