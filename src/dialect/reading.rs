@@ -12,7 +12,7 @@ use super::body::{self, Lens, Token, Tokens};
 use super::complaint::Complaint;
 use super::fields::served;
 use super::pattern::Piece;
-use crate::money::Usage;
+use crate::money::{Usage, UsageSource};
 
 /// More of anything than one request can consume.
 const MAX_COUNT: u64 = 1_000_000_000_000;
@@ -305,6 +305,22 @@ fn split_output(lens: &Lens<'_>, output: u64, not_prompt: Option<u64>, usage: &m
     usage.image_out = rest.take(part(details, "image_tokens").unwrap_or(0));
     usage.output = rest.left;
     usage.contradictory |= rest.is_exceeded;
+}
+
+/// What a report that came before the end is worth: some hosts send the first numbers with the first word, or only
+/// zeros. So much output was seen since, and it is no less than that.
+pub(super) fn so_far(usage: Usage, output_chars: u64) -> Option<Usage> {
+    if usage.total_input() == 0 && usage.total_output() == 0 {
+        return None;
+    }
+    let written = usage.output.saturating_add(usage.reasoning);
+    match output_chars.div_ceil(4).saturating_sub(written) {
+        0 => Some(usage),
+        more => {
+            let output = usage.output.saturating_add(more);
+            Some(Usage { output, source: UsageSource::Estimated, ..usage })
+        }
+    }
 }
 
 /// A total that is taken apart.

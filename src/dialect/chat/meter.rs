@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::{failure_of, searches, unreported};
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::pattern::{Last, Piece};
-use crate::dialect::reading::{Content, usage_of};
+use crate::dialect::reading::{Content, so_far, usage_of};
 use crate::dialect::{Meter, Reading, Receipt, Shape, Step, fields, receipt, sse};
 use crate::money::{Demand, Service, Usage};
 
@@ -168,8 +168,13 @@ impl Meter for ChatMeter {
         self.is_done
     }
 
+    /// What was reported before the end is no final word.
     fn reading(&self) -> Reading {
-        match self.usage {
+        let usage = match self.is_complete() {
+            true => self.usage,
+            false => self.usage.and_then(|usage| so_far(usage, self.content.output_chars())),
+        };
+        match usage {
             Some(usage) => Reading::Reported(Usage { service: self.service, ..usage }),
             None => unreported(&self.content, &self.demand),
         }

@@ -8,7 +8,7 @@ use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::complaint::Complaint;
 use crate::dialect::follow::{Flow, Turn, named_event, rename_inside};
 use crate::dialect::pattern::Piece;
-use crate::dialect::reading::{Content, part};
+use crate::dialect::reading::{Content, part, so_far};
 use crate::dialect::{Reading, Receipt, Shape, receipt};
 use crate::money::Usage;
 
@@ -129,10 +129,17 @@ impl Flow for ResponsesFlow {
 
     /// What was reported before the end is no final word.
     fn reading(&self) -> Reading {
-        match self.usage {
-            Some(usage) => Reading::Reported(usage),
-            None => Reading::seen(self.content.output_chars(), self.done.usage()),
-        }
+        let (chars, done) = (self.content.output_chars(), self.done.usage());
+        let usage = match self.is_complete {
+            true => self.usage,
+            false => self.usage.and_then(|usage| so_far(usage, chars)).map(|usage| Usage {
+                web_searches: usage.web_searches.max(done.web_searches),
+                images_made: usage.images_made.max(done.images_made),
+                code_sessions: usage.code_sessions.max(done.code_sessions),
+                ..usage
+            }),
+        };
+        usage.map_or(Reading::seen(chars, done), Reading::Reported)
     }
 
     fn rename(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>) {

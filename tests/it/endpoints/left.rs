@@ -147,6 +147,42 @@ async fn what_is_not_read_to_its_end_is_charged_as_far_as_it_is_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_reported_with_the_first_word_is_not_all_that_is_charged() {
+    let world = start().await;
+    let drains = Arc::clone(&world.node.running().exchange().drains);
+    let all = u32::try_from(drains.available_permits()).unwrap();
+    let taken = drains.acquire_many_owned(all).await.unwrap();
+    let ask = json!({ "model": RICH, "messages": [{ "role": "user", "content": "x".repeat(400) }], "max_tokens": 600, "stream": true });
+    let chat = |text: &str| json!({ "type": "chunk", "choices": [{ "index": 0, "delta": { "content": text } }] });
+    let (long, word) = (chat(&"y".repeat(400)), chat("word"));
+    // 101 tokens of output; of input as many as were told, or 415 characters.
+    for (input, output, msat) in
+        [(100, 1, 100 * 10 + 101 * 20), (100, 200, 100 * 10 + 200 * 20), (0, 0, 104 * 10 + 101 * 20)]
+    {
+        let usage = json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output });
+        let first = with(chat(""), json!({ "usage": usage }));
+        let request = world.post("/v1/chat/completions", &ask);
+        let charged = world.left("a chat", request, &[first, long.clone()], from_ref(&word)).await;
+        assert_eq!(charged, msat, "{input} {output}");
+    }
+    let ask = json!({ "model": RICH, "input": "x".repeat(400), "stream": true, "max_output_tokens": 600, "tools": [{ "type": "web_search" }] });
+    let delta = |text: &str| json!({ "type": "response.output_text.delta", "delta": text });
+    let usage = json!({ "input_tokens": 100, "output_tokens": 1, "total_tokens": 101 });
+    let response = json!({ "id": "resp_1", "status": "in_progress", "usage": usage });
+    let events = [
+        json!({ "type": "response.created", "response": response }),
+        json!({ "type": "response.output_item.done", "item": { "type": "web_search_call", "status": "completed" } }),
+        delta(&"y".repeat(400)),
+    ];
+    let request = world.post("/v1/responses", &ask);
+    let charged = world.left("a response", request, &events, from_ref(&delta("word"))).await;
+    // And a search.
+    assert_eq!(charged, 100 * 10 + 101 * 20 + 10_000);
+    drop(taken);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_picture_that_the_upstream_does_not_finish_is_free() {
     let world = start().await;
     world.next_events(&[json!({ "type": "image_generation.partial_image", "b64_json": "AAAA" })]);

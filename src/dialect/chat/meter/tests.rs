@@ -5,6 +5,7 @@ use super::super::testing::{Outcome, play};
 use super::*;
 use crate::dialect::Dialect;
 use crate::dialect::sse::Framer;
+use crate::money::UsageSource;
 
 fn run<'a>(wants_usage: bool, chunks: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
     let shape = Shape { model: "m".into(), stream: true, wants_usage, ..Shape::default() };
@@ -25,6 +26,7 @@ const USAGE: &str =
     r#"data: {"id":"c1","created":7,"model":"m","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}"#;
 const STOP_USAGE: &str = r#"data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"!"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":4}}"#;
 const TEXT_USAGE: &str = r#"data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"!"}}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#;
+const ZEROS: &str = r#"data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"!"}}],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}"#;
 const GROQ: &str = r#"data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"x_groq":{"id":"r","usage":{"prompt_tokens":9,"completion_tokens":4}}}"#;
 const NAMELESS: &str = r#"data: {"choices":[{"index":0,"delta":{"content":"!"},"finish_reason":"stop"}]}"#;
 const DONE_EVENT: &str = "data: [DONE]";
@@ -37,6 +39,10 @@ fn reported(input: u64, output: u64) -> Reading {
     Reading::Reported(Usage { input, output, ..Usage::default() })
 }
 
+fn estimated(input: u64, output: u64) -> Reading {
+    Reading::Reported(Usage { input, output, source: UsageSource::Estimated, ..Usage::default() })
+}
+
 #[test]
 fn what_is_forwarded_and_what_is_known() {
     let unreported = |output_chars| Reading::Unreported { output_chars };
@@ -47,6 +53,10 @@ fn what_is_forwarded_and_what_is_known() {
         (&[TEXT, STOP_USAGE, USAGE, DONE_EVENT], &[TEXT, STOP_USAGE], reported(10, 5), true, true),
         (&[TEXT_USAGE, TEXT_USAGE, STOP, DONE_EVENT], &[TEXT_USAGE, TEXT_USAGE, STOP], reported(9, 1), true, true),
         (&[TEXT, GROQ, DONE_EVENT], &[TEXT], reported(9, 4), true, true),
+        // Before the end, no less than was seen, and zeros are nothing.
+        (&[TEXT_USAGE, TEXT, TEXT], &[TEXT_USAGE, TEXT, TEXT], estimated(9, 2), true, false),
+        (&[TEXT_USAGE, TEXT], &[TEXT_USAGE, TEXT], reported(9, 1), true, false),
+        (&[ZEROS, TEXT], &[ZEROS, TEXT], unreported(4), true, false),
         (&[ROLE, TEXT], &[ROLE, TEXT], unreported(3), true, false),
         (&[ROLE], &[ROLE], unreported(0), false, false),
         (&[DONE_EVENT], &[], unreported(0), false, false),
