@@ -8,6 +8,8 @@ mod length;
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -16,7 +18,7 @@ use super::body::{self, Lens};
 use super::complaint::Complaint;
 use super::done::{DoneFlow, Kind};
 use super::fields::{self, field, unreadable};
-use super::follow::Follow;
+use super::follow::{Follow, named_event};
 use super::reading::{Content, Rest, count, failed, part};
 use super::{
     AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, WireFormat,
@@ -105,6 +107,16 @@ impl Dialect for Speech {
         let kind = upstream.split(';').next().unwrap_or_default().trim();
         let is_plain = kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/+.-".contains(&byte));
         if is_plain && kind.starts_with("audio/") { kind.to_owned().into() } else { "application/octet-stream".into() }
+    }
+
+    fn may_be_whole(&self) -> bool {
+        true
+    }
+
+    fn as_events(&self, answer: &Bytes) -> Vec<Bytes> {
+        let delta = format!(r#"{{"type":"speech.audio.delta","audio":"{}"}}"#, STANDARD.encode(answer));
+        let done = r#"{"type":"speech.audio.done"}"#;
+        vec![named_event("speech.audio.delta", &delta), named_event("speech.audio.done", done)]
     }
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
@@ -202,6 +214,26 @@ impl Dialect for Listening {
             "application/x-subrip" | "text/srt" => "application/x-subrip".into(),
             _ => "application/json".into(),
         }
+    }
+
+    /// OpenAI's oldest model takes no notice of `stream`.
+    fn may_be_whole(&self) -> bool {
+        true
+    }
+
+    fn as_events(&self, answer: &Bytes) -> Vec<Bytes> {
+        let name = "transcript.text.done";
+        let said = |lens: Lens<'_>| {
+            let mut patch = body::Patch::new(&lens);
+            patch.set("type", body::encode(name));
+            String::from_utf8(patch.apply()?).ok()
+        };
+        // Subtitles are a text like any other.
+        let object = Lens::parse(answer).ok().and_then(said).unwrap_or_else(|| {
+            let text = body::encode(&String::from_utf8_lossy(answer));
+            format!(r#"{{"type":"{name}","text":{text}}}"#)
+        });
+        vec![named_event(name, &object)]
     }
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {

@@ -391,6 +391,16 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
         EVENTS_IN_UTF_8
     }
 
+    /// Whether some of its models answer whole where a stream is asked for: then that is what the client gets.
+    fn may_be_whole(&self) -> bool {
+        false
+    }
+
+    /// A whole answer as the events of a stream, for a client that has the head of one. None: it cannot be said so.
+    fn as_events(&self, _answer: &Bytes) -> Vec<Bytes> {
+        Vec::new()
+    }
+
     /// A meter for one streamed answer.
     fn meter(&self, shape: &Shape) -> Box<dyn Meter>;
 }

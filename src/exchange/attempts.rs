@@ -125,7 +125,7 @@ impl Job {
             Media::EventStream if stream => {
                 pump::open(self, answer).await.map(|opening| Opened::Stream(Box::new(opening)))
             }
-            Media::Other if stream => Err(Miss::Worthless(pump::NO_STREAM.to_owned())),
+            Media::Other if stream && !self.dialect.may_be_whole() => Err(Miss::Worthless(pump::NO_STREAM.to_owned())),
             // Some servers do not say what they send; it is judged by its content.
             _ => self.whole(answer).await,
         }
@@ -139,8 +139,8 @@ impl Job {
         match self.dialect.read_answer(AnswerBody { media: &media, bytes: &body }, &self.shape) {
             Ok(reading) => {
                 self.look_for_cost(&body);
-                // Whoever has the head of a stream already cannot be given this any more.
-                if self.is_begun.load(Ordering::Relaxed) {
+                // Whoever has the head of a stream already can be given this only as a stream.
+                if self.is_begun.load(Ordering::Relaxed) && !self.dialect.may_be_whole() {
                     return Err(Miss::Worthless(pump::NO_STREAM.to_owned()));
                 }
                 Ok(Opened::Whole(Box::new(Answered { body, media, reading })))

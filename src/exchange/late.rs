@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use super::attempts::Opened;
-use super::{Job, Once, Out, Reply, Served, pump, upstream_failed};
+use super::{Job, Once, Out, Reply, Served, pump};
 use crate::dialect::{Ask, Dialect, Shape};
 use crate::failure::{Failure, Funds};
 use crate::upstream::Plan;
@@ -68,7 +68,7 @@ async fn go_on(
     let told = out.clone();
     let outcome = match answering.await {
         Ok((job, Opened::Stream(opening))) => pump::run(job, *opening, out).await,
-        Ok((job, Opened::Whole(_))) => Err(job.undo(upstream_failed(pump::NO_STREAM)).await),
+        Ok((job, Opened::Whole(answered))) => Box::pin(pump::tell(job, *answered, out)).await,
         Err(failure) => Err(failure),
     };
     if let Err(failure) = outcome {

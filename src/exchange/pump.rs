@@ -14,11 +14,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
+use super::attempts::Answered;
 use super::delivery::MAX_BUFFERED;
 use super::replay::Tape;
 use super::{Broken, Job, Out, aborted, upstream_failed};
 use crate::dialect::sse::{self, Framer};
-use crate::dialect::{Complaint, Meter, Step};
+use crate::dialect::{Complaint, Meter, Reading, Step};
 use crate::failure::Failure;
 use crate::upstream::{Answer, ForwardError, MAX_ANSWER, Miss, Outcome};
 use crate::wallet::Change;
@@ -174,22 +175,39 @@ const TOO_LONG: &str = "an event of its stream is too long";
 pub(super) async fn run(job: Box<Job>, opening: Opening, out: mpsc::Sender<Out>) -> Result<(), Failure> {
     let Opening { mut answer, framer, mut meter, ready } = opening;
     answer.note_content();
-    let tape = job.once.as_ref().map(|once| once.tape(job.served()));
-    let (reach, as_array) = (Reach::of(&job), job.shape.as_array);
-    let mut sink = Sink { out, sent: false, whole: job.whole, as_array, size: 0, reach, drain: None, tape };
+    let mut sink = Sink::of(&job, out);
     // What comes of the money is told with the request's id; to enter the span for every piece would cost as much as
     // the piece.
     let span = Span::current();
     let end = read(&job, &mut answer, (framer, ready), meter.as_mut(), &mut sink).await;
     let complete = meter.is_complete() && matches!(end, End::Closed | End::Abandoned | End::Stopped);
     if complete {
-        let outcome = finish(job, meter.as_mut(), &mut sink).instrument(span).await;
+        let outcome = finish(job, meter.reading(), meter.as_mut(), &mut sink).instrument(span).await;
         // The connection can be used again if nothing but its end is left to read.
         let _rest = futures_util::FutureExt::now_or_never(answer.chunk());
         return outcome;
     }
     drop(answer);
     break_off(job, end, meter.as_mut(), &mut sink).instrument(span).await
+}
+
+/// Delivers an answer that came whole to a client that has the head of a stream.
+pub(super) async fn tell(job: Box<Job>, answered: Answered, out: mpsc::Sender<Out>) -> Result<(), Failure> {
+    let mut meter = job.dialect.meter(&job.shape);
+    let events = job.dialect.as_events(&answered.body);
+    let sent: Vec<Bytes> = events
+        .iter()
+        .filter_map(|event| match meter.observe(event) {
+            Step::Forward(bytes) => Some(bytes),
+            Step::HoldBack | Step::Error(_) => None,
+        })
+        .collect();
+    if !meter.is_complete() {
+        return Err(job.undo(upstream_failed(NO_STREAM)).await);
+    }
+    let mut sink = Sink::of(&job, out);
+    sink.send(sent, &job.exchange.drains).await;
+    finish(job, answered.reading, meter.as_mut(), &mut sink).await
 }
 
 async fn read(
@@ -293,9 +311,9 @@ pub(super) fn change_comment(token: &str) -> String {
 }
 
 /// Settles a complete answer; then, and only then, its end goes out.
-async fn finish(job: Box<Job>, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
+async fn finish(job: Box<Job>, reading: Reading, meter: &mut dyn Meter, sink: &mut Sink) -> Result<(), Failure> {
     let request_id = job.request_id.clone();
-    match job.settle(meter.reading()).await {
+    match job.settle(reading).await {
         Ok(settled) => {
             let mut last = BytesMut::from(&meter.closing(&settled.receipt)[..]);
             if let Some(comment) = sink.comment_of(settled.change.as_ref()) {
@@ -349,6 +367,12 @@ async fn break_off(mut job: Box<Job>, end: End, meter: &mut dyn Meter, sink: &mu
 }
 
 impl Sink {
+    fn of(job: &Job, out: mpsc::Sender<Out>) -> Self {
+        let tape = job.once.as_ref().map(|once| once.tape(job.served()));
+        let (reach, as_array) = (Reach::of(job), job.shape.as_array);
+        Self { out, sent: false, whole: job.whole, as_array, size: 0, reach, drain: None, tape }
+    }
+
     /// Until when to read, once the client is gone.
     fn limits(&self) -> Option<Instant> {
         self.drain.as_ref().map(|drain| drain.until)

@@ -236,7 +236,8 @@ async fn what_goes_wrong_before_content_is_made_good_by_the_next() {
 async fn json_that_comes_after_the_head_of_a_stream_is_made_good_by_the_next() {
     let settings = [("SSE_KEEP_ALIVE_SECONDS", "1"), ("UPSTREAM_BREAKER_FAILURES", "1")];
     let world = World::new(&[json!({}), json!({})], &settings).await;
-    world.upstreams[0].next(Script::Held { body: completion(MODEL, "fault-canary", Some(usage(100, 50))) });
+    let body = completion(MODEL, "fault-canary", Some(usage(100, 50)));
+    world.upstreams[0].next(Script::Held { media: "application/json", body });
     let mut answer = world.node.chat(&ask_streaming("hi")).bearer_auth(&world.key).send().await.unwrap();
     assert_eq!(answer.chunk().await.unwrap().unwrap(), ": ping\n\n");
     world.upstreams[0].resume();

@@ -20,8 +20,8 @@ use tokio::task::JoinHandle;
 pub enum Script {
     /// Answers with this status, media type and body.
     Answer { status: u16, media: &'static str, body: String },
-    /// Waits for [`Upstream::resume`], then answers with this JSON.
-    Held { body: String },
+    /// Waits for [`Upstream::resume`], then answers with this.
+    Held { media: &'static str, body: String },
     /// A status and a body with further headers.
     Refuse { status: u16, headers: Vec<(&'static str, String)>, body: String },
     /// Streams these pieces, then ends or (`cut`) drops the connection.
@@ -133,9 +133,9 @@ async fn serve(State(shared): State<Shared>, uri: Uri, headers: HeaderMap, body:
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     match script.unwrap_or_else(|| super::endpoints::echo(&target, &request)) {
         Script::Answer { status, media, body } => answer(status, media, body),
-        Script::Held { body } => {
+        Script::Held { media, body } => {
             shared.resume.acquire().await.expect("open").forget();
-            answer(200, "application/json", body)
+            answer(200, media, body)
         }
         Script::Refuse { status, headers, body } => {
             let mut response = answer(status, "application/json", body);

@@ -4,6 +4,7 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
 use super::{World, start, with};
+use crate::bearer::world_with;
 use crate::support::node::{MODEL, RICH};
 use crate::support::upstream::Script;
 
@@ -199,6 +200,70 @@ async fn listening_is_charged_by_the_second_or_the_token() {
     ] {
         world.refused(what, world.form(path, ("file", &sound), fields), status).await;
     }
+    world.finish().await;
+}
+
+/// Some models take no notice of a wish for a stream, and their answers are paid for like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_does_not_stream_answers_whole() {
+    let world = start().await;
+    let (path, sound) = ("/v1/audio/transcriptions", vec![b'x'; 10_000]);
+    let fields = [("model", "rich"), ("stream", "true")];
+    world.next(&json!({ "text": "hi", "usage": { "type": "duration", "seconds": 3 } }));
+    let answer = world.charged("a transcript", world.form(path, ("file", &sound), &fields)).await;
+    assert_eq!((answer.msat, answer.media.as_str(), &answer.json()["text"]), (300, "application/json", &json!("hi")));
+    let subtitles = "WEBVTT\n\n00:00.000 --> 00:02.500\nhi\n".to_owned();
+    world.upstream.next(Script::Answer { status: 200, media: "text/vtt", body: subtitles.clone() });
+    let fields = [("model", "rich"), ("response_format", "vtt"), ("stream", "true")];
+    let answer = world.charged("subtitles", world.form(path, ("file", &sound), &fields)).await;
+    assert_eq!((answer.msat, answer.media.as_str(), answer.body), (250, "text/vtt; charset=utf-8", subtitles));
+    assert_eq!(world.upstream.seen().len(), 2, "nobody else is asked");
+    world.upstream.next(Script::Answer { status: 200, media: "audio/mpeg", body: "sound".to_owned() });
+    let ask = json!({ "model": "rich", "input": "häuser", "voice": "alloy", "stream_format": "sse" });
+    let answer = world.charged("a voice", world.post("/v1/audio/speech", &ask)).await;
+    assert_eq!((answer.msat, answer.media.as_str(), answer.body.as_str()), (42, "audio/mpeg", "sound"));
+    world.finish().await;
+}
+
+/// Once the head of a stream is out, the answer comes as the events of one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_answer_that_is_long_in_coming_becomes_a_stream() {
+    let (mint, purse, upstream, node) = world_with(20_000, &[("SSE_KEEP_ALIVE_SECONDS", "1")]).await;
+    let key = purse.send(5_000).await;
+    let world = World { _mint: mint, purse, upstream, node, key };
+    let text = json!({ "text": "hi\nyou", "model": RICH, "usage": { "type": "duration", "seconds": 3 } });
+    let fields = [("model", "rich"), ("stream", "true")];
+    let speech = json!({ "model": "rich", "input": "häuser", "voice": "alloy", "stream_format": "sse" });
+    let form = world.form("/v1/audio/transcriptions", ("file", &[b'x'; 10_000]), &fields);
+    for (request, body, kinds, member, said, msat) in [
+        (form, text.to_string(), &["transcript.text.done"][..], "text", json!("hi\nyou"), 300),
+        (
+            world.post("/v1/audio/speech", &speech),
+            "sound".to_owned(),
+            &["speech.audio.delta", "speech.audio.done"],
+            "audio",
+            json!("c291bmQ="),
+            42,
+        ),
+    ] {
+        let before = world.spent().await;
+        let media = if member == "audio" { "audio/mpeg" } else { "application/json" };
+        world.upstream.next(Script::Held { media, body });
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], "text/event-stream; charset=utf-8");
+        world.upstream.resume();
+        let body = answer.text().await.unwrap();
+        let data = body.lines().filter_map(|line| line.strip_prefix("data: "));
+        let events: Vec<Value> = data.map(|data| serde_json::from_str(data).unwrap()).collect();
+        let told: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+        assert_eq!(told, kinds, "{body}");
+        assert_eq!(events[0][member], said, "{body}");
+        assert_eq!(events.last().unwrap()["usage"]["cost"]["total_msats"], msat, "{body}");
+        assert!(!body.contains(RICH), "{body}");
+        assert_eq!((world.spent().await - before, world.upstream.is_idle()), (msat, true));
+    }
+    assert_eq!(world.upstream.seen().len(), 2, "nobody else is asked");
     world.finish().await;
 }
 
