@@ -9,7 +9,7 @@ use std::io::{BufRead as _, Write as _};
 
 use coinslot::catalog::Model;
 use coinslot::dialect::{self, AnswerBody, Reading, Shape};
-use coinslot::money::rate::{Exchange, RateCard};
+use coinslot::money::rate::{Conversion, RateCard};
 use coinslot::money::{Msat, Usage};
 use rust_decimal::Decimal;
 use serde::Deserialize;
@@ -53,7 +53,7 @@ fn reckon(line: &str) -> Result<Decimal, String> {
     let million = Decimal::from(1_000_000);
     let card = RateCard {
         prices: model.prices.for_picture(&case.quality, &case.size, 0),
-        exchange: Exchange::Usd { btc_usd: million, exchange_fee: Decimal::ONE, provider_fee: million },
+        conversion: Conversion::Usd { btc_usd: million, exchange_fee: Decimal::ONE, provider_fee: million },
         minimum: Msat::ZERO,
     };
     let cost = card.price(&usage).and_then(|cost| cost.usd).ok_or("out of range")?;

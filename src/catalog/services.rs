@@ -145,7 +145,7 @@ mod tests {
             "completion_flex":"5","prompt_above_200k_tokens_flex":"2","completion_above_200k_tokens_flex":"7""#,
         )
         .unwrap()
-        .for_service(Wanted::Any);
+        .for_service(AskedService::Any);
         for (service, input, expected) in [
             (Service::Standard, 1, 12_u32),
             (Service::Standard, 200_001, 15),
