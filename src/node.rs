@@ -191,8 +191,9 @@ async fn open_exchange(
     maintenance.look(ledger.store()).await?;
     let importer = open_prices(&config, &ways.prices, ledger.store(), &pool, &clock).await?;
     let mut pricing = config.pricing.clone();
-    // Whose models are to come has models, though none may be there yet.
-    pricing.model_based = pricing.model_based.or(importer.has_sources().then_some(true));
+    if pricing.model_based.is_none() {
+        pricing.model_based = Some(importer.has_list().await?);
+    }
     let traces =
         Collector::from_config(&config.traces, &ways.reports, ledger.owner(), env!("CARGO_PKG_VERSION"), &clock)?;
     let exchange = Arc::new(Exchange {

@@ -52,6 +52,8 @@ pub enum Source {
 pub struct Loaded {
     pub catalog: Catalog,
     pub source: Source,
+    /// Whether anything stands in the list, be it unusable or switched off.
+    pub has_entries: bool,
     /// A line for each entry that is not offered, or name that finds nothing.
     pub problems: Vec<String>,
 }
@@ -91,9 +93,10 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         Err(error) => return Err(error.into()),
     };
     let (models, mut problems) = parse(&text)?;
+    let has_entries = !models.is_empty() || !problems.is_empty();
     let (catalog, more) = Catalog::new(models);
     problems.extend(more);
-    Ok(Loaded { catalog, source, problems })
+    Ok(Loaded { catalog, source, has_entries, problems })
 }
 
 /// The models of a list (`{"models": […]}`, `{"data": […]}` or a bare array), and a line for each

@@ -153,7 +153,8 @@ pub struct Market {
 impl Market {
     #[must_use]
     pub fn new(catalog: Shelf, book: Arc<PriceBook>, pricing: Pricing, clock: SharedClock) -> Self {
-        let model_based = pricing.model_based.unwrap_or(!catalog.is_empty());
+        // Nobody is sold anything at fixed prices unless somebody has said so.
+        let model_based = pricing.model_based.unwrap_or(true);
         let (tariffs, sheets, pricing) = (RwLock::default(), Sheets::default(), Live::new(pricing));
         Self { catalog, book, pricing, model_based, clock, tariffs, sheets }
     }

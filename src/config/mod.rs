@@ -274,7 +274,7 @@ pub struct KeyLimits {
 pub struct Pricing {
     /// `MODELS_PATH`, models.json
     pub models_path: PathBuf,
-    /// `MODEL_BASED_PRICING` (inverse: `FIXED_PRICING`); `None`: yes when models are known.
+    /// `MODEL_BASED_PRICING` (inverse: `FIXED_PRICING`); `None`: yes where there is or was a list of models.
     pub model_based: Option<bool>,
     /// `COST_PER_REQUEST` in sats (`FIXED_COST_PER_REQUEST`)
     pub cost_per_request: Decimal,

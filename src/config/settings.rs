@@ -128,7 +128,8 @@ pub const SETTINGS: &[Setting] = &[
         "List of models and prices in USD per token, in the shape of OpenRouter's /api/v1/models."),
     setting("MODEL_BASED_PRICING", &["FIXED_PRICING"], "",
         "true: prices from the list of models. false: the three fixed prices below, for any model. \
-         When absent: true if the list has models. (FIXED_PRICING means the opposite.)"),
+         When absent: true, unless the list has no entry, not even one that is switched off, and no other list was ever \
+         followed. (FIXED_PRICING means the opposite.)"),
     setting("COST_PER_REQUEST", &["FIXED_COST_PER_REQUEST"], "1",
         "Fixed pricing: sats for each request."),
     setting("COST_PER_1K_INPUT_TOKENS", &["FIXED_PER_1K_INPUT_TOKENS"], "0",

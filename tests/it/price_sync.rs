@@ -279,6 +279,11 @@ async fn a_restart_without_network_sells_at_the_same_prices() {
     assert_eq!(world.find("new/two").await, None);
     let refused = world.coinslot(&["sync"]);
     assert!(refused.status.code() == Some(1) && said(&refused).contains("PRICE_SOURCES"));
+    // Where that is empty nothing is sold, at fixed prices neither.
+    std::fs::write(&world.node.settings()["MODELS_PATH"], r#"{"data":[]}"#).unwrap();
+    world.node.restart().await;
+    let ready = world.node.get("/readyz").send().await.unwrap().text().await.unwrap();
+    assert!(ready.contains("no model is priced"), "{ready}");
     world.finish().await;
 }
 

@@ -10,6 +10,7 @@ use crate::bearer::{world, world_with};
 use crate::support::answers::until;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, models};
+use crate::support::program::told;
 use crate::support::purse::Purse;
 use crate::support::upstream::Upstream;
 
@@ -273,6 +274,52 @@ async fn static_prices_need_no_rate_and_no_list() {
     // 1 sat + 100 × 5 msat + 50 × 7 msat
     assert_eq!(body["usage"]["cost"]["total_msats"], 1850);
     assert_eq!(body["usage"]["cost"].get("total_usd"), None);
+    node.finish().await;
+}
+
+/// Whoever takes the last model out of the sale sells nothing, and not everything for a sat.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_which_nothing_is_on_offer_is_no_reason_for_fixed_prices() {
+    let (_mint, purse, upstream, mut node) = world(500).await;
+    let token = purse.send(400).await;
+    assert_eq!(node.get("/v1/wallet/info").bearer_auth(&token).send().await.unwrap().status(), 200);
+    let nothing_is_sold = async |node: &TestNode, ids: &[&str]| {
+        for id in ids {
+            let request = json!({ "model": id, "messages": [{ "role": "user", "content": "x" }] });
+            let answer = node.chat(&request).bearer_auth(&token).send().await.unwrap();
+            let (status, body) = (answer.status().as_u16(), answer.json::<Value>().await.unwrap());
+            assert_eq!((status, &body["error"]["code"]), (400, &json!("invalid_model")), "{id}: {body}");
+        }
+        assert_eq!(node.balance(&token).await, (400_000, 0, 0));
+        assert!(upstream.seen().is_empty());
+        let ready = node.get("/readyz").send().await.unwrap();
+        assert!(ready.status() == 503 && ready.text().await.unwrap().contains("no model is priced"));
+    };
+    let list = models();
+    let ids = list["models"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap());
+    let words: Vec<&str> = ["models", "disable"].into_iter().chain(ids).collect();
+    told(node.settings(), &words);
+    node.restart().await;
+    nothing_is_sold(&node, &[MODEL, "echo-1", "never-heard-of"]).await;
+
+    // None of it can be sold, as it stands.
+    let path = node.settings()["MODELS_PATH"].clone();
+    let without_price = json!({ "id": "toy/gift", "name": "toy/gift" });
+    let mut off = list["models"][0].clone();
+    off["id"] = json!("toy/off");
+    off["enabled"] = json!(false);
+    for entries in [vec![without_price.clone()], vec![off.clone()], vec![without_price, off]] {
+        std::fs::write(&path, json!({ "models": entries }).to_string()).unwrap();
+        node.restart().await;
+        nothing_is_sold(&node, &["toy/gift", "gift", "toy/off", "off", "never-heard-of"]).await;
+    }
+
+    // Without any list the operator's own prices are all that there are: 1 sat for a request.
+    std::fs::write(&path, r#"{"models":[]}"#).unwrap();
+    node.restart().await;
+    let request = json!({ "model": "never-heard-of", "messages": [{ "role": "user", "content": "x" }] });
+    let body: Value = node.chat(&request).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
+    assert_eq!(body["usage"]["cost"]["total_msats"], 1_000);
     node.finish().await;
 }
 

@@ -133,6 +133,8 @@ pub struct Importer {
     /// The operator's file, or the list in the program.
     listed: Vec<Model>,
     origin: file::Source,
+    /// Something stands in that list.
+    has_entries: bool,
     shelf: Shelf,
     /// The revision that lies on the shelf.
     seen: AtomicI64,
@@ -161,6 +163,7 @@ impl Importer {
             provider_fee: Live::new(pricing.provider_fee),
             listed: loaded.catalog.all().iter().map(|model| (**model).clone()).collect(),
             origin: loaded.source,
+            has_entries: loaded.has_entries,
             shelf: Shelf::new(loaded.catalog.clone()),
             seen: AtomicI64::new(-1),
             loading: Mutex::default(),
@@ -182,6 +185,15 @@ impl Importer {
     #[must_use]
     pub fn has_sources(&self) -> bool {
         !self.sources.is_empty()
+    }
+
+    /// Whether there is a list to sell by, or was one. What of it is on offer makes no difference: where all of it is
+    /// switched off or unusable, nothing is to be sold, and not everything at another price.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn has_list(&self) -> Result<bool, ImportError> {
+        Ok(self.has_entries || self.has_sources() || repo::has_list(&self.store).await?)
     }
 
     /// Puts the list as it is stored on the shelf, if that is another one; whether it was.

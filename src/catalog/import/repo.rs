@@ -85,6 +85,12 @@ pub async fn checked(store: &Store) -> Result<Vec<(String, i64, bool)>, StoreErr
     rows.iter().map(row).collect()
 }
 
+/// Whether any source has ever listed anything.
+pub async fn has_list(store: &Store) -> Result<bool, StoreError> {
+    let sql = "SELECT name FROM price_sources WHERE list <> '' UNION ALL SELECT id FROM synced_models LIMIT 1";
+    Ok(sqlx::query(sql).fetch_optional(store.read()).await?.is_some())
+}
+
 /// Everything, as it was not changed while it was read.
 pub async fn load(store: &Store) -> Result<State, StoreError> {
     loop {
