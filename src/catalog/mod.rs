@@ -76,6 +76,15 @@ impl Catalog {
         self.by_name.get(name).cloned()
     }
 
+    /// Whether this is a name of a model that is switched off, and of none on offer.
+    #[must_use]
+    pub fn is_off(&self, name: &str) -> bool {
+        let is_called = |model: &Arc<Model>| {
+            model.id == name || model.bare_id() == Some(name) || model.alias_ids.iter().any(|alias| alias == name)
+        };
+        self.find(name).is_none() && self.models.iter().any(|model| !model.enabled && is_called(model))
+    }
+
     /// The other names under which a model is served.
     #[must_use]
     pub fn aliases(&self, model: &Model) -> Vec<String> {
@@ -209,6 +218,8 @@ mod tests {
             assert_eq!(id(name).as_deref(), expected, "{name}");
         }
         assert_eq!(problems, ["both: it is an alias of several models and so of none"]);
+        let off = ["off/gone", "gone", "away", "openai/gpt-4o", "both", "off", ""].map(|name| catalog.is_off(name));
+        assert_eq!(off, [true, true, true, false, false, false, false]);
         assert_eq!((catalog.offered().count(), catalog.all().len()), (7, 8));
     }
 

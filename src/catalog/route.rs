@@ -240,7 +240,9 @@ impl Market {
         let limits = found.as_ref().map_or_else(Limits::default, |model| model.limits());
         let forwarded = match &found {
             Some(found) => found.upstream_id().to_owned(),
-            None if self.model_based => return Err(RouteError::UnknownModel(model.to_owned())),
+            None if self.model_based || self.catalog.is_off(model) => {
+                return Err(RouteError::UnknownModel(model.to_owned()));
+            }
             None => model.to_owned(),
         };
         let id = found.as_ref().map_or_else(|| model.to_owned(), |found| found.id.clone());

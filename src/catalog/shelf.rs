@@ -32,6 +32,12 @@ impl Shelf {
         self.now().find(name)
     }
 
+    /// See [`Catalog::is_off`].
+    #[must_use]
+    pub fn is_off(&self, name: &str) -> bool {
+        self.now().is_off(name)
+    }
+
     /// See [`Catalog::is_empty`].
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -127,9 +127,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("MODELS_PATH", &[], MODELS_PATH,
         "List of models and prices in USD per token, in the shape of OpenRouter's /api/v1/models."),
     setting("MODEL_BASED_PRICING", &["FIXED_PRICING"], "",
-        "true: prices from the list of models. false: the three fixed prices below, for any model. \
-         When absent: true, unless the list has no entry, not even one that is switched off, and no other list was ever \
-         followed. (FIXED_PRICING means the opposite.)"),
+        "true: prices from the list of models. false: the three fixed prices below, for any model that is not \
+         switched off. When absent: true, unless the list has no entry, not even one that is switched off, and no \
+         other list was ever followed. (FIXED_PRICING means the opposite.)"),
     setting("COST_PER_REQUEST", &["FIXED_COST_PER_REQUEST"], "1",
         "Fixed pricing: sats for each request."),
     setting("COST_PER_1K_INPUT_TOKENS", &["FIXED_PER_1K_INPUT_TOKENS"], "0",

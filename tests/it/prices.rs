@@ -324,6 +324,32 @@ async fn a_list_of_which_nothing_is_on_offer_is_no_reason_for_fixed_prices() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_switched_off_is_not_sold_at_fixed_prices_either() {
+    let settings = [("MODEL_BASED_PRICING", "false"), ("COST_PER_REQUEST", "1")];
+    let (_mint, purse, upstream, mut node) = world_with(500, &settings).await;
+    told(node.settings(), &["models", "disable", MODEL]);
+    node.restart().await;
+    let token = purse.send(400).await;
+    let chat = async |id: &str| {
+        let request = json!({ "model": id, "messages": [{ "role": "user", "content": "x" }] });
+        let answer = node.chat(&request).bearer_auth(&token).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    for id in [MODEL, "echo-1"] {
+        let (status, body) = chat(id).await;
+        assert_eq!((status, &body["error"]["code"]), (400, &json!("invalid_model")), "{id}: {body}");
+    }
+    assert!(upstream.seen().is_empty());
+    // All others are, in the list or not.
+    for id in ["toy/cached", "never-heard-of"] {
+        let (status, body) = chat(id).await;
+        assert_eq!((status, &body["usage"]["cost"]["total_msats"]), (200, &json!(1_000)), "{id}: {body}");
+    }
+    assert_eq!(node.balance(&token).await, (398_000, 0, 2_000));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_node_says_what_it_is() {
     let (mint, _purse, _upstream, node) = world(10).await;
     for path in ["/v1/info", "/"] {
