@@ -13,13 +13,16 @@
 //! for a while, and is asked if there is nobody else. Where it said itself for how long (`Retry-After`)
 //! it is not asked before that.
 //!
-//! With a limit of no failures nothing is ever left out: the circuit never opens, and all rests are soft.
+//! With a limit of no failures nothing is ever left out: the circuit never opens, and all rests are soft. Who fails so
+//! often as is usual is reported all the same.
 //! All of this is pure; whoever asks brings the time.
 
 use super::bar::Bar;
 use crate::clock::doubled;
 use crate::net::believed;
 
+/// So many failures in a row are reported where none open the circuit: as many as open it by default.
+const USUAL_LIMIT: u32 = 5;
 /// How long a circuit stays open first, and at most, in ms.
 const OPEN_MS: i64 = 60_000;
 const LONGEST_OPEN_MS: i64 = 600_000;
@@ -168,7 +171,8 @@ impl Health {
         Some(Ticket { probe })
     }
 
-    /// Takes note of how an attempt went. Returns whether that opened the circuit.
+    /// Takes note of how an attempt went. Returns whether it has failed too often: that opened the circuit, if there is
+    /// one.
     pub fn finish(&mut self, now_ms: i64, ticket: &Ticket, outcome: Outcome) -> bool {
         self.tick(now_ms);
         match outcome {
@@ -225,7 +229,7 @@ impl Health {
 
     fn failed(&mut self, now_ms: i64, ticket: &Ticket) -> bool {
         if self.limit == 0 {
-            return false;
+            return self.failed_too_often();
         }
         match &mut self.circuit {
             Circuit::Closed { failures } => {
@@ -244,6 +248,13 @@ impl Health {
             }
             _ => false,
         }
+    }
+
+    /// Where no circuit opens: whether this is the last of so many failures in a row as would open one.
+    fn failed_too_often(&mut self) -> bool {
+        let Circuit::Closed { failures } = &mut self.circuit else { return false };
+        *failures = failures.saturating_add(1) % USUAL_LIMIT;
+        *failures == 0
     }
 
     fn open(&mut self, now_ms: i64) {
@@ -353,6 +364,24 @@ mod tests {
         meet(&mut health, 0, Failed(None));
         meet(&mut health, 1, Answered);
         assert_eq!(health.availability(1), Availability::Ready, "an answer ends it");
+    }
+
+    #[test]
+    fn without_a_limit_the_usual_number_of_failures_in_a_row_is_reported() {
+        let mut health = Health::new(0);
+        let mut reports = |outcomes: &[Outcome]| -> Vec<bool> {
+            let meet = |outcome: &Outcome| {
+                let ticket = health.admit(0).expect("it may always be asked");
+                health.finish(0, &ticket, *outcome)
+            };
+            outcomes.iter().map(meet).collect()
+        };
+        assert_eq!(reports(&[Failed(None); 4]), [false; 4]);
+        assert_eq!(reports(&[Refused, Limited(None), TooDear, Failed(None)]), [false, false, false, true]);
+        assert_eq!(reports(&[Failed(None); 5]), [false, false, false, false, true], "it goes on");
+        assert_eq!(reports(&[Failed(None); 4]), [false; 4]);
+        assert_eq!(reports(&[Answered, Failed(None), Locked]), [false; 3], "an answer starts the count anew");
+        assert_eq!(health.standing(0), Standing::Resting);
     }
 
     #[test]

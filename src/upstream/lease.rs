@@ -48,19 +48,20 @@ impl Lease {
         if let Some(session) = self.session.filter(|_| is_bad) {
             self.pool.sticky.give_up(&session, name);
         }
-        let mut opened = false;
+        let mut is_down = false;
         member.with_health(&self.model, limit, now_ms, is_bad, |health| {
-            opened = health.finish(now_ms, &self.ticket, outcome)
+            is_down = health.finish(now_ms, &self.ticket, outcome)
         });
-        if opened && member.down_ms.load(Ordering::Relaxed) == i64::MIN {
+        if is_down && member.down_ms.load(Ordering::Relaxed) == i64::MIN {
             member.down_ms.store(now_ms, Ordering::Relaxed);
         }
         // Whoever lacks a model or credit, or limits its callers, is there.
         if matches!(outcome, Outcome::Answered | Outcome::Missing | Outcome::Limited(_) | Outcome::TooDear) {
             member.down_ms.store(i64::MIN, Ordering::Relaxed);
         }
-        if opened {
-            tracing::warn!(upstream = %name, model = %self.model, "an upstream failed repeatedly and is left alone for a while");
+        if is_down {
+            let what = if limit > 0 { "is left alone for a while" } else { "goes last for a while" };
+            tracing::warn!(upstream = %name, model = %self.model, "an upstream failed repeatedly and {what}");
         }
         let account = |outcome| {
             member.with_health(ACCOUNT, 0, now_ms, is_bad, |health| {

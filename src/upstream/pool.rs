@@ -76,7 +76,8 @@ pub(super) struct Member {
     /// When an attempt last ended, in ms.
     pub(super) heard_ms: AtomicI64,
     pub(super) marks: Marks,
-    /// When a circuit opened after which nothing was answered, in ms; the least number there is: not so.
+    /// When it had failed too often for some model, after which nothing was answered, in ms; the least number there is:
+    /// not so.
     pub(super) down_ms: AtomicI64,
     /// Since when it refuses the account, as far as its status says, and has answered nobody; as above.
     pub(super) locked_ms: AtomicI64,
@@ -93,7 +94,7 @@ pub struct Condition {
     pub is_capped: bool,
     /// Models that it is not asked for now, and for how many seconds.
     pub out: Vec<(String, u64)>,
-    /// Since when it is left alone for some model and has answered for none, in ms. `None`: that is not so.
+    /// Since when it has failed too often for some model and answered for none, in ms. `None`: that is not so.
     pub down_since_ms: Option<i64>,
     /// Since when it has refused the operator's account, as far as its status says, and answered nobody, in ms.
     pub locked_since_ms: Option<i64>,
@@ -454,7 +455,9 @@ impl Pool {
     /// Whether none of them answers, and none is to be tried right now.
     #[must_use]
     pub fn is_down(&self) -> bool {
-        let is_out = |one: &Condition| one.bar.is_some() || (one.down_since_ms.is_some() && !one.out.is_empty());
+        // Where none is ever left alone, one that has just failed is as good as that.
+        let is_idle = |one: &Condition| !one.out.is_empty() || (self.breaker_failures == 0 && one.rests);
+        let is_out = |one: &Condition| one.bar.is_some() || (one.down_since_ms.is_some() && is_idle(one));
         let conditions = self.conditions();
         !conditions.is_empty() && !self.is_barred() && conditions.iter().all(is_out)
     }

@@ -384,14 +384,28 @@ async fn a_mint_that_stops_is_an_alarm_until_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_down_is_an_alarm_in_the_nodes_own_words() {
+    upstream_goes_down("2", 2).await;
+}
+
+/// What the operator switches off with the breaker is that one is left alone, and not that it is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_is_down_is_an_alarm_without_a_breaker_too() {
+    upstream_goes_down("0", 5).await;
+}
+
+/// With this setting, it is an alarm after so many failures in a row.
+async fn upstream_goes_down(breaker_failures: &str, failures: usize) {
     let hook = Hook::start().await;
     let url = hook.url();
-    let more = [("ALERT_WEBHOOK_URL", &*url), ("UPSTREAM_BREAKER_FAILURES", "2")];
+    let more = [("ALERT_WEBHOOK_URL", &*url), ("UPSTREAM_BREAKER_FAILURES", breaker_failures)];
     let world = World::new(&[json!({}), json!({})], &more).await;
     // One fails, and the other serves.
-    for _ in 0..2 {
+    for count in 1..=failures {
         world.upstreams[0].next(refuse(500));
         assert_eq!(world.send(&ask("prompt-canary")).await.status, 200);
+        let conditions = world.node.running().exchange().pool.conditions();
+        let one = conditions.iter().find(|one| &*one.name == crate::pool::NAMES[0]).unwrap();
+        assert_eq!(one.down_since_ms.is_some(), count == failures, "{count}");
         world.clock.step(Duration::from_secs(16));
     }
     until("it was seen", async || {

@@ -492,3 +492,25 @@ async fn a_node_whose_upstreams_all_fail_is_not_ready_until_one_may_be_tried() {
     assert_eq!(ready().await.status, 200);
     world.finish().await;
 }
+
+/// Where the operator lets none be left alone, too: until the rest after a failure is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_breaker_a_node_whose_upstreams_all_fail_is_not_ready_either() {
+    let world = World::new(&[json!({})], &[("UPSTREAM_BREAKER_FAILURES", "0")]).await;
+    let ready = async || Reply::of(world.node.get("/readyz").send().await.unwrap()).await;
+    for status in [200, 200, 200, 200, 503] {
+        world.upstreams[0].next(refusal(500, "", "", ""));
+        assert_eq!(world.send(&ask("hi")).await.status, 502);
+        let ready = ready().await;
+        assert_eq!((ready.status, ready.has("no upstream answers at the moment")), (status, status == 503));
+    }
+    assert_eq!(world.asked(), [5], "it was asked each time");
+    world.clock.step(Duration::from_secs(15));
+    assert_eq!(ready().await.status, 200);
+    world.upstreams[0].next(refusal(500, "", "", ""));
+    assert_eq!(world.send(&ask("hi")).await.status, 502);
+    assert_eq!(ready().await.status, 503);
+    assert_eq!(world.send(&ask("hi")).await.status, 200);
+    assert_eq!(ready().await.status, 200);
+    world.finish().await;
+}
