@@ -166,7 +166,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("BTC_USD_GRACE_MARGIN_PERCENT", &[], "5",
         "By how many percent everything is dearer in that time."),
     setting("PRICING_REFRESH_INTERVAL_SECONDS", &["PRICING_REFRESH_INTERVAL"], "120",
-        "How often the rate is fetched, in seconds."),
+        "How often the rate is fetched, in seconds; twice in BTC_USD_MAX_AGE at least."),
 
     setting("PRICE_SOURCES", &[], "",
         "Lists that models and prices are taken from beside your own, which always wins: openrouter, litellm, \

@@ -17,8 +17,10 @@ pub struct RefreshPrice {
 }
 
 impl RefreshPrice {
+    /// One that asks at least so often, and twice before an answer is too old: nothing could be sold in between.
     #[must_use]
     pub fn new(book: Arc<PriceBook>, period: Duration) -> Self {
+        let period = period.min(book.max_age() / 2);
         Self { book, period, troubles: Mutex::default() }
     }
 
@@ -62,8 +64,19 @@ impl Job for RefreshPrice {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
+    use crate::config::RateRules;
     use crate::price::testing::{RULES, Slate};
     use crate::price::{FeedError, PriceFeed};
+
+    #[test]
+    fn answers_are_replaced_before_they_are_too_old() {
+        for (max_age, period, expected) in [(600, 120, 120), (60, 120, 30), (600, 3_600, 300), (240, 120, 120)] {
+            let rules = RateRules { max_age: Duration::from_secs(max_age), ..RULES };
+            let book = Arc::new(PriceBook::new(Vec::new(), None, rules, Arc::new(SystemClock)));
+            let job = RefreshPrice::new(book, Duration::from_secs(period));
+            assert_eq!(job.period(), Duration::from_secs(expected), "{max_age} {period}");
+        }
+    }
 
     #[tokio::test]
     async fn a_feed_that_is_dead_does_not_hurry_the_others() {

@@ -222,6 +222,12 @@ impl PriceBook {
         self.current(self.clock.now_ms()).is_ok()
     }
 
+    /// How old an answer may be that counts.
+    #[must_use]
+    pub fn max_age(&self) -> Duration {
+        self.rules.max_age
+    }
+
     /// How often the feeds were asked: as long as it is the same, they said the same.
     #[must_use]
     pub fn refreshes(&self) -> u64 {
