@@ -53,8 +53,9 @@ impl Watchman {
             found.extend(upstream_states(&one));
         }
         // Whether earnings are sent at all may be changed while the node runs.
-        if let Some(recipient) = &exchange.settings.now().payouts.recipient {
-            for failed in wallet.failed_payouts(recipient).await? {
+        let payouts = exchange.settings.now().payouts.clone();
+        if let Some(recipient) = &payouts.recipient {
+            for failed in wallet.failed_payouts(recipient, payouts.minimum).await? {
                 let amount = format::sat(i64::try_from(failed.amount.get()).unwrap_or(i64::MAX));
                 let said = format!("{amount} sat could not be sent, and are still yours; it is tried again");
                 found.push(Reading::new(Kind::PayoutFailed, failed.mint, State::Wrong(said)));

@@ -2,8 +2,10 @@
 //! not ready. Nobody is asked for it.
 
 use super::ladder::{is_worth_it, worth};
+use super::payout::free_at;
 use super::{Wallet, WalletError, journal};
 use crate::money::{MintUnit, Msat};
+use crate::store::Hand;
 
 /// Operations of one mint that have not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +34,25 @@ impl Wallet {
         Ok(journal::unfinished(&mut reader, before_ms).await?)
     }
 
-    /// The last payout of each mint and unit to this recipient, where it failed.
+    /// The last payout of each mint and unit to this recipient, where it failed and is going to be tried again: as long
+    /// as there are at least `minimum` to be sent.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn failed_payouts(&self, recipient: &str) -> Result<Vec<FailedPayout>, WalletError> {
+    pub async fn failed_payouts(&self, recipient: &str, minimum: Msat) -> Result<Vec<FailedPayout>, WalletError> {
         let mut reader = self.store().read().acquire().await?;
         let mut failed = Vec::new();
         for mint in self.mints() {
             for unit in [MintUnit::Sat, MintUnit::Msat] {
                 let amount = journal::failed_payout(&mut reader, mint, unit, recipient).await?;
-                failed.extend(amount.map(|amount| FailedPayout { mint: mint.clone(), unit, amount }));
+                let Some(amount) = amount else { continue };
+                // What is being sent is not there to be sent.
+                if free_at(&mut Hand::Pooled(&mut reader), mint, unit).await? < minimum
+                    && !journal::payout_under_way(&mut *reader, mint, unit).await?
+                {
+                    continue;
+                }
+                failed.push(FailedPayout { mint: mint.clone(), unit, amount });
             }
         }
         Ok(failed)

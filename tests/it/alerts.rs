@@ -580,6 +580,15 @@ async fn payouts_stuck_operations_and_relays_are_looked_at() {
     clock.step(Duration::from_secs(1));
     assert!(matches!(pay_to(&other.name()).await[..], [Change::Failed(_)]));
     assert!(!found(&node, &voice).await.contains_key("payout_failed"));
+    // What could not be sent and is then taken out by hand is not waited for any more: less than the minimum is left.
+    recipient.set(Mood::Refuses);
+    clock.step(Duration::from_secs(1));
+    assert!(matches!(pay_out().await[..], [Change::Failed(_)]));
+    assert!(found(&node, &voice).await.contains_key("payout_failed"));
+    other.set(Mood::Good);
+    clock.step(Duration::from_secs(1));
+    assert!(matches!(pay_to(&other.name()).await[..], [Change::Sent { .. }]));
+    assert!(!found(&node, &voice).await.contains_key("payout_failed"));
 
     // An invoice that nobody pays is nobody's operation.
     chaos.set("/v1/mint/quote/bolt11/*", Mode::Lie(Lie::State("UNPAID")));
