@@ -111,6 +111,9 @@ impl Doctor<'_> {
             Ok(rate) => {
                 Finding::new("rate", "", Verdict::Good, format!("{} USD, by {} feeds", rate.btc_usd, rate.sources))
             }
+            Err(_) if pricing.model_based == Some(false) => {
+                Finding::new("rate", "", Verdict::Note, "no feed gives one, and fixed prices in sats need none")
+            }
             Err(_) => {
                 Finding::new("rate", "", Verdict::Fault, "no feed gives a rate that the others do not contradict")
                     .so("Let the node reach them, or name others in BTC_USD_FEEDS: nothing is sold without a rate.")

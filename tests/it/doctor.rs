@@ -180,7 +180,18 @@ async fn the_verb_has_its_exit_codes_and_shows_no_secret() {
         ("RELAYS", &relay.url()),
         ("ONION_URL", "http://abc.onion"),
     ];
-    let well = well.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let mut well: BTreeMap<String, String> = well.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let outcome = process::run(dir.path(), &well, &["doctor"]).await;
     assert_eq!(outcome.code, 0, "{outcome:?}");
+    // Without a rate nothing is sold, but for fixed prices.
+    well.remove("BTC_USD_FIXED");
+    well.insert("BTC_USD_FEEDS".to_owned(), "kraken=http://127.0.0.1:9/".to_owned());
+    for (by_list, code, line) in [
+        ("true", 1, "FAULT rate     no feed gives a rate that the others do not contradict"),
+        ("false", 0, "note  rate     no feed gives one, and fixed prices in sats need none"),
+    ] {
+        well.insert("MODEL_BASED_PRICING".to_owned(), by_list.to_owned());
+        let outcome = process::run(dir.path(), &well, &["doctor"]).await;
+        assert!(outcome.code == code && outcome.said.contains(line), "{by_list}: {outcome:?}");
+    }
 }
