@@ -27,15 +27,31 @@ pub(super) fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> ExitCode {
-    let started = node::start(config, Arc::new(SystemClock)).await;
-    let (running, first_signal) = match (started, signals()) {
-        (Ok(running), Ok(signals)) => (running, signals),
-        (Err(error), _) => {
-            eprintln!("coinslot does not start: {error}");
+    // Before the start, which may take a while: the first process of a container is ended by no signal that it does
+    // not wait for.
+    let first_signal = match signals() {
+        Ok(signal) => signal,
+        Err(error) => {
+            eprintln!("signals cannot be received: {error}");
             return ExitCode::FAILURE;
         }
-        (_, Err(error)) => {
-            eprintln!("signals cannot be received: {error}");
+    };
+    let mut first_signal = std::pin::pin!(first_signal);
+    let started = tokio::select! {
+        // One that is done is stopped in order, and says first what it says only once.
+        biased;
+        started = node::start(config, Arc::new(SystemClock)) => started,
+        // Nothing listens yet, no job has begun, and what was written is what a crash would leave: the next start goes
+        // on from there.
+        () = &mut first_signal => {
+            say(format_args!("stopped before it listened"));
+            return ExitCode::SUCCESS;
+        }
+    };
+    let running = match started {
+        Ok(running) => running,
+        Err(error) => {
+            eprintln!("coinslot does not start: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -80,14 +96,17 @@ fn tell_supervisor(listens: bool) {
     let _nobody = listens;
 }
 
-/// Resolves at the next Ctrl-C or termination signal.
+/// Resolves at the next Ctrl-C or termination signal from now on.
 fn signals() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let (mut interrupt, mut terminate) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
     Ok(async move {
         #[cfg(unix)]
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
         #[cfg(not(unix))]

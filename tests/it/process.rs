@@ -348,6 +348,23 @@ async fn a_command_that_waits_keeps_no_node_from_starting() {
     node.db.remove().await;
 }
 
+/// A container's first process is ended by no signal that it does not wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_a_start_that_waits() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = defaults(&mint.url(), &upstream);
+    settings.insert("DATABASE_URL".to_owned(), "postgres://nobody:none@127.0.0.1:1/none".to_owned());
+    let program = Program::launch(dir.path(), &settings);
+    let patience = Patience::new();
+    while !program.said().contains("waiting for the database") {
+        patience.pause(&format!("it waits: {}", program.said())).await;
+    }
+    // Well, and not by the signal.
+    let said = program.stop().await;
+    assert!(said.contains("stopped before it listened") && !said.contains("does not start"), "{said}");
+}
+
 /// Who started it may be gone: a node that nobody hears any more stops in order, as any other does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_stdout_is_no_reason_to_panic() {
