@@ -141,9 +141,10 @@ def kubernetes():
     names(environment, "the pod")
     mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     workdir = [words[0] for instruction, words in instructions() if instruction == "WORKDIR"][-1]
-    wanted = {"data": environment["DATA_DIR"], "settings": f"{workdir}/.env"}
+    wanted = {"data": str(Path(environment["DATA_DIR"]).parent), "settings": f"{workdir}/.env"}
     ok(mounted == wanted, f"the pod does not keep its data, or reads no settings: {mounted}")
-    return sorted({container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe", "startupProbe")})
+    paths = sorted({container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe", "startupProbe")})
+    return environment, paths
 
 
 def unit(binary, work):
@@ -176,8 +177,9 @@ def free_port():
 
 @contextlib.contextmanager
 def running(binary, work, environment, umask, supervised):
-    """A node whose working directory it cannot write to, as nobody where this is root."""
-    home, state = work / "home", Path(environment["DATA_DIR"])
+    """A node whose working directory it cannot write to, as nobody where this is root. The directory that it is given is
+    its own; where its data lie beneath, it is like a volume with an fsGroup: root's, and open to the group."""
+    home, state = work / "home", work / "data"
     state.mkdir(mode=0o700)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(str(work / "notify"))
@@ -187,7 +189,11 @@ def running(binary, work, environment, umask, supervised):
     user = {}
     if os.geteuid() == 0:
         user = {"user": 65534, "group": 65534, "extra_groups": []}
-        os.chown(state, 65534, 65534)
+        if Path(environment["DATA_DIR"]) == state:
+            os.chown(state, 65534, 65534)
+        else:
+            os.chown(state, 0, 65534)
+            os.chmod(state, 0o2775)
         os.chmod(work / "notify", 0o777)
     log = (work / "log").open("wb")
     node = subprocess.Popen([binary], cwd=home, env=environment, umask=umask, stdout=log, stderr=log, **user)
@@ -203,8 +209,9 @@ def running(binary, work, environment, umask, supervised):
         listener.close()
 
 
-def start(binary, environment, files, umask, supervised, paths):
-    """Starts a node with this environment and these files beside it, and looks at it from outside."""
+def start(binary, environment, files, umask, supervised, paths, beneath=""):
+    """Starts a node with this environment and these files beside it, and looks at it from outside. Its data are in what
+    it is given for them, or `beneath` that."""
     with tempfile.TemporaryDirectory(prefix="coinslot-deploy-") as made:
         work = Path(made)
         work.chmod(0o755)
@@ -212,7 +219,7 @@ def start(binary, environment, files, umask, supervised, paths):
         for name, text in files.items():
             (work / "home" / name).write_text(text)
         port = free_port()
-        environment = {**environment, "DATA_DIR": str(work / "data"), "PORT": port}
+        environment = {**environment, "DATA_DIR": str(work / "data" / beneath), "PORT": port}
         with running(binary, work, environment, umask, supervised) as (_, how):
             for _ in range(600):
                 health = subprocess.run([binary, "health"], capture_output=True, text=True, **how)
@@ -241,7 +248,7 @@ def check(binary):
         help_text = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
         image = dockerfile(help_text)
         inside = compose(image)
-        paths = kubernetes()
+        pod, paths = kubernetes()
         service = unit(program, work)
         # One .env for all: the example, and what only compose reads.
         env = EXAMPLE + "\nNAME='a node, of \"mine\"'\nBTC_USD_FIXED=100000\nPOSTGRES_PASSWORD=secret\n"
@@ -251,6 +258,9 @@ def check(binary):
         # Compose reads the file itself, and the container has none.
         lines = (line.split("=", 1) for line in env.splitlines() if re.match(r"[A-Z]", line))
         start(program, {**{name: value.strip("'") for name, value in lines}, **inside}, {}, 0o022, False, paths)
+        # Kubernetes mounts the file, and the volume above the data.
+        beneath = Path(pod["DATA_DIR"]).name
+        start(program, {**image, **pod}, {".env": env}, 0o022, False, paths, beneath)
     print(f"{passed} passed, 0 failed")
 
 
