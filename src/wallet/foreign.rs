@@ -112,7 +112,9 @@ impl Wallet {
         }
         // Its outputs would be the trusted mint's, by the same counters.
         if infos.iter().any(|keyset| self.inner.listed.has(keyset.id)) {
-            return Err(MintError::Refused(Refusal::Other("it lists a keyset of a trusted mint".into())).into());
+            return Err(
+                MintError::Refused(Refusal::Other("it lists a keyset like one of a trusted mint".into())).into()
+            );
         }
         let foreign = Arc::new(Foreign { http, keysets });
         foreigners.mints.insert(url.to_owned(), Arc::clone(&foreign));

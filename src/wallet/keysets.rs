@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use cdk::Amount;
 use cdk::mint_url::MintUrl;
+use cdk::nuts::nut02::KeySetVersion;
 use cdk::nuts::{Id, KeySetInfo, Keys, Proof};
 use std::str::FromStr;
 use tokio::sync::{Mutex, RwLock};
@@ -38,10 +39,10 @@ impl Listed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert_with(|| mint.to_owned()) == mint
     }
 
-    /// Whether it is some trusted mint's.
+    /// Whether outputs of this keyset would be those of some trusted mint's.
     #[must_use]
     pub fn has(&self, id: Id) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().any(|known| derive_alike(*known, id))
     }
 }
 
@@ -302,6 +303,13 @@ impl Keysets {
             .fold(0, u64::saturating_add);
         ppk.div_ceil(1000)
     }
+}
+
+/// Whether NUT-13 makes the same outputs for both: of an old id it takes no more than 31 bits, and whoever makes keysets
+/// long enough has one with the same.
+fn derive_alike(one: Id, other: Id) -> bool {
+    let is_old = |id: Id| id.get_version() == KeySetVersion::Version00;
+    one == other || (is_old(one) && is_old(other) && u32::from(one) == u32::from(other))
 }
 
 fn is_of(keyset: &KeySetInfo, unit: MintUnit) -> bool {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::get;
-use cdk::nuts::{CurrencyUnit, Token};
+use cdk::nuts::{CurrencyUnit, Id, Token};
 use coinslot::failpoint;
 use serde_json::{Value, json};
 
@@ -302,6 +303,41 @@ async fn hostile_mints_cost_nothing_but_a_moment() {
     let (status, _, body) = answer(node.chat(&ask("hi")).bearer_auth(&token)).await;
     assert_eq!((status, body["error"]["code"].as_str()), (422, Some("cashu_foreign_mint_swap_failed")), "{body}");
     assert_eq!(double.hits("/v1/melt/quote/bolt11"), 0);
+    node.finish().await;
+}
+
+/// Of an old id, secrets and blinding factors derive from 31 bits: whoever has another keyset with the same would be
+/// given outputs that are the trusted mint's, whatever the rest of its id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyset_whose_outputs_would_be_a_trusted_mint_s_is_refused() {
+    let options = MintOptions { unpaid: true, keyset_v2: Some(false), ..MintOptions::default() };
+    let (home, upstream) = (TestMint::with_options(options).await, Upstream::start().await);
+    let node = TestNode::with(&home, &upstream, &[SWAP]).await;
+    assert!(node.running().exchange().till.wallet().refresh(0).await.is_empty());
+    let id = home.mint().keysets().keysets[0].id;
+    let number = u64::from_str_radix(&id.to_string(), 16).unwrap();
+    let twin = Id::from_str(&format!("{:016x}", number - ((1 << 31) - 1))).unwrap();
+    assert!(twin != id && u32::from(twin) == u32::from(id));
+    let other = Id::from_str(&format!("{:016x}", number - (1 << 31))).unwrap();
+    for (listed, status, code) in
+        [(other, 503, "cashu_source_mint_unreachable"), (twin, 422, "cashu_foreign_mint_swap_failed")]
+    {
+        // It knows its keysets and nothing else.
+        let one = json!({ "id": listed, "unit": "sat", "active": true, "input_fee_ppk": 0 });
+        let body = json!({ "keysets": [one] }).to_string();
+        let router = Router::new()
+            .route("/v1/keysets", get(move || std::future::ready(body.clone())))
+            .fallback(|| std::future::ready(StatusCode::INTERNAL_SERVER_ERROR));
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let mut proofs = tokens::proofs(&home, &Token::from_str(&tokens::invented(&home, 32)).unwrap());
+        proofs[0].keyset_id = listed;
+        let token = tokens::token(&url, proofs, CurrencyUnit::Sat);
+        let (answered, _, body) = answer(node.chat(&ask("hi")).bearer_auth(&token)).await;
+        assert_eq!((answered, body["error"]["code"].as_str()), (status, Some(code)), "{body}");
+        server.abort();
+    }
     node.finish().await;
 }
 
