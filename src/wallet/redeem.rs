@@ -241,7 +241,7 @@ impl Wallet {
         }
         let lane = self.inner.redeeming.lane(key_hash);
         let _turn = lane.lock().await;
-        self.refuse_known(key_hash).await?;
+        self.refuse_known(token, key_hash).await?;
         let outcome = self.redeem_new(token, target, key_hash).await;
         self.counts().redemptions.note(match &outcome {
             Ok(_) => "credited",
@@ -266,9 +266,17 @@ impl Wallet {
         }
     }
 
-    /// Refuses a token that was accepted before, with what became of it.
-    async fn refuse_known(&self, key_hash: &str) -> Result<(), RedeemError> {
-        let Some(known) = self.accepted(key_hash).await? else { return Ok(()) };
+    /// Refuses a token that was accepted before, with what became of it; and one whose proofs, or some of them, were, in
+    /// another token. Here, since what is planned for a token takes counters that nobody uses again.
+    async fn refuse_known(&self, token: &Token, key_hash: &str) -> Result<(), RedeemError> {
+        let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
+        let known = journal::find_by_token(&mut reader, key_hash).await?;
+        let is_claimed = known.is_none() && journal::is_claimed(&mut reader, &token.secret_hashes).await?;
+        drop(reader);
+        if is_claimed {
+            return Err(self.known_secrets(token).await?);
+        }
+        let Some(known) = known else { return Ok(()) };
         if known.state.is_open() {
             // Its outcome was not known when it was last asked about: ask again. A refusal gives the
             // token free, and then it is redeemed like any other.

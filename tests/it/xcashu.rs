@@ -4,8 +4,10 @@
 
 use std::str::FromStr;
 
+use cdk::mint_url::MintUrl;
 use cdk::nuts::{CurrencyUnit, Token};
 use serde_json::{Value, json};
+use sqlx::Row;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bearer::world;
@@ -466,6 +468,38 @@ async fn a_token_that_shares_a_proof_is_refused_whole() {
     let others = tokens::token(&mint.url(), others, CurrencyUnit::Sat);
     assert_eq!(payee.receive(&others).await.unwrap(), 50, "the other proofs are still the payer's");
     adds_up(&node, &payee, &first.to_string(), &change, 2000).await;
+    node.finish().await;
+}
+
+/// Counters of which nothing comes hide ecash from a recovery: nobody uses them up with what was taken before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_taken_before_uses_up_no_counters() {
+    let (mint, purse, upstream, node) = world(100).await;
+    node.quiet().await;
+    let token = purse.send_token(40).await;
+    let answer = node.chat(&ask("hello")).header("X-Cashu", token.to_string()).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let change = header(&answer, "x-cashu").unwrap().to_owned();
+    let proofs = tokens::proofs(&mint, &token);
+    let url = MintUrl::from_str(&mint.url()).unwrap();
+    let noted = |number: usize| Token::new(url.clone(), proofs.clone(), Some(format!("{number}")), CurrencyUnit::Sat);
+    let mut again: Vec<String> = (0..50).map(|number| noted(number).to_string()).collect();
+    let invented = Token::from_str(&tokens::invented(&mint, 32)).unwrap();
+    let joined = proofs.iter().cloned().chain(tokens::proofs(&mint, &invented)).collect();
+    again.push(tokens::token(&mint.url(), joined, CurrencyUnit::Sat));
+    let store = node.running().exchange().ledger.store().clone();
+    let used = async || {
+        let sum = sqlx::query("SELECT CAST(SUM(counter) AS BIGINT) FROM keyset_counter").fetch_one(store.read()).await;
+        sum.unwrap().get::<i64, _>(0)
+    };
+    let (before, calls) = (used().await, mint.all_calls());
+    assert!(before > 0);
+    for again in &again {
+        already_spent(node.chat(&ask("hello")).header("X-Cashu", again).send().await.unwrap()).await;
+    }
+    assert_eq!((used().await, mint.all_calls(), upstream.seen().len()), (before, calls, 1));
+    drop(store);
+    adds_up(&node, &Purse::new(&mint).await, &token.to_string(), &change, 2000).await;
     node.finish().await;
 }
 

@@ -7,6 +7,7 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 
+use super::writes::CLAIMED_AT_ONCE;
 use super::{Fate, Kind, LONGEST_PAUSE_MS, Movement, OPEN, Operation, State};
 use crate::ledger::AccountId;
 use crate::money::{MintUnit, Msat};
@@ -262,6 +263,22 @@ pub(in crate::wallet) async fn imported(
     );
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(account.get()).fetch_all(connection).await?;
     rows.iter().map(read).collect()
+}
+
+/// Whether one of these secrets was accepted.
+pub(in crate::wallet) async fn is_claimed(
+    connection: &mut AnyConnection,
+    hashes: &[String],
+) -> Result<bool, StoreError> {
+    for hashes in hashes.chunks(CLAIMED_AT_ONCE) {
+        let sql = format!("SELECT operation FROM claimed_secrets WHERE secret_hash IN ({}) LIMIT 1", marks(1, hashes));
+        let query = sqlx::query(AssertSqlSafe(sql));
+        let query = hashes.iter().fold(query, |query, hash| query.bind(hash.as_str()));
+        if query.fetch_optional(&mut *connection).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The operation that accepted a secret, and how many secrets it accepted in all.

@@ -206,8 +206,8 @@ pub(in crate::wallet) async fn adopt(
     Ok(done.rows_affected() == 1)
 }
 
-/// Secrets that one statement claims: most tokens have fewer, and each number of them is another text.
-const CLAIMED_AT_ONCE: usize = 32;
+/// Secrets that one statement claims, or looks for: most tokens have fewer, and each number of them is another text.
+pub(super) const CLAIMED_AT_ONCE: usize = 32;
 
 /// Claims the secrets of a token for an operation.
 ///
