@@ -62,7 +62,7 @@ pub(super) struct Import {
     /// What the foreign mint is to pay.
     melt: melt::Plan,
     /// What is minted when it has.
-    quote: Quote,
+    pub(super) quote: Quote,
 }
 
 /// An invoice that a token pays for.
@@ -91,7 +91,7 @@ impl Import {
     }
 
     /// What is kept when it is over: enough to ask for what is left, and nothing that can be spent.
-    fn spent(mut self) -> Self {
+    pub(super) fn spent(mut self) -> Self {
         self.melt.inputs.clear();
         self
     }

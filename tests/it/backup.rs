@@ -21,10 +21,12 @@ use crate::support::node::{TestNode, ask};
 use crate::support::program::{coinslot, told};
 use crate::support::purse::Purse;
 use crate::support::upstream::Upstream;
+use crate::support::wire::Wire;
 
 const START: u64 = 2_000;
 const PASSPHRASE: (&str, &str) = ("BACKUP_PASSPHRASE", "correct horse battery staple");
 const SWAP: &str = "/v1/swap";
+const RESTORE: &str = "/v1/restore";
 
 /// A mint behind a proxy, and a purse that knows it by the proxy's name.
 async fn world(options: MintOptions) -> (TestMint, Chaos, Purse, Upstream) {
@@ -565,6 +567,83 @@ async fn payments_that_were_open_end_by_what_the_mint_shows() {
     assert_eq!((books.liabilities, books.earnings), (left, 2_000), "{paid}");
     original.db.remove().await;
     copy.db.remove().await;
+}
+
+/// A token of a foreign mint was being swapped when the backup was made, and the original brought that to its end: the
+/// copy credits it in the recovery, and what it finds is not found money.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_was_open_is_booked_once() {
+    let home = TestMint::with_options(MintOptions { unpaid: true, ..MintOptions::default() }).await;
+    let (away, upstream) = (TestMint::start().await, Upstream::start().await);
+    let _wire = Wire::between(&away, &home);
+    let (purse, payee) = (Purse::new(&away).await, Purse::new(&home).await);
+    purse.mint_sats(100).await;
+    let settings = [PASSPHRASE, ("FOREIGN_MINTS", "swap")];
+    let mut original = ChildNode::prepare(&home.url(), &upstream, &settings).await;
+    assert!(original.restart_armed("import.written").await);
+    let key = purse.send(100).await;
+    let look = |node: &ChildNode| node.get("/v1/wallet/info").bearer_auth(&key);
+    look(&original).send().await.expect_err("it dies over it");
+    original.died().await;
+    let (_, name) = file(&original.db.dir());
+    assert_eq!(original.verb(&["backup", &name]).await.code, 0);
+    // The original goes on to the credit.
+    original.restart().await;
+    assert_eq!(decided("the key", PATIENCE, || look(&original)).await.status(), 200);
+    assert_eq!(original.balance(&key).await, (99_000, 0, 0));
+    original.kill();
+
+    let mut copy = ChildNode::prepare(&home.url(), &upstream, &settings).await;
+    assert_eq!(copy.verb(&["restore", &name]).await.code, 0);
+    copy.restart().await;
+    recovered(&copy).await;
+    booked_once(&mut copy, &payee, &key, 99).await;
+    original.db.remove().await;
+    copy.db.remove().await;
+}
+
+/// The mint swapped a token after the backup, and its answer to the copy's only question about that is lost: the copy
+/// asks again before it looks for ecash that it does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redemption_whose_question_was_lost_is_booked_once() {
+    let (_mint, chaos, purse, upstream) = world(MintOptions::default()).await;
+    let mut original = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    assert!(original.restart_armed("redeem.written").await);
+    let key = purse.send(300).await;
+    let look = |node: &ChildNode| node.get("/v1/wallet/info").bearer_auth(&key);
+    look(&original).send().await.expect_err("it dies over it");
+    original.died().await;
+    let (_, name) = file(&original.db.dir());
+    assert_eq!(original.verb(&["backup", &name]).await.code, 0);
+    original.restart().await;
+    assert_eq!(decided("the key", PATIENCE, || look(&original)).await.status(), 200);
+    assert_eq!(original.balance(&key).await, (300_000, 0, 0));
+    original.kill();
+
+    let mut copy = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
+    assert_eq!(copy.verb(&["restore", &name]).await.code, 0);
+    chaos.set(RESTORE, Mode::StallReply);
+    let asked = chaos.hits(RESTORE);
+    copy.restart().await;
+    chaos.hit(RESTORE, asked).await;
+    chaos.calm();
+    recovered(&copy).await;
+    booked_once(&mut copy, &purse, &key, 300).await;
+    assert_eq!(purse.balance().await, START);
+    original.db.remove().await;
+    copy.db.remove().await;
+}
+
+/// Checks that a recovered copy has credited so many sats to this key, owes nothing else, and has nothing under way that
+/// could be booked later. It is stopped then.
+async fn booked_once(copy: &mut ChildNode, payee: &Purse, key: &str, sats: u64) {
+    assert_eq!(copy.balance(key).await, (sats * 1000, 0, 0));
+    assert_eq!(copy.db.open_operations().await, 0);
+    assert_eq!(audited(copy).await, "proven");
+    assert_eq!(refund(copy, payee, key).await, sats);
+    copy.stop().await;
+    let books = copy.db.books().await;
+    assert_eq!((books.liabilities, books.earnings), (0, 0), "{books:?}");
 }
 
 /// Waits until an invoice is paid. Returns its key.

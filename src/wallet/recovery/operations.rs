@@ -1,7 +1,7 @@
 //! Operations that were open when the copy was made: the original may have finished them since, in
 //! this way or in another. They are ended by what the mint can witness, and nothing is sent again.
 
-use cdk::nuts::MintQuoteState;
+use cdk::nuts::{MintQuoteState, Proof, State as ProofState};
 
 use super::super::change::read_plan;
 use super::super::import::Import;
@@ -9,6 +9,7 @@ use super::super::incoming::{Act, Ended};
 use super::super::journal::{self, Kind, Operation};
 use super::super::outputs::Signed;
 use super::super::refusal::{MintError, Refusal};
+use super::super::steps::write_json;
 use super::super::swap::{self, Standing};
 use super::super::{Trusted, Wallet, melt, quote, redeem};
 use super::{RecoveryError, silent};
@@ -47,13 +48,14 @@ impl Wallet {
 
     /// Credited where the mint has signed its outputs; else the token is its owner's to present again.
     async fn end_redemption(&self, trusted: &Trusted, operation: &Operation) -> Result<bool, RecoveryError> {
-        if Import::of(operation).is_some() {
-            // What its mint is to pay is paid once, and what it brings is minted once.
-            return Ok(false);
+        if let Some(import) = Import::of(operation) {
+            // What its mint is to pay is paid once, and what that brings is minted once: where it is not yet, it goes on.
+            let kept = write_json(&import.clone().spent())?;
+            return self.end_minting(trusted, operation, &import.quote, &kept).await;
         }
         let plan = read_plan(operation)?;
         let standing = match self.trace(trusted, &plan).await? {
-            Some(Standing::Unknown(_)) => return Ok(false),
+            Some(Standing::Unknown(error)) => return self.leave_open(trusted, &plan.inputs, error).await,
             Some(standing) => standing,
             None => Standing::Refused(Refusal::Other(UNKNOWN.to_owned())),
         };
@@ -63,22 +65,33 @@ impl Wallet {
         }
     }
 
-    /// Credited where the mint says that it was issued: the quote is locked to this wallet. One that
-    /// is not paid, or not issued, goes on waiting; it can be issued once.
+    /// Given up where nobody saw an invoice.
     async fn end_topup(&self, trusted: &Trusted, operation: &Operation) -> Result<bool, RecoveryError> {
         if operation.plan.is_empty() {
             self.fail(operation, UNKNOWN).await?;
             return Ok(true);
         }
         let quote: quote::Quote = operation.read_plan()?;
+        self.end_minting(trusted, operation, &quote, &operation.plan).await
+    }
+
+    /// Credited where the mint says that it was issued: the quote is locked to this wallet. One that
+    /// is not paid, or not issued, goes on waiting; it can be issued once. `kept` is what stays of the plan.
+    async fn end_minting(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        quote: &quote::Quote,
+        kept: &str,
+    ) -> Result<bool, RecoveryError> {
         if !quote.outputs.is_empty() {
             let signed = quote.outputs(&self.inner.seed)?.restore(&trusted.http, &trusted.keysets).await?;
             match signed {
                 Signed::Proofs(proofs) => {
                     let done = Standing::Done(proofs);
-                    return match self.finish_act(trusted, operation, Act::minted(&quote), done, false).await? {
+                    return match self.finish_act(trusted, operation, Act::minted(quote), done, false).await? {
                         Ended::Kept { .. } => {
-                            self.credit(operation, Msat::ZERO, (&operation.plan, ""), Durability::Full).await?;
+                            self.credit(operation, Msat::ZERO, (kept, ""), Durability::Full).await?;
                             Ok(true)
                         }
                         _ => Ok(false),
@@ -88,10 +101,10 @@ impl Wallet {
                 Signed::Unknown(error) => return Err(silent(trusted.http.url(), error.into())),
             }
         }
-        match quote::state(&trusted.http, &quote).await {
+        match quote::state(&trusted.http, quote).await {
             // With other outputs, which the scan finds.
             Ok(MintQuoteState::Issued) => {
-                self.credit(operation, Msat::ZERO, (&operation.plan, ""), Durability::Full).await?;
+                self.credit(operation, Msat::ZERO, (kept, ""), Durability::Full).await?;
                 Ok(true)
             }
             Ok(_) | Err(MintError::Refused(_)) => Ok(false),
@@ -153,18 +166,22 @@ impl Wallet {
                 self.put_back(trusted, operation, UNKNOWN).await?;
                 Ok(true)
             }
-            melt::Standing::NotSent(error) | melt::Standing::Unknown(error @ MintError::NotSent) => {
-                Err(silent(trusted.http.url(), error.into()))
-            }
-            melt::Standing::Unknown(_) => Ok(false),
+            melt::Standing::NotSent(error) => Err(silent(trusted.http.url(), error.into())),
+            melt::Standing::Unknown(error) => self.leave_open(trusted, &plan.inputs, error).await,
         }
+    }
+
+    /// The mint has not said what came of an operation. It may stay open while its inputs are not spent, for nothing has
+    /// come of it then, and somebody may let a payment hang for as long as they like. Otherwise that must be known first:
+    /// the scan would find what came of it, and it would be booked now and once more when the operation ends.
+    async fn leave_open(&self, trusted: &Trusted, inputs: &[Proof], error: MintError) -> Result<bool, RecoveryError> {
+        let silent = |error: MintError| silent(trusted.http.url(), error.into());
+        let states = trusted.http.states(swap::ys(inputs)?).await.map_err(silent)?;
+        if states.contains(&ProofState::Spent) { Err(silent(error)) } else { Ok(false) }
     }
 
     /// What a mint shows of a swap. `None`: nothing of it ever happened.
     async fn trace(&self, trusted: &Trusted, plan: &swap::Plan) -> Result<Option<Standing>, RecoveryError> {
-        match swap::look(&trusted.http, &trusted.keysets, &self.inner.seed, plan).await? {
-            Some(Standing::Unknown(error @ MintError::NotSent)) => Err(silent(trusted.http.url(), error.into())),
-            standing => Ok(standing),
-        }
+        Ok(swap::look(&trusted.http, &trusted.keysets, &self.inner.seed, plan).await?)
     }
 }
