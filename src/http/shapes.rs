@@ -197,7 +197,7 @@ pub(crate) struct ToppedUp {
     msats: u64,
 }
 
-/// What was given back: a token, or a payment to `recipient`.
+/// What was given back: a token, or a payment to `recipient`. Neither, where only `foreign_remainders` are left.
 #[derive(ToSchema)]
 pub(crate) struct Refund {
     token: Option<String>,

@@ -35,6 +35,8 @@ pub enum Given {
     Token { token: String, amount: Msat, mint: String },
     /// A payment over Lightning. `amount` is what the recipient got.
     Sent { recipient: String, amount: Msat, fee: Msat },
+    /// Nothing of this node's: only what is left over at foreign mints is there.
+    Nothing,
 }
 
 /// A refund that was made.
@@ -82,7 +84,7 @@ impl Till {
             Ask::Balance(to) => self.wallet().refund(account.id, to).await,
             Ask::Again(entry) => self.wallet().return_again(account.id, *entry).await,
         };
-        self.refunded(change.map_err(refund_failure)?, Some(&account)).await
+        self.refunded(change, refund_failure, Some(&account)).await
     }
 
     /// The change of a token that rode on a request, by the token's id: the newest, or what went out by
@@ -98,9 +100,8 @@ impl Till {
                 None => Err(RefundError::Unknown),
             },
         };
-        let change = change.map_err(claim_failure)?;
         let account = self.look_up(id).await?;
-        self.refunded(change, account.as_ref()).await
+        self.refunded(change, claim_failure, account.as_ref()).await
     }
 
     /// Gives back what a credential has here, whichever way it paid: the change of a token that rode on
@@ -116,17 +117,34 @@ impl Till {
         }
     }
 
-    async fn refunded(&self, change: Change, account: Option<&Account>) -> Result<Refunded, Failure> {
-        let given = given(change)?;
+    /// What was given, with what foreign mints gave back: also where that is all that is left.
+    async fn refunded(
+        &self,
+        change: Result<Change, RefundError>,
+        failure: fn(RefundError) -> Failure,
+        account: Option<&Account>,
+    ) -> Result<Refunded, Failure> {
+        let is_used_up = is_used_up(&change);
+        let given = match change.map_err(failure).and_then(given) {
+            Err(failure) if !is_used_up => return Err(failure),
+            given => given,
+        };
         let Some(account) = account else {
-            return Ok(Refunded { given, unit: MintUnit::default(), remainders: Vec::new() });
+            return Ok(Refunded { given: given?, unit: MintUnit::default(), remainders: Vec::new() });
         };
         let remainders = self.wallet().remainders(account.id).await.unwrap_or_else(|error| {
             tracing::error!(%error, "what was left of foreign ecash could not be looked up");
             Vec::new()
         });
+        let given = if remainders.is_empty() { given? } else { given.unwrap_or(Given::Nothing) };
         Ok(Refunded { given, unit: MintUnit::parse(&account.unit).unwrap_or_default(), remainders })
     }
+}
+
+/// Whether nothing of the money is left, or will come.
+fn is_used_up(change: &Result<Change, RefundError>) -> bool {
+    use RefundError::{Nothing, Swept, TooSmall};
+    matches!(change, Ok(Change::Nothing | Change::Swept) | Err(Nothing | TooSmall | Swept))
 }
 
 fn given(change: Change) -> Result<Given, Failure> {

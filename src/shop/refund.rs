@@ -57,6 +57,7 @@ pub(super) async fn give(State(node): State<Node>, sent: Sent) -> Response {
                 sent: Some((recipient, format::sat(fee.to_db()))),
                 remainders,
             },
+            Given::Nothing => Page { name, key, amount: String::new(), qr: None, token: None, sent: None, remainders },
         })
     };
     answer(&node, page.await)

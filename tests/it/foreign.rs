@@ -15,14 +15,15 @@ use serde_json::{Value, json};
 
 use crate::lightning::node_ahead;
 use crate::process::ChildNode;
+use crate::shop::filled;
 use crate::support::answers::{self, PATIENCE};
 use crate::support::chaos::{Chaos, Mode};
 use crate::support::clock::Ahead;
 use crate::support::mint::{MintOptions, TestMint};
-use crate::support::node::{TestNode, ask};
+use crate::support::node::{MODEL, TestNode, ask};
 use crate::support::purse::Purse;
 use crate::support::tokens;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Script, Upstream, completion, usage};
 use crate::support::wire::Wire;
 
 const SWAP: (&str, &str) = ("FOREIGN_MINTS", "swap");
@@ -145,6 +146,54 @@ async fn what_is_left_of_the_fee_goes_back_to_the_client() {
     let back = ok(node.post("/v1/wallet/refund").header("x-cashu", &once)).await;
     assert_eq!(back["sats"], "84", "{back}");
     assert_eq!(purse.receive(back["foreign_remainders"][0].as_str().unwrap()).await.unwrap(), 3);
+    node.finish().await;
+}
+
+/// And it is had where a request has taken the whole credit, so that nothing else is left to ask for.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_the_fee_is_had_when_the_credit_is_used_up() {
+    let (home, upstream) = (home().await, Upstream::start().await);
+    // It sets two sats aside, and takes one.
+    let (away, purse) = away(MintOptions { fee_reserve: Some(2), ..MintOptions::default() }, 100).await;
+    let _wire = Wire::between(&away, &home);
+    let node = TestNode::with(&home, &upstream, &[SWAP]).await;
+    let mut request = ask("hi");
+    request["max_tokens"] = json!(1000);
+    let (_, _, asked) = answer(node.chat(&request).header("x-cashu", "")).await;
+    let price = asked["error"]["payment"]["amount"].as_u64().expect("an amount");
+    assert!(price < 38, "two sats are the most that a swap of this may cost");
+    let (key, once) = (purse.send(price + 2).await, purse.send(price + 2).await);
+    // The answers use more than was held.
+    let dear = || Script::Answer {
+        status: 200,
+        media: "application/json",
+        body: completion(MODEL, "fine", Some(usage(9000, 1000))),
+    };
+    let left = |back: (u16, Option<String>, Value)| {
+        let (status, header, body) = back;
+        assert_eq!((status, header, &body["token"], &body["sats"]), (200, None, &Value::Null, &json!("0")), "{body}");
+        body["foreign_remainders"][0].as_str().unwrap().to_owned()
+    };
+
+    ok(node.get("/v1/wallet/info").bearer_auth(&key)).await;
+    assert_eq!(node.balance(&key).await.0, price * 1000);
+    upstream.next(dear());
+    ok(node.chat(&request).bearer_auth(&key)).await;
+    assert!(node.balance(&key).await.0 < 1000);
+    let refund = || node.post("/v1/wallet/refund").bearer_auth(&key);
+    let remainder = left(answer(refund()).await);
+    assert_eq!(left(answer(refund()).await), remainder, "an answer can be lost");
+    assert_eq!(purse.receive(&remainder).await.unwrap(), 1);
+    // On the page, too.
+    let page = filled(&node, "/shop/refund", &[("key", &key)]).header("origin", node.url()).send().await.unwrap();
+    assert_eq!(page.status(), 200);
+    assert!(page.text().await.unwrap().contains(&remainder));
+
+    upstream.next(dear());
+    let (status, change, body) = decided(|| node.chat(&request).header("x-cashu", &once)).await;
+    assert_eq!((status, change), (200, None), "{body}");
+    let remainder = left(answer(node.post("/v1/wallet/refund").header("x-cashu", &once)).await);
+    assert_eq!(purse.receive(&remainder).await.unwrap(), 1);
     node.finish().await;
 }
 

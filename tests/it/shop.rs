@@ -117,7 +117,8 @@ pub async fn get(node: &TestNode, path: &str) -> Page {
     Page::of(node.get(path)).await
 }
 
-fn filled(node: &TestNode, path: &str, fields: &[(&str, &str)]) -> reqwest::RequestBuilder {
+/// A form as a browser sends it, but for where it comes from.
+pub fn filled(node: &TestNode, path: &str, fields: &[(&str, &str)]) -> reqwest::RequestBuilder {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     node.post(path).header("content-type", "application/x-www-form-urlencoded").body(body)
 }

@@ -83,6 +83,10 @@ fn describe(refunded: &Refunded) -> Value {
             let (name, units) = counted(*amount, refunded.unit);
             json!({ "recipient": recipient, name: units, "fee_msats": fee.get() })
         }
+        Given::Nothing => {
+            let (name, units) = counted(Msat::ZERO, refunded.unit);
+            json!({ "token": null, name: units, "recipient": null })
+        }
     };
     if let Some(body) = body.as_object_mut().filter(|_| !refunded.remainders.is_empty()) {
         body.insert("foreign_remainders".into(), json!(refunded.remainders));
