@@ -3,6 +3,8 @@
 //! Every test ends by taking the change to the mint and adding up to the msat.
 
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{CurrencyUnit, Token};
@@ -11,8 +13,10 @@ use sqlx::Row;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bearer::world;
+use crate::lightning::node_ahead;
 use crate::process::Program;
 use crate::support::answers::{Patience, found, until};
+use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming, client};
 use crate::support::purse::Purse;
@@ -228,6 +232,28 @@ async fn change_can_be_fetched_again_and_is_the_same_token() {
     assert_eq!(claimed(&node.url(), &token).await, change);
     assert_eq!(purse.receive(&change).await.unwrap(), 38);
     assert_eq!(claimed(&node.url(), &token).await, change, "spent or not: the node tells what it gave");
+    node.finish().await;
+}
+
+/// The clock is set back while the upstream is at it, and the answer is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn change_is_found_again_when_the_clock_was_set_back() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let purse = Purse::new(&mint).await;
+    purse.mint_sats(100).await;
+    let clock = Arc::new(Ahead::default());
+    let node = node_ahead(&mint, &upstream, &clock, &[]).await;
+    upstream.next(Script::Held { body: completion(MODEL, "fine", Some(usage(100, 50))) });
+    let token = purse.send(40).await;
+    let waiting = tokio::spawn(node.chat(&ask("hello")).header("X-Cashu", &token).send());
+    asked(&upstream, 1).await;
+    clock.step_back(Duration::from_secs(60));
+    upstream.resume();
+    let lost = waiting.await.unwrap().unwrap();
+    let change = header(&lost, "x-cashu").expect("change").to_owned();
+    assert_eq!((lost.status().as_u16(), face(&change)), (200, 38));
+    assert_eq!(claimed(&node.url(), &token).await, change);
+    adds_up(&node, &Purse::new(&mint).await, &token, &change, 2000).await;
     node.finish().await;
 }
 

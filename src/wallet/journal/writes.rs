@@ -9,11 +9,12 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::lookups::marks;
-use super::{Fate, LEASE_MS, OPEN, Operation, State, pause_ms};
+use super::{Fate, Kind, LEASE_MS, OPEN, Operation, State, pause_ms};
 use crate::money::Msat;
 use crate::store::{StoreError, Tx};
 
-/// Writes a new operation of `owner`, leased to it. `token_hash` makes it the only one for that token.
+/// Writes a new operation of `owner`, leased to it. `token_hash` makes it the only one for that token. On a client's
+/// account it is newer than those before it, also where the clock was set back since: the newest is given out again.
 pub(in crate::wallet) async fn insert(
     tx: &mut Tx,
     operation: &mut Operation,
@@ -23,12 +24,15 @@ pub(in crate::wallet) async fn insert(
 ) -> Result<(), StoreError> {
     owner.clone_into(&mut operation.owner);
     operation.due_at = now_ms.saturating_add(LEASE_MS);
-    operation.created_at = now_ms;
     operation.updated_at = now_ms;
-    sqlx::query(
+    // Not an invoice, whose age counts, nor the house's, of which nobody asks for the newest.
+    let is_ordered = matches!(operation.kind, Kind::Redeem | Kind::Change | Kind::Refund | Kind::Expiry);
+    let after = if is_ordered { operation.account.get() } else { 0 };
+    let row = sqlx::query(
         "INSERT INTO operations (id, kind, state, account, mint, unit, amount, token_hash, recipient, payment_hash, \
-         plan, result, owner, due_at, created_at, updated_at, takes_back) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+         plan, result, owner, due_at, updated_at, created_at, takes_back) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, COALESCE((SELECT MAX(created_at) + 1 \
+         FROM operations WHERE account = $16 AND created_at >= $15), $15), $17) RETURNING created_at",
     )
     .bind(operation.id.as_str())
     .bind(operation.kind.as_str())
@@ -45,10 +49,11 @@ pub(in crate::wallet) async fn insert(
     .bind(owner)
     .bind(operation.due_at)
     .bind(now_ms)
-    .bind(now_ms)
+    .bind(after)
     .bind(operation.takes_back.as_deref())
-    .execute(tx.hand())
+    .fetch_one(tx.hand())
     .await?;
+    operation.created_at = row.try_get(0)?;
     Ok(())
 }
 
@@ -308,7 +313,6 @@ mod tests {
     use crate::money::MintUnit;
     use crate::store::{Durability, Store};
     use crate::wallet::cdk_db;
-    use crate::wallet::journal::Kind;
 
     #[tokio::test]
     async fn proofs_of_an_operation_that_was_taken_over_stay_reserved() {
