@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use coinslot::clock::{SharedClock, SystemClock};
 use coinslot::ledger::repo::{self, Transfer};
-use coinslot::ledger::{AccountId, AccountKind, Ledger, account};
+use coinslot::ledger::{AccountId, AccountKind, Ledger, TransferKind, account};
 use coinslot::money::{Cost, Msat, Usage};
 use coinslot::store::{Durability, Store};
 
@@ -83,7 +83,7 @@ async fn fund(ledger: &Ledger) -> Arc<Vec<AccountId>> {
         let client = repo::ensure_client(&mut tx, ledger.next_id(), AccountKind::Key, &key, "bench", "sat", 0);
         let credit = client.await.expect("account").id;
         let (id, amount) = (ledger.next_id(), msat(1_000_000_000));
-        let credited = Transfer { id, debit: mint, credit, amount, kind: "redeem", reference: &key };
+        let credited = Transfer { id, debit: mint, credit, amount, kind: TransferKind::Redeem, reference: &key };
         repo::transfer(&mut tx, credited, 0).await.expect("transfer");
         accounts.push(credit);
     }

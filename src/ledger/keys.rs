@@ -13,7 +13,7 @@ use super::account::{AccountId, Balance};
 use super::repo as books;
 use super::tariffs;
 use super::terms::{Expiry, Limits, Reset, repo as terms};
-use super::{AccountKind, Ledger};
+use super::{AccountKind, Ledger, TransferKind};
 use crate::money::Msat;
 use crate::store::{Durability, StoreError, Tx};
 
@@ -459,7 +459,7 @@ impl Ledger {
             Way::WriteOff => (wanted.key, income),
         };
         let (id, amount, reference) = (self.next_id(), wanted.amount, wanted.id);
-        let transfer = books::Transfer { id, debit, credit, amount, kind: "adjustment", reference };
+        let transfer = books::Transfer { id, debit, credit, amount, kind: TransferKind::Adjustment, reference };
         books::transfer(&mut tx, transfer, now_ms).await?;
         let after = books::balance_of(tx.hand(), wanted.key).await?.ok_or(AdjustError::NoSuchKey)?;
         tx.commit().await?;

@@ -1,8 +1,8 @@
 //! Double-entry books over the database.
 //!
-//! * A *transfer* moves an amount from one account to another and is never changed. The sum of all
-//!   accounts is always zero; an account's `posted` is the sum of its transfers, cached and
-//!   verified ([`books`]).
+//! * A *transfer* moves an amount from one account to another, for what its [`TransferKind`] says,
+//!   and is never changed. The sum of all accounts is always zero; an account's `posted` is the sum
+//!   of its transfers, cached and verified ([`books`]).
 //! * A *hold* sets money aside for one request. It is a row with an owner and one end: captured
 //!   (charged) or released. [`hold::Hold`] is consumed by either, and posts itself for release
 //!   when it is dropped.
@@ -26,6 +26,7 @@ pub mod requests;
 pub mod sheets;
 pub mod tariffs;
 pub mod terms;
+mod transfer;
 pub mod vouchers;
 mod writer;
 
@@ -43,6 +44,7 @@ pub use account::{Account, AccountId, AccountKind, Balance};
 pub use hold::{Hold, Settlement};
 use live::Live;
 pub use terms::Source;
+pub use transfer::TransferKind;
 use writer::Entry;
 pub use writer::WriterStats;
 

@@ -7,6 +7,7 @@ use sqlx::{AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 
 use super::account::{Account, AccountId, AccountKind, Balance};
 use super::terms::Source;
+use super::transfer::TransferKind;
 use super::writer::End;
 use crate::money::Msat;
 use crate::store::Value::{Number, Text};
@@ -266,7 +267,7 @@ pub struct Transfer<'a> {
     pub debit: AccountId,
     pub credit: AccountId,
     pub amount: Msat,
-    pub kind: &'a str,
+    pub kind: TransferKind,
     pub reference: &'a str,
 }
 
@@ -286,7 +287,7 @@ pub async fn transfer(tx: &mut Tx, transfer: Transfer<'_>, now_ms: i64) -> Resul
     .bind(transfer.debit.get())
     .bind(transfer.credit.get())
     .bind(transfer.amount.to_db())
-    .bind(transfer.kind)
+    .bind(transfer.kind.as_str())
     .bind(transfer.reference)
     .bind(now_ms)
     .execute(tx.hand())

@@ -16,7 +16,7 @@
 pub mod repo;
 
 use super::account::{Account, AccountId, AccountKind};
-use super::{Ledger, repo as books};
+use super::{Ledger, TransferKind, repo as books};
 use crate::money::Msat;
 use crate::store::{Durability, StoreError};
 
@@ -346,7 +346,7 @@ impl Ledger {
             debit: parent.id,
             credit: self.house().income,
             amount: wanted.cost,
-            kind: "child_key",
+            kind: TransferKind::ChildKey,
             reference: wanted.reference,
         };
         books::transfer(&mut tx, bought, now_ms).await?;

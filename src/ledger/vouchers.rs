@@ -17,7 +17,7 @@ pub mod repo;
 use super::account::AccountId;
 use super::repo as books;
 use super::terms::repo as terms;
-use super::{AccountKind, Ledger};
+use super::{AccountKind, Ledger, TransferKind};
 use crate::money::Msat;
 use crate::store::{Durability, StoreError, Tx};
 
@@ -198,7 +198,7 @@ impl Ledger {
                 false => IssueError::Store(error),
             })?;
             let given = Ended { id, account: account.id, amount: batch.amount, paid_by };
-            self.move_voucher(&mut tx, given, payer.account, account.id, "voucher", now_ms).await?;
+            self.move_voucher(&mut tx, given, payer.account, account.id, TransferKind::Voucher, now_ms).await?;
         }
         Ok(tx.commit().await?)
     }
@@ -232,7 +232,7 @@ impl Ledger {
             if prices.is_some() && prices != profile(&mut tx, account).await? {
                 return Err(RedeemError::OtherPrices);
             }
-            self.move_voucher(&mut tx, taken, taken.account, account, "voucher", now_ms).await?;
+            self.move_voucher(&mut tx, taken, taken.account, account, TransferKind::Voucher, now_ms).await?;
         }
         tx.commit().await?;
         Ok(Redeemed { amount: taken.amount, account })
@@ -272,7 +272,7 @@ impl Ledger {
         // Before the vouchers, always: else each of two could wait for the other.
         books::find_locked(&mut tx, self.house().income).await?;
         let ended = repo::end(&mut tx, State::Revoked, which, now_ms).await?;
-        self.take_back(&mut tx, &ended, "voucher_revoked", now_ms).await?;
+        self.take_back(&mut tx, &ended, TransferKind::VoucherRevoked, now_ms).await?;
         tx.commit().await?;
         Ok(ended.len())
     }
@@ -289,7 +289,7 @@ impl Ledger {
             books::find_locked(&mut tx, self.house().income).await?;
             let which = repo::Which::Due { now_ms, limit: EXPIRE_AT_A_TIME };
             let ended = repo::end(&mut tx, State::Expired, which, now_ms).await?;
-            self.take_back(&mut tx, &ended, "voucher_expired", now_ms).await?;
+            self.take_back(&mut tx, &ended, TransferKind::VoucherExpired, now_ms).await?;
             tx.commit().await?;
             expired = expired.saturating_add(ended.len());
             if ended.len() < EXPIRE_AT_A_TIME {
@@ -315,7 +315,7 @@ impl Ledger {
         repo::list(&mut reader, id, limit).await
     }
 
-    async fn take_back(&self, tx: &mut Tx, ended: &[Ended], kind: &str, now_ms: i64) -> Result<(), StoreError> {
+    async fn take_back(&self, tx: &mut Tx, ended: &[Ended], kind: TransferKind, now_ms: i64) -> Result<(), StoreError> {
         for voucher in ended {
             let payer = voucher.paid_by.unwrap_or(self.house().income);
             self.move_voucher(tx, *voucher, voucher.account, payer, kind, now_ms).await?;
@@ -329,7 +329,7 @@ impl Ledger {
         voucher: Ended,
         debit: AccountId,
         credit: AccountId,
-        kind: &str,
+        kind: TransferKind,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let (id, reference) = (self.next_id(), voucher.id.to_string());

@@ -11,7 +11,7 @@ use super::{Sent, answer, moment, render};
 use crate::failure::{Failure, Funds};
 use crate::http::{self, Node};
 use crate::ledger::terms::Reset;
-use crate::ledger::{Account, AccountKind};
+use crate::ledger::{Account, AccountKind, TransferKind};
 use crate::pages::format;
 use crate::payment::keys::Figures;
 use crate::payment::sight::Sight;
@@ -166,12 +166,12 @@ fn prices(node: &Node, account: &Account) -> Vec<String> {
 }
 
 fn moved(movement: &Movement) -> Moved {
-    let what = match (movement.kind.as_str(), movement.incoming) {
-        ("redeem" | "topup", true) => "Ecash came in".to_owned(),
-        ("refund", false) => "Refund".to_owned(),
-        ("change", false) => "Change".to_owned(),
-        ("child_key", _) => "Child keys".to_owned(),
-        (other, _) => other.replace('_', " "),
+    let what = match (movement.kind, movement.incoming) {
+        (TransferKind::Redeem | TransferKind::TopUp, true) => "Ecash came in".to_owned(),
+        (TransferKind::Refund, false) => "Refund".to_owned(),
+        (TransferKind::Change, false) => "Change".to_owned(),
+        (TransferKind::ChildKey, _) => "Child keys".to_owned(),
+        (other, _) => other.as_str().replace('_', " "),
     };
     let note = match (movement.swept, movement.done) {
         (true, _) => "nobody claimed it",

@@ -25,8 +25,8 @@ use super::select::at_once;
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::failpoint::failpoint;
-use crate::ledger::AccountId;
 use crate::ledger::repo::{self as books, Transfer};
+use crate::ledger::{AccountId, TransferKind};
 use crate::money::{MintUnit, Msat};
 use crate::store::{Durability, Tx};
 
@@ -119,7 +119,7 @@ impl Wallet {
             debit: *account,
             credit: ledger.house().change,
             amount: owed,
-            kind: kind.as_str(),
+            kind: (*kind).into(),
             reference: id,
         };
         books::transfer(tx, transfer, now_ms).await?;
@@ -270,7 +270,7 @@ impl Wallet {
                 debit: ledger.house().change,
                 credit: operation.account,
                 amount: rest,
-                kind: "returned",
+                kind: TransferKind::Returned,
                 reference: &operation.id,
             };
             books::transfer(&mut tx, transfer, self.clock().now_ms()).await?;
@@ -409,7 +409,8 @@ impl Wallet {
     ) -> Result<(), WalletError> {
         let ledger = &self.inner.ledger;
         let mint = self.mint_account(tx, &operation.mint, operation.unit, now_ms).await?;
-        for (amount, kind) in [(operation.amount.excess_over(fee), "paid_out"), (fee, "mint_fee")] {
+        let sent = operation.amount.excess_over(fee);
+        for (amount, kind) in [(sent, TransferKind::PaidOut), (fee, TransferKind::MintFee)] {
             let (id, debit) = (ledger.next_id(), ledger.house().change);
             let transfer = Transfer { id, debit, credit: mint, amount, kind, reference: &operation.id };
             books::transfer(tx, transfer, now_ms).await?;

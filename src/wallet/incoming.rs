@@ -19,7 +19,7 @@ use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::ledger::account::house_account;
 use crate::ledger::repo::{self as books, Transfer};
-use crate::ledger::{Account, AccountId, AccountKind};
+use crate::ledger::{Account, AccountId, AccountKind, TransferKind};
 use crate::money::{MintUnit, Msat};
 use crate::store::{Durability, StoreError, Tx};
 
@@ -183,8 +183,12 @@ impl Wallet {
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             let income = ledger.house().income;
-            let kind = if operation.takes_back.is_some() { "unclaimed" } else { operation.kind.as_str() };
-            for (credit, amount, kind) in [(operation.account, operation.amount, kind), (income, bonus, "rounding")] {
+            let kind = match operation.takes_back {
+                Some(_) => TransferKind::Unclaimed,
+                None => operation.kind.into(),
+            };
+            let rest = TransferKind::Rounding;
+            for (credit, amount, kind) in [(operation.account, operation.amount, kind), (income, bonus, rest)] {
                 let id = ledger.next_id();
                 let transfer = Transfer { id, debit: mint, credit, amount, kind, reference: &operation.id };
                 books::transfer(&mut tx, transfer, now_ms).await?;

@@ -29,8 +29,8 @@ use super::steps::DENIED_MS;
 use super::{Trusted, Wallet, WalletError, currency, swap};
 use crate::clock::DAY_MS;
 use crate::failpoint::failpoint;
-use crate::ledger::AccountId;
 use crate::ledger::repo::{self as books, Transfer};
+use crate::ledger::{AccountId, TransferKind};
 use crate::lnurl::{self, LnurlError, Offer, Recipient};
 use crate::money::Msat;
 use crate::store::{Durability, Tx};
@@ -350,12 +350,12 @@ impl Wallet {
                 "a mint kept more of a payment than was agreed; the node bears it"
             );
         }
-        let moves: [(AccountId, AccountId, Msat, &str); 5] = [
-            (house.change, mint, sent, "paid_out"),
-            (house.change, mint, fee, "mint_fee"),
-            (house.change, operation.account, returned, "returned"),
-            (house.change, house.income, gain, "rounding"),
-            (house.mint_fees, mint, lost, "mint_fee"),
+        let moves: [(AccountId, AccountId, Msat, TransferKind); 5] = [
+            (house.change, mint, sent, TransferKind::PaidOut),
+            (house.change, mint, fee, TransferKind::MintFee),
+            (house.change, operation.account, returned, TransferKind::Returned),
+            (house.change, house.income, gain, TransferKind::Rounding),
+            (house.mint_fees, mint, lost, TransferKind::MintFee),
         ];
         for (debit, credit, amount, kind) in moves {
             let id = self.inner.ledger.next_id();
@@ -383,7 +383,7 @@ impl Wallet {
                 debit: ledger.house().change,
                 credit: operation.account,
                 amount: operation.amount,
-                kind: "returned",
+                kind: TransferKind::Returned,
                 reference: &operation.id,
             };
             books::transfer(&mut tx, transfer, now_ms).await?;

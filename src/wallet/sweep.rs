@@ -26,6 +26,7 @@ use super::select::sweep_lane;
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError};
 use crate::failpoint::failpoint;
+use crate::ledger::TransferKind;
 use crate::ledger::repo::{self as books, Transfer};
 use crate::money::MintUnit;
 use crate::store::Durability;
@@ -270,7 +271,7 @@ impl Wallet {
                 debit: ledger.house().mint_fees,
                 credit: self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?,
                 amount: operation.amount,
-                kind: "mint_fee",
+                kind: TransferKind::MintFee,
                 reference: &operation.id,
             };
             books::transfer(&mut tx, fee, now_ms).await?;

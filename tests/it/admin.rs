@@ -14,7 +14,7 @@ use coinslot::catalog::route::Market;
 use coinslot::clock::{Clock, SharedClock};
 use coinslot::config::{Clients, KeyLimits, Secret};
 use coinslot::exchange::{Deliveries, Exchange, Maintenance, Replays, Settings};
-use coinslot::ledger::{AccountId, AccountKind, Ledger, account, repo};
+use coinslot::ledger::{AccountId, AccountKind, Ledger, TransferKind, account, repo};
 use coinslot::money::{Cost, MintUnit, Msat, Usage};
 use coinslot::net;
 use coinslot::net::dialer::Dialer;
@@ -299,7 +299,7 @@ impl House {
             debit: house,
             credit: client.id,
             amount: Msat::new(msat).unwrap(),
-            kind: "redeem",
+            kind: TransferKind::Redeem,
             reference: "a test",
         };
         repo::transfer(&mut tx, transfer, now).await.unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use coinslot::clock::{Clock, SharedClock, SystemClock};
 use coinslot::ledger::repo::{self, Transfer};
 use coinslot::ledger::terms::{Children, Limits};
-use coinslot::ledger::{AccountId, AccountKind, Hold, HoldError, Ledger, SettleError, Source, account};
+use coinslot::ledger::{AccountId, AccountKind, Hold, HoldError, Ledger, SettleError, Source, TransferKind, account};
 use coinslot::money::{Cost, Msat, Usage};
 use coinslot::store::{Durability, Store, StoreError};
 use futures_util::future::join_all;
@@ -74,7 +74,8 @@ impl Books {
         let id = self.ledger.next_id();
         let mint = account::house_account(&mut tx, id, AccountKind::Mint, MINT, "sat", 1).await.unwrap();
         let id = self.ledger.next_id();
-        let transfer = Transfer { id, debit: mint, credit: key, amount: msat(amount), kind: "redeem", reference: "t" };
+        let transfer =
+            Transfer { id, debit: mint, credit: key, amount: msat(amount), kind: TransferKind::Redeem, reference: "t" };
         repo::transfer(&mut tx, transfer, 1).await.unwrap();
         tx.commit().await.unwrap();
     }
@@ -83,8 +84,14 @@ impl Books {
     async fn pay_out(&self, key: AccountId, amount: u64) -> Result<(), StoreError> {
         let mut tx = self.store.begin(Durability::Full).await.unwrap();
         let (id, change) = (self.ledger.next_id(), self.ledger.house().change);
-        let transfer =
-            Transfer { id, debit: key, credit: change, amount: msat(amount), kind: "refund", reference: "t" };
+        let transfer = Transfer {
+            id,
+            debit: key,
+            credit: change,
+            amount: msat(amount),
+            kind: TransferKind::Refund,
+            reference: "t",
+        };
         repo::transfer(&mut tx, transfer, 1).await?;
         tx.commit().await
     }

@@ -149,7 +149,7 @@ fn moved(movement: &Movement) -> Moved {
     let msat = movement.amount.to_db();
     Moved {
         id: movement.id.to_string(),
-        kind: movement.kind.clone(),
+        kind: movement.kind.as_str().to_owned(),
         msat: if movement.incoming { msat } else { msat.saturating_neg() },
         at_ms: movement.created_ms,
         is_done: movement.done,

@@ -70,7 +70,7 @@ fn describe(movement: &Movement, kind: AccountKind) -> Value {
         "id": movement.id.to_string(),
         "type": if movement.incoming { "in" } else { "out" },
         "source": source,
-        "kind": movement.kind,
+        "kind": movement.kind.as_str(),
         "amount": amount,
         "unit": movement.unit.as_str(),
         "mint_url": if movement.mint.is_empty() { Value::Null } else { json!(movement.mint) },

@@ -9,7 +9,7 @@ use sqlx::{Any, AnyConnection, AnyExecutor, AssertSqlSafe, Row};
 
 use super::writes::CLAIMED_AT_ONCE;
 use super::{Fate, Kind, LONGEST_PAUSE_MS, Movement, OPEN, Operation, State};
-use crate::ledger::AccountId;
+use crate::ledger::{AccountId, TransferKind};
 use crate::money::{MintUnit, Msat};
 use crate::store::{StoreError, amount};
 use crate::wallet::watch::Unfinished;
@@ -475,11 +475,12 @@ pub(in crate::wallet) async fn movements(
     .await?;
     let movement = |row: &sqlx::any::AnyRow| {
         let bad = |what: &str| StoreError::Inconsistent { table: "transfers", what: what.to_owned() };
+        let kind: String = row.try_get(1)?;
         let (unit, state): (Option<String>, Option<String>) = (row.try_get(6)?, row.try_get(7)?);
         let unit = unit.map_or(Some(MintUnit::Msat), |unit| MintUnit::parse(&unit));
         Ok(Movement {
             id: row.try_get(0)?,
-            kind: row.try_get(1)?,
+            kind: TransferKind::parse(&kind).ok_or_else(|| bad("kind"))?,
             amount: Msat::from_db(row.try_get(2)?).ok_or_else(|| bad("amount"))?,
             created_ms: row.try_get(3)?,
             incoming: row.try_get::<i64, _>(4)? == account.get(),
@@ -521,7 +522,7 @@ mod tests {
         let amount = Msat::new(2_000).unwrap();
         let mint = house_account(&mut tx, ledger.next_id(), AccountKind::Mint, "good", "sat", 0).await.unwrap();
         let id = ledger.next_id();
-        let came = Transfer { id, debit: mint, credit: account, amount, kind: "redeem", reference: "r" };
+        let came = Transfer { id, debit: mint, credit: account, amount, kind: TransferKind::Redeem, reference: "r" };
         books::transfer(&mut tx, came, 0).await.unwrap();
         let planned = Operation::planned(Kind::Change, account, "good", MintUnit::Sat, amount);
         insert(&mut tx, &mut Operation { state: State::Failed, ..planned }, None, "me", 1_000).await.unwrap();

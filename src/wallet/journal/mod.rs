@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 
 use super::WalletError;
 use crate::clock::HOUR_MS;
-use crate::ledger::AccountId;
+use crate::ledger::{AccountId, TransferKind};
 use crate::money::{MintUnit, Msat};
 
 pub(super) use lookups::*;
@@ -110,6 +110,22 @@ impl Kind {
     #[must_use]
     pub fn is_return(self) -> bool {
         matches!(self, Self::Change | Self::Refund | Self::Expiry | Self::Payout)
+    }
+}
+
+/// What the ledger's transfer of an operation's amount is for.
+impl From<Kind> for TransferKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Redeem => Self::Redeem,
+            Kind::TopUp => Self::TopUp,
+            Kind::Change => Self::Change,
+            Kind::Refund => Self::Refund,
+            Kind::Expiry => Self::Expiry,
+            Kind::Payout => Self::Payout,
+            // Its amount is what the mint takes.
+            Kind::Sweep => Self::MintFee,
+        }
     }
 }
 
@@ -236,8 +252,7 @@ pub struct Movement {
     pub id: i64,
     /// Onto the account.
     pub incoming: bool,
-    /// `redeem`, `refund`, `change`, `child_key`.
-    pub kind: String,
+    pub kind: TransferKind,
     pub amount: Msat,
     /// Of the ecash; empty where none was moved.
     pub mint: String,

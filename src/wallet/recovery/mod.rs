@@ -39,7 +39,7 @@ use super::refusal::{MintError, Refusal};
 use super::{Trusted, Wallet, WalletError};
 use crate::ledger::account::house_account;
 use crate::ledger::repo::{self as books, Transfer};
-use crate::ledger::{AccountId, AccountKind};
+use crate::ledger::{AccountId, AccountKind, TransferKind};
 use crate::money::{MintUnit, Msat};
 use crate::store::{Durability, StoreError, Tx};
 
@@ -49,8 +49,6 @@ const AT_A_TIME: usize = 200;
 const LEASE_MS: i64 = 180_000;
 /// Longest pause that a mint may ask for, in seconds.
 const MOST_PATIENCE_SECS: u64 = 120;
-/// The kind of its transfers.
-const KIND: &str = "recovery";
 
 /// Whether money may move, and why not.
 #[derive(Debug, Default)]
@@ -304,7 +302,8 @@ impl Wallet {
         let kind = if surplus > 0 { AccountKind::Change } else { AccountKind::MintFees };
         let house = house_account(tx, ledger.next_id(), kind, mint, unit, now_ms).await?;
         let (debit, credit) = if surplus > 0 { (ecash, house) } else { (house, ecash) };
-        let transfer = Transfer { id: ledger.next_id(), debit, credit, amount, kind: KIND, reference: recovery };
+        let (id, kind) = (ledger.next_id(), TransferKind::Recovery);
+        let transfer = Transfer { id, debit, credit, amount, kind, reference: recovery };
         books::transfer(tx, transfer, now_ms).await?;
         Ok(Difference {
             mint: mint.to_owned(),
