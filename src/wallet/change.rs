@@ -66,13 +66,6 @@ pub(super) struct Paid {
     pub quote: String,
 }
 
-/// Whether an operation was just written by the caller, or may have been worked on before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attempt {
-    First,
-    Later,
-}
-
 /// Why a balance cannot be paid back now.
 #[derive(Debug, thiserror::Error)]
 pub enum RefundError {

@@ -14,7 +14,7 @@ use cdk::nuts::{Proof, PublicKey, State as ProofState, Token as CdkToken};
 use cdk_common::wallet::ProofInfo;
 use uuid::Uuid;
 
-use super::change::{Attempt, Change, Destination, RefundError, Source, operation_uuid, plain, read_plan, returned};
+use super::change::{Change, Destination, RefundError, Source, operation_uuid, plain, read_plan, returned};
 use super::change::{sum_infos, without_dleq};
 use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
@@ -22,6 +22,7 @@ use super::keysets::split_few;
 use super::ladder::worth;
 use super::refusal::{MintError, Refusal};
 use super::select::at_once;
+use super::steps::Attempt;
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::failpoint::failpoint;
@@ -182,7 +183,7 @@ impl Wallet {
         if !operation.plan.is_empty() {
             let plan = read_plan(&operation)?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
-            return self.finish_swap(trusted, &operation, &plan, standing, false).await;
+            return self.finish_swap(trusted, &operation, &plan, standing, Attempt::Later).await;
         }
         let id = operation_uuid(&operation)?;
         let reserved = self.inner.ecash.get_reserved_proofs(&id).await?;
@@ -220,7 +221,7 @@ impl Wallet {
         failpoint!("return.planned");
         let standing = swap::send(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
         failpoint!("return.swapped");
-        self.finish_swap(trusted, operation, &plan, standing, true).await
+        self.finish_swap(trusted, operation, &plan, standing, Attempt::First).await
     }
 
     /// There is not enough ecash at the mint: it may have been filled at another one. The token is made there then.
@@ -319,9 +320,9 @@ impl Wallet {
         operation: &Operation,
         plan: &Plan,
         standing: Standing,
-        first: bool,
+        attempt: Attempt,
     ) -> Result<Change, WalletError> {
-        let (proofs, new) = match self.finish_act(trusted, operation, Act::of(plan), standing, first).await? {
+        let (proofs, new) = match self.finish_act(trusted, operation, Act::of(plan), standing, attempt).await? {
             Ended::Kept { proofs, new } => (proofs, new),
             Ended::NotDone(error) => {
                 let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, &error).await?;
@@ -340,7 +341,7 @@ impl Wallet {
         self.inner.ladder_was_short.notify_one();
         let sent = proofs.into_iter().enumerate().filter(|(at, _)| plan.send.contains(at)).map(|(_, proof)| proof);
         let change = self.finish(trusted, operation, sent.map(without_dleq).collect(), Some(plan)).await?;
-        self.restock(trusted, operation, &new, first).await;
+        self.restock(trusted, operation, &new, attempt).await;
         Ok(change)
     }
 

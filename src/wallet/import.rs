@@ -30,7 +30,7 @@ use super::outputs::Signed;
 use super::quote::{self, Quote};
 use super::redeem::{RETRY_SECS, RedeemError, Target, refused, unreachable};
 use super::refusal::{MintError, Refusal};
-use super::steps::write_json;
+use super::steps::{Attempt, write_json};
 use super::token::Token;
 use super::topup::{GRACE_MS, InvoiceError};
 use super::{Trusted, Wallet, WalletError, currency, swap};
@@ -129,7 +129,7 @@ impl Wallet {
         failpoint!("import.written");
         let lane = self.inner.redeeming.lane(&operation.id);
         let _acting = lane.lock().await;
-        self.carry_import(&operation, import, true).await.map_err(|error| match error {
+        self.carry_import(&operation, import, Attempt::First).await.map_err(|error| match error {
             RedeemError::Wallet(error) => {
                 tracing::error!(operation = %operation.id, %error, "an import is left to the journal");
                 RedeemError::Pending(operation.id.clone())
@@ -230,21 +230,22 @@ impl Wallet {
         best.ok_or(RedeemError::FeesExceed)
     }
 
-    /// Steps 3 and 4, with the operation's lane taken. `first`: nothing was sent before.
+    /// Steps 3 and 4, with the operation's lane taken.
     pub(super) async fn carry_import(
         &self,
         operation: &Operation,
         import: Import,
-        first: bool,
+        attempt: Attempt,
     ) -> Result<Account, RedeemError> {
         let Some(trusted) = self.trusted(&operation.mint) else {
             return Err(RedeemError::Pending(operation.id.clone()));
         };
+        let first = attempt == Attempt::First;
         // The foreign mint decides how often this is asked: of what clients need, the first attempt's alone.
         let line = trusted.http.at(if first { Priority::Client } else { Priority::Background });
         let mut invoice = if first { Invoice::Unpaid } else { look_at(&line, &import.quote).await };
         if matches!(invoice, Invoice::Unpaid) {
-            let melted = self.pay_import(&import, first).await?;
+            let melted = self.pay_import(&import, attempt).await?;
             failpoint!("import.melted");
             invoice = look_at(&line, &import.quote).await;
             let on_its_way =
@@ -256,25 +257,25 @@ impl Wallet {
                 looks = looks.saturating_sub(1);
             }
             if matches!(invoice, Invoice::Unpaid) {
-                return Err(self.not_paid(operation, &import, melted, first).await?);
+                return Err(self.not_paid(operation, &import, melted, attempt).await?);
             }
         }
         match invoice {
-            Invoice::Paid => self.mint_import(trusted, operation, import, first).await,
+            Invoice::Paid => self.mint_import(trusted, operation, import, attempt).await,
             Invoice::Unpaid => Err(RedeemError::Pending(operation.id.clone())),
             Invoice::Unknown(error) => Err(self.wait_for(operation, &error.to_string()).await?),
         }
     }
 
     /// Has the foreign mint pay, or says how its payment stands.
-    async fn pay_import(&self, import: &Import, first: bool) -> Result<Standing, WalletError> {
+    async fn pay_import(&self, import: &Import, attempt: Attempt) -> Result<Standing, WalletError> {
         let foreign = match self.foreign(&import.foreign).await {
             Ok(foreign) => foreign,
             Err(WalletError::Mint(_) | WalletError::Address) => return Ok(Standing::NotSent(MintError::NotSent)),
             Err(error) => return Err(error),
         };
         let (http, keysets, seed) = (&foreign.http, &foreign.keysets, &self.inner.seed);
-        if !first {
+        if attempt == Attempt::Later {
             match melt::resolve(http, keysets, seed, &import.melt, None).await? {
                 Standing::Unpaid(_) => {}
                 standing => return Ok(standing),
@@ -290,8 +291,9 @@ impl Wallet {
         operation: &Operation,
         import: &Import,
         melted: Standing,
-        first: bool,
+        attempt: Attempt,
     ) -> Result<RedeemError, RedeemError> {
+        let first = attempt == Attempt::First;
         let tried = first || operation.attempts >= ATTEMPTS;
         // What was denied could be done after all while the invoice can be paid.
         let over = import.quote.ends_at().is_some_and(|ends| self.clock().now_secs() > ends);
@@ -337,13 +339,13 @@ impl Wallet {
         trusted: &Trusted,
         operation: &Operation,
         mut import: Import,
-        first: bool,
+        attempt: Attempt,
     ) -> Result<Account, RedeemError> {
         let lock = quote::lock(&self.inner.seed, &operation.id)?;
         let seed = &self.inner.seed;
         let standing = quote::mint(&trusted.http, &trusted.keysets, seed, &import.quote, &lock).await?;
         failpoint!("import.minted");
-        match self.finish_act(trusted, operation, Act::minted(&import.quote), standing, first).await? {
+        match self.finish_act(trusted, operation, Act::minted(&import.quote), standing, attempt).await? {
             Ended::Kept { new, .. } => {
                 failpoint!("import.kept");
                 let remainder = tokio::time::timeout(REMAINDER, self.ask_for_remainder(&import)).await;
@@ -352,7 +354,7 @@ impl Wallet {
                     .credit(operation, Msat::ZERO, (&write_json(&import.spent())?, &remainder), Durability::Full)
                     .await?;
                 failpoint!("import.credited");
-                self.restock(trusted, operation, &new, first).await;
+                self.restock(trusted, operation, &new, attempt).await;
                 Ok(account)
             }
             // Surely not signed: plan for the keysets as they are now.

@@ -14,7 +14,7 @@ use super::change::operation_uuid;
 use super::journal::{self, Fate, Operation, State, Step};
 use super::quote::Quote;
 use super::refusal::{MintError, Refusal};
-use super::steps::DENIED_MS;
+use super::steps::{Attempt, DENIED_MS};
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::ledger::account::house_account;
@@ -70,8 +70,7 @@ pub(super) enum Ended {
 
 impl Wallet {
     /// The end that all acts have in common which bring proofs: they are stored, or it is certain that
-    /// there are none, or the operation stays open. `first` says that the act was sent just now, and
-    /// never before.
+    /// there are none, or the operation stays open.
     ///
     /// # Errors
     /// When the store or, after a restart, the mint does not answer.
@@ -81,10 +80,10 @@ impl Wallet {
         operation: &Operation,
         act: Act<'_>,
         standing: Standing,
-        first: bool,
+        attempt: Attempt,
     ) -> Result<Ended, WalletError> {
         match standing {
-            Standing::Done(proofs) => Ok(match self.keep(trusted, operation, act, proofs.clone(), first).await? {
+            Standing::Done(proofs) => Ok(match self.keep(trusted, operation, act, proofs.clone(), attempt).await? {
                 Some(new) => Ended::Kept { proofs, new },
                 None => Ended::Open(MintError::Unknown(SPENT_AT_ONCE.to_owned())),
             }),
@@ -115,7 +114,7 @@ impl Wallet {
     }
 
     /// Stores the proofs that an act brought, in place of those that it spent. Some may be there already:
-    /// after a restart (not `first`), or because another process took this one for dead and went on. No
+    /// after a restart, or because another process took this one for dead and went on. No
     /// other operation touches them before this one is booked, so the others must be unspent. Returns what
     /// was stored now; `None` where the mint's word that some are spent is not taken yet.
     async fn keep(
@@ -124,7 +123,7 @@ impl Wallet {
         operation: &Operation,
         act: Act<'_>,
         proofs: Vec<Proof>,
-        first: bool,
+        attempt: Attempt,
     ) -> Result<Option<Vec<ProofInfo>>, WalletError> {
         let id = operation_uuid(operation)?;
         let mut infos = proof_infos(&trusted.url, operation, act.counter, proofs)?;
@@ -132,11 +131,11 @@ impl Wallet {
             info.state = ProofState::Reserved;
             info.used_by_operation = Some(id);
         }
-        if first && self.was_taken_over(operation).await? {
+        if attempt == Attempt::First && self.was_taken_over(operation).await? {
             return Err(WalletError::Ecash("another process works on this operation".into()));
         }
         self.drop_stored(&mut infos).await?;
-        if !first && !infos.is_empty() {
+        if attempt == Attempt::Later && !infos.is_empty() {
             let states = trusted.http.states(infos.iter().map(|info| info.y).collect()).await?;
             if states.iter().any(|state| *state != ProofState::Unspent) {
                 // Of a restored copy, they may have been given out and spent since.

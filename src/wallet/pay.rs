@@ -17,7 +17,7 @@ use cdk::Bolt11Invoice;
 use cdk::nuts::{MeltQuoteBolt11Request, Proof};
 use cdk_common::wallet::ProofInfo;
 
-use super::change::{Attempt, Change, plain, returned, sum_infos};
+use super::change::{Change, plain, returned, sum_infos};
 use super::foreign::fee_bound;
 use super::health::Priority;
 use super::incoming::proof_infos;
@@ -25,7 +25,7 @@ use super::journal::{self, Kind, Operation, State, Step};
 use super::melt::{self, Plan, Standing, blanks_for};
 use super::mint::HttpMint;
 use super::refusal::{MintError, Refusal};
-use super::steps::DENIED_MS;
+use super::steps::{Attempt, DENIED_MS};
 use super::{Trusted, Wallet, WalletError, currency, swap};
 use crate::clock::DAY_MS;
 use crate::failpoint::failpoint;

@@ -18,7 +18,7 @@ use super::incoming::{Act, Ended};
 use super::journal::{self, Fate, Kind, Operation, State, Step};
 use super::keysets::{sum, sum_proofs};
 use super::refusal::{MintError, Refusal};
-use super::steps::write_json;
+use super::steps::{Attempt, write_json};
 use super::swap::{Plan, Standing};
 use super::token::{Token, TokenFault};
 use super::{Trusted, Wallet, WalletError, batch};
@@ -317,7 +317,7 @@ impl Wallet {
         let sent = async {
             let standing = self.send_redemption(trusted, &operation, &plan).await?;
             failpoint!("redeem.swapped");
-            self.finish_redemption(trusted, &operation, &plan, standing, true).await
+            self.finish_redemption(trusted, &operation, &plan, standing, Attempt::First).await
         };
         sent.await.map_err(|error| match error {
             // The mint may have acted: what broke afterwards is finished by the journal.
@@ -420,9 +420,9 @@ impl Wallet {
         operation: &Operation,
         plan: &Plan,
         standing: Standing,
-        first: bool,
+        attempt: Attempt,
     ) -> Result<Account, RedeemError> {
-        match self.finish_act(trusted, operation, Act::received(plan), standing, first).await? {
+        match self.finish_act(trusted, operation, Act::received(plan), standing, attempt).await? {
             Ended::Kept { proofs, new } => {
                 failpoint!("redeem.kept");
                 let bonus =
@@ -431,7 +431,7 @@ impl Wallet {
                 // the mint gives the same coins again, and what the client spent of them meanwhile is undone too.
                 let account = self.credit(operation, bonus, ("", ""), Durability::ProcessSafe).await?;
                 failpoint!("redeem.credited");
-                self.restock(trusted, operation, &new, first).await;
+                self.restock(trusted, operation, &new, attempt).await;
                 if operation.takes_back.is_some() {
                     // Kept as given away until now. Nothing counts them, so nothing hangs on this.
                     self.inner.ecash.update_proofs_state(plan.input_ys()?, ProofState::Spent).await?;

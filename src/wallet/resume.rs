@@ -9,6 +9,7 @@ use super::change::{Change, RefundError, read_plan};
 use super::import::Import;
 use super::journal::{self, Kind, Operation};
 use super::redeem::RedeemError;
+use super::steps::Attempt;
 use super::{Wallet, WalletError, swap};
 use crate::clock::DAY_MS;
 
@@ -146,11 +147,11 @@ impl Wallet {
         let resumed = async {
             let Some(operation) = self.reopen(operation).await? else { return Ok(None) };
             if let Some(import) = Import::of(&operation) {
-                return Ok(Some(self.carry_import(&operation, import, false).await));
+                return Ok(Some(self.carry_import(&operation, import, Attempt::Later).await));
             }
             let plan = read_plan(&operation)?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
-            let outcome = self.finish_redemption(trusted, &operation, &plan, standing, false).await;
+            let outcome = self.finish_redemption(trusted, &operation, &plan, standing, Attempt::Later).await;
             Ok::<_, WalletError>(Some(outcome))
         };
         match resumed.await {

@@ -13,6 +13,7 @@ use cdk_common::wallet::ProofInfo;
 use super::journal::{self, Coins, Operation};
 use super::keysets::{split_ladder, sum};
 use super::ladder::{Counts, MAX_INPUTS, at_most, pays_any, worth};
+use super::steps::Attempt;
 use super::token::MAX_PROOFS;
 use super::{Trusted, Wallet, WalletError, swap};
 use crate::money::MintUnit;
@@ -244,10 +245,16 @@ impl Wallet {
         Ok(if is_enough && few.len() < alone.len() { few } else { alone })
     }
 
-    /// Remembers what an operation that is booked now has brought. After a restart (not `first`) some of
-    /// it was in the store before.
-    pub(super) async fn restock(&self, trusted: &Trusted, operation: &Operation, infos: &[ProofInfo], first: bool) {
-        if !first {
+    /// Remembers what an operation that is booked now has brought. After a restart some of it was in
+    /// the store before.
+    pub(super) async fn restock(
+        &self,
+        trusted: &Trusted,
+        operation: &Operation,
+        infos: &[ProofInfo],
+        attempt: Attempt,
+    ) {
+        if attempt == Attempt::Later {
             return self.recount(trusted, operation.unit).await;
         }
         let mut inventories = trusted.inventories.lock().await;

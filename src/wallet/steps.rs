@@ -11,6 +11,14 @@ pub(super) const DENIED_MS: i64 = 10 * 60 * 1000;
 /// How the note of such a word begins; since when it has been said follows.
 const DENIED: &str = "denied since ";
 
+/// Whether the act of an operation is tried by the caller that has just written it, and never was before; or may have
+/// been sent before. A refusal is the whole answer only where there was one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    First,
+    Later,
+}
+
 impl Wallet {
     /// Whether a mint's word that would cost somebody money has stood for `for_ms`, and is taken for
     /// true. If not, it is noted, and the operation is looked at again later: one answer can be a

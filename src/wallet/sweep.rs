@@ -23,6 +23,7 @@ use super::keysets::{ActiveKeyset, sum};
 use super::ladder::{Counts, Ladder, is_worth_it};
 use super::refusal::{MintError, Refusal};
 use super::select::sweep_lane;
+use super::steps::Attempt;
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError};
 use crate::failpoint::failpoint;
@@ -196,7 +197,7 @@ impl Wallet {
         let http = trusted.http.at(Priority::Background);
         let standing = swap::send(&http, &trusted.keysets, &self.inner.seed, &plan).await?;
         failpoint!("sweep.swapped");
-        self.finish_sweep(trusted, &operation, &plan, standing, true).await.map(Some)
+        self.finish_sweep(trusted, &operation, &plan, standing, Attempt::First).await.map(Some)
     }
 
     /// Step 1. `None`: another exchange is under way, or the fee cannot be paid.
@@ -236,14 +237,14 @@ impl Wallet {
         operation: &Operation,
         plan: &Plan,
         standing: Standing,
-        first: bool,
+        attempt: Attempt,
     ) -> Result<State, WalletError> {
-        match self.finish_act(trusted, operation, Act::of(plan), standing, first).await? {
+        match self.finish_act(trusted, operation, Act::of(plan), standing, attempt).await? {
             Ended::Kept { new, .. } => {
                 failpoint!("sweep.kept");
                 self.book_sweep(operation).await?;
                 failpoint!("sweep.done");
-                self.restock(trusted, operation, &new, first).await;
+                self.restock(trusted, operation, &new, attempt).await;
                 Ok(State::Done)
             }
             Ended::NotDone(error) => {
@@ -331,7 +332,7 @@ impl Wallet {
             }
             let plan = read_plan(&operation)?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
-            self.finish_sweep(trusted, &operation, &plan, standing, false).await
+            self.finish_sweep(trusted, &operation, &plan, standing, Attempt::Later).await
         };
         match resumed.await {
             Ok(state) => !state.is_open(),

@@ -20,7 +20,7 @@ use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{amount, sum};
 use super::quote::{self, Quote};
 use super::refusal::{MintError, Refusal};
-use super::steps::{DENIED_MS, write_json};
+use super::steps::{Attempt, DENIED_MS, write_json};
 use super::swap::Standing;
 use super::{Trusted, Wallet, WalletError, currency};
 use crate::clock::{DAY_MS, HOUR_MS};
@@ -283,8 +283,8 @@ impl Wallet {
             return Ok(true);
         }
         let mut quote: Quote = operation.read_plan()?;
-        let first = quote.outputs.is_empty();
-        if first {
+        let attempt = if quote.outputs.is_empty() { Attempt::First } else { Attempt::Later };
+        if attempt == Attempt::First {
             // Anybody can ask for an invoice and for its state: neither goes before what is paid for.
             match quote::state(&trusted.http.at(Priority::Background), &quote).await {
                 Ok(MintQuoteState::Paid) => {
@@ -305,7 +305,7 @@ impl Wallet {
         let lock = quote::lock(&self.inner.seed, &operation.id)?;
         let standing = quote::mint(&trusted.http, &trusted.keysets, &self.inner.seed, &quote, &lock).await?;
         failpoint!("topup.issued");
-        self.finish_topup(trusted, &operation, quote, standing, first).await
+        self.finish_topup(trusted, &operation, quote, standing, attempt).await
     }
 
     async fn finish_topup(
@@ -314,16 +314,16 @@ impl Wallet {
         operation: &Operation,
         quote: Quote,
         standing: Standing,
-        first: bool,
+        attempt: Attempt,
     ) -> Result<bool, WalletError> {
-        match self.finish_act(trusted, operation, Act::minted(&quote), standing, first).await? {
+        match self.finish_act(trusted, operation, Act::minted(&quote), standing, attempt).await? {
             Ended::Kept { new, .. } => {
                 failpoint!("topup.kept");
                 // The payer may read the invoice later.
                 self.credit(operation, Msat::ZERO, (&operation.plan, ""), Durability::Full).await?;
                 self.counts().paid(Method::Lightning, Paid::Accepted);
                 failpoint!("topup.credited");
-                self.restock(trusted, operation, &new, first).await;
+                self.restock(trusted, operation, &new, attempt).await;
                 Ok(true)
             }
             // Surely not signed: plan for the keysets as they are now.

@@ -9,7 +9,7 @@ use super::super::incoming::{Act, Ended};
 use super::super::journal::{self, Kind, Operation};
 use super::super::outputs::Signed;
 use super::super::refusal::{MintError, Refusal};
-use super::super::steps::write_json;
+use super::super::steps::{Attempt, write_json};
 use super::super::swap::{self, Standing};
 use super::super::{Trusted, Wallet, melt, quote, redeem};
 use super::{RecoveryError, silent};
@@ -59,7 +59,7 @@ impl Wallet {
             Some(standing) => standing,
             None => Standing::Refused(Refusal::Other(UNKNOWN.to_owned())),
         };
-        match self.finish_redemption(trusted, operation, &plan, standing, false).await {
+        match self.finish_redemption(trusted, operation, &plan, standing, Attempt::Later).await {
             Err(redeem::RedeemError::Wallet(error)) => Err(silent(trusted.http.url(), error)),
             _ => Ok(true),
         }
@@ -89,7 +89,7 @@ impl Wallet {
             match signed {
                 Signed::Proofs(proofs) => {
                     let done = Standing::Done(proofs);
-                    return match self.finish_act(trusted, operation, Act::minted(quote), done, false).await? {
+                    return match self.finish_act(trusted, operation, Act::minted(quote), done, Attempt::Later).await? {
                         Ended::Kept { .. } => {
                             self.credit(operation, Msat::ZERO, (kept, ""), Durability::Full).await?;
                             Ok(true)
@@ -123,7 +123,7 @@ impl Wallet {
         match self.trace(trusted, &plan).await? {
             Some(Standing::Unknown(error)) => Err(silent(trusted.http.url(), error.into())),
             Some(done @ Standing::Done(_)) => {
-                self.finish_sweep(trusted, operation, &plan, done, false).await?;
+                self.finish_sweep(trusted, operation, &plan, done, Attempt::Later).await?;
                 Ok(true)
             }
             _ => {
@@ -146,7 +146,7 @@ impl Wallet {
                 // It must be known: a swap that was sent again later could pay what was put back.
                 Some(Standing::Unknown(error)) => Err(silent(trusted.http.url(), error.into())),
                 Some(done @ Standing::Done(_)) => {
-                    self.finish_swap(trusted, operation, &plan, done, false).await?;
+                    self.finish_swap(trusted, operation, &plan, done, Attempt::Later).await?;
                     Ok(true)
                 }
                 Some(Standing::Refused(_) | Standing::RefusedAgain(_) | Standing::Denied | Standing::NotSent(_))
