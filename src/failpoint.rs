@@ -63,12 +63,12 @@ pub const POINTS: &[&str] = &[
     "pay.done",
     "pay.returned",
     // Ecash is exchanged for handier amounts.
-    "sweep.written",
-    "sweep.reserved",
-    "sweep.planned",
-    "sweep.swapped",
-    "sweep.kept",
-    "sweep.done",
+    "consolidate.written",
+    "consolidate.reserved",
+    "consolidate.planned",
+    "consolidate.swapped",
+    "consolidate.kept",
+    "consolidate.done",
     // The operator is told what is wrong.
     "alert.written",
     "alert.leased",

@@ -129,7 +129,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     let lineage = take_over(&ledger, &data_dir, started_ms).await?;
 
     let wallet = open_wallet(&config, ways, &vault, &ledger).await?;
-    backup::sweep(&data_dir, started_ms);
+    backup::remove_leftovers(&data_dir, started_ms);
     let snapshots = Snapshots::new(&config, store.reader(), &vault).map(Arc::new);
     let book = Arc::new(PriceBook::from_config(&config.pricing, &ways.prices, Arc::clone(&clock))?);
     let (identity, is_new) = Identity::open(&config, &store, &vault, started_ms).await?;

@@ -101,7 +101,7 @@ impl Scratch {
 
 /// Removes what a process has left that died over a backup: copies of the whole database. What was written to within
 /// the hour may be in use, also by a `coinslot backup` beside the node.
-pub fn sweep(data_dir: &Path, now_ms: i64) {
+pub fn remove_leftovers(data_dir: &Path, now_ms: i64) {
     let is_scratch = |name: &str| {
         let begins = ["copy-", "download-"].iter().any(|begin| name.starts_with(begin));
         begins && Path::new(name).extension().is_some_and(|ending| ending == "tmp")
@@ -229,9 +229,9 @@ mod tests {
         let there = |paths: &[PathBuf]| paths.iter().filter(|path| path.exists()).count();
         let entry = std::fs::read_dir(&within).unwrap().next().unwrap().unwrap();
         let now_ms = written_ms(&entry).unwrap();
-        sweep(&dir, now_ms + HOUR_MS - 60_000);
+        remove_leftovers(&dir, now_ms + HOUR_MS - 60_000);
         assert_eq!((there(&stale), there(&others)), (3, 3));
-        sweep(&dir, now_ms + HOUR_MS + 60_000);
+        remove_leftovers(&dir, now_ms + HOUR_MS + 60_000);
         assert_eq!((there(&stale), there(&others)), (0, 3));
         std::fs::remove_dir_all(&dir).unwrap();
     }

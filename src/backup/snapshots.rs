@@ -39,8 +39,8 @@ impl Snapshots {
     }
 
     /// Removes what processes have left that died over one.
-    pub fn sweep(&self, now_ms: i64) {
-        super::sweep(&self.config.storage.data_dir, now_ms);
+    pub fn remove_leftovers(&self, now_ms: i64) {
+        super::remove_leftovers(&self.config.storage.data_dir, now_ms);
     }
 
     /// Makes one when the newest is a day old, and removes the oldest. Returns where it is: it has its name

@@ -27,7 +27,7 @@ impl Job for TakeBackUnclaimed {
     async fn activate(&self) -> Result<(), String> {
         let done = self.wallet.take_back_unclaimed(self.claim_time).await.map_err(|error| error.to_string())?;
         if done != TakenBack::default() {
-            tracing::info!(collected = done.collected, swept = done.swept, "looked at old change");
+            tracing::info!(collected = done.collected, swept = done.reclaimed, "looked at old change");
         }
         Ok(())
     }

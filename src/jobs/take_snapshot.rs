@@ -32,7 +32,7 @@ impl Job for TakeSnapshot {
     }
 
     async fn activate(&self) -> Result<(), String> {
-        self.snapshots.sweep(self.clock.now_ms());
+        self.snapshots.remove_leftovers(self.clock.now_ms());
         let taken = self.snapshots.take_if_due(self.clock.now_ms()).await.map_err(|error| error.to_string())?;
         if let Some(path) = taken {
             tracing::info!(path = %path.display(), "made the day's copy of the database");

@@ -152,7 +152,7 @@ fn given(change: Change) -> Result<Given, Failure> {
         Change::Token { token, amount, mint } => Ok(Given::Token { token, amount, mint }),
         Change::Sent { recipient, amount, fee } => Ok(Given::Sent { recipient, amount, fee }),
         Change::Nothing => Err(Failure::client(Code::RefundNothing, "No balance to refund")),
-        Change::Swept => Err(swept()),
+        Change::Reclaimed => Err(reclaimed()),
         Change::Failed(_) | Change::Unmade(_) | Change::Owed => Err(pending()),
     }
 }
@@ -165,7 +165,7 @@ fn claim_failure(error: RefundError) -> Failure {
         RefundError::Nothing | RefundError::TooSmall => {
             Failure::payment(Code::TokenAlreadySpent, "This Cashu token was used up: no change is due.")
         }
-        RefundError::Swept => swept(),
+        RefundError::Reclaimed => reclaimed(),
         RefundError::MintGone => mint_gone("").funds(Funds::Claimable),
         RefundError::Unmade(why) => short(&format!("Change could not be made: {why}.")).funds(Funds::Claimable),
         RefundError::NoSuchMint | RefundError::Short(_) | RefundError::Undeliverable(_) => {
@@ -187,7 +187,7 @@ fn refund_failure(error: RefundError) -> Failure {
         RefundError::Unknown => not_found(),
         RefundError::TooSmall => Failure::client(Code::RefundTooSmall, "Balance too small to refund (less than 1 sat)"),
         RefundError::Pending => pending(),
-        RefundError::Swept => swept(),
+        RefundError::Reclaimed => reclaimed(),
         RefundError::MintGone => {
             mint_gone(" Or name another mint of this node's (`mint`) or a `lightning_address`.").funds(Funds::OnAccount)
         }
@@ -222,7 +222,7 @@ fn not_found() -> Failure {
     Failure::client(Code::RefundNotFound, "Refund not found")
 }
 
-fn swept() -> Failure {
+fn reclaimed() -> Failure {
     Failure::client(Code::RefundSwept, "Refund has been swept")
 }
 

@@ -173,7 +173,7 @@ fn moved(movement: &Movement) -> Moved {
         (TransferKind::ChildKey, _) => "Child keys".to_owned(),
         (other, _) => other.as_str().replace('_', " "),
     };
-    let note = match (movement.swept, movement.done) {
+    let note = match (movement.reclaimed, movement.done) {
         (true, _) => "nobody claimed it",
         (false, false) => "under way",
         (false, true) => "",

@@ -34,7 +34,7 @@ pub enum Change {
     /// It is owed, and will be made; the refund endpoint gives it out.
     Owed,
     /// It was made, and taken back when nobody had claimed it for long.
-    Swept,
+    Reclaimed,
 }
 
 /// Where money is to go.
@@ -85,7 +85,7 @@ pub enum RefundError {
     Pending,
     /// It was made, and taken back when nobody had claimed it for long.
     #[error("it was not claimed in time")]
-    Swept,
+    Reclaimed,
     /// The mint that was paid at is not one of this node's any more.
     #[error("its mint is not configured any more")]
     MintGone,
@@ -234,7 +234,7 @@ impl Wallet {
     /// # Errors
     /// [`RefundError::Unknown`] for a token never seen, [`RefundError::Pending`] while its request
     /// runs or the mint has not answered, [`RefundError::Nothing`] when nothing was left,
-    /// [`RefundError::Swept`] when it was not claimed in time, [`RefundError::MintGone`] when only
+    /// [`RefundError::Reclaimed`] when it was not claimed in time, [`RefundError::MintGone`] when only
     /// the operator can help.
     pub async fn claim(&self, key_hash: &str) -> Result<Change, RefundError> {
         let mut reader = self.store().read().acquire().await.map_err(StoreError::from)?;
@@ -313,7 +313,7 @@ fn pending_if_owed(change: Change) -> Result<Change, RefundError> {
         Change::Owed => Err(RefundError::Pending),
         Change::Failed(why) => Err(RefundError::Undeliverable(why)),
         Change::Unmade(why) => Err(RefundError::Unmade(why)),
-        Change::Swept => Err(RefundError::Swept),
+        Change::Reclaimed => Err(RefundError::Reclaimed),
         change => Ok(change),
     }
 }
@@ -327,8 +327,8 @@ pub(super) fn returned(operation: &Operation) -> Change {
         _ => return Change::Owed,
     }
     match operation.fate {
-        Fate::Swept => return Change::Swept,
-        Fate::Sweeping => return Change::Owed,
+        Fate::Reclaimed => return Change::Reclaimed,
+        Fate::Reclaiming => return Change::Owed,
         Fate::Open | Fate::Collected | Fate::Left => {}
     }
     if !operation.recipient.is_empty() {

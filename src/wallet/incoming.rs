@@ -182,10 +182,7 @@ impl Wallet {
         if journal::advance(&mut tx, &operation.id, ledger.owner(), done, now_ms).await? {
             let mint = self.mint_account(&mut tx, &operation.mint, operation.unit, now_ms).await?;
             let income = ledger.house().income;
-            let kind = match operation.takes_back {
-                Some(_) => TransferKind::Unclaimed,
-                None => operation.kind.into(),
-            };
+            let kind = operation.kind.into();
             let rest = TransferKind::Rounding;
             for (credit, amount, kind) in [(operation.account, operation.amount, kind), (income, bonus, rest)] {
                 let id = ledger.next_id();
@@ -193,7 +190,7 @@ impl Wallet {
                 books::transfer(&mut tx, transfer, now_ms).await?;
             }
             if let Some(source) = &operation.takes_back {
-                journal::note_fate(&mut tx, source, Fate::Sweeping, Fate::Swept).await?;
+                journal::note_fate(&mut tx, source, Fate::Reclaiming, Fate::Reclaimed).await?;
             }
         }
         let account = books::find(tx.hand(), operation.account).await?;

@@ -1,5 +1,5 @@
 //! The ladder of ready coins: so many of each amount that change and refunds can be paid exactly,
-//! without asking the mint. This file only reckons; [`super::sweep`] acts.
+//! without asking the mint. This file only reckons; [`super::consolidate`] acts.
 //!
 //! The ladder goes up, amount by amount, as far as the ecash at hand reaches, so a wallet whose
 //! ladder is whole can pay any amount that it has. What the ladder does not need lies about in few
@@ -155,7 +155,7 @@ mod tests {
     }
 
     /// Exchanges until there is nothing to exchange; gives what is held then, and how often it was.
-    fn sweep(ladder: Ladder, mut held: Counts) -> (Counts, usize) {
+    fn consolidate(ladder: Ladder, mut held: Counts) -> (Counts, usize) {
         for times in 0..20 {
             let Some(taken) = ladder.exchange(&held, &amounts()) else { return (held, times) };
             for (amount, count) in &taken {
@@ -177,7 +177,7 @@ mod tests {
             let ladder = Ladder { coins };
             for total in [1, 2, 3, 7, 8, 9, 59, 60, 61, 100, 1000, 1023] {
                 let few = split_few(total, &amounts());
-                let (held, times) = sweep(ladder, counts(&few));
+                let (held, times) = consolidate(ladder, counts(&few));
                 assert!(times <= 2, "{coins} {total}: {times}");
                 assert_eq!(worth(&held), total);
                 for wanted in 1..=total {
@@ -206,11 +206,11 @@ mod tests {
         let ladder = Ladder { coins: 2 };
         let mut held = counts(&ladder.split(1000, &Counts::new(), &amounts()));
         held.insert(1, 50);
-        let (held, times) = sweep(ladder, held);
+        let (held, times) = consolidate(ladder, held);
         assert_eq!(times, 1);
         assert!(held[&1] <= 3 && held.values().sum::<usize>() < 40, "{held:?}");
         // Nothing but dust, more than one exchange takes.
-        let (held, _) = sweep(ladder, counts(&[1; 1000]));
+        let (held, _) = consolidate(ladder, counts(&[1; 1000]));
         assert!(held.values().sum::<usize>() < 40, "{held:?}");
     }
 

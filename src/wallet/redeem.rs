@@ -394,10 +394,10 @@ impl Wallet {
             }
         };
         if let Target::Unclaimed(source) = target {
-            operation.kind = Kind::Sweep;
+            operation.kind = Kind::Reclaim;
             operation.takes_back = Some(source.to_owned());
             // From here on nobody is given the token any more.
-            if !journal::note_fate(&mut tx, source, Fate::Open, Fate::Sweeping).await? {
+            if !journal::note_fate(&mut tx, source, Fate::Open, Fate::Reclaiming).await? {
                 return Err(RedeemError::Overlap);
             }
         }
@@ -432,7 +432,7 @@ impl Wallet {
                 let account = self.credit(operation, bonus, ("", ""), Durability::ProcessSafe).await?;
                 failpoint!("redeem.credited");
                 self.restock(trusted, operation, &new, attempt).await;
-                if operation.takes_back.is_some() {
+                if operation.kind == Kind::Reclaim {
                     // Kept as given away until now. Nothing counts them, so nothing hangs on this.
                     self.inner.ecash.update_proofs_state(plan.input_ys()?, ProofState::Spent).await?;
                 }
@@ -460,7 +460,7 @@ impl Wallet {
         if journal::advance(&mut tx, &operation.id, self.inner.ledger.owner(), failed, now_ms).await? {
             journal::release_claim(&mut tx, &operation.id).await?;
             if let Some(source) = &operation.takes_back {
-                journal::note_fate(&mut tx, source, Fate::Sweeping, fate).await?;
+                journal::note_fate(&mut tx, source, Fate::Reclaiming, fate).await?;
             }
         }
         tx.commit().await?;

@@ -115,11 +115,10 @@ impl Wallet {
     /// Carries one operation on. Returns whether it has ended.
     async fn resume_one(&self, operation: &Operation) -> bool {
         match operation.kind {
-            Kind::Redeem => self.resume_redemption(operation).await,
+            Kind::Redeem | Kind::Reclaim => self.resume_redemption(operation).await,
             Kind::TopUp => self.resume_topup(operation).await,
             Kind::Change | Kind::Refund | Kind::Expiry | Kind::Payout => self.perform(operation).await != Change::Owed,
-            Kind::Sweep if operation.takes_back.is_some() => self.resume_redemption(operation).await,
-            Kind::Sweep => self.resume_sweep(operation).await,
+            Kind::Consolidate => self.resume_consolidation(operation).await,
         }
     }
 

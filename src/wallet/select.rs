@@ -127,9 +127,9 @@ impl Wallet {
         }
         // Looked at before waiting: what ends between the two is seen by the second choice.
         let busy = self.in_hand(operation).await?;
-        let sweeping = self.inner.redeeming.lane(&sweep_lane(&operation.mint, operation.unit));
-        // Whoever still sweeps after that is waited for by the journal.
-        drop(tokio::time::timeout(PATIENCE, sweeping.lock()).await);
+        let consolidating = self.inner.redeeming.lane(&consolidation_lane(&operation.mint, operation.unit));
+        // Whoever still exchanges coins after that is waited for by the journal.
+        drop(tokio::time::timeout(PATIENCE, consolidating.lock()).await);
         match self.choose_now(trusted, operation, owed).await {
             Err(WalletError::Short) if busy => Err(WalletError::Busy),
             chosen => chosen,
@@ -286,8 +286,8 @@ fn read_y(y: &[u8; 33]) -> Result<PublicKey, WalletError> {
 }
 
 /// Names the lane of those who exchange coins of a mint and unit in this process.
-pub(super) fn sweep_lane(mint: &str, unit: MintUnit) -> String {
-    format!("sweep {} {mint}", unit.as_str())
+pub(super) fn consolidation_lane(mint: &str, unit: MintUnit) -> String {
+    format!("consolidate {} {mint}", unit.as_str())
 }
 
 /// Coins that are worth exactly `wanted`: largest first, which for powers of two finds a way whenever

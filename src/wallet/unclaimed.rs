@@ -25,7 +25,7 @@ const MAX_PROOFS: usize = 100;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TakenBack {
     pub collected: usize,
-    pub swept: usize,
+    pub reclaimed: usize,
 }
 
 /// A token that is still the node's to look for.
@@ -120,7 +120,7 @@ impl Wallet {
         }
         match self.take_back(&token, &operation.id).await {
             Ok(()) => {
-                done.swept = done.swept.saturating_add(1);
+                done.reclaimed = done.reclaimed.saturating_add(1);
                 tracing::info!(
                     operation = %operation.id, mint = %operation.mint, msat = token.face.get(),
                     "change that nobody claimed was taken back"

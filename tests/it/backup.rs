@@ -823,7 +823,7 @@ async fn snapshots_are_kept_and_can_be_restored() {
     }
     let left = |dir: &std::path::Path| std::fs::read_dir(dir).unwrap().count();
     assert_eq!(left(&dir), 3);
-    snapshots.sweep(coinslot::clock::Clock::now_ms(&coinslot::clock::SystemClock) + 2 * 60 * 60 * 1000);
+    snapshots.remove_leftovers(coinslot::clock::Clock::now_ms(&coinslot::clock::SystemClock) + 2 * 60 * 60 * 1000);
     assert_eq!(left(&dir), 2);
     let copy = ChildNode::prepare(&mint.url(), &upstream, &[]).await;
     let name = last.display().to_string();

@@ -113,7 +113,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("backup.", "tests/it/backup.rs"),
     ("batch.", "tests/it/mints.rs"),
     ("import.", "tests/it/foreign.rs"),
-    ("sweep.", "tests/it/ladder.rs"),
+    ("consolidate.", "tests/it/ladder.rs"),
 ];
 
 /// Lives of one scenario at a time.

@@ -407,7 +407,7 @@ async fn one_exchange_at_a_time() {
 async fn killed_at_any_step_of_an_exchange() {
     let mint = TestMint::start().await;
     let upstream = Upstream::start().await;
-    let points: Vec<_> = failpoint::POINTS.iter().filter(|point| point.starts_with("sweep.")).collect();
+    let points: Vec<_> = failpoint::POINTS.iter().filter(|point| point.starts_with("consolidate.")).collect();
     assert!(!points.is_empty());
     for point in points {
         let purse = Purse::new(&mint).await;

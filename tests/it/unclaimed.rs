@@ -75,7 +75,7 @@ impl World {
     }
 }
 
-const NOTHING: TakenBack = TakenBack { collected: 0, swept: 0 };
+const NOTHING: TakenBack = TakenBack { collected: 0, reclaimed: 0 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn change_that_nobody_claims_is_taken_back_after_half_a_year() {
@@ -89,7 +89,7 @@ async fn change_that_nobody_claims_is_taken_back_after_half_a_year() {
     assert_eq!(ok(world.look_up(&token)).await["token"], change.as_str());
 
     world.clock.step(2 * DAY);
-    assert_eq!(world.take_back().await, TakenBack { collected: 1, swept: 1 });
+    assert_eq!(world.take_back().await, TakenBack { collected: 1, reclaimed: 1 });
     assert_eq!(world.take_back().await, NOTHING, "once");
     let gone = world.refused(world.look_up(&token), 410, "refund_swept").await;
     assert_eq!(gone["detail"], "Refund has been swept");
@@ -114,7 +114,7 @@ async fn a_refund_that_nobody_claims_is_swept_and_its_key_goes_on() {
     let refund = || world.node.post("/v1/wallet/refund").bearer_auth(&key);
     ok(refund()).await;
     world.clock.step(HALF_A_YEAR + DAY);
-    assert_eq!(world.take_back().await.swept, 1);
+    assert_eq!(world.take_back().await.reclaimed, 1);
     world.refused(refund(), 410, "refund_swept").await;
     let history = ok(world.node.get("/v1/wallet/history").bearer_auth(&key)).await;
     let out = &history["transactions"][0];
@@ -159,7 +159,7 @@ async fn an_owner_who_is_faster_has_it() {
     let hits = world.chaos.hits(SWAP);
     let taking = async {
         let taken = world.take_back().await;
-        assert_eq!(taken, TakenBack { collected: 1, swept: 0 });
+        assert_eq!(taken, TakenBack { collected: 1, reclaimed: 0 });
     };
     let claiming = async {
         world.chaos.hit(SWAP, hits).await;

@@ -75,7 +75,7 @@ fn describe(movement: &Movement, kind: AccountKind) -> Value {
         "unit": movement.unit.as_str(),
         "mint_url": if movement.mint.is_empty() { Value::Null } else { json!(movement.mint) },
         "created_at": movement.created_ms / 1000,
-        "collected": movement.done && !movement.swept,
-        "swept": movement.swept,
+        "collected": movement.done && !movement.reclaimed,
+        "swept": movement.reclaimed,
     })
 }

@@ -163,7 +163,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Whether ecash comes in, and is credited.
 fn is_incoming(operation: &Operation) -> bool {
-    matches!(operation.kind, Kind::Redeem | Kind::TopUp) || operation.takes_back.is_some()
+    matches!(operation.kind, Kind::Redeem | Kind::TopUp | Kind::Reclaim)
 }
 
 /// By how much an open operation may have its purse ahead of the ledger, at least and at most.
@@ -266,7 +266,7 @@ mod tests {
             (Kind::Refund, swap, 3, 0, (-2_000, -2_000)),
             (Kind::Payout, melt, 0, 2, (0, 0)),
             (Kind::Payout, melt, 1, 0, (-9_000, -7_000)),
-            (Kind::Sweep, "{}", 0, 0, (-10_000, 0)),
+            (Kind::Consolidate, "{}", 0, 0, (-10_000, 0)),
         ];
         for (kind, plan, kept, inputs, expected) in rows {
             assert_eq!(ahead(&operation(kind, plan), Traces { kept, inputs }), expected, "{kind:?} {plan} {kept}");

@@ -30,9 +30,10 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
     let unit: String = row.try_get(5)?;
     let attempts: i64 = row.try_get(13)?;
     let fate: String = row.try_get(16)?;
+    let takes_back: Option<String> = row.try_get(17)?;
     Ok(Operation {
         id: row.try_get(0)?,
-        kind: Kind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or_else(|| bad(format!("kind {kind}")))?,
+        kind: Kind::read(&kind, takes_back.is_some()).ok_or_else(|| bad(format!("kind {kind}")))?,
         state: State::ALL
             .into_iter()
             .find(|known| known.as_str() == state)
@@ -51,7 +52,7 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Operation, StoreError> {
         created_at: row.try_get(14)?,
         updated_at: row.try_get(15)?,
         fate: Fate::ALL.into_iter().find(|known| known.as_str() == fate).ok_or_else(|| bad(format!("fate {fate}")))?,
-        takes_back: row.try_get(17)?,
+        takes_back,
     })
 }
 
@@ -487,7 +488,7 @@ pub(in crate::wallet) async fn movements(
             mint: row.try_get::<Option<String>, _>(5)?.unwrap_or_default(),
             unit: unit.ok_or_else(|| bad("unit"))?,
             done: state.is_none_or(|state| state == State::Done.as_str()),
-            swept: row.try_get::<Option<String>, _>(8)?.is_some_and(|fate| fate == Fate::Swept.as_str()),
+            reclaimed: row.try_get::<Option<String>, _>(8)?.is_some_and(|fate| fate == Fate::Reclaimed.as_str()),
         })
     };
     rows.iter().map(movement).collect()

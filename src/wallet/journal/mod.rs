@@ -43,9 +43,10 @@ pub enum Kind {
     Expiry,
     /// Earnings go to the operator.
     Payout,
-    /// The node's ecash is exchanged for ecash in handier amounts; or, with
-    /// [`Operation::takes_back`], change that nobody claimed becomes income.
-    Sweep,
+    /// The node's ecash is exchanged for ecash in handier amounts.
+    Consolidate,
+    /// Change that nobody claimed becomes income: [`Operation::takes_back`] says whose.
+    Reclaim,
 }
 
 /// What became of a token that was made.
@@ -57,23 +58,23 @@ pub enum Fate {
     /// The mint says that it was spent.
     Collected,
     /// It is being taken back; whether it was still there is not known yet.
-    Sweeping,
+    Reclaiming,
     /// It was taken back.
-    Swept,
+    Reclaimed,
     /// The mint's fee for taking it back would eat it; it can be claimed.
     Left,
 }
 
 impl Fate {
-    const ALL: [Self; 5] = [Self::Open, Self::Collected, Self::Sweeping, Self::Swept, Self::Left];
+    const ALL: [Self; 5] = [Self::Open, Self::Collected, Self::Reclaiming, Self::Reclaimed, Self::Left];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Open => "",
             Self::Collected => "collected",
-            Self::Sweeping => "sweeping",
-            Self::Swept => "swept",
+            Self::Reclaiming => "sweeping",
+            Self::Reclaimed => "swept",
             Self::Left => "left",
         }
     }
@@ -90,9 +91,26 @@ pub enum State {
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Redeem, Self::TopUp, Self::Change, Self::Refund, Self::Expiry, Self::Payout, Self::Sweep];
+    const ALL: [Self; 8] = [
+        Self::Redeem,
+        Self::TopUp,
+        Self::Change,
+        Self::Refund,
+        Self::Expiry,
+        Self::Payout,
+        Self::Consolidate,
+        Self::Reclaim,
+    ];
 
+    /// The kind of a row with this name. Two kinds have one; only one of them takes a token back.
+    fn read(name: &str, takes_back: bool) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| match kind {
+            Self::Consolidate if takes_back => false,
+            kind => kind.as_str() == name,
+        })
+    }
+
+    /// As the row has it, and what is told of it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -102,7 +120,7 @@ impl Kind {
             Self::Refund => "refund",
             Self::Expiry => "expiry",
             Self::Payout => "payout",
-            Self::Sweep => "sweep",
+            Self::Consolidate | Self::Reclaim => "sweep",
         }
     }
 
@@ -124,7 +142,8 @@ impl From<Kind> for TransferKind {
             Kind::Expiry => Self::Expiry,
             Kind::Payout => Self::Payout,
             // Its amount is what the mint takes.
-            Kind::Sweep => Self::MintFee,
+            Kind::Consolidate => Self::MintFee,
+            Kind::Reclaim => Self::Unclaimed,
         }
     }
 }
@@ -197,7 +216,7 @@ pub struct Operation {
     pub updated_at: i64,
     /// Of the token that was made.
     pub fate: Fate,
-    /// Of a sweep: the operation whose token it takes back.
+    /// Of a [`Kind::Reclaim`]: the operation whose token it takes back.
     pub takes_back: Option<String>,
 }
 
@@ -261,12 +280,20 @@ pub struct Movement {
     /// Whether it is complete: of ecash that goes out, whether its token was made.
     pub done: bool,
     /// Whether its token was taken back because nobody claimed it.
-    pub swept: bool,
+    pub reclaimed: bool,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kind_is_read_as_it_was_written() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::read(kind.as_str(), kind == Kind::Reclaim), Some(kind));
+        }
+        assert_eq!(Kind::read("consolidate", false), None);
+    }
 
     #[test]
     fn a_plan_that_cannot_be_read_is_named_and_not_shown() {

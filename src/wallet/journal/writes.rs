@@ -238,7 +238,7 @@ pub(in crate::wallet) async fn release_claim(tx: &mut Tx, id: &str) -> Result<()
 /// Notes what became of the token of an operation that is done, if that was `before` until now. The
 /// text of one that was taken back is forgotten. Returns whether it was.
 pub(in crate::wallet) async fn note_fate(tx: &mut Tx, id: &str, before: Fate, fate: Fate) -> Result<bool, StoreError> {
-    let sql = if fate == Fate::Swept {
+    let sql = if fate == Fate::Reclaimed {
         "UPDATE operations SET fate = $1, plan = '', result = '' WHERE id = $2 AND state = 'done' AND fate = $3"
     } else {
         "UPDATE operations SET fate = $1 WHERE id = $2 AND state = 'done' AND fate = $3"

@@ -33,10 +33,9 @@ impl Wallet {
             };
             let Some(operation) = self.reopen(&operation).await? else { continue };
             let over = match operation.kind {
-                Kind::Redeem => self.end_redemption(trusted, &operation).await?,
+                Kind::Redeem | Kind::Reclaim => self.end_redemption(trusted, &operation).await?,
                 Kind::TopUp => self.end_topup(trusted, &operation).await?,
-                Kind::Sweep if operation.takes_back.is_some() => self.end_redemption(trusted, &operation).await?,
-                Kind::Sweep => self.end_sweep(trusted, &operation).await?,
+                Kind::Consolidate => self.end_consolidation(trusted, &operation).await?,
                 Kind::Change | Kind::Refund | Kind::Expiry | Kind::Payout => {
                     self.end_return(trusted, &operation).await?
                 }
@@ -114,20 +113,20 @@ impl Wallet {
 
     /// Done where the mint has exchanged the coins; else it has not happened. What was spent meanwhile is
     /// found with all other coins.
-    async fn end_sweep(&self, trusted: &Trusted, operation: &Operation) -> Result<bool, RecoveryError> {
+    async fn end_consolidation(&self, trusted: &Trusted, operation: &Operation) -> Result<bool, RecoveryError> {
         if operation.plan.is_empty() {
-            self.undo_sweep(trusted, operation, UNKNOWN, Vec::new()).await?;
+            self.undo_consolidation(trusted, operation, UNKNOWN, Vec::new()).await?;
             return Ok(true);
         }
         let plan = read_plan(operation)?;
         match self.trace(trusted, &plan).await? {
             Some(Standing::Unknown(error)) => Err(silent(trusted.http.url(), error.into())),
             Some(done @ Standing::Done(_)) => {
-                self.finish_sweep(trusted, operation, &plan, done, Attempt::Later).await?;
+                self.finish_consolidation(trusted, operation, &plan, done, Attempt::Later).await?;
                 Ok(true)
             }
             _ => {
-                self.undo_sweep(trusted, operation, UNKNOWN, Vec::new()).await?;
+                self.undo_consolidation(trusted, operation, UNKNOWN, Vec::new()).await?;
                 Ok(true)
             }
         }

@@ -22,7 +22,7 @@ use super::journal::{self, Kind, Operation, State, Step};
 use super::keysets::{ActiveKeyset, sum};
 use super::ladder::{Counts, Ladder, is_worth_it};
 use super::refusal::{MintError, Refusal};
-use super::select::sweep_lane;
+use super::select::consolidation_lane;
 use super::steps::Attempt;
 use super::swap::{self, Plan, Standing};
 use super::{Trusted, Wallet, WalletError};
@@ -36,7 +36,7 @@ use crate::store::Durability;
 const AT_A_TIME: u32 = 3;
 
 /// Coins, what they are exchanged for, and what the mint takes for it.
-struct Exchange {
+struct Consolidation {
     coins: Vec<ProofInfo>,
     outputs: Vec<u64>,
     fee: u64,
@@ -56,7 +56,7 @@ impl Wallet {
                     continue;
                 }
                 for _ in 0..AT_A_TIME {
-                    let outcome = self.sweep(trusted, unit).await?;
+                    let outcome = self.consolidate(trusted, unit).await?;
                     if let Some(state) = outcome {
                         self.counts().exchanges.note(match state {
                             State::Done => "done",
@@ -88,8 +88,8 @@ impl Wallet {
     }
 
     /// One exchange, if there is one to be made. Returns what became of it.
-    async fn sweep(&self, trusted: &Trusted, unit: MintUnit) -> Result<Option<State>, WalletError> {
-        let lane = self.inner.redeeming.lane(&sweep_lane(trusted.http.url(), unit));
+    async fn consolidate(&self, trusted: &Trusted, unit: MintUnit) -> Result<Option<State>, WalletError> {
+        let lane = self.inner.redeeming.lane(&consolidation_lane(trusted.http.url(), unit));
         let _turn = lane.lock().await;
         if trusted.http.look(|health, now_ms| health.may_ask(now_ms, Priority::Background)).is_err() {
             return Ok(None);
@@ -115,7 +115,7 @@ impl Wallet {
         trusted: &Trusted,
         unit: MintUnit,
         active: &ActiveKeyset,
-    ) -> Result<Option<Exchange>, WalletError> {
+    ) -> Result<Option<Consolidation>, WalletError> {
         self.recount(trusted, unit).await;
         let ladder = *self.inner.ladder.get();
         if let Some((coins, left)) = self.pick_ending(trusted, unit, active).await? {
@@ -138,11 +138,11 @@ impl Wallet {
         coins: Vec<ProofInfo>,
         left: &Counts,
         is_good: impl Fn(u64, u64) -> bool,
-    ) -> Option<Exchange> {
+    ) -> Option<Consolidation> {
         let fee = trusted.keysets.input_fee(coins.iter().map(|info| info.proof.keyset_id)).await;
         let net = sum_infos(&coins).checked_sub(fee).filter(|net| is_good(*net, fee))?;
         let outputs = self.inner.ladder.get().split(net, left, &active.amounts);
-        (sum(&outputs) == net).then_some(Exchange { coins, outputs, fee })
+        (sum(&outputs) == net).then_some(Consolidation { coins, outputs, fee })
     }
 
     /// Coins of a keyset that ends, and what is left beside them; none while the mint signs with that one.
@@ -171,37 +171,37 @@ impl Wallet {
         unit: MintUnit,
         active: &ActiveKeyset,
     ) -> Result<Option<State>, WalletError> {
-        let Some(Exchange { fee, .. }) = self.look(trusted, unit, active).await? else { return Ok(None) };
+        let Some(Consolidation { fee, .. }) = self.look(trusted, unit, active).await? else { return Ok(None) };
         let id = Uuid::new_v4();
         let lane = self.inner.redeeming.lane(&id.to_string());
         let _turn = lane.lock().await;
-        let Some(operation) = self.write_sweep(trusted, unit, id, fee).await? else { return Ok(None) };
-        failpoint!("sweep.written");
+        let Some(operation) = self.write_consolidation(trusted, unit, id, fee).await? else { return Ok(None) };
+        failpoint!("consolidate.written");
         // Another process may have ended an exchange after the first look; from now on none begins one.
         let Some(now) = self.look(trusted, unit, active).await?.filter(|now| now.fee == fee) else {
-            return self.undo_sweep(trusted, &operation, "the coins have changed", Vec::new()).await.map(Some);
+            return self.undo_consolidation(trusted, &operation, "the coins have changed", Vec::new()).await.map(Some);
         };
-        let Exchange { coins, outputs, fee } = now;
+        let Consolidation { coins, outputs, fee } = now;
         let ys = coins.iter().map(|info| info.y).collect();
         if let Err(error) = self.inner.ecash.reserve_proofs(ys, &id).await {
             tracing::debug!(%error, "coins to exchange were gone");
-            return self.undo_sweep(trusted, &operation, "the coins were gone", Vec::new()).await.map(Some);
+            return self.undo_consolidation(trusted, &operation, "the coins were gone", Vec::new()).await.map(Some);
         }
-        failpoint!("sweep.reserved");
+        failpoint!("consolidate.reserved");
         let counter = self.reserve_counters(active.id, outputs.len()).await?;
         let keyset = active.id.to_string();
         let inputs = plain(coins);
         let plan = Plan { inputs, keyset, counter, outputs, send: Vec::new(), fee, spare: 0, bonus: Vec::new() };
         self.write_plan(&operation, &plan).await?;
-        failpoint!("sweep.planned");
+        failpoint!("consolidate.planned");
         let http = trusted.http.at(Priority::Background);
         let standing = swap::send(&http, &trusted.keysets, &self.inner.seed, &plan).await?;
-        failpoint!("sweep.swapped");
-        self.finish_sweep(trusted, &operation, &plan, standing, Attempt::First).await.map(Some)
+        failpoint!("consolidate.swapped");
+        self.finish_consolidation(trusted, &operation, &plan, standing, Attempt::First).await.map(Some)
     }
 
     /// Step 1. `None`: another exchange is under way, or the fee cannot be paid.
-    async fn write_sweep(
+    async fn write_consolidation(
         &self,
         trusted: &Trusted,
         unit: MintUnit,
@@ -220,7 +220,7 @@ impl Wallet {
                 Err(error) => return Err(WalletError::Ecash(error.to_string())),
             }
         }
-        let planned = Operation::planned(Kind::Sweep, ledger.house().mint_fees, mint, unit, fee);
+        let planned = Operation::planned(Kind::Consolidate, ledger.house().mint_fees, mint, unit, fee);
         let mut operation = Operation { id: id.to_string(), ..planned };
         match journal::insert(&mut tx, &mut operation, None, ledger.owner(), self.clock().now_ms()).await {
             Ok(()) => tx.commit().await?,
@@ -231,7 +231,7 @@ impl Wallet {
     }
 
     /// Steps 3 and 4, or what there is to be done instead. Returns what became of the operation.
-    pub(super) async fn finish_sweep(
+    pub(super) async fn finish_consolidation(
         &self,
         trusted: &Trusted,
         operation: &Operation,
@@ -241,9 +241,9 @@ impl Wallet {
     ) -> Result<State, WalletError> {
         match self.finish_act(trusted, operation, Act::of(plan), standing, attempt).await? {
             Ended::Kept { new, .. } => {
-                failpoint!("sweep.kept");
-                self.book_sweep(operation).await?;
-                failpoint!("sweep.done");
+                failpoint!("consolidate.kept");
+                self.book_consolidation(operation).await?;
+                failpoint!("consolidate.done");
                 self.restock(trusted, operation, &new, attempt).await;
                 Ok(State::Done)
             }
@@ -251,7 +251,7 @@ impl Wallet {
                 let spent = self.spent_elsewhere(trusted, operation, &plan.inputs, &error).await?;
                 let why = error.to_string();
                 tracing::warn!(mint = %operation.mint, why, "coins could not be exchanged");
-                let state = self.undo_sweep(trusted, operation, &why, spent).await?;
+                let state = self.undo_consolidation(trusted, operation, &why, spent).await?;
                 if error == MintError::Refused(Refusal::Stale) {
                     trusted.keysets.refresh_if_due().await?;
                 }
@@ -261,7 +261,7 @@ impl Wallet {
         }
     }
 
-    async fn book_sweep(&self, operation: &Operation) -> Result<(), WalletError> {
+    async fn book_consolidation(&self, operation: &Operation) -> Result<(), WalletError> {
         let now_ms = self.clock().now_ms();
         let ledger = &self.inner.ledger;
         let mut tx = self.store().begin(Durability::Full).await?;
@@ -282,7 +282,7 @@ impl Wallet {
 
     /// Ends an exchange that surely did not happen, and gives its coins free; unless another process has it in hand,
     /// with its coins.
-    pub(super) async fn undo_sweep(
+    pub(super) async fn undo_consolidation(
         &self,
         trusted: &Trusted,
         operation: &Operation,
@@ -319,20 +319,20 @@ impl Wallet {
     }
 
     /// Finds out how an exchange stands, and ends it. Returns whether it has ended.
-    pub(super) async fn resume_sweep(&self, operation: &Operation) -> bool {
+    pub(super) async fn resume_consolidation(&self, operation: &Operation) -> bool {
         let Some(trusted) = self.trusted(&operation.mint) else { return false };
-        let sweeping = self.inner.redeeming.lane(&sweep_lane(&operation.mint, operation.unit));
-        let _sweeping = sweeping.lock().await;
+        let consolidating = self.inner.redeeming.lane(&consolidation_lane(&operation.mint, operation.unit));
+        let _consolidating = consolidating.lock().await;
         let lane = self.inner.redeeming.lane(&operation.id);
         let _turn = lane.lock().await;
         let resumed = async {
             let Some(operation) = self.reopen(operation).await? else { return Ok(State::Done) };
             if operation.plan.is_empty() {
-                return self.undo_sweep(trusted, &operation, "it was not begun", Vec::new()).await;
+                return self.undo_consolidation(trusted, &operation, "it was not begun", Vec::new()).await;
             }
             let plan = read_plan(&operation)?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
-            self.finish_sweep(trusted, &operation, &plan, standing, Attempt::Later).await
+            self.finish_consolidation(trusted, &operation, &plan, standing, Attempt::Later).await
         };
         match resumed.await {
             Ok(state) => !state.is_open(),
