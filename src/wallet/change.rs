@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::journal::{self, Fate, Kind, Operation, State};
 use super::keysets::sum;
+use super::plan::Plan;
 use super::select::at_once;
-use super::swap::Plan;
 use super::{Wallet, WalletError};
 use crate::ledger::repo as books;
 use crate::ledger::{Account, AccountId};
@@ -333,24 +333,23 @@ pub(super) fn returned(operation: &Operation) -> Change {
     }
     if !operation.recipient.is_empty() {
         let recipient = operation.recipient.clone();
-        let paid = serde_json::from_str::<Paid>(&operation.plan).ok();
-        let msat = |of: fn(&Paid) -> u64| paid.as_ref().and_then(|paid| Msat::new(of(paid))).unwrap_or_default();
-        return Change::Sent { recipient, amount: msat(|paid| paid.sent), fee: msat(|paid| paid.fee) };
+        let (sent, fee) = match Plan::of(operation) {
+            Plan::Paid(Paid { sent, fee, .. }) => (sent, fee),
+            _ => (0, 0),
+        };
+        let msat = |msat: u64| Msat::new(msat).unwrap_or_default();
+        return Change::Sent { recipient, amount: msat(sent), fee: msat(fee) };
     }
     if operation.result.is_empty() {
         return Change::Nothing;
     }
-    let fee = read_plan(operation).map_or(0, |plan| plan.fee);
+    let fee = operation.swap_plan().map_or(0, |plan| plan.fee);
     let fee = operation.unit.to_msat(fee).unwrap_or_default();
     Change::Token {
         token: operation.result.clone(),
         amount: operation.amount.excess_over(fee),
         mint: operation.mint.clone(),
     }
-}
-
-pub(super) fn read_plan(operation: &Operation) -> Result<Plan, WalletError> {
-    operation.read_plan()
 }
 
 pub(super) fn operation_uuid(operation: &Operation) -> Result<Uuid, WalletError> {

@@ -15,7 +15,7 @@ use cdk::nuts::{Proof, PublicKey, State as ProofState};
 use cdk_common::wallet::ProofInfo;
 use uuid::Uuid;
 
-use super::change::{RefundError, plain, read_plan, sum_infos};
+use super::change::{RefundError, plain, sum_infos};
 use super::health::Priority;
 use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
@@ -330,7 +330,7 @@ impl Wallet {
             if operation.plan.is_empty() {
                 return self.undo_consolidation(trusted, &operation, "it was not begun", Vec::new()).await;
             }
-            let plan = read_plan(&operation)?;
+            let plan = operation.swap_plan()?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
             self.finish_consolidation(trusted, &operation, &plan, standing, Attempt::Later).await
         };

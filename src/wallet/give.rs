@@ -14,7 +14,7 @@ use cdk::nuts::{Proof, PublicKey, State as ProofState, Token as CdkToken};
 use cdk_common::wallet::ProofInfo;
 use uuid::Uuid;
 
-use super::change::{Change, Destination, RefundError, Source, operation_uuid, plain, read_plan, returned};
+use super::change::{Change, Destination, RefundError, Source, operation_uuid, plain, returned};
 use super::change::{sum_infos, without_dleq};
 use super::incoming::{Act, Ended};
 use super::journal::{self, Kind, Operation, State, Step};
@@ -181,7 +181,7 @@ impl Wallet {
             return self.ended(&operation.id).await;
         };
         if !operation.plan.is_empty() {
-            let plan = read_plan(&operation)?;
+            let plan = operation.swap_plan()?;
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
             return self.finish_swap(trusted, &operation, &plan, standing, Attempt::Later).await;
         }

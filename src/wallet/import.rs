@@ -27,6 +27,7 @@ use super::journal::{self, Fate, Kind, Operation, State};
 use super::melt::{self, Standing, blanks_for};
 use super::mint::HttpMint;
 use super::outputs::Signed;
+use super::plan::Plan;
 use super::quote::{self, Quote};
 use super::redeem::{RETRY_SECS, RedeemError, Target, refused, unreachable};
 use super::refusal::{MintError, Refusal};
@@ -85,11 +86,6 @@ enum Invoice {
 }
 
 impl Import {
-    /// The import that an operation is. `None`: it is a swap.
-    pub(super) fn of(operation: &Operation) -> Option<Self> {
-        serde_json::from_str(&operation.plan).ok()
-    }
-
     /// What is kept when it is over: enough to ask for what is left, and nothing that can be spent.
     pub(super) fn spent(mut self) -> Self {
         self.melt.inputs.clear();
@@ -398,7 +394,7 @@ impl Wallet {
         drop(reader);
         let mut tokens = Vec::new();
         for operation in imported {
-            let Some(import) = Import::of(&operation) else { continue };
+            let Plan::Import(import) = Plan::of(&operation) else { continue };
             let mut remainder = operation.result.clone();
             if remainder.is_empty() {
                 let asked = tokio::time::timeout(REMAINDER, self.ask_for_remainder(&import)).await;

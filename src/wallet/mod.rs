@@ -35,6 +35,7 @@ pub mod mint;
 mod outputs;
 mod pay;
 mod payout;
+mod plan;
 mod quote;
 mod ready;
 pub mod recovery;

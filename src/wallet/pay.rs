@@ -94,7 +94,7 @@ impl Wallet {
             self.set_free(trusted, &operation).await?;
             return self.start_payment(trusted, &operation).await;
         }
-        let plan: Plan = operation.read_plan()?;
+        let plan = operation.melt_plan()?;
         let seed = &self.inner.seed;
         let standing = match melt::resolve(&trusted.http, &trusted.keysets, seed, &plan, None).await? {
             Standing::Unpaid(_) => melt::send(&line(trusted, &operation), &trusted.keysets, seed, &plan).await?,

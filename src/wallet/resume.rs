@@ -5,9 +5,9 @@
 
 use futures_util::StreamExt as _;
 
-use super::change::{Change, RefundError, read_plan};
-use super::import::Import;
+use super::change::{Change, RefundError};
 use super::journal::{self, Kind, Operation};
+use super::plan::Plan;
 use super::redeem::RedeemError;
 use super::steps::Attempt;
 use super::{Wallet, WalletError, swap};
@@ -145,10 +145,13 @@ impl Wallet {
         }
         let resumed = async {
             let Some(operation) = self.reopen(operation).await? else { return Ok(None) };
-            if let Some(import) = Import::of(&operation) {
-                return Ok(Some(self.carry_import(&operation, import, Attempt::Later).await));
-            }
-            let plan = read_plan(&operation)?;
+            let plan = match Plan::of(&operation) {
+                Plan::Import(import) => {
+                    return Ok(Some(self.carry_import(&operation, import, Attempt::Later).await));
+                }
+                Plan::Swap(plan) => plan,
+                _ => return Err(operation.unreadable()),
+            };
             let standing = swap::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan).await?;
             let outcome = self.finish_redemption(trusted, &operation, &plan, standing, Attempt::Later).await;
             Ok::<_, WalletError>(Some(outcome))

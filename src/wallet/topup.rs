@@ -149,7 +149,7 @@ impl Wallet {
         } else {
             operation
         };
-        Ok(operation.read_plan().ok().map(|quote: Quote| self.invoice_of(&operation, &quote)))
+        Ok(operation.quote().ok().map(|quote| self.invoice_of(&operation, &quote)))
     }
 
     /// Which of these invoices still wait to be paid.
@@ -282,7 +282,7 @@ impl Wallet {
             self.fail(&operation, "no invoice came about").await?;
             return Ok(true);
         }
-        let mut quote: Quote = operation.read_plan()?;
+        let mut quote = operation.quote()?;
         let attempt = if quote.outputs.is_empty() { Attempt::First } else { Attempt::Later };
         if attempt == Attempt::First {
             // Anybody can ask for an invoice and for its state: neither goes before what is paid for.

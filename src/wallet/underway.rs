@@ -3,7 +3,7 @@
 use sqlx::AnyConnection;
 
 use super::journal::{self, Kind, Operation};
-use super::melt;
+use super::plan::Plan;
 use crate::money::{MintUnit, Msat};
 use crate::store::{Durability, Store, StoreError};
 
@@ -83,15 +83,12 @@ fn describe(operation: Operation) -> Underway {
 
 /// What would decide an operation.
 fn awaited(operation: &Operation) -> &'static str {
-    let is_sent = !operation.plan.is_empty();
-    match operation.kind {
-        Kind::TopUp if is_sent => "whether the invoice is paid, and the ecash signed (NUT-04, NUT-09)",
-        Kind::TopUp => "nothing was sent: the mint's invoice",
-        _ if !is_sent && operation.recipient.is_empty() => "nothing was sent: coins to pay with",
-        _ if !is_sent => "nothing was sent: an invoice of the recipient, and coins to pay with",
-        _ if serde_json::from_str::<melt::Plan>(&operation.plan).is_ok() => {
-            "whether the payment was made: its preimage, or its inputs (NUT-05, NUT-07)"
-        }
+    match (operation.kind, Plan::of(operation)) {
+        (Kind::TopUp, Plan::None) => "nothing was sent: the mint's invoice",
+        (Kind::TopUp, _) => "whether the invoice is paid, and the ecash signed (NUT-04, NUT-09)",
+        (_, Plan::None) if operation.recipient.is_empty() => "nothing was sent: coins to pay with",
+        (_, Plan::None) => "nothing was sent: an invoice of the recipient, and coins to pay with",
+        (_, Plan::Melt(_)) => "whether the payment was made: its preimage, or its inputs (NUT-05, NUT-07)",
         _ => "whether the mint signed the outputs, or has the inputs unspent (NUT-09, NUT-07)",
     }
 }

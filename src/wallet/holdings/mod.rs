@@ -25,7 +25,8 @@ use cdk::nuts::PublicKey;
 use sqlx::AnyConnection;
 
 use super::journal::{Kind, Operation};
-use super::{melt, quote, swap};
+use super::plan::Plan;
+use super::swap;
 use crate::money::MintUnit;
 use crate::store::{Hand, StoreError};
 
@@ -168,35 +169,48 @@ fn is_incoming(operation: &Operation) -> bool {
 
 /// By how much an open operation may have its purse ahead of the ledger, at least and at most.
 fn ahead(operation: &Operation, traces: Traces) -> (i64, i64) {
-    let units = |units: u64| i64::try_from(units).ok().and_then(|units| in_msat(operation.unit.as_str(), units));
     let amount = operation.amount.to_db();
-    let fee = match operation.kind {
-        _ if is_incoming(operation) && traces.kept > 0 => {
-            // A swap that was shared may have brought more.
-            let plan = serde_json::from_str::<swap::Plan>(&operation.plan).ok();
-            let bonus =
-                plan.and_then(|plan| units(plan.bonus.iter().fold(0, |sum: u64, part| sum.saturating_add(*part))));
-            return (amount, amount.saturating_add(bonus.unwrap_or(0)));
-        }
-        // Its outputs are not planned yet.
-        Kind::TopUp if serde_json::from_str::<quote::Quote>(&operation.plan).is_ok_and(|q| q.outputs.is_empty()) => {
-            return (0, 0);
-        }
-        // What came may be on its way, or may have come and have been spent again.
-        _ if is_incoming(operation) => return if operation.plan.is_empty() { (0, 0) } else { (0, amount) },
+    let plan = Plan::of(operation);
+    if is_incoming(operation) {
+        return ahead_of_credit(operation, &plan, traces);
+    }
+    let units = |units| in_msat_of(operation, units);
+    let fee = match plan {
         // Nothing is sent yet, or the act has not happened yet as far as this node knows.
-        _ if operation.plan.is_empty() || traces.inputs > 0 => return (0, 0),
-        _ => {
-            if let Ok(plan) = serde_json::from_str::<melt::Plan>(&operation.plan) {
-                // What came back of it may have been spent again.
-                let most = units(plan.total).unwrap_or(i64::MAX);
-                return (most.saturating_neg(), units(plan.amount).unwrap_or(0).saturating_neg());
-            }
-            serde_json::from_str::<swap::Plan>(&operation.plan).ok().and_then(|plan| units(plan.fee))
+        Plan::None => return (0, 0),
+        _ if traces.inputs > 0 => return (0, 0),
+        Plan::Melt(plan) => {
+            // What came back of it may have been spent again.
+            let most = units(plan.total).unwrap_or(i64::MAX);
+            return (most.saturating_neg(), units(plan.amount).unwrap_or(0).saturating_neg());
         }
+        Plan::Swap(plan) => units(plan.fee),
+        Plan::Paid(_) | Plan::Quote(_) | Plan::Import(_) | Plan::Unreadable => None,
     };
     // Exchanged, and not booked yet: the mint's fee is gone. Of a plan that this does not read: all of it may be.
     fee.map_or((amount.saturating_neg(), 0), |fee| (fee.saturating_neg(), fee.saturating_neg()))
+}
+
+/// The same of ecash that comes in.
+fn ahead_of_credit(operation: &Operation, plan: &Plan, traces: Traces) -> (i64, i64) {
+    let amount = operation.amount.to_db();
+    match plan {
+        Plan::Swap(plan) if traces.kept > 0 => {
+            // One that was shared may have brought more.
+            let bonus = plan.bonus.iter().fold(0, |sum: u64, part| sum.saturating_add(*part));
+            (amount, amount.saturating_add(in_msat_of(operation, bonus).unwrap_or(0)))
+        }
+        _ if traces.kept > 0 => (amount, amount),
+        Plan::None => (0, 0),
+        // Its outputs are not planned yet.
+        Plan::Quote(quote) if quote.outputs.is_empty() => (0, 0),
+        // What came may be on its way, or may have come and have been spent again.
+        _ => (0, amount),
+    }
+}
+
+fn in_msat_of(operation: &Operation, units: u64) -> Option<i64> {
+    i64::try_from(units).ok().and_then(|units| in_msat(operation.unit.as_str(), units))
 }
 
 /// Inputs of an operation's plan that are where they must not be.
@@ -229,9 +243,10 @@ async fn astray(hand: &mut Hand<'_>, operation: &Operation, traces: Traces) -> R
 }
 
 fn inputs_of(operation: &Operation) -> Option<Vec<PublicKey>> {
-    let inputs = match serde_json::from_str::<melt::Plan>(&operation.plan) {
-        Ok(plan) => plan.inputs,
-        Err(_) => serde_json::from_str::<swap::Plan>(&operation.plan).ok()?.inputs,
+    let inputs = match Plan::of(operation) {
+        Plan::Melt(plan) => plan.inputs,
+        Plan::Swap(plan) => plan.inputs,
+        Plan::None | Plan::Paid(_) | Plan::Quote(_) | Plan::Import(_) | Plan::Unreadable => return None,
     };
     swap::ys(&inputs).ok()
 }

@@ -3,11 +3,10 @@
 
 use cdk::nuts::{MintQuoteState, Proof, State as ProofState};
 
-use super::super::change::read_plan;
-use super::super::import::Import;
 use super::super::incoming::{Act, Ended};
 use super::super::journal::{self, Kind, Operation};
 use super::super::outputs::Signed;
+use super::super::plan::Plan;
 use super::super::refusal::{MintError, Refusal};
 use super::super::steps::{Attempt, write_json};
 use super::super::swap::{self, Standing};
@@ -47,12 +46,15 @@ impl Wallet {
 
     /// Credited where the mint has signed its outputs; else the token is its owner's to present again.
     async fn end_redemption(&self, trusted: &Trusted, operation: &Operation) -> Result<bool, RecoveryError> {
-        if let Some(import) = Import::of(operation) {
+        let plan = match Plan::of(operation) {
             // What its mint is to pay is paid once, and what that brings is minted once: where it is not yet, it goes on.
-            let kept = write_json(&import.clone().spent())?;
-            return self.end_minting(trusted, operation, &import.quote, &kept).await;
-        }
-        let plan = read_plan(operation)?;
+            Plan::Import(import) => {
+                let kept = write_json(&import.clone().spent())?;
+                return self.end_minting(trusted, operation, &import.quote, &kept).await;
+            }
+            Plan::Swap(plan) => plan,
+            _ => return Err(operation.unreadable().into()),
+        };
         let standing = match self.trace(trusted, &plan).await? {
             Some(Standing::Unknown(error)) => return self.leave_open(trusted, &plan.inputs, error).await,
             Some(standing) => standing,
@@ -70,7 +72,7 @@ impl Wallet {
             self.fail(operation, UNKNOWN).await?;
             return Ok(true);
         }
-        let quote: quote::Quote = operation.read_plan()?;
+        let quote = operation.quote()?;
         self.end_minting(trusted, operation, &quote, &operation.plan).await
     }
 
@@ -118,7 +120,7 @@ impl Wallet {
             self.undo_consolidation(trusted, operation, UNKNOWN, Vec::new()).await?;
             return Ok(true);
         }
-        let plan = read_plan(operation)?;
+        let plan = operation.swap_plan()?;
         match self.trace(trusted, &plan).await? {
             Some(Standing::Unknown(error)) => Err(silent(trusted.http.url(), error.into())),
             Some(done @ Standing::Done(_)) => {
@@ -140,7 +142,7 @@ impl Wallet {
             return Ok(true);
         }
         if operation.recipient.is_empty() {
-            let plan = read_plan(operation)?;
+            let plan = operation.swap_plan()?;
             return match self.trace(trusted, &plan).await? {
                 // It must be known: a swap that was sent again later could pay what was put back.
                 Some(Standing::Unknown(error)) => Err(silent(trusted.http.url(), error.into())),
@@ -155,7 +157,7 @@ impl Wallet {
                 }
             };
         }
-        let plan: melt::Plan = operation.read_plan()?;
+        let plan = operation.melt_plan()?;
         match melt::resolve(&trusted.http, &trusted.keysets, &self.inner.seed, &plan, None).await? {
             melt::Standing::Paid { change, preimage } => {
                 self.book_payment(trusted, operation, &plan, change, &preimage).await?;
