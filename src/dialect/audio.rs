@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use self::length::{longest_ms, milliseconds, subtitles_ms, usual_ms};
-use super::body::{self, Lens};
+use super::body::{Lens, Patch};
 use super::complaint::Complaint;
 use super::done::{DoneFlow, Kind};
 use super::fields::{self, field, unreadable};
@@ -194,16 +194,12 @@ impl Dialect for Listening {
         })
     }
 
-    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-        let Ok(lens) = Lens::parse(body) else { return body.clone() };
-        let mut patch = body::Patch::new(&lens);
-        fields::rename_if_named(&mut patch, &lens, &shape.model);
-        if lens.object("usage").is_some() {
-            receipt::bill(&mut patch, &lens, "usage", "{}", receipt);
-        } else {
-            receipt::bill_beside(&mut patch, &lens, receipt);
-        }
-        patch.apply_to(body)
+    fn rename(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, shape: &Shape) {
+        fields::rename_if_named(patch, lens, &shape.model);
+    }
+
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+        receipt::bill_what_is_reported(patch, lens, receipt);
     }
 
     fn answer_media(&self, upstream: &str) -> Cow<'static, str> {

@@ -11,8 +11,7 @@ use super::complaint::Complaint;
 use super::fields::{self, field, unreadable};
 use super::reading::{Content, failed, part, usage_of};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Pieces, Reading, Receipt, Request, Shape,
-    WireFormat, needs, receipt,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Pieces, Reading, Request, Shape, WireFormat, needs,
 };
 use crate::money::{Demand, Usage};
 
@@ -111,10 +110,6 @@ impl Dialect for Chat {
         read_choices(answer.bytes, shape)
     }
 
-    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-        stamp(body, shape, receipt)
-    }
-
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
         Box::new(ChatMeter::new(shape, meter::CHAT))
     }
@@ -202,17 +197,6 @@ fn unreported(content: &Content, demand: &Demand) -> Reading {
     let web_searches = if content.seen { demand.web_searches.min(1) } else { 0 };
     let audio_out = if demand.audio_out { content.tokens_of_sound() } else { 0 };
     Reading::seen(content.output_chars(), Usage { web_searches, audio_out, ..Usage::default() })
-}
-
-/// An answer under the client's name for the model, with its bill.
-pub(super) fn stamp(body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-    let Ok(lens) = Lens::parse(body) else {
-        return body.clone();
-    };
-    let mut patch = Patch::new(&lens);
-    fields::rename(&mut patch, &lens, &shape.model);
-    receipt::write(&mut patch, &lens, receipt);
-    patch.apply_to(body)
 }
 
 #[cfg(test)]

@@ -1,14 +1,11 @@
 //! OpenAI's legacy completions: a text goes on.
 
-use bytes::Bytes;
-
 use super::body::Lens;
 use super::chat::meter::{ChatMeter, Kind};
-use super::chat::{read_choices, stamp, with_usage_and_model};
+use super::chat::{read_choices, with_usage_and_model};
 use super::fields::{self, field, unreadable};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Receipt, Request, Shape, WireFormat,
-    needs,
+    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Feature, Meter, Reading, Request, Shape, WireFormat, needs,
 };
 
 /// `POST /v1/completions`.
@@ -78,10 +75,6 @@ impl Dialect for Completions {
         read_choices(answer.bytes, shape)
     }
 
-    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-        stamp(body, shape, receipt)
-    }
-
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
         Box::new(ChatMeter::new(shape, KIND))
     }
@@ -89,6 +82,8 @@ impl Dialect for Completions {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]

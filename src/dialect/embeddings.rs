@@ -1,15 +1,10 @@
 //! OpenAI's embeddings: texts become vectors. Only input is billed.
 
-use bytes::Bytes;
-
-use super::body::{self, Lens, Patch};
+use super::body::{self, Lens};
 use super::complaint::Complaint;
 use super::fields::{self, unreadable};
 use super::reading::{failed, part, usage_of};
-use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, WireFormat, receipt,
-    whole,
-};
+use super::{AnswerBody, BadAnswer, BadRequest, Dialect, Meter, Reading, Request, Shape, WireFormat, whole};
 use crate::money::Usage;
 
 /// `POST /v1/embeddings`. The vectors pass through as they come, as numbers or in base64.
@@ -53,11 +48,6 @@ impl Dialect for Embeddings {
         Ok(shape)
     }
 
-    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
-        let body = fields::with_model(request.body, &shape.model, model)?;
-        Ok(Ask::json(self.wire_format(), self.path(), body, false))
-    }
-
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
         let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
         if lens.get("data").is_none_or(|data| !body::is_filled_array(data)) {
@@ -74,14 +64,6 @@ impl Dialect for Embeddings {
         })
     }
 
-    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-        let Ok(lens) = Lens::parse(body) else { return body.clone() };
-        let mut patch = Patch::new(&lens);
-        fields::rename(&mut patch, &lens, &shape.model);
-        receipt::write(&mut patch, &lens, receipt);
-        patch.apply_to(body)
-    }
-
     fn meter(&self, _: &Shape) -> Box<dyn Meter> {
         Box::new(whole::Unstreamed)
     }
@@ -93,6 +75,8 @@ fn input_only(usage: Usage) -> Usage {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn read(input: &str) -> Result<Shape, BadRequest> {

@@ -22,7 +22,6 @@ use super::{
     Shape, WireFormat, measure, needs, receipt, vision, whole,
 };
 use crate::money::AskedService;
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 /// `POST /v1beta/models/{model}:generateContent`, and the same as a stream.
@@ -108,7 +107,7 @@ impl Dialect for Generate {
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
         let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
-        let inner = wrapped(&lens).and_then(Lens::of);
+        let inner = self.inner(&lens).and_then(Lens::of);
         let lens = inner.unwrap_or(lens);
         let usage = read_usage(&lens);
         let candidates = lens.get("candidates").filter(|candidates| body::is_filled_array(candidates));
@@ -121,15 +120,16 @@ impl Dialect for Generate {
         }
     }
 
-    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-        let Ok(lens) = Lens::parse(body) else { return body.clone() };
-        if let Some(inner) = wrapped(&lens) {
-            return self.stamp(&Bytes::copy_from_slice(inner.get().as_bytes()), shape, receipt);
-        }
-        let mut patch = Patch::new(&lens);
-        rename(&mut patch, &lens, &shape.model);
-        bill(&mut patch, &lens, receipt);
-        patch.apply_to(body)
+    fn inner<'a>(&self, lens: &Lens<'a>) -> Option<&'a RawValue> {
+        wrapped(lens)
+    }
+
+    fn rename(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, shape: &Shape) {
+        rename(patch, lens, &shape.model);
+    }
+
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+        bill(patch, lens, receipt);
     }
 
     fn member(&self, feature: Feature) -> &'static str {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::body::{self, Lens, Tally};
+use super::body::{self, Lens, Patch, Tally};
 use super::complaint::Complaint;
 use super::done::{DoneFlow, Kind};
 use super::fields::{self, field, unreadable};
@@ -180,17 +180,16 @@ impl Dialect for Generations {
         read_object(&lens, &NOT_INPUT)
     }
 
-    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
-        let body = fields::with_model(request.body, &shape.model, model)?;
-        Ok(Ask::json(self.wire_format(), self.path(), body, shape.stream))
-    }
-
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
         read_answer(answer.bytes)
     }
 
-    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-        stamp(body, shape, receipt)
+    fn rename(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, shape: &Shape) {
+        fields::rename_if_named(patch, lens, &shape.model);
+    }
+
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+        receipt::bill_what_is_reported(patch, lens, receipt);
     }
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
@@ -285,8 +284,12 @@ impl Dialect for Forms {
         read_answer(answer.bytes)
     }
 
-    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-        stamp(body, shape, receipt)
+    fn rename(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, shape: &Shape) {
+        fields::rename_if_named(patch, lens, &shape.model);
+    }
+
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+        receipt::bill_what_is_reported(patch, lens, receipt);
     }
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {
@@ -319,19 +322,6 @@ fn read_usage(lens: &Lens<'_>) -> Option<Usage> {
     let output = rest.take(text);
     let contradictory = usage.contradictory | rest.is_exceeded;
     Some(Usage { output, reasoning: 0, image_out: rest.left, images_made: 1, contradictory, ..usage })
-}
-
-fn stamp(body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-    let Ok(lens) = Lens::parse(body) else { return body.clone() };
-    let mut patch = body::Patch::new(&lens);
-    fields::rename_if_named(&mut patch, &lens, &shape.model);
-    // A report of tokens that is made up would be taken for one.
-    if lens.object("usage").is_some() {
-        receipt::bill(&mut patch, &lens, "usage", "{}", receipt);
-    } else {
-        receipt::bill_beside(&mut patch, &lens, receipt);
-    }
-    patch.apply_to(body)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use self::flow::MessagesFlow;
 use self::usage::Report;
-use super::body::{self, Lens};
+use super::body::{self, Lens, Patch};
 use super::complaint::Complaint;
 use super::fields::{self, field, unreadable};
 use super::follow::Follow;
@@ -120,12 +120,8 @@ impl Dialect for Messages {
         }
     }
 
-    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-        let Ok(lens) = Lens::parse(body) else { return body.clone() };
-        let mut patch = body::Patch::new(&lens);
-        fields::rename(&mut patch, &lens, &shape.model);
-        bill(&mut patch, &lens, receipt);
-        patch.apply_to(body)
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+        bill(patch, lens, receipt);
     }
 
     fn member(&self, feature: Feature) -> &'static str {
@@ -165,11 +161,6 @@ impl Dialect for CountTokens {
         shape.needs = Needs::default();
         shape.demand = super::uncounted();
         Ok(shape)
-    }
-
-    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
-        let body = fields::with_model(request.body, &shape.model, model)?;
-        Ok(Ask::json(self.wire_format(), self.path(), body, false))
     }
 
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
@@ -267,7 +258,7 @@ fn with_bounded_tools(body: &Bytes, shape: &Shape, model: &str) -> Result<Pieces
     };
     let tools: Vec<String> =
         lens.present("tools").and_then(body::elements).unwrap_or_default().into_iter().map(bounded).collect();
-    let mut patch = body::Patch::new(&lens);
+    let mut patch = Patch::new(&lens);
     patch.set("tools", format!("[{}]", tools.join(",")));
     if shape.model != model {
         patch.set("model", body::encode(model));
@@ -300,7 +291,7 @@ fn is_feature(name: &str) -> bool {
 }
 
 /// Puts the bill into a message, or into the event that ends one.
-fn bill(patch: &mut body::Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+fn bill(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
     let usage = &receipt.cost.usage;
     let own = format!(
         r#"{{"input_tokens":{},"cache_creation_input_tokens":{},"cache_read_input_tokens":{},"output_tokens":{}}}"#,

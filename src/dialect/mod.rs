@@ -43,7 +43,9 @@ use std::borrow::Cow;
 use bytes::Bytes;
 pub use pieces::Pieces;
 use rust_decimal::Decimal;
+use serde_json::value::RawValue;
 
+use self::body::{Lens, Patch};
 use crate::money::{Cost, Demand, Msat, Usage};
 
 /// All dialects, in the order in which paths are matched.
@@ -92,7 +94,7 @@ fn uncounted() -> Demand {
 
 /// An answer of such a kind, which has this member.
 fn read_uncounted(body: &[u8], member: &str) -> Result<Reading, BadAnswer> {
-    let Ok(lens) = body::Lens::parse(body) else { return Err(reading::failed(body)) };
+    let Ok(lens) = Lens::parse(body) else { return Err(reading::failed(body)) };
     match lens.present(member) {
         Some(_) => Ok(Reading::Reported(Usage::default())),
         None => Err(Complaint::of(&lens).map_or(BadAnswer::Empty, BadAnswer::Error)),
@@ -316,7 +318,8 @@ pub struct Receipt {
     pub btc_usd: Option<Decimal>,
 }
 
-/// One wire format of one endpoint. Object safe; implementations are unit structs, or a few values.
+/// One wire format of one endpoint. Object safe; implementations are unit structs, or a few values. What one
+/// leaves out is as OpenAI has it.
 pub trait Dialect: Send + Sync + std::fmt::Debug {
     /// Its path below the version (`chat/completions`), or what follows the colon after a model
     /// that the path names (`generateContent`). Unique among all.
@@ -365,12 +368,15 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
     /// request, or a limit in it is negative or absurd.
     fn read(&self, request: &Request<'_>) -> Result<Shape, BadRequest>;
 
-    /// What goes to the upstream: `model` replaced where it differs, usage reports switched on for
-    /// streams, all else as it came.
+    /// What goes to the upstream: `model` replaced where it differs, all else as it came, but for what the dialect
+    /// must set, like reports of usage in a stream.
     ///
     /// # Errors
     /// When the body is not what it was when it was read.
-    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest>;
+    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
+        let body = fields::with_model(request.body, &shape.model, model)?;
+        Ok(Ask::json(self.wire_format(), self.path(), body, shape.stream))
+    }
 
     /// Reads a whole answer: what it consumed, or why it is no answer.
     ///
@@ -378,8 +384,32 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
     /// When the body must not be passed on as a success.
     fn read_answer(&self, answer: AnswerBody<'_>, shape: &Shape) -> Result<Reading, BadAnswer>;
 
-    /// Writes the receipt into a whole answer, and the model's name as the client knows it.
-    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes;
+    /// The answer, where it is wrapped in something. The client gets it without that.
+    fn inner<'a>(&self, _: &Lens<'a>) -> Option<&'a RawValue> {
+        None
+    }
+
+    /// Puts the client's name for the model into an answer.
+    fn rename(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, shape: &Shape) {
+        fields::rename(patch, lens, &shape.model);
+    }
+
+    /// Puts the receipt into an answer.
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+        receipt::write(patch, lens, receipt);
+    }
+
+    /// A whole answer as the client gets it: with the receipt, and with its own name for the model.
+    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
+        let Ok(lens) = Lens::parse(body) else { return body.clone() };
+        if let Some(inner) = self.inner(&lens) {
+            return self.stamp(&Bytes::copy_from_slice(inner.get().as_bytes()), shape, receipt);
+        }
+        let mut patch = Patch::new(&lens);
+        self.rename(&mut patch, &lens, shape);
+        self.bill(&mut patch, &lens, receipt);
+        patch.apply_to(body)
+    }
 
     /// `Content-Type` of a whole answer, given the upstream's.
     fn answer_media(&self, _upstream: &str) -> Cow<'static, str> {

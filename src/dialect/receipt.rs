@@ -77,6 +77,16 @@ pub(super) fn bill(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, key: &str, own: &
     provider(patch, lens, receipt);
 }
 
+/// Writes the bill into the usage report of an answer, or beside the answer where it has none: a report of tokens that
+/// is made up would be taken for one.
+pub(super) fn bill_what_is_reported(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+    if lens.object("usage").is_some() {
+        bill(patch, lens, "usage", "{}", receipt);
+    } else {
+        bill_beside(patch, lens, receipt);
+    }
+}
+
 /// Writes the bill beside an answer that has no usage report.
 pub(super) fn bill_beside(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
     patch.set("cost", total(&body::encode(&CostObject::of(receipt)), receipt));

@@ -1,15 +1,12 @@
 //! Rerank: documents are put in the order in which they answer a query. Billed by search units, as
 //! Cohere counts them, or by tokens, as Jina and Voyage do.
 
-use bytes::Bytes;
-
 use super::body::{Lens, Patch, Tally};
 use super::complaint::Complaint;
 use super::fields::{self, field, unreadable};
 use super::reading::{count, failed, part};
 use super::{
-    AnswerBody, Ask, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, WireFormat, receipt,
-    whole,
+    AnswerBody, BadAnswer, BadRequest, Dialect, Meter, Reading, Receipt, Request, Shape, WireFormat, receipt, whole,
 };
 use crate::money::Usage;
 
@@ -58,11 +55,6 @@ impl Dialect for Rerank {
         Ok(shape)
     }
 
-    fn forward(&self, request: &Request<'_>, shape: &Shape, model: &str) -> Result<Ask, BadRequest> {
-        let body = fields::with_model(request.body, &shape.model, model)?;
-        Ok(Ask::json(self.wire_format(), self.path(), body, false))
-    }
-
     fn read_answer(&self, answer: AnswerBody<'_>, _: &Shape) -> Result<Reading, BadAnswer> {
         let Ok(lens) = Lens::parse(answer.bytes) else { return Err(failed(answer.bytes)) };
         let results = lens.get("results").or_else(|| lens.get("data"));
@@ -83,13 +75,13 @@ impl Dialect for Rerank {
         Ok(Reading::Reported(Usage { queries, input, ..Usage::default() }))
     }
 
-    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-        let Ok(lens) = Lens::parse(body) else { return body.clone() };
-        let mut patch = Patch::new(&lens);
-        fields::rename_if_named(&mut patch, &lens, &shape.model);
+    fn rename(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, shape: &Shape) {
+        fields::rename_if_named(patch, lens, &shape.model);
+    }
+
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
         let own = format!(r#"{{"total_tokens":{}}}"#, receipt.cost.usage.total_input());
-        receipt::bill(&mut patch, &lens, "usage", &own, receipt);
-        patch.apply_to(body)
+        receipt::bill(patch, lens, "usage", &own, receipt);
     }
 
     fn meter(&self, _: &Shape) -> Box<dyn Meter> {
@@ -99,6 +91,8 @@ impl Dialect for Rerank {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]

@@ -6,7 +6,6 @@
 mod flow;
 mod tools;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use self::flow::ResponsesFlow;
@@ -140,12 +139,8 @@ impl Dialect for Responses {
         })
     }
 
-    fn stamp(&self, body: &Bytes, shape: &Shape, receipt: &Receipt) -> Bytes {
-        let Ok(lens) = Lens::parse(body) else { return body.clone() };
-        let mut patch = Patch::new(&lens);
-        fields::rename(&mut patch, &lens, &shape.model);
-        bill(&mut patch, &lens, receipt);
-        patch.apply_to(body)
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
+        bill(patch, lens, receipt);
     }
 
     fn meter(&self, shape: &Shape) -> Box<dyn Meter> {

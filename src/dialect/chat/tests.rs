@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use self::testing::receipt;
 use super::*;
+use crate::dialect::Receipt;
 use crate::money::{Cost, Msat, Usage, UsageSource};
 
 const MESSAGES: &str = r#""messages":[{"role":"user","content":"hi"}]"#;

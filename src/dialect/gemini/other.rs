@@ -121,12 +121,12 @@ impl Dialect for Embed {
         read_vectors(answer.bytes, if self.is_batch { "embeddings" } else { "embedding" }, shape)
     }
 
-    fn stamp(&self, body: &Bytes, _: &Shape, receipt: &Receipt) -> Bytes {
-        let Ok(lens) = Lens::parse(body) else { return body.clone() };
-        let mut patch = Patch::new(&lens);
+    /// Vectors do not say whose they are.
+    fn rename(&self, _: &mut Patch<'_, '_>, _: &Lens<'_>, _: &Shape) {}
+
+    fn bill(&self, patch: &mut Patch<'_, '_>, lens: &Lens<'_>, receipt: &Receipt) {
         let own = format!(r#"{{"promptTokenCount":{}}}"#, receipt.cost.usage.total_input());
-        receipt::bill(&mut patch, &lens, "usageMetadata", &own, receipt);
-        patch.apply_to(body)
+        receipt::bill(patch, lens, "usageMetadata", &own, receipt);
     }
 
     fn meter(&self, _: &Shape) -> Box<dyn Meter> {
