@@ -479,7 +479,7 @@ fn node_id(data_dir: &Path) -> Result<String, StartError> {
     Ok(id)
 }
 
-/// The same, of a node that has started before.
+/// The name of this data directory's node, where it has one: it has started before.
 pub(crate) fn known_id(data_dir: &Path) -> Result<Option<String>, StartError> {
     let path = data_dir.join(NODE_ID);
     match std::fs::read_to_string(&path) {

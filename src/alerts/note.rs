@@ -36,7 +36,7 @@ impl What {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// The same however often it is told.
+    /// Its id: the same however often it is told.
     pub id: String,
     pub what: What,
     /// `None` for a test.

@@ -66,7 +66,7 @@ impl Latest {
         }
     }
 
-    /// The same because somebody asks for it. `None`: that is being done already.
+    /// Proves anew because somebody asks for it. `None`: that is being done already.
     ///
     /// # Errors
     /// When the books cannot be read.

@@ -67,7 +67,7 @@ pub struct Manifest {
     /// `sqlite` or `postgres`.
     pub database: String,
     pub schema_version: i64,
-    /// Of the program that made it.
+    /// The version of the program that made it.
     pub program: String,
     pub made_ms: i64,
 }

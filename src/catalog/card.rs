@@ -228,7 +228,7 @@ impl Card {
         self.0.keys().filter_map(|name| tier_of(name)).map(|(_, above)| above).collect()
     }
 
-    /// The same as text, as it is stored and told to programs.
+    /// All prices that are written down, as text: so they are stored and told to programs.
     #[must_use]
     pub fn texts(&self) -> BTreeMap<String, String> {
         self.0.iter().map(|(name, price)| (name.clone(), price.to_string())).collect()
@@ -344,7 +344,7 @@ impl Card {
         }
     }
 
-    /// The same prices, and what is sold below `cost` raised to it. Nothing is sold for that reason alone.
+    /// These prices, and what is sold below `cost` raised to it. Nothing is sold for that reason alone.
     #[must_use]
     pub fn at_least(&self, cost: &Self) -> Self {
         let mut raised = self.clone();

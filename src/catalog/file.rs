@@ -103,7 +103,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 /// entry that is not offered.
 ///
 /// # Errors
-/// When it is none of the three.
+/// When the text is none of the three.
 pub fn parse(text: &[u8]) -> Result<(Vec<Model>, Vec<String>), LoadError> {
     let mut models = Vec::new();
     let mut problems = Vec::new();

@@ -69,7 +69,7 @@ pub struct WorstCase {
 pub struct Maxima {
     pub prompt: Decimal,
     pub completion: Decimal,
-    /// Of one request, `max_cost`.
+    /// The most that one request can cost, `max_cost`.
     pub total: Decimal,
 }
 

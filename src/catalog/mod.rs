@@ -45,7 +45,7 @@ impl Catalog {
         Self::layered(vec![models])
     }
 
-    /// The same of several lists. No list takes a name from one before it, whatever that is used for there:
+    /// A catalog of several lists of models. No list takes a name from one before it, whatever that is used for there:
     /// a model whose id is such a name is left out without a word.
     #[must_use]
     pub fn layered(layers: Vec<Vec<Model>>) -> (Self, Vec<String>) {

@@ -96,7 +96,7 @@ pub enum RouteError {
 /// Who asks for a price.
 #[derive(Clone, Copy, Debug)]
 pub struct Buyer<'a> {
-    /// Of the key.
+    /// The profile of the key.
     pub profile: Option<&'a Arc<Profile>>,
     /// What would serve it: nothing is sold for less than that takes.
     pub pool: &'a Pool,

@@ -157,7 +157,7 @@ impl Origin {
 }
 
 impl Config {
-    /// The same environment with these beneath it.
+    /// The configuration with what the operator has told beneath the environment.
     ///
     /// # Errors
     /// All faults, which a setting of the environment may have now too.

@@ -455,7 +455,7 @@ pub(super) fn log_format(text: &str) -> Parsed<bool> {
     }
 }
 
-/// Of at least one vendor.
+/// The protocols of at least one vendor.
 pub(super) fn protocols(text: &str) -> Parsed<Vec<dialect::Protocol>> {
     let known = |name: &str| {
         dialect::Protocol::parse(name).ok_or_else(|| "is not known; expected openai, anthropic or gemini".to_owned())

@@ -113,7 +113,7 @@ impl Asked {
         self.into_kind(shape)
     }
 
-    /// Of which kind the pictures are, as far as it counts.
+    /// What kind of pictures they are, as far as it counts.
     pub(super) fn into_kind(self, shape: &mut Shape) -> Result<(), BadRequest> {
         if self.has_drawing || self.format.is_some_and(|format| format.to_ascii_lowercase().contains("svg")) {
             return Err(field("svg is not sold here: another model draws it, whose price would not be known"));

@@ -413,7 +413,7 @@ pub fn conversation(value: &RawValue) -> Result<Volume, Unreadable> {
 /// Measures what a member of a request tells the model beside the conversation. It is all text.
 ///
 /// # Errors
-/// As for a conversation.
+/// Those of [`conversation`].
 pub fn definitions(name: &str, value: &RawValue) -> Result<Volume, Unreadable> {
     Walk { key: Cow::Owned(name.as_bytes().to_vec()), is_own: true, ..Walk::default() }.over(value)
 }

@@ -175,7 +175,7 @@ impl Ask {
         Self { format, path, query: None, media, accept, headers: Vec::new(), body }
     }
 
-    /// The same without a report of usage asked for, for an upstream that does not know how.
+    /// The question without asking for a report of usage in a stream, for an upstream that does not know how.
     #[must_use]
     pub fn without_stream_options(self) -> Self {
         if self.media != JSON {
@@ -277,7 +277,7 @@ pub enum Reading {
     Unreported {
         output_chars: u64,
     },
-    /// The same of an answer that has more than text: what tools did, sound.
+    /// No usage report, of an answer that has more than text: what tools did, sound.
     Seen {
         output_chars: u64,
         beside: Usage,
@@ -464,7 +464,7 @@ pub trait Meter: Send {
     /// What was consumed, as far as seen.
     fn reading(&self) -> Reading;
 
-    /// The same where the client has left and the rest is not read: what it asked for is made without it.
+    /// What was consumed where the client has left and the rest is not read: what it asked for is made without it.
     fn left(&self) -> Reading {
         self.reading()
     }

@@ -134,7 +134,7 @@ pub(super) fn results(value: Option<&RawValue>, names: &[&str], needs: &mut Need
     needs.want(Feature::Tools, value.is_some_and(|value| body::has_key(value, names)));
 }
 
-/// The same in OpenAI's chat, where such a message has a role of its own.
+/// What a tool gave in OpenAI's chat, where such a message has a role of its own; see [`results`].
 pub(super) fn tool_messages(lens: &Lens<'_>, needs: &mut Needs) {
     let messages =
         lens.present("messages").filter(|all| memchr::memmem::find(all.get().as_bytes(), b"\"tool\"").is_some());

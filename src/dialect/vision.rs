@@ -34,8 +34,8 @@ pub fn estimate_tokens(url: &[u8], low_detail: bool) -> u64 {
 /// sees all of it.
 pub const UNSEEN_TOKENS: u64 = 1_600;
 
-/// The same for base64 that is no URL: of all the ways in which the APIs that take such images
-/// reckon (a token for 750 pixels, or 258 for a tile of 768 × 768), the dearest.
+/// Input tokens that an image in base64, which is no URL, is estimated at: of all the ways in which the APIs that take
+/// such images reckon (a token for 750 pixels, or 258 for a tile of 768 × 768), the dearest.
 #[must_use]
 pub fn estimate_data_tokens(base64: &[u8]) -> u64 {
     let Some((width, height)) = size_of(base64) else { return UNSEEN_TOKENS };
@@ -48,7 +48,7 @@ pub fn estimate_data_tokens(base64: &[u8]) -> u64 {
 /// closely as they can, twice as many.
 pub const SENT_TOKENS: u64 = 1_120;
 
-/// The same for a picture as Google's API takes it.
+/// Input tokens that a picture in base64 is estimated at, as Google's API takes it.
 #[must_use]
 pub fn estimate_inline_tokens(base64: &[u8]) -> u64 {
     estimate_data_tokens(base64).max(SENT_TOKENS)

@@ -102,7 +102,7 @@ pub(super) struct Form {
     /// What is over when it begins.
     pub timing: Timing,
     pub served: Served,
-    /// Of the request's hold.
+    /// The id of the request's hold.
     pub hold: i64,
 }
 
@@ -183,7 +183,7 @@ impl Deliveries {
         self.take(tracker, before_ms, |_| true)
     }
 
-    /// The same, of the request with this hold alone.
+    /// Takes the pump of the request with this hold alone, where its client has not read since `before_ms`.
     pub(super) fn take_unread(&self, tracker: &TaskTracker, hold: i64, before_ms: i64) {
         self.take(tracker, before_ms, |one| one.hold == hold);
     }

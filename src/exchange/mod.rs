@@ -193,7 +193,7 @@ pub struct Exchange {
     pub market: Market,
     /// What the market's list is made of.
     pub importer: Arc<Importer>,
-    /// Of the profiles and windows that the market knows.
+    /// The version of the profiles and windows that the market knows.
     pub tariffs_version: Mutex<Option<String>>,
     pub till: Till,
     pub ledger: Ledger,

@@ -41,7 +41,7 @@ pub enum Event {
 #[derive(Clone, Debug, Serialize)]
 pub struct News {
     pub event: Event,
-    /// Of the request.
+    /// The id of the request.
     pub id: String,
     pub at_ms: i64,
     pub model: String,
@@ -50,7 +50,7 @@ pub struct News {
     #[serde(skip)]
     pub spender: AccountId,
     pub held_msat: u64,
-    /// Of an attempt: what came of it. Of an end: how it ended, or the code of its failure.
+    /// What came of an attempt; how a request ended, or the code of its failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +66,7 @@ pub struct News {
 /// A request that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runs {
-    /// Of its hold.
+    /// The id of its hold.
     pub hold: i64,
     pub request: String,
     pub model: String,

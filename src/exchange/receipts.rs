@@ -59,7 +59,7 @@ impl Exchange {
     /// The receipt of a request, for the key or token that paid it, and the parent of a child key.
     ///
     /// # Errors
-    /// The same [`Code::ReceiptNotFound`] for a request that is another's and one that never was;
+    /// [`Code::ReceiptNotFound`], alike for a request that is another's and one that never was;
     /// [`Code::ReceiptPending`] while it runs.
     pub async fn receipt(&self, request: &str, payment: &Payment) -> Result<SignedReceipt, Failure> {
         let key = payment.key_hex().ok_or_else(not_found)?;

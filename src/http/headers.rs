@@ -50,7 +50,7 @@ pub const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-requ
 /// What the client's request is a part of (W3C Trace Context).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The same as [`RATE_LIMITS`], under the names and in the order that Anthropic's clients know.
+/// What [`RATE_LIMITS`] tell, under the names and in the order that Anthropic's clients know.
 pub const ANTHROPIC_RATE_LIMITS: [HeaderName; 6] = [
     HeaderName::from_static("anthropic-ratelimit-requests-limit"),
     HeaderName::from_static("anthropic-ratelimit-requests-remaining"),

@@ -111,19 +111,19 @@ impl Node {
         info
     }
 
-    /// The same node, showing the outcomes of these audits.
+    /// This node, showing the outcomes of these audits.
     #[must_use]
     pub fn showing(self, audit: Latest) -> Self {
         self.with(|parts| parts.audit = audit)
     }
 
-    /// The same node, on Nostr.
+    /// This node, on Nostr.
     #[must_use]
     pub fn on_nostr(self, announcer: Option<Announcer>, directory: Option<Directory>) -> Self {
         self.with(|parts| (parts.announcer, parts.directory) = (announcer, directory))
     }
 
-    /// The same node, in Tor.
+    /// This node, in Tor.
     #[must_use]
     pub fn in_tor(self, onion: Onion) -> Self {
         self.with(|parts| parts.onion = onion)

@@ -15,7 +15,7 @@ pub struct Cost {
     pub cache_read: Msat,
     pub cache_write: Msat,
     pub output: Msat,
-    /// The same at list price in USD, where the prices are in USD.
+    /// The cost at list price in USD, where the prices are in USD.
     pub usd: Option<Decimal>,
     pub usage: Usage,
 }
@@ -69,7 +69,7 @@ impl Cost {
         Some(())
     }
 
-    /// The same cost, bounded by what was held; the second value is what the operator writes off. The price in USD is
+    /// This cost, bounded by what was held; the second value is what the operator writes off. The price in USD is
     /// cut alike.
     #[must_use]
     pub fn bounded_by(mut self, hold: Msat) -> (Self, Msat) {

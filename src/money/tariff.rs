@@ -217,9 +217,9 @@ fn check_factor(factor: Decimal) -> Result<(), String> {
 pub struct Deal {
     /// On every price of the list.
     pub multiplier: Decimal,
-    /// Of the key.
+    /// The profile of the key.
     pub profile: Option<Arc<Profile>>,
-    /// That are open.
+    /// The windows that are open.
     pub windows: Vec<Arc<Window>>,
 }
 

@@ -66,7 +66,7 @@ impl Way {
         self.tor.is_some() && (is_onion(url) || (self.all && !is_loopback(url)))
     }
 
-    /// The same, through Tor wherever it leads.
+    /// This way, through Tor wherever it leads.
     ///
     /// # Errors
     /// [`NetError::Address`] where there is no Tor.
@@ -90,7 +90,7 @@ impl Way {
         if self.takes(url) { usual.max(CONNECT) } else { usual }
     }
 
-    /// The same for the slowest of several addresses.
+    /// For how long to wait for the slowest of several addresses; see [`Way::patience`].
     #[must_use]
     pub fn longest(&self, usual: Duration, addresses: &[String]) -> Duration {
         let urls = addresses.iter().filter_map(|address| Url::parse(address).ok());

@@ -84,7 +84,7 @@ impl Provider {
     /// What a listing says. Its signature is not looked at here.
     ///
     /// # Errors
-    /// Why it is none, or is not for now.
+    /// Why the event is no listing, or not for now.
     pub fn read(event: &Event, now: i64, reach: Reach) -> Result<Self, Refused> {
         let created_at = check(event, LISTING, now)?;
         let expires_at = tags(event, "expiration").next().map(|end| end.parse().map_err(|_| "its end is no time"));
@@ -128,7 +128,7 @@ impl Opinion {
     /// What a recommendation or a review says. Its signature is not looked at here.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Why the event is no opinion.
     pub fn read(event: &Event, now: i64) -> Result<Self, Refused> {
         let kind = event.kind.as_u16();
         let created_at = check(event, kind, now)?;

@@ -161,7 +161,8 @@ impl Relay<'_> {
         Ok(fetched)
     }
 
-    /// The same, and leaves the question open: [`Self::next_event`] is what the relay hears of from then on.
+    /// Asks for stored events, and leaves the question open: [`Self::next_event`] is what the relay hears of from then
+    /// on.
     /// What it hears of on other open questions in the meantime is in the answer.
     ///
     /// # Errors

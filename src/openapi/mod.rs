@@ -49,13 +49,13 @@ impl<S: Clone + Send + Sync + 'static> Described<S> {
         self.routed((schemas, paths, methods), also, |path| path.to_owned())
     }
 
-    /// The same where the last part of the address may have slashes in it.
+    /// Mounts as [`Described::at`] does, where the last part of the address may have slashes in it.
     #[must_use]
     pub fn below(self, (schemas, paths, methods): UtoipaMethodRouter<S>, also: &[&str]) -> Self {
         self.routed((schemas, paths, methods), also, greedy)
     }
 
-    /// The same below each of these prefixes, of which the description has the first.
+    /// Mounts as [`Described::at`] does, below each of these prefixes, of which the description has the first.
     #[must_use]
     pub fn under(self, handlers: UtoipaMethodRouter<S>, prefixes: &[&str], also: &[&str]) -> Self {
         let Some((first, others)) = prefixes.split_first() else { return self.at(handlers, also) };
@@ -143,7 +143,7 @@ impl<S: Clone + Send + Sync + 'static> Described<S> {
         self
     }
 
-    /// The same routes with something around them, or with their state.
+    /// These routes with something around them, or with their state.
     #[must_use]
     pub fn map<S2>(self, change: impl FnOnce(Router<S>) -> Router<S2>) -> Described<S2> {
         Described { router: change(self.router), paths: self.paths, schemas: self.schemas }

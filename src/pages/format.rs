@@ -88,7 +88,7 @@ pub(crate) fn read_date(text: &str) -> Option<i64> {
     (civil(days) == (year, month, day)).then(|| days.saturating_mul(DAY_MS).saturating_add(seconds * 1000))
 }
 
-/// The same in seconds.
+/// The time that [`read_date`] reads, in seconds.
 pub(crate) fn read_date_secs(text: &str) -> Option<i64> {
     Some(read_date(text)?.div_euclid(1000))
 }

@@ -182,7 +182,7 @@ impl Till {
     /// The child keys that a key paid for by this transfer: an answer that was lost is had again.
     ///
     /// # Errors
-    /// When it bought none by it.
+    /// When the key bought no child keys by that transfer.
     pub async fn bought_children(&self, parent: &Account, transfer: i64) -> Result<NewChildren, Failure> {
         let unknown =
             || Failure::client(Code::ChildNotFound, "No child keys were bought by that entry of the history.");

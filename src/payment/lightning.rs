@@ -18,7 +18,7 @@ const WATCHED: &str = "invoice that is watched";
 /// What an invoice may be for.
 ///
 /// # Errors
-/// When it is nothing, or too much.
+/// When the amount is nothing, or too much.
 pub fn amount(sats: Option<u64>) -> Result<Sat, Failure> {
     let sats = sats.filter(|sats| (1..=MAX_SATS).contains(sats)).and_then(Sat::new);
     sats.ok_or_else(|| Failure::client(Code::InvalidRequest, format!("amount_sats must be 1 to {MAX_SATS}.")))
@@ -27,7 +27,7 @@ pub fn amount(sats: Option<u64>) -> Result<Sat, Failure> {
 /// The key that a top-up is for, as its owner writes it.
 ///
 /// # Errors
-/// When it is none.
+/// When the text is no key.
 pub fn key_to_fill(text: &str) -> Result<Payment, Failure> {
     read_key(text.trim()).map_err(|_| {
         let message = "api_key must be a key of this node (sk-…) or the token it was made of.";
@@ -110,7 +110,7 @@ impl Till {
     /// How the invoice of this name stands.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no invoice of this name.
     pub async fn watch(&self, name: &str) -> Result<InvoiceStatus, Failure> {
         let mut sealed = name.replace('.', "+").replace('_', "/");
         while !sealed.len().is_multiple_of(4) {
@@ -139,7 +139,7 @@ impl Till {
     /// How an invoice stands.
     ///
     /// # Errors
-    /// When there is none with this id.
+    /// When there is no invoice with this id.
     pub async fn invoice_status(&self, id: &str) -> Result<Billed, Failure> {
         if !is_text(id) {
             return Err(not_found());
@@ -157,7 +157,7 @@ impl Till {
     /// How the invoice with this text stands.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no invoice with this text.
     pub async fn invoice_by_text(&self, bolt11: &str) -> Result<Billed, Failure> {
         if !is_text(bolt11) {
             return Err(not_found());

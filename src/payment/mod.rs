@@ -135,7 +135,7 @@ pub fn read(credentials: Credentials<'_>, is_known: impl Fn(&str) -> bool) -> Re
 /// Reads a key or a token used as one.
 ///
 /// # Errors
-/// When it is neither.
+/// When the text is neither.
 pub fn read_key(key: &str) -> Result<Payment, Failure> {
     if token::looks_like_token(key) {
         return Ok(Payment::TokenKey(Box::new(read_token(key)?)));

@@ -102,7 +102,7 @@ impl Till {
     /// Refuses what would bring new money in.
     ///
     /// # Errors
-    /// Where none is taken.
+    /// When no new money is taken.
     pub fn may_come_in(&self) -> Result<(), Failure> {
         if self.takes_money() {
             return Ok(());
@@ -297,7 +297,7 @@ impl Till {
         self.token_hash_of(&token_id(text))
     }
 
-    /// The same, by the token's id or a key's secret.
+    /// What the database knows a token or a key by, given the token's id or the key's secret.
     pub(super) fn token_hash_of(&self, id: &str) -> String {
         self.vault.key_hash(id)
     }

@@ -43,7 +43,7 @@ pub enum Given {
 #[derive(Debug)]
 pub struct Refunded {
     pub given: Given,
-    /// Of the money that was paid in.
+    /// The unit of the money that was paid in.
     pub unit: MintUnit,
     /// Ecash of foreign mints that was left over when tokens were swapped.
     pub remainders: Vec<String>,
@@ -53,7 +53,7 @@ pub struct Refunded {
 /// node's; both may be empty.
 ///
 /// # Errors
-/// When one of them is no such thing.
+/// When one of the two is no such address.
 pub fn destination(recipient: &str, mint: &str) -> Result<Destination, Failure> {
     let bad = |message: &str| Failure::client(Code::InvalidRequest, message);
     let (recipient, mint) = (recipient.trim().to_owned(), mint.trim());

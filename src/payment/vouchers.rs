@@ -38,7 +38,7 @@ pub struct BatchOrder {
     /// Names the batch: the same name is issued once.
     pub batch: String,
     pub count: usize,
-    /// Of each.
+    /// The amount of each voucher.
     pub amount: Msat,
     pub note: String,
     /// In ms since the Unix epoch; none: never.
@@ -70,7 +70,7 @@ pub enum IssueError {
 pub struct Credited {
     /// Without `sk-`.
     pub key: String,
-    /// Of the voucher.
+    /// The amount of the voucher.
     pub amount: Msat,
     /// What the key opens.
     pub account: Account,

@@ -25,8 +25,8 @@ pub(super) struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    /// Of these models: the first that is served so, one of the vendor whose format it is before others. Where there is
-    /// no upstream yet, as if they had all formats.
+    /// For each format the first of these models that is served so, one of the vendor whose format it is before others.
+    /// Where there is no upstream yet, as if they had all formats.
     pub fn of(node: &Node, ids: &[&'a str]) -> Self {
         let (market, pool) = (&node.exchange.market, &node.exchange.pool);
         let of = |format: WireFormat, family: &str| {

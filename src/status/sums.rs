@@ -76,7 +76,7 @@ pub struct Sum {
     pub charged_msat: i64,
     /// What the upstreams took, as far as it is known.
     pub cost_msat: i64,
-    /// The same in nanodollars.
+    /// What the upstreams took in nanodollars.
     pub nano_usd: i64,
     /// Requests that were charged and whose cost is not known.
     pub unpriced: i64,
@@ -177,8 +177,7 @@ impl Sum {
         self.took_ms.checked_div(self.tooks)
     }
 
-    /// Of the requests that somebody but their client is to answer for, those that were served, in hundredths of a
-    /// percent.
+    /// How many of the requests that somebody but their client is to answer for were served, in hundredths of a percent.
     #[must_use]
     pub fn success(&self) -> Option<i64> {
         let failed = self.upstream_errors.saturating_add(self.node_errors);

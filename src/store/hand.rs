@@ -20,7 +20,7 @@ pub enum Hand<'a> {
 }
 
 impl Hand<'_> {
-    /// The same, for one statement of several.
+    /// This hand, for one statement of several.
     pub fn again(&mut self) -> Hand<'_> {
         match self {
             Self::Pooled(connection) => Hand::Pooled(connection),

@@ -68,7 +68,7 @@ pub enum Durability {
 pub enum StoreError {
     #[error("database: {0}")]
     Sql(#[from] sqlx::Error),
-    /// The same, of SQLite without sqlx between.
+    /// What went wrong with SQLite, without sqlx between.
     #[error("database: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// A commit whose answer is not known: it may count.
@@ -186,7 +186,7 @@ impl Store {
         Desk::new(self.clone(), durability)
     }
 
-    /// The same for the statements of every paid request.
+    /// A place to write at for the statements of every paid request.
     #[must_use]
     pub fn hot_desk(&self) -> HotDesk {
         HotDesk::new(self.clone())

@@ -151,7 +151,7 @@ impl Reader {
 }
 
 impl Store {
-    /// The same database, to be looked at only.
+    /// This database, to be looked at only.
     #[must_use]
     pub fn reader(&self) -> Reader {
         Reader { pool: self.read().clone(), location: self.location().clone() }

@@ -49,7 +49,7 @@ impl Store {
 }
 
 impl Tx {
-    /// The same, with whatever else is in this transaction.
+    /// Writes a setting, with whatever else is in this transaction.
     ///
     /// # Errors
     /// When the database does not answer.

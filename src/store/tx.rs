@@ -29,8 +29,8 @@ impl Store {
         Ok(Tx(Open::Pooled { inner, _gate: gate }))
     }
 
-    /// The same for a few statements about a few rows, which many requests wait for: on SQLite they run where they are
-    /// asked, and nothing else does meanwhile.
+    /// Begins a transaction of a few statements about a few rows, which many requests wait for: on SQLite they run where
+    /// they are asked, and nothing else does meanwhile.
     ///
     /// # Errors
     /// When the database does not answer.

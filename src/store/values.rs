@@ -94,7 +94,7 @@ impl DatabaseError for Refused {
     }
 }
 
-/// The same error for those who use sqlx.
+/// This error for those who use sqlx.
 pub(super) fn fault(error: StoreError) -> SqlxError {
     match error {
         StoreError::Sqlite(error) => {

@@ -68,7 +68,7 @@ pub struct Onion {
 }
 
 impl Onion {
-    /// Of a node that has no onion of its own.
+    /// Where a node is found that has no onion of its own.
     #[must_use]
     pub fn given(url: &str) -> Self {
         let (_, own) = watch::channel(Standing { url: String::new(), state: State::Off });
@@ -165,7 +165,7 @@ impl Tor {
     /// Whether the settings can be used. The ways of the answer lead nowhere.
     ///
     /// # Errors
-    /// When they cannot.
+    /// When the settings cannot be used.
     pub fn check(config: &Config) -> Result<Ways, TorError> {
         #[cfg(feature = "tor")]
         if config.tor.enabled {

@@ -6,7 +6,7 @@
 /// A way to a model: by the upstreams of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelPath {
-    /// Of the kind, among those that there are.
+    /// The number of the kind, among those that there are.
     pub number: u32,
     pub kind: &'static str,
     /// What it is called.

@@ -16,14 +16,14 @@ use crate::store::{Store, StoreError};
 /// What one request cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outlay {
-    /// Of the hold of the request; see [`crate::store::ids`].
+    /// The id of the hold of the request; see [`crate::store::ids`].
     pub id: i64,
     pub upstream: Arc<str>,
     /// As the upstream calls it.
     pub model: String,
     /// `None`: nothing that is known.
     pub usd: Option<Decimal>,
-    /// The same at the rate of the request.
+    /// What it cost in msat, at the rate of the request.
     pub msat: Option<u64>,
     /// What the client was charged, in msat.
     pub charged: u64,

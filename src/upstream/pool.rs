@@ -322,7 +322,7 @@ impl Pool {
     /// What could serve this.
     ///
     /// # Errors
-    /// When nothing could.
+    /// When no upstream could serve it.
     pub fn plan(&self, wanted: &Requirements<'_>, session: Option<Session>) -> Result<Plan, Unavailable> {
         let members = self.members();
         if members.is_empty() {
@@ -480,7 +480,7 @@ fn secs_until(until_ms: i64, now_ms: i64) -> u64 {
 }
 
 impl Plan {
-    /// The same for one upstream alone.
+    /// The plan with one upstream alone.
     #[must_use]
     pub fn only(mut self, name: &str) -> Self {
         self.left.retain(|(member, _)| **member.upstream.name() == *name);

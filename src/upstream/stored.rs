@@ -111,7 +111,7 @@ const TRIES: usize = 5;
 /// among what was given. A change goes on top of those that come at the same time, and undoes none of them.
 ///
 /// # Errors
-/// When it is none, or the environment has the name.
+/// When what is given is no upstream, or the environment has the name.
 pub async fn put(
     store: &Store,
     tools: (&Vault, &Way),

@@ -67,6 +67,13 @@ const FOREIGN: &[(&str, &[&str])] = &[
 /// Files that may hold SQL.
 const SQL: &[&str] = &["repo.rs", "account.rs", "books.rs"];
 
+/// How the comment of what is public may not begin, nor what it says of errors: in rustdoc nothing stands above it that
+/// it could speak of.
+const DANGLING: &[&str] = &["The same", "Of ", "See there", "When it is none", "When it would not"];
+
+/// Where comments may begin so until they are rewritten.
+const DANGLING_STILL: &[&str] = &["admin", "cli", "ledger", "wallet", "dialect/body.rs", "dialect/fields.rs"];
+
 /// Longest file, without its tests.
 const MAX_LINES: usize = 600;
 
@@ -170,6 +177,22 @@ fn quoted(attribute: &syn::Attribute) -> String {
     }
 }
 
+/// The comments of what is public, each as its lines.
+fn public_comments(text: &str) -> Vec<Vec<&str>> {
+    let (mut comments, mut comment, mut is_attribute) = (Vec::new(), Vec::new(), false);
+    for line in text.lines().map(str::trim) {
+        if is_attribute || line.starts_with("#[") {
+            is_attribute = !line.ends_with(']');
+        } else if let Some(said) = line.strip_prefix("///") {
+            comment.push(said.trim());
+        } else {
+            let comment = std::mem::take(&mut comment);
+            comments.extend(line.starts_with("pub").then_some(comment));
+        }
+    }
+    comments
+}
+
 fn layer(module: &str) -> usize {
     LAYERS.iter().position(|layer| layer.contains(&module)).unwrap_or_else(|| panic!("{module} has no layer"))
 }
@@ -228,6 +251,23 @@ fn files_can_be_held_in_mind() {
             source.path.display()
         );
     }
+}
+
+#[test]
+fn comments_of_what_is_public_stand_by_themselves() {
+    let is_dangling = |said: &&str| DANGLING.iter().any(|beginning| said.starts_with(beginning));
+    let mut dangling = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_test()) {
+        if DANGLING_STILL.iter().any(|place| source.path.starts_with(place)) {
+            continue;
+        }
+        for comment in public_comments(&source.text) {
+            let of_errors = comment.iter().skip_while(|line| **line != "# Errors").nth(1);
+            let said = comment.first().into_iter().chain(of_errors).copied().filter(is_dangling);
+            dangling.extend(said.map(|said| format!("{}: {said}", source.path.display())));
+        }
+    }
+    assert_eq!(dangling, Vec::<String>::new());
 }
 
 #[test]

@@ -241,7 +241,7 @@ impl Listed {
     /// Reads what [`Listed::to_json`] wrote.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the text.
     pub fn from_json(text: &str) -> Result<Self, String> {
         let entry: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
         Self::read(entry).map_err(|problem| problem.to_string())
@@ -397,7 +397,7 @@ impl List {
     /// whose price cannot be charged.
     ///
     /// # Errors
-    /// When it is no list.
+    /// When the text is no list.
     pub fn stored(text: &str) -> Result<Self, String> {
         #[derive(serde::Deserialize)]
         struct Stored {

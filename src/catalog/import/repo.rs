@@ -16,7 +16,7 @@ pub struct Source {
     /// The digest of its URL, which the tag belongs to.
     pub address: String,
     pub etag: String,
-    /// Of the body, so that a server without tags is understood as well.
+    /// The digest of the body, so that a server without tags is understood as well.
     pub digest: String,
     pub list: String,
     /// What could not be taken of it, a line each.

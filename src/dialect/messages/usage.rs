@@ -97,7 +97,7 @@ impl Report {
         Some(Usage { output, ..self.so_far()? })
     }
 
-    /// The same before the end: what came out is not known, or only as a placeholder.
+    /// The buckets before the end: what came out is not known, or only as a placeholder.
     pub(super) fn partial(&self, output_chars: u64) -> Option<Usage> {
         let output = output_chars.div_ceil(4);
         Some(Usage { output, source: UsageSource::Estimated, ..self.so_far()? })

@@ -23,7 +23,7 @@ pub struct Create {
     validity_date: Option<Value>,
 }
 
-/// The same with the token in the body.
+/// Makes a key of a token that is in the body.
 #[utoipa::path(post, path = "/v1/balance/create", tag = "money", summary = "Makes a key of a token", request_body = Option<Create>, params(Create), responses((status = 200, body = shapes::NewKey), Refusals), security(()))]
 pub async fn make(state: State<Node>, query: Query<Create>, request: Request) -> Response<Body> {
     serve(state, query, request).await

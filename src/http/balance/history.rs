@@ -54,7 +54,7 @@ fn number(name: &str, text: Option<&str>, most: i64) -> Result<Option<i64>, Fail
 /// The `id` of an entry, as a client names it.
 ///
 /// # Errors
-/// When it can be none.
+/// When the text can be no id.
 pub(super) fn entry(id: &str) -> Result<i64, Failure> {
     number("id", Some(id), i64::MAX)?.ok_or_else(|| Failure::client(Code::InvalidRequest, "id must not be empty."))
 }

@@ -45,7 +45,7 @@ pub fn read(
 /// A whole number, not negative.
 ///
 /// # Errors
-/// When it is something else.
+/// When the value is something else.
 pub fn whole(name: &str, value: Option<&Value>) -> Result<Option<u64>, Failure> {
     let number = match value {
         None | Some(Value::Null) => return Ok(None),

@@ -79,7 +79,7 @@ pub struct Group {
     pub sum: Sum,
 }
 
-/// The same, told apart; the times in their order, all else with the most charged first.
+/// What [`total`] sums up, told apart; the times in their order, all else with the most charged first.
 ///
 /// # Errors
 /// When the database does not answer.

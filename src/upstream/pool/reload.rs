@@ -49,7 +49,7 @@ impl Pool {
         Ok(Arc::new(pool))
     }
 
-    /// The same upstreams for who works beside a node, and stores nothing.
+    /// The upstreams of [`Pool::open`], for who works beside a node, and stores nothing.
     ///
     /// # Errors
     /// See [`Pool::open`].
@@ -120,7 +120,7 @@ impl Pool {
         Ok(())
     }
 
-    /// All that are stored, as the operator may see them.
+    /// All upstreams that are stored, as the operator may see them.
     ///
     /// # Errors
     /// See [`stored::described`].
@@ -128,10 +128,10 @@ impl Pool {
         stored::described(store, &self.ground.vault).await
     }
 
-    /// Stores one of the operator's, and takes it up. Returns what [`stored::put`] does.
+    /// Stores an upstream of the operator's, and takes it up. Returns what [`stored::put`] does.
     ///
     /// # Errors
-    /// See there.
+    /// See [`stored::put`].
     pub async fn put(
         &self,
         store: &Store,
