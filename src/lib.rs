@@ -78,7 +78,8 @@
 //! # Walls
 //!
 //! Imports point down; a foreign crate has one home; SQL stays in its files. `tests/it/tidy.rs`
-//! checks that. Traits stand only where a foreign system begins, and at [`dialect::Dialect`].
+//! checks that. Traits stand only where a foreign system begins, and where one loop drives many of a kind:
+//! [`dialect::Dialect`] with its [`dialect::Meter`], the `Flow` inside most of these, [`jobs::Job`].
 //!
 //! One decision differs from the first plan: swaps are driven by [`wallet`] itself over cdk's
 //! cryptography, types and store, not by cdk's wallet, because the journal must own inputs and

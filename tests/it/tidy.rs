@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::Visit;
 
-/// Modules from the bottom up. One may import what is above it in this list or in its own line.
+/// Modules from the bottom up. One may import what is above it in this list, and of its own line what [`NEIGHBOURS`]
+/// has.
 const LAYERS: &[&[&str]] = &[
     &["money"],
     &["failure", "dialect"],
