@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use self::length::{longest_ms, milliseconds, subtitles_ms, usual_ms};
-use super::body::{Lens, Patch};
+use super::body::{self, Lens, Patch};
 use super::complaint::Complaint;
 use super::done::{DoneFlow, Kind};
 use super::fields::{self, field, unreadable};
@@ -220,7 +220,7 @@ impl Dialect for Listening {
     fn as_events(&self, answer: &Bytes) -> Vec<Bytes> {
         let name = "transcript.text.done";
         let said = |lens: Lens<'_>| {
-            let mut patch = body::Patch::new(&lens);
+            let mut patch = Patch::new(&lens);
             patch.set("type", body::encode(name));
             String::from_utf8(patch.apply()?).ok()
         };

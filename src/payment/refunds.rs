@@ -143,8 +143,8 @@ impl Till {
 
 /// Whether nothing of the money is left, or will come.
 fn is_used_up(change: &Result<Change, RefundError>) -> bool {
-    use RefundError::{Nothing, Swept, TooSmall};
-    matches!(change, Ok(Change::Nothing | Change::Swept) | Err(Nothing | TooSmall | Swept))
+    use RefundError::{Nothing, Reclaimed, TooSmall};
+    matches!(change, Ok(Change::Nothing | Change::Reclaimed) | Err(Nothing | TooSmall | Reclaimed))
 }
 
 fn given(change: Change) -> Result<Given, Failure> {

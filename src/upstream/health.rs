@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(reports(&[Failed(None); 5]), [false, false, false, false, true], "it goes on");
         assert_eq!(reports(&[Failed(None); 4]), [false; 4]);
         assert_eq!(reports(&[Answered, Failed(None), Locked]), [false; 3], "an answer starts the count anew");
-        assert_eq!(health.standing(0), Standing::Resting);
+        assert_eq!(health.availability(0), Availability::Resting);
     }
 
     #[test]
