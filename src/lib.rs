@@ -58,8 +58,9 @@
 //! * [`alerts`]: what is wrong, told to an operator who does not look. [`telemetry`]: traces of requests.
 //!   [`news`]: what the operator has to say to everybody.
 //! * [`openapi`]: what the node says of its own routes, mounted with them.
-//! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. [`shop`]: `/` and `/docs` in
-//!   a browser. `pages`: what all pages share. [`node`]: composition. [`cli`]: the program's verbs.
+//! * [`exchange`]: the spine. [`http`], [`admin`], [`jobs`]: what drives it. `operator`: what the operator can do,
+//!   by a page, a call or a command. [`shop`]: `/` and `/docs` in a browser. `pages`: what all pages share.
+//!   [`node`]: composition. [`cli`]: the program's verbs.
 //!
 //! # Invariants
 //!
@@ -111,6 +112,7 @@ pub mod news;
 pub mod node;
 pub mod nostr;
 pub mod openapi;
+mod operator;
 mod pages;
 pub mod payment;
 pub mod price;

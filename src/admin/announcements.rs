@@ -7,7 +7,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,18 +15,18 @@ use super::api::{ApiError, Body, Complaint};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
-use super::trail::{self, Act};
 use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page, shown_again};
-use crate::news::{self, Announcement, Level, PutError, Text};
+use crate::news::{self, Announcement, Level, Text};
+use crate::operator::announcements::{self as acts, ActError};
 
 const PATH: &str = "/admin/announcements";
 
 pub(super) fn pages() -> Router<AdminState> {
-    let set = post(set).layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES));
+    let set = post(set_form).layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES));
     Router::new()
         .route(PATH, get(show))
         .route("/admin/announcements/set", set)
-        .route("/admin/announcements/remove", post(drop_one))
+        .route("/admin/announcements/remove", post(remove_form))
 }
 
 pub(super) fn api() -> OpenApiRouter<AdminState> {
@@ -69,26 +68,22 @@ async fn view(state: &AdminState) -> Result<Vec<View>, AdminError> {
 }
 
 /// Announces something, or changes what is announced under this id.
-async fn announce(state: &AdminState, actor: &Actor, id: Option<&str>, text: &Text) -> Result<String, AdminError> {
-    text.check().map_err(|problem| AdminError::invalid(format!("Not done: {problem}.")))?;
-    let stored = news::put(state.ledger.store(), id, text, state.now_ms()).await;
-    let id = stored.map_err(|error| match error {
-        PutError::Unknown => AdminError::not_found("There is no such announcement."),
-        PutError::TooMany => AdminError::conflict(format!("Not done: {error}.")),
-        PutError::Store(error) => error.into(),
-    })?;
-    let detail = json!({
-        "title": text.title, "level": text.level, "from_ms": text.starts_ms, "until_ms": text.ends_ms,
-    });
-    trail::note(state, actor, Act { action: "announcements.set", subject: &id }, &detail).await?;
-    Ok(id)
+async fn set(state: &AdminState, actor: &Actor, id: Option<&str>, text: &Text) -> Result<String, AdminError> {
+    acts::set(state.desk(actor), id, text).await.map_err(refused)
 }
 
-async fn take_down(state: &AdminState, actor: &Actor, id: &str) -> Result<(), AdminError> {
-    if !news::remove(state.ledger.store(), id).await? {
-        return Err(AdminError::not_found("There is no such announcement."));
+/// Takes one down.
+async fn remove(state: &AdminState, actor: &Actor, id: &str) -> Result<(), AdminError> {
+    acts::remove(state.desk(actor), id).await.map_err(refused)
+}
+
+fn refused(error: ActError) -> AdminError {
+    match error {
+        ActError::Invalid(problem) => AdminError::invalid(format!("Not done: {problem}.")),
+        ActError::Unknown => AdminError::not_found("There is no such announcement."),
+        ActError::Put(error) => AdminError::conflict(format!("Not done: {error}.")),
+        ActError::Store(error) => error.into(),
     }
-    trail::note(state, actor, Act { action: "announcements.remove", subject: id }, &json!({})).await
 }
 
 #[derive(Template)]
@@ -148,7 +143,7 @@ async fn show(State(state): State<AdminState>, session: Session) -> Result<Respo
     render(&state, &session, (StatusCode::OK, String::new()), None).await
 }
 
-async fn set(
+async fn set_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<SetForm>,
@@ -156,19 +151,19 @@ async fn set(
     session.confirm(&form.csrf)?;
     let id = Some(form.id.as_str()).filter(|id| !id.is_empty());
     let outcome = match read(&form, state.now_ms()) {
-        Ok(text) => announce(&state, session.actor(), id, &text).await,
+        Ok(text) => set(&state, session.actor(), id, &text).await,
         Err(problem) => Err(AdminError::invalid(problem)),
     };
     again(&state, &session, outcome.map(drop), Some(form)).await
 }
 
-async fn drop_one(
+async fn remove_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Remove>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    again(&state, &session, take_down(&state, session.actor(), &form.id).await, None).await
+    again(&state, &session, remove(&state, session.actor(), &form.id).await, None).await
 }
 
 fn read(form: &SetForm, now_ms: i64) -> Result<Text, String> {
@@ -293,7 +288,7 @@ async fn set_call(
     };
     let starts_ms = call.from_ms.unwrap_or_else(|| state.now_ms());
     let text = Text { title: call.title, body: call.body, level, starts_ms, ends_ms: call.until_ms };
-    Ok(Json(Stored { id: announce(&state, actor, call.id.as_deref(), &text).await? }))
+    Ok(Json(Stored { id: set(&state, actor, call.id.as_deref(), &text).await? }))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -311,6 +306,6 @@ async fn remove_call(
     operator: Operator,
     Body(call): Body<RemoveCall>,
 ) -> Result<StatusCode, ApiError> {
-    take_down(&state, operator.may(Scope::Manage)?, &call.id).await?;
+    remove(&state, operator.may(Scope::Manage)?, &call.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

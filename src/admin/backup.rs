@@ -18,7 +18,6 @@ use utoipa_axum::routes;
 use super::api::{ApiError, Body, Complaint};
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
-use super::trail::{self, Act};
 use super::{AdminError, AdminState, format};
 use crate::backup::{self, Key, SHORTEST};
 use crate::config::Secret;
@@ -46,7 +45,7 @@ async fn make(state: &AdminState, actor: &Actor, passphrase: Secret) -> Result<R
     let Ok(_alone) = AT_A_TIME.try_acquire() else {
         return Err(AdminError::conflict("A backup is being made already. Try again when it is done."));
     };
-    trail::note(state, actor, Act { action: "backup.make", subject: "" }, &json!({})).await?;
+    state.desk(actor).note("backup.make", "", &json!({})).await?;
     let config = state.exchange.settings.now();
     let name = format!("download-{}.tmp", crate::vault::hex(&rand::random::<[u8; 8]>()));
     let path = config.storage.data_dir.join(name);

@@ -4,16 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::api::{ApiError, Body, Complaint};
 use super::operator::{Actor, Operator, Scope};
-use super::trail::{self, Act};
 use super::{AdminError, AdminState};
-use crate::exchange::turn_maintenance;
+use crate::operator::maintenance as acts;
 
 pub(super) fn api() -> OpenApiRouter<AdminState> {
     OpenApiRouter::new().routes(routes!(show_call, turn_call))
@@ -35,14 +33,13 @@ pub(super) fn view(state: &AdminState) -> View {
 
 /// Turns the switch, for every node of the database.
 pub(super) async fn turn(state: &AdminState, actor: &Actor, on: bool) -> Result<(), AdminError> {
-    let (store, maintenance) = (state.ledger.store(), &state.exchange.maintenance);
+    let maintenance = &state.exchange.maintenance;
     if maintenance.is_fixed() {
         let message = "MAINTENANCE is set in the environment, which wins; change it there and start the node anew.";
         return Err(AdminError::conflict(message));
     }
-    turn_maintenance(store, on, state.now_ms()).await?;
-    trail::note(state, actor, Act { action: "maintenance.turn", subject: "" }, &json!({ "on": on })).await?;
-    Ok(maintenance.look(store).await?)
+    acts::turn(state.desk(actor), on).await?;
+    Ok(maintenance.look(state.ledger.store()).await?)
 }
 
 /// How the maintenance switch stands.

@@ -1,9 +1,10 @@
 //! The operator's side: pages rendered here, of plain forms and with nothing from elsewhere, and the same as JSON.
 //!
-//! A page is a file: `view` says what there is to see, one function a verb does what can be done (`operator::Actor`
-//! says by whom, and `trail` keeps it), and two thin faces show it, HTML and JSON (`api`). `pages` and `api` of the
-//! file are its routes; `frame::PAGES` has it in the header. What a command does, too, is in `acts` of the page's
-//! folder: it takes the ledger and whose act it is, and page, call and command render what came of it.
+//! A page is a file: `view` says what there is to see, one function a verb does what can be done, and two thin faces
+//! show it: HTML, whose handlers of forms are called like the verb with `_form`, and JSON (`api`), with `_call`. `pages`
+//! and `api` of the file are its routes; `frame::PAGES` has it in the header. The verb itself is one of
+//! `crate::operator`, which commands have, too; here it is asked for in this node, which learns of it at once, and a
+//! refusal gets its words and its status. `Actor` says by whom it is done, and the trail keeps it.
 //!
 //! Invariants:
 //! * Every page but the login needs a session (`/metrics` a token); every POST comes from a page of this node (the
@@ -20,25 +21,24 @@ mod backup;
 mod events;
 mod frame;
 mod input;
-pub(crate) mod keys;
+mod keys;
 mod login;
 mod maintenance;
 mod metrics;
-pub(crate) mod models;
+mod models;
 mod network;
 mod operator;
 mod overview;
 mod password;
-pub(crate) mod proof;
 mod repo;
 pub(crate) mod requests;
 mod session;
 pub mod settings;
-pub mod tariffs;
+mod tariffs;
 mod throttle;
 pub mod trail;
 mod upstreams;
-pub(crate) mod vouchers;
+mod vouchers;
 mod wallet;
 
 use std::sync::Arc;
@@ -50,6 +50,7 @@ use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
+use self::operator::Actor;
 use crate::audit::Latest;
 use crate::backup::BackupError;
 use crate::catalog::import::{ImportError, Importer};
@@ -58,6 +59,8 @@ use crate::exchange::Exchange;
 use crate::ledger::Ledger;
 use crate::nostr::{Announcer, Directory};
 use crate::openapi::Described;
+use crate::operator::Desk;
+use crate::operator::proof::Unproven;
 use crate::pages::{self, format};
 use crate::payment::payer::Till;
 use crate::store::StoreError;
@@ -120,6 +123,11 @@ impl AdminState {
 
     fn now_ms(&self) -> i64 {
         self.ledger.clock().now_ms()
+    }
+
+    /// Where this one acts.
+    fn desk<'a>(&'a self, actor: &'a Actor) -> Desk<'a> {
+        Desk { store: self.ledger.store(), clock: &**self.ledger.clock(), actor: actor.as_str() }
     }
 
     /// Refuses what moves money while none may: before the mints of a node that was restored were asked, above all.
@@ -245,6 +253,15 @@ impl AdminError {
 
 fn too_soon(secs: u64) -> String {
     format!("Too many attempts. Try again in {secs} s.")
+}
+
+impl From<Unproven> for AdminError {
+    fn from(unproven: Unproven) -> Self {
+        match unproven {
+            Unproven::At(_) => Self::conflict(format!("Nothing was moved: {unproven}. The overview says what is off.")),
+            Unproven::Store(error) => error.into(),
+        }
+    }
 }
 
 impl From<sqlx::Error> for AdminError {

@@ -4,7 +4,6 @@ use sqlx::Row;
 
 use super::operator::{Actor, PASSWORD};
 use super::session::Via;
-use super::trail::Act;
 use crate::store::{Durability, Store, StoreError};
 
 /// A session to be stored.
@@ -94,27 +93,6 @@ pub(super) async fn token(store: &Store, hash: &str, now_ms: i64) -> Result<Opti
         })
     })
     .transpose()
-}
-
-/// Adds to the trail.
-pub(super) async fn note(
-    store: &Store,
-    actor: &str,
-    act: Act<'_>,
-    detail: &str,
-    now_ms: i64,
-) -> Result<(), StoreError> {
-    let mut tx = store.begin(Durability::Full).await?;
-    sqlx::query("INSERT INTO admin_trail (id, at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)")
-        .bind(uuid::Uuid::now_v7().to_string())
-        .bind(now_ms)
-        .bind(actor)
-        .bind(act.action)
-        .bind(act.subject)
-        .bind(detail)
-        .execute(tx.hand())
-        .await?;
-    tx.commit().await
 }
 
 /// Stores by what the password of the environment is known again, and ends the sessions that another one began, both

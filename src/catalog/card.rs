@@ -72,6 +72,13 @@ pub struct Change {
 }
 
 impl Change {
+    /// As pages and the trail have it.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let Self { name, was, is } = self;
+        format!("{name}: {} → {}", shown(name, *was), shown(name, *is))
+    }
+
     /// Whether somebody would pay less, or what was sold is sold no more.
     #[must_use]
     pub fn is_drop(&self) -> bool {

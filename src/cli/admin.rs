@@ -5,9 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{done, split_json, with_page, with_store};
+use super::{desk, done, split_json, with_page, with_store};
 use crate::admin::{Token, WantedToken, by_command};
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::pages::format;
 use crate::store::Store;
@@ -83,11 +82,11 @@ async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
 }
 
 async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
-    let now_ms = SystemClock.now_ms();
+    let desk = desk(store);
     let told = |error: crate::admin::AdminError| error.to_string();
     match act {
         Act::ResetPassword => {
-            let secret = by_command::reset_password(store, now_ms).await.map_err(told)?;
+            let secret = by_command::reset_password(desk).await.map_err(told)?;
             let password = secret.expose();
             Ok(match json {
                 true => format!("{}\n", json!({ "password": password })),
@@ -98,7 +97,7 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
         }
         Act::Tokens => by_command::tokens(store).await.map(|tokens| list(&tokens, json)).map_err(told),
         Act::CreateToken(wanted) => {
-            let (token, secret) = by_command::create_token(store, &wanted, now_ms).await.map_err(told)?;
+            let (token, secret) = by_command::create_token(desk, &wanted).await.map_err(told)?;
             let text = secret.expose();
             Ok(match json {
                 true => format!("{}\n", json!({ "token": text, "id": token.id, "scopes": token.scopes })),
@@ -106,7 +105,7 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
             })
         }
         Act::RevokeToken(id) => {
-            by_command::revoke_token(store, &id, now_ms).await.map_err(told)?;
+            by_command::revoke_token(desk, &id).await.map_err(told)?;
             Ok(if json { format!("{}\n", json!({ "revoked": id })) } else { format!("{id} is revoked\n") })
         }
     }

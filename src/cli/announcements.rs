@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{done, note, read_date, split_json, with_page, with_store};
+use super::{desk, done, read_date, split_json, with_page, with_store};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::news::{self, Announcement, Level, Text};
+use crate::operator::announcements as acts;
 use crate::pages::format;
 use crate::store::Store;
 
@@ -76,10 +77,10 @@ async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
 }
 
 async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
-    let (now_ms, lost) = (SystemClock.now_ms(), |error: crate::store::StoreError| error.to_string());
+    let now_ms = SystemClock.now_ms();
     match act {
         Act::List => {
-            let all = news::all(store).await.map_err(lost)?;
+            let all = news::all(store).await.map_err(|error| error.to_string())?;
             if json {
                 let all: Vec<Value> = all.iter().map(|one| as_json(one, now_ms)).collect();
                 return Ok(format!("{}\n", json!({ "announcements": all })));
@@ -92,19 +93,11 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
         }
         Act::Set { id, title, body, level, from, until } => {
             let text = Text { title, body, level, starts_ms: from.unwrap_or(now_ms), ends_ms: until };
-            text.check()?;
-            let stored = news::put(store, id.as_deref(), &text, now_ms).await;
-            let id = stored.map_err(|error| error.to_string())?;
-            let detail =
-                json!({ "title": text.title, "level": text.level, "from_ms": text.starts_ms, "until_ms": until });
-            note(store, "announcements.set", &id, &detail).await?;
+            let id = acts::set(desk(store), id.as_deref(), &text).await.map_err(|error| error.to_string())?;
             Ok(if json { format!("{}\n", json!({ "id": id })) } else { format!("{id} is announced\n") })
         }
         Act::Remove(id) => {
-            if !news::remove(store, &id).await.map_err(lost)? {
-                return Err("there is no such announcement".to_owned());
-            }
-            note(store, "announcements.remove", &id, &json!({})).await?;
+            acts::remove(desk(store), &id).await.map_err(|error| error.to_string())?;
             Ok(if json { format!("{}\n", json!({ "removed": id })) } else { format!("{id} is removed\n") })
         }
     }

@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, may_move, read_date, with_page};
-use crate::admin::keys::acts::{self, ActError, Wish};
-use crate::admin::trail::CLI;
+use super::{beside, desk, done, may_move, read_date, with_page};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::ledger::keys::{Edit, Filter, Key, Place, Way, shorten};
 use crate::ledger::terms::Reset;
 use crate::ledger::{AccountId, Ledger};
 use crate::money::Msat;
+use crate::operator::keys::{self as acts, ActError, Wish};
 use crate::pages::format;
 use crate::store::Store;
 use crate::vault::hex;
@@ -165,11 +164,11 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
         }
         Act::Show(id) => show(&ledger, id, json).await,
         Act::Block(id, block) => {
-            acts::block(&ledger, CLI, AccountId(id), block).await.map_err(|error| refused(id, error))?;
+            acts::block(desk(store), &ledger, AccountId(id), block).await.map_err(|error| refused(id, error))?;
             show(&ledger, id, json).await
         }
         Act::Set(id, edit) => {
-            acts::edit(&ledger, CLI, AccountId(id), &edit).await.map_err(|error| refused(id, error))?;
+            acts::edit(desk(store), &ledger, AccountId(id), &edit).await.map_err(|error| refused(id, error))?;
             show(&ledger, id, json).await
         }
         Act::Adjust { id, way, amount, reason, act } => {
@@ -177,7 +176,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
             may_move(config, store).await?;
             let act = act.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
             let wish = Wish { id: &act, way, amount, reason: &reason };
-            acts::adjust(&ledger, None, CLI, AccountId(id), wish).await.map_err(|error| refused(id, error))?;
+            acts::adjust(desk(store), &ledger, None, AccountId(id), wish).await.map_err(|error| refused(id, error))?;
             show(&ledger, id, json).await
         }
     }

@@ -3,13 +3,9 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
-
-use super::{block_on, configured, done, note, tell, with_store};
-use crate::clock::{Clock as _, SystemClock};
+use super::{block_on, configured, desk, done, tell, with_store};
 use crate::config::Config;
-use crate::exchange::turn_maintenance;
-use crate::store::Store;
+use crate::operator::maintenance::turn;
 
 pub(super) fn main(words: &[&str]) -> Option<ExitCode> {
     let on = match words {
@@ -25,14 +21,9 @@ async fn run(config: &Config, on: bool) -> Result<&'static str, String> {
     if config.server.maintenance.is_some() {
         return Err("MAINTENANCE is set, and the environment wins; change it there and start the node anew".to_owned());
     }
-    with_store(config, async |store| turn(store, on).await).await?;
+    with_store(config, async |store| turn(desk(store), on).await.map_err(|error| error.to_string())).await?;
     Ok(match on {
         true => "Maintenance is on: nothing is sold, no token is taken; balances and refunds are open.",
         false => "Maintenance is off.",
     })
-}
-
-async fn turn(store: &Store, on: bool) -> Result<(), String> {
-    turn_maintenance(store, on, SystemClock.now_ms()).await.map_err(|error| error.to_string())?;
-    note(store, "maintenance.turn", "", &json!({ "on": on })).await
 }

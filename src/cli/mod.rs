@@ -30,17 +30,16 @@ mod windows;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::admin::trail::{Act, CLI, record};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::SystemClock;
 use crate::config::{Config, Log, Secret};
 use crate::exchange;
 use crate::net::way::Ways;
 use crate::node;
 use crate::nostr::Identity;
+use crate::operator::Desk;
 use crate::pages::format;
 use crate::store::{Lineage, Reader, Store, StoreError, UNUSED};
 use crate::tor::Tor;
@@ -355,10 +354,9 @@ async fn looked_up(config: &Config) -> (Config, Vec<String>) {
     (config, told.into_keys().filter(|name| !counted.contains_key(name)).collect())
 }
 
-/// Notes in the trail what was done from the command line. What moves money is noted before it is done.
-async fn note(store: &Store, action: &'static str, subject: &str, detail: &Value) -> Result<(), String> {
-    let noted = record(store, CLI, Act { action, subject }, detail, SystemClock.now_ms()).await;
-    noted.map_err(|error| error.to_string())
+/// Where the operator acts by a command.
+fn desk(store: &Store) -> Desk<'_> {
+    Desk { store, clock: &SystemClock, actor: "cli" }
 }
 
 /// Reads the configuration, or says every fault of it in a line.

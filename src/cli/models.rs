@@ -8,15 +8,14 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::{beside, done, in_force, vault, with_page};
-use crate::admin::models::acts::Desk;
-use crate::admin::trail::CLI;
+use super::{beside, desk, done, in_force, vault, with_page};
 use crate::catalog::card::{self, Change};
 use crate::catalog::file;
 use crate::catalog::import::plan::Proposal;
 use crate::catalog::import::{Decision, Importer, Offer, Outcome, Overrides, Switch};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
+use crate::operator::{Desk, models as acts};
 use crate::store::Store;
 use crate::upstream::Pool;
 
@@ -57,7 +56,7 @@ enum Act {
     Decide(Decision, Which),
     TakeBack(Vec<String>),
     Switch { ids: Vec<String>, what: Switch },
-    Own { id: String, own: Overrides },
+    Overrides { id: String, own: Overrides },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +125,7 @@ fn own(verb: &str, words: &[String]) -> Option<Act> {
             }
         }
     };
-    Some(Act::Own { id: id.clone(), own })
+    Some(Act::Overrides { id: id.clone(), own })
 }
 
 /// Words for switches, and for what is done then.
@@ -152,7 +151,7 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
     let loaded = file::configured(&config.pricing).map_err(said)?;
     let importer =
         Importer::new(store.clone(), pool, Arc::clone(&clock), &config.pricing, &ways.prices, &loaded).map_err(said)?;
-    let desk = Desk { importer: &importer, store, clock: &clock, actor: CLI };
+    let desk = desk(store);
     let well = |text: String| Ok(done(text));
     match act {
         Act::List => {
@@ -164,7 +163,7 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
             })
         }
         Act::Sync => {
-            let outcome = desk.sync().await.map_err(said)?;
+            let outcome = acts::sync(desk, &importer).await.map_err(said)?;
             let code = if outcome.troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             Ok((if json { lines(&outcome_json(&outcome)) } else { told(&outcome) }, code))
         }
@@ -176,15 +175,15 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
                 diff(plan.waiting())
             })
         }
-        Act::Decide(verdict, which) => well(decide(desk, verdict, which, json).await?),
+        Act::Decide(verdict, which) => well(decide(desk, &importer, verdict, which, json).await?),
         Act::TakeBack(ids) => {
             for id in &ids {
-                desk.take_back(id).await.map_err(|error| format!("{id}: {error}"))?;
+                acts::take_back(desk, &importer, id).await.map_err(|error| format!("{id}: {error}"))?;
             }
             well(if json { lines(&json!({ "at_cost": ids })) } else { format!("at cost again: {}\n", ids.join(", ")) })
         }
-        Act::Own { id, own } => {
-            desk.set_own(&id, &own).await.map_err(|error| format!("{id}: {error}"))?;
+        Act::Overrides { id, own } => {
+            acts::set_own(desk, &importer, &id, &own).await.map_err(|error| format!("{id}: {error}"))?;
             let offers = importer.overview().await.map_err(said)?.offers;
             let offer: Vec<Offer> = offers.into_iter().filter(|offer| offer.model.id == id).collect();
             well(match (json, offer.first()) {
@@ -195,7 +194,7 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
         Act::Switch { ids, what } => {
             let word = SWITCHES.iter().find(|(_, switch, _)| *switch == what).map_or("", |(_, _, word)| *word);
             for id in &ids {
-                desk.switch(id, what).await.map_err(|error| format!("{id}: {error}"))?;
+                acts::switch(desk, &importer, id, what).await.map_err(|error| format!("{id}: {error}"))?;
             }
             well(if json { lines(&json!({ word: ids })) } else { format!("{word}: {}\n", ids.join(", ")) })
         }
@@ -203,18 +202,24 @@ async fn perform(config: &Config, store: &Store, act: Act, json: bool) -> Result
 }
 
 /// One after the other; what was decided before something went wrong stays decided.
-async fn decide(desk: Desk<'_>, verdict: Decision, which: Which, json: bool) -> Result<String, String> {
+async fn decide(
+    desk: Desk<'_>,
+    importer: &Importer,
+    verdict: Decision,
+    which: Which,
+    json: bool,
+) -> Result<String, String> {
     let ids: Vec<(String, Option<String>)> = match which {
         Which::These(ids) => ids.into_iter().map(|id| (id, None)).collect(),
         Which::All => {
-            let plan = desk.importer.overview().await.map_err(said)?.plan;
+            let plan = importer.overview().await.map_err(said)?.plan;
             plan.waiting().map(|one| (one.id.clone(), Some(one.digest.clone()))).collect()
         }
     };
     let word = if verdict == Decision::Refuse { "refused" } else { "applied" };
     let mut decided = Vec::new();
     for (id, digest) in ids {
-        let one = desk.decide(&id, digest.as_deref(), verdict).await;
+        let one = acts::decide(desk, importer, &id, digest.as_deref(), verdict).await;
         let one = one.map_err(|error| format!("{id}: {error}; {} were decided before it", decided.len()))?;
         decided.push(one);
     }

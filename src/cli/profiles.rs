@@ -7,13 +7,12 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::tariffs::{Factors, floor, opened, refused, removed};
-use super::{done, vault, with_page};
-use crate::admin::tariffs::acts;
-use crate::admin::trail::CLI;
+use super::{desk, done, vault, with_page};
 use crate::config::Config;
 use crate::ledger::keys::short;
 use crate::ledger::{AccountId, Ledger};
 use crate::money::tariff::Profile;
+use crate::operator::tariffs as acts;
 use crate::payment::{self, Payment};
 
 pub(super) const ARGUMENTS: &str = "set|list|remove|attach|detach …";
@@ -84,7 +83,7 @@ async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
     let done = match act {
         Act::Set(profile) => set(config, &ledger, &profile, json).await,
         Act::List => list(&ledger, json).await,
-        Act::Remove(name) => match acts::remove_profile(&ledger, CLI, &name).await {
+        Act::Remove(name) => match acts::remove_profile(desk(&store), &ledger, &name).await {
             Ok(()) => Ok(removed(&name, json)),
             Err(error) => Err(refused(&name, error)),
         },
@@ -95,7 +94,7 @@ async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
 }
 
 async fn set(config: &Config, ledger: &Ledger, profile: &Profile, json: bool) -> Result<String, String> {
-    let done = acts::set_profile(ledger, CLI, profile, floor(config)).await;
+    let done = acts::set_profile(desk(ledger.store()), ledger, profile, floor(config)).await;
     done.map_err(|error| refused(&profile.name, error))?;
     Ok(match json {
         true => format!("{}\n", as_json(profile)),
@@ -169,7 +168,7 @@ async fn attach(config: &Config, ledger: &Ledger, name: Option<&str>, json: bool
     }
     // Of many keys the trail has the number.
     let subject = if let [one] = digits.as_slice() { one } else { "" };
-    let attached = acts::attach(ledger, CLI, subject, &accounts, name).await;
+    let attached = acts::attach(desk(ledger.store()), ledger, subject, &accounts, name).await;
     attached.map_err(|error| refused(name.unwrap_or_default(), error))?;
     if json {
         return Ok(format!("{}\n", json!({ "profile": name, "keys": accounts.len() })));

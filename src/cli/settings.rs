@@ -9,13 +9,12 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::tariffs::{dearest, opened};
-use super::{done, note, split_json, with_page};
-use crate::admin::settings::{Parcel, Taken, View, detail, view};
-use crate::admin::trail::CLI;
-use crate::clock::{Clock as _, SystemClock};
+use super::{desk, done, split_json, with_page};
+use crate::admin::settings::{View, view};
 use crate::config::{Config, Told};
-use crate::exchange::tell;
 use crate::ledger::Ledger;
+use crate::operator::parcel::{Parcel, Taken};
+use crate::operator::settings as acts;
 
 pub(super) const ARGUMENTS: &str = "list|get|set|unset|init|export|import …";
 
@@ -92,7 +91,7 @@ async fn work(environment: &Config, act: Act, json: bool) -> Result<String, Stri
 }
 
 async fn perform((config, told): (&Config, &Told), ledger: &Ledger, act: Act, json: bool) -> Result<String, String> {
-    let (store, now_ms) = (ledger.store(), SystemClock.now_ms());
+    let desk = desk(ledger.store());
     // Which of them wait for the next start only the process that runs can say.
     let views = || view(config, told, |_| false);
     match act {
@@ -105,10 +104,7 @@ async fn perform((config, told): (&Config, &Told), ledger: &Ledger, act: Act, js
         }
         Act::Set(name, value) => {
             let changes = BTreeMap::from([(name.clone(), value)]);
-            let changed = tell(store, config, &changes, now_ms).await.map_err(|error| error.to_string())?;
-            for one in &changed {
-                note(store, "settings.set", &one.name, &detail(one)).await?;
-            }
+            let changed = acts::set(desk, config, &changes).await.map_err(|error| error.to_string())?;
             let view = views().into_iter().find(|one| one.name == name);
             let when = match view.and_then(|view| view.force) {
                 Some("at_once") => "a running node takes it up within seconds",
@@ -135,7 +131,7 @@ async fn perform((config, told): (&Config, &Told), ledger: &Ledger, act: Act, js
             let tariffs = ledger.tariffs().await.map_err(|error| error.to_string())?;
             let plan = parcel.plan(config, told, &tariffs, dearest(config)).map_err(|error| error.to_string())?;
             if !dry_run {
-                plan.carry_out(ledger, CLI, now_ms).await.map_err(|error| error.to_string())?;
+                plan.carry_out(desk, ledger).await.map_err(|error| error.to_string())?;
             }
             let taken = plan.told(dry_run);
             Ok(if json { format!("{}\n", json!(taken)) } else { differences(&taken) })

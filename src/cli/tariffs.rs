@@ -6,11 +6,11 @@ use rust_decimal::Decimal;
 use serde_json::json;
 
 use super::{beside, in_force};
-use crate::admin::tariffs::acts::{ActError, Floor};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::money::tariff::Filter;
+use crate::operator::tariffs::{ActError, Floor};
 use crate::price::decimal;
 use crate::store::Store;
 use crate::vault::hex;

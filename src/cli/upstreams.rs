@@ -10,17 +10,19 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{done, in_force, note, split_json, vault, with_page, with_store};
+use super::{desk, done, in_force, split_json, vault, with_page, with_store};
 use crate::catalog::file;
 use crate::catalog::import::Importer;
-use crate::clock::{Clock as _, SharedClock, SystemClock};
+use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
-use crate::exchange::{cheapest, timed};
+use crate::exchange::{Tested, cheapest, timed};
+use crate::operator::upstreams as acts;
 use crate::pages::format;
 use crate::store::Store;
 use crate::upstream::Pool;
 use crate::upstream::repo::{self, Listed};
 use crate::upstream::stored::{self, Intent};
+use crate::upstream::stored::{Intent, StoredError, Tools};
 
 pub(super) const ARGUMENTS: &str = "list|clear|add|set|remove|test …";
 
@@ -82,20 +84,19 @@ async fn run(config: &Config, act: Act, json: bool) -> Result<(String, ExitCode)
 }
 
 async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<(String, ExitCode), String> {
-    let lost = |error: crate::store::StoreError| error.to_string();
     let said = |name: &str, word: &str, text: &str| {
         done(if json { format!("{}\n", json!({ word: name })) } else { format!("{name} {text}\n") })
     };
     match act {
         Act::List => {
-            let listed = repo::listed(store).await.map_err(lost)?;
+            let listed = repo::listed(store).await.map_err(|error| error.to_string())?;
             Ok(done(if json { as_json(&listed) } else { as_text(&listed) }))
         }
         Act::Clear(name) => {
-            if !repo::clear(store, &name).await.map_err(lost)? {
-                return Err(format!("there is no upstream {name}; coinslot upstreams list shows them"));
-            }
-            note(store, "upstreams.clear", &name, &json!({})).await?;
+            acts::clear(desk(store), &name).await.map_err(|error| match error {
+                StoredError::Unknown => format!("there is no upstream {name}; coinslot upstreams list shows them"),
+                error => error.to_string(),
+            })?;
             Ok(said(&name, "cleared", "is asked again."))
         }
         Act::Put(intent) => {
@@ -114,8 +115,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<(S
             Ok(said(&name, word, text))
         }
         Act::Remove(name) => {
-            stored::remove(store, &name, SystemClock.now_ms()).await.map_err(|error| error.to_string())?;
-            note(store, "upstreams.remove", &name, &json!({})).await?;
+            acts::remove(desk(store), &name).await.map_err(|error| error.to_string())?;
             Ok(said(&name, "removed", "is removed."))
         }
         Act::Test(name) => test(&in_force(config, store).await?, store, &name, json).await,
@@ -125,16 +125,26 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<(S
 async fn put(config: &Config, store: &Store, intent: Intent<'_>, entry: &Map<String, Value>) -> Result<String, String> {
     let vault = vault(config, store).await?;
     let (ways, _open) = super::ways(config).await?;
-    let stored =
-        stored::put(store, (&vault, &ways.upstreams), &config.upstreams, (intent, entry), SystemClock.now_ms()).await;
-    let stored = stored.map_err(|error| error.to_string())?;
-    let name = stored.0.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let action = if intent == Intent::Add { "upstreams.add" } else { "upstreams.set" };
-    note(store, action, &name, &stored::detail(&stored)).await?;
-    Ok(name)
+    let tools = Tools { vault: &vault, way: &ways.upstreams, rules: &config.upstreams };
+    acts::put(desk(store), tools, intent, entry).await.map_err(|error| error.to_string())
 }
 
 async fn test(config: &Config, store: &Store, name: &str, json: bool) -> Result<(String, ExitCode), String> {
+    let tested = acts::test(desk(store), name, ask(config, store, name)).await.map_err(|error| error.to_string())?;
+    let (answered, model, ms) = (tested.outcome.is_ok(), &tested.model, tested.took_ms());
+    let text = match (&tested.outcome, json) {
+        (outcome, true) => {
+            let error = outcome.as_ref().err();
+            format!("{}\n", json!({ "answered": answered, "model": model, "took_ms": ms, "error": error }))
+        }
+        (Ok(()), _) => format!("{name} answered with {model} after {ms} ms\n"),
+        (Err(why), _) => format!("{name}, asked for {model}: {why} ({ms} ms)\n"),
+    };
+    Ok((text, if answered { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+}
+
+/// Asks an upstream one small question.
+async fn ask(config: &Config, store: &Store, name: &str) -> Result<Tested, String> {
     let clock: SharedClock = Arc::new(SystemClock);
     let vault = vault(config, store).await?;
     let (ways, _open) = super::ways(config).await?;
@@ -150,19 +160,7 @@ async fn test(config: &Config, store: &Store, name: &str, json: bool) -> Result<
     let (_, model) =
         cheapest(&importer.shelf().now(), upstream).ok_or("it has no model of the price list to ask for")?;
     let (heard, took) = timed(upstream, &model).await;
-    let (answered, ms) = (heard.is_ok(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-    note(store, "upstreams.test", name, &json!({ "model": model, "answered": answered, "ms": ms })).await?;
-    let text = match (&heard, json) {
-        (_, true) => {
-            format!(
-                "{}\n",
-                json!({ "answered": answered, "model": model, "took_ms": ms, "error": heard.as_ref().err() })
-            )
-        }
-        (Ok(_), _) => format!("{name} answered with {model} after {ms} ms\n"),
-        (Err(why), _) => format!("{name}, asked for {model}: {why} ({ms} ms)\n"),
-    };
-    Ok((text, if answered { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+    Ok(Tested { model, took, usd: None, outcome: heard.map(drop) })
 }
 
 /// What is told of an upstream: its entry without secrets, and why it is barred.

@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, done, has_run, may_move, vault, with_page};
-use crate::admin::trail::CLI;
-use crate::admin::vouchers::acts::{self, ActError};
+use super::{beside, desk, done, has_run, may_move, vault, with_page};
 use crate::clock::{Clock, HOUR_MS, SystemClock};
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, Voucher};
 use crate::money::Sat;
+use crate::operator::vouchers::{self as acts, ActError};
 use crate::pages::format;
 use crate::payment::vouchers::{BatchOrder, IssueError, Issued, issue};
 use crate::store::Store;
@@ -145,7 +144,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
             };
             let mints = &config.mints;
             let issuing = issue(&ledger, &vault, &mints.urls, mints.unit, &wanted);
-            let issued = acts::issue(&ledger, None, CLI, &wanted, issuing).await.map_err(refused)?;
+            let issued = acts::issue(desk(store), &ledger, None, &wanted, issuing).await.map_err(refused)?;
             Ok(show_issued(&issued, sats, json))
         }
         Act::List => {
@@ -158,12 +157,12 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
         }
         Act::RevokeId(id) => {
             may_move(config, store).await?;
-            acts::revoke(&ledger, CLI, id).await.map_err(refused)?;
+            acts::revoke(desk(store), &ledger, id).await.map_err(refused)?;
             Ok(revoked(1, json))
         }
         Act::RevokeNote(note) => {
             may_move(config, store).await?;
-            Ok(revoked(acts::revoke_noted(&ledger, CLI, &note).await.map_err(refused)?, json))
+            Ok(revoked(acts::revoke_noted(desk(store), &ledger, &note).await.map_err(refused)?, json))
         }
     }
 }

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{done, has_run, split_json, with_page, with_store};
-use crate::admin::trail::{self, CLI, record};
+use super::{desk, done, has_run, split_json, with_page, with_store};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::money::Msat;
+use crate::operator::wallet::retry_beside;
 use crate::pages::format;
 use crate::store::Store;
 use crate::vault::SEED;
@@ -84,12 +84,9 @@ async fn work(store: &Store, act: Act, json: bool) -> Result<String, String> {
         }
         Act::Retry(id) => {
             drop(reader);
-            if !underway::hurry(store, &id, now_ms).await.map_err(said)? {
+            if !retry_beside(desk(store), &id).await.map_err(said)? {
                 return Err(format!("nothing is under way by the id {id}; coinslot wallet shows what is"));
             }
-            record(store, CLI, trail::Act { action: "wallet.retry", subject: &id }, &json!({}), now_ms)
-                .await
-                .map_err(said)?;
             Ok(if json {
                 line(&json!({ "due": id }))
             } else {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::tariffs::{Factors, floor, opened, refused, removed};
-use super::{done, with_page};
-use crate::admin::tariffs::{acts, clock_time, utc_offset, weekdays};
-use crate::admin::trail::CLI;
+use super::{desk, done, with_page};
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::money::tariff::{ALL_DAYS, Window};
+use crate::operator::entry::{clock_time, utc_offset, weekdays};
+use crate::operator::tariffs as acts;
 
 pub(super) const ARGUMENTS: &str = "set|list|remove …";
 
@@ -88,7 +88,7 @@ async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
     let done = match act {
         Act::Set(window) => set(config, &ledger, &window, json).await,
         Act::List => list(&ledger, json).await,
-        Act::Remove(name) => match acts::remove_window(&ledger, CLI, &name).await {
+        Act::Remove(name) => match acts::remove_window(desk(&store), &ledger, &name).await {
             Ok(()) => Ok(removed(&name, json)),
             Err(error) => Err(refused(&name, error)),
         },
@@ -98,7 +98,7 @@ async fn work(config: &Config, act: Act, json: bool) -> Result<String, String> {
 }
 
 async fn set(config: &Config, ledger: &Ledger, window: &Window, json: bool) -> Result<String, String> {
-    let done = acts::set_window(ledger, CLI, window, floor(config)).await;
+    let done = acts::set_window(desk(ledger.store()), ledger, window, floor(config)).await;
     done.map_err(|error| refused(&window.name, error))?;
     Ok(match json {
         true => format!("{}\n", as_json(window)),

@@ -80,7 +80,7 @@ pub use probe::{Tested, cheapest, timed};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
 use refusals::{aborted, asking, bad_request, too_fast, unsupported, upstream_failed};
 pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays, StreamHead};
-pub use settings::{Changed, Settings, Untold, in_force, tell, weigh};
+pub use settings::{Changed, Settings, Untold, in_force, weigh};
 
 /// Streams whose client left that are read to their end at the same time.
 const MAX_DRAINS: usize = 64;

@@ -95,6 +95,14 @@ pub struct Tested {
     pub outcome: Result<(), String>,
 }
 
+impl Tested {
+    /// How long the answer took, in ms.
+    #[must_use]
+    pub fn took_ms(&self) -> u64 {
+        u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// How long the operator waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -153,24 +153,6 @@ pub fn weigh(
     Ok((changed, next))
 }
 
-/// Changes what is told: all of it or nothing.
-///
-/// # Errors
-/// See [`weigh`]; when the database does not answer.
-pub async fn tell(
-    store: &Store,
-    environment: &Config,
-    changes: &BTreeMap<String, Option<String>>,
-    now_ms: i64,
-) -> Result<Vec<Changed>, Untold> {
-    let (changed, _) = weigh(environment, &store.told().await?, changes)?;
-    if !changed.is_empty() {
-        let changes = changed.iter().map(|one| (one.name.clone(), one.is.clone())).collect();
-        store.tell(&changes, now_ms).await?;
-    }
-    Ok(changed)
-}
-
 impl Exchange {
     /// Brings into force what was told since this process last looked.
     ///

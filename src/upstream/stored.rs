@@ -104,6 +104,14 @@ pub fn digest(spec: &Map<String, Value>) -> String {
     hex(&Sha256::digest(json!(spec).to_string()))
 }
 
+/// What an entry is read, sealed and tried with.
+#[derive(Clone, Copy, Debug)]
+pub struct Tools<'a> {
+    pub vault: &'a Vault,
+    pub way: &'a Way,
+    pub rules: &'a Upstreams,
+}
+
 /// How often a change is made anew of what another call has stored meanwhile.
 const TRIES: usize = 5;
 
@@ -114,13 +122,12 @@ const TRIES: usize = 5;
 /// When what is given is no upstream, or the environment has the name.
 pub async fn put(
     store: &Store,
-    tools: (&Vault, &Way),
-    rules: &Upstreams,
+    tools: Tools<'_>,
     wanted: (Intent<'_>, &Map<String, Value>),
     now_ms: i64,
 ) -> Result<(Value, bool), StoredError> {
     for _ in 0..TRIES {
-        if let Some(stored) = try_put(store, tools, rules, wanted, now_ms).await? {
+        if let Some(stored) = try_put(store, tools, wanted, now_ms).await? {
             return Ok(stored);
         }
     }
@@ -130,8 +137,7 @@ pub async fn put(
 /// The same, once; nothing is stored where what it was made of is there no more.
 async fn try_put(
     store: &Store,
-    (vault, way): (&Vault, &Way),
-    rules: &Upstreams,
+    Tools { vault, way, rules }: Tools<'_>,
     (intent, given): (Intent<'_>, &Map<String, Value>),
     now_ms: i64,
 ) -> Result<Option<(Value, bool)>, StoredError> {

@@ -267,7 +267,8 @@ async fn clearing_ends_rests_and_open_circuits_too() {
     assert_eq!(world.send(&ask("hi")).await.status, 200);
     assert_eq!(world.asked(), [1, 2]);
     let exchange = world.node.running().exchange();
-    assert!(exchange.pool.clear(exchange.ledger.store(), NAMES[0]).await.unwrap());
+    assert!(coinslot::upstream::repo::clear(exchange.ledger.store(), NAMES[0]).await.unwrap());
+    exchange.pool.watch(exchange.ledger.store()).await.unwrap();
     assert_eq!(world.send(&ask("hi")).await.status, 200);
     assert_eq!(world.asked(), [1, 0]);
     world.finish().await;

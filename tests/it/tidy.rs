@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["payment", "audit", "backup", "doctor"],
     &["exchange", "pages", "openapi"],
     &["alerts"],
+    &["operator"],
     &["http", "admin", "jobs"],
     &["shop"],
     &["node"],
@@ -42,7 +43,10 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("nostr", &["nostr"]),
     (
         "sqlx",
-        &["store", "ledger", "wallet", "exchange", "upstream", "admin", "nostr", "catalog", "status", "news", "alerts"],
+        &[
+            "store", "ledger", "wallet", "exchange", "upstream", "operator", "admin", "nostr", "catalog", "status",
+            "news", "alerts",
+        ],
     ),
     ("rusqlite", &["store"]),
     ("axum", &["http", "pages", "openapi", "admin", "shop"]),

@@ -180,8 +180,8 @@ async fn create_token(
     let actor = operator.may(Scope::Manage)?;
     let scopes = call.scopes.unwrap_or_else(|| vec![Scope::Read.as_str().to_owned()]);
     let wanted = Wanted { name: call.name, scopes, days: call.expires_in_days };
-    let maker = tokens::Maker { actor, scopes: operator.scopes(), ends_ms: operator.token_ends_ms() };
-    let (about, secret) = tokens::create(state.ledger.store(), &maker, &wanted, state.now_ms()).await?;
+    let maker = tokens::Maker { scopes: operator.scopes(), ends_ms: operator.token_ends_ms() };
+    let (about, secret) = tokens::create(state.desk(actor), &maker, &wanted).await?;
     Ok((StatusCode::CREATED, Json(MadeToken { token: secret.expose().to_owned(), about })))
 }
 
@@ -196,6 +196,6 @@ async fn revoke_token(
     Part(id): Part<String>,
 ) -> Result<Json<Done>, ApiError> {
     let actor = operator.may(Scope::Manage)?;
-    tokens::revoke(state.ledger.store(), actor, &id, state.now_ms()).await?;
+    tokens::revoke(state.desk(actor), &id).await?;
     Ok(DONE)
 }

@@ -19,9 +19,9 @@ use super::frame::Frame;
 use super::operator::{Actor, Scope};
 use super::password::{self, Door, Verdict};
 use super::session::{self, Session};
-use super::trail::{self, Act};
 use super::{AdminError, AdminState, format, page, shown_again};
 use crate::config::{Secret, check_password};
+use crate::operator::Desk;
 use crate::store::{Store, StoreError};
 
 pub(super) use calls::api;
@@ -101,13 +101,13 @@ async fn change_password(
     let (store, now_ms) = (state.ledger.store(), state.now_ms());
     let hash = password::hash(new).await?;
     repo::replace_password(store, &hash, own, now_ms).await?;
-    trail::note(state, actor, Act { action: "access.password", subject: "password" }, &json!({})).await
+    Ok(state.desk(actor).note("access.password", "password", &json!({})).await?)
 }
 
 /// Ends all sessions, of people and programs. Tokens stay.
 async fn log_out_everywhere(state: &AdminState, actor: &Actor) -> Result<(), AdminError> {
     repo::close_sessions(state.ledger.store(), None).await?;
-    trail::note(state, actor, Act { action: "access.log-out", subject: "all sessions" }, &json!({})).await
+    Ok(state.desk(actor).note("access.log-out", "all sessions", &json!({})).await?)
 }
 
 /// Writes down that a token is used.
@@ -117,22 +117,16 @@ pub(super) async fn note_use(store: &Store, hash: &str, now_ms: i64) -> Result<(
 
 /// What the program's own verbs do here: whoever has the database has it all.
 pub mod by_command {
-    use super::{Actor, AdminError, Secret, Store, Token, Wanted, json, password, repo, tokens, trail};
-    use crate::admin::trail::Act;
-
-    fn actor() -> Actor {
-        Actor::new(crate::admin::trail::CLI.to_owned())
-    }
+    use super::{AdminError, Desk, Secret, Store, Token, Wanted, json, password, repo, tokens};
 
     /// Puts a new password in the place of the stored one, and ends all sessions. It is nowhere else in clear.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn reset_password(store: &Store, now_ms: i64) -> Result<Secret, AdminError> {
+    pub async fn reset_password(desk: Desk<'_>) -> Result<Secret, AdminError> {
         let (secret, hash) = password::made().await?;
-        repo::replace_password(store, &hash, None, now_ms).await?;
-        let act = Act { action: "access.password", subject: "password" };
-        trail::record(store, actor().as_str(), act, &json!({ "reset": true }), now_ms).await?;
+        repo::replace_password(desk.store, &hash, None, desk.now_ms()).await?;
+        desk.note("access.password", "password", &json!({ "reset": true })).await?;
         Ok(secret)
     }
 
@@ -148,16 +142,16 @@ pub mod by_command {
     ///
     /// # Errors
     /// [`AdminError::Refused`] for what makes no sense.
-    pub async fn create_token(store: &Store, wanted: &Wanted, now_ms: i64) -> Result<(Token, Secret), AdminError> {
-        tokens::create(store, &tokens::Maker::of_all(&actor()), wanted, now_ms).await
+    pub async fn create_token(desk: Desk<'_>, wanted: &Wanted) -> Result<(Token, Secret), AdminError> {
+        tokens::create(desk, &tokens::Maker::OF_ALL, wanted).await
     }
 
     /// Makes a token useless.
     ///
     /// # Errors
     /// [`AdminError::Refused`] when there is none.
-    pub async fn revoke_token(store: &Store, id: &str, now_ms: i64) -> Result<(), AdminError> {
-        tokens::revoke(store, &actor(), id, now_ms).await
+    pub async fn revoke_token(desk: Desk<'_>, id: &str) -> Result<(), AdminError> {
+        tokens::revoke(desk, id).await
     }
 }
 
@@ -243,10 +237,7 @@ async fn create(
     axum::extract::Form(sent): Form,
 ) -> Result<Response, AdminError> {
     session.confirm(&sent.csrf)?;
-    let made = async {
-        let maker = tokens::Maker::of_all(session.actor());
-        tokens::create(state.ledger.store(), &maker, &sent.wanted()?, state.now_ms()).await
-    };
+    let made = async { tokens::create(state.desk(session.actor()), &tokens::Maker::OF_ALL, &sent.wanted()?).await };
     let news = match made.await {
         Ok((token, secret)) => News { made: Some((token.name, secret.expose().to_owned())), ..News::default() },
         Err(error) => News::refused(error.told()?),
@@ -260,7 +251,7 @@ async fn revoke(
     axum::extract::Form(sent): Form,
 ) -> Result<Response, AdminError> {
     session.confirm(&sent.csrf)?;
-    let revoked = tokens::revoke(state.ledger.store(), session.actor(), &sent.id, state.now_ms()).await;
+    let revoked = tokens::revoke(state.desk(session.actor()), &sent.id).await;
     shown_again(PATH, revoked, async |told| render(&state, &session, News::refused(told)).await).await
 }
 

@@ -7,11 +7,11 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::repo;
-use crate::admin::operator::{Actor, Scope};
-use crate::admin::trail::{self, Act};
+use crate::admin::operator::Scope;
 use crate::admin::{AdminError, session};
 use crate::clock::DAY_MS;
 use crate::config::Secret;
+use crate::operator::Desk;
 use crate::store::Store;
 
 /// What all of them begin with, so that a scanner of secrets knows one.
@@ -44,19 +44,16 @@ pub struct Wanted {
     pub days: Option<u64>,
 }
 
-/// Who makes a token: it gives no more than it has, and for no longer.
+/// What whoever makes a token may do: it gives no more than it has, and for no longer.
 pub(in crate::admin) struct Maker<'a> {
-    pub actor: &'a Actor,
     pub scopes: &'a [Scope],
     /// In ms since the Unix epoch; `None`: never.
     pub ends_ms: Option<i64>,
 }
 
-impl<'a> Maker<'a> {
-    /// Who may do all of it.
-    pub(in crate::admin) fn of_all(actor: &'a Actor) -> Self {
-        Self { actor, scopes: &Scope::ALL, ends_ms: None }
-    }
+impl Maker<'_> {
+    /// All of it.
+    pub(in crate::admin) const OF_ALL: Self = Self { scopes: &Scope::ALL, ends_ms: None };
 }
 
 /// All tokens, the oldest first.
@@ -72,19 +69,17 @@ pub async fn list(store: &Store) -> Result<Vec<Token>, AdminError> {
 /// # Errors
 /// [`AdminError::Refused`] for what makes no sense, and for more than its maker may do itself.
 pub(in crate::admin) async fn create(
-    store: &Store,
+    desk: Desk<'_>,
     maker: &Maker<'_>,
     wanted: &Wanted,
-    now_ms: i64,
 ) -> Result<(Token, Secret), AdminError> {
-    let token = checked(maker, wanted, now_ms)?;
+    let token = checked(maker, wanted, desk.now_ms())?;
     let secret = Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())));
-    if !repo::add_token(store, &token, &session::hash(secret.expose()), MOST_TOKENS).await? {
+    if !repo::add_token(desk.store, &token, &session::hash(secret.expose()), MOST_TOKENS).await? {
         return Err(AdminError::conflict(format!("There are {MOST_TOKENS} tokens already. Revoke some first.")));
     }
     let detail = json!({ "id": token.id, "scopes": token.scopes, "expires_at": token.expires_at });
-    let act = Act { action: "tokens.create", subject: &token.name };
-    trail::record(store, maker.actor.as_str(), act, &detail, now_ms).await?;
+    desk.note("tokens.create", &token.name, &detail).await?;
     Ok((token, secret))
 }
 
@@ -125,11 +120,9 @@ fn checked(maker: &Maker<'_>, wanted: &Wanted, now_ms: i64) -> Result<Token, Adm
 ///
 /// # Errors
 /// [`AdminError::Refused`] when there is none.
-pub(in crate::admin) async fn revoke(store: &Store, actor: &Actor, id: &str, now_ms: i64) -> Result<(), AdminError> {
+pub(in crate::admin) async fn revoke(desk: Desk<'_>, id: &str) -> Result<(), AdminError> {
     let unknown = || AdminError::not_found("There is no such token.");
     let id = uuid::Uuid::parse_str(id).map_err(|_| unknown())?.to_string();
-    let name = repo::remove_token(store, &id).await?.ok_or_else(unknown)?;
-    trail::record(store, actor.as_str(), Act { action: "tokens.revoke", subject: &name }, &json!({ "id": id }), now_ms)
-        .await?;
-    Ok(())
+    let name = repo::remove_token(desk.store, &id).await?.ok_or_else(unknown)?;
+    Ok(desk.note("tokens.revoke", &name, &json!({ "id": id })).await?)
 }

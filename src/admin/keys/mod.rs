@@ -1,7 +1,6 @@
 //! Keys: found by the first digits of their hash, by label, profile or state, the newest first. Each has a page of
 //! its own ([`one`]), where it is blocked, given other terms, and its balance adjusted.
 
-pub(crate) mod acts;
 mod one;
 
 use askama::Template;
@@ -31,10 +30,10 @@ const LISTED: i64 = 50;
 pub(super) fn pages() -> Router<AdminState> {
     Router::new()
         .route(PATH, get(show))
-        .route("/admin/keys/{id}", get(one::show).post(one::edit))
-        .route("/admin/keys/{id}/block", post(one::block))
-        .route("/admin/keys/{id}/unblock", post(one::unblock))
-        .route("/admin/keys/{id}/adjust", post(one::adjust))
+        .route("/admin/keys/{id}", get(one::show).post(one::edit_form))
+        .route("/admin/keys/{id}/block", post(one::block_form))
+        .route("/admin/keys/{id}/unblock", post(one::unblock_form))
+        .route("/admin/keys/{id}/adjust", post(one::adjust_form))
 }
 
 pub(super) fn api() -> OpenApiRouter<AdminState> {

@@ -9,7 +9,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::acts::{self, ActError, Wish};
 use super::{KeyView, PATH, profiles};
 use crate::admin::api::{ApiError, Body, Complaint, Part};
 use crate::admin::frame::Frame;
@@ -20,6 +19,7 @@ use crate::ledger::AccountId;
 use crate::ledger::keys::{self as books, AdjustError, Edit, EditError, Way};
 use crate::ledger::terms::{Reset, Terms};
 use crate::money::Msat;
+use crate::operator::keys::{self as acts, ActError, Wish};
 use crate::wallet::Movement;
 
 /// Movements, and requests, that are listed.
@@ -157,22 +157,22 @@ fn moved(movement: &Movement) -> Moved {
 }
 
 /// Lets a key spend nothing, or spend again.
-async fn put_block(state: &AdminState, actor: &Actor, id: &str, block: bool) -> Result<(), AdminError> {
-    acts::block(&state.ledger, actor.as_str(), read_id(id)?, block).await.map_err(refused)
+async fn block(state: &AdminState, actor: &Actor, id: &str, block: bool) -> Result<(), AdminError> {
+    acts::block(state.desk(actor), &state.ledger, read_id(id)?, block).await.map_err(refused)
 }
 
 /// Changes the terms of a key.
-async fn change(state: &AdminState, actor: &Actor, id: &str, wanted: &Edit) -> Result<(), AdminError> {
+async fn edit(state: &AdminState, actor: &Actor, id: &str, wanted: &Edit) -> Result<(), AdminError> {
     let id = read_id(id)?;
-    let changed = acts::edit(&state.ledger, actor.as_str(), id, wanted).await;
+    let changed = acts::edit(state.desk(actor), &state.ledger, id, wanted).await;
     state.till.forget_expiry(id);
     changed.map_err(refused)
 }
 
 /// Moves money between the income and a key.
-async fn move_money(state: &AdminState, actor: &Actor, id: &str, wish: Wish<'_>) -> Result<(), AdminError> {
+async fn adjust(state: &AdminState, actor: &Actor, id: &str, wish: Wish<'_>) -> Result<(), AdminError> {
     state.may_move()?;
-    acts::adjust(&state.ledger, Some(&state.audit), actor.as_str(), read_id(id)?, wish).await.map_err(refused)
+    acts::adjust(state.desk(actor), &state.ledger, Some(&state.audit), read_id(id)?, wish).await.map_err(refused)
 }
 
 fn refused(error: ActError) -> AdminError {
@@ -280,25 +280,25 @@ pub(super) struct Confirmed {
     csrf: String,
 }
 
-pub(super) async fn block(
+pub(super) async fn block_form(
     State(state): State<AdminState>,
     session: Session,
     Path(id): Path<String>,
     Form(form): Form<Confirmed>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let done = put_block(&state, session.actor(), &id, true).await;
+    let done = block(&state, session.actor(), &id, true).await;
     answer(&state, &session, &id, done).await
 }
 
-pub(super) async fn unblock(
+pub(super) async fn unblock_form(
     State(state): State<AdminState>,
     session: Session,
     Path(id): Path<String>,
     Form(form): Form<Confirmed>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let done = put_block(&state, session.actor(), &id, false).await;
+    let done = block(&state, session.actor(), &id, false).await;
     answer(&state, &session, &id, done).await
 }
 
@@ -342,7 +342,7 @@ fn read_reset(name: &str) -> Result<Option<Reset>, AdminError> {
     if name.is_empty() { Ok(None) } else { Reset::parse(name).map(Some).ok_or_else(bad) }
 }
 
-pub(super) async fn edit(
+pub(super) async fn edit_form(
     State(state): State<AdminState>,
     session: Session,
     Path(id): Path<String>,
@@ -350,7 +350,7 @@ pub(super) async fn edit(
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let done = match form.read() {
-        Ok(edit) => change(&state, session.actor(), &id, &edit).await,
+        Ok(wanted) => edit(&state, session.actor(), &id, &wanted).await,
         Err(error) => Err(error),
     };
     answer(&state, &session, &id, done).await
@@ -378,7 +378,7 @@ impl AdjustForm {
     }
 }
 
-pub(super) async fn adjust(
+pub(super) async fn adjust_form(
     State(state): State<AdminState>,
     session: Session,
     Path(id): Path<String>,
@@ -386,7 +386,7 @@ pub(super) async fn adjust(
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let done = match form.read() {
-        Ok(wish) => move_money(&state, session.actor(), &id, wish).await,
+        Ok(wish) => adjust(&state, session.actor(), &id, wish).await,
         Err(error) => Err(error),
     };
     answer(&state, &session, &id, done).await
@@ -416,7 +416,7 @@ pub(super) async fn block_call(
     operator: Operator,
     Part(id): Part<String>,
 ) -> Result<StatusCode, ApiError> {
-    put_block(&state, operator.may(Scope::Manage)?, &id, true).await?;
+    block(&state, operator.may(Scope::Manage)?, &id, true).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -430,7 +430,7 @@ pub(super) async fn unblock_call(
     operator: Operator,
     Part(id): Part<String>,
 ) -> Result<StatusCode, ApiError> {
-    put_block(&state, operator.may(Scope::Manage)?, &id, false).await?;
+    block(&state, operator.may(Scope::Manage)?, &id, false).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -494,7 +494,7 @@ pub(super) async fn edit_call(
     Part(id): Part<String>,
     Body(call): Body<EditCall>,
 ) -> Result<Json<OneView>, ApiError> {
-    change(&state, operator.may(Scope::Manage)?, &id, &call.read()?).await?;
+    edit(&state, operator.may(Scope::Manage)?, &id, &call.read()?).await?;
     Ok(Json(view(&state, &id).await?))
 }
 
@@ -525,6 +525,6 @@ pub(super) async fn adjust_call(
     let amount =
         Msat::new(call.msat.unsigned_abs()).ok_or_else(|| AdminError::invalid("That is more than there is."))?;
     let way = if call.msat < 0 { Way::WriteOff } else { Way::Credit };
-    move_money(&state, actor, &id, Wish { id: &call.id, way, amount, reason: &call.reason }).await?;
+    adjust(&state, actor, &id, Wish { id: &call.id, way, amount, reason: &call.reason }).await?;
     Ok(Json(view(&state, &id).await?))
 }

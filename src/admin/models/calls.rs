@@ -13,11 +13,12 @@ use utoipa_axum::routes;
 use super::super::api::{ApiError, Body, Complaint};
 use super::super::operator::{Operator, Scope};
 use super::super::{AdminError, AdminState};
-use super::{desk, refused};
+use super::refused;
 use crate::catalog::card::Change;
 use crate::catalog::import::plan::Proposal;
 use crate::catalog::import::repo::Source;
 use crate::catalog::import::{Decision, Offer, Overrides, Switch};
+use crate::operator::models as acts;
 use crate::price::decimal;
 
 pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
@@ -162,7 +163,7 @@ struct Synced {
     (status = 200, body = Synced), (status = 403, body = Complaint), (status = 409, body = Complaint),
 ))]
 async fn sync_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Synced>, ApiError> {
-    let outcome = desk(&state, operator.may(Scope::Manage)?).sync().await.map_err(refused)?;
+    let outcome = acts::sync(state.desk(operator.may(Scope::Manage)?), &state.importer).await.map_err(refused)?;
     Ok(Json(Synced {
         waiting: outcome.plan.waiting().map(waiting).collect(),
         raised: outcome.plan.raised.iter().map(|(id, _)| id.clone()).collect(),
@@ -202,17 +203,17 @@ async fn decide_call(
     operator: Operator,
     Body(call): Body<DecideCall>,
 ) -> Result<StatusCode, ApiError> {
-    let actor = operator.may(Scope::Manage)?;
+    let desk = state.desk(operator.may(Scope::Manage)?);
     let verdict = match call.verdict {
         Said::Apply => Decision::Apply,
         Said::ApplyBelowCost => Decision::ApplyBelowCost,
         Said::Refuse => Decision::Refuse,
         Said::AtCost => {
-            desk(&state, actor).take_back(&call.id).await.map_err(refused)?;
+            acts::take_back(desk, &state.importer, &call.id).await.map_err(refused)?;
             return Ok(StatusCode::NO_CONTENT);
         }
     };
-    desk(&state, actor).decide(&call.id, call.digest.as_deref(), verdict).await.map_err(refused)?;
+    acts::decide(desk, &state.importer, &call.id, call.digest.as_deref(), verdict).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -238,9 +239,9 @@ async fn switch_call(
     operator: Operator,
     Body(call): Body<SwitchCall>,
 ) -> Result<StatusCode, ApiError> {
-    let actor = operator.may(Scope::Manage)?;
+    let desk = state.desk(operator.may(Scope::Manage)?);
     for what in [call.sold.map(Switch::Sold), call.listed.map(Switch::Listed)].into_iter().flatten() {
-        desk(&state, actor).switch(&call.id, what).await.map_err(refused)?;
+        acts::switch(desk, &state.importer, &call.id, what).await.map_err(refused)?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -267,13 +268,13 @@ async fn own_call(
     operator: Operator,
     Body(call): Body<OwnCall>,
 ) -> Result<StatusCode, ApiError> {
-    let actor = operator.may(Scope::Manage)?;
+    let desk = state.desk(operator.may(Scope::Manage)?);
     let prices = call.prices.into_iter().map(|(name, price)| match price.as_deref().map(decimal::parse) {
         Some(None) => Err(AdminError::invalid(format!("The {name} price is no number."))),
         Some(price) => Ok((name, price)),
         None => Ok((name, None)),
     });
     let own = Overrides { prices: prices.collect::<Result<_, _>>()?, names: call.names, seen: None };
-    desk(&state, actor).set_own(&call.id, &own).await.map_err(refused)?;
+    acts::set_own(desk, &state.importer, &call.id, &own).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,27 +1,19 @@
 //! Models: what is sold at which price, who says so, and which changes wait for a decision.
 
-pub(crate) mod acts;
 mod calls;
 mod one;
 mod page;
 
 use axum::Router;
 
-use super::operator::Actor;
 use super::{AdminError, AdminState};
 use crate::catalog::import::ImportError;
-use acts::{ActError, Desk};
+use crate::operator::models::ActError;
 
 pub(super) use calls::api;
 
 pub(super) fn pages() -> Router<AdminState> {
     page::pages().merge(one::pages())
-}
-
-/// Where the operator acts on models.
-fn desk<'a>(state: &'a AdminState, actor: &'a Actor) -> Desk<'a> {
-    let (store, clock) = (state.ledger.store(), state.ledger.clock());
-    Desk { importer: &state.importer, store, clock, actor: actor.as_str() }
 }
 
 /// What the operator could not know is told; all else is a failure.

@@ -11,16 +11,17 @@ use serde::Deserialize;
 use super::super::frame::Frame;
 use super::super::session::Session;
 use super::super::{AdminError, AdminState, page};
-use super::{desk, page as list, refused};
+use super::{page as list, refused};
 use crate::catalog::card;
 use crate::catalog::import::{Offer, Overrides};
+use crate::operator::models as acts;
 
 const PATH: &str = "/admin/models/one";
 /// What the name of a price has before it in the form.
 const FIELD: &str = "price:";
 
 pub(super) fn pages() -> Router<AdminState> {
-    Router::new().route(PATH, get(show).post(save))
+    Router::new().route(PATH, get(show).post(set_own_form))
 }
 
 /// Where the page of this model is.
@@ -67,7 +68,7 @@ async fn show(
     render(&state, &session, &id, StatusCode::OK, String::new()).await
 }
 
-async fn save(
+async fn set_own_form(
     State(state): State<AdminState>,
     session: Session,
     Form(fields): Form<Vec<(String, String)>>,
@@ -76,7 +77,7 @@ async fn save(
     session.confirm(field("csrf"))?;
     let id = field("id");
     let saved = match read(&fields) {
-        Ok(own) => desk(&state, session.actor()).set_own(id, &own).await.map_err(refused),
+        Ok(own) => acts::set_own(state.desk(session.actor()), &state.importer, id, &own).await.map_err(refused),
         Err(error) => Err(error),
     };
     match saved {

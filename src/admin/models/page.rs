@@ -11,11 +11,12 @@ use serde::Deserialize;
 use super::super::frame::Frame;
 use super::super::session::Session;
 use super::super::{AdminError, AdminState, format, page};
-use super::{desk, one, refused};
+use super::{one, refused};
 use crate::catalog::card::{self, Card, Change};
 use crate::catalog::import::plan::{Kind, Proposal};
 use crate::catalog::import::repo::Source;
 use crate::catalog::import::{self, Decision, Offer};
+use crate::operator::models as acts;
 
 pub(super) const PATH: &str = "/admin/models";
 /// Models, and changes, that are shown.
@@ -24,9 +25,9 @@ const SHOWN: usize = 1_000;
 pub(super) fn pages() -> Router<AdminState> {
     Router::new()
         .route(PATH, get(show))
-        .route("/admin/models/sync", post(ask))
-        .route("/admin/models/decide", post(say))
-        .route("/admin/models/switch", post(turn))
+        .route("/admin/models/sync", post(sync_form))
+        .route("/admin/models/decide", post(decide_form))
+        .route("/admin/models/switch", post(switch_form))
 }
 
 #[derive(Template)]
@@ -76,7 +77,7 @@ struct Row {
 }
 
 #[derive(Deserialize)]
-struct Ask {
+struct Confirmed {
     csrf: String,
 }
 
@@ -106,19 +107,23 @@ async fn show(State(state): State<AdminState>, session: Session) -> Result<Respo
     render(&state, &session, StatusCode::OK, String::new()).await
 }
 
-async fn ask(State(state): State<AdminState>, session: Session, Form(form): Form<Ask>) -> Result<Response, AdminError> {
+async fn sync_form(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Confirmed>,
+) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let asked = desk(&state, session.actor()).sync().await.map_err(refused);
-    shown_again(&state, &session, asked.map(drop)).await
+    let synced = acts::sync(state.desk(session.actor()), &state.importer).await.map_err(refused);
+    shown_again(&state, &session, synced.map(drop)).await
 }
 
-async fn say(
+async fn decide_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Decide>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let desk = desk(&state, session.actor());
+    let desk = state.desk(session.actor());
     let verdict = match form.verdict.as_str() {
         "at_cost" => None,
         "apply" => Some(Decision::Apply),
@@ -126,13 +131,13 @@ async fn say(
         _ => Some(Decision::Refuse),
     };
     let decided = match verdict {
-        Some(verdict) => desk.decide(&form.id, Some(&form.digest), verdict).await.map(drop),
-        None => desk.take_back(&form.id).await,
+        Some(verdict) => acts::decide(desk, &state.importer, &form.id, Some(&form.digest), verdict).await.map(drop),
+        None => acts::take_back(desk, &state.importer, &form.id).await,
     };
     shown_again(&state, &session, decided.map_err(refused)).await
 }
 
-async fn turn(
+async fn switch_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Switch>,
@@ -140,8 +145,8 @@ async fn turn(
     session.confirm(&form.csrf)?;
     let on = form.on == "yes";
     let what = if form.what == "listed" { import::Switch::Listed(on) } else { import::Switch::Sold(on) };
-    let switched = desk(&state, session.actor()).switch(&form.id, what).await.map_err(refused);
-    shown_again(&state, &session, switched).await
+    let switched = acts::switch(state.desk(session.actor()), &state.importer, &form.id, what).await;
+    shown_again(&state, &session, switched.map_err(refused)).await
 }
 
 async fn shown_again(
@@ -192,7 +197,7 @@ fn source_row(source: &Source) -> SourceRow {
 fn waiting_row(proposal: &Proposal) -> WaitingRow {
     let changes = match proposal.kind {
         Kind::Gone => Vec::new(),
-        Kind::Free | Kind::Unsure | Kind::Lower => proposal.changes.iter().map(said).collect(),
+        Kind::Free | Kind::Unsure | Kind::Lower => proposal.changes.iter().map(Change::in_words).collect(),
     };
     WaitingRow {
         id: proposal.id.clone(),
@@ -206,12 +211,6 @@ fn waiting_row(proposal: &Proposal) -> WaitingRow {
         changes,
         digest: proposal.digest.clone(),
     }
-}
-
-/// A change in words.
-pub(super) fn said(change: &Change) -> String {
-    let Change { name, was, is } = change;
-    format!("{name}: {} → {}", card::shown(name, *was), card::shown(name, *is))
 }
 
 fn row(offer: &Offer) -> Row {

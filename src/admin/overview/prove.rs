@@ -9,7 +9,6 @@ use serde_json::json;
 use super::super::api::{ApiError, Complaint};
 use super::super::operator::{Actor, Operator, Scope};
 use super::super::session::Session;
-use super::super::trail::{self, Act};
 use super::super::{AdminError, AdminState, shown_again};
 use super::{PATH, Proof, Wanted, proof, render};
 use crate::audit::{Auditor, MOST_ASKED};
@@ -22,7 +21,7 @@ async fn prove(state: &AdminState, actor: &Actor) -> Result<Proof, AdminError> {
     };
     let proof = proof(&report);
     let found = json!({ "verdict": proof.verdict, "faults": report.faults.len() });
-    trail::note(state, actor, Act { action: "books.prove", subject: "" }, &found).await?;
+    state.desk(actor).note("books.prove", "", &found).await?;
     Ok(proof)
 }
 

@@ -23,7 +23,6 @@ use super::api::{ApiError, Complaint, Part, Search};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
-use super::trail::{self, Act};
 use super::{AdminError, AdminState, page, shown_again};
 use filter::{Filter, Said};
 use list::{Found, Listed, Manner};
@@ -38,7 +37,7 @@ const MOST_RUNNING: i64 = 200;
 pub(super) fn pages() -> Router<AdminState> {
     Router::new()
         .route(PATH, get(show))
-        .route("/admin/requests/abort", post(abort))
+        .route("/admin/requests/abort", post(abort_form))
         .route("/admin/requests.csv", get(csv::of_session))
 }
 
@@ -125,12 +124,12 @@ async fn story(state: &AdminState, id: &str) -> Result<Option<Story>, AdminError
 }
 
 /// Ends a request of this process. What it has delivered is charged, and the rest is free again.
-async fn end(state: &AdminState, actor: &Actor, id: &str) -> Result<(), AdminError> {
+async fn abort(state: &AdminState, actor: &Actor, id: &str) -> Result<(), AdminError> {
     let not_here = || AdminError::not_found("No such request runs in this process.");
     if !state.exchange.ongoing.list().iter().any(|one| one.request == id) {
         return Err(not_here());
     }
-    trail::note(state, actor, Act { action: "requests.abort", subject: id }, &json!({})).await?;
+    state.desk(actor).note("requests.abort", id, &json!({})).await?;
     if state.exchange.abort(id) { Ok(()) } else { Err(not_here()) }
 }
 
@@ -256,14 +255,14 @@ struct Abort {
     id: String,
 }
 
-async fn abort(
+async fn abort_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Abort>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let ended = end(&state, session.actor(), &form.id).await;
-    shown_again(PATH, ended, async |told| render(&state, &session, Wanted::default(), Some(told)).await).await
+    let aborted = abort(&state, session.actor(), &form.id).await;
+    shown_again(PATH, aborted, async |told| render(&state, &session, Wanted::default(), Some(told)).await).await
 }
 
 /// Requests, the newest first.
@@ -314,6 +313,6 @@ async fn abort_call(
     operator: Operator,
     Part(id): Part<String>,
 ) -> Result<StatusCode, ApiError> {
-    end(&state, operator.may(Scope::Manage)?, &id).await?;
+    abort(&state, operator.may(Scope::Manage)?, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 use super::super::api::{ApiError, Body, Complaint, Search};
 use super::super::operator::{Operator, Scope};
 use super::super::{AdminState, MAX_LONG_FORM_BYTES};
-use super::parcel::{self, Parcel, Taken};
-use super::{View, change, move_money, views};
+use super::{View, move_money, pack, set, take, views};
+use crate::operator::parcel::{Parcel, Taken};
 
 pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
     let calls = OpenApiRouter::new().routes(routes!(list_call, change_call)).routes(routes!(export_call, import_call));
@@ -57,7 +57,7 @@ async fn change_call(
     if move_money(changes.settings.keys()) {
         operator.may(Scope::Money)?;
     }
-    let changed = change(&state, actor, &changes.settings).await?;
+    let changed = set(&state, actor, &changes.settings).await?;
     Ok(Json(Done { changed: changed.into_iter().map(|one| one.name).collect() }))
 }
 
@@ -67,7 +67,7 @@ async fn change_call(
 ))]
 async fn export_call(State(state): State<AdminState>, operator: Operator) -> Result<Json<Parcel>, ApiError> {
     operator.may(Scope::Read)?;
-    Ok(Json(parcel::pack(&state).await?))
+    Ok(Json(pack(&state).await?))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -94,5 +94,5 @@ async fn import_call(
     if move_money(parcel.settings.keys()) {
         operator.may(Scope::Money)?;
     }
-    Ok(Json(parcel::take(&state, actor, &parcel, asked.dry_run).await?))
+    Ok(Json(take(&state, actor, &parcel, asked.dry_run).await?))
 }

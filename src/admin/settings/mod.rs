@@ -3,23 +3,21 @@
 
 mod calls;
 mod page;
-mod parcel;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::operator::Actor;
-use super::trail::{self, Act};
-use super::{AdminError, AdminState};
+use super::{AdminError, AdminState, tariffs};
 use crate::config::{Config, Force, Origin, SETTINGS, Setting, Told};
-use crate::exchange::{Changed, Untold, tell};
+use crate::exchange::{Changed, Untold};
+use crate::operator::parcel::{Parcel, Taken};
+use crate::operator::settings as acts;
 
 pub(super) use calls::api;
 pub(super) use page::pages;
-pub use parcel::{Parcel, Taken};
 
 /// A setting, and who says what it is.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -84,24 +82,34 @@ fn move_money<'a>(mut names: impl Iterator<Item = &'a String>) -> bool {
 }
 
 /// Tells the node other settings: all of them or none. Nothing for a value takes it back.
-async fn change(
+async fn set(
     state: &AdminState,
     actor: &Actor,
     changes: &BTreeMap<String, Option<String>>,
 ) -> Result<Vec<Changed>, AdminError> {
-    let environment = state.exchange.settings.now();
-    let changed = tell(state.ledger.store(), &environment, changes, state.now_ms()).await.map_err(refused)?;
-    for one in &changed {
-        trail::note(state, actor, Act { action: "settings.set", subject: &one.name }, &detail(one)).await?;
-    }
+    let config = state.exchange.settings.now();
+    let changed = acts::set(state.desk(actor), &config, changes).await.map_err(refused)?;
     state.exchange.learn_settings().await?;
     Ok(changed)
 }
 
-/// What the trail has of a change. None of these is a secret.
-#[must_use]
-pub fn detail(changed: &Changed) -> Value {
-    json!({ "was": changed.was, "is": changed.is })
+/// The document of this node.
+async fn pack(state: &AdminState) -> Result<Parcel, AdminError> {
+    let (told, tariffs) = (state.ledger.store().told().await?, state.ledger.tariffs().await?);
+    Ok(Parcel::of(&state.exchange.settings.now(), &told, &tariffs))
+}
+
+/// Takes the document of another node.
+async fn take(state: &AdminState, actor: &Actor, parcel: &Parcel, dry_run: bool) -> Result<Taken, AdminError> {
+    let (told, known) = (state.ledger.store().told().await?, state.ledger.tariffs().await?);
+    let dearest = tariffs::dearest(state);
+    let plan = parcel.plan(&state.exchange.settings.now(), &told, &known, dearest).map_err(refused)?;
+    if !dry_run {
+        plan.carry_out(state.desk(actor), &state.ledger).await?;
+        state.exchange.learn_settings().await?;
+        state.exchange.learn_tariffs().await?;
+    }
+    Ok(plan.told(dry_run))
 }
 
 fn refused(error: Untold) -> AdminError {

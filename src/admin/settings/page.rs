@@ -14,17 +14,17 @@ use super::super::frame::Frame;
 use super::super::maintenance;
 use super::super::session::Session;
 use super::super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, page, shown_again};
-use super::parcel::{self, Parcel, Taken};
-use super::{View, change, views};
+use super::{View, pack, set, take, views};
+use crate::operator::parcel::{Parcel, Taken};
 
 const PATH: &str = "/admin/settings";
 
 pub(in crate::admin) fn pages() -> Router<AdminState> {
     Router::new()
-        .route(PATH, get(show).post(set))
-        .route("/admin/settings/maintenance", post(maintain))
+        .route(PATH, get(show).post(set_form))
+        .route("/admin/settings/maintenance", post(turn_form))
         .route("/admin/settings/export", get(export))
-        .route("/admin/settings/import", post(import))
+        .route("/admin/settings/import", post(import_form))
         .layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES))
 }
 
@@ -70,15 +70,19 @@ async fn show(State(state): State<AdminState>, session: Session) -> Result<Respo
     render(&state, &session, Said::default()).await
 }
 
-async fn set(State(state): State<AdminState>, session: Session, Form(form): Form<Set>) -> Result<Response, AdminError> {
+async fn set_form(
+    State(state): State<AdminState>,
+    session: Session,
+    Form(form): Form<Set>,
+) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let value = Some(form.value).filter(|_| form.unset.is_none());
     let changes = BTreeMap::from([(form.name, value)]);
-    let changed = change(&state, session.actor(), &changes).await;
+    let changed = set(&state, session.actor(), &changes).await;
     again(&state, &session, changed.map(drop)).await
 }
 
-async fn maintain(
+async fn turn_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Turn>,
@@ -89,7 +93,7 @@ async fn maintain(
 
 /// The document, as a file.
 async fn export(State(state): State<AdminState>, _session: Session) -> Result<Response, AdminError> {
-    let parcel = parcel::pack(&state).await?;
+    let parcel = pack(&state).await?;
     let text = serde_json::to_string_pretty(&parcel).map_err(|error| AdminError::invalid(error.to_string()))?;
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
@@ -98,7 +102,7 @@ async fn export(State(state): State<AdminState>, _session: Session) -> Result<Re
     Ok((AppendHeaders(headers), text).into_response())
 }
 
-async fn import(
+async fn import_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Import>,
@@ -108,7 +112,7 @@ async fn import(
     let read = serde_json::from_str::<Parcel>(&form.document);
     let read = read.map_err(|error| AdminError::invalid(format!("This is no such document: {error}.")));
     let taken = match read {
-        Ok(parcel) => parcel::take(&state, session.actor(), &parcel, dry_run).await,
+        Ok(parcel) => take(&state, session.actor(), &parcel, dry_run).await,
         Err(error) => Err(error),
     };
     let said = match taken {

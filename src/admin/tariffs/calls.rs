@@ -11,9 +11,8 @@ use utoipa_axum::routes;
 use super::super::api::{ApiError, Body, Complaint};
 use super::super::operator::{Operator, Scope};
 use super::super::{AdminError, AdminState};
-use super::{
-    Holder, ProfileEntry, View, WindowEntry, attach, put_profile, put_window, remove_profile, remove_window, view,
-};
+use super::{Holder, View, attach, remove_profile, remove_window, set_profile, set_window, view};
+use crate::operator::entry::{ProfileEntry, WindowEntry};
 
 pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
     OpenApiRouter::new()
@@ -45,7 +44,7 @@ async fn put_profile_call(
     operator: Operator,
     Body(entry): Body<ProfileEntry>,
 ) -> Result<StatusCode, ApiError> {
-    put_profile(&state, operator.may(Scope::Manage)?, &entry).await?;
+    set_profile(&state, operator.may(Scope::Manage)?, &entry).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -115,7 +114,7 @@ async fn put_window_call(
     operator: Operator,
     Body(entry): Body<WindowEntry>,
 ) -> Result<StatusCode, ApiError> {
-    put_window(&state, operator.may(Scope::Manage)?, &entry).await?;
+    set_window(&state, operator.may(Scope::Manage)?, &entry).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

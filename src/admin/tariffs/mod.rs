@@ -1,8 +1,6 @@
 //! Profiles and windows: factors on the prices of some keys, and of some hours.
 
-pub(crate) mod acts;
 mod calls;
-mod entry;
 mod page;
 mod repo;
 
@@ -12,36 +10,11 @@ use utoipa::ToSchema;
 
 use super::operator::Actor;
 use super::{AdminError, AdminState};
-use crate::config::Pricing;
-use crate::money::tariff::break_even;
+use crate::operator::entry::{ProfileEntry, WindowEntry};
+use crate::operator::tariffs::{self as acts, ActError, Floor};
 
-use acts::{ActError, Floor};
 pub(super) use calls::api;
-pub use entry::{ProfileEntry, WindowEntry, clock_time, utc_offset, weekdays};
 pub(super) use page::pages;
-
-/// Refuses a factor below break-even, unless the operator allows it. `dearest` is the highest fee of an upstream.
-///
-/// # Errors
-/// In words for the operator.
-pub fn check_cost(
-    pricing: &Pricing,
-    dearest: Option<Decimal>,
-    name: &str,
-    (multiplier, below_cost): (Decimal, bool),
-) -> Result<(), String> {
-    if below_cost || multiplier >= Decimal::ONE {
-        return Ok(());
-    }
-    // What the operator's own prices in sats cost nobody knows.
-    let margins = pricing.exchange_fee.checked_mul(pricing.provider_fee).filter(|_| pricing.model_based != Some(false));
-    let least = margins.and_then(|margins| break_even(dearest.unwrap_or(Decimal::ONE), margins));
-    let least = least.unwrap_or(Decimal::ONE);
-    if multiplier >= least {
-        return Ok(());
-    }
-    Err(format!("{name} would sell below cost: the node breaks even at {least}"))
-}
 
 /// Profiles and windows.
 #[derive(Serialize, ToSchema)]
@@ -102,27 +75,27 @@ fn invalid(problem: String) -> AdminError {
 }
 
 /// Makes a profile, or changes the one of that name for all keys that have it.
-async fn put_profile(state: &AdminState, actor: &Actor, entry: &ProfileEntry) -> Result<(), AdminError> {
+async fn set_profile(state: &AdminState, actor: &Actor, entry: &ProfileEntry) -> Result<(), AdminError> {
     let (profile, pricing) = (entry.read().map_err(invalid)?, state.exchange.market.pricing());
     let floor = Floor { pricing: &pricing, dearest: dearest(state) };
-    acts::set_profile(&state.ledger, actor.as_str(), &profile, floor).await.map_err(refused)?;
+    acts::set_profile(state.desk(actor), &state.ledger, &profile, floor).await.map_err(refused)?;
     Ok(state.exchange.learn_tariffs().await?)
 }
 
 async fn remove_profile(state: &AdminState, actor: &Actor, name: &str) -> Result<(), AdminError> {
-    acts::remove_profile(&state.ledger, actor.as_str(), name).await.map_err(refused)?;
+    acts::remove_profile(state.desk(actor), &state.ledger, name).await.map_err(refused)?;
     Ok(state.exchange.learn_tariffs().await?)
 }
 
-async fn put_window(state: &AdminState, actor: &Actor, entry: &WindowEntry) -> Result<(), AdminError> {
+async fn set_window(state: &AdminState, actor: &Actor, entry: &WindowEntry) -> Result<(), AdminError> {
     let (window, pricing) = (entry.read().map_err(invalid)?, state.exchange.market.pricing());
     let floor = Floor { pricing: &pricing, dearest: dearest(state) };
-    acts::set_window(&state.ledger, actor.as_str(), &window, floor).await.map_err(refused)?;
+    acts::set_window(state.desk(actor), &state.ledger, &window, floor).await.map_err(refused)?;
     Ok(state.exchange.learn_tariffs().await?)
 }
 
 async fn remove_window(state: &AdminState, actor: &Actor, name: &str) -> Result<(), AdminError> {
-    acts::remove_window(&state.ledger, actor.as_str(), name).await.map_err(refused)?;
+    acts::remove_window(state.desk(actor), &state.ledger, name).await.map_err(refused)?;
     Ok(state.exchange.learn_tariffs().await?)
 }
 
@@ -154,7 +127,7 @@ async fn attach(
         }
     };
     let found = state.ledger.key(&hash).await?.ok_or_else(|| AdminError::not_found("There is no such key."))?;
-    acts::attach(&state.ledger, actor.as_str(), subject, &[found.id], profile).await.map_err(refused)?;
+    acts::attach(state.desk(actor), &state.ledger, subject, &[found.id], profile).await.map_err(refused)?;
     Ok(state.exchange.learn_tariffs().await?)
 }
 

@@ -11,20 +11,19 @@ use serde::Deserialize;
 use super::super::frame::Frame;
 use super::super::session::Session;
 use super::super::{AdminError, AdminState, page};
-use super::{
-    Holder, ProfileEntry, View, WindowEntry, attach, put_profile, put_window, remove_profile, remove_window, view,
-};
+use super::{Holder, View, attach, remove_profile, remove_window, set_profile, set_window, view};
+use crate::operator::entry::{ProfileEntry, WindowEntry};
 
 const PATH: &str = "/admin/profiles";
 
 pub(in crate::admin) fn pages() -> Router<AdminState> {
     Router::new()
         .route(PATH, get(show))
-        .route("/admin/profiles/set", post(set_profile))
-        .route("/admin/profiles/remove", post(drop_profile))
-        .route("/admin/profiles/attach", post(give))
-        .route("/admin/windows/set", post(set_window))
-        .route("/admin/windows/remove", post(drop_window))
+        .route("/admin/profiles/set", post(set_profile_form))
+        .route("/admin/profiles/remove", post(remove_profile_form))
+        .route("/admin/profiles/attach", post(attach_form))
+        .route("/admin/windows/set", post(set_window_form))
+        .route("/admin/windows/remove", post(remove_window_form))
 }
 
 #[derive(Template)]
@@ -64,7 +63,7 @@ struct Named {
 }
 
 #[derive(Deserialize)]
-struct Give {
+struct Attach {
     csrf: String,
     /// Empty: the prices of the list.
     #[serde(default)]
@@ -83,7 +82,7 @@ async fn show(State(state): State<AdminState>, session: Session) -> Result<Respo
     render(&state, &session, StatusCode::OK, String::new()).await
 }
 
-async fn set_profile(
+async fn set_profile_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Entry>,
@@ -96,10 +95,10 @@ async fn set_profile(
         not: words(&form.not),
         below_cost: form.below_cost.is_some(),
     };
-    again(&state, &session, put_profile(&state, session.actor(), &entry).await).await
+    again(&state, &session, set_profile(&state, session.actor(), &entry).await).await
 }
 
-async fn drop_profile(
+async fn remove_profile_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Named>,
@@ -108,22 +107,22 @@ async fn drop_profile(
     again(&state, &session, remove_profile(&state, session.actor(), &form.name).await).await
 }
 
-async fn give(
+async fn attach_form(
     State(state): State<AdminState>,
     session: Session,
-    Form(form): Form<Give>,
+    Form(form): Form<Attach>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let profile = Some(form.profile.trim()).filter(|profile| !profile.is_empty());
-    let given = match (form.key.trim(), form.voucher.trim()) {
+    let attached = match (form.key.trim(), form.voucher.trim()) {
         (key, "") => attach(&state, session.actor(), Holder::Key(key), profile).await,
         ("", voucher) => attach(&state, session.actor(), Holder::Voucher(voucher), profile).await,
         _ => Err(AdminError::invalid("Name a key or a voucher, and not both.")),
     };
-    again(&state, &session, given).await
+    again(&state, &session, attached).await
 }
 
-async fn set_window(
+async fn set_window_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Entry>,
@@ -141,10 +140,10 @@ async fn set_window(
         not: words(&form.not),
         below_cost: form.below_cost.is_some(),
     };
-    again(&state, &session, put_window(&state, session.actor(), &entry).await).await
+    again(&state, &session, set_window(&state, session.actor(), &entry).await).await
 }
 
-async fn drop_window(
+async fn remove_window_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Named>,

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::super::AdminState;
 use super::super::api::{ApiError, Body, Complaint};
 use super::super::operator::{Operator, Scope};
-use super::{View, forget, put, remove, test, view};
+use super::{View, clear, put, remove, test, view};
 use crate::upstream::stored::Intent;
 
 pub(in crate::admin) fn api() -> OpenApiRouter<AdminState> {
@@ -90,7 +90,7 @@ async fn clear_call(
     operator: Operator,
     Body(call): Body<NamedUpstream>,
 ) -> Result<StatusCode, ApiError> {
-    forget(&state, operator.may(Scope::Manage)?, &call.name).await?;
+    clear(&state, operator.may(Scope::Manage)?, &call.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -135,8 +135,8 @@ async fn test_call(
     let tested = test(&state, operator.may(Scope::Manage)?, &call.name).await?;
     Ok(Json(TestedView {
         answered: tested.outcome.is_ok(),
+        took_ms: tested.took_ms(),
         model: tested.model,
-        took_ms: u64::try_from(tested.took.as_millis()).unwrap_or(u64::MAX),
         usd: tested.usd.map(|usd| usd.normalize().to_string()),
         error: tested.outcome.err(),
     }))

@@ -5,15 +5,15 @@ mod calls;
 mod page;
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::operator::Actor;
-use super::trail::{self, Act};
 use super::{AdminError, AdminState, format};
 use crate::exchange::Tested;
+use crate::operator::upstreams::{self as acts, TestError};
 use crate::upstream::Condition;
-use crate::upstream::stored::{Described, Intent, StoredError, detail};
+use crate::upstream::stored::{Described, Intent, StoredError};
 
 pub(super) use calls::api;
 pub(super) use page::pages;
@@ -91,11 +91,9 @@ fn refused(error: StoredError) -> AdminError {
 }
 
 /// Forgets what is held against an upstream.
-async fn forget(state: &AdminState, actor: &Actor, name: &str) -> Result<(), AdminError> {
-    if !state.pool.clear(state.ledger.store(), name).await? {
-        return Err(AdminError::not_found("There is no such upstream."));
-    }
-    trail::note(state, actor, Act { action: "upstreams.clear", subject: name }, &json!({})).await
+async fn clear(state: &AdminState, actor: &Actor, name: &str) -> Result<(), AdminError> {
+    acts::clear(state.desk(actor), name).await.map_err(refused)?;
+    look(state).await
 }
 
 /// Makes an upstream, or changes some members of one; every node of the database takes it up, and requests under way
@@ -106,25 +104,29 @@ async fn put(
     intent: Intent<'_>,
     given: &Map<String, Value>,
 ) -> Result<String, AdminError> {
-    let stored = state.pool.put(state.ledger.store(), intent, given).await.map_err(refused)?;
-    let name = stored.0.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let action = if intent == Intent::Add { "upstreams.add" } else { "upstreams.set" };
-    trail::note(state, actor, Act { action, subject: &name }, &detail(&stored)).await?;
+    let name = acts::put(state.desk(actor), state.pool.tools(), intent, given).await.map_err(refused)?;
+    look(state).await?;
     Ok(name)
 }
 
+/// Removes an upstream of the operator's own. Requests under way go on.
 async fn remove(state: &AdminState, actor: &Actor, name: &str) -> Result<(), AdminError> {
-    state.pool.remove(state.ledger.store(), name).await.map_err(refused)?;
-    trail::note(state, actor, Act { action: "upstreams.remove", subject: name }, &json!({})).await
+    acts::remove(state.desk(actor), name).await.map_err(refused)?;
+    look(state).await
+}
+
+/// Takes up what was changed.
+async fn look(state: &AdminState) -> Result<(), AdminError> {
+    Ok(state.pool.watch(state.ledger.store()).await?)
 }
 
 /// Asks an upstream one small question, at the operator's cost.
 async fn test(state: &AdminState, actor: &Actor, name: &str) -> Result<Tested, AdminError> {
-    let tested = state.exchange.test_upstream(name).await.map_err(AdminError::conflict)?;
-    let took = u64::try_from(tested.took.as_millis()).unwrap_or(u64::MAX);
-    let detail = json!({ "model": tested.model, "answered": tested.outcome.is_ok(), "ms": took });
-    trail::note(state, actor, Act { action: "upstreams.test", subject: name }, &detail).await?;
-    Ok(tested)
+    let tested = acts::test(state.desk(actor), name, state.exchange.test_upstream(name)).await;
+    tested.map_err(|error| match error {
+        TestError::NotAsked(why) => AdminError::conflict(why),
+        TestError::Store(error) => error.into(),
+    })
 }
 
 /// How an upstream is, and whether that is bad.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::super::frame::Frame;
 use super::super::session::Session;
 use super::super::{AdminError, AdminState, page, shown_again};
-use super::{View, forget, put, remove, test, view};
+use super::{View, clear, put, remove, test, view};
 use crate::upstream::kind::PRESETS;
 use crate::upstream::stored::{Intent, digest};
 
@@ -21,12 +21,12 @@ const PATH: &str = "/admin/upstreams";
 pub(in crate::admin) fn pages() -> Router<AdminState> {
     Router::new()
         .route(PATH, get(show))
-        .route("/admin/upstreams/clear", post(clear))
-        .route("/admin/upstreams/add", post(add))
-        .route("/admin/upstreams/set", post(set))
-        .route("/admin/upstreams/switch", post(switch))
-        .route("/admin/upstreams/remove", post(drop_one))
-        .route("/admin/upstreams/test", post(try_out))
+        .route("/admin/upstreams/clear", post(clear_form))
+        .route("/admin/upstreams/add", post(add_form))
+        .route("/admin/upstreams/set", post(set_form))
+        .route("/admin/upstreams/switch", post(switch_form))
+        .route("/admin/upstreams/remove", post(remove_form))
+        .route("/admin/upstreams/test", post(test_form))
 }
 
 #[derive(Template)]
@@ -217,16 +217,16 @@ async fn show(State(state): State<AdminState>, session: Session) -> Result<Respo
     render(&state, &session, StatusCode::OK, Said::default()).await
 }
 
-async fn clear(
+async fn clear_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Named>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    again(&state, &session, forget(&state, session.actor(), &form.name).await).await
+    again(&state, &session, clear(&state, session.actor(), &form.name).await).await
 }
 
-async fn add(
+async fn add_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Entry>,
@@ -235,7 +235,7 @@ async fn add(
     save(&state, &session, &form, Intent::Add).await
 }
 
-async fn set(
+async fn set_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Entry>,
@@ -252,7 +252,7 @@ async fn save(state: &AdminState, session: &Session, form: &Entry, intent: Inten
     again(state, session, saved).await
 }
 
-async fn switch(
+async fn switch_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Named>,
@@ -265,7 +265,7 @@ async fn switch(
     again(&state, &session, switched.map(drop)).await
 }
 
-async fn drop_one(
+async fn remove_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Named>,
@@ -274,7 +274,7 @@ async fn drop_one(
     again(&state, &session, remove(&state, session.actor(), &form.name).await).await
 }
 
-async fn try_out(
+async fn test_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Named>,

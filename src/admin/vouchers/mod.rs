@@ -1,10 +1,7 @@
 //! Vouchers: issues them, shows their codes once, lists and revokes them.
 
-pub(crate) mod acts;
-
 use std::time::Duration;
 
-use acts::ActError;
 use askama::Template;
 use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
@@ -23,6 +20,7 @@ use super::session::{self, Session};
 use super::{AdminError, AdminState, format, page, repo};
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, MAX_BATCH, State as VoucherState, Voucher};
 use crate::money::Sat;
+use crate::operator::vouchers::{self as acts, ActError};
 use crate::payment::vouchers::{BatchOrder, IssueError, Issued};
 
 const PATH: &str = "/admin/vouchers";
@@ -33,7 +31,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_DAYS: u64 = 3_650;
 
 pub(super) fn pages() -> Router<AdminState> {
-    Router::new().route(PATH, get(show).post(issue)).route("/admin/vouchers/revoke", post(revoke))
+    Router::new().route(PATH, get(show).post(issue_form)).route("/admin/vouchers/revoke", post(revoke_form))
 }
 
 pub(super) fn api() -> OpenApiRouter<AdminState> {
@@ -100,17 +98,17 @@ fn one(voucher: Voucher, now_ms: i64) -> One {
 }
 
 /// Issues a batch. The codes are in the answer, and nowhere else.
-async fn give(state: &AdminState, actor: &Actor, wanted: &BatchOrder) -> Result<Vec<Issued>, AdminError> {
+async fn issue(state: &AdminState, actor: &Actor, wanted: &BatchOrder) -> Result<Vec<Issued>, AdminError> {
     state.may_move()?;
     let issuing = state.till.issue_vouchers(wanted);
-    acts::issue(&state.ledger, Some(&state.audit), actor.as_str(), wanted, issuing).await.map_err(refused)
+    acts::issue(state.desk(actor), &state.ledger, Some(&state.audit), wanted, issuing).await.map_err(refused)
 }
 
 /// Takes one back that is open.
-async fn end(state: &AdminState, actor: &Actor, id: &str) -> Result<(), AdminError> {
+async fn revoke(state: &AdminState, actor: &Actor, id: &str) -> Result<(), AdminError> {
     state.may_move()?;
     let number = id.parse().map_err(|_| refused(ActError::Unknown))?;
-    acts::revoke(&state.ledger, actor.as_str(), number).await.map_err(refused)
+    acts::revoke(state.desk(actor), &state.ledger, number).await.map_err(refused)
 }
 
 fn refused(error: ActError) -> AdminError {
@@ -193,14 +191,14 @@ async fn show(
     render(&state, &session, after.id()?, (StatusCode::OK, String::new()), Vec::new()).await
 }
 
-async fn issue(
+async fn issue_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<IssueForm>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let issued = match read(&form, state.now_ms()) {
-        Ok(wanted) => give(&state, session.actor(), &wanted).await,
+        Ok(wanted) => issue(&state, session.actor(), &wanted).await,
         Err(message) => Err(AdminError::invalid(message)),
     };
     match issued {
@@ -212,13 +210,13 @@ async fn issue(
     }
 }
 
-async fn revoke(
+async fn revoke_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Revoke>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    match end(&state, session.actor(), &form.id).await {
+    match revoke(&state, session.actor(), &form.id).await {
         Ok(()) => Ok(Redirect::to(PATH).into_response()),
         Err(error) => render(&state, &session, None, error.told()?, Vec::new()).await,
     }
@@ -390,7 +388,7 @@ async fn issue_call(
 ) -> Result<Json<Given>, ApiError> {
     let actor = operator.may(Scope::Money)?;
     let wanted = wanted(call, state.now_ms()).map_err(AdminError::invalid)?;
-    let issued = give(&state, actor, &wanted).await?;
+    let issued = issue(&state, actor, &wanted).await?;
     let vouchers = issued.into_iter().map(|one| GivenOne { code: one.code.expose().to_owned(), hint: one.hint });
     Ok(Json(Given { vouchers: vouchers.collect() }))
 }
@@ -411,6 +409,6 @@ async fn revoke_call(
     operator: Operator,
     Body(call): Body<RevokeCall>,
 ) -> Result<StatusCode, ApiError> {
-    end(&state, operator.may(Scope::Manage)?, &call.id).await?;
+    revoke(&state, operator.may(Scope::Manage)?, &call.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

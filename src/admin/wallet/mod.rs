@@ -12,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,8 +20,8 @@ use super::api::{ApiError, Complaint, Part};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
-use super::trail::{self, Act};
 use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page, shown_again};
+use crate::operator::wallet as acts;
 use crate::wallet::stock::Stock;
 use crate::wallet::underway::{self, Underway, YOUNG_MS};
 use crate::wallet::{MintHealth, Retried};
@@ -30,13 +29,13 @@ use crate::wallet::{MintHealth, Retried};
 const PATH: &str = "/admin/wallet";
 
 pub(super) fn pages() -> Router<AdminState> {
-    let receive = post(receive::receive).layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES));
+    let receive = post(receive::receive_form).layer(DefaultBodyLimit::max(MAX_LONG_FORM_BYTES));
     Router::new()
         .route(PATH, get(show))
-        .route("/admin/wallet/retry", post(retry))
-        .route("/admin/wallet/withdraw", post(withdraw::withdraw))
+        .route("/admin/wallet/retry", post(retry_form))
+        .route("/admin/wallet/withdraw", post(withdraw::withdraw_form))
         .route("/admin/wallet/payouts", get(withdraw::list))
-        .route("/admin/wallet/payouts/{id}", get(withdraw::show).post(withdraw::look))
+        .route("/admin/wallet/payouts/{id}", get(withdraw::show).post(withdraw::look_form))
         .route("/admin/wallet/receive", receive)
 }
 
@@ -226,11 +225,10 @@ async fn to_its_end<T: Send + 'static>(
 }
 
 /// Carries an operation on now. It is what the journal does by itself later: evidence first, nothing twice.
-async fn nudge(state: &AdminState, actor: &Actor, id: &str) -> Result<Outcome, AdminError> {
-    trail::note(state, actor, Act { action: "wallet.retry", subject: id }, &json!({})).await?;
-    let (wallet, id) = (state.wallet.clone(), id.to_owned());
-    let retried = to_its_end(state, async move { Ok(wallet.retry(&id).await?) }).await?;
-    match retried {
+async fn retry(state: &AdminState, actor: &Actor, id: &str) -> Result<Outcome, AdminError> {
+    let (wallet, one) = (state.wallet.clone(), id.to_owned());
+    let retrying = to_its_end(state, async move { Ok(wallet.retry(&one).await?) });
+    match acts::retry(state.desk(actor), id, retrying).await? {
         Retried::Ended => Ok(Outcome { ended: true }),
         Retried::Open => Ok(Outcome { ended: false }),
         Retried::Unknown => Err(AdminError::not_found("There is no such operation.")),
@@ -297,15 +295,15 @@ struct Retry {
     id: String,
 }
 
-async fn retry(
+async fn retry_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<Retry>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let nudged = nudge(&state, session.actor(), &form.id).await.map(drop);
+    let retried = retry(&state, session.actor(), &form.id).await.map(drop);
     let refused = async |(status, message)| render(&state, &session, status, message, String::new()).await;
-    shown_again(PATH, nudged, refused).await
+    shown_again(PATH, retried, refused).await
 }
 
 /// The node's ecash, and what is under way at its mints.
@@ -336,5 +334,5 @@ async fn retry_call(
     operator: Operator,
     Part(id): Part<String>,
 ) -> Result<Json<Outcome>, ApiError> {
-    Ok(Json(nudge(&state, operator.may(Scope::Money)?, &id).await?))
+    Ok(Json(retry(&state, operator.may(Scope::Money)?, &id).await?))
 }

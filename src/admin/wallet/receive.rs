@@ -12,19 +12,18 @@ use super::to_its_end;
 use crate::admin::api::{ApiError, Body, Complaint};
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
-use crate::admin::trail::{self, Act};
 use crate::admin::{AdminError, AdminState, format};
 use crate::failure::{Blame, Failure};
 use crate::ledger::keys::short;
 use crate::payment;
 
 /// Redeems a token to the income. Noted before it is done, by the digest of the token.
-async fn take(state: &AdminState, actor: &Actor, text: &str) -> Result<Received, AdminError> {
+async fn receive(state: &AdminState, actor: &Actor, text: &str) -> Result<Received, AdminError> {
     state.till.may_move().map_err(refused)?;
     let token = payment::read_token(text.trim()).map_err(refused)?;
     let hash = short(&state.till.token_hash(text.trim()));
     let detail = json!({ "mint": token.mint, "unit": token.unit.as_str(), "face_msat": token.face.get() });
-    trail::note(state, actor, Act { action: "wallet.receive", subject: &hash }, &detail).await?;
+    state.desk(actor).note("wallet.receive", &hash, &detail).await?;
     let till = state.till.clone();
     to_its_end(state, async move {
         let received = till.donate(&token).await.map_err(refused)?;
@@ -46,13 +45,13 @@ pub(super) struct ReceiveForm {
     token: String,
 }
 
-pub(super) async fn receive(
+pub(super) async fn receive_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<ReceiveForm>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let (status, message, news) = match take(&state, session.actor(), &form.token).await {
+    let (status, message, news) = match receive(&state, session.actor(), &form.token).await {
         Ok(received) => (StatusCode::OK, String::new(), format!("{} sat came in.", format::sat(received.msat))),
         Err(error) => {
             let (status, message) = error.told()?;
@@ -90,5 +89,5 @@ pub(super) async fn receive_call(
     operator: Operator,
     Body(call): Body<ReceiveCall>,
 ) -> Result<Json<Received>, ApiError> {
-    Ok(Json(take(&state, operator.may(Scope::Money)?, &call.token).await?))
+    Ok(Json(receive(&state, operator.may(Scope::Money)?, &call.token).await?))
 }

@@ -15,9 +15,9 @@ use crate::admin::api::{ApiError, Body, Complaint, Part, Search};
 use crate::admin::frame::Frame;
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
-use crate::admin::trail::{self, Act};
-use crate::admin::{AdminError, AdminState, format, page, proof};
+use crate::admin::{AdminError, AdminState, format, page};
 use crate::money::{MintUnit, Msat};
+use crate::operator::proof;
 use crate::pages::qr::{self, Qr};
 use crate::wallet::withdraw::{self as wallet, Payout, To, WithdrawError, Withdrawal};
 
@@ -135,7 +135,7 @@ struct Wish {
 }
 
 /// Takes earnings out. Noted before it is done, once for each act. Returns its id.
-async fn take_out(state: &AdminState, actor: &Actor, wish: Wish) -> Result<String, AdminError> {
+async fn withdraw(state: &AdminState, actor: &Actor, wish: Wish) -> Result<String, AdminError> {
     state.may_move()?;
     let id = uuid::Uuid::try_parse(&wish.id).map_err(|_| AdminError::invalid("The id of a withdrawal is a UUID."))?;
     let id = id.to_string();
@@ -150,7 +150,7 @@ async fn take_out(state: &AdminState, actor: &Actor, wish: Wish) -> Result<Strin
     if state.wallet.payout(&id).await?.is_none() {
         proof::prove(&state.ledger, Some(&state.audit)).await?;
         let detail = json!({ "mint": wish.mint, "unit": unit.as_str(), "msat": amount.get(), "to": wish.to.trim() });
-        trail::note(state, actor, Act { action: "wallet.withdraw", subject: &id }, &detail).await?;
+        state.desk(actor).note("wallet.withdraw", &id, &detail).await?;
     }
     let (desk, mint) = (state.wallet.clone(), wish.mint);
     to_its_end(state, async move {
@@ -205,14 +205,14 @@ impl WithdrawForm {
     }
 }
 
-pub(super) async fn withdraw(
+pub(super) async fn withdraw_form(
     State(state): State<AdminState>,
     session: Session,
     Form(form): Form<WithdrawForm>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let done = match form.read() {
-        Ok(wish) => take_out(&state, session.actor(), wish).await,
+        Ok(wish) => withdraw(&state, session.actor(), wish).await,
         Err(error) => Err(error),
     };
     match done {
@@ -255,7 +255,7 @@ pub(super) struct Confirmed {
 }
 
 /// Asks the mint whether the ecash was spent.
-pub(super) async fn look(
+pub(super) async fn look_form(
     State(state): State<AdminState>,
     session: Session,
     Path(id): Path<String>,
@@ -338,7 +338,7 @@ pub(super) async fn withdraw_call(
         amount: call.msat.map(|msat| Msat::new(msat).ok_or_else(too_much)).transpose()?,
         to: call.to.unwrap_or_default(),
     };
-    let id = take_out(&state, actor, wish).await?;
+    let id = withdraw(&state, actor, wish).await?;
     Ok(Json(one(&state, &id).await?))
 }
 

@@ -128,29 +128,11 @@ impl Pool {
         stored::described(store, &self.ground.vault).await
     }
 
-    /// Stores an upstream of the operator's, and takes it up. Returns what [`stored::put`] does.
-    ///
-    /// # Errors
-    /// See [`stored::put`].
-    pub async fn put(
-        &self,
-        store: &Store,
-        intent: stored::Intent<'_>,
-        given: &serde_json::Map<String, serde_json::Value>,
-    ) -> Result<(serde_json::Value, bool), stored::StoredError> {
+    /// What one of the operator's is stored with.
+    #[must_use]
+    pub fn tools(&self) -> stored::Tools<'_> {
         let Ground { rules, vault, way, .. } = &self.ground;
-        let stored = stored::put(store, (vault, way), rules, (intent, given), self.clock.now_ms()).await?;
-        self.watch(store).await?;
-        Ok(stored)
-    }
-
-    /// Removes one of the operator's. Requests under way go on.
-    ///
-    /// # Errors
-    /// See [`stored::remove`].
-    pub async fn remove(&self, store: &Store, name: &str) -> Result<(), stored::StoredError> {
-        stored::remove(store, name, self.clock.now_ms()).await?;
-        Ok(self.watch(store).await?)
+        stored::Tools { vault, way, rules }
     }
 
     /// Takes up the upstreams that the operator has stored since, and brings what is stored about barred ones
@@ -171,16 +153,6 @@ impl Pool {
             }
         }
         Ok(())
-    }
-
-    /// Forgets what is held against an upstream, here and in every process. Returns whether there is such a one.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn clear(&self, store: &Store, name: &str) -> Result<bool, StoreError> {
-        let cleared = repo::clear(store, name).await?;
-        self.watch(store).await?;
-        Ok(cleared)
     }
 
     /// Writes down what requests cost, and learns what other processes have spent.

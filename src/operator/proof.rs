@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{AdminError, format};
 use crate::alerts::{self, Kind};
 use crate::audit::{Auditor, Latest, Solvency};
 use crate::ledger::Ledger;
+use crate::pages::format;
 use crate::store::StoreError;
 
 /// Why nothing is given away.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unproven {
+pub enum Unproven {
     /// The proof of that time, in ms, did not come out.
     #[error("the books were not proven at {}", format::utc(*.0))]
     At(i64),
@@ -18,21 +18,12 @@ pub(crate) enum Unproven {
     Store(#[from] StoreError),
 }
 
-impl From<Unproven> for AdminError {
-    fn from(unproven: Unproven) -> Self {
-        match unproven {
-            Unproven::At(_) => Self::conflict(format!("Nothing was moved: {unproven}. The overview says what is off.")),
-            Unproven::Store(error) => error.into(),
-        }
-    }
-}
-
 /// Lets pass when the books are right. `last` is the last proof of this process. A verb beside a node has none, and
 /// asks no mint: it goes by the alarm that the node's last proof has left in the database.
 ///
 /// # Errors
 /// See [`Unproven`].
-pub(crate) async fn prove(ledger: &Ledger, last: Option<&Latest>) -> Result<(), Unproven> {
+pub async fn prove(ledger: &Ledger, last: Option<&Latest>) -> Result<(), Unproven> {
     let auditor = Auditor {
         reader: ledger.store().reader(),
         clock: Arc::clone(ledger.clock()),

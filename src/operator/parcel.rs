@@ -7,11 +7,9 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::operator::Actor;
-use super::super::tariffs::{self, ProfileEntry, WindowEntry, acts, check_cost};
-use super::super::trail::{self, Act};
-use super::super::{AdminError, AdminState};
-use super::{detail, refused};
+use super::entry::{ProfileEntry, WindowEntry};
+use super::tariffs::{self, Floor};
+use super::{Desk, settings};
 use crate::config::{Config, Origin, SETTINGS, Told};
 use crate::exchange::{Changed, Untold, weigh};
 use crate::ledger::Ledger;
@@ -122,11 +120,13 @@ impl Parcel {
         }
         let (changed, next) = weigh(config, told, &changes)?;
         let pricing = config.over(&next)?.pricing;
+        let floor = Floor { pricing: &pricing, dearest };
         let wrong = |what: &str, name: &str, problem: String| Untold::Other(format!("{what} {name}: {problem}"));
         let (mut profiles, mut windows) = (Vec::new(), Vec::new());
         for entry in &self.profiles {
             let profile = entry.read().map_err(|problem| wrong("profile", &entry.name, problem))?;
-            check_cost(&pricing, dearest, &profile.name, (profile.multiplier, profile.below_cost))
+            floor
+                .check(&profile.name, (profile.multiplier, profile.below_cost))
                 .map_err(|problem| wrong("profile", &entry.name, problem))?;
             if tariffs.profiles.iter().all(|known| **known != profile) {
                 profiles.push(entry);
@@ -134,7 +134,8 @@ impl Parcel {
         }
         for entry in &self.windows {
             let window = entry.read().map_err(|problem| wrong("window", &entry.name, problem))?;
-            check_cost(&pricing, dearest, &window.name, (window.multiplier, window.below_cost))
+            floor
+                .check(&window.name, (window.multiplier, window.below_cost))
                 .map_err(|problem| wrong("window", &entry.name, problem))?;
             if tariffs.windows.iter().all(|known| **known != window) {
                 windows.push(entry);
@@ -159,54 +160,22 @@ impl Plan<'_> {
         }
     }
 
-    /// Does it, in the name of `actor`.
+    /// Does it.
     ///
     /// # Errors
     /// When the database does not answer. Done again, it does what is left.
-    pub async fn carry_out(&self, ledger: &Ledger, actor: &str, now_ms: i64) -> Result<(), StoreError> {
-        let store = ledger.store();
-        let changes = self.changed.iter().map(|one| (one.name.clone(), one.is.clone())).collect();
-        if !self.changed.is_empty() {
-            store.tell(&changes, now_ms).await?;
-        }
-        for one in &self.changed {
-            let act = Act { action: "settings.set", subject: &one.name };
-            trail::record(store, actor, act, &detail(one), now_ms).await?;
-        }
+    pub async fn carry_out(&self, desk: Desk<'_>, ledger: &Ledger) -> Result<(), StoreError> {
+        settings::write(desk, &self.changed).await?;
         for entry in &self.profiles {
             if let Ok(profile) = entry.read() {
-                acts::write_profile(ledger, actor, &profile).await?;
+                tariffs::write_profile(desk, ledger, &profile).await?;
             }
         }
         for entry in &self.windows {
             if let Ok(window) = entry.read() {
-                acts::write_window(ledger, actor, &window).await?;
+                tariffs::write_window(desk, ledger, &window).await?;
             }
         }
         Ok(())
     }
-}
-
-/// The document of this node.
-pub(super) async fn pack(state: &AdminState) -> Result<Parcel, AdminError> {
-    let (told, tariffs) = (state.ledger.store().told().await?, state.ledger.tariffs().await?);
-    Ok(Parcel::of(&state.exchange.settings.now(), &told, &tariffs))
-}
-
-/// Takes the document of another node.
-pub(super) async fn take(
-    state: &AdminState,
-    actor: &Actor,
-    parcel: &Parcel,
-    dry_run: bool,
-) -> Result<Taken, AdminError> {
-    let (told, known) = (state.ledger.store().told().await?, state.ledger.tariffs().await?);
-    let dearest = tariffs::dearest(state);
-    let plan = parcel.plan(&state.exchange.settings.now(), &told, &known, dearest).map_err(refused)?;
-    if !dry_run {
-        plan.carry_out(&state.ledger, actor.as_str(), state.now_ms()).await?;
-        state.exchange.learn_settings().await?;
-        state.exchange.learn_tariffs().await?;
-    }
-    Ok(plan.told(dry_run))
 }

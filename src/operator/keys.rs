@@ -1,10 +1,9 @@
-//! What the operator can do with a key, one function a verb. Page, call and command do it by these, and the trail has
-//! it in the same words.
+//! A key: blocked, given other terms, and its balance adjusted.
 
 use serde_json::{Value, json};
 
-use crate::admin::proof::{self, Unproven};
-use crate::admin::trail::{self, Act};
+use super::Desk;
+use super::proof::{self, Unproven};
 use crate::audit::Latest;
 use crate::ledger::keys::{AdjustError, Adjustment, Edit, EditError, Key, Way};
 use crate::ledger::terms::Reset;
@@ -14,7 +13,7 @@ use crate::store::StoreError;
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ActError {
+pub enum ActError {
     #[error("there is no such key")]
     NoSuchKey,
     #[error("the id of an adjustment is a UUID")]
@@ -31,7 +30,7 @@ pub(crate) enum ActError {
 
 /// Money to be moved, as it was asked for.
 #[derive(Clone, Copy)]
-pub(crate) struct Wish<'a> {
+pub struct Wish<'a> {
     /// Names the act: a UUID.
     pub id: &'a str,
     pub way: Way,
@@ -43,28 +42,24 @@ async fn find(ledger: &Ledger, id: AccountId) -> Result<Key, ActError> {
     ledger.one_key(id).await?.ok_or(ActError::NoSuchKey)
 }
 
-async fn note(ledger: &Ledger, actor: &str, act: Act<'_>, detail: &Value) -> Result<(), StoreError> {
-    trail::record(ledger.store(), actor, act, detail, ledger.clock().now_ms()).await
-}
-
 /// Lets a key spend nothing, or spend again.
-pub(crate) async fn block(ledger: &Ledger, actor: &str, id: AccountId, block: bool) -> Result<(), ActError> {
+pub async fn block(desk: Desk<'_>, ledger: &Ledger, id: AccountId, block: bool) -> Result<(), ActError> {
     let key = find(ledger, id).await?;
     if !ledger.block_key(key.id, block).await? {
         return Err(ActError::NoSuchKey);
     }
     let action = if block { "keys.block" } else { "keys.unblock" };
-    let was = json!({ "id": id.get().to_string(), "was": key.state(ledger.clock().now_ms()) });
-    Ok(note(ledger, actor, Act { action, subject: &key.short() }, &was).await?)
+    let was = json!({ "id": id.get().to_string(), "was": key.state(desk.now_ms()) });
+    Ok(desk.note(action, &key.short(), &was).await?)
 }
 
 /// Changes the terms of a key.
-pub(crate) async fn edit(ledger: &Ledger, actor: &str, id: AccountId, wanted: &Edit) -> Result<(), ActError> {
+pub async fn edit(desk: Desk<'_>, ledger: &Ledger, id: AccountId, wanted: &Edit) -> Result<(), ActError> {
     let key = find(ledger, id).await?;
     ledger.edit_key(key.id, wanted).await?;
     let now = find(ledger, id).await?;
     let detail = json!({ "id": id.get().to_string(), "before": terms_of(&key), "after": terms_of(&now) });
-    Ok(note(ledger, actor, Act { action: "keys.edit", subject: &key.short() }, &detail).await?)
+    Ok(desk.note("keys.edit", &key.short(), &detail).await?)
 }
 
 /// What an edit may change, for the trail.
@@ -78,10 +73,10 @@ fn terms_of(key: &Key) -> Value {
 
 /// Moves money between the income and a key. Noted before it is done, once for each act. Nothing is given while the
 /// books are not right; see [`proof::prove`] for `last`.
-pub(crate) async fn adjust(
+pub async fn adjust(
+    desk: Desk<'_>,
     ledger: &Ledger,
     last: Option<&Latest>,
-    actor: &str,
     id: AccountId,
     wish: Wish<'_>,
 ) -> Result<(), ActError> {
@@ -100,8 +95,8 @@ pub(crate) async fn adjust(
             "id": id.get().to_string(), "act": act, "msat": msat, "reason": reason,
             "balance_msat": key.balance.posted.to_db(),
         });
-        note(ledger, actor, Act { action: "keys.adjust", subject: &key.short() }, &detail).await?;
+        desk.note("keys.adjust", &key.short(), &detail).await?;
     }
-    ledger.adjust_key(Adjustment { id: &act, key: key.id, way, amount, reason, actor }).await?;
+    ledger.adjust_key(Adjustment { id: &act, key: key.id, way, amount, reason, actor: desk.actor }).await?;
     Ok(())
 }

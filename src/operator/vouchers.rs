@@ -1,10 +1,9 @@
-//! What the operator can do with vouchers, one function a verb. Page, call and command do it by these, and the trail
-//! has it in the same words.
+//! Vouchers: issued, and revoked.
 
 use serde_json::json;
 
-use crate::admin::proof::{self, Unproven};
-use crate::admin::trail::{self, Act};
+use super::Desk;
+use super::proof::{self, Unproven};
 use crate::audit::Latest;
 use crate::ledger::Ledger;
 use crate::ledger::vouchers::Funds;
@@ -12,9 +11,11 @@ use crate::ledger::vouchers::repo::Which;
 use crate::payment::vouchers::{BatchOrder, IssueError, Issued};
 use crate::store::StoreError;
 
+const REVOKE: &str = "vouchers.revoke";
+
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ActError {
+pub enum ActError {
     #[error("there is no such voucher")]
     Unknown,
     #[error("that voucher has ended already")]
@@ -29,10 +30,10 @@ pub(crate) enum ActError {
 
 /// Issues a batch by `issuing`, which does nothing before it is noted and while the books are not right; see
 /// [`proof::prove`] for `last`. The codes are in the answer, and nowhere else.
-pub(crate) async fn issue(
+pub async fn issue(
+    desk: Desk<'_>,
     ledger: &Ledger,
     last: Option<&Latest>,
-    actor: &str,
     wanted: &BatchOrder,
     issuing: impl Future<Output = Result<Vec<Issued>, IssueError>>,
 ) -> Result<Vec<Issued>, ActError> {
@@ -41,19 +42,17 @@ pub(crate) async fn issue(
         "count": wanted.count, "msat_each": wanted.amount.get(), "note": wanted.note,
         "expires_ms": wanted.expires_ms, "profile": wanted.profile, "found": wanted.funds == Funds::Found,
     });
-    let act = Act { action: "vouchers.issue", subject: &wanted.batch };
-    trail::record(ledger.store(), actor, act, &detail, ledger.clock().now_ms()).await?;
+    desk.note("vouchers.issue", &wanted.batch, &detail).await?;
     Ok(issuing.await?)
 }
 
 /// Takes one back that is open.
-pub(crate) async fn revoke(ledger: &Ledger, actor: &str, id: i64) -> Result<(), ActError> {
+pub async fn revoke(desk: Desk<'_>, ledger: &Ledger, id: i64) -> Result<(), ActError> {
     let latest = ledger.vouchers_before(id.saturating_add(1), 1).await?;
     if latest.first().is_none_or(|voucher| voucher.id != id) {
         return Err(ActError::Unknown);
     }
-    let act = Act { action: "vouchers.revoke", subject: &id.to_string() };
-    trail::record(ledger.store(), actor, act, &json!({}), ledger.clock().now_ms()).await?;
+    desk.note(REVOKE, &id.to_string(), &json!({})).await?;
     match ledger.revoke_vouchers(Which::Id(id)).await? {
         0 => Err(ActError::Ended),
         _ => Ok(()),
@@ -61,9 +60,8 @@ pub(crate) async fn revoke(ledger: &Ledger, actor: &str, id: i64) -> Result<(), 
 }
 
 /// Takes all back that are open and have this note. Returns how many.
-pub(crate) async fn revoke_noted(ledger: &Ledger, actor: &str, note: &str) -> Result<usize, ActError> {
-    let act = Act { action: "vouchers.revoke", subject: "" };
-    trail::record(ledger.store(), actor, act, &json!({ "note": note }), ledger.clock().now_ms()).await?;
+pub async fn revoke_noted(desk: Desk<'_>, ledger: &Ledger, note: &str) -> Result<usize, ActError> {
+    desk.note(REVOKE, "", &json!({ "note": note })).await?;
     match ledger.revoke_vouchers(Which::Note(note)).await? {
         0 => Err(ActError::Unknown),
         count => Ok(count),
