@@ -4,11 +4,10 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, desk, done, may_move, read_date, with_page};
+use super::{beside, books, desk, done, may_move, read_date, with_page};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::ledger::keys::{Edit, Filter, Key, Place, Way, shorten};
@@ -18,7 +17,6 @@ use crate::money::Msat;
 use crate::operator::keys::{self as acts, ActError, Wish};
 use crate::pages::format;
 use crate::store::Store;
-use crate::vault::hex;
 
 pub(super) const ARGUMENTS: &str = "list|show|block|unblock|adjust|set …";
 
@@ -148,10 +146,7 @@ async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
 }
 
 async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<String, String> {
-    // No hold is placed here, so its writer never runs.
-    let owner = format!("keys-{}", hex(&rand::random::<[u8; 4]>()));
-    let (ledger, _writer) = Ledger::open(store.clone(), Arc::new(SystemClock), owner).await.map_err(said)?;
-    let ledger = ledger.with_patience(config.storage.node_timeout);
+    let ledger = books(store, "keys").await?;
     match act {
         Act::List { filter, after, limit } => {
             let found = ledger.keys(&filter, after, limit).await.map_err(said)?;

@@ -29,6 +29,7 @@ mod windows;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::SystemClock;
 use crate::config::{Config, Log, Secret};
 use crate::exchange;
+use crate::ledger::Ledger;
 use crate::net::way::Ways;
 use crate::node;
 use crate::nostr::Identity;
@@ -43,7 +45,7 @@ use crate::operator::Desk;
 use crate::pages::format;
 use crate::store::{Lineage, Reader, Store, StoreError, UNUSED};
 use crate::tor::Tor;
-use crate::vault::Vault;
+use crate::vault::{Vault, hex};
 use crate::wallet::recovery;
 
 /// What can be asked for.
@@ -352,6 +354,13 @@ async fn looked_up(config: &Config) -> (Config, Vec<String>) {
     reader.close().await;
     let (config, counted) = exchange::in_force(config, told.clone());
     (config, told.into_keys().filter(|name| !counted.contains_key(name)).collect())
+}
+
+/// The books, for a verb of this name. No hold is placed by a command, so their writer never runs.
+async fn books(store: &Store, verb: &str) -> Result<Ledger, String> {
+    let owner = format!("{verb}-{}", hex(&rand::random::<[u8; 4]>()));
+    let opened = Ledger::open(store.clone(), Arc::new(SystemClock), owner).await;
+    opened.map(|(ledger, _writer)| ledger).map_err(|error| error.to_string())
 }
 
 /// Where the operator acts by a command.

@@ -1,19 +1,15 @@
 //! What `coinslot profiles` and `coinslot windows` share.
 
-use std::sync::Arc;
-
 use rust_decimal::Decimal;
 use serde_json::json;
 
-use super::{beside, in_force};
-use crate::clock::SystemClock;
+use super::{beside, books, in_force};
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::money::tariff::Filter;
 use crate::operator::tariffs::{ActError, Floor};
 use crate::price::decimal;
 use crate::store::Store;
-use crate::vault::hex;
 
 /// The words that both know.
 #[derive(Debug, Default)]
@@ -82,9 +78,6 @@ pub(super) fn removed(name: &str, json: bool) -> String {
 pub(super) async fn opened(config: &Config) -> Result<(Store, Ledger, Config), String> {
     let store = beside(config).await?;
     let config = in_force(config, &store).await?;
-    // No hold is placed here, so its writer never runs.
-    let owner = format!("tariffs-{}", hex(&rand::random::<[u8; 4]>()));
-    let opened = Ledger::open(store.clone(), Arc::new(SystemClock), owner).await;
-    let (ledger, _writer) = opened.map_err(|error| error.to_string())?;
+    let ledger = books(&store, "tariffs").await?;
     Ok((store, ledger, config))
 }

@@ -10,18 +10,17 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{desk, done, in_force, split_json, vault, with_page, with_store};
+use super::{books, desk, done, in_force, split_json, vault, with_page, with_store};
 use crate::catalog::file;
 use crate::catalog::import::Importer;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
-use crate::exchange::{Tested, cheapest, timed};
+use crate::exchange::{Beside, Tested, Untested, test_beside};
 use crate::operator::upstreams as acts;
 use crate::pages::format;
 use crate::store::Store;
 use crate::upstream::Pool;
 use crate::upstream::repo::{self, Listed};
-use crate::upstream::stored::{self, Intent};
 use crate::upstream::stored::{Intent, StoredError, Tools};
 
 pub(super) const ARGUMENTS: &str = "list|clear|add|set|remove|test …";
@@ -130,7 +129,7 @@ async fn put(config: &Config, store: &Store, intent: Intent<'_>, entry: &Map<Str
 }
 
 async fn test(config: &Config, store: &Store, name: &str, json: bool) -> Result<(String, ExitCode), String> {
-    let tested = acts::test(desk(store), name, ask(config, store, name)).await.map_err(|error| error.to_string())?;
+    let tested = ask(config, store, name).await?;
     let (answered, model, ms) = (tested.outcome.is_ok(), &tested.model, tested.took_ms());
     let text = match (&tested.outcome, json) {
         (outcome, true) => {
@@ -154,13 +153,14 @@ async fn ask(config: &Config, store: &Store, name: &str) -> Result<Tested, Strin
     let importer = Importer::new(store.clone(), Arc::clone(&pool), clock, &config.pricing, &ways.prices, &loaded);
     let importer = importer.map_err(|error| error.to_string())?;
     importer.look().await.map_err(|error| error.to_string())?;
-    let upstreams = pool.upstreams();
-    let upstream = upstreams.iter().find(|upstream| **upstream.name() == *name);
-    let upstream = upstream.ok_or_else(|| format!("there is no upstream {name}, or it is switched off"))?;
-    let (_, model) =
-        cheapest(&importer.shelf().now(), upstream).ok_or("it has no model of the price list to ask for")?;
-    let (heard, took) = timed(upstream, &model).await;
-    Ok(Tested { model, took, usd: None, outcome: heard.map(drop) })
+    let (ledger, catalog) = (books(store, "upstreams").await?, importer.shelf().now());
+    let beside = Beside { pool: &pool, ledger: &ledger, catalog: &catalog, pricing: &config.pricing };
+    let tested = acts::test(desk(store), name, test_beside(beside, name)).await;
+    tested.map_err(|error| match error {
+        Untested::Unknown => format!("there is no upstream {name}, or it is switched off"),
+        Untested::NoModel => "it has no model of the price list to ask for".to_owned(),
+        error => error.to_string(),
+    })
 }
 
 /// What is told of an upstream: its entry without secrets, and why it is barred.

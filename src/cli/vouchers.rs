@@ -2,21 +2,19 @@
 //! beside a running one (see [`Store::open_beside`]).
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{beside, desk, done, has_run, may_move, vault, with_page};
-use crate::clock::{Clock, HOUR_MS, SystemClock};
+use super::{beside, books, desk, done, has_run, may_move, vault, with_page};
+use crate::clock::{Clock as _, HOUR_MS, SystemClock};
 use crate::config::Config;
-use crate::ledger::Ledger;
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, Voucher};
 use crate::money::Sat;
 use crate::operator::vouchers::{self as acts, ActError};
 use crate::pages::format;
 use crate::payment::vouchers::{BatchOrder, IssueError, Issued, issue};
 use crate::store::Store;
-use crate::vault::{SEED, hex};
+use crate::vault::SEED;
 
 pub(super) const ARGUMENTS: &str = "create|list|revoke …";
 
@@ -122,11 +120,7 @@ async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
 }
 
 async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<String, String> {
-    let clock = Arc::new(SystemClock);
-    // No hold is placed here, so its writer never runs.
-    let owner = format!("vouchers-{}", hex(&rand::random::<[u8; 4]>()));
-    let (ledger, _writer) = Ledger::open(store.clone(), clock.clone(), owner).await.map_err(said)?;
-    let ledger = ledger.with_patience(config.storage.node_timeout);
+    let ledger = books(store, "vouchers").await?;
     match act {
         Act::Create { sats, count, hours, note, profile, funds } => {
             has_run(store.setting(SEED).await)?;
@@ -139,7 +133,7 @@ async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<St
                 amount: sats.to_msat(),
                 note,
                 profile,
-                expires_ms: span_ms.map(|span_ms| clock.now_ms().saturating_add(span_ms)),
+                expires_ms: span_ms.map(|span_ms| SystemClock.now_ms().saturating_add(span_ms)),
                 funds,
             };
             let mints = &config.mints;

@@ -76,7 +76,7 @@ pub use delivery::{Aborted, Deliveries, Delivery, Out, Served};
 pub use maintenance::{Maintenance, turn as turn_maintenance};
 pub use ongoing::{Event, News, Ongoing, Runs};
 use ongoing::{New, Place};
-pub use probe::{Tested, cheapest, timed};
+pub use probe::{Beside, Tested, Untested, test_beside};
 pub use receipts::{KIND, SignedReceipt, not_found as no_receipt};
 use refusals::{aborted, asking, bad_request, too_fast, unsupported, upstream_failed};
 pub use replay::{Asked, Head, KEPT_MS, Kept, MAX_BODY as MAX_KEPT_BODY, Once, Replays, StreamHead};

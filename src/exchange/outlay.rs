@@ -7,10 +7,11 @@ use rust_decimal::Decimal;
 use super::Job;
 use crate::catalog::route::Candidate;
 use crate::dialect::body::Lens;
+use crate::ledger::Ledger;
 use crate::money::rate::Conversion;
-use crate::money::{Msat, RateCard, Usage};
+use crate::money::{Msat, Prices, Usage};
 use crate::price::decimal;
-use crate::upstream::{Outlay, Upstream};
+use crate::upstream::{Outlay, Pool, Upstream};
 
 /// The most that one request may have cost, in USD. The dearest fills a context of a million tokens at some hundred
 /// dollars a million; what is far beyond is a mistake, and two of them would not fit into the sums of a day.
@@ -19,10 +20,9 @@ const MOST_USD: u32 = 10_000;
 impl Job {
     /// What upstreams were asked, and what the one that answered takes for it.
     pub(super) fn outlay(&self, used: Option<&Usage>) -> Outlay {
-        let (candidate, fee) = (&self.candidate, self.lease.upstream().fee());
-        let card = &candidate.rate_card;
-        let said = self.reported().map(|usd| (usd, in_msat(card, usd)));
-        let (usd, msat) = said.or_else(|| used.and_then(|usage| of(candidate, fee, usage))).unzip();
+        let (prices, fee) = (ListPrices::of(&self.candidate), self.lease.upstream().fee());
+        let said = self.reported().map(|usd| (usd, prices.in_msat(usd)));
+        let (usd, msat) = said.or_else(|| used.and_then(|usage| prices.cost(fee, usage))).unzip();
         Outlay {
             id: self.hold.id(),
             upstream: self.lease.upstream().name().clone(),
@@ -60,8 +60,9 @@ impl Job {
     /// be charged with it. As for a probe, no client pays for it.
     pub(super) fn note_wasted(&self) {
         let Some(usd) = self.reported().take() else { return };
-        let cost = (usd, in_msat(&self.candidate.rate_card, usd));
-        self.exchange.note_unpaid(self.lease.upstream(), self.lease.model(), Some(cost));
+        let cost = (usd, ListPrices::of(&self.candidate).in_msat(usd));
+        let (pool, ledger) = (&self.exchange.pool, &self.exchange.ledger);
+        note_unpaid((pool, ledger), self.lease.upstream(), self.lease.model(), Some(cost));
     }
 
     fn reported(&self) -> MutexGuard<'_, Option<Decimal>> {
@@ -69,44 +70,60 @@ impl Job {
     }
 }
 
-impl super::Exchange {
-    /// Notes what an upstream takes, in USD and in msat, for what no client pays for.
-    pub(super) fn note_unpaid(&self, upstream: &Upstream, model: &str, cost: Option<(Decimal, Option<u64>)>) {
-        let (usd, msat) = cost.unzip();
-        self.pool.note(Outlay {
-            id: self.ledger.next_id(),
-            upstream: upstream.name().clone(),
-            model: model.to_owned(),
-            usd,
-            msat: msat.flatten(),
-            charged: 0,
-            attempts: "[]".to_owned(),
-            at_ms: self.ledger.clock().now_ms(),
-        });
-    }
+/// What something costs, in USD, and in msat where the rate is known.
+pub(super) type Cost = (Decimal, Option<u64>);
+
+/// Notes what an upstream takes for what no client pays for.
+pub(super) fn note_unpaid((pool, ledger): (&Pool, &Ledger), upstream: &Upstream, model: &str, cost: Option<Cost>) {
+    let (usd, msat) = cost.unzip();
+    pool.note(Outlay {
+        id: ledger.next_id(),
+        upstream: upstream.name().clone(),
+        model: model.to_owned(),
+        usd,
+        msat: msat.flatten(),
+        charged: 0,
+        attempts: "[]".to_owned(),
+        at_ms: ledger.clock().now_ms(),
+    });
 }
 
 fn can_be(usd: Decimal) -> bool {
     !usd.is_sign_negative() && usd <= Decimal::from(MOST_USD)
 }
 
-/// An amount in USD at the rate of the card.
-fn in_msat(card: &RateCard, usd: Decimal) -> Option<u64> {
-    let Conversion::Usd { btc_usd, .. } = &card.conversion else { return None };
-    let plain = Conversion::Usd { btc_usd: *btc_usd, exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE };
-    plain.ceil_msat(usd).map(Msat::get)
+/// What the list says that a model costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ListPrices<'a> {
+    /// `None`: they are not in USD, so nobody knows.
+    pub usd: Option<&'a Prices>,
+    /// `None`: it is not known here.
+    pub btc_usd: Option<Decimal>,
 }
 
-/// List price times the upstream's fee, in USD, and in msat at the rate of the card. `None` where prices are
-/// not in USD: then nobody knows.
-pub(super) fn of(candidate: &Candidate, fee: Decimal, usage: &Usage) -> Option<(Decimal, Option<u64>)> {
-    let card = &candidate.rate_card;
-    if !matches!(card.conversion, Conversion::Usd { .. }) {
-        return None;
+impl<'a> ListPrices<'a> {
+    /// Those of a request, at its rate.
+    pub fn of(candidate: &'a Candidate) -> Self {
+        let card = &candidate.rate_card;
+        match &card.conversion {
+            Conversion::Usd { btc_usd, .. } => {
+                Self { usd: Some(candidate.list.as_ref().unwrap_or(&card.prices)), btc_usd: Some(*btc_usd) }
+            }
+            Conversion::Sat => Self { usd: None, btc_usd: None },
+        }
     }
-    let list = candidate.list.as_ref().unwrap_or(&card.prices);
-    let usd = list.list_price(usage)?.checked_mul(fee)?;
-    Some((usd, in_msat(card, usd)))
+
+    /// List price times the upstream's fee.
+    pub fn cost(self, fee: Decimal, usage: &Usage) -> Option<Cost> {
+        let usd = self.usd?.list_price(usage)?.checked_mul(fee)?;
+        Some((usd, self.in_msat(usd)))
+    }
+
+    /// An amount in USD at the rate.
+    fn in_msat(self, usd: Decimal) -> Option<u64> {
+        let plain = Conversion::Usd { btc_usd: self.btc_usd?, exchange_fee: Decimal::ONE, provider_fee: Decimal::ONE };
+        plain.ceil_msat(usd).map(Msat::get)
+    }
 }
 
 #[cfg(test)]

@@ -8,14 +8,18 @@ use bytes::Bytes;
 use rust_decimal::Decimal;
 use serde_json::json;
 
-use super::{Exchange, outlay};
+use super::Exchange;
+use super::outlay::{ListPrices, note_unpaid};
 use crate::catalog::limits::WorstCase;
-use crate::catalog::route::{Buyer, Candidate, Picture};
+use crate::catalog::route::{Buyer, Candidate, Picture, RouteError};
 use crate::catalog::{Catalog, Model};
+use crate::config::Pricing;
 use crate::dialect::chat::Chat;
 use crate::dialect::{AnswerBody, Ask, Dialect as _, Needs, Reading, Shape};
+use crate::ledger::Ledger;
 use crate::money::Usage;
-use crate::upstream::{ForwardError, Lease, Miss, Names, Outcome, Requirements, Upstream};
+use crate::store::StoreError;
+use crate::upstream::{ForwardError, Lease, Miss, Names, Outcome, Pool, Requirements, Upstream};
 
 impl Exchange {
     /// Asks every upstream that has a model for it, and of which nothing was heard for so long as it says itself, or
@@ -46,41 +50,93 @@ impl Exchange {
         let heard = question(lease.upstream(), lease.model()).await;
         let usage = heard.as_ref().ok().copied();
         lease.finish(heard.map_or_else(|miss| miss.outcome(), |_| Outcome::Answered));
-        self.note_question(lease.upstream(), lease.model(), candidate, usage);
+        self.asking().note(lease.upstream(), lease.model(), ListPrices::of(candidate), usage);
     }
 
-    /// What a question cost counts for spend caps. Returns that, in USD, where it is known.
-    fn note_question(
-        &self,
-        upstream: &Upstream,
-        model: &str,
-        candidate: &Candidate,
-        usage: Option<Usage>,
-    ) -> Option<Decimal> {
-        let fee = upstream.fee();
-        let cost = usage.and_then(|usage| outlay::of(candidate, fee, &usage));
-        self.note_unpaid(upstream, model, cost);
-        cost.map(|(usd, _)| usd)
+    fn asking(&self) -> Asking<'_> {
+        Asking { pool: &self.pool, ledger: &self.ledger }
     }
 
     /// Asks an upstream one small question now, whatever is held against it, and forgets nothing of that: the
     /// operator wants to know.
     ///
     /// # Errors
-    /// Why it was not asked, in words for the operator.
-    pub async fn test_upstream(&self, name: &str) -> Result<Tested, String> {
-        let upstreams = self.pool.upstreams();
-        let upstream = upstreams.iter().find(|upstream| **upstream.name() == *name);
-        let upstream = upstream.ok_or("There is no such upstream, or it is switched off.")?;
-        let (id, model) = cheapest(&self.importer.shelf().now(), upstream)
-            .ok_or("No model of the price list that it has can be asked by chat: give it a probe_model.")?;
+    /// Why it was not asked.
+    pub async fn test_upstream(&self, name: &str) -> Result<Tested, Untested> {
+        let (upstream, id, model) = whom(&self.pool, &self.importer.shelf().now(), name)?;
         let worst = WorstCase { max_output: Some(1), choices: 1, ..WorstCase::default() };
-        let candidate = self.market.route(&id, &worst, &Picture::default(), Buyer::anybody(&self.pool));
-        let candidate = candidate.map_err(|error| error.to_string())?;
-        let (heard, took) = timed(upstream, &model).await;
-        let usd = self.note_question(upstream, &model, &candidate, heard.as_ref().ok().copied());
-        Ok(Tested { model, took, usd, outcome: heard.map(drop) })
+        let candidate = self.market.route(&id, &worst, &Picture::default(), Buyer::anybody(&self.pool))?;
+        Ok(self.asking().ask(&upstream, model, ListPrices::of(&candidate)).await)
     }
+}
+
+/// What a question takes beside a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside<'a> {
+    pub pool: &'a Pool,
+    pub ledger: &'a Ledger,
+    pub catalog: &'a Catalog,
+    pub pricing: &'a Pricing,
+}
+
+/// The same as [`Exchange::test_upstream`], beside a node: what it costs is written down at once, and the node counts it
+/// when it next looks. Only the rate is not known here.
+///
+/// # Errors
+/// Why it was not asked; when the database does not answer.
+pub async fn test_beside(beside: Beside<'_>, name: &str) -> Result<Tested, Untested> {
+    let Beside { pool, ledger, catalog, pricing } = beside;
+    let (upstream, id, model) = whom(pool, catalog, name)?;
+    // As for a market: the operator's own prices say nothing of what an upstream takes.
+    let is_in_usd = pricing.model_based.unwrap_or(!catalog.is_empty());
+    let listed = catalog.find(&id).filter(|_| is_in_usd);
+    let prices = ListPrices { usd: listed.as_ref().map(|model| &model.prices), btc_usd: None };
+    let tested = Asking { pool, ledger }.ask(&upstream, model, prices).await;
+    pool.flush(ledger.store()).await?;
+    Ok(tested)
+}
+
+/// Where a question is asked, and what it costs is kept.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    pool: &'a Pool,
+    ledger: &'a Ledger,
+}
+
+impl Asking<'_> {
+    async fn ask(self, upstream: &Upstream, model: String, prices: ListPrices<'_>) -> Tested {
+        let (heard, took) = timed(upstream, &model).await;
+        let usd = self.note(upstream, &model, prices, heard.as_ref().ok().copied());
+        Tested { model, took, usd, outcome: heard.map(drop) }
+    }
+
+    /// What a question cost counts for spend caps. Returns that, in USD, where it is known.
+    fn note(self, upstream: &Upstream, model: &str, prices: ListPrices<'_>, usage: Option<Usage>) -> Option<Decimal> {
+        let cost = usage.and_then(|usage| prices.cost(upstream.fee(), &usage));
+        note_unpaid((self.pool, self.ledger), upstream, model, cost);
+        cost.map(|(usd, _)| usd)
+    }
+}
+
+/// Why an upstream was not asked, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum Untested {
+    #[error("There is no such upstream, or it is switched off.")]
+    Unknown,
+    #[error("No model of the price list that it has can be asked by chat: give it a probe_model.")]
+    NoModel,
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The upstream of this name, and the model to ask it for: its id in the list, and what the upstream calls it.
+fn whom(pool: &Pool, catalog: &Catalog, name: &str) -> Result<(Arc<Upstream>, String, String), Untested> {
+    let upstream = pool.upstreams().into_iter().find(|upstream| **upstream.name() == *name);
+    let upstream = upstream.ok_or(Untested::Unknown)?;
+    let (id, model) = cheapest(catalog, &upstream).ok_or(Untested::NoModel)?;
+    Ok((upstream, id, model))
 }
 
 /// How one question went.
@@ -107,7 +163,7 @@ impl Tested {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks a question, and how long the answer took.
-pub async fn timed(upstream: &Upstream, model: &str) -> (Result<Usage, String>, Duration) {
+async fn timed(upstream: &Upstream, model: &str) -> (Result<Usage, String>, Duration) {
     let began = tokio::time::Instant::now();
     let heard = match tokio::time::timeout(PATIENCE, question(upstream, model)).await {
         Ok(heard) => heard.map_err(|miss| said(&miss)),
@@ -131,8 +187,7 @@ fn said(miss: &Miss) -> String {
 
 /// The model to ask an upstream for when any will do: its probe_model, or the cheapest of the list that writes text.
 /// Its id in the list, and what the upstream calls it.
-#[must_use]
-pub fn cheapest(catalog: &Catalog, upstream: &Upstream) -> Option<(String, String)> {
+fn cheapest(catalog: &Catalog, upstream: &Upstream) -> Option<(String, String)> {
     let called = |id: &str, forwarded: &str, tags: &[String]| {
         let names = Names { asked: id, id, forwarded };
         let wanted = Requirements { format: Chat.wire_format(), names, tags, needs: Needs::default(), kind: None };

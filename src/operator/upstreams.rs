@@ -3,8 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Desk;
-use crate::exchange::Tested;
-use crate::store::StoreError;
+use crate::exchange::{Tested, Untested};
 use crate::upstream::repo;
 use crate::upstream::stored::{self, Intent, StoredError, Tools};
 
@@ -45,16 +44,6 @@ pub async fn clear(desk: Desk<'_>, name: &str) -> Result<(), StoredError> {
     Ok(desk.note("upstreams.clear", name, &json!({})).await?)
 }
 
-/// Why one was not tried.
-#[derive(Debug, thiserror::Error)]
-pub enum TestError {
-    /// In words for the operator.
-    #[error("{0}")]
-    NotAsked(String),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// Asks one a small question by `testing`, at the operator's cost.
 ///
 /// # Errors
@@ -62,9 +51,9 @@ pub enum TestError {
 pub async fn test(
     desk: Desk<'_>,
     name: &str,
-    testing: impl Future<Output = Result<Tested, String>>,
-) -> Result<Tested, TestError> {
-    let tested = testing.await.map_err(TestError::NotAsked)?;
+    testing: impl Future<Output = Result<Tested, Untested>>,
+) -> Result<Tested, Untested> {
+    let tested = testing.await?;
     let detail = json!({ "model": tested.model, "answered": tested.outcome.is_ok(), "ms": tested.took_ms() });
     desk.note("upstreams.test", name, &detail).await?;
     Ok(tested)

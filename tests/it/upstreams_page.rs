@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use sqlx::Row as _;
 
 use crate::bearer::world;
 use crate::price_sync::{Browser, csrf, field};
@@ -154,6 +155,11 @@ async fn the_form_and_the_command_do_the_same_and_it_outlives_the_process() {
     assert!(listed.contains("by-form") && !listed.contains(KEY), "{listed}");
     let said = told(node.settings(), &["upstreams", "test", "by-form"]);
     assert!(said.contains("answered with other"), "{said}");
+    let store = node.running().exchange().ledger.store().clone();
+    let costs = sqlx::query("SELECT nano_usd FROM outlays WHERE upstream = 'by-form'").fetch_all(store.read()).await;
+    let costs: Vec<i64> = costs.unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(matches!(costs[..], [1..=i64::MAX]), "what a command asks counts for spend caps, too: {costs:?}");
+    drop(store);
     with_input(&node, &["upstreams", "set"], &json!({ "name": "by-form", "weight": 3 }).to_string());
     node.restart().await;
     first.next(refusal());

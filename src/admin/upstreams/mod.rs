@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 
 use super::operator::Actor;
 use super::{AdminError, AdminState, format};
-use crate::exchange::Tested;
-use crate::operator::upstreams::{self as acts, TestError};
+use crate::exchange::{Tested, Untested};
+use crate::operator::upstreams as acts;
 use crate::upstream::Condition;
 use crate::upstream::stored::{Described, Intent, StoredError};
 
@@ -124,8 +124,8 @@ async fn look(state: &AdminState) -> Result<(), AdminError> {
 async fn test(state: &AdminState, actor: &Actor, name: &str) -> Result<Tested, AdminError> {
     let tested = acts::test(state.desk(actor), name, state.exchange.test_upstream(name)).await;
     tested.map_err(|error| match error {
-        TestError::NotAsked(why) => AdminError::conflict(why),
-        TestError::Store(error) => error.into(),
+        Untested::Store(error) => error.into(),
+        why => AdminError::conflict(why.to_string()),
     })
 }
 
