@@ -15,7 +15,7 @@ use super::api::{ApiError, Body, Complaint};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
-use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page, shown_again};
+use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, Notice, format, page, shown_again};
 use crate::news::{self, Announcement, Level, Text};
 use crate::operator::announcements::{self as acts, ActError};
 
@@ -140,7 +140,7 @@ struct Remove {
 }
 
 async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
-    render(&state, &session, (StatusCode::OK, String::new()), None).await
+    render(&state, &session, Notice::none(), None).await
 }
 
 async fn set_form(
@@ -188,13 +188,13 @@ async fn again(
     outcome: Result<(), AdminError>,
     typed: Option<SetForm>,
 ) -> Result<Response, AdminError> {
-    shown_again(PATH, outcome, async |told| render(state, session, told, typed).await).await
+    shown_again(outcome.map(|()| PATH), async |notice| render(state, session, notice, typed).await).await
 }
 
 async fn render(
     state: &AdminState,
     session: &Session,
-    (status, message): (StatusCode, String),
+    notice: Notice,
     typed: Option<SetForm>,
 ) -> Result<Response, AdminError> {
     let mut rows: Vec<Row> = view(state).await?.into_iter().map(row).collect();
@@ -208,8 +208,8 @@ async fn render(
             None => new = fields,
         }
     }
-    let html = page(&Page { frame: Frame::of(state, session, PATH), message, new, rows })?;
-    Ok((status, html).into_response())
+    let html = page(&Page { frame: Frame::of(state, session, PATH), message: notice.message, new, rows })?;
+    Ok((notice.status, html).into_response())
 }
 
 fn row(one: View) -> Row {

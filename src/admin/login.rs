@@ -4,7 +4,7 @@
 
 use askama::Template;
 use axum::extract::{Form, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
@@ -12,7 +12,7 @@ use super::access::signing;
 use super::operator::Actor;
 use super::password::Door;
 use super::session::{self, HOUR_IN_SECONDS, Session};
-use super::{AdminError, AdminState, page};
+use super::{AdminError, AdminState, Notice, page};
 use crate::config::Secret;
 
 const COOKIE: &str = "coinslot_login";
@@ -56,7 +56,7 @@ pub(super) async fn show(State(state): State<AdminState>, headers: HeaderMap) ->
     if Session::find(&state, &headers).await?.is_some() {
         return Ok(Redirect::to("/admin").into_response());
     }
-    form(&state, &headers, StatusCode::OK, "")
+    form(&state, &headers, &Notice::none())
 }
 
 pub(super) async fn log_in(
@@ -111,8 +111,7 @@ async fn enter(
         Ok(actor) => actor,
         Err(error) => {
             let retry = if let AdminError::TooSoon(secs) = error { Some(secs) } else { None };
-            let (status, message) = error.told()?;
-            let mut response = form(state, headers, status, &message)?;
+            let mut response = form(state, headers, &error.told()?)?;
             response.headers_mut().extend(retry.map(|secs| (header::RETRY_AFTER, secs.into())));
             return Ok(response);
         }
@@ -137,12 +136,12 @@ pub(super) async fn log_out(
 }
 
 /// The form, with a token of its own.
-fn form(state: &AdminState, headers: &HeaderMap, status: StatusCode, message: &str) -> Result<Response, AdminError> {
+fn form(state: &AdminState, headers: &HeaderMap, notice: &Notice) -> Result<Response, AdminError> {
     let csrf = session::random_token();
     let cookie = session::set_cookie(COOKIE, &csrf, PATH, HOUR_IN_SECONDS, session::is_secure(headers))?;
     let signs = !state.npubs.is_empty();
-    let html = page(&Page { name: &state.name(), csrf: &csrf, message, signs })?;
-    let mut response = (status, AppendHeaders([(header::SET_COOKIE, cookie)]), html).into_response();
+    let html = page(&Page { name: &state.name(), csrf: &csrf, message: &notice.message, signs })?;
+    let mut response = (notice.status, AppendHeaders([(header::SET_COOKIE, cookie)]), html).into_response();
     if signs {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY_WITH_SCRIPT));
     }

@@ -27,6 +27,7 @@ mod maintenance;
 mod metrics;
 mod models;
 mod network;
+mod notice;
 mod operator;
 mod overview;
 mod password;
@@ -50,6 +51,7 @@ use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
+use self::notice::{Notice, shown_again};
 use self::operator::Actor;
 use crate::audit::Latest;
 use crate::backup::BackupError;
@@ -242,10 +244,10 @@ impl AdminError {
     ///
     /// # Errors
     /// All other failures, as they are.
-    fn told(self) -> Result<(StatusCode, String), Self> {
+    fn told(self) -> Result<Notice, Self> {
         match self {
-            Self::Refused { status, message, .. } => Ok((status, message)),
-            Self::TooSoon(secs) => Ok((StatusCode::TOO_MANY_REQUESTS, too_soon(secs))),
+            Self::Refused { status, message, .. } => Ok(Notice { status, message }),
+            Self::TooSoon(secs) => Ok(Notice { status: StatusCode::TOO_MANY_REQUESTS, message: too_soon(secs) }),
             other => Err(other),
         }
     }
@@ -284,18 +286,6 @@ impl IntoResponse for AdminError {
         }
         tracing::error!(error = %self, "an admin page failed");
         (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown now. The log says why.").into_response()
-    }
-}
-
-/// What a form leads to: the page at `path` where it was done, and where it was refused the same page with the reason.
-async fn shown_again(
-    path: &str,
-    outcome: Result<(), AdminError>,
-    render: impl AsyncFnOnce((StatusCode, String)) -> Result<Response, AdminError>,
-) -> Result<Response, AdminError> {
-    match outcome {
-        Ok(()) => Ok(Redirect::to(path).into_response()),
-        Err(error) => render(error.told()?).await,
     }
 }
 

@@ -19,7 +19,7 @@ use super::frame::Frame;
 use super::operator::{Actor, Scope};
 use super::password::{self, Door, Verdict};
 use super::session::{self, Session};
-use super::{AdminError, AdminState, format, page, shown_again};
+use super::{AdminError, AdminState, Notice, format, page, shown_again};
 use crate::config::{Secret, check_password};
 use crate::operator::Desk;
 use crate::store::{Store, StoreError};
@@ -173,31 +173,23 @@ impl Page {
     }
 }
 
-/// What the page says above all else.
+/// What was done.
 #[derive(Default)]
 struct News {
-    status: StatusCode,
-    message: String,
     made: Option<(String, String)>,
     done: &'static str,
 }
 
-impl News {
-    fn refused((status, message): (StatusCode, String)) -> Self {
-        Self { status, message, ..Self::default() }
-    }
-}
-
-async fn render(state: &AdminState, session: &Session, news: News) -> Result<Response, AdminError> {
-    let News { status, message, made, done } = news;
+async fn render(state: &AdminState, session: &Session, notice: Notice, news: News) -> Result<Response, AdminError> {
+    let News { made, done } = news;
     let view = view(state, Some(session.id_hash())).await?;
     let frame = Frame::of(state, session, PATH);
-    let html = page(&Page { frame, message, made, done, view, now_ms: state.now_ms() })?;
-    Ok((status, html).into_response())
+    let html = page(&Page { frame, message: notice.message, made, done, view, now_ms: state.now_ms() })?;
+    Ok((notice.status, html).into_response())
 }
 
 async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
-    render(&state, &session, News::default()).await
+    render(&state, &session, Notice::none(), News::default()).await
 }
 
 /// What the forms of the page say.
@@ -238,11 +230,11 @@ async fn create(
 ) -> Result<Response, AdminError> {
     session.confirm(&sent.csrf)?;
     let made = async { tokens::create(state.desk(session.actor()), &tokens::Maker::OF_ALL, &sent.wanted()?).await };
-    let news = match made.await {
-        Ok((token, secret)) => News { made: Some((token.name, secret.expose().to_owned())), ..News::default() },
-        Err(error) => News::refused(error.told()?),
+    let (notice, made) = match made.await {
+        Ok((token, secret)) => (Notice::none(), Some((token.name, secret.expose().to_owned()))),
+        Err(error) => (error.told()?, None),
     };
-    render(&state, &session, news).await
+    render(&state, &session, notice, News { made, ..News::default() }).await
 }
 
 async fn revoke(
@@ -252,7 +244,7 @@ async fn revoke(
 ) -> Result<Response, AdminError> {
     session.confirm(&sent.csrf)?;
     let revoked = tokens::revoke(state.desk(session.actor()), &sent.id).await;
-    shown_again(PATH, revoked, async |told| render(&state, &session, News::refused(told)).await).await
+    shown_again(revoked.map(|()| PATH), async |notice| render(&state, &session, notice, News::default()).await).await
 }
 
 async fn change(
@@ -263,15 +255,16 @@ async fn change(
 ) -> Result<Response, AdminError> {
     session.confirm(&sent.csrf)?;
     if sent.new != sent.again {
-        let refused = (StatusCode::BAD_REQUEST, "The new password was not the same twice.".to_owned());
-        return render(&state, &session, News::refused(refused)).await;
+        let message = "The new password was not the same twice.".to_owned();
+        let notice = Notice { status: StatusCode::BAD_REQUEST, message };
+        return render(&state, &session, notice, News::default()).await;
     }
     let both = (Secret::new(sent.old), Secret::new(sent.new));
-    let news = match change_password(&state, session.actor(), (Some(session.id_hash()), door), both).await {
-        Ok(()) => News { done: "The password is changed, and all other sessions have ended.", ..News::default() },
-        Err(error) => News::refused(error.told()?),
+    let (notice, done) = match change_password(&state, session.actor(), (Some(session.id_hash()), door), both).await {
+        Ok(()) => (Notice::none(), "The password is changed, and all other sessions have ended."),
+        Err(error) => (error.told()?, ""),
     };
-    render(&state, &session, news).await
+    render(&state, &session, notice, News { done, ..News::default() }).await
 }
 
 async fn log_out(

@@ -5,7 +5,6 @@ mod one;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,7 +17,7 @@ use super::api::{ApiError, Complaint, Search};
 use super::frame::Frame;
 use super::operator::{Operator, Scope};
 use super::session::Session;
-use super::{AdminError, AdminState, format, page};
+use super::{AdminError, AdminState, Notice, format, page};
 use crate::ledger::keys::{self as books, Filter, Key, Place};
 use crate::ledger::terms::Reset;
 use crate::money::Msat;
@@ -191,12 +190,9 @@ async fn show(
     session: Session,
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, AdminError> {
-    let (status, message, view) = match view(&state, &wanted).await {
-        Ok(view) => (StatusCode::OK, String::new(), view),
-        Err(error) => {
-            let (status, message) = error.told()?;
-            (status, message, View { keys: Vec::new(), next: None })
-        }
+    let (notice, view) = match view(&state, &wanted).await {
+        Ok(view) => (Notice::none(), view),
+        Err(error) => (error.told()?, View { keys: Vec::new(), next: None }),
     };
     let next = view.next.map(|after| address(&Wanted { after, ..wanted.clone() }));
     let rows = view.keys.into_iter().map(|key| Row {
@@ -206,14 +202,14 @@ async fn show(
     });
     let html = page(&Page {
         frame: Frame::of(&state, &session, PATH),
-        message,
+        message: notice.message,
         states: books::State::ALL.map(books::State::as_str).to_vec(),
         profiles: profiles(&state).await?,
         rows: rows.collect(),
         next,
         wanted,
     })?;
-    Ok((status, html).into_response())
+    Ok((notice.status, html).into_response())
 }
 
 /// The address of a part of the list.

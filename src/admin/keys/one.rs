@@ -4,7 +4,7 @@ use askama::Template;
 use axum::Json;
 use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -14,7 +14,7 @@ use crate::admin::api::{ApiError, Body, Complaint, Part};
 use crate::admin::frame::Frame;
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
-use crate::admin::{AdminError, AdminState, format, page};
+use crate::admin::{AdminError, AdminState, Notice, format, page, shown_again};
 use crate::ledger::AccountId;
 use crate::ledger::keys::{self as books, AdjustError, Edit, EditError, Way};
 use crate::ledger::terms::{Reset, Terms};
@@ -229,42 +229,33 @@ impl Page {
     }
 }
 
-async fn render(
-    state: &AdminState,
-    session: &Session,
-    id: &str,
-    status: StatusCode,
-    message: String,
-) -> Result<Response, AdminError> {
+async fn render(state: &AdminState, session: &Session, id: &str, notice: Notice) -> Result<Response, AdminError> {
     let html = page(&Page {
         view: view(state, id).await?,
         frame: Frame::of(state, session, PATH),
-        message,
+        message: notice.message,
         profiles: profiles(state).await?,
         resets: [Reset::Daily, Reset::Weekly, Reset::Monthly].map(Reset::as_str),
         act: uuid::Uuid::new_v4().to_string(),
         most: books::MAX_TEXT,
     })?;
-    Ok((status, html).into_response())
+    Ok((notice.status, html).into_response())
 }
 
 /// Shows the key again: as it is now, or with the reason why not.
-async fn answer(
+async fn again(
     state: &AdminState,
     session: &Session,
     id: &str,
     done: Result<(), AdminError>,
 ) -> Result<Response, AdminError> {
-    match done {
-        Ok(()) => Ok(Redirect::to(&format!("{PATH}/{id}")).into_response()),
-        Err(error) => {
-            let (status, message) = error.told()?;
-            if status == StatusCode::NOT_FOUND {
-                return Err(no_such_key());
-            }
-            render(state, session, id, status, message).await
+    let refused = async |notice: Notice| {
+        if notice.status == StatusCode::NOT_FOUND {
+            return Err(no_such_key());
         }
-    }
+        render(state, session, id, notice).await
+    };
+    shown_again(done.map(|()| format!("{PATH}/{id}")), refused).await
 }
 
 pub(super) async fn show(
@@ -272,7 +263,7 @@ pub(super) async fn show(
     session: Session,
     Path(id): Path<String>,
 ) -> Result<Response, AdminError> {
-    render(&state, &session, &id, StatusCode::OK, String::new()).await
+    render(&state, &session, &id, Notice::none()).await
 }
 
 #[derive(Deserialize)]
@@ -288,7 +279,7 @@ pub(super) async fn block_form(
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let done = block(&state, session.actor(), &id, true).await;
-    answer(&state, &session, &id, done).await
+    again(&state, &session, &id, done).await
 }
 
 pub(super) async fn unblock_form(
@@ -299,7 +290,7 @@ pub(super) async fn unblock_form(
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let done = block(&state, session.actor(), &id, false).await;
-    answer(&state, &session, &id, done).await
+    again(&state, &session, &id, done).await
 }
 
 /// All terms, as the form has them: what is empty is taken away.
@@ -353,7 +344,7 @@ pub(super) async fn edit_form(
         Ok(wanted) => edit(&state, session.actor(), &id, &wanted).await,
         Err(error) => Err(error),
     };
-    answer(&state, &session, &id, done).await
+    again(&state, &session, &id, done).await
 }
 
 #[derive(Deserialize)]
@@ -389,7 +380,7 @@ pub(super) async fn adjust_form(
         Ok(wish) => adjust(&state, session.actor(), &id, wish).await,
         Err(error) => Err(error),
     };
-    answer(&state, &session, &id, done).await
+    again(&state, &session, &id, done).await
 }
 
 /// A key, with what came and went, what it paid for, and its children.

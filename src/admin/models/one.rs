@@ -3,14 +3,13 @@
 use askama::Template;
 use axum::Router;
 use axum::extract::{Form, Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
 
 use super::super::frame::Frame;
 use super::super::session::Session;
-use super::super::{AdminError, AdminState, page};
+use super::super::{AdminError, AdminState, Notice, page, shown_again};
 use super::{page as list, refused};
 use crate::catalog::card;
 use crate::catalog::import::{Offer, Overrides};
@@ -65,7 +64,7 @@ async fn show(
     session: Session,
     Query(Which { id }): Query<Which>,
 ) -> Result<Response, AdminError> {
-    render(&state, &session, &id, StatusCode::OK, String::new()).await
+    render(&state, &session, &id, Notice::none()).await
 }
 
 async fn set_own_form(
@@ -80,13 +79,7 @@ async fn set_own_form(
         Ok(own) => acts::set_own(state.desk(session.actor()), &state.importer, id, &own).await.map_err(refused),
         Err(error) => Err(error),
     };
-    match saved {
-        Ok(()) => Ok(Redirect::to(&href(id)).into_response()),
-        Err(error) => {
-            let (status, message) = error.told()?;
-            render(&state, &session, id, status, message).await
-        }
-    }
+    shown_again(saved.map(|()| href(id)), async |notice| render(&state, &session, id, notice).await).await
 }
 
 /// What the form says. A price that is empty is the source's.
@@ -125,13 +118,7 @@ fn read(fields: &[(String, String)]) -> Result<Overrides, AdminError> {
     Ok(own)
 }
 
-async fn render(
-    state: &AdminState,
-    session: &Session,
-    id: &str,
-    status: StatusCode,
-    message: String,
-) -> Result<Response, AdminError> {
+async fn render(state: &AdminState, session: &Session, id: &str, notice: Notice) -> Result<Response, AdminError> {
     let offers = state.importer.overview().await?.offers;
     let offer = offers.into_iter().find(|offer| offer.model.id == id);
     let offer = offer.ok_or_else(|| AdminError::not_found("There is no such model."))?;
@@ -139,7 +126,7 @@ async fn render(
     other_names.retain(|name| !offer.own_names.contains(name));
     let html = page(&Page {
         frame: Frame::of(state, session, list::PATH),
-        message,
+        message: notice.message,
         id: offer.model.id.clone(),
         name: offer.model.name.clone(),
         source: offer.source.clone(),
@@ -149,7 +136,7 @@ async fn render(
         other_names,
         seen: Overrides::digest(&offer.own_prices, &offer.own_names),
     })?;
-    Ok((status, html).into_response())
+    Ok((notice.status, html).into_response())
 }
 
 fn rows(offer: &Offer) -> Vec<Row> {

@@ -3,14 +3,13 @@
 use askama::Template;
 use axum::Router;
 use axum::extract::{Form, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 
 use super::super::frame::Frame;
 use super::super::session::Session;
-use super::super::{AdminError, AdminState, format, page};
+use super::super::{AdminError, AdminState, Notice, format, page, shown_again};
 use super::{one, refused};
 use crate::catalog::card::{self, Card, Change};
 use crate::catalog::import::plan::{Kind, Proposal};
@@ -104,7 +103,7 @@ fn sold() -> String {
 }
 
 async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
-    render(&state, &session, StatusCode::OK, String::new()).await
+    render(&state, &session, Notice::none()).await
 }
 
 async fn sync_form(
@@ -114,7 +113,7 @@ async fn sync_form(
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let synced = acts::sync(state.desk(session.actor()), &state.importer).await.map_err(refused);
-    shown_again(&state, &session, synced.map(drop)).await
+    again(&state, &session, synced.map(drop)).await
 }
 
 async fn decide_form(
@@ -134,7 +133,7 @@ async fn decide_form(
         Some(verdict) => acts::decide(desk, &state.importer, &form.id, Some(&form.digest), verdict).await.map(drop),
         None => acts::take_back(desk, &state.importer, &form.id).await,
     };
-    shown_again(&state, &session, decided.map_err(refused)).await
+    again(&state, &session, decided.map_err(refused)).await
 }
 
 async fn switch_form(
@@ -146,34 +145,19 @@ async fn switch_form(
     let on = form.on == "yes";
     let what = if form.what == "listed" { import::Switch::Listed(on) } else { import::Switch::Sold(on) };
     let switched = acts::switch(state.desk(session.actor()), &state.importer, &form.id, what).await;
-    shown_again(&state, &session, switched.map_err(refused)).await
+    again(&state, &session, switched.map_err(refused)).await
 }
 
-async fn shown_again(
-    state: &AdminState,
-    session: &Session,
-    outcome: Result<(), AdminError>,
-) -> Result<Response, AdminError> {
-    match outcome {
-        Ok(()) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => {
-            let (status, message) = error.told()?;
-            render(state, session, status, message).await
-        }
-    }
+async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminError>) -> Result<Response, AdminError> {
+    shown_again(outcome.map(|()| PATH), async |notice| render(state, session, notice).await).await
 }
 
-async fn render(
-    state: &AdminState,
-    session: &Session,
-    status: StatusCode,
-    message: String,
-) -> Result<Response, AdminError> {
+async fn render(state: &AdminState, session: &Session, notice: Notice) -> Result<Response, AdminError> {
     let overview = state.importer.overview().await?;
     let waiting: Vec<WaitingRow> = overview.plan.waiting().take(SHOWN).map(waiting_row).collect();
     let html = page(&Page {
         frame: Frame::of(state, session, PATH),
-        message,
+        message: notice.message,
         has_sources: state.importer.has_sources(),
         sources: overview.sources.iter().map(source_row).collect(),
         refused: overview.plan.proposals.iter().filter(|proposal| proposal.is_refused).count(),
@@ -181,7 +165,7 @@ async fn render(
         hidden: overview.offers.len().saturating_sub(SHOWN),
         rows: overview.offers.iter().take(SHOWN).map(row).collect(),
     })?;
-    Ok((status, html).into_response())
+    Ok((notice.status, html).into_response())
 }
 
 fn source_row(source: &Source) -> SourceRow {

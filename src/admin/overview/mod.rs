@@ -12,7 +12,6 @@ mod usage;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -25,7 +24,7 @@ use super::api::{ApiError, Complaint, Search};
 use super::frame::Frame;
 use super::operator::{Operator, Scope};
 use super::session::Session;
-use super::{AdminError, AdminState, format, page, upstreams};
+use super::{AdminError, AdminState, Notice, format, page, upstreams};
 use crate::alerts;
 use crate::audit::{PurseReport, Report, Solvency};
 use crate::clock::{DAY_MS, HOUR_MS};
@@ -299,14 +298,14 @@ async fn show(
     session: Session,
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, AdminError> {
-    render(&state, &session, &wanted, (StatusCode::OK, String::new())).await
+    render(&state, &session, &wanted, Notice::none()).await
 }
 
 async fn render(
     state: &AdminState,
     session: &Session,
     wanted: &Wanted,
-    (status, message): (StatusCode, String),
+    notice: Notice,
 ) -> Result<Response, AdminError> {
     let view = view(state, wanted).await?;
     let frame = Frame::of(state, session, PATH);
@@ -322,7 +321,7 @@ async fn render(
     let lack_ms = state.audit.lack().map(|lack| lack.at_ms);
     let proven_ms = lack_ms.or(view.proof.as_ref().map(|proof| proof.at_ms));
     let html = page(&Page {
-        message,
+        message: notice.message,
         now: format::utc(view.now_ms),
         proof_age: proven_ms.map(|at_ms| format::age(view.now_ms.saturating_sub(at_ms))),
         is_proven: view.proof.as_ref().is_some_and(|proof| proof.verdict != Solvency::Faulty),
@@ -342,7 +341,7 @@ async fn render(
         frame,
         view,
     })?;
-    Ok((status, [WITH_SCRIPT], html).into_response())
+    Ok((notice.status, [WITH_SCRIPT], html).into_response())
 }
 
 /// A group as people read it.

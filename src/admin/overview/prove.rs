@@ -36,8 +36,9 @@ pub(super) async fn press(
     Form(form): Form<Press>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let proven = prove(&state, session.actor()).await.map(drop);
-    shown_again(PATH, proven, async |told| render(&state, &session, &Wanted::default(), told).await).await
+    let proven = prove(&state, session.actor()).await;
+    let refused = async |notice| render(&state, &session, &Wanted::default(), notice).await;
+    shown_again(proven.map(|_| PATH), refused).await
 }
 
 /// Proves the books now, and asks the mints about the ecash.

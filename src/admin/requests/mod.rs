@@ -23,7 +23,7 @@ use super::api::{ApiError, Complaint, Part, Search};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
-use super::{AdminError, AdminState, page, shown_again};
+use super::{AdminError, AdminState, Notice, page, shown_again};
 use filter::{Filter, Said};
 use list::{Found, Listed, Manner};
 use story::Story;
@@ -171,22 +171,21 @@ async fn show(
     session: Session,
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, AdminError> {
-    render(&state, &session, wanted, None).await
+    render(&state, &session, wanted, Notice::none()).await
 }
 
 async fn render(
     state: &AdminState,
     session: &Session,
     wanted: Wanted,
-    refused: Option<(StatusCode, String)>,
+    mut notice: Notice,
 ) -> Result<Response, AdminError> {
     let Wanted { id, said } = wanted;
     let story = if id.trim().is_empty() { None } else { story(state, &id).await? };
-    let (mut status, mut message) = refused.unwrap_or((StatusCode::OK, String::new()));
     let view = match view(state, &said).await {
         Ok(view) => view,
         Err(error) => {
-            (status, message) = error.told()?;
+            notice = error.told()?;
             View { requests: Vec::new(), next: None }
         }
     };
@@ -194,7 +193,7 @@ async fn render(
     let next = view.next.map(|after| address(&Said { after, ..said.clone() }));
     let html = page(&Page {
         frame: Frame::of(state, session, PATH),
-        message,
+        message: notice.message,
         id: id.trim().chars().take(100).collect(),
         story: story.map(|story| Told { sheets: sheets(&story), story }),
         is_filtered: !query.is_empty(),
@@ -204,7 +203,7 @@ async fn render(
         running: running(state).await?,
         requests: view.requests,
     })?;
-    Ok((status, html).into_response())
+    Ok((notice.status, html).into_response())
 }
 
 /// A filter as the end of an address.
@@ -262,7 +261,8 @@ async fn abort_form(
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
     let aborted = abort(&state, session.actor(), &form.id).await;
-    shown_again(PATH, aborted, async |told| render(&state, &session, Wanted::default(), Some(told)).await).await
+    let refused = async |notice| render(&state, &session, Wanted::default(), notice).await;
+    shown_again(aborted.map(|()| PATH), refused).await
 }
 
 /// Requests, the newest first.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use askama::Template;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Form, State};
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::super::frame::Frame;
 use super::super::maintenance;
 use super::super::session::Session;
-use super::super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, page, shown_again};
+use super::super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, Notice, page, shown_again};
 use super::{View, pack, set, take, views};
 use crate::operator::parcel::{Parcel, Taken};
 
@@ -67,7 +67,7 @@ struct Import {
 }
 
 async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
-    render(&state, &session, Said::default()).await
+    render(&state, &session, Notice::none(), Said::default()).await
 }
 
 async fn set_form(
@@ -115,43 +115,33 @@ async fn import_form(
         Ok(parcel) => take(&state, session.actor(), &parcel, dry_run).await,
         Err(error) => Err(error),
     };
-    let said = match taken {
-        Ok(taken) => Said { taken: Some(taken), document: form.document, ..Said::default() },
-        Err(error) => {
-            let (status, message) = error.told()?;
-            Said { status, message, document: form.document, taken: None }
-        }
+    let (notice, taken) = match taken {
+        Ok(taken) => (Notice::none(), Some(taken)),
+        Err(error) => (error.told()?, None),
     };
-    render(&state, &session, said).await
+    render(&state, &session, notice, Said { taken, document: form.document }).await
 }
 
 /// What a page says beside the settings.
+#[derive(Default)]
 struct Said {
-    status: StatusCode,
-    message: String,
     taken: Option<Taken>,
     document: String,
 }
 
-impl Default for Said {
-    fn default() -> Self {
-        Self { status: StatusCode::OK, message: String::new(), taken: None, document: String::new() }
-    }
-}
-
 async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminError>) -> Result<Response, AdminError> {
-    let refused = async |(status, message)| render(state, session, Said { status, message, ..Said::default() }).await;
-    shown_again(PATH, outcome, refused).await
+    let refused = async |notice| render(state, session, notice, Said::default()).await;
+    shown_again(outcome.map(|()| PATH), refused).await
 }
 
-async fn render(state: &AdminState, session: &Session, said: Said) -> Result<Response, AdminError> {
+async fn render(state: &AdminState, session: &Session, notice: Notice, said: Said) -> Result<Response, AdminError> {
     let html = page(&Page {
         frame: Frame::of(state, session, PATH),
-        message: said.message,
+        message: notice.message,
         maintenance: maintenance::view(state),
         settings: views(state).await?,
         taken: said.taken,
         document: said.document,
     })?;
-    Ok((said.status, html).into_response())
+    Ok((notice.status, html).into_response())
 }

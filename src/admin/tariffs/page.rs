@@ -3,14 +3,13 @@
 use askama::Template;
 use axum::Router;
 use axum::extract::{Form, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 
 use super::super::frame::Frame;
 use super::super::session::Session;
-use super::super::{AdminError, AdminState, page};
+use super::super::{AdminError, AdminState, Notice, page, shown_again};
 use super::{Holder, View, attach, remove_profile, remove_window, set_profile, set_window, view};
 use crate::operator::entry::{ProfileEntry, WindowEntry};
 
@@ -79,7 +78,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
-    render(&state, &session, StatusCode::OK, String::new()).await
+    render(&state, &session, Notice::none()).await
 }
 
 async fn set_profile_form(
@@ -153,22 +152,11 @@ async fn remove_window_form(
 }
 
 async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminError>) -> Result<Response, AdminError> {
-    match outcome {
-        Ok(()) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => {
-            let (status, message) = error.told()?;
-            render(state, session, status, message).await
-        }
-    }
+    shown_again(outcome.map(|()| PATH), async |notice| render(state, session, notice).await).await
 }
 
-async fn render(
-    state: &AdminState,
-    session: &Session,
-    status: StatusCode,
-    message: String,
-) -> Result<Response, AdminError> {
+async fn render(state: &AdminState, session: &Session, notice: Notice) -> Result<Response, AdminError> {
     let view = view(state).await?;
-    let html = page(&Page { frame: Frame::of(state, session, PATH), message, view })?;
-    Ok((status, html).into_response())
+    let html = page(&Page { frame: Frame::of(state, session, PATH), message: notice.message, view })?;
+    Ok((notice.status, html).into_response())
 }

@@ -3,7 +3,6 @@
 use askama::Template;
 use axum::Router;
 use axum::extract::{Form, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -11,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::frame::Frame;
 use super::super::session::Session;
-use super::super::{AdminError, AdminState, page, shown_again};
+use super::super::{AdminError, AdminState, Notice, page, shown_again};
 use super::{View, clear, put, remove, test, view};
 use crate::upstream::kind::PRESETS;
 use crate::upstream::stored::{Intent, digest};
@@ -206,15 +205,8 @@ fn tags(field: &str) -> Value {
     if tags.is_empty() { Value::Null } else { json!(tags) }
 }
 
-/// What a page says beside the upstreams.
-#[derive(Default)]
-struct Said {
-    message: String,
-    tested: String,
-}
-
 async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
-    render(&state, &session, StatusCode::OK, Said::default()).await
+    render(&state, &session, Notice::none(), String::new()).await
 }
 
 async fn clear_form(
@@ -284,24 +276,22 @@ async fn test_form(
         Ok(tested) => {
             let (name, model, ms) = (&form.name, &tested.model, tested.took.as_millis());
             let cost = tested.usd.map_or_else(String::new, |usd| format!(", for {} USD", usd.normalize()));
-            let said = match &tested.outcome {
-                Ok(()) => {
-                    Said { tested: format!("{name} answered with {model} after {ms} ms{cost}."), ..Said::default() }
-                }
-                Err(why) => Said { message: format!("{name}, asked for {model}: {why} ({ms} ms)."), ..Said::default() },
+            let (message, news) = match &tested.outcome {
+                Ok(()) => (String::new(), format!("{name} answered with {model} after {ms} ms{cost}.")),
+                Err(why) => (format!("{name}, asked for {model}: {why} ({ms} ms)."), String::new()),
             };
-            render(&state, &session, StatusCode::OK, said).await
+            render(&state, &session, Notice { message, ..Notice::none() }, news).await
         }
         Err(error) => again(&state, &session, Err(error)).await,
     }
 }
 
 async fn again(state: &AdminState, session: &Session, outcome: Result<(), AdminError>) -> Result<Response, AdminError> {
-    let refused = async |(status, message)| render(state, session, status, Said { message, ..Said::default() }).await;
-    shown_again(PATH, outcome, refused).await
+    let refused = async |notice| render(state, session, notice, String::new()).await;
+    shown_again(outcome.map(|()| PATH), refused).await
 }
 
-async fn render(state: &AdminState, session: &Session, status: StatusCode, said: Said) -> Result<Response, AdminError> {
+async fn render(state: &AdminState, session: &Session, notice: Notice, tested: String) -> Result<Response, AdminError> {
     let rows = view(state).await?.into_iter().map(|view| Row {
         fields: Fields::of(&view.spec),
         seen: digest(&view.spec),
@@ -310,10 +300,10 @@ async fn render(state: &AdminState, session: &Session, status: StatusCode, said:
     let presets = PRESETS.iter().map(|preset| (preset.kind.name(), preset.base_url.unwrap_or_default()));
     let html = page(&Page {
         frame: Frame::of(state, session, PATH),
-        message: said.message,
-        tested: said.tested,
+        message: notice.message,
+        tested,
         presets: presets.collect(),
         rows: rows.collect(),
     })?;
-    Ok((status, html).into_response())
+    Ok((notice.status, html).into_response())
 }

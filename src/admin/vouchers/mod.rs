@@ -5,7 +5,7 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use super::api::{ApiError, Body, Complaint, Search};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::{self, Session};
-use super::{AdminError, AdminState, format, page, repo};
+use super::{AdminError, AdminState, Notice, format, page, repo, shown_again};
 use crate::ledger::vouchers::{Funds, IssueError as LedgerError, MAX_BATCH, State as VoucherState, Voucher};
 use crate::money::Sat;
 use crate::operator::vouchers::{self as acts, ActError};
@@ -188,7 +188,7 @@ async fn show(
     session: Session,
     Query(after): Query<After>,
 ) -> Result<Response, AdminError> {
-    render(&state, &session, after.id()?, (StatusCode::OK, String::new()), Vec::new()).await
+    render(&state, &session, after.id()?, Notice::none(), Vec::new()).await
 }
 
 async fn issue_form(
@@ -204,7 +204,7 @@ async fn issue_form(
     match issued {
         Ok(issued) => {
             let codes = issued.iter().map(|Issued { code, .. }| code.expose().to_owned()).collect();
-            render(&state, &session, None, (StatusCode::OK, String::new()), codes).await
+            render(&state, &session, None, Notice::none(), codes).await
         }
         Err(error) => render(&state, &session, None, error.told()?, Vec::new()).await,
     }
@@ -216,10 +216,9 @@ async fn revoke_form(
     Form(form): Form<Revoke>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    match revoke(&state, session.actor(), &form.id).await {
-        Ok(()) => Ok(Redirect::to(PATH).into_response()),
-        Err(error) => render(&state, &session, None, error.told()?, Vec::new()).await,
-    }
+    let revoked = revoke(&state, session.actor(), &form.id).await;
+    let refused = async |notice| render(&state, &session, None, notice, Vec::new()).await;
+    shown_again(revoked.map(|()| PATH), refused).await
 }
 
 fn read(form: &IssueForm, now_ms: i64) -> Result<BatchOrder, String> {
@@ -296,7 +295,7 @@ async fn render(
     state: &AdminState,
     session: &Session,
     after: Option<i64>,
-    (status, message): (StatusCode, String),
+    notice: Notice,
     codes: Vec<String>,
 ) -> Result<Response, AdminError> {
     let view = view(state, after).await?;
@@ -309,10 +308,10 @@ async fn render(
         frame,
         batch: session::random_token(),
         most: MAX_BATCH,
-        message,
+        message: notice.message,
         codes,
     })?;
-    Ok((status, html).into_response())
+    Ok((notice.status, html).into_response())
 }
 
 fn row(voucher: One, frame: &Frame) -> Row {

@@ -7,7 +7,6 @@ mod withdraw;
 
 use askama::Template;
 use axum::extract::{DefaultBodyLimit, Form, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -20,7 +19,7 @@ use super::api::{ApiError, Complaint, Part};
 use super::frame::Frame;
 use super::operator::{Actor, Operator, Scope};
 use super::session::Session;
-use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, format, page, shown_again};
+use super::{AdminError, AdminState, MAX_LONG_FORM_BYTES, Notice, format, page, shown_again};
 use crate::operator::wallet as acts;
 use crate::wallet::stock::Stock;
 use crate::wallet::underway::{self, Underway, YOUNG_MS};
@@ -266,27 +265,21 @@ impl Page {
 /// Payouts that the page itself shows.
 const FEW: i64 = 10;
 
-async fn render(
-    state: &AdminState,
-    session: &Session,
-    status: StatusCode,
-    message: String,
-    news: String,
-) -> Result<Response, AdminError> {
+async fn render(state: &AdminState, session: &Session, notice: Notice, news: String) -> Result<Response, AdminError> {
     let html = page(&Page {
         frame: Frame::of(state, session, PATH),
-        message,
+        message: notice.message,
         news,
         view: view(state).await?,
         now_ms: state.now_ms(),
         payouts: withdraw::view(state, None, FEW).await?.payouts,
         act: uuid::Uuid::new_v4().to_string(),
     })?;
-    Ok((status, html).into_response())
+    Ok((notice.status, html).into_response())
 }
 
 async fn show(State(state): State<AdminState>, session: Session) -> Result<Response, AdminError> {
-    render(&state, &session, StatusCode::OK, String::new(), String::new()).await
+    render(&state, &session, Notice::none(), String::new()).await
 }
 
 #[derive(Deserialize)]
@@ -301,9 +294,9 @@ async fn retry_form(
     Form(form): Form<Retry>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let retried = retry(&state, session.actor(), &form.id).await.map(drop);
-    let refused = async |(status, message)| render(&state, &session, status, message, String::new()).await;
-    shown_again(PATH, retried, refused).await
+    let retried = retry(&state, session.actor(), &form.id).await;
+    let refused = async |notice| render(&state, &session, notice, String::new()).await;
+    shown_again(retried.map(|_| PATH), refused).await
 }
 
 /// The node's ecash, and what is under way at its mints.

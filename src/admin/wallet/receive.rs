@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::{Form, State};
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -12,7 +11,7 @@ use super::to_its_end;
 use crate::admin::api::{ApiError, Body, Complaint};
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
-use crate::admin::{AdminError, AdminState, format};
+use crate::admin::{AdminError, AdminState, Notice, format};
 use crate::failure::{Blame, Failure};
 use crate::ledger::keys::short;
 use crate::payment;
@@ -51,14 +50,11 @@ pub(super) async fn receive_form(
     Form(form): Form<ReceiveForm>,
 ) -> Result<Response, AdminError> {
     session.confirm(&form.csrf)?;
-    let (status, message, news) = match receive(&state, session.actor(), &form.token).await {
-        Ok(received) => (StatusCode::OK, String::new(), format!("{} sat came in.", format::sat(received.msat))),
-        Err(error) => {
-            let (status, message) = error.told()?;
-            (status, message, String::new())
-        }
+    let (notice, news) = match receive(&state, session.actor(), &form.token).await {
+        Ok(received) => (Notice::none(), format!("{} sat came in.", format::sat(received.msat))),
+        Err(error) => (error.told()?, String::new()),
     };
-    super::render(&state, &session, status, message, news).await
+    super::render(&state, &session, notice, news).await
 }
 
 /// Ecash that is brought.

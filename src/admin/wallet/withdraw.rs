@@ -5,7 +5,7 @@ use askama::Template;
 use axum::Json;
 use axum::extract::{Form, Path, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
@@ -15,7 +15,7 @@ use crate::admin::api::{ApiError, Body, Complaint, Part, Search};
 use crate::admin::frame::Frame;
 use crate::admin::operator::{Actor, Operator, Scope};
 use crate::admin::session::Session;
-use crate::admin::{AdminError, AdminState, format, page};
+use crate::admin::{AdminError, AdminState, format, page, shown_again};
 use crate::money::{MintUnit, Msat};
 use crate::operator::proof;
 use crate::pages::qr::{self, Qr};
@@ -215,13 +215,8 @@ pub(super) async fn withdraw_form(
         Ok(wish) => withdraw(&state, session.actor(), wish).await,
         Err(error) => Err(error),
     };
-    match done {
-        Ok(id) => Ok(Redirect::to(&format!("/admin/wallet/payouts/{id}")).into_response()),
-        Err(error) => {
-            let (status, message) = error.told()?;
-            super::render(&state, &session, status, message, String::new()).await
-        }
-    }
+    let refused = async |notice| super::render(&state, &session, notice, String::new()).await;
+    shown_again(done.map(|id| format!("/admin/wallet/payouts/{id}")), refused).await
 }
 
 #[derive(Template)]
