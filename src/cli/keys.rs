@@ -146,7 +146,7 @@ async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
 }
 
 async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<String, String> {
-    let ledger = books(store, "keys").await?;
+    let ledger = books(config, store, "keys").await?;
     match act {
         Act::List { filter, after, limit } => {
             let found = ledger.keys(&filter, after, limit).await.map_err(said)?;

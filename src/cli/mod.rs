@@ -357,10 +357,11 @@ async fn looked_up(config: &Config) -> (Config, Vec<String>) {
 }
 
 /// The books, for a verb of this name. No hold is placed by a command, so their writer never runs.
-async fn books(store: &Store, verb: &str) -> Result<Ledger, String> {
+async fn books(config: &Config, store: &Store, verb: &str) -> Result<Ledger, String> {
     let owner = format!("{verb}-{}", hex(&rand::random::<[u8; 4]>()));
     let opened = Ledger::open(store.clone(), Arc::new(SystemClock), owner).await;
-    opened.map(|(ledger, _writer)| ledger).map_err(|error| error.to_string())
+    let (ledger, _writer) = opened.map_err(|error| error.to_string())?;
+    Ok(ledger.with_patience(config.storage.node_timeout))
 }
 
 /// Where the operator acts by a command.

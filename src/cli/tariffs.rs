@@ -78,6 +78,6 @@ pub(super) fn removed(name: &str, json: bool) -> String {
 pub(super) async fn opened(config: &Config) -> Result<(Store, Ledger, Config), String> {
     let store = beside(config).await?;
     let config = in_force(config, &store).await?;
-    let ledger = books(&store, "tariffs").await?;
+    let ledger = books(&config, &store, "tariffs").await?;
     Ok((store, ledger, config))
 }

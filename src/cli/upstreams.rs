@@ -153,7 +153,7 @@ async fn ask(config: &Config, store: &Store, name: &str) -> Result<Tested, Strin
     let importer = Importer::new(store.clone(), Arc::clone(&pool), clock, &config.pricing, &ways.prices, &loaded);
     let importer = importer.map_err(|error| error.to_string())?;
     importer.look().await.map_err(|error| error.to_string())?;
-    let (ledger, catalog) = (books(store, "upstreams").await?, importer.shelf().now());
+    let (ledger, catalog) = (books(config, store, "upstreams").await?, importer.shelf().now());
     let beside = Beside { pool: &pool, ledger: &ledger, catalog: &catalog, pricing: &config.pricing };
     let tested = acts::test(desk(store), name, test_beside(beside, name)).await;
     tested.map_err(|error| match error {

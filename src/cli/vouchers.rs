@@ -120,7 +120,7 @@ async fn run(config: &Config, act: Act, json: bool) -> Result<String, String> {
 }
 
 async fn work(config: &Config, store: &Store, act: Act, json: bool) -> Result<String, String> {
-    let ledger = books(store, "vouchers").await?;
+    let ledger = books(config, store, "vouchers").await?;
     match act {
         Act::Create { sats, count, hours, note, profile, funds } => {
             has_run(store.setting(SEED).await)?;

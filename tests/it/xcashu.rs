@@ -243,7 +243,7 @@ async fn change_is_found_again_when_the_clock_was_set_back() {
     purse.mint_sats(100).await;
     let clock = Arc::new(Ahead::default());
     let node = node_ahead(&mint, &upstream, &clock, &[]).await;
-    upstream.next(Script::Held { body: completion(MODEL, "fine", Some(usage(100, 50))) });
+    upstream.next(Script::Held { media: "application/json", body: completion(MODEL, "fine", Some(usage(100, 50))) });
     let token = purse.send(40).await;
     let waiting = tokio::spawn(node.chat(&ask("hello")).header("X-Cashu", &token).send());
     asked(&upstream, 1).await;
