@@ -272,10 +272,10 @@ mod tests {
         assert_eq!(shortfall, cost.total.checked_sub(hold).unwrap());
         let parts = [bounded.base, bounded.input, bounded.cache_read, bounded.cache_write, bounded.output];
         assert_eq!(parts.iter().map(|p| p.get()).sum::<u64>(), 1500);
-        // Half of what it came to is half of its price in USD. 0.003 USD × 1.05525 × 10⁶ = 3165.75.
-        assert_eq!((cost.total.get(), cost.usd), (3166, Some("0.003".parse().unwrap())));
+        // Half of what it came to is half of its price in USD. 0.003 USD × 1.05 × 1.005 × 10⁶ = 3165.75.
+        assert_eq!((cost.total.get(), cost.usd), (3166, Some("0.00315".parse().unwrap())));
         let (halved, _) = cost.clone().bounded_by(Msat::new(1583).unwrap());
-        assert_eq!(halved.usd, Some("0.0015".parse().unwrap()));
+        assert_eq!(halved.usd, Some("0.001575".parse().unwrap()));
         assert_eq!(cost.clone().bounded_by(Msat::ZERO).0.usd, Some(Decimal::ZERO));
         let (whole, shortfall) = cost.clone().bounded_by(cost.total);
         assert_eq!((whole, shortfall), (cost, Msat::ZERO));
