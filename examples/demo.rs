@@ -6,6 +6,7 @@
 //! cargo run --example demo             two paid requests, then copy-paste lines until Ctrl-C
 //! cargo run --example demo -- --once   two paid requests, then exit
 //! cargo run --example demo -- --json   print one JSON line for programs, serve until stdin ends
+//!       both prove the books at the end: where they are wrong, that is said, and the exit code is 1
 //!       … --json --upstream URL --models FILE    the same in front of another upstream, with its prices
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
@@ -14,6 +15,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
@@ -26,7 +28,7 @@ use nostr::nips::nip19::ToBech32;
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
 use serde_json::{Value, json};
 use support::mint::TestMint;
-use support::node::{MODEL, client};
+use support::node::{MODEL, client, faults_of};
 use support::purse::Purse;
 use support::upstream::Upstream;
 use tokio::io::AsyncBufReadExt;
@@ -36,7 +38,7 @@ const PAID: u64 = 100;
 const ADMIN_PASSWORD: &str = "the demo's password";
 
 #[tokio::main]
-async fn main() {
+async fn main() -> ExitCode {
     let mode = std::env::args().nth(1).unwrap_or_default();
     let dir = tempfile::Builder::new().prefix("coinslot-demo-").tempdir().expect("a temporary directory");
     let mut mint = TestMint::start().await;
@@ -64,7 +66,13 @@ async fn main() {
             tokio::signal::ctrl_c().await.expect("Ctrl-C");
         }
     }
+    // Who pressed Ctrl-C waits for nothing more.
+    let faults = if mode.is_empty() { Vec::new() } else { faults_of(&node, &client()).await };
     node.shutdown(std::future::ready(())).await;
+    for fault in &faults {
+        eprintln!("the books are wrong: {fault}");
+    }
+    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The word behind this one on the command line.

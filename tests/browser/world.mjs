@@ -55,11 +55,11 @@ export async function startDemo() {
       demo.stdin.write(`mint ${what}\n`);
       assert.equal((await done)[0], "done");
     },
-    // It stays up until its standard input closes.
+    // It stays up until its standard input closes; then it proves its books.
     async end() {
       const ended = once(demo, "exit");
       demo.stdin.end();
-      await ended;
+      assert.equal((await ended)[0], 0, "the demo says why");
     },
   };
 }

@@ -1,6 +1,7 @@
 // The world of these tests: a mint and a node, started by the demo, in front of the upstream of `upstream.mjs` or
 // the demo's own, which answers at every endpoint.
 
+import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
@@ -37,10 +38,12 @@ export async function start(tools) {
     /** Takes back what is left on a key, as a token. */
     refund: async (key) =>
       (await fetch(`${base_url}/wallet/refund`, { method: "POST", headers: { authorization: `Bearer ${key}` } })).json(),
+    /** It stays up until its standard input ends; then it proves its books. */
     stop: async () => {
       demo.stdin.end();
-      await once(demo, "exit");
+      const [code] = await once(demo, "exit");
       api?.stop();
+      assert.equal(code, 0, "the demo says why");
     },
   };
 }

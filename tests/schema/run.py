@@ -78,8 +78,11 @@ def main():
         if failed:
             sys.exit(f"not as described: {', '.join(failed)}")
     finally:
+        # Then it proves its books.
         demo.stdin.close()
-        demo.wait(timeout=60)
+        code = demo.wait(timeout=120)
+    if code:
+        sys.exit(f"the demo ended with {code}: it says why")
 
 
 main()

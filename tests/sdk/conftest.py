@@ -14,6 +14,8 @@ import pytest
 
 START_SECONDS = 60
 """How long the demo may take to be ready; it is built before the tests begin."""
+END_SECONDS = 120
+"""How long it may take to let requests end and to prove its books."""
 CALL_SECONDS = 20
 """How long one request may take."""
 
@@ -108,10 +110,12 @@ def world():
         yield running
         running.close()
     finally:
-        # It stays up until its standard input closes.
+        # It stays up until its standard input closes; then it proves its books.
         process.stdin.close()
         try:
-            process.wait(timeout=15)
+            code = process.wait(timeout=END_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+            raise
+    assert code == 0, f"the demo ended with {code}: it says why"

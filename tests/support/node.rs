@@ -262,22 +262,13 @@ impl TestNode {
 
     /// Waits until no hold is open and nothing is left to finish.
     pub async fn settled(&self) {
-        let ledger = &self.running().exchange().ledger;
-        until("no hold is open", async || ledger.books().await.expect("books").open_holds == 0).await;
+        at_rest(self.running()).await;
     }
 
     /// Proves the books, the ecash, and what the mints know of it. A mint that the test has stopped
     /// says nothing.
     pub async fn prove(&self) {
-        self.settled().await;
-        let exchange = self.running().exchange();
-        let limits = Limits { timeout: Duration::from_secs(2), concurrency: 4, per_minute: None };
-        let mints = exchange.till.wallet().mints().iter().map(|url| (url.clone(), limits)).collect();
-        let inspector = Inspector::new(mints, &self.client, exchange.ledger.clock());
-        let auditor = Auditor::of(exchange.ledger.clone(), inspector, usize::MAX);
-        let report = auditor.prove().await.expect("the audit");
-        assert_eq!(report.faults, Vec::<String>::new());
-        assert_eq!((report.held_msat, report.open_holds), (0, 0), "nothing is held at rest");
+        assert_eq!(faults_of(self.running(), &self.client).await, Vec::<String>::new());
     }
 
     /// Ends the test: proves the books and stops the node.
@@ -288,6 +279,27 @@ impl TestNode {
             database.remove().await;
         }
     }
+}
+
+async fn at_rest(running: &Running) {
+    let ledger = &running.exchange().ledger;
+    until("no hold is open", async || ledger.books().await.expect("books").open_holds == 0).await;
+}
+
+/// What is wrong with the books of a node, its ecash, and what the mints know of it, once no hold is open any more.
+pub async fn faults_of(running: &Running, client: &reqwest::Client) -> Vec<String> {
+    at_rest(running).await;
+    let exchange = running.exchange();
+    let limits = Limits { timeout: Duration::from_secs(2), concurrency: 4, per_minute: None };
+    let mints = exchange.till.wallet().mints().iter().map(|url| (url.clone(), limits)).collect();
+    let inspector = Inspector::new(mints, client, exchange.ledger.clock());
+    let auditor = Auditor::of(exchange.ledger.clone(), inspector, usize::MAX);
+    let report = auditor.prove().await.expect("the audit");
+    let mut faults = report.faults;
+    if (report.held_msat, report.open_holds) != (0, 0) {
+        faults.push(format!("{} msat are held by {} requests at rest", report.held_msat, report.open_holds));
+    }
+    faults
 }
 
 /// Balance, held, and spent of a key or token, in msat.
