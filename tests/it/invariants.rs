@@ -4,18 +4,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cdk::nuts::CurrencyUnit;
 use coinslot::store::Durability;
 use serde_json::{Value, json};
 use sqlx::Executor;
 
-use crate::bearer::{refund, world, world_with};
+use crate::bearer::{refund, world};
 use crate::support::answers::{ok, read, until};
 use crate::support::chaos::Chaos;
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::purse::Purse;
 use crate::support::upstream::{Script, Upstream, delta, sse, usage};
-use cdk::nuts::CurrencyUnit;
+use crate::xcashu::asked;
 
 async fn top_up(node: &TestNode, key: &str, token: &str) -> u64 {
     let request = node.post("/v1/wallet/topup").bearer_auth(key).json(&json!({ "cashu_token": token }));
@@ -191,7 +192,7 @@ async fn cached_tokens_are_not_billed_twice() {
 /// Invariant 33: no transaction is open while an upstream thinks; others are served meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thinking_upstream_blocks_nobody() {
-    let (_mint, purse, upstream, node) = world_with(3000, &[("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "3")]).await;
+    let (_mint, purse, upstream, node) = world(3000).await;
     let slow = purse.send(1000).await;
     assert_eq!(node.balance(&slow).await.0, 1_000_000);
     let waiting: Vec<_> = (0..30)
@@ -200,14 +201,17 @@ async fn a_thinking_upstream_blocks_nobody() {
             tokio::spawn(node.chat(&ask("slow")).bearer_auth(&slow).send())
         })
         .collect();
-    while upstream.seen().len() < 30 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    asked(&upstream, 30).await;
     let fresh = purse.send(100).await;
     assert_eq!(node.chat(&ask("quick")).bearer_auth(&fresh).send().await.unwrap().status(), 200);
     assert_eq!(refund(&node, &purse, &fresh).await, 98);
+    assert!(waiting.iter().all(|one| !one.is_finished()), "they wait still");
+    let exchange = node.running().exchange();
+    until("the quick one is off the list", async || exchange.ongoing.list().len() == 30).await;
+    let running = exchange.ongoing.list();
+    assert!(running.iter().all(|one| exchange.abort(&one.request)));
     for request in waiting {
-        assert_eq!(request.await.unwrap().unwrap().status(), 504);
+        assert_eq!(request.await.unwrap().unwrap().status(), 503);
     }
     assert_eq!(node.balance(&slow).await, (1_000_000, 0, 0));
     node.finish().await;
