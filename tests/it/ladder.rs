@@ -418,7 +418,9 @@ async fn killed_at_any_step_of_an_exchange() {
         ok(node.chat(&ask("hi")).bearer_auth(&key)).await;
         node.kill();
         node.set(LADDER, "4");
-        node.restart_to_die_at(point).await;
+        if node.restart_armed(point).await {
+            node.died().await;
+        }
         node.set(LADDER, "0");
         node.restart().await;
         let back = refund(|| node.post("/v1/wallet/refund").bearer_auth(&key)).await;
