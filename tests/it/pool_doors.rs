@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use sqlx::Row;
 
 use crate::pool::{KEYS, NAMES, Reply, World, entry, faults};
-use crate::process::Program;
+use crate::process::ChildNode;
 use crate::support::answers::until;
 use crate::support::mint::TestMint;
-use crate::support::node::{MODEL, TestNode, ask, ask_streaming, client};
+use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::port::Kept;
 use crate::support::proxy::{AUTHORITY, Proxy};
 use crate::support::purse::Purse;
@@ -43,28 +43,36 @@ fn talkative(world: &World, who: usize, status: u16) -> Script {
 async fn secrets_stay_on_their_side_on_every_attempt() {
     let models = json!({ MODEL: TARGET, "*": null });
     let first = json!({ "models": models, "headers": { "X-Gate-Token": HEADER, "X-Title": "shop" } });
-    let times = [("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "10"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "3")];
+    let times = [("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "10"), ("UPSTREAM_IDLE_TIMEOUT_SECONDS", "1")];
     let world = World::new(&[first, json!({ "models": models }), json!({})], &times).await;
     let hidden = operators(&world);
     let mut clients: Vec<String> = vec![world.key.clone(), account_key(&world.key), COOKIE.to_owned(), TALK.to_owned()];
     let faults = faults().into_iter().filter(|fault| fault.0 != "silence");
-    let mut scripts: Vec<[Script; 3]> = faults.map(|fault| [0; 3].map(|_| fault.2.clone())).collect();
-    scripts.extend([400, 401, 404, 422, 429, 500].map(|status| [0, 1, 2].map(|who| talkative(&world, who, status))));
+    // `true`: only to a stream.
+    let mut scripts: Vec<(bool, [Script; 3])> =
+        faults.map(|fault| (fault.1, [0; 3].map(|_| fault.2.clone()))).collect();
+    let talks = |status| [0, 1, 2].map(|who| talkative(&world, who, status));
+    scripts.extend([400, 401, 404, 422, 429, 500].map(|status| (false, talks(status))));
     let chunk =
         json!({ "model": TARGET, "choices": [{ "index": 0, "delta": { "content": "x" }, "finish_reason": "stop" }] });
-    scripts.push([0; 3].map(|_| Script::Stream { pieces: vec![format!("data: {chunk}\n\n")], cut: false }));
+    let chunk = Script::Stream { pieces: vec![format!("data: {chunk}\n\n")], cut: false };
+    scripts.push((true, [0; 3].map(|_| chunk.clone())));
     let mut answers = Vec::new();
-    for (at, script) in scripts.into_iter().enumerate() {
-        for others_fail in [false, true] {
+    for (only_streams, script) in scripts {
+        for mode in 0..8 {
+            let [others_fail, streamed, by_token] = [1, 2, 4].map(|bit| mode & bit != 0);
+            if only_streams && !streamed {
+                continue;
+            }
             world.upstreams[0].next(script[0].clone());
             if others_fail {
                 world.upstreams[1].next(script[1].clone());
                 world.upstreams[2].next(script[2].clone());
             }
-            let body = if at % 2 == 0 { ask_streaming("hi") } else { ask("hi") };
+            let body = if streamed { ask_streaming("hi") } else { ask("hi") };
             let request = world.node.chat(&body).header("Cookie", COOKIE).header("X-Claude-Code-Session-Id", TALK);
             let request = request.header("X-Forwarded-For", COOKIE).header("User-Agent", COOKIE);
-            let request = if at % 3 == 0 {
+            let request = if by_token {
                 let token = world.purse.send(25).await;
                 clients.extend([account_key(&token), token.clone()]);
                 request.header("X-Cashu", token)
@@ -178,17 +186,18 @@ async fn proxies_of_the_environment_are_nobodys_business() {
     let purse = Purse::new(&mint).await;
     purse.mint_sats(100).await;
     let upstream = Upstream::start().await;
-    let dir = tempfile::tempdir().unwrap();
     let proxy = Proxy::http().await;
     let url = format!("http://{}", proxy.address);
     let names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
     let settings: Vec<(&str, &str)> = names.iter().map(|name| (*name, url.as_str())).collect();
-    let program = Program::start(dir.path(), &mint, &upstream, &settings).await;
+    let mut node = ChildNode::start(&mint.url(), &upstream, &settings).await;
     let token = purse.send(50).await;
-    let request = client().post(format!("{}/v1/chat/completions", program.url())).json(&ask("hi")).bearer_auth(&token);
-    assert_eq!(request.send().await.unwrap().status(), 200);
+    assert_eq!(node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status(), 200);
     assert_eq!((proxy.heard().len(), upstream.seen().len()), (0, 1));
-    program.stop().await;
+    node.stop().await;
+    let books = node.db.books().await;
+    assert_eq!((books.liabilities, books.earnings, books.open_holds), (48_000, 2_000, 0));
+    node.db.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,31 +222,30 @@ async fn an_upstream_is_reached_through_a_proxy_over_tls_and_by_no_other_way() {
         ("UPSTREAM_API_KEY", ""),
         ("SSL_CERT_FILE", trusted.as_str()),
     ];
-    let program = Program::start(dir.path(), &mint, &upstream, &settings).await;
+    let mut node = ChildNode::start(&mint.url(), &upstream, &settings).await;
     let token = purse.send(150).await;
-    let send = async |body: &Value| {
-        let request = client().post(format!("{}/v1/chat/completions", program.url())).json(body).bearer_auth(&token);
-        Reply::of(request.send().await.unwrap()).await
-    };
+    let send = async |body: &Value| Reply::of(node.chat(body).bearer_auth(&token).send().await.unwrap()).await;
     for body in [ask("hi"), ask_streaming("hi")] {
         let reply = send(&body).await;
-        assert_eq!(reply.status, 200, "{} {}", reply.text, program.said());
+        assert_eq!(reply.status, 200, "{} {}", reply.text, node.said());
     }
     let heard = proxy.heard();
     assert!(heard[0].starts_with(&format!("CONNECT {address} ")), "{heard:?}");
     assert!(heard[0].to_ascii_lowercase().contains("proxy-authorization: basic "), "{heard:?}");
     assert!(heard.iter().all(|head| !head.contains(KEYS[0])), "what goes through is sealed from the proxy: {heard:?}");
     assert_eq!((upstream.seen().len(), door.heard().len()), (2, proxy.calls()), "nobody went around it");
-    let said = program.stop().await;
+    let said = node.stop().await;
     assert!(!said.contains("proxy-canary"), "{said}");
     // To whoever is not told to trust the proxy, it is a stranger's.
     let seen = upstream.seen().len();
-    let stranger = [&settings[..3], &[("PORT", "0")]].concat();
-    let program = Program::start(dir.path(), &mint, &upstream, &stranger).await;
-    let request = client().post(format!("{}/v1/chat/completions", program.url())).json(&ask("hi")).bearer_auth(&token);
-    assert_eq!(request.send().await.unwrap().status(), 502);
+    node.unset("SSL_CERT_FILE");
+    node.restart().await;
+    assert_eq!(node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status(), 502);
     assert_eq!(upstream.seen().len(), seen, "and there is no way around it");
-    program.stop().await;
+    node.stop().await;
+    let books = node.db.books().await;
+    assert_eq!((books.liabilities, books.earnings, books.open_holds), (146_000, 4_000, 0));
+    node.db.remove().await;
 }
 
 async fn rows(node: &TestNode) -> Vec<(String, String, String, String)> {

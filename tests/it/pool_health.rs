@@ -1,7 +1,6 @@
 //! What is held against an upstream: a connection that did not come about, and refusals of the operator's
 //! account, which stay until the operator clears them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,10 +9,10 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
 use crate::pool::{KEYS, NAMES, Reply, World, entry};
-use crate::process::{Program, run};
+use crate::process::ChildNode;
 use crate::support::answers::{ok, until};
 use crate::support::mint::TestMint;
-use crate::support::node::{MODEL, ask, ask_streaming, client};
+use crate::support::node::{MODEL, ask, ask_streaming};
 use crate::support::proxy::Proxy;
 use crate::support::purse::Purse;
 use crate::support::upstream::{Script, Upstream, delta};
@@ -388,16 +387,11 @@ async fn the_verb_lists_and_clears_beside_the_running_node() {
     let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
     let purse = Purse::new(&mint).await;
     purse.mint_sats(2_000).await;
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::start(dir.path(), &mint, &upstream, &BREAKER).await;
+    let mut node = ChildNode::start(&mint.url(), &upstream, &BREAKER).await;
     let token = purse.send(1_500).await;
-    let status = async || {
-        let request = client().post(format!("{}/v1/chat/completions", program.url())).json(&ask("hi"));
-        request.bearer_auth(&token).send().await.unwrap().status().as_u16()
-    };
-    let verb = async |words: &[&str]| run(dir.path(), &BTreeMap::new(), words).await;
+    let status = async || node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status().as_u16();
     let list = async || {
-        let outcome = verb(&["upstreams", "list", "--json"]).await;
+        let outcome = node.verb(&["upstreams", "list", "--json"]).await;
         assert_eq!(outcome.code, 0, "{outcome:?}");
         assert!(!outcome.said.contains("sk-upstream-secret"), "{outcome:?}");
         let listed: Value = serde_json::from_str(&outcome.said).unwrap();
@@ -408,18 +402,21 @@ async fn the_verb_lists_and_clears_beside_the_running_node() {
     upstream.next(bad_key());
     assert_eq!((status().await, status().await), (502, 503));
     until("it is written down", async || list().await["barred"]["why"] == "key_refused").await;
-    let shown = verb(&["upstreams"]).await;
+    let shown = node.verb(&["upstreams"]).await;
     assert!(shown.said.contains("default") && shown.said.contains("BARRED since 2"), "{shown:?}");
-    assert!(program.said().contains("ALARM: an upstream is not asked any more"));
-    let outcome = verb(&["upstreams", "clear", "default"]).await;
+    assert!(node.said().contains("ALARM: an upstream is not asked any more"));
+    let outcome = node.verb(&["upstreams", "clear", "default"]).await;
     assert_eq!((outcome.code, outcome.said.as_str()), (0, "default is asked again.\n"));
     until("the node notices", async || status().await == 200).await;
-    let outcome = verb(&["upstreams", "clear", "nobody"]).await;
+    let outcome = node.verb(&["upstreams", "clear", "nobody"]).await;
     assert_eq!(outcome.code, 1, "{outcome:?}");
-    assert_eq!(verb(&["upstreams", "drop"]).await.code, 2);
-    let ready = ok(client().get(format!("{}/readyz", program.url()))).await;
+    assert_eq!(node.verb(&["upstreams", "drop"]).await.code, 2);
+    let ready = ok(node.get("/readyz")).await;
     assert_eq!(ready["upstreams"]["left_alone"], 0);
-    program.stop().await;
+    node.stop().await;
+    let books = node.db.books().await;
+    assert_eq!((books.liabilities, books.earnings, books.open_holds), (1_498_000, 2_000, 0));
+    node.db.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,5 @@
 //! How fast a key may spend, and the switch that stops the sale.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coinslot::clock::Clock as _;
@@ -8,9 +7,9 @@ use serde_json::json;
 
 use crate::bearer::refund;
 use crate::pool::{Reply, World, asks_for};
-use crate::process::{Program, run};
+use crate::process::ChildNode;
 use crate::support::answers::until;
-use crate::support::node::{MODEL, ask, ask_streaming, client};
+use crate::support::node::{MODEL, ask, ask_streaming};
 use crate::support::purse::Purse;
 use crate::support::upstream::{Script, Upstream, delta, sse, usage};
 
@@ -198,22 +197,21 @@ async fn the_stored_switch_is_turned_beside_the_running_node() {
     let mint = crate::support::mint::TestMint::start().await;
     let purse = Purse::new(&mint).await;
     purse.mint_sats(2_000).await;
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::start(dir.path(), &mint, &upstream, &[]).await;
+    let mut node = ChildNode::start(&mint.url(), &upstream, &[]).await;
     let token = purse.send(1_500).await;
-    let status = async || {
-        let request = client().post(format!("{}/v1/chat/completions", program.url())).json(&ask("hi"));
-        request.bearer_auth(&token).send().await.unwrap().status().as_u16()
-    };
+    let status = async || node.chat(&ask("hi")).bearer_auth(&token).send().await.unwrap().status().as_u16();
     assert_eq!(status().await, 200);
     for (word, expected) in [("on", 503), ("off", 200)] {
-        let outcome = run(dir.path(), &BTreeMap::new(), &["maintenance", word]).await;
+        let outcome = node.verb(&["maintenance", word]).await;
         assert_eq!(outcome.code, 0, "{outcome:?}");
         until(&format!("maintenance is {word}"), async || status().await == expected).await;
     }
-    let fixed = [("MAINTENANCE".to_owned(), "false".to_owned())].into();
-    let outcome = run(dir.path(), &fixed, &["maintenance", "on"]).await;
+    let outcome = node.verb_with("MAINTENANCE", "false", &["maintenance", "on"]).await;
     assert_eq!(outcome.code, 1, "{outcome:?}");
     assert!(outcome.complained.contains("the environment wins"), "{outcome:?}");
-    program.stop().await;
+    node.stop().await;
+    let (served, books) = (i64::try_from(upstream.seen().len()).unwrap(), node.db.books().await);
+    assert_eq!((books.earnings, books.open_holds), (served * 2_000, 0));
+    assert_eq!(books.liabilities + books.earnings, 1_500_000);
+    node.db.remove().await;
 }

@@ -274,9 +274,9 @@ impl ChildNode {
         assert_eq!(signal, Some(9), "killed, and nothing else: {}", said.lock().expect("said"));
     }
 
-    /// Asks it to stop, and waits until it has, well.
-    pub async fn stop(&mut self) {
-        self.program().stop().await;
+    /// Asks it to stop, waits until it has, well, and gives all that it wrote.
+    pub async fn stop(&mut self) -> String {
+        self.program().stop().await
     }
 
     /// From the next start on.
@@ -284,20 +284,9 @@ impl ChildNode {
         self.settings.insert(name.to_owned(), value.to_owned());
     }
 
-    /// Starts it again on the same data, and waits until it dies at this place.
-    pub async fn restart_to_die_at(&mut self, failpoint: &str) {
-        assert!(self.program.is_none(), "kill it first");
-        let mut settings = self.settings.clone();
-        settings.insert("COINSLOT_FAILPOINT".to_owned(), failpoint.to_owned());
-        let mut program = Program::launch(&self.db.dir(), &settings);
-        for _ in 0..6_000 {
-            if let Some(status) = program.child.try_wait().expect("its state") {
-                assert!(!status.success(), "{}", program.said());
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("it does not come by {failpoint}: {}", program.said());
+    /// The same.
+    pub fn unset(&mut self, name: &str) {
+        self.settings.remove(name);
     }
 
     pub fn url(&self) -> &str {

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bearer::world;
 use crate::lightning::node_ahead;
-use crate::process::Program;
+use crate::process::ChildNode;
 use crate::support::answers::{Patience, found, until};
 use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
@@ -565,25 +565,22 @@ async fn a_node_that_dies_after_redemption_owes_the_money_and_pays_it() {
     let purse = Purse::new(&mint).await;
     purse.mint_sats(100).await;
     let upstream = Upstream::start().await;
-    let dir = tempfile::tempdir().unwrap();
-    let node = Program::start(dir.path(), &mint, &upstream, &[]).await;
+    let mut node = ChildNode::start(&mint.url(), &upstream, &[]).await;
     let token = purse.send(40).await;
     upstream.next(Script::Hang);
-    let request =
-        client().post(format!("{}/v1/chat/completions", node.url())).json(&ask("hello")).header("X-Cashu", &token);
-    let waiting = tokio::spawn(request.send());
+    let waiting = tokio::spawn(node.chat(&ask("hello")).header("X-Cashu", &token).send());
     asked(&upstream, 1).await;
     assert_eq!(claim(node.url(), &token).await.status(), 425);
     node.kill();
     waiting.await.unwrap().expect_err("the connection broke");
-    let node = Program::start(dir.path(), &mint, &upstream, &[]).await;
+    node.restart().await;
     let change = claimed(node.url(), &token).await;
     assert_eq!(purse.receive(&change).await.unwrap(), 40);
-    let key = account_key(&token);
-    let info = client().get(format!("{}/v1/wallet/info", node.url())).bearer_auth(key).send().await.unwrap();
-    let info: Value = info.json().await.unwrap();
-    assert_eq!((&info["balance"], &info["reserved"], &info["total_spent"]), (&json!(0), &json!(0), &json!(0)));
+    assert_eq!(node.balance(&account_key(&token)).await, (0, 0, 0));
     node.stop().await;
+    let books = node.db.books().await;
+    assert_eq!((books.liabilities, books.earnings, books.open_holds), (0, 0, 0));
+    node.db.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -196,7 +196,7 @@ async fn nothing_of_the_operators_comes_back() {
             Script::Stream { pieces: vec![format!("data: {{\"error\":\"{UPSTREAM_KEY}\"}}\n\n")], cut: false },
         ] {
             let what = format!("{} {script:?}", request.0);
-            let before = world.spent().await;
+            let (before, seen) = (world.spent().await, world.upstream.seen().len());
             world.upstream.next(script);
             let answer = world.send(request).bearer_auth(&world.key).send().await.unwrap();
             let status = answer.status();
@@ -204,6 +204,8 @@ async fn nothing_of_the_operators_comes_back() {
             let text = format!("{head} {}", answer.text().await.unwrap());
             assert!(!text.contains(UPSTREAM_KEY), "{what}: {text}");
             assert!(!status.is_success(), "{what}: {text}");
+            assert!(world.upstream.is_idle(), "{what}: it was not said: {text}");
+            assert_eq!(world.upstream.seen().len(), seen + 1, "{what}");
             assert_eq!(world.spent().await, before, "{what}");
         }
     }
