@@ -329,6 +329,7 @@ async fn codes_are_kept_nowhere() {
 /// Whatever happens in whatever order, every sat is income, promised, or on one key.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_books_prove_after_any_interleaving() {
+    let (mut redeemed, mut revoked) = (0, 0);
     for seed in 0..6 {
         let world = World::earning(200).await;
         let keys = [world.key(1).await, world.key(1).await];
@@ -378,8 +379,13 @@ async fn the_books_prove_after_any_interleaving() {
                 .sum();
             assert_eq!(i64::try_from(open), Ok(books.vouchers), "seed {seed}");
         }
+        for voucher in world.node.running().exchange().ledger.vouchers(1_000).await.unwrap() {
+            redeemed += u64::from(voucher.state == State::Redeemed);
+            revoked += u64::from(voucher.state == State::Revoked);
+        }
         world.node.finish().await;
     }
+    assert!(redeemed > 0 && revoked > 0, "that was no load: {redeemed} redeemed, {revoked} revoked");
 }
 
 fn coinslot(settings: &BTreeMap<String, String>, words: &[&str]) -> Output {
