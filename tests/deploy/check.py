@@ -74,8 +74,8 @@ def sources():
         parsed = subprocess.run(parse, capture_output=True, text=True)
         ok(parsed.returncode == 0, f"the image cannot be built: {parsed.stderr}")
         for source in (context / "src").rglob("*.rs"):
-            # What only tests have in them stands behind this line.
-            text = source.read_text().split("#[cfg(test)]")[0]
+            # What only tests have in them stands behind these lines.
+            text = re.split(r"#\[cfg\(test\)\]\n(?:#\[.*\]\n)*(?:pub\S* )?mod \w+ \{", source.read_text())[0]
             for included in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', text):
                 ok((source.parent / included).exists(), f"the image lacks {included} of {source.relative_to(context)}")
             # Those of a folder.
