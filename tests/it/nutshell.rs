@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cdk::nuts::{CurrencyUnit, KeySetInfo, Token};
 use coinslot::clock::SystemClock;
@@ -17,7 +16,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::process::ChildNode;
-use crate::support::answers::{decided, ok, read};
+use crate::support::answers::{PATIENCE, decided, found, ok, read, until};
 use crate::support::chaos::{Chaos, Mode};
 use crate::support::lnurl::{Mood, Recipient};
 use crate::support::node::{TestNode, ask, ask_streaming};
@@ -26,7 +25,6 @@ use crate::support::upstream::Upstream;
 
 const START: u64 = 1_000;
 const SWAP: &str = "/v1/swap";
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One of the mints behind a proxy, and a customer with [`START`] sats who knows it by the proxy's name.
 struct World {
@@ -42,7 +40,7 @@ impl World {
     /// One for each mint; none, and a word, where there are no mints.
     async fn all() -> Vec<Self> {
         let Ok(urls) = std::env::var("TEST_NUTSHELL_URLS") else {
-            eprintln!("SKIPPED: run tests/nutshell/run.sh to run this test against Nutshell");
+            crate::support::skip("tests/nutshell/run.sh", "Nutshell");
             return Vec::new();
         };
         let mut worlds = Vec::new();
@@ -218,15 +216,15 @@ async fn lightning_in_and_out() {
 
 async fn status_until(node: &TestNode, path: &str, wanted: &str) -> Value {
     let wallet = node.running().exchange().till.wallet().clone();
-    for _ in 0..500 {
+    found(&format!("{path} becomes {wanted}"), async || {
         let body = ok(node.get(path)).await;
         if body["status"] == wanted {
-            return body;
+            return Some(body);
         }
         wallet.resume(i64::MAX).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{path} does not become {wanted}");
+        None
+    })
+    .await
 }
 
 /// A recipient that cannot be paid: the money stays, and its coins are free again.
@@ -313,13 +311,14 @@ async fn lost_answers_of_lightning_are_restored() {
         world.chaos.set("/v1/melt/bolt11", Mode::DropReply);
         let made = ok(node.post("/lightning/invoice").json(&json!({ "amount_sats": 300, "purpose": "create" }))).await;
         let wallet = node.running().exchange().till.wallet().clone();
-        for _ in 0..200 {
-            if world.chaos.hits("/v1/mint/bolt11") > 0 {
-                break;
+        until("the mint is asked for its ecash", async || {
+            let was_asked = world.chaos.hits("/v1/mint/bolt11") > 0;
+            if !was_asked {
+                wallet.resume(i64::MAX).await.unwrap();
             }
-            wallet.resume(i64::MAX).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            was_asked
+        })
+        .await;
         // To the older generation it was signed in another way than that expects, so it will be sent again.
         world.chaos.set("/v1/mint/bolt11", Mode::Pass);
         let path = format!("/lightning/invoice/{}/status", made["invoice_id"].as_str().unwrap());

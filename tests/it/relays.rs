@@ -16,7 +16,7 @@ use crate::support::upstream::Upstream;
 fn world() -> Option<(String, String)> {
     let found = std::env::var("TEST_RELAY_URL").ok().zip(std::env::var("TEST_RELAY_STRANGER").ok());
     if found.is_none() {
-        eprintln!("SKIPPED: run tests/relays/run.sh to run this test against another relay");
+        crate::support::skip("tests/relays/run.sh", "another relay");
     }
     found
 }

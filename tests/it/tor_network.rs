@@ -43,7 +43,7 @@ impl World {
         let files = named("TEST_TOR_CONFIG").zip(named("TEST_TOR_SERVICE"));
         let found = named("TEST_TOR_SOCKS").zip(named("TEST_TOR_CONTROL")).zip(files);
         if found.is_none() {
-            eprintln!("SKIPPED: run tests/tor/run.sh to run this test in a Tor network");
+            crate::support::skip("tests/tor/run.sh", "a Tor network");
         }
         found.map(|((socks, control), (config, service))| Self { socks, control, config, service })
     }

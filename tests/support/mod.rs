@@ -10,6 +10,12 @@
     clippy::disallowed_methods
 )]
 
+/// Says that a test is not run without what this script brings, which itself wants it run (`TEST_REQUIRED`).
+pub fn skip(script: &str, what: &str) {
+    assert!(std::env::var_os("TEST_REQUIRED").is_none(), "{script} brings no {what}");
+    eprintln!("SKIPPED: run {script} to run this test against {what}");
+}
+
 pub mod answers;
 pub mod chaos;
 pub mod clock;
