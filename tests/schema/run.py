@@ -10,6 +10,8 @@ import urllib.request
 
 # The gate judges the change, not the luck of the draw.
 SEED = os.environ.get("SCHEMA_SEED", "1")
+# What a key must have been charged for, or nothing of what is sold was tested.
+SERVED = 10
 EXAMPLES = os.environ.get("SCHEMA_EXAMPLES", "15")
 CHECKS = ",".join([
     "status_code_conformance", "content_type_conformance", "response_schema_conformance",
@@ -43,7 +45,8 @@ def main():
     try:
         ready = json.loads(demo.stdout.readline())
         origin = ready["base_url"].removesuffix("/v1")
-        token = lambda: ask(f"{ready['token_endpoint']}?sats=2000").strip()
+        token = lambda sats: ask(f"{ready['token_endpoint']}?sats={sats}").strip()
+        key = token(20_000)
         session = json.loads(ask(f"{origin}/admin/api/login", {"password": ready["admin_password"]}))["token"]
         wanted = {"name": "schemathesis", "scopes": ["read", "manage", "money"]}
         operator = ask(f"{origin}/admin/api/cli-tokens", wanted, {"authorization": f"Bearer {session}"})
@@ -51,8 +54,8 @@ def main():
         runs = [
             # The pages' forms are looked at only where a page sent them.
             ("nobody", None, ["--exclude-path-regex", KEPT + "|^/admin/api/", "--header", f"Origin: {origin}"]),
-            ("a key", token(), ["--exclude-path-regex", KEPT + "|^/admin/api/", "--include-tag", "sold", "--include-tag", "money"]),
-            ("a refund", token(), ["--include-path", "/v1/balance/refund"]),
+            ("a key", key, ["--exclude-path-regex", KEPT + "|^/admin/api/", "--include-tag", "sold", "--include-tag", "money"]),
+            ("a refund", token(2_000), ["--include-path", "/v1/balance/refund"]),
             ("the operator", operator, ["--include-path-regex", "^/admin/api/", "--exclude-path-regex", KEPT]),
         ]
         failed = []
@@ -72,6 +75,11 @@ def main():
                     arguments += ["--header", f"Authorization: Bearer {bearer}"]
                 if subprocess.run(arguments, cwd=folder).returncode:
                     failed.append(name)
+        # Once a key is used up, all that it asks for is a refusal that is described.
+        info = json.loads(ask(f"{origin}/v1/wallet/info", headers={"authorization": f"Bearer {key}"}))
+        print(f"\nthe key was charged for {info['total_requests']} requests, and has {info['balance']} msat")
+        if info["balance"] == 0 or info["total_requests"] < SERVED:
+            failed.append("a key that is served")
         health = ask(f"{origin}/healthz")
         assert health == "ok", health
         print(f"\n{time.monotonic() - began:.0f} s")
