@@ -428,7 +428,7 @@ async fn a_stop_signal_lets_the_answer_finish() {
         node
     });
     upstream.resume();
-    let rest = tokio::time::timeout(Duration::from_secs(20), answer.text()).await.expect("it finishes").unwrap();
+    let rest = tokio::time::timeout(PATIENCE, answer.text()).await.expect("it finishes").unwrap();
     let mut node = ended.await.unwrap();
     let change = rest.split_once(": x-cashu ").expect("change in the stream").1.split_once('\n').unwrap().0;
     assert!(rest.ends_with("data: [DONE]\n\n"), "{rest}");

@@ -17,7 +17,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use sqlx::{Connection, PgConnection, Row};
 use tokio::task::JoinHandle;
 
-use crate::support::answers::until;
+use crate::support::answers::{PATIENCE, until};
 use crate::support::db::{TestDb, on_postgres};
 use crate::support::store::TempDatabase;
 
@@ -124,7 +124,7 @@ impl Books {
     /// Ends the writer; every hold must be gone.
     async fn close(self) {
         drop(self.ledger);
-        tokio::time::timeout(Duration::from_secs(10), self.writer).await.expect("the writer ends").unwrap();
+        tokio::time::timeout(PATIENCE, self.writer).await.expect("the writer ends").unwrap();
     }
 }
 

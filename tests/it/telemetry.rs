@@ -1,7 +1,6 @@
 //! Traces: what a collector of OpenTelemetry gets of a request, and what it does not.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Said;
@@ -195,5 +194,5 @@ async fn a_collector_that_fails_costs_no_request_and_gets_what_waits_later() {
     let last = hook.posted().last().cloned().unwrap();
     let message = ExportTraceServiceRequest::decode(last.body).unwrap();
     assert!(!message.resource_spans[0].scope_spans[0].spans.is_empty());
-    tokio::time::timeout(Duration::from_secs(5), arrived(&hook, 2)).await.unwrap();
+    arrived(&hook, 2).await;
 }

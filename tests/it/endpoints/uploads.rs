@@ -1,8 +1,6 @@
 //! Large bodies: what is sent on is what came, however it came and whoever is asked; all of them together have a
 //! bound; and what is wrong at their end costs nothing.
 
-use std::time::Duration;
-
 use futures_util::stream;
 use reqwest::{Body, RequestBuilder};
 use serde_json::json;
@@ -117,9 +115,7 @@ async fn all_uploads_together_are_bounded() {
     world.upstream.next(Script::Paused { before: Vec::new(), after: vec![format!("data: {last}\n\n")] });
     let waiting = world.upload(form(&stream));
     let waiting = tokio::spawn(async move { waiting.send().await.unwrap().text().await.unwrap() });
-    while world.upstream.seen().is_empty() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the upstream is asked", async || !world.upstream.seen().is_empty()).await;
     let body = form(&model("rich"));
     for sent in [Body::from(body.clone()), pieces(&body, 50_000)] {
         let said = world.upload(sent).send().await.unwrap();
