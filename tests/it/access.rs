@@ -1,7 +1,6 @@
 //! Who gets into the operator's side: sessions of people and programs, tokens, the password, signatures.
 
 use std::collections::HashSet;
-use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use crate::price_sync::{Browser, csrf};
 use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
 use crate::support::node::{TestNode, client};
+use crate::support::program;
 use crate::support::upstream::Upstream;
 
 const PASSWORD: &str = "an admin password";
@@ -79,10 +79,8 @@ impl World {
     }
 
     fn command(&self, words: &[&str]) -> (Option<i32>, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
-        command.env_clear().envs(self.node.settings()).current_dir(std::env::temp_dir()).arg("admin").args(words);
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        (status.code(), String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap())
+        let output = program::coinslot(self.node.settings(), &[&["admin"][..], words].concat());
+        (output.status.code(), program::said(&output))
     }
 }
 

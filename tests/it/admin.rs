@@ -1,6 +1,5 @@
 //! The operator's pages, driven as a browser would.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +33,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::support::clock::Stepped;
 use crate::support::relay::{FakeRelay, Manner};
 
 const START_MS: i64 = 1_790_000_000_000;
@@ -42,15 +42,6 @@ const MINT: &str = "https://mint.example";
 const HOST: &str = "127.0.0.1:8000";
 /// What the node is called elsewhere.
 const FAR: &str = "node.example";
-
-#[derive(Debug)]
-struct Stepped(AtomicI64);
-
-impl Clock for Stepped {
-    fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// A node's admin pages over a store of their own.
 struct House {
@@ -110,7 +101,7 @@ impl House {
         net::install_crypto();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), None, false).await.unwrap();
-        let clock = Arc::new(Stepped(AtomicI64::new(START_MS)));
+        let clock = Stepped::at(START_MS);
         let shared: SharedClock = clock.clone();
         let (ledger, writer) = Ledger::open(store.clone(), shared.clone(), "a node".into()).await.unwrap();
         let mut tasks = JoinSet::new();
@@ -198,7 +189,7 @@ impl House {
     }
 
     fn step(&self, by: Duration) {
-        self.clock.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+        self.clock.step(i64::try_from(by.as_millis()).unwrap());
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
@@ -548,7 +539,7 @@ async fn other_paths_and_methods_are_refused_with_the_same_headers() {
 async fn the_password_is_the_configured_one_or_one_made_once() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), None, false).await.unwrap();
-    let clock: SharedClock = Arc::new(Stepped(AtomicI64::new(START_MS)));
+    let clock: SharedClock = Stepped::at(START_MS);
     let configured = Secret::new(PASSWORD.to_owned());
     let state = ensure_password(&store, &clock, Some(&configured)).await.unwrap();
     assert!(state.generated.is_none());

@@ -198,9 +198,7 @@ async fn a_token_that_was_refused_is_what_it_is_used_as_next() {
     purse.mint_sats(300).await;
     let upstream = Upstream::start().await;
     let clock = Arc::new(Ahead::default());
-    let settings = [("CASHU_MINTS", chaos.url()), ("UPSTREAM_BASE_URL", upstream.url())];
-    let settings = settings.map(|(name, value)| (name.to_owned(), value)).into();
-    let node = TestNode::with_settings(settings, clock.clone()).await;
+    let node = TestNode::with_clock(&chaos.url(), &upstream, clock.clone(), &[]).await;
     let (key, once) = (purse.send(100).await, purse.send(50).await);
     let riding = |token: &str| node.chat(&ask("hi")).header("x-cashu", token);
     let bearer = |token: &str| node.chat(&ask("hi")).bearer_auth(token);

@@ -124,13 +124,8 @@ impl World {
         purse.mint_sats(funds).await;
         let upstream = Box::leak(Box::new(Upstream::start().await));
         let clock = Arc::new(Ahead::default());
-        let settings = [
-            ("CASHU_MINTS", chaos.url()),
-            ("UPSTREAM_BASE_URL", upstream.url()),
-            ("MINT_OPERATION_TIMEOUT_SECONDS", "3".to_owned()),
-        ];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value)).into();
-        let node = TestNode::with_settings(settings, clock.clone()).await;
+        let soon = [("MINT_OPERATION_TIMEOUT_SECONDS", "3")];
+        let node = TestNode::with_clock(&chaos.url(), upstream, clock.clone(), &soon).await;
         node.quiet().await;
         Self { mint, chaos, purse, recipient: Recipient::start().await, clock, node, served: 0, funds }
     }

@@ -1,9 +1,5 @@
 //! `Idempotency-Key`: one request, one charge, one answer, however often it is sent.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-
-use coinslot::clock::Clock;
 use coinslot::exchange::KEPT_MS;
 use coinslot::store::Durability;
 use reqwest::{RequestBuilder, Response};
@@ -13,6 +9,7 @@ use crate::bearer::{world, world_with};
 use crate::process::ChildNode;
 use crate::receipts::{receipt, request_id};
 use crate::support::answers::found;
+use crate::support::clock::Stepped;
 use crate::support::db::on_postgres;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
@@ -473,32 +470,21 @@ async fn killed_between_settlement_and_keeping_it_is_not_paid_again() {
     }
 }
 
-#[derive(Debug)]
-struct Stepped(AtomicI64);
-
-impl Clock for Stepped {
-    fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_day_it_is_a_new_request_and_the_old_one_is_gone() {
     let mint = TestMint::start().await;
     let upstream = Upstream::start().await;
-    let clock = Arc::new(Stepped(AtomicI64::new(1_790_000_000_000)));
-    let settings = [("CASHU_MINTS", mint.url()), ("UPSTREAM_BASE_URL", upstream.url())];
-    let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let node = TestNode::with_settings(settings, clock.clone()).await;
+    let clock = Stepped::at(1_790_000_000_000);
+    let node = TestNode::with_clock(&mint.url(), &upstream, clock.clone(), &[]).await;
     let purse = Purse::new(&mint).await;
     purse.mint_sats(300).await;
     let token = purse.send(200).await;
     let request = || node.chat(&ask("hi")).bearer_auth(&token);
     let first = send(request(), "d").await;
     let other = send(request(), "e").await;
-    clock.0.fetch_add(KEPT_MS, Ordering::SeqCst);
+    clock.step(KEPT_MS);
     send(request(), "d").await.repeats(&first);
-    clock.0.fetch_add(1, Ordering::SeqCst);
+    clock.step(1);
     let second = send(node.chat(&ask("something else")).bearer_auth(&token), "d").await;
     assert_eq!((second.status, second.replayed), (200, false));
     assert_eq!(upstream.seen().len(), 3);

@@ -1,10 +1,8 @@
 //! The terms of keys: child keys, limits, validity, where the rest goes, and what a key's owner sees.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
-use coinslot::clock::{Clock, SystemClock};
+use coinslot::clock::Clock as _;
 use coinslot::ledger::terms::{ExpiredPage, Expiry, repo};
 use coinslot::money::Msat;
 use futures_util::future::join_all;
@@ -12,6 +10,7 @@ use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use crate::bearer::refund;
+use crate::support::clock::Stepped;
 use crate::support::mint::TestMint;
 use crate::support::node::{TestNode, UPSTREAM_KEY, ask, ask_streaming};
 use crate::support::purse::Purse;
@@ -20,15 +19,6 @@ use crate::support::upstream::{Script, Upstream, sse, usage};
 
 /// What the upstream's echo costs.
 const COST: u64 = 2000;
-
-#[derive(Debug)]
-struct Stepped(AtomicI64);
-
-impl Clock for Stepped {
-    fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// A node with a key of 500 sat, and a clock to move.
 struct World {
@@ -51,21 +41,16 @@ impl World {
         let purse = Purse::new(&mint).await;
         purse.mint_sats(2000).await;
         let upstream = Upstream::start().await;
-        let clock = Arc::new(Stepped(AtomicI64::new(SystemClock.now_ms())));
-        let mut settings: BTreeMap<String, String> = BTreeMap::from([
-            ("CASHU_MINTS".to_owned(), mint.url()),
-            ("UPSTREAM_BASE_URL".to_owned(), upstream.url()),
-            ("UPSTREAM_API_KEY".to_owned(), UPSTREAM_KEY.to_owned()),
-        ]);
-        settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let node = TestNode::with_settings(settings, Arc::clone(&clock) as Arc<dyn Clock>).await;
+        let clock = Stepped::now();
+        let more = [&[("UPSTREAM_API_KEY", UPSTREAM_KEY)][..], more].concat();
+        let node = TestNode::with_clock(&mint.url(), &upstream, clock.clone(), &more).await;
         let parent = purse.send(500).await;
         assert_eq!(node.balance(&parent).await, (500_000, 0, 0));
         Self { mint, purse, upstream, node, clock, parent }
     }
 
     fn set_clock(&self, ms: i64) {
-        self.clock.0.store(ms, Ordering::SeqCst);
+        self.clock.set(ms);
     }
 
     fn now_secs(&self) -> i64 {

@@ -1,7 +1,5 @@
 //! What the operator does with keys: by pages, by calls, by the command line.
 
-use std::process::{Command, Output};
-
 use coinslot::ledger::keys::Filter;
 use coinslot::store::Durability;
 use futures_util::future::join_all;
@@ -12,6 +10,7 @@ use crate::bearer::{refund, world};
 use crate::support::answers::until;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming, client};
 use crate::support::operator::{Operator, call, program, trail};
+use crate::support::program::coinslot;
 use crate::support::upstream::{Script, delta};
 
 /// What the upstream's echo costs.
@@ -244,7 +243,7 @@ async fn a_refund_address_is_shown_shortened_and_its_time_can_be_moved() {
     }
     let said = "1900000000 is not a valid time. Times are written like 2026-12-31 or 2026-12-31T12:00:00Z, in UTC.";
     for (refund_at, code, why) in [("1900000000", 2, said), ("2020-01-01", 1, "give a refund time that lies ahead")] {
-        let refused = coinslot(&node, &["keys", "set", &id, "--refund-at", refund_at]);
+        let refused = coinslot(node.settings(), &["keys", "set", &id, "--refund-at", refund_at]);
         let complaint = String::from_utf8(refused.stderr).unwrap();
         assert!(refused.status.code() == Some(code) && complaint.contains(why), "{complaint}");
     }
@@ -406,19 +405,13 @@ async fn only_who_may_it_does_it() {
     node.finish().await;
 }
 
-fn coinslot(node: &TestNode, words: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
-    command.env_clear().current_dir(node.data_dir().parent().unwrap()).envs(node.settings()).args(words);
-    command.output().unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_does_the_same_beside_the_node() {
     let (_mint, purse, _upstream, node) = world(1000).await;
     let key = purse.send(100).await;
     assert_eq!(chat(&node, &key).await.0, 200);
     let run = |words: &[&str]| {
-        let output = coinslot(&node, words);
+        let output = coinslot(node.settings(), words);
         (
             output.status.code().unwrap(),
             String::from_utf8(output.stdout).unwrap(),
@@ -474,7 +467,7 @@ async fn the_command_gives_nothing_while_the_books_are_not_proven() {
     let id = only_key(&operator).await;
     let adjust = |words: &[&str]| {
         let always = ["keys", "adjust", id.as_str(), "--sats", "1", "--reason", "sorry"];
-        let output = coinslot(&node, &[&always[..], words].concat());
+        let output = coinslot(node.settings(), &[&always[..], words].concat());
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let prove = async || operator.call("POST", "/admin/api/prove", None).await.0;

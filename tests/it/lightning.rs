@@ -1,7 +1,6 @@
 //! Money in and out over Lightning: keys filled by invoices, refunds to Lightning addresses, keys
 //! whose time is over, and the operator's earnings. The mint is real, its Lightning network is not.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +22,7 @@ use crate::support::tokens;
 use crate::support::upstream::Upstream;
 
 pub async fn node_ahead(mint: &TestMint, upstream: &Upstream, clock: &Arc<Ahead>, more: &[(&str, &str)]) -> TestNode {
-    let mut settings: BTreeMap<String, String> = [("CASHU_MINTS", mint.url()), ("UPSTREAM_BASE_URL", upstream.url())]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
-    settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    TestNode::with_settings(settings, clock.clone()).await
+    TestNode::with_clock(&mint.url(), upstream, clock.clone(), more).await
 }
 
 pub async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {

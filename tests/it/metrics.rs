@@ -8,7 +8,7 @@ use coinslot::payment::vouchers::BatchOrder;
 use serde_json::{Value, json};
 
 use crate::pool::{KEYS, NAMES, World, refuse};
-use crate::pool_health::Browser;
+use crate::price_sync::Browser;
 use crate::support::answers::until;
 use crate::support::node::{MODEL, ask, ask_streaming, models};
 use crate::support::upstream::{Script, delta, sse};
@@ -166,8 +166,8 @@ async fn only_the_operator_sees_them() {
     assert!(scrape(&world).await.kinds.len() > 25);
     // A browser that is logged in needs no token.
     assert_eq!(world.node.get("/admin/metrics").send().await.unwrap().status(), 401);
-    let browser = Browser::log_in(&world).await;
-    Scrape::read(browser.get("/admin/metrics").await);
+    let browser = Browser::log_in(&world.node).await;
+    Scrape::read(browser.page_at("/admin/metrics").await);
     world.finish().await;
     // Without a token nobody is served, not even on loopback.
     let world = World::new(&[json!({})], &[]).await;

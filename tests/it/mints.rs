@@ -1,12 +1,9 @@
 //! Mints that limit their callers, fail, or are slow: what is asked of them, what clients are told,
 //! and redemptions that share one swap. Every token is credited exactly, or is still its owner's.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use cdk::nuts::{CurrencyUnit, SecretKey};
-use coinslot::clock::{Clock, SystemClock};
 use coinslot::wallet::Condition;
 use futures_util::future::join_all;
 use reqwest::RequestBuilder;
@@ -15,6 +12,7 @@ use serde_json::{Value, json};
 use crate::process::ChildNode;
 use crate::support::answers::{PATIENCE, decided, until};
 use crate::support::chaos::{Chaos, Mode};
+use crate::support::clock::Stepped;
 use crate::support::lnurl::Recipient;
 use crate::support::mint::{MintOptions, TestMint};
 use crate::support::node::{TestNode, ask};
@@ -30,35 +28,10 @@ const MELT: &str = "/v1/melt/bolt11";
 const NO_LADDER: (&str, &str) = ("CHANGE_LADDER_COINS", "0");
 const BAD_GATEWAY: Mode = Mode::Reply("HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbad");
 
-/// A clock that moves when it is told to.
-#[derive(Debug)]
-struct Stepped(AtomicI64);
-
-impl Clock for Stepped {
-    fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Stepped {
-    fn now() -> Arc<Self> {
-        Arc::new(Self(AtomicI64::new(SystemClock.now_ms())))
-    }
-
-    fn step(&self, ms: i64) {
-        self.0.fetch_add(ms, Ordering::SeqCst);
-    }
-}
-
 /// A node in front of the mint at this URL, whose clock stands still, and which has its keysets.
 async fn node_at(mint_url: &str, upstream: &Upstream, clock: &Arc<Stepped>, more: &[(&str, &str)]) -> TestNode {
-    let mut settings: BTreeMap<String, String> =
-        [("CASHU_MINTS", mint_url.to_owned()), ("UPSTREAM_BASE_URL", upstream.url())]
-            .map(|(name, value)| (name.to_owned(), value))
-            .into();
-    settings.insert(NO_LADDER.0.to_owned(), NO_LADDER.1.to_owned());
-    settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    let node = TestNode::with_settings(settings, clock.clone()).await;
+    let more = [&[NO_LADDER][..], more].concat();
+    let node = TestNode::with_clock(mint_url, upstream, clock.clone(), &more).await;
     ready(&node).await;
     node
 }

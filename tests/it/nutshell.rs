@@ -4,7 +4,6 @@
 //! `TEST_NUTSHELL_URLS` names the mints; `tests/nutshell/run.sh` starts them. Without it, the tests
 //! say that they are skipped.
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -66,11 +65,7 @@ impl World {
     }
 
     async fn node(&self) -> TestNode {
-        let settings: BTreeMap<String, String> =
-            [("CASHU_MINTS", self.chaos.url()), ("UPSTREAM_BASE_URL", self.upstream.url())]
-                .map(|(name, value)| (name.to_owned(), value))
-                .into();
-        TestNode::with_settings(settings, Arc::new(SystemClock)).await
+        TestNode::with_clock(&self.chaos.url(), &self.upstream, Arc::new(SystemClock), &[]).await
     }
 
     /// NUT-02: what the mint takes for spending a token, in sats.

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::lightning::ok;
-use crate::price_sync::{Browser, OPENROUTER, World, csrf, field, said};
+use crate::price_sync::{Browser, OPENROUTER, World, csrf, field};
 use crate::support::node::MODEL;
-use crate::support::program::Program;
+use crate::support::program::{Program, said};
 use crate::support::purse::Purse;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
 use crate::pool::{KEYS, NAMES, Reply, World, entry};
+use crate::price_sync::{Browser, csrf};
 use crate::process::ChildNode;
 use crate::support::answers::{ok, until};
 use crate::support::mint::TestMint;
@@ -316,65 +317,24 @@ async fn when_all_refuse_the_account_no_token_is_taken_and_the_node_is_not_ready
     world.finish().await;
 }
 
-/// The operator's browser, as far as it is needed here.
-pub struct Browser<'a> {
-    world: &'a World,
-    cookie: String,
-}
-
-impl<'a> Browser<'a> {
-    pub async fn log_in(world: &'a World) -> Self {
-        let page = world.node.get("/admin/login").send().await.unwrap();
-        let cookie = cookie_of(&page);
-        let csrf = csrf_of(&page.text().await.unwrap());
-        let browser = Self { world, cookie };
-        let answer = browser.post("/admin/login", &[("csrf", &csrf), ("password", "an admin password")]).await;
-        assert_eq!(answer.status(), 303);
-        Self { world, cookie: cookie_of(&answer) }
-    }
-
-    pub async fn get(&self, path: &str) -> String {
-        let answer = self.world.node.get(path).header("cookie", &self.cookie).send().await.unwrap();
-        assert_eq!(answer.status(), 200);
-        answer.text().await.unwrap()
-    }
-
-    async fn post(&self, path: &str, form: &[(&str, &str)]) -> reqwest::Response {
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let request = self.world.node.post(path).header("cookie", &self.cookie).header("origin", self.world.node.url());
-        let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
-        request.send().await.unwrap()
-    }
-}
-
-fn cookie_of(answer: &reqwest::Response) -> String {
-    let cookie = answer.headers()["set-cookie"].to_str().unwrap();
-    cookie.split(';').next().unwrap().to_owned()
-}
-
-fn csrf_of(page: &str) -> String {
-    let rest = page.split_once(r#"name="csrf" value=""#).expect("a form token").1;
-    rest.split_once('"').unwrap().0.to_owned()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_how_upstreams_are_and_clears_them() {
     let world = World::new(&[json!({}), json!({})], &BREAKER).await;
     world.upstreams[0].next(bad_key());
     world.send(&ask("hi")).await;
     world.asked();
-    let browser = Browser::log_in(&world).await;
-    let page = browser.get("/admin/upstreams").await;
+    let browser = Browser::log_in(&world.node).await;
+    let page = browser.page_at("/admin/upstreams").await;
     assert!(page.contains(NAMES[0]) && page.contains(NAMES[1]) && page.contains("it does not take your key"));
-    assert!(browser.get("/admin").await.contains("it does not take your key"));
-    let csrf = csrf_of(&page);
+    assert!(browser.page_at("/admin").await.contains("it does not take your key"));
+    let csrf = csrf(&page);
     let path = "/admin/upstreams/clear";
     assert_eq!(browser.post(path, &[("csrf", "made-up"), ("name", NAMES[0])]).await.status(), 403);
     assert_eq!(browser.post(path, &[("csrf", &csrf), ("name", "nobody")]).await.status(), 404);
     world.send(&ask("hi")).await;
     assert_eq!(world.asked(), [0, 1]);
     assert_eq!(browser.post(path, &[("csrf", &csrf), ("name", NAMES[0])]).await.status(), 303);
-    assert!(!browser.get("/admin/upstreams").await.contains("it does not take your key"));
+    assert!(!browser.page_at("/admin/upstreams").await.contains("it does not take your key"));
     world.send(&ask("hi")).await;
     assert_eq!(world.asked(), [1, 0]);
     let stranger = world.node.get("/admin/upstreams").send().await.unwrap();

@@ -1,7 +1,6 @@
 //! Price lists of others: what comes by itself, what waits, and what a hostile list can do (nothing).
 
-use std::collections::BTreeMap;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +15,10 @@ use crate::support::answers::until;
 use crate::support::clock::Ahead;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, UPSTREAM_KEY, ask, models};
+pub use crate::support::operator::field;
 use crate::support::operator::trail;
 use crate::support::prices::{Page, PriceServer};
+use crate::support::program::{coinslot, said};
 use crate::support::purse::Purse;
 use crate::support::upstream::{Script, Upstream, completion, delta, sse, usage};
 
@@ -82,8 +83,7 @@ impl World {
     }
 
     pub fn coinslot(&self, words: &[&str]) -> Output {
-        let words: Vec<&str> = words.iter().copied().chain(["--json"]).collect();
-        coinslot(self.node.settings(), &words)
+        coinslot(self.node.settings(), &[&["models"][..], words, &["--json"]].concat())
     }
 
     /// What the command prints.
@@ -110,16 +110,6 @@ impl World {
     pub async fn finish(self) {
         self.node.finish().await;
     }
-}
-
-fn coinslot(settings: &BTreeMap<String, String>, words: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
-    command.env_clear().envs(settings).current_dir(std::env::temp_dir()).arg("models").args(words);
-    command.output().unwrap()
-}
-
-pub fn said(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap() + &String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 fn prices(model: &Value) -> (String, String) {
@@ -621,12 +611,6 @@ impl<'a> Browser<'a> {
     }
 }
 
-/// The value of the first field of this name in a form.
-pub fn field(page: &str, name: &str) -> String {
-    let rest = page.split_once(&format!("name=\"{name}\" value=\"")).expect(name).1;
-    rest.split_once('"').unwrap().0.to_owned()
-}
-
 pub fn csrf(page: &str) -> String {
     field(page, "csrf")
 }
@@ -695,7 +679,7 @@ async fn the_page_shows_where_prices_come_from_and_decides() {
 async fn the_command_is_for_people_too() {
     let world = World::selling(&[("new/one", "0.00001", "0.00002")]).await;
     world.server.list(OPENROUTER, &[("new/one", "0.0000025", "0.00002")]);
-    let run = |words: &[&str]| coinslot(world.node.settings(), words);
+    let run = |words: &[&str]| coinslot(world.node.settings(), &[&["models"][..], words].concat());
     let sync = said(&run(&["sync"]));
     assert!(sync.contains("0 new, 0 raised, 1 waiting"), "{sync}");
     let diff = said(&run(&["diff"]));

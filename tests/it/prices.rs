@@ -1,27 +1,17 @@
 //! The price list, the rate behind it, and what happens when there is none.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use coinslot::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::bearer::{world, world_with};
 use crate::support::answers::until;
+use crate::support::clock::Stepped;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, models};
 use crate::support::program::told;
 use crate::support::purse::Purse;
 use crate::support::upstream::Upstream;
-
-#[derive(Debug)]
-struct Stepped(AtomicI64);
-
-impl Clock for Stepped {
-    fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_price_list_is_what_is_charged() {
@@ -131,7 +121,7 @@ async fn without_a_fresh_rate_nothing_is_sold_and_refunds_stay_open() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let feeds = format!("kraken=http://{}/kraken", listener.local_addr().unwrap());
     let feed = tokio::spawn(async move { axum::serve(listener, feed).await.unwrap() });
-    let clock = Arc::new(Stepped(AtomicI64::new(1_790_000_000_000)));
+    let clock = Stepped::at(1_790_000_000_000);
     let settings = [
         ("CASHU_MINTS", mint.url()),
         ("UPSTREAM_BASE_URL", upstream.url()),
@@ -147,7 +137,7 @@ async fn without_a_fresh_rate_nothing_is_sold_and_refunds_stay_open() {
     let paid = async || node.chat(&ask("x")).bearer_auth(&token).send().await.unwrap().status() == 200;
     until("the feed is fetched at the start", paid).await;
     feed.abort();
-    clock.0.fetch_add(601_000, Ordering::SeqCst);
+    clock.step(601_000);
     let fresh = purse.send(50).await;
     for paid in [&token, &fresh] {
         let answer = node.chat(&ask("x")).bearer_auth(paid).send().await.unwrap();
@@ -194,7 +184,7 @@ async fn a_rate_is_what_enough_feeds_agree_on() {
     let mint = TestMint::start().await;
     let upstream = Upstream::start().await;
     let (feeds, said) = feeds(3).await;
-    let clock = Arc::new(Stepped(AtomicI64::new(1_790_000_000_000)));
+    let clock = Stepped::at(1_790_000_000_000);
     let settings = [
         ("CASHU_MINTS", mint.url()),
         ("UPSTREAM_BASE_URL", upstream.url()),
@@ -237,12 +227,12 @@ async fn a_rate_is_what_enough_feeds_agree_on() {
 
     // Two of them fall silent: the last good rate, a quarter dearer, for five minutes.
     say(["", "", "100000"]).await;
-    clock.0.fetch_add(601_000, Ordering::SeqCst);
+    clock.step(601_000);
     say(["", "", "100000"]).await;
     let (status, rate) = shown().await;
     assert_eq!((status, &rate["btc_usd"], &rate["state"]), (200, &json!("80000"), &json!("grace")), "{rate}");
     assert_eq!(cost().await, Ok(2500));
-    clock.0.fetch_add(300_000, Ordering::SeqCst);
+    clock.step(300_000);
     let (status, rate) = shown().await;
     assert_eq!((status, &rate["btc_usd"], &rate["state"]), (503, &Value::Null, &json!("stale")), "{rate}");
     assert_eq!(cost().await, Err(json!("price_unavailable")));

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use coinslot::store::Durability;
 
@@ -12,6 +11,7 @@ use crate::pool::{NAMES, World, refuse};
 use crate::price_sync::Browser;
 use crate::support::answers::{ok, until};
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
+pub use crate::support::operator::program as token;
 use crate::support::upstream::{Script, delta, sse};
 use crate::tariffs::{command, done};
 
@@ -21,22 +21,6 @@ pub async fn written(node: &TestNode) {
     node.settled().await;
     exchange.pool.flush(exchange.ledger.store()).await.unwrap();
     exchange.traffic.keep(exchange.ledger.store(), exchange.ledger.clock().now_ms()).await.unwrap();
-}
-
-/// A token of a program with these scopes.
-pub async fn token(node: &TestNode, scopes: &str) -> String {
-    let token = format!("a token for {scopes}");
-    let hash: String = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut tx = node.running().exchange().ledger.store().begin(Durability::Full).await.unwrap();
-    sqlx::query("INSERT INTO admin_tokens (id, token_hash, name, scopes, created_at) VALUES ($1, $2, $1, $3, 0)")
-        .bind(token.clone())
-        .bind(hash)
-        .bind(scopes)
-        .execute(tx.hand())
-        .await
-        .unwrap();
-    tx.commit().await.unwrap();
-    token
 }
 
 /// The ids of a list, the newest first.

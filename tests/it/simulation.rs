@@ -9,11 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use cdk::nuts::{CurrencyUnit, Token};
-use coinslot::clock::{Clock, SystemClock};
+use coinslot::clock::Clock;
 use coinslot::config::Config;
 use coinslot::node::{self, Running};
 use coinslot::wallet::Wallet;
@@ -26,6 +25,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::support::answers::{PATIENCE, decided, read};
+use crate::support::clock::Ahead;
 use crate::support::db::{TestDb, on_postgres};
 use crate::support::lnurl::Recipient;
 use crate::support::lossy::{Fate, Lossy};
@@ -45,22 +45,6 @@ const BURSTS: usize = 10;
 const COST_MSAT: u64 = 2_000;
 /// How long it may take to come to rest.
 const CALMING: Duration = Duration::from_secs(30);
-
-/// The system's clock, set forward.
-#[derive(Debug, Default)]
-struct Ahead(AtomicI64);
-
-impl Clock for Ahead {
-    fn now_ms(&self) -> i64 {
-        SystemClock.now_ms() + self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Ahead {
-    fn step(&self, secs: i64) {
-        self.0.fetch_add(secs * 1000, Ordering::SeqCst);
-    }
-}
 
 /// A node with threads of its own, so that all of it can die at once.
 struct Mortal {
@@ -426,7 +410,7 @@ impl<'a> World<'a> {
         if self.rng.random_bool(0.4) {
             let secs = *[3, 11, 60, 700].choose(&mut self.rng).expect("times");
             self.story.push(format!("{secs} s later"));
-            self.clock.step(secs);
+            self.clock.step(Duration::from_secs(secs));
         }
     }
 
@@ -458,7 +442,7 @@ impl<'a> World<'a> {
         let end = Instant::now() + CALMING;
         for round in 0.. {
             // Past every pause, and in the end past the time of every invoice.
-            self.clock.step(if round == 2 { 30 * 3600 } else { 700 });
+            self.clock.step(Duration::from_secs(if round == 2 { 30 * 3600 } else { 700 }));
             let wallet = self.node().wallet();
             let open = self.node().inside(async move { wallet.resume(0).await }).await.expect("the journal");
             let ledger = self.node().running.exchange().ledger.clone();

@@ -1,13 +1,9 @@
 //! Prices of some keys and of some hours, and the numbers that every charge is kept with.
 
-use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use coinslot::catalog::import::Switch;
-use coinslot::clock::Clock;
 use coinslot::ledger::vouchers::Funds;
 use coinslot::ledger::vouchers::repo::Which;
 use coinslot::money::Msat;
@@ -19,21 +15,14 @@ use crate::bearer::{refund, world};
 use crate::lightning::{answer, ok};
 use crate::receipts::{receipt, request_id};
 use crate::support::answers::until;
+use crate::support::clock::Stepped;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, RICH, TestNode, ask};
 use crate::support::operator::trail;
+use crate::support::program::{fed, said};
 use crate::support::purse::Purse;
 use crate::support::reckon::{reckon, sheets};
 use crate::support::upstream::{Script, Upstream, completion, usage};
-
-#[derive(Debug)]
-struct Stepped(AtomicI64);
-
-impl Clock for Stepped {
-    fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// Monday, the 5th of January 2026, 12:00 UTC.
 const NOON_MS: i64 = 1_767_614_400_000;
@@ -51,13 +40,8 @@ impl World {
     async fn with(more: &[(&str, &str)]) -> Self {
         let mint = TestMint::start().await;
         let upstream = Upstream::start().await;
-        let clock = Arc::new(Stepped(AtomicI64::new(NOON_MS)));
-        let mut settings: BTreeMap<String, String> =
-            [("CASHU_MINTS", mint.url()), ("UPSTREAM_BASE_URL", upstream.url())]
-                .map(|(name, value)| (name.to_owned(), value))
-                .into();
-        settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let node = TestNode::with_settings(settings, clock.clone()).await;
+        let clock = Stepped::at(NOON_MS);
+        let node = TestNode::with_clock(&mint.url(), &upstream, clock.clone(), more).await;
         let purse = Purse::new(&mint).await;
         purse.mint_sats(10_000).await;
         Self { _mint: mint, purse, upstream, clock, node }
@@ -126,15 +110,7 @@ fn night(multiplier: &str) -> Window {
 }
 
 pub fn command(node: &TestNode, verb: &str, words: &[&str], input: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
-    command.env_clear().envs(node.settings()).current_dir(std::env::temp_dir()).arg(verb).args(words);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
-    child.wait_with_output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap() + &String::from_utf8(output.stderr.clone()).unwrap()
+    fed(node.settings(), &[&[verb][..], words].concat(), input)
 }
 
 pub fn done(output: &Output) -> String {
@@ -353,7 +329,7 @@ async fn nothing_is_sold_below_cost_unless_told_so() {
         ("EXCHANGE_FEE", "1.04".to_owned()),
     ];
     let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let clock = Arc::new(Stepped(AtomicI64::new(NOON_MS)));
+    let clock = Stepped::at(NOON_MS);
     let node = TestNode::with_settings(settings, clock.clone()).await;
     let purse = Purse::new(&mint).await;
     purse.mint_sats(2_000).await;
@@ -370,7 +346,7 @@ async fn nothing_is_sold_below_cost_unless_told_so() {
     assert_eq!(world.cost(&key).await, 1820);
     // The same for hours, and for both together.
     world.open(&Window { below_cost: false, ..night("0.5") }).await;
-    world.clock.0.fetch_add(11 * HOUR_MS, Ordering::SeqCst);
+    world.clock.step(11 * HOUR_MS);
     assert_eq!(world.cost(&key).await, 2080, "one of the two may not");
     world.open(&night("0.5")).await;
     assert_eq!(world.cost(&key).await, 910);
@@ -410,7 +386,7 @@ async fn night_prices_are_those_of_the_moment_of_admission() {
     // A request that comes in at 21:59 and is answered at 22:01 has the price of the day, and one that
     // comes in before six that of the night.
     for (comes_in, answered, msat) in [(10 * HOUR_MS - 60_000, 120_000, 2000), (8 * HOUR_MS - 120_000, 120_000, 1500)] {
-        world.clock.0.fetch_add(comes_in, Ordering::SeqCst);
+        world.clock.step(comes_in);
         let first = crate::support::upstream::sse(MODEL, &["one"], None);
         let last = crate::support::upstream::sse(MODEL, &["two"], Some(usage(100, 50)));
         world.upstream.next(Script::Paused { before: first[..2].to_vec(), after: last[1..].to_vec() });
@@ -418,7 +394,7 @@ async fn night_prices_are_those_of_the_moment_of_admission() {
         body["stream"] = json!(true);
         let answer = world.node.chat(&body).bearer_auth(&key).send().await.unwrap();
         let id = request_id(&answer);
-        world.clock.0.fetch_add(answered, Ordering::SeqCst);
+        world.clock.step(answered);
         world.upstream.resume();
         answer.text().await.unwrap();
         let receipt = receipt(&world.node, &id, &key).await;
@@ -429,7 +405,7 @@ async fn night_prices_are_those_of_the_moment_of_admission() {
     }
     // Six in the morning.
     assert_eq!(world.cost(&key).await, 2000);
-    world.clock.0.fetch_add(17 * HOUR_MS, Ordering::SeqCst);
+    world.clock.step(17 * HOUR_MS);
     let model = of(&ok(world.node.get("/v1/models")).await, MODEL).unwrap();
     assert_eq!((&model["price_windows"], &model["sats_pricing"]["prompt"]), (&told(true), &json!(0.0075)));
     for address in ["/", "/docs/prices"] {
@@ -459,7 +435,7 @@ async fn pages_and_documents_show_the_list_as_it_was_made_last() {
     importer.switch(MODEL, Switch::Sold(false)).await.unwrap();
     // Made within this second; but a line to paste names nothing that is not sold any more.
     assert_eq!(shown().await, [true, true, true, false]);
-    world.clock.0.fetch_add(1_000, Ordering::SeqCst);
+    world.clock.step(1_000);
     assert_eq!(shown().await, [false; 4]);
     world.node.finish().await;
 }

@@ -1,7 +1,6 @@
 //! Upstreams that the operator adds, changes, tries and removes while the node runs; and the backup to take home.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -10,7 +9,7 @@ use sqlx::Row as _;
 use crate::bearer::world;
 use crate::price_sync::{Browser, csrf, field};
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
-use crate::support::program::{Program, told};
+use crate::support::program::{Program, fed, said, told};
 use crate::support::upstream::{Script, Upstream, delta};
 
 const KEY: &str = "sk-of-the-second-upstream-0123456789";
@@ -332,11 +331,8 @@ async fn status(node: &TestNode, token: &str) -> u16 {
 }
 
 fn with_input(node: &TestNode, words: &[&str], input: &str) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
-    command.env_clear().envs(node.settings()).current_dir(std::env::temp_dir()).args(words);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
+    let output = fed(node.settings(), words, input);
+    assert!(output.status.success(), "{words:?}: {}", said(&output));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Vouchers: what they promise is earned, backed, and given out once.
 
 use std::collections::{BTreeMap, HashSet};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::support::lnurl::Recipient;
 use crate::support::mint::TestMint;
 use crate::support::node::{TestNode, ask};
 use crate::support::operator::trail;
+use crate::support::program::{self, said};
 use crate::support::purse::Purse;
 use crate::support::upstream::Upstream;
 
@@ -389,13 +390,7 @@ async fn the_books_prove_after_any_interleaving() {
 }
 
 fn coinslot(settings: &BTreeMap<String, String>, words: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
-    command.env_clear().envs(settings).current_dir(std::env::temp_dir()).arg("vouchers").args(words);
-    command.output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap() + &String::from_utf8(output.stderr.clone()).unwrap()
+    program::coinslot(settings, &[&["vouchers"][..], words].concat())
 }
 
 /// The command works beside the node that has the database.

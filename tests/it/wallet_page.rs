@@ -1,8 +1,6 @@
 //! The operator's wallet: what there is, what is under way, what goes out and comes in, and that all of it happens
 //! once, whatever is lost or killed.
 
-use std::process::Command;
-
 use cdk::nuts::CurrencyUnit;
 use cdk_common::MeltQuoteState;
 use cdk_fake_wallet::{FakeInvoiceDescription, create_fake_invoice};
@@ -18,6 +16,7 @@ use crate::support::lnurl::{Mood, Recipient};
 use crate::support::mint::TestMint;
 use crate::support::node::{TestNode, ask, client};
 use crate::support::operator::{Operator, PASSWORD, call, program, trail};
+use crate::support::program::{coinslot, told};
 use crate::support::purse::Purse;
 use crate::support::upstream::Upstream;
 
@@ -413,9 +412,7 @@ async fn the_command_shows_the_wallet_beside_the_node() {
     let (status, out) = operator.call("POST", WITHDRAW, Some(json!({ "id": act(), "msat": 4_000 }))).await;
     assert_eq!(status, 200);
     let run = |words: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
-        command.env_clear().current_dir(node.data_dir().parent().unwrap()).envs(node.settings()).args(words);
-        let output = command.output().unwrap();
+        let output = coinslot(node.settings(), words);
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
     let (code, said) = run(&["wallet", "--json"]);
@@ -451,10 +448,7 @@ async fn the_command_hurries_what_the_node_has_put_off() {
         (one["due_ms"].as_i64().unwrap(), one["attempts"].as_u64().unwrap())
     };
     let (due, attempts) = look().await;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coinslot"));
-    command.env_clear().current_dir(node.data_dir().parent().unwrap()).envs(node.settings());
-    let output = command.args(["wallet", "retry", &id]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    told(node.settings(), &["wallet", "retry", &id]);
     let now = look().await;
     assert!(now.0 < due || now.1 > attempts, "it is due sooner, or was looked at already");
     node.finish().await;

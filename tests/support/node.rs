@@ -119,15 +119,15 @@ impl TestNode {
 
     /// The same with further settings.
     pub async fn with(mint: &TestMint, upstream: &Upstream, more: &[(&str, &str)]) -> Self {
-        let settings = [
-            ("CASHU_MINTS", mint.url()),
-            ("UPSTREAM_BASE_URL", upstream.url()),
-            ("UPSTREAM_API_KEY", UPSTREAM_KEY.to_owned()),
-        ];
-        let mut all: BTreeMap<String, String> =
-            settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        all.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        Self::with_settings(all, Arc::new(SystemClock)).await
+        let more = [&[("UPSTREAM_API_KEY", UPSTREAM_KEY)][..], more].concat();
+        Self::with_clock(&mint.url(), upstream, Arc::new(SystemClock), &more).await
+    }
+
+    /// A node with this clock, which takes the ecash of the mint at this URL.
+    pub async fn with_clock(mint_url: &str, upstream: &Upstream, clock: SharedClock, more: &[(&str, &str)]) -> Self {
+        let settings = [("CASHU_MINTS", mint_url), ("UPSTREAM_BASE_URL", &upstream.url())];
+        let settings = settings.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self::with_settings(settings.collect(), clock).await
     }
 
     /// A node with these settings and the tests' own defaults.

@@ -117,20 +117,19 @@ pub async fn call(
 /// A token of a program that may only this.
 pub async fn program(node: &TestNode, scopes: &str) -> String {
     let token = format!("a token for {scopes}");
+    store_token(node, &token, scopes, scopes).await;
+    token
+}
+
+/// Stores a token of a program, as the page for tokens does.
+pub async fn store_token(node: &TestNode, token: &str, name: &str, scopes: &str) {
     let hash: String = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     let store = node.running().exchange().ledger.store();
     let mut tx = store.begin(coinslot::store::Durability::Full).await.expect("a transaction");
-    sqlx::query("INSERT INTO admin_tokens (id, token_hash, name, scopes, created_at) VALUES ($1, $2, $3, $4, $5)")
-        .bind(scopes)
-        .bind(hash)
-        .bind(scopes)
-        .bind(scopes)
-        .bind(1_i64)
-        .execute(tx.hand())
-        .await
-        .expect("a token");
+    let sql = "INSERT INTO admin_tokens (id, token_hash, name, scopes, created_at) VALUES ($1, $2, $3, $4, 1)";
+    let made = sqlx::query(sql).bind(uuid::Uuid::new_v4().to_string()).bind(hash).bind(name).bind(scopes);
+    made.execute(tx.hand()).await.expect("a token");
     tx.commit().await.expect("committed");
-    token
 }
 
 /// What was done, by whom and to what, in order.
@@ -158,7 +157,7 @@ fn hidden(form: &str) -> HashMap<String, String> {
 }
 
 /// The value of the first field of this name.
-fn field(page: &str, name: &str) -> String {
+pub fn field(page: &str, name: &str) -> String {
     let rest = page.split_once(&format!("name=\"{name}\" value=\"")).expect(name).1;
     rest.split_once('"').expect("its end").0.to_owned()
 }

@@ -1,12 +1,13 @@
 //! Programs of the operator: one with a token of the admin API, and the command line.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Output};
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::node::TestNode;
+use super::operator::store_token;
 
 /// A program with a token.
 pub struct Program<'a> {
@@ -18,14 +19,7 @@ impl<'a> Program<'a> {
     /// One whose token has these scopes.
     pub async fn with(node: &'a TestNode, scopes: &str) -> Self {
         let token = format!("a token for {scopes}, {}", uuid::Uuid::new_v4());
-        let hash: String = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let store = node.running().exchange().ledger.store();
-        let mut tx = store.begin(coinslot::store::Durability::Full).await.expect("a transaction");
-        let sql = "INSERT INTO admin_tokens (id, token_hash, name, scopes, created_at) VALUES ($1, $2, $3, $4, 1)";
-        let id = uuid::Uuid::new_v4().to_string();
-        let made = sqlx::query(sql).bind(id).bind(hash).bind(format!("for {scopes}")).bind(scopes);
-        made.execute(tx.hand()).await.expect("a token");
-        tx.commit().await.expect("a token");
+        store_token(node, &token, &format!("for {scopes}"), scopes).await;
         Self { node, token }
     }
 
@@ -57,11 +51,26 @@ impl<'a> Program<'a> {
 
 /// What the program says to these words, beside the node.
 pub fn coinslot(settings: &BTreeMap<String, String>, words: &[&str]) -> Output {
+    fed(settings, words, "")
+}
+
+/// The same, with this on its standard input.
+pub fn fed(settings: &BTreeMap<String, String>, words: &[&str], input: &str) -> Output {
     // The demo shares this file, and is built without it.
     let program = option_env!("CARGO_BIN_EXE_coinslot");
     let mut command = Command::new(program.expect("built with tests"));
     command.env_clear().envs(settings).current_dir(std::env::temp_dir()).args(words);
-    command.output().expect("the program runs")
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program runs");
+    // One that does not read is gone before.
+    child.stdin.take().expect("its input").write_all(input.as_bytes()).ok();
+    child.wait_with_output().expect("the program ends")
+}
+
+/// All that it said.
+pub fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    text(&output.stdout) + &text(&output.stderr)
 }
 
 /// The same, which has to go well.
