@@ -14,6 +14,7 @@ use coinslot::upstream::retention::{self, Forgotten};
 
 use crate::support::answers::until;
 use crate::support::clock::Ahead;
+use crate::support::endpoints::events;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, TestNode, ask, ask_streaming};
 use crate::support::port::Kept;
@@ -227,6 +228,48 @@ async fn what_goes_wrong_before_content_is_made_good_by_the_next() {
             assert_eq!(world.spent().await, served * 2000, "{name}: one attempt is paid for");
             world.clock.step(RESTED);
         }
+    }
+    world.finish().await;
+}
+
+/// The same in the words of others: what a stream begins with is no content, and nobody is told of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_behind_the_head_of_a_stream_is_made_good_by_the_next_in_every_protocol() {
+    let world = World::new(&[json!({}), json!({})], &[]).await;
+    let error = json!({ "type": "overloaded_error", "code": "server_error", "message": "fault-canary" });
+    let begun =
+        json!({ "id": "resp_canary", "object": "response", "status": "in_progress", "model": MODEL, "output": [] });
+    let failed =
+        json!({ "id": "resp_canary", "object": "response", "status": "failed", "error": error, "usage": null });
+    let message = json!({
+        "id": "msg_canary", "type": "message", "role": "assistant", "model": MODEL, "content": [],
+        "usage": { "input_tokens": 100, "output_tokens": 1 },
+    });
+    for (path, more, head, fault) in [
+        (
+            "/v1/responses",
+            json!({ "input": "hi" }),
+            json!({ "type": "response.created", "response": begun }),
+            json!({ "type": "response.failed", "response": failed }),
+        ),
+        (
+            "/v1/messages",
+            json!({ "max_tokens": 100, "messages": [{ "role": "user", "content": "hi" }] }),
+            json!({ "type": "message_start", "message": message }),
+            json!({ "type": "error", "error": error }),
+        ),
+    ] {
+        let mut body = json!({ "model": MODEL, "stream": true });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let before = world.spent().await;
+        world.upstreams[0].next(events(&[head.clone(), fault]));
+        let reply = Reply::of(world.node.post(path).json(&body).bearer_auth(&world.key).send().await.unwrap()).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        assert!(!reply.has("canary"), "{path}: {}", reply.text);
+        let heads = reply.events().iter().filter(|event| event["type"] == head["type"]).count();
+        assert_eq!((heads, world.asked()), (1, vec![1, 1]), "{path}: {}", reply.text);
+        assert_eq!(world.spent().await - before, 2000, "{path}: one attempt is paid for");
+        world.clock.step(RESTED);
     }
     world.finish().await;
 }

@@ -15,7 +15,9 @@ use crate::support::answers::read;
 use crate::support::mint::TestMint;
 use crate::support::node::{MODEL, RICH, TestNode, ask};
 use crate::support::purse::Purse;
+use crate::support::tokens::account_key;
 use crate::support::upstream::Upstream;
+use crate::xcashu::header;
 
 async fn start() -> World {
     let mint = TestMint::start().await;
@@ -75,8 +77,18 @@ async fn exactly_what_was_quoted_is_enough_at_every_endpoint_and_one_sat_less_is
         assert_eq!(Purse::new(mint).await.receive(&less).await.unwrap(), amount - 1, "{path}: it is untouched");
         let enough = world.purse.send(amount).await;
         let paid = post(path).header("x-cashu", &enough).send().await.unwrap();
+        let change = header(&paid, "x-cashu").map(str::to_owned);
         let (status, text) = (paid.status(), paid.text().await.unwrap());
         assert_eq!(status, 200, "{path}: {text}");
+        // All that it did not cost comes back, but for less than a coin.
+        let (rest, held, cost) = world.node.balance(&account_key(&enough)).await;
+        let back = match change {
+            Some(change) => Purse::new(mint).await.receive(&change).await.unwrap(),
+            None => 0,
+        };
+        assert!(cost > 0, "{path}");
+        assert_eq!((back, held), (amount - cost.div_ceil(1000), 0), "{path}: {cost} msat of {amount} sat");
+        assert_eq!(rest, (amount - back) * 1000 - cost, "{path}");
     }
     world.finish().await;
 }

@@ -6,8 +6,9 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
-use super::{World, start};
+use super::{World, start, with};
 use crate::bearer::world_with;
+use crate::support::endpoints::echo;
 use crate::support::mint::TestMint;
 use crate::support::node::{RICH, TestNode, UPSTREAM_KEY};
 use crate::support::purse::Purse;
@@ -207,6 +208,54 @@ async fn nothing_of_the_operators_comes_back() {
             assert!(world.upstream.is_idle(), "{what}: it was not said: {text}");
             assert_eq!(world.upstream.seen().len(), seen + 1, "{what}");
             assert_eq!(world.spent().await, before, "{what}");
+        }
+    }
+    world.finish().await;
+}
+
+/// A request for a stream of every endpoint that takes JSON and has one.
+fn streamed() -> Vec<(String, &'static str, Vec<u8>)> {
+    let wanted = |(path, media, body): (String, &'static str, Vec<u8>)| {
+        let more = match path.as_str() {
+            "/v1/chat/completions"
+            | "/v1/completions"
+            | "/v1/responses"
+            | "/v1/messages"
+            | "/v1/images/generations" => json!({ "stream": true }),
+            "/v1/audio/speech" => json!({ "stream_format": "sse" }),
+            _ if path.ends_with(":streamGenerateContent") => return Some((format!("{path}?alt=sse"), media, body)),
+            _ => return None,
+        };
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        Some((path, media, with(body, more).to_string().into_bytes()))
+    };
+    every().into_iter().filter_map(wanted).collect()
+}
+
+/// Whichever event of a stream has the node's key in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_the_operators_comes_back_in_a_stream() {
+    let world = start().await;
+    let requests = streamed();
+    assert_eq!(requests.len(), 7);
+    for request in &requests {
+        let path = &request.0;
+        let Script::Stream { pieces, .. } = echo(path, &serde_json::from_slice(&request.2).unwrap()) else {
+            panic!("{path} is answered with no stream");
+        };
+        for at in (0..pieces.len()).filter(|at| pieces[*at].contains('{')) {
+            let mut pieces = pieces.clone();
+            pieces[at] = pieces[at].replacen('{', &format!("{{\"said\":\"{UPSTREAM_KEY}\","), 1);
+            let seen = world.upstream.seen().len();
+            world.upstream.next(Script::Stream { pieces, cut: false });
+            let answer = world.send(request).bearer_auth(&world.key).send().await.unwrap();
+            let head = format!("{:?}", answer.headers());
+            let text = format!("{head} {}", answer.text().await.unwrap());
+            assert!(world.upstream.is_idle(), "{path}, event {at}: it was not said: {text}");
+            assert_eq!(world.upstream.seen().len(), seen + 1, "{path}, event {at}");
+            for part in [UPSTREAM_KEY, &UPSTREAM_KEY[..12], &UPSTREAM_KEY[12..]] {
+                assert!(!text.contains(part), "{path}, event {at}: {text}");
+            }
         }
     }
     world.finish().await;
