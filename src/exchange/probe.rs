@@ -79,8 +79,8 @@ pub struct Beside<'a> {
     pub pricing: &'a Pricing,
 }
 
-/// The same as [`Exchange::test_upstream`], beside a node: what it costs is written down at once, and the node counts it
-/// when it next looks. Only the rate is not known here.
+/// Asks an upstream one small question beside a node, as [`Exchange::test_upstream`] does in one: what it costs is
+/// written down at once, and the node counts it when it next looks. Only the rate is not known here.
 ///
 /// # Errors
 /// Why it was not asked; when the database does not answer.

@@ -23,7 +23,7 @@ pub async fn set(
     Ok(changed)
 }
 
-/// The same with those that were weighed.
+/// Stores settings that were weighed.
 pub(super) async fn write(desk: Desk<'_>, changed: &[Changed]) -> Result<(), StoreError> {
     if !changed.is_empty() {
         let changes = changed.iter().map(|one| (one.name.clone(), one.is.clone())).collect();

@@ -66,7 +66,7 @@ pub async fn set_profile(desk: Desk<'_>, ledger: &Ledger, profile: &Profile, flo
     Ok(write_profile(desk, ledger, profile).await?)
 }
 
-/// The same with one that was checked.
+/// Stores a profile that was checked.
 pub(super) async fn write_profile(desk: Desk<'_>, ledger: &Ledger, profile: &Profile) -> Result<(), StoreError> {
     ledger.put_profile(profile).await?;
     desk.note("profiles.set", &profile.name, &json!(ProfileEntry::of(profile))).await
@@ -107,7 +107,7 @@ pub async fn set_window(desk: Desk<'_>, ledger: &Ledger, window: &Window, floor:
     Ok(write_window(desk, ledger, window).await?)
 }
 
-/// The same with one that was checked.
+/// Stores a window that was checked.
 pub(super) async fn write_window(desk: Desk<'_>, ledger: &Ledger, window: &Window) -> Result<(), StoreError> {
     ledger.put_window(window).await?;
     desk.note("windows.set", &window.name, &json!(WindowEntry::of(window))).await

@@ -22,7 +22,8 @@ pub async fn retry<T, E: From<StoreError>>(
     retrying.await
 }
 
-/// The same beside a node, which finds that it is due and carries it on. Returns whether it is under way at all.
+/// Lets a node beside which this runs carry an operation on: it finds that it is due. Returns whether it is under way
+/// at all.
 ///
 /// # Errors
 /// When the database does not answer.
