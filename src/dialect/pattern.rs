@@ -325,7 +325,7 @@ mod tests {
         let [text, member, more, model] = [numbers[0], numbers[1], numbers[2], numbers[3]];
         let text = TEXTS[text % TEXTS.len()];
         let delta = match member % 6 {
-            0 | 1 | 2 => format!(r#"{{"content":"{text}"}}"#),
+            0..=2 => format!(r#"{{"content":"{text}"}}"#),
             3 => format!(r#"{{"reasoning":"{text}","content":"{text}"}}"#),
             4 => format!(r#"{{"tool_calls":[{{"index":0,"function":{{"arguments":"{text}"}}}}]}}"#),
             _ => r#"{"content":null}"#.to_owned(),

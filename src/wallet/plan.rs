@@ -121,7 +121,8 @@ mod tests {
         let import = import.as_str();
         let incoming = [Kind::Redeem, Kind::Reclaim];
         let outgoing = [Kind::Change, Kind::Refund, Kind::Expiry, Kind::Payout];
-        let rows: [(&[Kind], &[(&str, &str)]); 4] = [
+        type Row<'a> = (&'a [Kind], &'a [(&'a str, &'a str)]);
+        let rows: [Row<'_>; 4] = [
             (
                 &incoming,
                 &[
