@@ -374,5 +374,4 @@ impl Prices {
 }
 
 #[cfg(test)]
-#[path = "tariff_tests.rs"]
 mod tests;

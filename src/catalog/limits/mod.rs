@@ -360,5 +360,4 @@ fn sum(first: Decimal, rest: &[Decimal]) -> Option<Decimal> {
 }
 
 #[cfg(test)]
-#[path = "limits_tests.rs"]
 mod tests;
