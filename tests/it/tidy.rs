@@ -268,6 +268,17 @@ fn files_can_be_held_in_mind() {
 }
 
 #[test]
+fn a_module_with_parts_is_one_folder() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for source in sources() {
+        let path = source.path.display();
+        let folder = root.join(source.path.with_extension(""));
+        assert!(!folder.is_dir(), "{path} has a folder beside it, and belongs there as mod.rs");
+        assert!(!source.text.contains("#[path"), "{path} has a part that is not where it is looked for");
+    }
+}
+
+#[test]
 fn comments_of_what_is_public_stand_by_themselves() {
     let is_dangling = |said: &&str| DANGLING.iter().any(|beginning| said.starts_with(beginning));
     let mut dangling = Vec::new();
