@@ -11,60 +11,61 @@ use tokio_util::task::TaskTracker;
 use super::StartError;
 use crate::config::Config;
 use crate::exchange::Exchange;
+use crate::http;
 use crate::http::peer::Proxies;
 use crate::http::serve::{self, Entrance};
-use crate::http::{self, Router};
 use crate::openapi::{self, About, Described};
 use crate::tor::Visits;
 
-/// What listens, and what is served there.
+/// What listens.
 pub(super) struct Doors {
     pub address: SocketAddr,
     /// Where the operator's side is: the same, but for `ADMIN_LISTEN`.
     pub admin_address: SocketAddr,
-    all: Vec<(Entrance, Router)>,
+    front: Entrance,
+    /// The operator's, with `ADMIN_LISTEN`.
+    own: Option<Entrance>,
 }
 
 impl Doors {
     /// Listens. Connections wait until they are served.
-    pub async fn open(
-        config: &Config,
-        exchange: &Arc<Exchange>,
-        public: Described<()>,
-        operators: Described<()>,
-        visits: Option<Visits>,
-    ) -> Result<Self, StartError> {
-        let (name, version) = (config.info.name.as_str(), env!("CARGO_PKG_VERSION"));
-        let publish = |routes, description: &str| {
-            http::watched(openapi::publish(routes, About { name, description, version }), exchange)
-        };
+    pub async fn open(config: &Config, visits: Option<Visits>) -> Result<Self, StartError> {
         let open = async |wanted| {
             let (listener, address) = listen(wanted).await?;
             let proxies = Proxies::new(&config.server.trusted_proxies);
             Ok::<_, StartError>((Entrance { listener, proxies, visits: None }, address))
         };
-        let (mut entrance, address) = open(SocketAddr::new(config.server.host, config.server.port)).await?;
-        entrance.visits = visits;
+        let (mut front, address) = open(SocketAddr::new(config.server.host, config.server.port)).await?;
+        front.visits = visits;
         let Some(wanted) = config.admin.listen else {
-            let router = publish(public.merge(operators), &config.info.description);
-            return Ok(Self { address, admin_address: address, all: vec![(entrance, router)] });
+            return Ok(Self { address, admin_address: address, front, own: None });
         };
         let (own, admin_address) = open(wanted).await?;
         tracing::info!(%admin_address, "the operator's pages are served here alone");
-        let operators = publish(operators, "The operator's side of this node.");
-        let all = vec![(entrance, publish(public, &config.info.description)), (own, operators)];
-        Ok(Self { address, admin_address, all })
+        Ok(Self { address, admin_address, front, own: Some(own) })
     }
 
-    /// Serves all until `drain` is cancelled, and the rest until `stop` is.
+    /// Serves what is for the public, and what is for operators, until `drain` is cancelled, and the rest until `stop`
+    /// is.
     pub fn serve(
         self,
+        config: &Config,
+        exchange: &Arc<Exchange>,
+        (public, operators): (Described<()>, Described<()>),
         background: &TaskTracker,
-        exchanges: &TaskTracker,
         (drain, stop): (&CancellationToken, &CancellationToken),
     ) {
-        for (entrance, router) in self.all {
-            background.spawn(serve::run(entrance, router, exchanges.clone(), drain.clone(), stop.clone()));
+        let (name, version) = (config.info.name.as_str(), env!("CARGO_PKG_VERSION"));
+        let serve = |entrance, routes, description: &str| {
+            let router = http::watched(openapi::publish(routes, About { name, description, version }), exchange);
+            background.spawn(serve::run(entrance, router, exchange.tracker.clone(), drain.clone(), stop.clone()));
+        };
+        match self.own {
+            None => serve(self.front, public.merge(operators), &config.info.description),
+            Some(own) => {
+                serve(self.front, public, &config.info.description);
+                serve(own, operators, "The operator's side of this node.");
+            }
         }
     }
 }

@@ -144,17 +144,18 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         .on_nostr(Some(network.announcer.clone()), network.directory.clone())
         .in_tor(onion.clone());
     let alerts = watching::open(&config, ways, &exchange)?;
+    let doors = Doors::open(&config, visits).await?;
+    let (address, admin_address) = (doors.address, doors.admin_address);
+    // Last of all that may fail or take a while: a password that was made is shown once, when the node has started.
     let (pages, admin_password) =
         admin_pages(&config, &exchange, &alerts, latest.clone(), network.clone(), onion.clone()).await?;
     let forms = shop::router(state.clone());
     let public = http::router(state, shop::front(), &config.server.cors_origins).merge(forms);
-    let doors = Doors::open(&config, &exchange, public, pages, visits).await?;
-    let (address, admin_address) = (doors.address, doors.admin_address);
 
     let parts = Parts { config, exchange, book, lineage, snapshots, alerts, latest, network, onion, started_ms };
     jobs::start(&background, &stop, &parts);
-    doors.serve(&background, &exchanges, (&drain, &stop));
     let Parts { config, exchange, network, .. } = parts;
+    doors.serve(&config, &exchange, (public, pages), &background, (&drain, &stop));
     let npub = is_new.then(|| exchange.identity.npub().to_owned());
     Ok(Running {
         address,

@@ -14,6 +14,7 @@ use crate::support::answers::Patience;
 use crate::support::db::TestDb;
 use crate::support::mint::TestMint;
 use crate::support::node::{UPSTREAM_KEY, balance_of, client, models};
+use crate::support::port::Kept;
 use crate::support::upstream::Upstream;
 
 /// The settings of every program here. `DATA_DIR` and `MODELS_PATH` are the defaults in its folder.
@@ -352,6 +353,23 @@ async fn a_signal_ends_a_start_that_waits() {
     // Well, and not by the signal.
     let said = program.stop().await;
     assert!(said.contains("stopped before it listened") && !said.contains("does not start"), "{said}");
+}
+
+/// It is shown once, by the start that made it: one that fails has made none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_was_made_is_shown_also_if_the_first_start_fails() {
+    let (mint, upstream) = (TestMint::start().await, Upstream::start().await);
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = defaults(&mint.url(), &upstream);
+    let taken = Kept::free();
+    settings.insert("PORT".to_owned(), taken.address().port().to_string());
+    let _listener = taken.listen();
+    let mut refused = Program::launch(dir.path(), &settings);
+    assert!(!refused.is_listening().await);
+    assert!(refused.said().contains("cannot listen"), "{}", refused.said());
+    settings.insert("PORT".to_owned(), "0".to_owned());
+    let said = Program::with_settings(dir.path(), &settings).await.stop().await;
+    assert!(said.contains("its password, shown this once:"), "{said}");
 }
 
 /// Who started it may be gone: a node that nobody hears any more stops in order, as any other does.
