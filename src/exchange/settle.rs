@@ -1,5 +1,7 @@
 //! The end of every served request: what it cost, what is charged, what goes back.
 
+use rust_decimal::Decimal;
+
 use super::count::Past;
 use super::{Exchange, Job, traced};
 use crate::config::MissingUsage;
@@ -7,10 +9,12 @@ use crate::dialect::{Reading, Receipt};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure};
 use crate::ledger::{AccountId, SettleError};
-use crate::money::{Cost, Usage, UsageSource};
+use crate::money::{Cost, Prices, Usage, UsageSource};
 use crate::telemetry::Trace;
 use crate::wallet::Change;
 
+/// Tokens that a second of sound usually is where only the seconds are told: OpenAI's models count ten, Gemini's 32.
+const USUAL_AUDIO_TOKENS: u64 = 10;
 /// What was seen of an answer in which nothing came.
 const NOTHING: Reading = Reading::Unreported { output_chars: 0 };
 
@@ -98,7 +102,7 @@ impl Job {
         let (output_chars, beside) = match reading {
             Reading::Reported(usage) => {
                 let web_searches = usage.web_searches.max(searches);
-                let usage = self.by_one_measure(Usage { images: self.shape.images, web_searches, ..usage });
+                let usage = self.as_sold(Usage { images: self.shape.images, web_searches, ..usage });
                 if usage.contradictory {
                     tracing::warn!(
                         request = %self.request_id, model = %self.shape.model, ?usage,
@@ -112,7 +116,7 @@ impl Job {
             Reading::Seen { output_chars, beside } => (output_chars, beside),
         };
         let web_searches = beside.web_searches.max(searches);
-        let usage = self.estimate(output_chars, Usage { web_searches, ..beside });
+        let usage = self.as_sold(self.estimate(output_chars, Usage { web_searches, ..beside }));
         match self.exchange.settings.now().pricing.missing_usage {
             // Nothing came: nothing is charged.
             MissingUsage::Estimate if reading == NOTHING => Some(Cost::new(usage, None)),
@@ -122,17 +126,18 @@ impl Job {
         }
     }
 
-    /// A ranking is sold by its units or by its tokens, also where both are told.
-    fn by_one_measure(&self, usage: Usage) -> Usage {
-        match usage.queries > 0 && usage.input > 0 {
-            true if self.is_sold_by_unit() => Usage { input: 0, ..usage },
-            true => Usage { queries: 0, ..usage },
-            false => usage,
-        }
+    /// What was reported, in what the model is sold by: an upstream may count otherwise.
+    fn as_sold(&self, usage: Usage) -> Usage {
+        let (prices, shape) = (&self.candidate.rate_card.prices, &self.shape);
+        let usage = match shape.demand.queries {
+            0 => usage,
+            asked => ranking_as_sold(prices, asked, shape.estimated_input(), usage),
+        };
+        listening_as_sold(prices, usage)
     }
 
     fn is_sold_by_unit(&self) -> bool {
-        self.candidate.rate_card.prices.query.is_some_and(|price| !price.is_zero())
+        is_sold(self.candidate.rate_card.prices.query)
     }
 
     /// Tokens counted from text: four characters each, on both sides; and what is no text as it was seen, or by the
@@ -171,4 +176,65 @@ async fn give_change(exchange: &Exchange, account: AccountId, trace: &mut Trace)
         tracing::error!(%error, "change waits for the next attempt");
         Change::Owed
     })
+}
+
+fn is_sold(price: Option<Decimal>) -> bool {
+    price.is_some_and(|price| !price.is_zero())
+}
+
+/// A ranking is sold by its units or by its tokens. `asked` and `input` are what it is reckoned at where those are not
+/// told that have a price.
+fn ranking_as_sold(prices: &Prices, asked: u64, input: u64, usage: Usage) -> Usage {
+    match (is_sold(prices.query), !prices.prompt.is_zero()) {
+        (true, _) if usage.queries > 0 => Usage { input: 0, ..usage },
+        (true, true) => usage,
+        (true, false) => Usage { queries: asked, source: UsageSource::Estimated, ..usage },
+        (false, true) if usage.input == 0 => Usage { queries: 0, input, source: UsageSource::Estimated, ..usage },
+        (false, _) => Usage { queries: 0, ..usage },
+    }
+}
+
+/// Listening is told in seconds, and may be sold by the token alone.
+fn listening_as_sold(prices: &Prices, usage: Usage) -> Usage {
+    if is_sold(prices.second) || usage.audio_ms == 0 || usage.audio_in > 0 {
+        return usage;
+    }
+    let audio_in = usage.audio_ms.saturating_mul(USUAL_AUDIO_TOKENS).div_ceil(1000);
+    Usage { audio_in, audio_ms: 0, source: UsageSource::Estimated, ..usage }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_charged_by_what_has_a_price() {
+        let price = |is_sold: bool| is_sold.then_some(Decimal::ONE);
+        for (by_query, by_token, told, expected) in [
+            (true, true, (2, 20), (2, 0)),
+            (true, true, (0, 20), (0, 20)),
+            (true, false, (2, 20), (2, 0)),
+            (true, false, (0, 20), (7, 20)),
+            (false, true, (2, 20), (0, 20)),
+            (false, true, (2, 0), (0, 30)),
+            (false, true, (0, 20), (0, 20)),
+            (false, false, (2, 0), (0, 0)),
+        ] {
+            let prices =
+                Prices { query: price(by_query), prompt: price(by_token).unwrap_or_default(), ..Prices::default() };
+            let usage = Usage { queries: told.0, input: told.1, ..Usage::default() };
+            let usage = ranking_as_sold(&prices, 7, 30, usage);
+            assert_eq!((usage.queries, usage.input), expected, "{by_query} {by_token} {told:?}");
+        }
+        for (by_second, told, expected) in [
+            (true, (2_050, 0), (2_050, 0)),
+            (false, (2_050, 0), (0, 21)),
+            (false, (2_050, 9), (2_050, 9)),
+            (false, (0, 0), (0, 0)),
+        ] {
+            let prices = Prices { second: price(by_second), audio: Some(Decimal::ONE), ..Prices::default() };
+            let usage = listening_as_sold(&prices, Usage { audio_ms: told.0, audio_in: told.1, ..Usage::default() });
+            assert_eq!((usage.audio_ms, usage.audio_in), expected, "{by_second} {told:?}");
+        }
+    }
 }

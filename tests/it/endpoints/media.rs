@@ -289,6 +289,10 @@ async fn judgement_costs_a_request_and_ranking_its_units() {
         let ask = with(ask.clone(), json!({ "model": model }));
         assert_eq!(world.charged("both", world.post("/v1/rerank", &ask)).await.msat, msat, "{model} {units}");
     }
+    // Units alone tell nothing where only tokens have a price.
+    world.next(&json!({ "results": ranked, "meta": { "billed_units": { "search_units": 1 } } }));
+    let by_token = with(ask.clone(), json!({ "model": MODEL }));
+    assert_eq!(world.charged("units alone", world.post("/v1/rerank", &by_token)).await.msat, 40);
     // Where nothing is told: the units of so many documents, or fourteen characters, four tokens of 10 msat.
     for (model, msat) in [("rich", 2000), (MODEL, 40)] {
         world.next(&json!({ "results": ranked }));
