@@ -76,13 +76,17 @@ impl Catalog {
         self.by_name.get(name).cloned()
     }
 
-    /// Whether this is a name of a model that is switched off, and of none on offer.
+    /// Whether this is a name of a model that is switched off, here or at its upstream, and of none on offer.
     #[must_use]
     pub fn is_off(&self, name: &str) -> bool {
         let is_called = |model: &Arc<Model>| {
-            model.id == name || model.bare_id() == Some(name) || model.alias_ids.iter().any(|alias| alias == name)
+            model.id == name
+                || model.bare_id() == Some(name)
+                || model.alias_ids.iter().any(|alias| alias == name)
+                || model.upstream_id() == name
         };
-        self.find(name).is_none() && self.models.iter().any(|model| !model.enabled && is_called(model))
+        let mut called = self.models.iter().filter(|model| is_called(model)).peekable();
+        self.find(name).is_none() && called.peek().is_some() && called.all(|model| !model.enabled)
     }
 
     /// The other names under which a model is served.
@@ -221,6 +225,19 @@ mod tests {
         let off = ["off/gone", "gone", "away", "openai/gpt-4o", "both", "off", ""].map(|name| catalog.is_off(name));
         assert_eq!(off, [true, true, true, false, false, false, false]);
         assert_eq!((catalog.offered().count(), catalog.all().len()), (7, 8));
+    }
+
+    #[test]
+    fn a_model_that_is_off_is_so_under_its_upstreams_name_too() {
+        for is_sold_elsewhere in [false, true] {
+            let forwarded = |id: &str, enabled: bool| Model {
+                forwarded_model_id: Some("vendor/far-2".to_owned()),
+                ..model(id, &[], enabled)
+            };
+            let (catalog, _) = Catalog::new(vec![forwarded("my/far", false), forwarded("my/near", is_sold_elsewhere)]);
+            assert!(catalog.is_off("my/far"));
+            assert_eq!(catalog.is_off("vendor/far-2"), !is_sold_elsewhere);
+        }
     }
 
     #[test]
