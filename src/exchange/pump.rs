@@ -6,7 +6,10 @@
 //! Before it runs, the stream has been [`open`]ed: read up to its first real content, which is the last
 //! moment at which another upstream can be asked instead.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -219,7 +222,7 @@ async fn read(
 ) -> End {
     // The rest of what was read before this began.
     let mut size = 0;
-    let mut stopped = std::pin::pin!(job.place.stopped());
+    let (mut stopped, mut listener) = (pin!(job.place.stopped()), None::<Waker>);
     loop {
         let failed = events(job, &mut framer, meter, &mut ready);
         // What came before an error is delivered, however the network cut the stream.
@@ -236,16 +239,26 @@ async fn read(
         if job.place.is_stopped() {
             return End::Stopped;
         }
-        let chunk = tokio::select! {
-            biased;
-            chunk = next(answer, sink.limits()) => chunk,
-            () = &mut stopped => return End::Stopped,
-        };
-        let chunk = match chunk {
-            Some(Ok(Some(chunk))) => chunk,
-            Some(Ok(None)) => break,
-            Some(Err(error)) => return End::Failed(error),
-            None => return End::Abandoned,
+        let mut chunk = pin!(next(answer, sink.limits()));
+        let read = poll_fn(|cx| match chunk.as_mut().poll(cx) {
+            Poll::Ready(chunk) => Poll::Ready(Some(chunk)),
+            // Listening once is enough, and to listen again costs more than a look.
+            Poll::Pending
+                if listener.as_ref().is_some_and(|it| it.will_wake(cx.waker()) && !job.place.is_stopped()) =>
+            {
+                Poll::Pending
+            }
+            Poll::Pending => {
+                listener = Some(cx.waker().clone());
+                stopped.as_mut().poll(cx).map(|()| None)
+            }
+        });
+        let chunk = match read.await {
+            Some(Some(Ok(Some(chunk)))) => chunk,
+            Some(Some(Ok(None))) => break,
+            Some(Some(Err(error))) => return End::Failed(error),
+            Some(None) => return End::Abandoned,
+            None => return End::Stopped,
         };
         size = chunk.len();
         framer.push(chunk);
