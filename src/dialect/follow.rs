@@ -7,9 +7,8 @@ use serde_json::value::RawValue;
 use super::body::{self, Lens, Patch};
 use super::complaint::Complaint;
 use super::pattern::{Last, Piece};
+use super::sse::Payload;
 use super::{Meter, Reading, Receipt, Step, sse};
-
-const DONE: &[u8] = b"[DONE]";
 
 /// What an event is to its stream.
 pub(super) enum Turn {
@@ -126,17 +125,17 @@ impl<F: Flow> Meter for Follow<F> {
         if let Some(sent) = self.alike.repeat(event, |key, value| self.flow.more(key, value)) {
             return Step::Forward(sent);
         }
-        let Some(data) = sse::data_of(event) else {
-            let is_comment = sse::is_comment(event);
-            return if is_comment { Step::HoldBack } else { Step::Forward(event.clone()) };
+        let data = match Payload::of(event) {
+            Payload::Object(data) => data,
+            Payload::Done => {
+                self.is_done = true;
+                self.end = Some(sse::event_of(sse::DONE));
+                return Step::HoldBack;
+            }
+            Payload::Comment => return Step::HoldBack,
+            Payload::Bare => return Step::Forward(event.clone()),
         };
-        let data = data.trim_ascii();
-        if data == DONE {
-            self.is_done = true;
-            self.end = Some(sse::event_of(DONE));
-            return Step::HoldBack;
-        }
-        let Ok(lens) = Lens::parse(data) else { return Step::Forward(event.clone()) };
+        let Ok(lens) = Lens::parse(data.trim_ascii()) else { return Step::Forward(event.clone()) };
         match self.flow.inner(&lens).and_then(|inner| Some((inner, Lens::of(inner)?))) {
             Some((inner, lens)) => self.take(&sse::with_data(event, inner.get().as_bytes()), &lens),
             None => self.take(event, &lens),
@@ -165,13 +164,7 @@ impl<F: Flow> Meter for Follow<F> {
 
     fn closing(&mut self, receipt: &Receipt) -> Bytes {
         let event = self.held.take().unwrap_or_else(|| self.flow.make_up());
-        let stamped = sse::data_of(&event).and_then(|data| {
-            let lens = Lens::parse(&data).ok()?;
-            let mut patch = Patch::new(&lens);
-            self.flow.bill(&mut patch, &lens, receipt);
-            Some(sse::with_data(&event, &patch.apply()?))
-        });
-        stamped.unwrap_or(event)
+        edited(&event, |patch, lens| self.flow.bill(patch, lens, receipt)).unwrap_or(event)
     }
 
     fn error_event(&self, message: &str, kind: &str, code: &str) -> Bytes {
@@ -181,6 +174,15 @@ impl<F: Flow> Meter for Follow<F> {
     fn terminator(&self) -> Bytes {
         self.end.clone().unwrap_or_else(|| self.flow.terminator())
     }
+}
+
+/// An event whose object is edited; `None` when it has none, or nothing changed.
+pub(super) fn edited(event: &[u8], edit: impl FnOnce(&mut Patch<'_, '_>, &Lens<'_>)) -> Option<Bytes> {
+    let data = sse::data_of(event)?;
+    let lens = Lens::parse(&data).ok()?;
+    let mut patch = Patch::new(&lens);
+    edit(&mut patch, &lens);
+    Some(sse::with_data(event, &patch.apply()?))
 }
 
 /// An event with a name, of one object.

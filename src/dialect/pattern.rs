@@ -67,21 +67,24 @@ struct Literal {
 }
 
 impl Last {
-    /// What goes to the client for an event that is like the last one, whose pieces `take` is given by their keys.
+    /// What goes to the client for an event that is like the last one, whose pieces `take` is given by their keys. One
+    /// that is not may change what all mean that follow, so the last one is forgotten.
     pub(super) fn repeat(&mut self, event: &Bytes, take: impl FnMut(&'static str, &[u8])) -> Option<Bytes> {
         let sent = self.pattern.as_ref()?.read(event, take);
-        self.misses = if sent.is_some() { 0 } else { self.misses.saturating_add(1) };
+        if sent.is_some() {
+            self.misses = 0;
+        } else {
+            self.misses = self.misses.saturating_add(1);
+            self.pattern = None;
+        }
         sent
     }
 
     /// Remembers an event whose meaning is in these pieces of it, and that goes out as `sent`; `None`: its meaning is
     /// elsewhere.
     pub(super) fn remember(&mut self, event: &Bytes, sent: &Bytes, pieces: Option<Vec<Piece<'_>>>) {
-        if self.misses >= MAX_MISSES {
-            self.pattern = None;
-        } else if let Some(pieces) = pieces {
-            self.pattern = Pattern::of(event, sent, pieces);
-        }
+        let pieces = pieces.filter(|_| self.misses < MAX_MISSES);
+        self.pattern = pieces.and_then(|pieces| Pattern::of(event, sent, pieces));
     }
 }
 

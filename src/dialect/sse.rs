@@ -13,6 +13,9 @@ use memchr::memchr2;
 /// The longest event that is accepted unless [`Framer::with_limit`] says otherwise.
 pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
 
+/// What OpenAI's streams end with.
+pub(super) const DONE: &[u8] = b"[DONE]";
+
 const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
 /// An event exceeds the limit, which is given in bytes. The framer yields nothing after it.
@@ -221,6 +224,30 @@ pub fn data_of(event: &[u8]) -> Option<Cow<'_, [u8]>> {
         }
     }
     data
+}
+
+/// What an event of a stream of objects brings.
+#[derive(Debug)]
+pub(super) enum Payload<'a> {
+    /// Its data, which should be an object.
+    Object(Cow<'a, [u8]>),
+    /// The terminator of OpenAI's streams.
+    Done,
+    /// Nothing but comments.
+    Comment,
+    /// Other lines, and no data.
+    Bare,
+}
+
+impl<'a> Payload<'a> {
+    pub(super) fn of(event: &'a [u8]) -> Self {
+        match data_of(event) {
+            Some(data) if data.trim_ascii() == DONE => Self::Done,
+            Some(data) => Self::Object(data),
+            None if is_comment(event) => Self::Comment,
+            None => Self::Bare,
+        }
+    }
 }
 
 /// The event with other data; every other line stays.

@@ -7,10 +7,9 @@ use super::{failure_of, searches, unreported};
 use crate::dialect::body::{self, Lens, Patch};
 use crate::dialect::pattern::{Last, Piece};
 use crate::dialect::reading::{Content, so_far, usage_of};
-use crate::dialect::{Meter, Reading, Receipt, Shape, Step, fields, receipt, sse};
+use crate::dialect::sse::Payload;
+use crate::dialect::{Meter, Reading, Receipt, Shape, Step, fields, follow, receipt, sse};
 use crate::money::{Demand, Service, Usage};
-
-const DONE: &[u8] = b"[DONE]";
 
 /// What the objects of a stream are called, and how one looks that says nothing.
 #[derive(Clone, Copy, Debug)]
@@ -140,16 +139,16 @@ impl Meter for ChatMeter {
         if let Some(sent) = self.alike.repeat(event, |key, text| self.content.take(key.as_bytes(), text)) {
             return Step::Forward(sent);
         }
-        let Some(data) = sse::data_of(event) else {
-            let is_comment = sse::is_comment(event);
-            return if is_comment { Step::HoldBack } else { Step::Forward(event.clone()) };
+        let data = match Payload::of(event) {
+            Payload::Object(data) => data,
+            Payload::Done => {
+                self.is_done = true;
+                return Step::HoldBack;
+            }
+            Payload::Comment => return Step::HoldBack,
+            Payload::Bare => return Step::Forward(event.clone()),
         };
-        let data = data.trim_ascii();
-        if data == DONE {
-            self.is_done = true;
-            return Step::HoldBack;
-        }
-        match Lens::parse(data) {
+        match Lens::parse(data.trim_ascii()) {
             Ok(lens) => self.observe_object(event, &lens),
             Err(_) => Step::Forward(event.clone()),
         }
@@ -182,13 +181,7 @@ impl Meter for ChatMeter {
 
     fn closing(&mut self, receipt: &Receipt) -> Bytes {
         let event = self.held.take().unwrap_or_else(|| self.make_up());
-        let stamped = sse::data_of(&event).and_then(|data| {
-            let lens = Lens::parse(&data).ok()?;
-            let mut patch = Patch::new(&lens);
-            receipt::write(&mut patch, &lens, receipt);
-            Some(sse::with_data(&event, &patch.apply()?))
-        });
-        stamped.unwrap_or(event)
+        follow::edited(&event, |patch, lens| receipt::write(patch, lens, receipt)).unwrap_or(event)
     }
 
     fn error_event(&self, message: &str, kind: &str, code: &str) -> Bytes {

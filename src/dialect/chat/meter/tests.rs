@@ -222,3 +222,24 @@ fn cost_of_a_chunk() {
         println!("{name}: {} bytes, {:?} each", chunk.len(), start.elapsed() / 1_000_000);
     }
 }
+
+/// A chunk that is like one before it counts what has come in between.
+#[test]
+fn the_latest_chunk_says_how_it_is_served() {
+    let chunk = |text: &str, tier: &str| {
+        format!(
+            r#"data: {{"id":"c1","created":7,"model":"m","service_tier":"{tier}","choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}]}}"#
+        )
+    };
+    let [first, between, last] = [chunk("a", "default"), chunk("", "priority"), chunk("b", "default")];
+    for (events, service) in [
+        ([&first, &between, &last], Service::Standard),
+        ([&first, &last, &between], Service::Priority),
+        ([&between, &first, &last], Service::Standard),
+    ] {
+        let events = events.map(String::as_str).into_iter().chain([STOP, USAGE]);
+        let outcome = run(true, [stream(&events.collect::<Vec<_>>()).as_bytes()]);
+        let Reading::Reported(usage) = outcome.reading else { panic!("{outcome:?}") };
+        assert_eq!(usage.service, Some(service));
+    }
+}
