@@ -73,7 +73,8 @@ pub(super) async fn log_in(
     enter(&state, &headers, entered.await).await
 }
 
-/// The same by a signature, which `login.js` asks the browser's Nostr extension for.
+/// Logs the operator in by a signed Nostr event, which `login.js` has asked the browser's extension for. When it is
+/// refused, the form is shown again with the reason.
 pub(super) async fn by_signature(
     State(state): State<AdminState>,
     headers: HeaderMap,

@@ -60,7 +60,7 @@ impl<'a> Lens<'a> {
         Ok(Self { source, members: members.ok_or(Unreadable::TooMany)? })
     }
 
-    /// The same for a member's value; `None` when that is no object, or a huge one.
+    /// Takes a member's value apart as an object; `None` when it is none, or has more than [`MAX_MEMBERS`] members.
     #[must_use]
     pub fn of(value: &'a RawValue) -> Option<Self> {
         Self::parse(value.get().as_bytes()).ok()
@@ -245,13 +245,13 @@ impl<'l, 'a> Patch<'l, 'a> {
         Some(out)
     }
 
-    /// The same for a body that may be long, and is not copied.
+    /// The edited `body`, which must be what the lens has read. A long one is shared, and not copied.
     #[must_use]
     pub fn pieces(self, body: &Bytes) -> Pieces {
         self.edits().map_or_else(|| body.clone().into(), |edits| Pieces::spliced(body, &edits))
     }
 
-    /// The same for a body: its own bytes where there was nothing to edit.
+    /// The edited source as one copy, or `body` itself, which must be that source, where there was nothing to edit.
     #[must_use]
     pub fn apply_to(self, body: &Bytes) -> Bytes {
         self.apply().map_or_else(|| body.clone(), Bytes::from)

@@ -161,7 +161,7 @@ pub(super) fn once(lens: &Lens<'_>, names: &[&str]) -> Result<(), BadRequest> {
     once_of(names, || lens.members().map(|(name, _)| name))
 }
 
-/// The same for whatever else has names.
+/// Refuses one of these names that is `given` twice, or in other letters than those in which it is read.
 pub(super) fn once_of<'a, I>(names: &[&str], given: impl Fn() -> I) -> Result<(), BadRequest>
 where
     I: Iterator<Item = &'a str>,
@@ -282,7 +282,7 @@ pub(super) fn rename(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model: &str) {
     }
 }
 
-/// The same, where it has one.
+/// Gives an answer the client's name for the model where it names one, and leaves it alone where it does not.
 pub(super) fn rename_if_named(patch: &mut Patch<'_, '_>, lens: &Lens<'_>, model: &str) {
     if lens.get("model").is_some() {
         rename(patch, lens, model);

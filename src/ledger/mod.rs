@@ -129,7 +129,7 @@ impl Ledger {
         Ok((Self { inner: Arc::new(inner), patience: PATIENCE }, writer.run(entries)))
     }
 
-    /// The same books, for a process that takes another one for dead after this much silence.
+    /// These books, for a process that takes another one for dead after this much silence, instead of [`PATIENCE`].
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }

@@ -54,7 +54,8 @@ impl Wallet {
         self.begin_as(Uuid::new_v4().to_string(), account, kind, to, source).await
     }
 
-    /// The same, for an operation that the caller has named.
+    /// Takes all three steps for a new operation, under the id that the caller has for it. What fails once the
+    /// operation is written down stays owed, and is no error.
     pub(super) async fn begin_as(
         &self,
         id: String,

@@ -227,7 +227,7 @@ impl Health {
     /// Whether a call would be let through now.
     ///
     /// # Errors
-    /// When it would not.
+    /// Why a call would be kept back now, and for how long, in ms.
     pub fn may_ask(&mut self, now_ms: i64, priority: Priority) -> Result<(), Held> {
         self.tick(now_ms);
         match self.circuit {

@@ -224,7 +224,7 @@ impl Keysets {
         Ok(ActiveKeyset { id, amounts })
     }
 
-    /// The same, if all of it is known. Nobody is asked.
+    /// The keyset of a unit that [`Self::active`] finds, with its amounts, if it and its keys are known. Asks nobody.
     pub(super) async fn known(&self, unit: MintUnit) -> Option<ActiveKeyset> {
         let id = self.cheapest(unit).await?;
         let keys = self.keys.read().await.get(&id).cloned()?;

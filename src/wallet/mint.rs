@@ -109,14 +109,13 @@ impl HttpMint {
         Self { gate: Arc::new(gate), client, priority: Priority::Client, max_answer: MAX_ANSWER }
     }
 
-    /// The same, reading answers up to so many bytes only.
+    /// This mint, of which no answer with more than `max_answer` bytes is read.
     #[must_use]
     pub fn bounded(self, max_answer: usize) -> Self {
         Self { max_answer, ..self }
     }
 
-    /// The same mint, for whoever has this priority. Questions of the journal are [`Priority::Evidence`]
-    /// at least.
+    /// This mint, for whoever has this priority. Questions of the journal are [`Priority::Evidence`] at least.
     #[must_use]
     pub fn at(&self, priority: Priority) -> Self {
         Self { priority, ..self.clone() }
@@ -167,7 +166,7 @@ impl HttpMint {
     /// Waits until a call would go through, no longer than a call itself would wait.
     ///
     /// # Errors
-    /// When it would not.
+    /// Why a call would still be kept back, and for how long, in ms.
     pub async fn ready(&self) -> Result<(), Held> {
         self.gate.pass(self.priority, |health, now_ms| health.may_ask(now_ms, self.priority)).await.map(drop)
     }
@@ -204,7 +203,8 @@ impl HttpMint {
         self.evidence().states_now(ys).await
     }
 
-    /// The same, at this mint's own priority: before anything was done with them.
+    /// NUT-07: the states of proofs, in the order of `ys`, before anything was done with them. Asks at this mint's own
+    /// priority (see [`Self::at`]).
     ///
     /// # Errors
     /// When the mint does not answer, or not about all of them.

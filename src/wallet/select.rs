@@ -182,7 +182,8 @@ impl Wallet {
         Ok(Some((self.inner.ecash.get_proofs_by_ys(ys).await?, inventory.counts())))
     }
 
-    /// The same for as many coins of a keyset as one exchange takes; `None`: there are none.
+    /// Takes coins of a keyset, as many as one exchange may have, out of this process's inventory, and says what is
+    /// left; `None`: there are none. The coins are not reserved yet: whether they are still there, the store says.
     pub(super) async fn pick_of(
         &self,
         trusted: &Trusted,

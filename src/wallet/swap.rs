@@ -170,7 +170,8 @@ pub async fn resolve(mint: &HttpMint, keysets: &Keysets, seed: &Seed, plan: &Pla
     only(resolve_all(mint, keysets, seed, &[plan]).await?)
 }
 
-/// The same for plans whose request was just answered by nothing usable.
+/// Finds out from evidence how swaps stand whose request was just answered by nothing usable, and finishes them. Where
+/// it stays unknown, `why` is the reason. The standings are in the order of the plans.
 ///
 /// # Errors
 /// When a plan itself is unusable.

@@ -25,7 +25,7 @@ const MOST_DAYS: u64 = 3_650;
 pub struct Token {
     pub id: String,
     pub name: String,
-    /// Of `read`, `manage` and `money`.
+    /// What the token may do: one or more of `read`, `manage` and `money`.
     pub scopes: Vec<String>,
     /// In ms since the Unix epoch.
     pub created_at: i64,

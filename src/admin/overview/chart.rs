@@ -7,7 +7,7 @@ pub(super) struct Chart {
     /// For the ids in the page: letters and dashes.
     pub id: &'static str,
     pub title: String,
-    /// The same in words, for who does not see it.
+    /// The chart in words, for who does not see it: its title, the sum of its columns and the highest of them.
     pub summary: String,
     pub columns: Vec<Column>,
     /// Under the first, the middle and the last column.

@@ -43,7 +43,7 @@ pub(crate) enum Status {
     FailedWith(String),
 }
 
-/// The same, understood.
+/// Which requests are looked for, as understood from [`Said`]; `None`: any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter {
     pub model: Option<String>,
@@ -55,7 +55,8 @@ pub(crate) struct Filter {
     pub key: Option<String>,
     /// Go on below this hold.
     pub below: Option<i64>,
-    /// The same along the charges of keys, for who asks for page after page: else each begins at the latest one.
+    /// Where to go on along the charges of keys, for who asks for page after page: a key that is not in it begins
+    /// at its latest charge.
     pub places: Places,
 }
 

@@ -23,7 +23,7 @@ const COLUMNS: &str = "h.id, h.request, h.state, h.amount, h.charged, h.ended_at
 /// A request for which money was set aside.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    /// Of the hold.
+    /// The id of the hold that set the money aside. Later ones are higher.
     pub hold: i64,
     pub id: String,
     pub state: String,

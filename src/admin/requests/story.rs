@@ -48,7 +48,7 @@ pub(crate) struct Story {
     pub btc_usd: Option<String>,
     pub btc_usd_as_of_ms: Option<i64>,
     pub settlement: Option<Settlement>,
-    /// Of a token that rode along: what was done with the rest of it.
+    /// What was done with the rest of a token that rode along; empty where a key paid.
     pub change: Vec<Change>,
     /// All numbers of that moment, as they are kept under the two ids.
     #[schema(value_type = Object)]
@@ -64,13 +64,14 @@ pub(crate) struct Payment {
     pub by: &'static str,
     /// The first digits of the hash of the key or the token.
     pub key: String,
-    /// Of a child key: the same of the key whose money it spends.
+    /// The first digits of the hash of the parent, whose money a child key spends; `null` where it is no child key.
     pub parent: Option<String>,
     /// Where the money is, and goes back to.
     pub mint: String,
     pub unit: String,
-    /// Of a token: what it was worth, and when it was redeemed.
+    /// What the token that rode along was worth, in msat; `null` where a key paid, or it was not redeemed.
     pub token_msat: Option<i64>,
+    /// When the redemption of the token began, in ms since the Unix epoch; `null` where `token_msat` is.
     pub redeemed_ms: Option<i64>,
 }
 

@@ -72,7 +72,7 @@ pub struct Filter {
     pub hash: Option<String>,
     /// A part of the label.
     pub label: Option<String>,
-    /// Of their own, not their parent's.
+    /// The profile of prices that a key has itself: its parent's does not count.
     pub profile: Option<String>,
     pub state: Option<State>,
 }
@@ -107,7 +107,7 @@ pub struct Key {
     pub id: AccountId,
     /// All digits; see [`Key::short`].
     pub hash: String,
-    /// Of its own. A child key has none.
+    /// The money on the key itself. A child key has none of its own: it spends its parent's.
     pub balance: Balance,
     /// Set aside for its requests that run.
     pub held: Msat,
@@ -121,11 +121,11 @@ pub struct Key {
     pub parent_hash: Option<String>,
     pub children: i64,
     pub label: String,
-    /// Of its own, or its parent's.
+    /// The profile of prices that it pays by: its own, or else its parent's; `None`: neither has one.
     pub profile: Option<String>,
     pub own_profile: Option<String>,
     pub limits: Limits,
-    /// Of its limit, in the window.
+    /// What it has spent of its limit in the current window.
     pub used: Msat,
     pub blocked_ms: Option<i64>,
     pub parent_is_blocked: bool,

@@ -100,7 +100,8 @@ impl Ledger {
     }
 }
 
-/// The same, for who has no ledger, or many records: the sheets that are `known` are not looked up again.
+/// A record (see [`super::Hold::noting`]) with the sheet that it names put in its place, for who has no ledger, or many
+/// records: sheets that are `known`, by id, are not looked up again, and those that were looked up are added.
 ///
 /// # Errors
 /// When the database does not answer, or the record or a sheet cannot be read.

@@ -71,7 +71,7 @@ pub struct Voucher {
 pub struct New {
     /// Keyed hash of the code.
     pub code_hash: String,
-    /// Of the key that derives from the code.
+    /// Keyed hash of the key that derives from the code.
     pub key_hash: String,
     pub hint: String,
 }
@@ -92,7 +92,7 @@ pub struct Batch<'a> {
     /// Names it: the same batch is issued once.
     pub id: &'a str,
     pub vouchers: &'a [New],
-    /// Of each.
+    /// What each of the vouchers is worth.
     pub amount: Msat,
     pub note: &'a str,
     pub expires_ms: Option<i64>,

@@ -200,7 +200,7 @@ pub struct Operation {
     pub amount: Msat,
     /// A Lightning address or an LNURL; empty: it becomes a token.
     pub recipient: String,
-    /// Of the Lightning invoice, where there is one.
+    /// The payment hash of the Lightning invoice; empty where there is none.
     pub payment_hash: String,
     /// The act, where one is needed, as text; see [`super::plan::Plan`].
     pub plan: String,
@@ -211,9 +211,9 @@ pub struct Operation {
     pub attempts: u32,
     pub created_at: i64,
     pub updated_at: i64,
-    /// Of the token that was made.
+    /// What became of the token that was made.
     pub fate: Fate,
-    /// Of a [`Kind::Reclaim`]: the operation whose token it takes back.
+    /// The id of the operation whose token a [`Kind::Reclaim`] takes back; `None` for every other kind.
     pub takes_back: Option<String>,
 }
 
@@ -258,13 +258,13 @@ impl std::fmt::Debug for Operation {
 /// One movement of a client's money, as it may be shown: never a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Movement {
-    /// Of the transfer. Newer ones are higher.
+    /// The id of the transfer in the ledger. Newer ones are higher.
     pub id: i64,
     /// Onto the account.
     pub incoming: bool,
     pub kind: TransferKind,
     pub amount: Msat,
-    /// Of the ecash; empty where none was moved.
+    /// The URL of the mint whose ecash was moved; empty where none was.
     pub mint: String,
     pub unit: MintUnit,
     pub created_ms: i64,

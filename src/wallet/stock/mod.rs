@@ -15,7 +15,7 @@ use crate::store::{Hand, StoreError};
 /// Coins of one amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coins {
-    /// Of each, in the unit.
+    /// What each of these coins is worth, in [`Stock::unit`].
     pub amount: u64,
     pub count: u64,
     /// How many the ladder wants; `None` where nobody knows.
