@@ -37,6 +37,31 @@ def ask(url, body=None, headers=None):
         return answer.read().decode()
 
 
+def served(origin, folder):
+    """The description with a model that is sold, and a chat with it, in the place of any text: as it is, next to nothing
+    that is made up would be served."""
+    spec = json.loads(ask(f"{origin}/openapi.json"))
+    model = json.loads(ask(f"{origin}/v1/models"))["data"][0]["id"]
+    message = {
+        "type": "object", "required": ["role", "content"], "additionalProperties": False,
+        "properties": {"role": {"enum": ["user", "system"]}, "content": {"type": "string", "maxLength": 100}},
+    }
+    for path, item in spec["paths"].items():
+        body = item.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+        if "sold" not in item.get("post", {}).get("tags", []) or "model" not in body.get("properties", {}):
+            continue
+        body["properties"]["model"] = {"enum": [model]}
+        if path.endswith("/chat/completions"):
+            body["properties"]["messages"] = {"type": "array", "minItems": 1, "maxItems": 3, "items": message}
+            body["properties"]["max_tokens"] = {"type": "integer", "minimum": 1, "maximum": 50}
+            body["required"] += ["messages", "max_tokens"]
+            body["additionalProperties"] = False
+    name = os.path.join(folder, "served.json")
+    with open(name, "w") as file:
+        json.dump(spec, file)
+    return name
+
+
 def main():
     st, more = sys.argv[1], sys.argv[2:]
     command = os.environ.get("COINSLOT_DEMO", "cargo run --quiet --example demo -- --json").split()
@@ -65,8 +90,9 @@ def main():
                 file.write(CONFIG)
             for name, bearer, chosen in runs:
                 print(f"\n== as {name}", flush=True)
+                spec = served(origin, folder) if bearer == key else f"{origin}/openapi.json"
                 arguments = [
-                    st, "--config-file", config, "--no-color", "run", f"{origin}/openapi.json", "--seed", SEED,
+                    st, "--config-file", config, "--no-color", "run", spec, "--url", origin, "--seed", SEED,
                     "--max-examples", EXAMPLES, "--phases", "examples,coverage,fuzzing", "--workers", WORKERS,
                     "--checks", "not_a_server_error," + CHECKS, "--request-timeout", "20",
                     "--suppress-health-check", "all", "--warnings", "off", "--continue-on-failure", *chosen, *more,
