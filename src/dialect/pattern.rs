@@ -93,6 +93,7 @@ impl Pattern {
         if pieces.is_empty() || pieces.len() > MAX_PIECES {
             return None;
         }
+        // From where to where in the event; what was put together from several lines is not in it.
         let place = |part: &[u8]| {
             let start = part.as_ptr().addr().checked_sub(event.as_ptr().addr())?;
             let end = start.checked_add(part.len())?;
