@@ -1,7 +1,5 @@
 //! The end of every served request: what it cost, what is charged, what goes back.
 
-use rust_decimal::Decimal;
-
 use super::count::Past;
 use super::{Exchange, Job, traced};
 use crate::config::MissingUsage;
@@ -9,6 +7,7 @@ use crate::dialect::{Reading, Receipt};
 use crate::failpoint::failpoint;
 use crate::failure::{Code, Failure};
 use crate::ledger::{AccountId, SettleError};
+use crate::money::rate::is_sold;
 use crate::money::{Cost, Prices, Usage, UsageSource};
 use crate::telemetry::Trace;
 use crate::wallet::Change;
@@ -178,10 +177,6 @@ async fn give_change(exchange: &Exchange, account: AccountId, trace: &mut Trace)
     })
 }
 
-fn is_sold(price: Option<Decimal>) -> bool {
-    price.is_some_and(|price| !price.is_zero())
-}
-
 /// A ranking is sold by its units or by its tokens. `asked` and `input` are what it is reckoned at where those are not
 /// told that have a price.
 fn ranking_as_sold(prices: &Prices, asked: u64, input: u64, usage: Usage) -> Usage {
@@ -205,6 +200,8 @@ fn listening_as_sold(prices: &Prices, usage: Usage) -> Usage {
 
 #[cfg(test)]
 mod tests {
+    use rust_decimal::Decimal;
+
     use super::*;
 
     #[test]

@@ -236,24 +236,29 @@ impl Prices {
     /// The first thing in this demand that has no price. Nothing above zero is given away.
     #[must_use]
     pub fn lacks(&self, demand: &Demand) -> Option<&'static str> {
-        let sold = |price: Option<Decimal>| price.is_some_and(|price| !price.is_zero());
-        let made = sold(self.output_images.get("").copied()) || sold(self.image_output) || !self.image.is_zero();
-        let by_query = demand.web_queries > 0 && sold(self.web_query);
+        let made = is_sold(self.output_images.get("").copied()) || is_sold(self.image_output) || !self.image.is_zero();
+        let by_query = demand.web_queries > 0 && is_sold(self.web_query);
         [
-            (demand.audio_in > 0 && !sold(self.audio), "audio input"),
-            (demand.audio_out && !sold(self.audio_output), "audio output"),
-            (demand.image_out && !sold(self.image_output), "image output"),
+            (demand.audio_in > 0 && !is_sold(self.audio), "audio input"),
+            (demand.audio_out && !is_sold(self.audio_output), "audio output"),
+            (demand.image_out && !is_sold(self.image_output), "image output"),
             (demand.images_made > 0 && !made, "making such pictures"),
-            (demand.tokens_into_image > 0 && !sold(self.image_token), "what goes into pictures"),
+            (demand.tokens_into_image > 0 && !is_sold(self.image_token), "what goes into pictures"),
             (demand.web_searches > 0 && self.web_search.is_zero() && !by_query, "web search"),
-            (demand.code_sessions > 0 && !sold(self.code_session), "running code"),
-            (demand.queries > 0 && !sold(self.query) && self.prompt.is_zero() && self.request.is_zero(), "ranking"),
-            (demand.audio_ms > 0 && !sold(self.second) && !sold(self.audio), "listening to audio"),
-            (demand.characters > 0 && !sold(self.character), "speech"),
+            (demand.code_sessions > 0 && !is_sold(self.code_session), "running code"),
+            (demand.queries > 0 && !is_sold(self.query) && self.prompt.is_zero() && self.request.is_zero(), "ranking"),
+            (demand.audio_ms > 0 && !is_sold(self.second) && !is_sold(self.audio), "listening to audio"),
+            (demand.characters > 0 && !is_sold(self.character), "speech"),
         ]
         .into_iter()
         .find_map(|(lacking, what)| lacking.then_some(what))
     }
+}
+
+/// Whether something has a price above zero.
+#[must_use]
+pub fn is_sold(price: Option<Decimal>) -> bool {
+    price.is_some_and(|price| !price.is_zero())
 }
 
 /// What the parts of a bill come to together.
