@@ -88,8 +88,7 @@ pub async fn test_beside(beside: Beside<'_>, name: &str) -> Result<Tested, Untes
     let Beside { pool, ledger, catalog, pricing } = beside;
     let (upstream, id, model) = whom(pool, catalog, name)?;
     // As for a market: the operator's own prices say nothing of what an upstream takes.
-    let is_in_usd = pricing.model_based.unwrap_or(!catalog.is_empty());
-    let listed = catalog.find(&id).filter(|_| is_in_usd);
+    let listed = catalog.find(&id).filter(|_| pricing.model_based != Some(false));
     let prices = ListPrices { usd: listed.as_ref().map(|model| &model.prices), btc_usd: None };
     let tested = Asking { pool, ledger }.ask(&upstream, model, prices).await;
     pool.flush(ledger.store()).await?;
