@@ -581,18 +581,8 @@ async fn an_import_that_was_open_is_booked_once() {
     purse.mint_sats(100).await;
     let settings = [PASSPHRASE, ("FOREIGN_MINTS", "swap")];
     let mut original = ChildNode::prepare(&home.url(), &upstream, &settings).await;
-    assert!(original.restart_armed("import.written").await);
     let key = purse.send(100).await;
-    let look = |node: &ChildNode| node.get("/v1/wallet/info").bearer_auth(&key);
-    look(&original).send().await.expect_err("it dies over it");
-    original.died().await;
-    let (_, name) = file(&original.db.dir());
-    assert_eq!(original.verb(&["backup", &name]).await.code, 0);
-    // The original goes on to the credit.
-    original.restart().await;
-    assert_eq!(decided("the key", PATIENCE, || look(&original)).await.status(), 200);
-    assert_eq!(original.balance(&key).await, (99_000, 0, 0));
-    original.kill();
+    let name = backed_up_over(&mut original, "import.written", (&key, 99)).await;
 
     let mut copy = ChildNode::prepare(&home.url(), &upstream, &settings).await;
     assert_eq!(copy.verb(&["restore", &name]).await.code, 0);
@@ -609,17 +599,8 @@ async fn an_import_that_was_open_is_booked_once() {
 async fn a_redemption_whose_question_was_lost_is_booked_once() {
     let (_mint, chaos, purse, upstream) = world(MintOptions::default()).await;
     let mut original = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
-    assert!(original.restart_armed("redeem.written").await);
     let key = purse.send(300).await;
-    let look = |node: &ChildNode| node.get("/v1/wallet/info").bearer_auth(&key);
-    look(&original).send().await.expect_err("it dies over it");
-    original.died().await;
-    let (_, name) = file(&original.db.dir());
-    assert_eq!(original.verb(&["backup", &name]).await.code, 0);
-    original.restart().await;
-    assert_eq!(decided("the key", PATIENCE, || look(&original)).await.status(), 200);
-    assert_eq!(original.balance(&key).await, (300_000, 0, 0));
-    original.kill();
+    let name = backed_up_over(&mut original, "redeem.written", (&key, 300)).await;
 
     let mut copy = ChildNode::prepare(&chaos.url(), &upstream, &[PASSPHRASE]).await;
     assert_eq!(copy.verb(&["restore", &name]).await.code, 0);
@@ -633,6 +614,22 @@ async fn a_redemption_whose_question_was_lost_is_booked_once() {
     assert_eq!(purse.balance().await, START);
     original.db.remove().await;
     copy.db.remove().await;
+}
+
+/// Makes a backup of a node that died at this point over a token, and lets it go on to the credit of so many sats. Returns
+/// the backup's name; the node is stopped for good.
+async fn backed_up_over(original: &mut ChildNode, point: &str, (key, sats): (&str, u64)) -> String {
+    assert!(original.restart_armed(point).await);
+    let look = |node: &ChildNode| node.get("/v1/wallet/info").bearer_auth(key);
+    look(original).send().await.expect_err("it dies over it");
+    original.died().await;
+    let (_, name) = file(&original.db.dir());
+    assert_eq!(original.verb(&["backup", &name]).await.code, 0);
+    original.restart().await;
+    assert_eq!(decided("the key", PATIENCE, || look(original)).await.status(), 200);
+    assert_eq!(original.balance(key).await, (sats * 1000, 0, 0));
+    original.kill();
+    name
 }
 
 /// Checks that a recovered copy has credited so many sats to this key, owes nothing else, and has nothing under way that
